@@ -1,0 +1,1 @@
+"""Guest memory: RAM blocks, the RAM cache, dirty bitmaps, and the trackers that fill them."""

@@ -1,0 +1,120 @@
+"""Guest RAM: named blocks, one memfd, mapped once and pre-faulted."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from colobench.errors import LocalError
+
+PAGE_SIZE = 4096
+#: Blocks begin at a multiple of this many pages, so that a block's part of a bitmap is whole words.
+WORD_BITS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class RAMBlock:
+    """A named, page-aligned range of guest RAM, as QEMU's RAMBlock."""
+
+    name: str
+    #: Index of its first page among the pages of all blocks, a multiple of 64.
+    first_page: int
+    pages: int
+
+    @property
+    def used_length(self) -> int:
+        """Its length in bytes."""
+        return self.pages * PAGE_SIZE
+
+
+def lay_out(sizes: Mapping[str, int]) -> tuple[RAMBlock, ...]:
+    """Place blocks of the given sizes (bytes) one after another.
+
+    Raises
+    ------
+    LocalError
+        If a name is not 1 to 255 bytes long, or a size is not a positive multiple of 4096.
+    """
+    blocks = []
+    first_page = 0
+    for name, size in sizes.items():
+        if not 1 <= len(name.encode()) <= 255:
+            raise LocalError(f"RAM block name: expected 1 to 255 bytes, found {name!r}")
+        if size <= 0 or size % PAGE_SIZE:
+            raise LocalError(
+                f"RAM block {name!r}: expected a positive multiple of {PAGE_SIZE} bytes, found {size}"
+            )
+        blocks.append(RAMBlock(name, first_page, size // PAGE_SIZE))
+        first_page += -(-blocks[-1].pages // WORD_BITS) * WORD_BITS
+    if not blocks:
+        raise LocalError("RAM: expected at least one block, found none")
+    return tuple(blocks)
+
+
+class PageMemory:
+    """The bytes of a set of RAM blocks and one bit for each page.
+
+    Attributes
+    ----------
+    blocks
+        The blocks, in the order of their first pages.
+    pages
+        Number of pages, padding between the blocks included.
+    array
+        uint8[pages * 4096], C-contiguous, page-aligned.
+    bitmap
+        uint64[pages / 64]; bit i of word w is page 64 w + i. What a set bit means is the owner's
+        matter: dirty in guest RAM, received in the RAM cache.
+    fd
+        The memfd behind `array`.
+    """
+
+    def __init__(self, name: str, blocks: tuple[RAMBlock, ...]) -> None:
+        last = blocks[-1]
+        self.blocks = blocks
+        self.pages = last.first_page + -(-last.pages // WORD_BITS) * WORD_BITS
+        self.fd = os.memfd_create(name, os.MFD_CLOEXEC)
+        os.ftruncate(self.fd, self.pages * PAGE_SIZE)
+        self._map = mmap.mmap(
+            self.fd, self.pages * PAGE_SIZE, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE
+        )
+        self.array: npt.NDArray[np.uint8] = np.frombuffer(self._map, dtype=np.uint8)
+        self.bitmap: npt.NDArray[np.uint64] = np.zeros(self.pages // WORD_BITS, dtype=np.uint64)
+
+    def block(self, name: str) -> RAMBlock | None:
+        """Give the block of that name, or None."""
+        return next((block for block in self.blocks if block.name == name), None)
+
+    def block_bytes(self, block: RAMBlock) -> npt.NDArray[np.uint8]:
+        """View a block's bytes: uint8[block.used_length]."""
+        begin = block.first_page * PAGE_SIZE
+        return self.array[begin : begin + block.used_length]
+
+    def block_bitmap(self, block: RAMBlock) -> npt.NDArray[np.uint64]:
+        """View a block's words of the bitmap: uint64[ceil(block.pages / 64)]."""
+        begin = block.first_page // WORD_BITS
+        return self.bitmap[begin : begin + -(-block.pages // WORD_BITS)]
+
+    def close(self) -> None:
+        """Give the memory back. Views of it must not be used any more."""
+        self.array = np.zeros(0, dtype=np.uint8)
+        self.bitmap = np.zeros(0, dtype=np.uint64)
+        try:
+            self._map.close()
+        except BufferError:
+            # A view is still alive somewhere: the mapping goes with the last one.
+            pass
+        os.close(self.fd)
+
+
+class RAM(PageMemory):
+    """The RAM that the guest runs in; a set bit says that the guest wrote the page."""
+
+
+class RAMCache(PageMemory):
+    """The secondary's copy of the last checkpoint's RAM; a set bit says that the page came since the flush."""

@@ -1,0 +1,512 @@
+"""What this machine offers, each part found by testing its effect: `colobench doctor`."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import functools
+import hashlib
+import itertools
+import json
+import math
+import mmap
+import os
+import platform
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+
+import psutil
+
+from colobench.errors import LocalError
+
+#: Bytes that `colobench demo` takes with its defaults: three processes with numba, RAM, RAM cache.
+DEMO_BYTES = 1 << 30
+#: Seconds that a program may take to answer.
+PROGRAM_TIMEOUT = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found.
+
+    Attributes
+    ----------
+    name
+        The part of the machine.
+    available
+        True if it works here, False if it does not, None if that could not be tested.
+    detail
+        How much of it there is, or why there is none; one line.
+    """
+
+    name: str
+    available: bool | None
+    detail: str
+
+
+class Unavailable(LocalError):
+    """A part of the machine is missing or does not do what it should."""
+
+
+Check = Callable[[], Finding]
+
+#: Every check by the name of its finding, in the order of the report.
+CHECKS: dict[str, Check] = {}
+
+
+def check(name: str) -> Callable[[Callable[[], str]], Check]:
+    """Turn a function that returns a detail, or raises, into a check that never raises."""
+
+    def decorate(probe: Callable[[], str]) -> Check:
+        @functools.wraps(probe)
+        def checked() -> Finding:
+            try:
+                return Finding(name, True, probe())
+            except (Unavailable, OSError, subprocess.SubprocessError) as error:
+                return Finding(name, False, str(error))
+            except Exception as error:
+                return Finding(name, None, f"could not be tested: {error!r}")
+
+        CHECKS[name] = checked
+        return checked
+
+    return decorate
+
+
+def examine(announce: Callable[[str], None] = lambda name: None) -> Iterator[Finding]:
+    """Run every check, a few seconds in all.
+
+    Parameters
+    ----------
+    announce
+        Called with the name of each check before it runs.
+
+    Yields
+    ------
+    Finding
+        As soon as its check is done.
+    """
+    for name, checked in CHECKS.items():
+        announce(name)
+        yield checked()
+
+
+def render(findings: Iterable[Finding]) -> str:
+    """Write findings as text, a line each."""
+    words = {True: "yes", False: "no", None: "?"}
+    width = max(map(len, CHECKS))
+    return "\n".join(
+        f"{finding.name:<{width}}  {words[finding.available]:<3}  {finding.detail}"
+        for finding in findings
+    )
+
+
+def render_json(findings: Iterable[Finding]) -> str:
+    """Write findings as a JSON object: name → {"available", "detail"}."""
+    objects = {finding.name: asdict(finding) for finding in findings}
+    for value in objects.values():
+        del value["name"]
+    return json.dumps(objects, indent=2)
+
+
+# -- Cores and memory --------------------------------------------------------------------------
+
+
+def _cgroup_directories(controller: str, root: Path) -> Iterator[Path]:
+    """Find the cgroups (v1 and v2) that this process is in, from its own up to the mount's root."""
+    membership = {}
+    for line in (root / "proc/self/cgroup").read_text().splitlines():
+        _, controllers, cgroup = line.split(":", 2)
+        membership.update(dict.fromkeys(controllers.split(","), cgroup))
+    for line in (root / "proc/self/mountinfo").read_text().splitlines():
+        mounted, _, filesystem = line.partition(" - ")
+        mount_root, mount_point = mounted.split()[3:5]
+        kind, options = filesystem.split()[0], filesystem.split()[-1].split(",")
+        if kind == "cgroup2":
+            own = membership.get("", "/")
+        elif kind == "cgroup" and controller in options:
+            own = membership.get(controller, "/")
+        else:
+            continue
+        top = directory = root / mount_point.lstrip("/")
+        # A container without a cgroup namespace names its cgroup by a path outside of its mount.
+        if PurePosixPath(own).is_relative_to(mount_root) and ".." not in own:
+            directory = top / PurePosixPath(own).relative_to(mount_root)
+        for path in (directory, *directory.parents):
+            yield path
+            if path == top:
+                break
+
+
+def _read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def cpu_quota(root: Path = Path("/")) -> float:
+    """Give the number of cores that the cgroups of this process grant it.
+
+    Parameters
+    ----------
+    root
+        Where ``proc`` and ``sys`` are.
+
+    Returns
+    -------
+    float
+        Cores (1.5 is one and a half), infinite without a limit.
+
+    Notes
+    -----
+    The tightest of ``cpu.max`` (v2) and ``cpu.cfs_quota_us`` (v1) on the way up the hierarchy; see
+    the Linux kernel's Documentation/admin-guide/cgroup-v2.rst.
+    """
+    quotas = [math.inf]
+    for directory in _cgroup_directories("cpu", root):
+        text = _read(directory / "cpu.max")
+        if not text:
+            text = _read(directory / "cpu.cfs_quota_us") + _read(directory / "cpu.cfs_period_us")
+        match text.split():
+            case [quota, period] if quota.isdigit():
+                quotas.append(int(quota) / int(period))
+    return min(quotas)
+
+
+def memory_limit(root: Path = Path("/")) -> float:
+    """Give the bytes of memory that the cgroups of this process grant it.
+
+    Parameters
+    ----------
+    root
+        Where ``proc`` and ``sys`` are.
+
+    Returns
+    -------
+    float
+        Bytes, infinite without a limit: the tightest of ``memory.max`` (v2) and
+        ``memory.limit_in_bytes`` (v1) on the way up the hierarchy.
+    """
+    limits = [math.inf]
+    for directory in _cgroup_directories("memory", root):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            text = _read(directory / name).strip()
+            # v1 says "no limit" by a number just below 2⁶³.
+            if text.isdigit() and int(text) < 1 << 62:
+                limits.append(int(text))
+    return min(limits)
+
+
+def _hash_rate(threads: int, seconds: float) -> float:
+    """Count the blocks per second that threads hash side by side (hashlib leaves the GIL)."""
+    block = bytes(1 << 18)
+    counts = [0] * threads
+
+    def work(index: int) -> None:
+        while time.perf_counter() < end:
+            hashlib.sha256(block).digest()
+            counts[index] += 1
+
+    workers = [threading.Thread(target=work, args=(index,)) for index in range(threads)]
+    begin = time.perf_counter()
+    end = begin + seconds
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return sum(counts) / (time.perf_counter() - begin)
+
+
+@check("cores")
+def check_cores() -> str:
+    """Count the cores that may be used, and see what two threads do with them."""
+    allowed = len(os.sched_getaffinity(0))
+    quota = cpu_quota()
+    # Longer than a cgroup's period of 0.1 s, within which a quota is not felt.
+    gain = _hash_rate(2, 0.25) / _hash_rate(1, 0.25)
+    granted = "no cgroup quota" if math.isinf(quota) else f"cgroup quota {quota:g}"
+    return (
+        f"{min(allowed, quota):g} usable ({os.cpu_count()} online, {allowed} allowed, {granted}); "
+        f"two threads do {gain:.1f} times the work of one"
+    )
+
+
+@check("memory")
+def check_memory() -> str:
+    """Compare the memory that may be used with what the demo takes."""
+    physical = psutil.virtual_memory().total
+    limit = memory_limit()
+    usable = min(physical, limit)
+    granted = "no cgroup limit" if math.isinf(limit) else f"cgroup limit {limit / 2**30:.1f} GiB"
+    detail = f"{usable / 2**30:.1f} GiB usable ({physical / 2**30:.1f} GiB physical, {granted})"
+    if usable < DEMO_BYTES:
+        raise Unavailable(f"{detail}; the demo takes {DEMO_BYTES / 2**30:.1f} GiB")
+    return detail
+
+
+# -- What the kernel offers --------------------------------------------------------------------
+
+# linux/kvm.h
+KVM_GET_API_VERSION = 0xAE00
+KVM_CREATE_VM = 0xAE01
+KVM_API_VERSION = 12
+
+
+@check("KVM")
+def check_kvm() -> str:
+    """Create a virtual machine and close it again."""
+    device = os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        version = fcntl.ioctl(device, KVM_GET_API_VERSION, 0)
+        if version != KVM_API_VERSION:
+            raise Unavailable(f"/dev/kvm: expected API version {KVM_API_VERSION}, found {version}")
+        os.close(fcntl.ioctl(device, KVM_CREATE_VM, 0))
+    finally:
+        os.close(device)
+    return f"created a VM (API version {version})"
+
+
+# linux/userfaultfd.h and linux/fs.h
+SYS_USERFAULTFD = {"x86_64": 323, "aarch64": 282, "riscv64": 282}
+UFFD_USER_MODE_ONLY = 1
+UFFD_API = 0xAA
+UFFD_FEATURE_WP_HUGETLBFS_SHMEM = 1 << 12
+UFFD_FEATURE_WP_ASYNC = 1 << 15
+UFFDIO_API = 0xC018AA3F
+UFFDIO_REGISTER = 0xC020AA00
+UFFDIO_REGISTER_MODE_WP = 1 << 1
+UFFDIO_WRITEPROTECT = 0xC018AA06
+UFFDIO_WRITEPROTECT_MODE_WP = 1 << 0
+PAGEMAP_SCAN = 0xC0606610
+PM_SCAN_WP_MATCHING = 1 << 0
+PM_SCAN_CHECK_WPASYNC = 1 << 1
+PAGE_IS_WRITTEN = 1 << 1
+
+
+def _ioctl(descriptor: int, name: str, request: int, *words: int) -> int:
+    """Make an ioctl on a structure of 64-bit words; an error names the request."""
+    try:
+        answer: int = fcntl.ioctl(
+            descriptor, request, bytearray(struct.pack(f"={len(words)}Q", *words))
+        )
+    except OSError as error:
+        raise Unavailable(f"{name}: {error.strerror}") from error
+    return answer
+
+
+def _open_userfaultfd() -> int:
+    number = SYS_USERFAULTFD.get(platform.machine())
+    if number is None:
+        raise Unavailable(f"userfaultfd: no system call number known for {platform.machine()}")
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor: int = libc.syscall(number, os.O_CLOEXEC | os.O_NONBLOCK | UFFD_USER_MODE_ONLY)
+    if descriptor < 0:
+        raise Unavailable(f"userfaultfd: {os.strerror(ctypes.get_errno())}")
+    return descriptor
+
+
+def _scan_written(pagemap: int, begin: int, end: int) -> list[int]:
+    """List the pages written since they were protected, and protect them again."""
+    regions = (ctypes.c_uint64 * (3 * 16))()
+    flags = PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC
+    vector = (ctypes.addressof(regions), 16)
+    categories = (0, PAGE_IS_WRITTEN, 0, PAGE_IS_WRITTEN)
+    found = _ioctl(
+        pagemap, "PAGEMAP_SCAN", PAGEMAP_SCAN, 96, flags, begin, end, 0, *vector, 0, *categories
+    )
+    return [
+        (address - begin) // mmap.PAGESIZE
+        for index in range(found)
+        for address in range(regions[3 * index], regions[3 * index + 1], mmap.PAGESIZE)
+    ]
+
+
+@check("userfaultfd + PAGEMAP_SCAN")
+def check_userfaultfd() -> str:
+    """Protect a small memfd, write two pages, and expect exactly those two, once.
+
+    Notes
+    -----
+    In user mode only, which needs no privilege: asynchronous write protection lets the kernel
+    resolve every fault itself, also those of its own writes. See the Linux kernel's
+    Documentation/admin-guide/mm/{userfaultfd,pagemap}.rst.
+    """
+    length = 64 * mmap.PAGESIZE
+    with ExitStack() as stack:
+        descriptor = _open_userfaultfd()
+        stack.callback(os.close, descriptor)
+        memory = os.memfd_create("colobench-doctor", os.MFD_CLOEXEC)
+        stack.callback(os.close, memory)
+        os.ftruncate(memory, length)
+        mapping = stack.enter_context(
+            mmap.mmap(memory, length, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+        )
+        pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+        stack.callback(os.close, pagemap)
+
+        # Not kept: the object that exports the address keeps the mapping from being closed.
+        begin = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
+        features = UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_WP_ASYNC
+        protect = (begin, length, UFFDIO_WRITEPROTECT_MODE_WP)
+        _ioctl(descriptor, "UFFDIO_API", UFFDIO_API, UFFD_API, features, 0)
+        register = (begin, length, UFFDIO_REGISTER_MODE_WP, 0)
+        _ioctl(descriptor, "UFFDIO_REGISTER", UFFDIO_REGISTER, *register)
+        _ioctl(descriptor, "UFFDIO_WRITEPROTECT", UFFDIO_WRITEPROTECT, *protect)
+        mapping[5 * mmap.PAGESIZE] = 1
+        with open("/dev/zero", "rb", buffering=0) as zeros:
+            zeros.readinto(memoryview(mapping)[9 * mmap.PAGESIZE : 9 * mmap.PAGESIZE + 1])
+        found = [_scan_written(pagemap, begin, begin + length) for _ in range(2)]
+    if found != [[5, 9], []]:
+        raise Unavailable(f"expected written pages [5, 9] and then none, found {found}")
+    return "reported exactly the pages written (by user and kernel), without privilege"
+
+
+#: Broadcast the first argument to the 16 lanes of zmm0, store them at the second: AVX-512F.
+AVX512_CODE = "62f27d487cc7 62f17e487f06 c5f877 c3"
+AVX512_PROGRAM = f"""
+import ctypes, mmap
+code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+code.write(bytes.fromhex({AVX512_CODE!r}))
+lanes = (ctypes.c_uint32 * 16)()
+address = ctypes.addressof(ctypes.c_char.from_buffer(code))
+ctypes.CFUNCTYPE(None, ctypes.c_uint32, ctypes.c_void_p)(address)(0xC0105EED, lanes)
+assert list(lanes) == [0xC0105EED] * 16, list(lanes)
+"""
+
+
+@check("AVX-512")
+def check_avx512() -> str:
+    """Execute an AVX-512 instruction in a process of its own, where it can do no harm."""
+    if platform.machine() != "x86_64":
+        raise Unavailable(f"a {platform.machine()} processor has none")
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", AVX512_PROGRAM],
+        capture_output=True,
+        text=True,
+        timeout=PROGRAM_TIMEOUT,
+    )
+    if done.returncode == -signal.SIGILL:
+        raise Unavailable("illegal instruction: the processor or the hypervisor does without it")
+    if done.returncode:
+        raise RuntimeError(_last_line(done.stderr) or f"exit status {done.returncode}")
+    words = itertools.chain.from_iterable(
+        line.split() for line in Path("/proc/cpuinfo").read_text().splitlines()
+    )
+    extensions = sorted(
+        {word.removeprefix("avx512").lstrip("_") for word in words if "avx512" in word}
+    )
+    target = os.environ.get("NUMBA_CPU_NAME", "this processor")
+    return f"executed ({' '.join(extensions)}); kernels are compiled for {target}"
+
+
+# -- Programs ----------------------------------------------------------------------------------
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+def _find(*names: str) -> str:
+    """Give the path of the first of these programs that there is."""
+    for name in names:
+        path = shutil.which(name)
+        if path is not None:
+            return path
+    raise Unavailable(f"no {' or '.join(names)} on PATH")
+
+
+def _output(command: list[str]) -> str:
+    """Run a program in a process group of its own, of which nothing is left; give its output."""
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        try:
+            output, complaints = process.communicate(timeout=PROGRAM_TIMEOUT)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode:
+        raise Unavailable(
+            f"{command[0]} ended with status {process.returncode}: {_last_line(complaints)}"
+        )
+    return output
+
+
+@check("QEMU")
+def check_qemu() -> str:
+    """Run QEMU for its version."""
+    path = _find("qemu-system-x86_64")
+    output = _output([path, "--version"])
+    if not output.startswith("QEMU emulator version "):
+        raise Unavailable(f"{path}: expected 'QEMU emulator version …', found {output[:60]!r}")
+    return f"{path}, {output.splitlines()[0].removeprefix('QEMU emulator ')}"
+
+
+#: What lets Chromium run without a window, also as root and with a small /dev/shm.
+CHROMIUM_FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+)
+
+
+@check("Chromium")
+def check_chromium() -> str:
+    """Have Chromium, without a window, run a script in a page and print the page."""
+    path = _find("chromium", "chromium-browser", "google-chrome")
+    script = "<script>document.write(6*7)</script>"
+    profile = tempfile.mkdtemp(prefix="colobench-doctor-")
+    try:
+        page = _output(
+            [
+                path,
+                *CHROMIUM_FLAGS,
+                f"--user-data-dir={profile}",
+                "--dump-dom",
+                f"data:text/html,{script}",
+            ]
+        )
+    finally:
+        shutil.rmtree(profile, ignore_errors=True)
+    if "<body>42</body>" not in page:
+        raise Unavailable(f"{path}: expected a page that says 42, found {page[:60]!r}")
+    return f"{path} ran a page's script"
+
+
+def _add_one(number: int) -> int:
+    return number + 1
+
+
+@check("numba cache")
+def check_numba_cache() -> str:
+    """Compile a function as the kernels are compiled, and find it on disk."""
+    import numba
+
+    try:
+        compiled = numba.njit(cache=True)(_add_one)
+    except RuntimeError as error:
+        raise Unavailable(f"kernels are compiled in each process: {error}") from error
+    compiled.compile("i8(i8)")
+    directory = Path(str(compiled.stats.cache_path))
+    if compiled.stats.cache_hits:
+        return f"read from {directory}"
+    if not any(directory.glob("doctor._add_one*.nbi")):
+        raise Unavailable(f"{directory}: nothing was written")
+    return f"written to {directory}"

@@ -1,0 +1,73 @@
+"""COLO's messages: a be32 number, and for VMSTATE_SIZE a be64 value."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+from colobench.errors import LocalError
+from colobench.wire.errors import InvalidMessage
+from colobench.wire.format import BE32, BE64
+from colobench.wire.reading import Parser, StreamBuffer
+
+#: The largest device buffer that a secondary accepts unless told otherwise.
+SIZE_LIMIT: Final = 16 * 1024 * 1024
+
+
+class Message(IntEnum):
+    """What primary and secondary say to each other; the numbers are QEMU's."""
+
+    CHECKPOINT_READY = 0
+    CHECKPOINT_REQUEST = 1
+    CHECKPOINT_REPLY = 2
+    VMSTATE_SEND = 3
+    VMSTATE_SIZE = 4
+    VMSTATE_RECEIVED = 5
+    VMSTATE_LOADED = 6
+    #: Only in the COLO authors' v12; QEMU 7.2 has no such message.
+    GUEST_SHUTDOWN = 7
+
+
+_MESSAGES = {message.value: message for message in Message}
+
+
+def encode_message(message: Message, value: int | None = None) -> bytes:
+    """Encode a message; VMSTATE_SIZE takes the size as its value, the others take none.
+
+    Raises
+    ------
+    LocalError
+        If the value is missing, or not wanted.
+    """
+    if (value is None) == (message is Message.VMSTATE_SIZE):
+        wanted = "a value" if value is None else "no value"
+        raise LocalError(f"message {message.name}: expected {wanted}, found {value}")
+    encoded = BE32.pack(message)
+    return encoded if value is None else encoded + BE64.pack(value)
+
+
+def message(
+    at: StreamBuffer, *, size_limit: int = SIZE_LIMIT
+) -> Parser[tuple[Message, int | None]]:
+    """Parse one message; the value is that of VMSTATE_SIZE, None for the others.
+
+    Raises
+    ------
+    InvalidMessage
+        If the number is none of `Message`, or a size is beyond `size_limit`.
+    """
+    offset = at.offset
+    number = BE32.unpack((yield 4))[0]
+    found = _MESSAGES.get(number)
+    if found is None:
+        raise InvalidMessage(
+            "COLO message", expected=f"0 to {max(Message)}", found=number, offset=offset
+        )
+    if found is not Message.VMSTATE_SIZE:
+        return found, None
+    value = BE64.unpack((yield 8))[0]
+    if value > size_limit:
+        raise InvalidMessage(
+            "VMSTATE_SIZE", expected=f"at most {size_limit}", found=value, offset=offset + 4
+        )
+    return found, value

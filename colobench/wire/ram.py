@@ -1,0 +1,211 @@
+"""The RAM section's payload: which page records a sender writes, and how a receiver takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from colobench.kernels import bitmap
+from colobench.memory.ram import PAGE_SIZE, PageMemory, RAMBlock
+from colobench.wire.errors import RAMError
+from colobench.wire.format import (
+    BE64,
+    PAGE_FLAGS_MASK,
+    RAMFlag,
+    counted_string,
+    ram_flag_names,
+)
+from colobench.wire.reading import PageRun, Parser, StreamBuffer
+
+_EMPTY: Final = np.zeros(0, dtype=np.uint8)
+
+
+class RecordSlice(NamedTuple):
+    """The records of one block among a checkpoint's: ``pages[begin:end]``, for a transport kernel.
+
+    `name` (uint8, length byte included) follows the first record's header; it is empty where
+    CONTINUE stands for it.
+    """
+
+    block: RAMBlock
+    begin: int
+    end: int
+    name: npt.NDArray[np.uint8]
+
+    @property
+    def named(self) -> int:
+        """1 if the first record names its block, else 0."""
+        return len(self.name) and 1
+
+
+class RAMRecordState:
+    """What a sender remembers about its page records: the block that the last one was of.
+
+    The memory lasts as long as the stream: across sections and across checkpoints.
+    """
+
+    def __init__(self, blocks: Sequence[RAMBlock]) -> None:
+        self._blocks = tuple(blocks)
+        first_pages = [block.first_page for block in blocks]
+        self._edges = np.array(first_pages[1:], dtype=np.int64)
+        self._names = [
+            np.frombuffer(bytearray(counted_string(block.name)), dtype=np.uint8) for block in blocks
+        ]
+        self._last_sent_block: RAMBlock | None = None
+
+    def slices(self, pages: npt.NDArray[np.int64]) -> list[RecordSlice]:
+        """Split a page list by block; the records are then taken as sent.
+
+        Parameters
+        ----------
+        pages
+            int64[n], ascending: page numbers over all blocks.
+        """
+        edges = [0, *np.searchsorted(pages, self._edges).tolist(), len(pages)]
+        slices = []
+        for block, name, begin, end in zip(
+            self._blocks, self._names, edges, edges[1:], strict=False
+        ):
+            if begin < end:
+                known = block is self._last_sent_block
+                slices.append(RecordSlice(block, begin, end, _EMPTY if known else name))
+                self._last_sent_block = block
+        return slices
+
+
+def encode_block_list(blocks: Sequence[RAMBlock]) -> bytes:
+    """Encode the payload of RAM's START section: every block's name and length, then EOS."""
+    total = sum(block.used_length for block in blocks)
+    parts = [BE64.pack(total | RAMFlag.MEM_SIZE)]
+    parts += [counted_string(block.name) + BE64.pack(block.used_length) for block in blocks]
+    return b"".join(parts) + BE64.pack(RAMFlag.EOS)
+
+
+class RAMLoader:
+    """The receiver of RAM sections; it remembers the block that the last page record was of.
+
+    Parameters
+    ----------
+    memory
+        Where the pages go, and whose bits they set: the RAM cache of a secondary.
+    """
+
+    def __init__(self, memory: PageMemory) -> None:
+        self._memory = memory
+        self._blocks = {block.name.encode(): block for block in memory.blocks}
+        self._run: PageRun | None = None
+
+    def block_list(self, at: StreamBuffer) -> Parser[None]:
+        """Parse the payload of a START section, and compare it with our blocks.
+
+        Raises
+        ------
+        RAMError
+            If names or lengths differ from ours.
+        """
+        blocks = dict(self._blocks)
+        total = sum(block.used_length for block in blocks.values())
+        offset = at.offset
+        word = BE64.unpack((yield 8))[0]
+        _expect(word, total | RAMFlag.MEM_SIZE, "RAM size", offset)
+        while total:
+            offset = at.offset
+            block = blocks.pop((name := (yield from _name(at))), None)
+            if block is None:
+                raise RAMError(
+                    "RAM block list",
+                    expected=f"one of {[key.decode() for key in blocks]}",
+                    found=_printable(name),
+                    offset=offset,
+                )
+            offset = at.offset
+            length = BE64.unpack((yield 8))[0]
+            _expect(length, block.used_length, f"length of RAM block {block.name!r}", offset)
+            total -= length
+        offset = at.offset
+        word = BE64.unpack((yield 8))[0]
+        _expect(word, RAMFlag.EOS, "end of the RAM block list", offset)
+
+    def records(self, at: StreamBuffer) -> Parser[tuple[int, int]]:
+        """Parse the payload of a PART or END section.
+
+        Returns
+        -------
+        pages, zero_pages
+            How many page records there were, and how many of them were ZERO.
+
+        Raises
+        ------
+        RAMError
+            If a record names no page of ours, or is of a kind that was not negotiated.
+        """
+        pages = zero_pages = 0
+        while True:
+            if self._run is not None:
+                taken = yield self._run
+                pages += taken[0]
+                zero_pages += taken[1]
+            offset = at.offset
+            word = BE64.unpack((yield 8))[0]
+            if word == RAMFlag.EOS:
+                return pages, zero_pages
+            zero = yield from self._named_record(at, word, offset)
+            pages += 1
+            zero_pages += zero
+
+    def _named_record(self, at: StreamBuffer, word: int, offset: int) -> Parser[bool]:
+        flags = word & PAGE_FLAGS_MASK
+        if flags not in (RAMFlag.PAGE, RAMFlag.ZERO):
+            raise RAMError(
+                "RAM record",
+                expected="PAGE or ZERO with a block, or EOS",
+                found=f"{ram_flag_names(flags)} ({word:#x})",
+                offset=offset,
+            )
+        name = yield from _name(at)
+        block = self._blocks.get(name)
+        if block is None:
+            raise RAMError(
+                "RAM block",
+                expected=f"one of {[key.decode() for key in self._blocks]}",
+                found=_printable(name),
+                offset=offset + 8,
+            )
+        page = word // PAGE_SIZE
+        if page >= block.pages:
+            raise RAMError(
+                "RAM page",
+                expected=f"an offset below {block.used_length:#x} in block {block.name!r}",
+                found=f"{word - flags:#x}",
+                offset=offset,
+            )
+        self._run = PageRun(block, self._memory)
+        yield from self._page(at, block.first_page + page, zero=flags == RAMFlag.ZERO)
+        return flags == RAMFlag.ZERO
+
+    def _page(self, at: StreamBuffer, page: int, *, zero: bool) -> Parser[None]:
+        offset = at.offset
+        begin = page * PAGE_SIZE
+        data = yield 1 if zero else PAGE_SIZE
+        if zero:
+            _expect(data[0], 0, "fill byte of a RAM zero page", offset)
+        self._memory.array[begin : begin + PAGE_SIZE] = np.frombuffer(data, dtype=np.uint8)
+        bitmap.mark(self._memory.bitmap, page)
+
+
+def _name(at: StreamBuffer) -> Parser[bytes]:
+    length = (yield 1)[0]
+    name: bytes = yield length
+    return name
+
+
+def _printable(name: bytes) -> str:
+    return repr(name.decode(errors="backslashreplace"))
+
+
+def _expect(found: int, expected: int, subject: str, offset: int) -> None:
+    if found != expected:
+        raise RAMError(subject, expected=f"{expected:#x}", found=f"{found:#x}", offset=offset)

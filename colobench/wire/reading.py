@@ -1,0 +1,285 @@
+"""Parsers as generators, the buffer that they read from, and what drives them.
+
+A parser is a generator that *asks*: it yields a number of bytes and is sent them, or it yields a
+`PageRun` and is sent how many page records were taken. It returns what it parsed. So it does no
+I/O: whoever drives it decides where bytes come from and which kernel moves pages to their place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from colobench.errors import LocalError
+from colobench.kernels import transport
+from colobench.memory.ram import PageMemory, RAMBlock
+from colobench.wire.errors import RAMError, StreamEnded, StreamError, TrailingBytes
+
+T = TypeVar("T")
+
+#: The most bytes that a parser asks for at once.
+REQUEST_LIMIT = 65536
+#: What a connection's buffer holds at first, and what it may grow to.
+CAPACITY = 256 * 1024
+GROWTH_LIMIT = 16 * 1024 * 1024
+
+
+class PageRun(NamedTuple):
+    """A parser's request: take the page records with CONTINUE that follow, as many as there are.
+
+    Each page goes to its place in `memory` and its bit is set. Answered with (pages, zero pages).
+    """
+
+    block: RAMBlock
+    memory: PageMemory
+
+
+Parser: TypeAlias = Generator["int | PageRun", Any, T]
+
+
+class StreamBuffer:
+    """Bytes that were received and are not parsed yet.
+
+    Attributes
+    ----------
+    array
+        uint8[capacity], writable; the bytes are ``array[start:end]``.
+    offset
+        Offset in the stream of ``array[start]``.
+    """
+
+    def __init__(self, capacity: int = CAPACITY, limit: int = GROWTH_LIMIT) -> None:
+        self._limit = limit
+        self._hold(np.empty(capacity, dtype=np.uint8))
+        self.start = 0
+        self.end = 0
+        self.offset = 0
+
+    @classmethod
+    def over(cls, data: bytes | bytearray | memoryview, offset: int = 0) -> StreamBuffer:
+        """Make a buffer that holds exactly `data`, copied only if it is read-only."""
+        array = np.frombuffer(data, dtype=np.uint8)
+        buffer = cls(0, 0)
+        buffer._hold(array if array.flags.writeable else array.copy())
+        buffer.end = len(array)
+        buffer.offset = offset
+        return buffer
+
+    def _hold(self, array: npt.NDArray[np.uint8]) -> None:
+        self.array = array
+        self._view = memoryview(array)
+
+    def __len__(self) -> int:
+        """Number of bytes that wait."""
+        return self.end - self.start
+
+    def space(self, at_least: int = 1) -> memoryview:
+        """Give the free bytes behind the waiting ones, to be received into; tell `received` then.
+
+        Raises
+        ------
+        LocalError
+            If the buffer would have to grow beyond its limit.
+        """
+        if self.start == self.end:
+            self.start = self.end = 0
+        if len(self.array) - self.end < at_least:
+            self._make_room(len(self) + at_least)
+        return self._view[self.end :]
+
+    def _make_room(self, needed: int) -> None:
+        waiting = self.array[self.start : self.end]
+        if needed > len(self.array):
+            if needed > self._limit:
+                raise LocalError(
+                    f"stream buffer: expected at most {self._limit} bytes, found {needed}"
+                )
+            self._hold(np.empty(min(2 * needed, self._limit), dtype=np.uint8))
+        self.array[: len(waiting)] = waiting
+        self.start, self.end = 0, len(waiting)
+
+    def received(self, count: int) -> None:
+        """Say that `count` bytes were put into `space`."""
+        self.end += count
+
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Append bytes of the stream."""
+        self.space(len(data))[: len(data)] = data
+        self.end += len(data)
+
+    def take(self, count: int) -> bytes:
+        """Take that many bytes, which must be there."""
+        start = self.start
+        self.start = stop = start + count
+        self.offset += count
+        return self._view[start:stop].tobytes()
+
+    def kernel_took(self, start: int, end: int, read: int = 0) -> None:
+        """Say that a kernel left ``array[start:end]``, having read `read` bytes from the socket."""
+        self.offset += len(self) + read - (end - start)
+        self.start, self.end = start, end
+
+
+class Parsing(Generic[T]):
+    """One parser being driven over a buffer.
+
+    Attributes
+    ----------
+    request
+        What the parser waits for: a number of bytes or a `PageRun`.
+    finished, value
+        Whether the parser has returned, and then what.
+    """
+
+    value: T
+
+    def __init__(self, parser: Parser[T], buffer: StreamBuffer) -> None:
+        self._parser = parser
+        self._buffer = buffer
+        self._cursor = np.zeros(6, dtype=np.int64)
+        self._pages = 0
+        self._zero_pages = 0
+        self.finished = False
+        self.request: int | PageRun = 0
+        self._send(None)
+
+    def step(self) -> bool:
+        """Parse what the buffer holds.
+
+        Returns
+        -------
+        bool
+            True if the parser has returned; False if it needs more bytes than there are.
+
+        Raises
+        ------
+        StreamError
+            If the bytes are not what the parser expects.
+        """
+        buffer = self._buffer
+        while not self.finished:
+            request = self.request
+            if isinstance(request, PageRun):
+                if not self._take_page_records(request):
+                    return False
+            elif len(buffer) >= request:
+                self._send(buffer.take(request))
+            else:
+                return False
+        return True
+
+    def answer(self, taken: tuple[int, int]) -> None:
+        """Answer a `PageRun` that was fulfilled elsewhere, with its (pages, zero pages)."""
+        pages, zero_pages = self._pages + taken[0], self._zero_pages + taken[1]
+        self._pages = self._zero_pages = 0
+        self._send((pages, zero_pages))
+
+    def ended(self) -> StreamEnded:
+        """Give the error for a stream that ends here, before the parser has returned."""
+        request = self.request
+        return StreamEnded(
+            "stream",
+            expected=f"{request} bytes" if isinstance(request, int) else "a RAM record",
+            found=f"{len(self._buffer)}",
+            offset=self._buffer.offset,
+        )
+
+    def _send(self, answer: bytes | tuple[int, int] | None) -> None:
+        try:
+            self.request = self._parser.send(answer)
+        except StopIteration as stop:
+            self.value = stop.value
+            self.finished = True
+
+    def _take_page_records(self, run: PageRun) -> bool:
+        buffer, cursor = self._buffer, self._cursor
+        cursor[:] = (buffer.start, buffer.end, 0, 0, 0, 0)
+        status = transport.take_page_records(
+            buffer.array,
+            cursor,
+            run.memory.array,
+            run.memory.bitmap,
+            run.block.first_page,
+            run.block.pages,
+        )
+        start, end, pages, zero_pages, _, _ = cursor.tolist()
+        buffer.kernel_took(start, end)
+        if status == transport.NEXT:
+            self.answer((pages, zero_pages))
+            return True
+        if status == transport.MORE:
+            self._pages += pages
+            self._zero_pages += zero_pages
+            return False
+        raise page_run_error(run, status, cursor, buffer.offset)
+
+
+def page_run_error(
+    run: PageRun, status: int, cursor: npt.NDArray[np.int64], offset: int
+) -> StreamError:
+    """Give the error for a transport kernel's status other than NEXT, MORE and -errno.
+
+    Parameters
+    ----------
+    run
+        The request that the kernel was fulfilling.
+    status, cursor
+        What the kernel returned: BAD_PAGE, BAD_FILL or END, and its cursor.
+    offset
+        The stream's offset of the record that the kernel left.
+    """
+    bad = int(cursor[4])
+    if status == transport.BAD_PAGE:
+        expected = f"an offset below {run.block.used_length:#x} in block {run.block.name!r}"
+        return RAMError("RAM page", expected=expected, found=f"{bad:#x}", offset=offset)
+    if status == transport.BAD_FILL:
+        return RAMError("RAM zero page", expected="fill byte 0", found=bad, offset=offset)
+    return StreamEnded("stream", expected="a RAM record", found=f"{bad} bytes", offset=offset)
+
+
+def parse_bytes(
+    parser_function: Callable[[StreamBuffer], Parser[T]],
+    data: bytes | bytearray | memoryview,
+    *,
+    offset: int = 0,
+) -> T:
+    """Parse bytes that are all there.
+
+    Parameters
+    ----------
+    parser_function
+        Makes the parser, given the buffer.
+    data
+        All of what is to be parsed; a writable one is not copied.
+    offset
+        Offset in the stream of its first byte, for errors.
+
+    Raises
+    ------
+    StreamEnded
+        If the parser wants more.
+    TrailingBytes
+        If the parser leaves some.
+    StreamError
+        If the parser refuses them.
+    """
+    buffer = StreamBuffer.over(data, offset)
+    parsing = Parsing(parser_function(buffer), buffer)
+    if not parsing.step():
+        raise parsing.ended()
+    if len(buffer):
+        raise TrailingBytes(
+            "stream", expected="its end", found=f"{len(buffer)} more bytes", offset=buffer.offset
+        )
+    return parsing.value
+
+
+def sized_bytes(size: int) -> Parser[bytearray]:
+    """Parse `size` bytes as they are; memory is taken only as they arrive."""
+    data = bytearray()
+    while len(data) < size:
+        data += yield min(size - len(data), REQUEST_LIMIT)
+    return data

@@ -1,0 +1,105 @@
+"""Writing the stream: values in, bytes out.
+
+Page records are not written here: they go from guest memory to the socket (or the buffer) inside
+one transport kernel, between the bytes of `ram_section_begin` and `ram_section_finish`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+from colobench.guest.devices import Device
+from colobench.memory.ram import RAMBlock
+from colobench.wire.format import (
+    BE32,
+    BE64,
+    COMMAND_HEADER,
+    MAGIC,
+    RAM_IDSTR,
+    RAM_INSTANCE_ID,
+    RAM_VERSION_ID,
+    SECTION,
+    SECTION_IDENTITY,
+    VERSION,
+    Command,
+    RAMFlag,
+    SectionType,
+    counted_string,
+)
+from colobench.wire.ram import encode_block_list
+from colobench.wire.vmdescription import vmdescription
+
+EOF = bytes([SectionType.EOF])
+
+
+def stream_header(machine: str) -> bytes:
+    """Give the begin of a stream: magic, version, and the CONFIGURATION with the machine type."""
+    name = machine.encode()
+    return (
+        BE32.pack(MAGIC)
+        + BE32.pack(VERSION)
+        + SECTION.pack(SectionType.CONFIGURATION, len(name))
+        + name
+    )
+
+
+def command(number: Command, data: bytes = b"") -> bytes:
+    """Give a command and its data."""
+    return bytes([SectionType.COMMAND]) + COMMAND_HEADER.pack(number, len(data)) + data
+
+
+def _section_header(
+    kind: SectionType, section_id: int, idstr: str, instance_id: int, version_id: int
+) -> bytes:
+    return (
+        SECTION.pack(kind, section_id)
+        + counted_string(idstr)
+        + SECTION_IDENTITY.pack(instance_id, version_id)
+    )
+
+
+def _footer(section_id: int) -> bytes:
+    return SECTION.pack(SectionType.FOOTER, section_id)
+
+
+def ram_section_start(section_id: int, blocks: Sequence[RAMBlock]) -> bytes:
+    """Give RAM's START section, which lists the blocks."""
+    return (
+        _section_header(SectionType.START, section_id, RAM_IDSTR, RAM_INSTANCE_ID, RAM_VERSION_ID)
+        + encode_block_list(blocks)
+        + _footer(section_id)
+    )
+
+
+def ram_section_begin(kind: SectionType, section_id: int) -> bytes:
+    """Give what stands before the page records of a PART or END section."""
+    return SECTION.pack(kind, section_id)
+
+
+def ram_section_finish(section_id: int) -> bytes:
+    """Give what stands behind the page records of a section: EOS and the footer."""
+    return BE64.pack(RAMFlag.EOS) + _footer(section_id)
+
+
+def device_section(device: Device, section_id: int) -> bytes:
+    """Give a device's FULL section."""
+    header = _section_header(
+        SectionType.FULL, section_id, device.idstr, device.instance_id, device.version_id
+    )
+    return header + device.save() + _footer(section_id)
+
+
+def device_sections(devices: Iterable[Device], first_section_id: int) -> bytes:
+    """Give every device's FULL section, and EOF: a checkpoint's device buffer."""
+    sections = [
+        device_section(device, section_id)
+        for section_id, device in enumerate(devices, start=first_section_id)
+    ]
+    return b"".join([*sections, EOF])
+
+
+def vmdescription_section(devices: Iterable[Device]) -> bytes:
+    """Give the VMDESCRIPTION that follows a migration's EOF."""
+    text = json.dumps(vmdescription(devices)).encode()
+    return SECTION.pack(SectionType.VMDESCRIPTION, len(text)) + text

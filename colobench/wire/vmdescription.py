@@ -1,0 +1,77 @@
+"""The vmdescription: JSON that follows a migration and says which fields each device's state has.
+
+Source: QEMU's ``docs/devel/migration`` and what 7.2 and 10.0 write. Payloads have no length on the
+wire, so this is what tells a reader that does not know the devices where each of them ends.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from colobench.guest.devices import Device
+from colobench.memory.ram import PAGE_SIZE
+from colobench.wire.errors import VMDescriptionError
+
+#: What stands before a subsection's fields, beside its name: type, length of the name, version.
+_SUBSECTION_HEADER = 1 + 1 + 4
+
+
+def vmdescription(devices: Iterable[Device]) -> dict[str, Any]:
+    """Describe the devices as they are now; RAM is not described."""
+    return {"page_size": PAGE_SIZE, "devices": [device.describe() for device in devices]}
+
+
+def decode(text: bytes, *, offset: int = 0) -> dict[str, Any]:
+    """Decode a vmdescription.
+
+    Raises
+    ------
+    VMDescriptionError
+        If it is not a JSON object with a list of devices; `offset` is where `text` begins.
+    """
+    try:
+        description = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise VMDescriptionError(
+            "vmdescription", expected="JSON", found=str(error), offset=offset
+        ) from error
+    if not isinstance(description, dict) or not isinstance(description.get("devices"), list):
+        raise VMDescriptionError(
+            "vmdescription",
+            expected="an object with a list of devices",
+            found=repr(text[:40]),
+            offset=offset,
+        )
+    return description
+
+
+def payload_sizes(description: dict[str, Any], *, offset: int = 0) -> dict[tuple[str, int], int]:
+    """Compute the size in bytes of each device's payload, by (idstr, instance id).
+
+    Raises
+    ------
+    VMDescriptionError
+        If a device lacks a name or a size; `offset` is where the description begins.
+    """
+    sizes: dict[tuple[str, int], int] = {}
+    for device in description["devices"]:
+        try:
+            sizes[str(device["name"]), int(device["instance_id"])] = _size(device)
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise VMDescriptionError(
+                "vmdescription",
+                expected="a device's name, instance_id and sizes",
+                found=f"{error!r} in {str(device)[:80]}",
+                offset=offset,
+            ) from error
+    return sizes
+
+
+def _size(section: dict[str, Any]) -> int:
+    # A struct field's size already counts what is nested in it.
+    size = sum(int(field["size"]) * int(field.get("array_len", 1)) for field in section["fields"])
+    for subsection in section.get("subsections", ()):
+        size += _SUBSECTION_HEADER + len(subsection["vmsd_name"].encode()) + _size(subsection)
+    return size

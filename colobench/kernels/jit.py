@@ -1,15 +1,56 @@
-"""The one decorator of all kernels: nogil, cached on disk, falling back when nothing is writable."""
+"""What kernels are made with: one decorator for them, one for their parts, one for instructions.
+
+Kernels release the GIL and are cached on disk, or compiled anew where nothing is writable.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import hashlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numba
+import numpy as np
+import numpy.typing as npt
+from numba.core import types
+from numba.core.caching import FunctionCache
+from numba.extending import intrinsic
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: The arrays that kernels take, one-dimensional and C-contiguous: u1[::1], u8[::1], i8[::1].
+Bytes: TypeAlias = npt.NDArray[np.uint8]
+Words: TypeAlias = npt.NDArray[np.uint64]
+Integers: TypeAlias = npt.NDArray[np.int64]
 
 #: Every kernel of the project with the one signature it is called with, in order of definition.
 REGISTRY: list[tuple[Any, str]] = []
+
+
+@functools.cache
+def _sources() -> str:
+    """Hash the source of this package, whose functions are inlined into kernels of other files."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+class KernelCache(FunctionCache):
+    """numba's cache on disk, which misses when any file of this package has changed.
+
+    numba itself notices a change of the file that the kernel is in, and of no other.
+    """
+
+    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
+        return (*super()._index_key(sig, codegen), _sources())  # type: ignore[no-untyped-call]
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep a compiled kernel, unless the disk is full or was taken away."""
+        with contextlib.suppress(OSError):
+            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
 
 
 def kernel(signature: str) -> Callable[[Callable[..., int]], Any]:
@@ -19,27 +60,69 @@ def kernel(signature: str) -> Callable[[Callable[..., int]], Any]:
     ----------
     signature
         The numba signature that callers must keep to, such as ``"i8(u8[::1], i8)"``. It is what
-        `warmup` compiles, and a test holds all calls to it.
+        `warmup` compiles, and after that no other is compiled.
 
     Notes
     -----
-    numba refuses ``cache=True`` at decoration time when neither ``__pycache__`` nor the user's cache
-    directory nor ``NUMBA_CACHE_DIR`` can be written; then the kernel is compiled in each process.
+    The cache lies where numba puts it: in ``NUMBA_CACHE_DIR``, in ``__pycache__``, or in the user's
+    cache directory. numba raises RuntimeError when none of them can be written; then the kernel is
+    compiled in each process.
     """
 
     def decorate(function: Callable[..., int]) -> Any:
-        try:
-            compiled = numba.njit(nogil=True, cache=True)(function)
-        except RuntimeError:
-            compiled = numba.njit(nogil=True)(function)
+        compiled: Any = numba.njit(nogil=True)(function)
+        with contextlib.suppress(RuntimeError):
+            compiled._cache = KernelCache(function)  # type: ignore[no-untyped-call]
         REGISTRY.append((compiled, signature))
         return compiled
 
     return decorate
 
 
+def inlined(function: F) -> F:
+    """Compile a function as a part of the kernels that call it; Python does not call it."""
+    return cast(F, numba.njit(nogil=True)(function))
+
+
+def instruction(signature: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
+    """Make a function for kernels out of one that builds its LLVM instructions.
+
+    Parameters
+    ----------
+    signature
+        Gives the numba signature for the numba types of the arguments.
+
+    Notes
+    -----
+    The decorated function takes llvmlite's IRBuilder and the arguments' LLVM values, for an array
+    the pointer to its first element. It returns the LLVM value of the result, or None.
+    """
+
+    def decorate(build: Callable[..., Any]) -> Any:
+        def generate(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+            values = [
+                context.make_array(kind)(context, builder, value).data
+                if isinstance(kind, types.Array)
+                else value
+                for kind, value in zip(typed.args, arguments, strict=True)
+            ]
+            result = build(builder, *values)
+            return context.get_dummy_value() if result is None else result
+
+        @functools.wraps(build)
+        def define(typing_context: Any, *arguments: Any) -> tuple[Any, Callable[..., Any]]:
+            return signature(*arguments), generate
+
+        return intrinsic(define)
+
+    return decorate
+
+
 def warmup() -> Iterator[tuple[str, int, int, float]]:
     """Compile every kernel, or load it from the cache.
+
+    A kernel that is ready refuses arrays of other types with TypeError, where it would otherwise
+    be compiled a second time.
 
     Yields
     ------
@@ -53,4 +136,5 @@ def warmup() -> Iterator[tuple[str, int, int, float]]:
     for done, (compiled, signature) in enumerate(REGISTRY, start=1):
         begin = time.perf_counter()
         compiled.compile(signature)
+        compiled.disable_compile()
         yield compiled.__name__, done, total, time.perf_counter() - begin

@@ -1,0 +1,40 @@
+"""Atomic loads, stores and exchanges of array elements, and the address of an array.
+
+They order memory between the threads of a process and between processes that map the same memory.
+Arrays are uint64[:] or int64[:], C-contiguous; the index is not checked and does not wrap.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+
+from colobench.kernels.jit import instruction
+
+_ALIGNMENT = 8
+
+
+@instruction(lambda array: types.int64(array))
+def address(builder: Any, array: Any) -> Any:
+    """Give the address of an array's first byte, an int64; of any array."""
+    return builder.ptrtoint(array, ir.IntType(64))
+
+
+@instruction(lambda array, index: array.dtype(array, types.int64))
+def load_acquire(builder: Any, array: Any, index: Any) -> Any:
+    """Read array[index]; all that was written before its `store_release` is seen after this."""
+    return builder.load_atomic(builder.gep(array, [index]), "acquire", _ALIGNMENT)
+
+
+@instruction(lambda array, index, value: types.void(array, types.int64, array.dtype))
+def store_release(builder: Any, array: Any, index: Any, value: Any) -> None:
+    """Write array[index], after everything that was read and written before this."""
+    builder.store_atomic(value, builder.gep(array, [index]), "release", _ALIGNMENT)
+
+
+@instruction(lambda array, index, value: array.dtype(array, types.int64, array.dtype))
+def exchange(builder: Any, array: Any, index: Any, value: Any) -> Any:
+    """Write array[index] and give what was there in one step, in one order for all threads."""
+    return builder.atomic_rmw("xchg", builder.gep(array, [index]), value, "seq_cst")

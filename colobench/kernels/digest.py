@@ -1,0 +1,146 @@
+"""A 64-bit digest of guest memory: XXH3_64bits of inputs of more than 240 bytes.
+
+Source: Yann Collet, "xxHash fast digest algorithm", version 0.2.0, section "XXH3 Algorithm
+Description (for large inputs)". A stripe is 64 bytes, one word for each of eight accumulators.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+
+from colobench.kernels.atomics import address
+from colobench.kernels.jit import Bytes, inlined, instruction, kernel
+from colobench.kernels.raw import load_word, pointer, store_word
+
+#: The 192 bytes that the specification calls defaultSecret, as little-endian words.
+_SECRET = np.frombuffer(
+    bytes.fromhex(
+        "b8fe6c3923a44bbe7c01812cf721ad1cded46de9839097db7240a4a4b7b3671f"
+        "cb79e64eccc0e578825ad07dccff7221b8084674f743248ee03590e6813a264c"
+        "3c2852bb91c300cb88d0658b1b532ea371644897a20df94e3819ef46a9deacd8"
+        "a8fa763fe39c343ff9dcbbc7c70b4f1d8a51e04bcdb45931c89f7ec9d9787364"
+        "eac5ac8334d3ebc3c581a0fffa1363eb170ddd51b7f0da49d316552629d4689e"
+        "2b16be587d47a1fc8ff8b8d17ad031ce45cb3a8f95160428afd7fbcabb4b407e"
+    ),
+    dtype="<u8",
+)
+_SECRET_BYTES = 192
+_STRIPE, _STRIPES_PER_BLOCK = 64, 16
+_BLOCK = _STRIPE * _STRIPES_PER_BLOCK
+# Where in the secret each step begins to read.
+_SCRAMBLE_SECRET, _LAST_STRIPE_SECRET, _MERGE_SECRET = 128, 121, 11
+
+_PRIME32_1 = np.uint64(0x9E3779B1)
+_PRIME64_1 = np.uint64(0x9E3779B185EBCA87)
+_PRIME_MX1 = np.uint64(0x165667919E3779F9)
+_ACCUMULATORS = np.array(
+    [
+        0xC2B2AE3D,
+        0x9E3779B185EBCA87,
+        0xC2B2AE3D27D4EB4F,
+        0x165667B19E3779F9,
+        0x85EBCA77C2B2AE63,
+        0x85EBCA77,
+        0x27D4EB2F165667C5,
+        0x9E3779B1,
+    ],
+    dtype=np.uint64,
+)
+_32, _37 = np.uint64(32), np.uint64(37)
+
+_BYTE, _WORD, _DOUBLE_WORD = ir.IntType(8), ir.IntType(64), ir.IntType(128)
+_LANES = ir.VectorType(_WORD, 8)
+
+
+@instruction(lambda: types.int64())
+def _stack(builder: Any) -> Any:
+    """Give the address of room for the secret and the accumulators on the kernel's stack."""
+    with builder.goto_entry_block():
+        room = builder.alloca(ir.ArrayType(_BYTE, _SECRET_BYTES + _STRIPE))
+    return builder.ptrtoint(room, _WORD)
+
+
+@instruction(lambda *_: types.void(types.int64, types.int64, types.int64))
+def _accumulate(builder: Any, accumulators: Any, stripe: Any, secret: Any) -> None:
+    """Take one stripe: the specification's step 2-1, in all lanes at once."""
+    data, key = (
+        builder.load(pointer(builder, address, _LANES), align=1) for address in (stripe, secret)
+    )
+    key = builder.xor(key, data)
+    low = builder.and_(key, _LANES([0xFFFFFFFF] * 8))
+    product = builder.mul(low, builder.lshr(key, _LANES([32] * 8)))
+    neighbours = ir.VectorType(ir.IntType(32), 8)([1, 0, 3, 2, 5, 4, 7, 6])
+    added = builder.add(builder.shuffle_vector(data, data, neighbours), product)
+    place = pointer(builder, accumulators, _LANES)
+    builder.store(builder.add(builder.load(place, align=1), added), place, align=1)
+
+
+@instruction(lambda *_: types.uint64(types.uint64, types.uint64))
+def _multiply_and_fold(builder: Any, left: Any, right: Any) -> Any:
+    """Give the low half of the 128-bit product xor its high half."""
+    product = builder.mul(builder.zext(left, _DOUBLE_WORD), builder.zext(right, _DOUBLE_WORD))
+    return builder.trunc(builder.xor(product, builder.lshr(product, _DOUBLE_WORD(64))), _WORD)
+
+
+@inlined
+def _scramble(accumulators: int, secret: int) -> None:
+    """End a block: the specification's step 2-2."""
+    for at in range(0, _STRIPE, 8):
+        value = load_word(accumulators + at)
+        value ^= (value >> np.uint64(47)) ^ load_word(secret + _SCRAMBLE_SECRET + at)
+        store_word(accumulators + at, value * _PRIME32_1)
+
+
+@inlined
+def _merge(accumulators: int, secret: int, length: int) -> Any:
+    """Give the digest: the specification's step 4."""
+    result = np.uint64(length) * _PRIME64_1
+    for at in range(0, _STRIPE, 16):
+        result += _multiply_and_fold(
+            load_word(accumulators + at) ^ load_word(secret + _MERGE_SECRET + at),
+            load_word(accumulators + at + 8) ^ load_word(secret + _MERGE_SECRET + at + 8),
+        )
+    result = (result ^ (result >> _37)) * _PRIME_MX1
+    return result ^ (result >> _32)
+
+
+@kernel("u8(u1[::1], i8)")
+def digest(memory: Bytes, seed: int) -> int:
+    """Digest memory, so that any change of it, and of the order of its pages, changes the digest.
+
+    Parameters
+    ----------
+    memory
+        uint8[bytes], at least 241 bytes; guest memory is whole pages.
+    seed
+        Its 64 bits are XXH3's seed; another seed gives another digest.
+
+    Returns
+    -------
+    int
+        XXH3_64bits_withSeed of the bytes, a uint64. Two memories that differ have the same digest
+        with probability 2**-64, unless somebody made them up for that.
+    """
+    secret = _stack()
+    accumulators = secret + _SECRET_BYTES
+    for i in range(0, len(_SECRET), 2):
+        store_word(secret + 8 * i, _SECRET[i] + np.uint64(seed))
+        store_word(secret + 8 * i + 8, _SECRET[i + 1] - np.uint64(seed))
+    for i in range(len(_ACCUMULATORS)):
+        store_word(accumulators + 8 * i, _ACCUMULATORS[i])
+    at = address(memory)
+    last = at + len(memory) - 1
+    while at + _BLOCK <= last:
+        for stripe in range(_STRIPES_PER_BLOCK):
+            _accumulate(accumulators, at + stripe * _STRIPE, secret + 8 * stripe)
+        _scramble(accumulators, secret)
+        at += _BLOCK
+    for stripe in range((last - at) // _STRIPE):
+        _accumulate(accumulators, at + stripe * _STRIPE, secret + 8 * stripe)
+    _accumulate(accumulators, last + 1 - _STRIPE, secret + _LAST_STRIPE_SECRET)
+    result: int = _merge(accumulators, secret, len(memory))
+    return result

@@ -1,0 +1,117 @@
+"""Bytes at any address: words, copies, and whether there is any bit set.
+
+Addresses, lengths and counts are int64, words are uint64 in the machine's byte order. Nothing is
+checked, and nothing but `stream` needs alignment.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+
+from colobench.kernels.jit import inlined, instruction
+
+#: Bytes that `any_bit` looks at.
+CHUNK = 256
+_BYTE, _WORD, _FLAG = ir.IntType(8), ir.IntType(64), ir.IntType(1)
+_LINE = ir.VectorType(_WORD, 8)
+_LINE_BYTES = 64
+
+
+def pointer(builder: Any, address: Any, to: Any, offset: int = 0) -> Any:
+    """Give the LLVM pointer to an LLVM type at an LLVM address."""
+    return builder.inttoptr(builder.add(address, _WORD(offset)), to.as_pointer())
+
+
+def declared(builder: Any, kind: Any, name: str) -> Any:
+    """Give the LLVM function of that type and name, which may be called before in this module."""
+    return builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+
+
+@instruction(lambda _: types.uint64(types.int64))
+def load_word(builder: Any, address: Any) -> Any:
+    """Read a word."""
+    return builder.load(pointer(builder, address, _WORD), align=1)
+
+
+@instruction(lambda *_: types.void(types.int64, types.uint64))
+def store_word(builder: Any, address: Any, word: Any) -> None:
+    """Write a word."""
+    builder.store(word, pointer(builder, address, _WORD), align=1)
+
+
+@instruction(lambda _: types.uint64(types.uint64))
+def swap_bytes(builder: Any, word: Any) -> Any:
+    """Turn the bytes of a word around: big-endian to little-endian and back."""
+    return builder.bswap(word)
+
+
+@instruction(lambda _: types.int64(types.uint64))
+def trailing_zeros(builder: Any, word: Any) -> Any:
+    """Give the number of a word's lowest bit that is set; 64 for 0."""
+    return builder.cttz(word, _FLAG(0))
+
+
+@instruction(lambda _: types.int64(types.uint64))
+def count_ones(builder: Any, word: Any) -> Any:
+    """Count the bits of a word that are set."""
+    return builder.ctpop(word)
+
+
+@instruction(lambda _: types.uint64(types.int64))
+def any_bit(builder: Any, address: Any) -> Any:
+    """Give the bits that are set in any of the words of CHUNK bytes."""
+    seen = _LINE([0] * 8)
+    for offset in range(0, CHUNK, _LINE_BYTES):
+        line = builder.load(pointer(builder, address, _LINE, offset), align=1)
+        seen = builder.or_(seen, line)
+    kind = ir.FunctionType(_WORD, [_LINE])
+    return builder.call(declared(builder, kind, "llvm.vector.reduce.or.v8i64"), [seen])
+
+
+@instruction(lambda *_: types.void(types.int64, types.int64, types.int64))
+def copy(builder: Any, to: Any, source: Any, length: Any) -> None:
+    """Copy bytes between places that do not overlap, as memcpy does."""
+    kinds = [_BYTE.as_pointer(), _BYTE.as_pointer(), _WORD]
+    memcpy = builder.module.declare_intrinsic("llvm.memcpy", kinds)
+    places = [pointer(builder, address, _BYTE) for address in (to, source)]
+    builder.call(memcpy, [*places, length, _FLAG(0)])
+
+
+@instruction(lambda *_: types.void(types.int64, types.int64))
+def clear(builder: Any, address: Any, length: Any) -> None:
+    """Set bytes to 0."""
+    memset = builder.module.declare_intrinsic("llvm.memset", [_BYTE.as_pointer(), _WORD])
+    builder.call(memset, [pointer(builder, address, _BYTE), _BYTE(0), length, _FLAG(0)])
+
+
+@instruction(lambda *_: types.void(types.int64, types.int64))
+def _stream_chunk(builder: Any, to: Any, source: Any) -> None:
+    """Copy CHUNK bytes around the cache; `to` is a multiple of 64."""
+    around_the_cache = builder.module.add_metadata([ir.IntType(32)(1)])
+    for offset in range(0, CHUNK, _LINE_BYTES):
+        line = builder.load(pointer(builder, source, _LINE, offset), align=1)
+        store = builder.store(line, pointer(builder, to, _LINE, offset), align=_LINE_BYTES)
+        store.set_metadata("nontemporal", around_the_cache)
+
+
+@inlined
+def stream(to: int, source: int, length: int) -> None:
+    """Copy bytes that are not needed soon, without fetching the place they go to into the cache.
+
+    `length` is a multiple of CHUNK. After the last such copy a `fence` must follow. Where `to` is
+    not a multiple of 64, as in small arrays of numpy, this is `copy`.
+    """
+    if to % _LINE_BYTES:
+        copy(to, source, length)
+    else:
+        for offset in range(0, length, CHUNK):
+            _stream_chunk(to + offset, source + offset)
+
+
+@instruction(lambda: types.void())
+def fence(builder: Any) -> None:
+    """Let all that was written before, `stream` included, be seen before what is written after."""
+    builder.fence("seq_cst")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from colobench.kernels.atomics import address
+from colobench.kernels.bitmap import mark
 from colobench.kernels.jit import Bytes, Integers, Words, inlined, kernel
 from colobench.kernels.libc import EINTR, errno, read, writev
 from colobench.kernels.pages import PAGE_SIZE, is_zero_page
@@ -270,7 +271,7 @@ def take_page_records(
             clear(place, PAGE_SIZE)
             cursor[ZERO_PAGES] += 1
             at += ZERO_RECORD_BYTES
-        bitmap[page >> 6] |= np.uint64(1) << np.uint64(page & 63)
+        mark(bitmap, page)
         cursor[PAGES] += 1
     cursor[START] = at - address(buffer)
     fence()

@@ -1,0 +1,383 @@
+"""The QMP monitor of a node: commands answered and events sent on a UNIX socket.
+
+The protocol is QEMU's (docs/interop/qmp-spec): JSON objects, a greeting, capabilities negotiation,
+then commands and asynchronous events. Errors have QEMU's classes and words, as its tools know them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from queue import SimpleQueue
+from typing import Any
+
+from colobench.errors import ColobenchError, LocalError
+
+#: What the greeting and `query-version` say; QMP calls the server's own version "qemu".
+VERSION = {"qemu": {"micro": 0, "minor": 1, "major": 0}, "package": "colobench"}
+#: Longest command (bytes) that a client may send.
+MAX_COMMAND_LENGTH = 1 << 20
+
+_JSON_TYPES = {
+    str: "string",
+    int: "integer",
+    float: "number",
+    bool: "boolean",
+    list: "array",
+    dict: "object",
+}
+# A string is one token, so that brackets in it do not count; one cut by a newline is no JSON.
+_TOKEN = re.compile(rb'"(?:[^"\\\n]|\\.)*(?:"|(\n)|)|[][{}\n]')
+_logger = logging.getLogger(__name__)
+
+
+class _Refused(LocalError):
+    """A command that is not executed, with the QMP error class that goes with the reason."""
+
+    def __init__(self, description: str, error_class: str = "GenericError") -> None:
+        super().__init__(description)
+        self.error_class = error_class
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What a QMP command calls and which arguments it takes.
+
+    Attributes
+    ----------
+    function
+        Called with keyword arguments, underscores for the hyphens in their names. It returns a
+        JSON value, or None where there is nothing to say. Several clients may call it at once,
+        each in a thread of its own. A `ColobenchError` that it raises becomes a ``GenericError``.
+    arguments, optional
+        Names (as in QMP) and types (str, int, float, bool, list, dict) of the arguments that must
+        and that may be given. An int has 64 bits; a float may be given as an int.
+    """
+
+    function: Callable[..., object]
+    arguments: Mapping[str, type] = field(default_factory=dict)
+    optional: Mapping[str, type] = field(default_factory=dict)
+
+    def call(self, given: Mapping[str, object]) -> object:
+        """Check the given arguments and call the function with them."""
+        declared = {**self.arguments, **self.optional}
+        for name, expected in declared.items():
+            if name not in given and name in self.arguments:
+                raise _Refused(f"Parameter '{name}' is missing")
+            if name in given and not _is_a(given[name], expected):
+                raise _Refused(
+                    f"Invalid parameter type for '{name}', expected: {_JSON_TYPES[expected]}"
+                )
+        for name in given:
+            if name not in declared:
+                raise _Refused(f"Parameter '{name}' is unexpected")
+        result = self.function(**{name.replace("-", "_"): value for name, value in given.items()})
+        return {} if result is None else result
+
+
+class Monitor:
+    """A QMP server for any number of clients at a time.
+
+    Parameters
+    ----------
+    path
+        Where to listen: a UNIX socket that only its owner may use.
+    commands
+        The node's commands by name. `query-commands`, `query-version` and the negotiation come
+        with the monitor.
+    queue_limit
+        Messages that may wait for a client; one that lets more pile up is dropped.
+    """
+
+    def __init__(
+        self, path: str, commands: Mapping[str, Command], *, queue_limit: int = 4096
+    ) -> None:
+        self._path = path
+        self._commands = {
+            "query-commands": Command(self._query_commands),
+            "query-version": Command(lambda: VERSION),
+            **commands,
+        }
+        self._queue_limit = queue_limit
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._acceptor = threading.Thread(target=self._accept, name="QMP accept", daemon=True)
+        self._lock = threading.Lock()
+        # Replaced, never changed, so that emit needs no lock.
+        self._clients: tuple[_Client, ...] = ()
+        self._closed = False
+
+    def start(self) -> None:
+        """Listen.
+
+        Raises
+        ------
+        LocalError
+            If the path cannot be had.
+        """
+        try:
+            # Linux gives the socket's file the mode of the socket: it is never open to others.
+            os.fchmod(self._listener.fileno(), 0o600)
+            self._listener.bind(self._path)
+        except OSError as error:
+            self._listener.close()
+            raise LocalError(f"QMP monitor at {self._path}: {error}") from error
+        self._listener.listen()
+        self._acceptor.start()
+
+    def emit(self, event: str, data: Mapping[str, object] | None = None) -> None:
+        """Send an event to every client that has negotiated.
+
+        Costs microseconds: JSON is made of `data` later in another thread, so it must not change.
+
+        Parameters
+        ----------
+        event, data
+            The event's name and its JSON members.
+        """
+        message = _Event(event, data)
+        for client in self._clients:
+            if client.listens:
+                client.send(message)
+
+    def close(self, *, flush: bool = False, timeout: float = 1.0) -> None:
+        """Stop listening and end all connections.
+
+        Parameters
+        ----------
+        flush
+            Whether commands being executed may finish, and replies and events be sent, before.
+        timeout
+            Seconds that each connection is given for that.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        if self._acceptor.is_alive():
+            # Closing alone would not wake the thread that accepts.
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._acceptor.join()
+            with suppress(FileNotFoundError):
+                os.unlink(self._path)
+        self._listener.close()
+        clients = self._clients
+        for how in (socket.SHUT_RD, socket.SHUT_RDWR) if flush else (socket.SHUT_RDWR,):
+            for client in clients:
+                client.shut_down(how)
+            for client in clients:
+                client.join(timeout)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                if self._closed:
+                    return
+                raise
+            client = _Client(connection, self._commands, self._queue_limit, self._forget)
+            with self._lock:
+                self._clients += (client,)
+            client.start()
+
+    def _forget(self, client: _Client) -> None:
+        with self._lock:
+            self._clients = tuple(other for other in self._clients if other is not client)
+
+    def _query_commands(self) -> list[dict[str, str]]:
+        return [{"name": name} for name in sorted({*self._commands, "qmp_capabilities"})]
+
+
+class _Client:
+    """One connection: a thread that reads and executes commands, and one that writes."""
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        commands: Mapping[str, Command],
+        queue_limit: int,
+        on_end: Callable[[_Client], None],
+    ) -> None:
+        self._connection = connection
+        self._commands = {
+            "qmp_capabilities": Command(self._negotiate, optional={"enable": list}),
+            **commands,
+        }
+        self._queue: SimpleQueue[bytes | _Event | None] = SimpleQueue()
+        self._queue_limit = queue_limit
+        self._on_end = on_end
+        self._open = True
+        self._negotiated = False
+        #: Whether it gets events.
+        self.listens = False
+        self._reader = threading.Thread(target=self._read, name="QMP reader", daemon=True)
+        self._writer = threading.Thread(target=self._write, name="QMP writer", daemon=True)
+
+    def start(self) -> None:
+        self.send(_encode({"QMP": {"version": VERSION, "capabilities": []}}))
+        self._reader.start()
+        self._writer.start()
+
+    def send(self, message: bytes | _Event) -> None:
+        """Queue a message, or drop a client that does not take what is queued."""
+        if self._queue.qsize() < self._queue_limit:
+            self._queue.put(message)
+        else:
+            self.shut_down(socket.SHUT_RDWR)
+
+    def shut_down(self, how: int) -> None:
+        """Take no further command; after SHUT_RD, what is queued and the last reply are sent."""
+        self._open = self.listens = False
+        with suppress(OSError):
+            self._connection.shutdown(how)
+
+    def join(self, timeout: float) -> None:
+        self._writer.join(timeout)
+
+    def _read(self) -> None:
+        try:
+            for text in self._texts():
+                self.send(self._answer(text))
+                # Only now: the reply to the negotiation comes before any event.
+                self.listens = self._negotiated and self._open
+                if not self._open:
+                    break
+        finally:
+            self.listens = False
+            self._queue.put(None)
+
+    def _texts(self) -> Iterator[bytes]:
+        rest = b""
+        with suppress(OSError):
+            while received := self._connection.recv(1 << 16):
+                texts, rest = _split(rest + received)
+                yield from texts
+                if len(rest) > MAX_COMMAND_LENGTH:
+                    yield rest
+                    return
+
+    def _write(self) -> None:
+        try:
+            while message := self._queue.get():
+                self._connection.sendall(message.line if isinstance(message, _Event) else message)
+        except OSError:
+            # The client is gone, or was dropped.
+            pass
+        finally:
+            self.shut_down(socket.SHUT_RDWR)
+            self._reader.join()
+            self._connection.close()
+            self._on_end(self)
+
+    def _answer(self, text: bytes) -> bytes:
+        identity: dict[str, object] = {}
+        try:
+            request = _parse(text)
+            if "id" in request:
+                identity["id"] = request["id"]
+            _check(request)
+            result = self._execute(request["execute"], request.get("arguments", {}))
+            return _encode({"return": result, **identity})
+        except ColobenchError as error:
+            error_class = getattr(error, "error_class", "GenericError")
+            failure = {"class": error_class, "desc": str(error)}
+        except Exception as error:
+            _logger.exception("QMP command %s", text.decode(errors="replace"))
+            failure = {"class": "GenericError", "desc": f"internal error: {error!r}"}
+        return _encode({**identity, "error": failure})
+
+    def _execute(self, name: str, arguments: Mapping[str, object]) -> object:
+        if (name == "qmp_capabilities") == self._negotiated:
+            raise _Refused(
+                "Capabilities negotiation is already complete, command ignored"
+                if self._negotiated
+                else "Expecting capabilities negotiation with 'qmp_capabilities'",
+                "CommandNotFound",
+            )
+        if name not in self._commands:
+            raise _Refused(f"The command {name} has not been found", "CommandNotFound")
+        return self._commands[name].call(arguments)
+
+    def _negotiate(self, enable: list[object] | None = None) -> None:
+        if enable:
+            raise _Refused(f"Capability {enable[0]} not available")
+        self._negotiated = True
+
+
+class _Event:
+    """An event on its way to all clients; the first thread that writes it makes JSON of it."""
+
+    def __init__(self, name: str, data: Mapping[str, object] | None) -> None:
+        self._name = name
+        self._data = data
+        self._time_ns = time.time_ns()
+
+    @cached_property
+    def line(self) -> bytes:
+        seconds, nanoseconds = divmod(self._time_ns, 1_000_000_000)
+        timestamp = {"seconds": seconds, "microseconds": nanoseconds // 1000}
+        data = {} if self._data is None else {"data": self._data}
+        return _encode({"timestamp": timestamp, "event": self._name, **data})
+
+
+def _encode(message: Mapping[str, object]) -> bytes:
+    return json.dumps(message).encode() + b"\r\n"
+
+
+def _split(received: bytes) -> tuple[list[bytes], bytes]:
+    """Cut what a client sent into JSON texts and the incomplete rest.
+
+    A text ends with the bracket that closes its first one, as clients need not send newlines, or,
+    outside of brackets, with the line. What is no JSON comes out too, to be answered as such.
+    """
+    texts = []
+    begin = depth = 0
+    for token in _TOKEN.finditer(received):
+        mark = token[0]
+        depth += (mark in b"{[") - (mark in b"}]")
+        if token[1] or (depth <= 0 and mark in b"}]\n"):
+            texts.append(received[begin : token.end()].strip())
+            begin, depth = token.end(), 0
+    return [text for text in texts if text], received[begin:]
+
+
+def _parse(text: bytes) -> dict[str, Any]:
+    if len(text) > MAX_COMMAND_LENGTH:
+        raise _Refused(f"JSON text longer than {MAX_COMMAND_LENGTH} bytes")
+    try:
+        request = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _Refused(f"JSON parse error, {error}") from error
+    if not isinstance(request, dict):
+        raise _Refused("QMP input must be a JSON object")
+    return request
+
+
+def _check(request: Mapping[str, object]) -> None:
+    """Check a command's members."""
+    for name, value in request.items():
+        if name == "execute" and not isinstance(value, str):
+            raise _Refused("QMP input member 'execute' must be a string")
+        if name == "arguments" and not isinstance(value, dict):
+            raise _Refused("QMP input member 'arguments' must be an object")
+        if name not in ("execute", "arguments", "id"):
+            raise _Refused(f"QMP input member '{name}' is unexpected")
+    if "execute" not in request:
+        raise _Refused("QMP input lacks member 'execute'")
+
+
+def _is_a(value: object, expected: type) -> bool:
+    """Tell JSON types apart: true is no integer, and an integer is a number."""
+    if expected is float and type(value) is float:
+        return True
+    if expected in (int, float):
+        return type(value) is int and -(1 << 63) <= value < 1 << 63
+    return type(value) is expected

@@ -139,7 +139,7 @@ class Parsing(Generic[T]):
     def __init__(self, parser: Parser[T], buffer: StreamBuffer) -> None:
         self._parser = parser
         self._buffer = buffer
-        self._cursor = np.zeros(6, dtype=np.int64)
+        self._cursor = np.zeros(transport.CURSOR_SLOTS, dtype=np.int64)
         self._pages = 0
         self._zero_pages = 0
         self.finished = False
@@ -196,7 +196,7 @@ class Parsing(Generic[T]):
 
     def _take_page_records(self, run: PageRun) -> bool:
         buffer, cursor = self._buffer, self._cursor
-        cursor[:] = (buffer.start, buffer.end, 0, 0, 0, 0)
+        cursor[transport.START], cursor[transport.STOP] = buffer.start, buffer.end
         status = transport.take_page_records(
             buffer.array,
             cursor,
@@ -205,7 +205,7 @@ class Parsing(Generic[T]):
             run.block.first_page,
             run.block.pages,
         )
-        start, end, pages, zero_pages, _, _ = cursor.tolist()
+        start, end, pages, zero_pages = cursor[: transport.BAD].tolist()
         buffer.kernel_took(start, end)
         if status == transport.NEXT:
             self.answer((pages, zero_pages))
@@ -231,10 +231,10 @@ def page_run_error(
     offset
         The stream's offset of the record that the kernel left.
     """
-    bad = int(cursor[4])
+    bad = int(cursor[transport.BAD])
     if status == transport.BAD_PAGE:
         expected = f"an offset below {run.block.used_length:#x} in block {run.block.name!r}"
-        return RAMError("RAM page", expected=expected, found=f"{bad:#x}", offset=offset)
+        return RAMError("RAM page", expected=expected, found=f"{bad % 2**64:#x}", offset=offset)
     if status == transport.BAD_FILL:
         return RAMError("RAM zero page", expected="fill byte 0", found=bad, offset=offset)
     return StreamEnded("stream", expected="a RAM record", found=f"{bad} bytes", offset=offset)

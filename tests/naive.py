@@ -1,0 +1,157 @@
+"""Naive twins of the kernels: the same results from sets, bytes and big integers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+PAGE_SIZE = 4096
+WORD_BITS = 64
+WORD_MASK = 2**64 - 1
+ZERO, PAGE, CONTINUE = 0x02, 0x08, 0x20
+NEXT, MORE, BAD_PAGE, BAD_FILL = range(4)
+
+
+def pages_of(bitmap: Iterable[int]) -> list[int]:
+    """Give the numbers of the bits that are set, ascending."""
+    return [
+        WORD_BITS * index + bit
+        for index, word in enumerate(bitmap)
+        for bit in range(WORD_BITS)
+        if int(word) >> bit & 1
+    ]
+
+
+def bitmap_of(pages: Iterable[int], words: int) -> list[int]:
+    """Give the words in which the bits of the pages are set."""
+    bitmap = [0] * words
+    for page in pages:
+        bitmap[page // WORD_BITS] |= 1 << page % WORD_BITS
+    return bitmap
+
+
+def page(memory: bytes, number: int) -> bytes:
+    """Give one page."""
+    return memory[number * PAGE_SIZE : (number + 1) * PAGE_SIZE]
+
+
+def gather(memory: bytes, pages: Iterable[int]) -> bytes:
+    """Give pages one behind the other."""
+    return b"".join(page(memory, number) for number in pages)
+
+
+def flush(ram: bytes, cache: bytes, bitmap: Iterable[int]) -> bytes:
+    """Give RAM with the marked pages taken from the cache."""
+    marked = set(pages_of(bitmap))
+    count = len(ram) // PAGE_SIZE
+    return b"".join(page(cache if number in marked else ram, number) for number in range(count))
+
+
+def page_records(
+    memory: bytes, pages: Sequence[int], first_page: int, name: bytes | None = None
+) -> bytes:
+    """Give the records of pages; the first one names the block, if a name is given."""
+    records = bytearray()
+    for number in pages:
+        data = page(memory, number)
+        zero = not any(data)
+        flags = ZERO if zero else PAGE
+        if name is None:
+            flags |= CONTINUE
+        records += ((number - first_page) * PAGE_SIZE | flags).to_bytes(8, "big")
+        if name is not None:
+            records += bytes([len(name)]) + name
+            name = None
+        records += b"\0" if zero else data
+    return bytes(records)
+
+
+def take_page_records(
+    data: bytes, memory: bytearray, marked: set[int], first_page: int, block_pages: int
+) -> tuple[int, int, int, int, int]:
+    """Move the pages of records to their places and mark them.
+
+    Returns the status, the bytes taken, the records taken, the ZERO records among them, and the
+    offset or byte that is bad, or 0.
+    """
+    at = pages = zero_pages = 0
+    while len(data) - at >= 8:
+        header = int.from_bytes(data[at : at + 8], "big")
+        offset, flags = header // PAGE_SIZE * PAGE_SIZE, header % PAGE_SIZE
+        if flags not in (PAGE | CONTINUE, ZERO | CONTINUE):
+            return NEXT, at, pages, zero_pages, 0
+        if offset >= block_pages * PAGE_SIZE:
+            return BAD_PAGE, at, pages, zero_pages, offset
+        length = PAGE_SIZE if flags & PAGE else 1
+        body = data[at + 8 : at + 8 + length]
+        if len(body) < length:
+            break
+        if flags & ZERO and body != b"\0":
+            return BAD_FILL, at, pages, zero_pages, body[0]
+        begin = first_page * PAGE_SIZE + offset
+        memory[begin : begin + PAGE_SIZE] = body if flags & PAGE else bytes(PAGE_SIZE)
+        marked.add(begin // PAGE_SIZE)
+        at += 8 + length
+        pages += 1
+        zero_pages += length == 1
+    return MORE, at, pages, zero_pages, 0
+
+
+_SECRET = bytes.fromhex(
+    "b8fe6c3923a44bbe7c01812cf721ad1cded46de9839097db7240a4a4b7b3671f"
+    "cb79e64eccc0e578825ad07dccff7221b8084674f743248ee03590e6813a264c"
+    "3c2852bb91c300cb88d0658b1b532ea371644897a20df94e3819ef46a9deacd8"
+    "a8fa763fe39c343ff9dcbbc7c70b4f1d8a51e04bcdb45931c89f7ec9d9787364"
+    "eac5ac8334d3ebc3c581a0fffa1363eb170ddd51b7f0da49d316552629d4689e"
+    "2b16be587d47a1fc8ff8b8d17ad031ce45cb3a8f95160428afd7fbcabb4b407e"
+)
+_PRIME32_1, _PRIME32_2, _PRIME32_3 = 0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D
+_PRIME64_1, _PRIME64_2, _PRIME64_3 = 0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9
+_PRIME64_4, _PRIME64_5, _PRIME_MX1 = 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5, 0x165667919E3779F9
+
+
+def _words(data: bytes) -> list[int]:
+    return [int.from_bytes(data[i : i + 8], "little") for i in range(0, len(data), 8)]
+
+
+def _derived_secret(seed: int) -> bytes:
+    words = [
+        (word - seed if index % 2 else word + seed) & WORD_MASK
+        for index, word in enumerate(_words(_SECRET))
+    ]
+    return b"".join(word.to_bytes(8, "little") for word in words)
+
+
+def _accumulate(accumulators: list[int], stripe: bytes, secret: bytes) -> None:
+    for lane, (value, key) in enumerate(zip(_words(stripe), _words(secret), strict=True)):
+        key ^= value
+        accumulators[lane ^ 1] = (accumulators[lane ^ 1] + value) & WORD_MASK
+        product = (key & 0xFFFFFFFF) * (key >> 32)
+        accumulators[lane] = (accumulators[lane] + product) & WORD_MASK
+
+
+def xxh3_64(data: bytes, seed: int = 0) -> int:
+    """Give XXH3_64bits_withSeed of more than 240 bytes, step by step as in the specification."""
+    secret = _derived_secret(seed)
+    accumulators = [
+        _PRIME32_3, _PRIME64_1, _PRIME64_2, _PRIME64_3,
+        _PRIME64_4, _PRIME32_2, _PRIME64_5, _PRIME32_1,
+    ]  # fmt: skip
+    stripes = (len(data) - 1) // 64
+    for stripe in range(stripes):
+        within = stripe % 16
+        chunk = data[64 * stripe : 64 * stripe + 64]
+        _accumulate(accumulators, chunk, secret[8 * within : 8 * within + 64])
+        if within == 15:
+            for lane, key in enumerate(_words(secret[-64:])):
+                value = accumulators[lane]
+                accumulators[lane] = (value ^ value >> 47 ^ key) * _PRIME32_1 & WORD_MASK
+    _accumulate(accumulators, data[-64:], secret[-71:-7])
+    result = len(data) * _PRIME64_1
+    keys = _words(secret[11:75])
+    for lane in range(0, 8, 2):
+        left, right = accumulators[lane] ^ keys[lane], accumulators[lane + 1] ^ keys[lane + 1]
+        product = left * right
+        result += product & WORD_MASK ^ product >> 64
+    result &= WORD_MASK
+    result = (result ^ result >> 37) * _PRIME_MX1 & WORD_MASK
+    return result ^ result >> 32

@@ -183,7 +183,7 @@ class Parsing(Generic[T]):
         return StreamEnded(
             "stream",
             expected=f"{request} bytes" if isinstance(request, int) else "a RAM record",
-            found=f"{len(self._buffer)}",
+            found=f"{len(self._buffer)} bytes",
             offset=self._buffer.offset,
         )
 

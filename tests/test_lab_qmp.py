@@ -292,6 +292,7 @@ def test_a_stalled_node_is_given_up_after_the_timeout(
     with QMPConnection(path, timeout=0.1) as connection:
         connection.connect(alive(node))
         node.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, node.pid, os.WSTOPPED | os.WNOWAIT)
         with pytest.raises(NodeGone, match=r"no answer within 0\.1 s"):
             connection.execute("query-version")
         # More than the socket takes: closing must not wait for the rest to be sent.

@@ -6,7 +6,7 @@ class ColobenchError(Exception):
 
 
 class LocalError(ColobenchError):
-    """A mistake on our side: a wrong argument, a call in the wrong state, a missing machine part."""
+    """A mistake on our side: a wrong argument, a call in the wrong state, a part missing."""
 
 
 class RemoteError(ColobenchError):

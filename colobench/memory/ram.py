@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,7 +48,8 @@ def lay_out(sizes: Mapping[str, int]) -> tuple[RAMBlock, ...]:
             raise LocalError(f"RAM block name: expected 1 to 255 bytes, found {name!r}")
         if size <= 0 or size % PAGE_SIZE:
             raise LocalError(
-                f"RAM block {name!r}: expected a positive multiple of {PAGE_SIZE} bytes, found {size}"
+                f"RAM block {name!r}: expected a positive multiple of {PAGE_SIZE} bytes, "
+                f"found {size}"
             )
         blocks.append(RAMBlock(name, first_page, size // PAGE_SIZE))
         first_page += -(-blocks[-1].pages // WORD_BITS) * WORD_BITS
@@ -104,11 +106,9 @@ class PageMemory:
         """Give the memory back. Views of it must not be used any more."""
         self.array = np.zeros(0, dtype=np.uint8)
         self.bitmap = np.zeros(0, dtype=np.uint64)
-        try:
+        # A view may still be alive somewhere: then the mapping goes with the last one.
+        with suppress(BufferError):
             self._map.close()
-        except BufferError:
-            # A view is still alive somewhere: the mapping goes with the last one.
-            pass
         os.close(self.fd)
 
 
@@ -117,4 +117,4 @@ class RAM(PageMemory):
 
 
 class RAMCache(PageMemory):
-    """The secondary's copy of the last checkpoint's RAM; a set bit says that the page came since the flush."""
+    """The secondary's copy of RAM; a set bit says that the page came since the last flush."""

@@ -148,6 +148,23 @@ class Monitor:
             if client.listens:
                 client.send(message)
 
+    def flush(self, timeout: float = 1.0) -> None:
+        """Wait until what was emitted so far is in the clients' sockets: it outlives this process.
+
+        Parameters
+        ----------
+        timeout
+            Seconds that each client is given; one that does not read is not waited for longer.
+        """
+        waiting = []
+        for client in self._clients:
+            if client.listens:
+                sent = _Sent()
+                client.send(sent)
+                waiting.append(sent)
+        for sent in waiting:
+            sent.wait(timeout)
+
     def close(self, *, flush: bool = False, timeout: float = 1.0) -> None:
         """Stop listening and end all connections.
 
@@ -211,7 +228,7 @@ class _Client:
             "qmp_capabilities": Command(self._negotiate, optional={"enable": list}),
             **commands,
         }
-        self._queue: SimpleQueue[bytes | _Event | None] = SimpleQueue()
+        self._queue: SimpleQueue[bytes | _Event | _Sent | None] = SimpleQueue()
         self._queue_limit = queue_limit
         self._on_end = on_end
         self._open = True
@@ -226,7 +243,7 @@ class _Client:
         self._reader.start()
         self._writer.start()
 
-    def send(self, message: bytes | _Event) -> None:
+    def send(self, message: bytes | _Event | _Sent) -> None:
         """Queue a message, or drop a client that does not take what is queued."""
         if self._queue.qsize() < self._queue_limit:
             self._queue.put(message)
@@ -267,7 +284,11 @@ class _Client:
     def _write(self) -> None:
         try:
             while message := self._queue.get():
-                self._connection.sendall(message.line if isinstance(message, _Event) else message)
+                if isinstance(message, _Sent):
+                    message.set()
+                else:
+                    line = message.line if isinstance(message, _Event) else message
+                    self._connection.sendall(line)
         except OSError:
             # The client is gone, or was dropped.
             pass
@@ -310,6 +331,10 @@ class _Client:
         if enable:
             raise _Refused(f"Capability {enable[0]} not available")
         self._negotiated = True
+
+
+class _Sent(threading.Event):
+    """A mark in a client's queue: set when everything before it is sent."""
 
 
 class _Event:

@@ -1,0 +1,39 @@
+"""colobench: a Jupyter-first research workbench for COLO, QEMU's coarse-grain lock-stepping.
+
+>>> import colobench as cb
+>>> with cb.Session() as session:
+...     session.run(10)
+
+Importing it is quick: numba and bokeh are imported when something needs them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from colobench.errors import ColobenchError as ColobenchError
+    from colobench.errors import LocalError as LocalError
+    from colobench.errors import RemoteError as RemoteError
+    from colobench.lab.record import CheckpointRecord as CheckpointRecord
+    from colobench.lab.record import Records as Records
+    from colobench.lab.session import Session as Session
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "CheckpointRecord": "colobench.lab.record",
+    "ColobenchError": "colobench.errors",
+    "LocalError": "colobench.errors",
+    "Records": "colobench.lab.record",
+    "RemoteError": "colobench.errors",
+    "Session": "colobench.lab.session",
+}
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,233 @@
+"""The command line: one function for each verb."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from colobench import __version__
+from colobench.errors import ColobenchError, LocalError
+
+if TYPE_CHECKING:
+    from colobench.lab.session import Session
+
+#: Kernels that are compiled take so long that one wants to see it; cached ones do not.
+_SLOW_KERNEL_SECONDS = 0.2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.verb(options)
+        return status
+    except ColobenchError as error:
+        print(f"colobench {options.name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"colobench {options.name}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="colobench", description="A workbench for COLO.")
+    parser.add_argument("--version", action="version", version=f"colobench {__version__}")
+    verbs = parser.add_subparsers(dest="name", required=True, metavar="VERB")
+
+    def verb(name: str, function: Any, words: str) -> argparse.ArgumentParser:
+        of_verb = verbs.add_parser(name, help=words, description=words)
+        of_verb.set_defaults(verb=function)
+        return of_verb
+
+    demo = verb("demo", _demo, "checkpoints, a kill in the middle of one, takeover, the proof")
+    add_session_options(demo)
+    demo.add_argument("--checkpoints", type=_positive, default=60, metavar="N", help="[60]")
+    demo.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    demo.add_argument(
+        "--report", type=Path, metavar="FILE", help="HTML report [colobench-report.html]"
+    )
+    lab = verb("lab", _lab, "open JupyterLab at notebooks/00_index.ipynb")
+    lab.add_argument("arguments", nargs=argparse.REMAINDER, help="further arguments of jupyter lab")
+    doctor = verb("doctor", _doctor, "say what this machine offers, by testing its effect")
+    doctor.add_argument("--json", action="store_true", help="print a JSON object")
+    verb("warmup", _warmup, "compile all kernels, so that nothing is compiled later")
+    protocol = verb("protocol", _protocol, "print the conversation's tables")
+    protocol.add_argument("--mermaid", action="store_true", help="as Mermaid state diagrams")
+    return parser
+
+
+def add_session_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that describe a session."""
+    add = parser.add_argument
+    add("--ram", default="64M", metavar="SIZE", help="guest RAM [64M]")
+    add("--guest", default="uniform", choices=["uniform", "hotcold", "sequential", "idle"])
+    add("--seed", type=int, default=0, help="what the guest writes follows from it [0]")
+    add("--writes-per-tick", type=int, default=4, metavar="N", help="words written per ms [4]")
+    add("--delay", type=int, default=100, metavar="MS", help="x-checkpoint-delay [100]")
+    add("--transport", default="unix", choices=["unix", "tcp"])
+    add("--layout", default="separated", choices=["separated", "buffered"])
+    add("--variant", default="v12", choices=["v12", "upstream"])
+    add("--stall-timeout", type=float, default=10.0, metavar="SECONDS", help="[10]")
+    add("--no-verify", action="store_true", help="do not digest RAM and devices: for measuring")
+
+
+def make_session(options: argparse.Namespace) -> Session:
+    """Make the session that the options describe."""
+    from colobench.lab.session import Session
+
+    return Session(
+        ram=options.ram,
+        guest=options.guest,
+        seed=options.seed,
+        writes_per_tick=options.writes_per_tick,
+        delay=options.delay,
+        transport=options.transport,
+        layout=options.layout,
+        variant=options.variant,
+        stall_timeout=options.stall_timeout,
+        verify=not options.no_verify,
+    )
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a number from 1 up, found {text!r}")
+    return int(text)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from colobench.lab.demo import run_demo
+    from colobench.lab.table import format_summary
+
+    write_report = None if options.json and options.report is None else _report_writer()
+    session = make_session(options)
+    _compile_kernels(always_show=False)
+    with tqdm(
+        total=options.checkpoints, unit=" checkpoints", disable=None, leave=False, delay=0.5
+    ) as bar:
+        summary = run_demo(
+            session,
+            options.checkpoints,
+            say=bar.set_description_str,
+            progress=lambda done, total: bar.update(done - bar.n),
+        )
+    if write_report is not None:
+        path = options.report or Path("colobench-report.html")
+        written = write_report(path, session.records, summary)
+    if options.json:
+        print(json.dumps(summary))
+        return 0 if summary["verified"] else 1
+    print(format_summary(summary))
+    print(_machine_line(summary["machine"]))
+    if write_report is not None:
+        print(f"report: {written}")
+    for proof, holds in summary["proofs"].items():
+        if not holds:
+            print(f"colobench demo: not so: {proof.replace('_', ' ')}", file=sys.stderr)
+    return 0 if summary["verified"] else 1
+
+
+def _report_writer() -> Any:
+    if find_spec("bokeh") is None:
+        raise LocalError("the report needs bokeh, which is not installed: pip install -e '.[lab]'")
+    from colobench.lab.report import write_report
+
+    return write_report
+
+
+def _machine_line(machine: dict[str, Any]) -> str:
+    return (
+        f"on {machine['cores']} cores of {machine['processor']}, one thread's memcpy at "
+        f"{machine['memcpy_gb_per_s']} GB/s"
+    )
+
+
+def _compile_kernels(*, always_show: bool) -> None:
+    """Compile what is not in the cache, with a bar if that takes long."""
+    from tqdm import tqdm
+
+    from colobench.kernels.jit import warmup
+
+    bar: Any = None
+    for name, done, total, seconds in warmup():
+        if bar is None and (always_show or seconds > _SLOW_KERNEL_SECONDS):
+            bar = tqdm(total=total, unit=" kernels", leave=always_show, disable=None)
+        if bar is not None:
+            bar.set_description_str(f"compiling {name}")
+            bar.update(done - bar.n)
+    if bar is not None:
+        bar.close()
+
+
+def _warmup(options: argparse.Namespace) -> int:
+    _compile_kernels(always_show=True)
+    return 0
+
+
+def notebook_directory() -> Path:
+    """Find the notebooks: beside the package in a clone, or in the current directory.
+
+    Raises
+    ------
+    LocalError
+        If they are in neither place.
+    """
+    beside = Path(__file__).resolve().parent.parent / "notebooks"
+    for directory in (Path.cwd() / "notebooks", beside):
+        if (directory / "00_index.ipynb").is_file():
+            return directory
+    raise LocalError(f"notebooks: expected 00_index.ipynb in {beside} or in ./notebooks")
+
+
+def _lab(options: argparse.Namespace) -> int:
+    if find_spec("jupyterlab") is None:
+        raise LocalError("JupyterLab is not installed: pip install -e '.[lab]'")
+    index = notebook_directory() / "00_index.ipynb"
+    command = [sys.executable, "-m", "jupyterlab", str(index), *options.arguments]
+    return subprocess.run(command, check=False, env=os.environ).returncode
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from colobench import doctor
+
+    if options.json:
+        print(doctor.render_json(doctor.examine()))
+    else:
+        for finding in doctor.examine(lambda name: print(f"  {name} …", end="\r", file=sys.stderr)):
+            print(doctor.render([finding]))
+    return 0
+
+
+def _protocol(options: argparse.Namespace) -> int:
+    from colobench.protocol import colo, failover, table
+
+    drawings = {
+        f"primary, {variant.name}": (colo.primary_table(variant), colo.State.MIGRATING)
+        for variant in colo.VARIANTS.values()
+    }
+    drawings |= {
+        f"secondary, {variant.name}, {layout.value}": (
+            colo.secondary_table(variant, layout),
+            colo.State.MIGRATING,
+        )
+        for variant in colo.VARIANTS.values()
+        for layout in colo.Layout
+    }
+    for title, (drawn, start) in drawings.items():
+        print(f"{title}\n")
+        print(table.mermaid(drawn, start) if options.mermaid else table.text(drawn), end="\n\n")
+    print("failover\n")
+    none = failover.FailoverState.NONE
+    print(
+        table.mermaid(failover.FAILOVER, none) if options.mermaid else table.text(failover.FAILOVER)
+    )
+    return 0

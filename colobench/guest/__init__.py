@@ -1,0 +1,1 @@
+"""The machine that is protected: its devices, and the programs that run in it."""

@@ -1,0 +1,325 @@
+"""The machine's devices: CPU, timer, serial console and NIC, each with versioned save and load.
+
+A device's registers are numpy arrays that the running guest kernel reads and writes in place
+(`colobench.guest.programs` names the slots); save and load use the same arrays while it stands.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from colobench.errors import LocalError
+from colobench.guest.vmstate import Field, State, StateParser, VMStateDescription, VMStateError
+
+SERIAL_SCROLLBACK = 512
+NIC_QUEUE_LENGTH = 16
+NIC_FRAME_SIZE = 1514
+
+U64Array = npt.NDArray[np.uint64]
+
+
+class Device(Protocol):
+    """What the wire needs of a device."""
+
+    @property
+    def idstr(self) -> str:
+        """Its name in the stream."""
+
+    @property
+    def instance_id(self) -> int:
+        """Which of several devices of that name it is."""
+
+    @property
+    def version_id(self) -> int:
+        """The version that it saves."""
+
+    @property
+    def minimum_version_id(self) -> int:
+        """The oldest version that it loads."""
+
+    def save(self) -> bytes:
+        """Encode its state."""
+
+    def parse(self, version_id: int) -> StateParser:
+        """Decode and check a state without taking it over."""
+
+    def apply(self, state: State) -> None:
+        """Take over a state that `parse` gave."""
+
+    def describe(self) -> dict[str, Any]:
+        """Give its entry of the vmdescription."""
+
+
+class _Registers:
+    """A device whose state is named 64-bit registers in one array, and perhaps more."""
+
+    instance_id = 0
+    vmstate: VMStateDescription
+
+    def __init__(self, slots: tuple[str, ...]) -> None:
+        self._slots = slots
+        #: uint64[len(slots)], shared with the running guest.
+        self.registers: U64Array = np.zeros(len(slots), dtype=np.uint64)
+
+    @property
+    def idstr(self) -> str:
+        """Its name in the stream."""
+        return self.vmstate.name
+
+    @property
+    def version_id(self) -> int:
+        """The version that it saves."""
+        return self.vmstate.version_id
+
+    @property
+    def minimum_version_id(self) -> int:
+        """The oldest version that it loads."""
+        return self.vmstate.minimum_version_id
+
+    def __getitem__(self, slot: str) -> int:
+        return int(self.registers[self._slots.index(slot)])
+
+    def __setitem__(self, slot: str, value: int) -> None:
+        self.registers[self._slots.index(slot)] = value
+
+    def state(self) -> State:
+        """Give the device's state as it is now."""
+        return {slot: self.registers[i : i + 1] for i, slot in enumerate(self._slots)}
+
+    def save(self) -> bytes:
+        """Encode its state."""
+        return self.vmstate.save(self.state())
+
+    def parse(self, version_id: int) -> StateParser:
+        """Decode and check a state without taking it over."""
+        return self.vmstate.parse(version_id)
+
+    def apply(self, state: State) -> None:
+        """Take over a state that `parse` gave."""
+        for slot in self._slots:
+            self[slot] = int(state[slot][0])
+
+    def describe(self) -> dict[str, Any]:
+        """Give its entry of the vmdescription."""
+        return {
+            "name": self.idstr,
+            "instance_id": self.instance_id,
+            "vmsd_name": self.idstr,
+            "version": self.version_id,
+            "fields": self.vmstate.describe(self.state()),
+        }
+
+
+def _registers(slots: tuple[str, ...]) -> tuple[Field, ...]:
+    return tuple(Field(slot, "u8") for slot in slots)
+
+
+CPU_SLOTS = ("work", "pending_writes", "seed", "program", "writes_per_tick")
+
+
+class CPU(_Registers):
+    """The CPU: the work counter, and which program it executes with which settings.
+
+    ``work`` counts the program's steps; RAM is a function of it and of ``seed``. ``pending_writes``
+    says how much of the current tick's work is still to do.
+    """
+
+    vmstate = VMStateDescription("cpu", 1, 1, _registers(CPU_SLOTS))
+
+    def __init__(self) -> None:
+        super().__init__(CPU_SLOTS)
+
+
+TIMER_SLOTS = ("period_ns", "remaining_ns", "ticks", "coalesced_ticks")
+
+
+class Timer(_Registers):
+    """A periodic timer on the host's clock; ticks that fall into a pause are coalesced into one."""
+
+    vmstate = VMStateDescription("timer", 1, 1, _registers(TIMER_SLOTS))
+
+    def __init__(self) -> None:
+        super().__init__(TIMER_SLOTS)
+
+    def parse(self, version_id: int) -> StateParser:
+        """Decode and check a state; a timer without a period is refused."""
+        state = yield from super().parse(version_id)
+        if not state["period_ns"][0]:
+            raise VMStateError("device 'timer', field 'period_ns': expected at least 1, found 0")
+        return state
+
+
+SERIAL_SLOTS = ("transmitted",)
+
+
+class Serial(_Registers):
+    """A serial console: how many bytes the guest wrote, and the last 512 of them."""
+
+    vmstate = VMStateDescription(
+        "serial", 1, 1, (*_registers(SERIAL_SLOTS), Field("scrollback", "u1", SERIAL_SCROLLBACK))
+    )
+
+    def __init__(self) -> None:
+        super().__init__(SERIAL_SLOTS)
+        #: uint8[512], a ring: byte n of the output is at n % 512.
+        self.scrollback: npt.NDArray[np.uint8] = np.zeros(SERIAL_SCROLLBACK, dtype=np.uint8)
+
+    def state(self) -> State:
+        """Give the device's state as it is now."""
+        return super().state() | {"scrollback": self.scrollback}
+
+    def apply(self, state: State) -> None:
+        """Take over a state that `parse` gave."""
+        super().apply(state)
+        self.scrollback[:] = state["scrollback"]
+
+    def text(self) -> str:
+        """Give the output that is still in the scrollback."""
+        end = self["transmitted"]
+        begin = max(0, end - SERIAL_SCROLLBACK)
+        ring = self.scrollback.tobytes()
+        return bytes(ring[n % SERIAL_SCROLLBACK] for n in range(begin, end)).decode(
+            "ascii", "replace"
+        )
+
+
+class FrameQueue:
+    """A bounded ring of Ethernet frames with one producer and one consumer.
+
+    Attributes
+    ----------
+    ends
+        uint64[2]: frames taken out so far, frames put in so far.
+    lengths, frames
+        uint64[16] and uint8[16 * 1514]; frame n is in slot n % 16.
+    """
+
+    def __init__(self) -> None:
+        self.ends: U64Array = np.zeros(2, dtype=np.uint64)
+        self.lengths: U64Array = np.zeros(NIC_QUEUE_LENGTH, dtype=np.uint64)
+        self.frames: npt.NDArray[np.uint8] = np.zeros(NIC_QUEUE_LENGTH * NIC_FRAME_SIZE, np.uint8)
+
+    def __len__(self) -> int:
+        return int(self.ends[1] - self.ends[0])
+
+    def put(self, frame: bytes) -> bool:
+        """Append a frame; False if the queue is full."""
+        if not 14 <= len(frame) <= NIC_FRAME_SIZE:
+            raise LocalError(
+                f"Ethernet frame: expected 14 to {NIC_FRAME_SIZE} bytes, found {len(frame)}"
+            )
+        if len(self) == NIC_QUEUE_LENGTH:
+            return False
+        slot = int(self.ends[1]) % NIC_QUEUE_LENGTH
+        begin = slot * NIC_FRAME_SIZE
+        self.frames[begin : begin + len(frame)] = np.frombuffer(frame, np.uint8)
+        self.lengths[slot] = len(frame)
+        self.ends[1] += 1
+        return True
+
+    def take_all(self) -> list[bytes]:
+        """Take every frame out, oldest first."""
+        taken = self.list()
+        self.ends[0] = self.ends[1]
+        return taken
+
+    def list(self) -> list[bytes]:
+        """Give the frames, oldest first."""
+        frames = []
+        for n in range(int(self.ends[0]), int(self.ends[1])):
+            begin = n % NIC_QUEUE_LENGTH * NIC_FRAME_SIZE
+            length = int(self.lengths[n % NIC_QUEUE_LENGTH])
+            frames.append(self.frames[begin : begin + length].tobytes())
+        return frames
+
+    def replace(self, lengths: npt.NDArray[np.uint32], data: npt.NDArray[np.uint8]) -> None:
+        """Hold these frames instead: their lengths, and their bytes one after another."""
+        self.ends[:] = 0
+        ends = np.cumsum(lengths, dtype=np.int64)
+        for begin, end in zip(ends - lengths, ends, strict=True):
+            self.put(data[begin:end].tobytes())
+
+
+NIC_SLOTS = ("hold_output", "sent", "dropped", "received")
+
+
+class NIC(_Registers):
+    """A network card with a receive and a transmit queue of 16 Ethernet frames each.
+
+    While ``hold_output`` is set, frames stay in the transmit queue until `release`: output that no
+    checkpoint covers must not be seen outside (QEMU's filter-buffer does it with packets).
+    Otherwise they leave at once. No network is attached yet: what leaves is counted.
+    """
+
+    vmstate = VMStateDescription(
+        "nic",
+        1,
+        1,
+        (
+            *_registers(NIC_SLOTS[1:]),
+            *(
+                field
+                for queue in ("receive", "transmit")
+                for field in (
+                    Field(f"{queue}_frames", "u4"),
+                    Field(f"{queue}_lengths", "u4", f"{queue}_frames", NIC_QUEUE_LENGTH),
+                    Field(f"{queue}_size", "u4"),
+                    Field(
+                        f"{queue}_data",
+                        "u1",
+                        f"{queue}_size",
+                        NIC_QUEUE_LENGTH * NIC_FRAME_SIZE,
+                    ),
+                )
+            ),
+        ),
+    )
+
+    def __init__(self) -> None:
+        super().__init__(NIC_SLOTS)
+        self.queues = {"receive": FrameQueue(), "transmit": FrameQueue()}
+
+    def release(self) -> int:
+        """Let the held frames go; returns how many."""
+        released = len(self.queues["transmit"].take_all())
+        self["sent"] += released
+        return released
+
+    def state(self) -> State:
+        """Give the device's state as it is now; whether output is held is the node's matter."""
+        state = super().state()
+        for name, queue in self.queues.items():
+            frames = queue.list()
+            data = b"".join(frames)
+            state[f"{name}_frames"] = np.array([len(frames)], np.uint32)
+            state[f"{name}_lengths"] = np.array([len(frame) for frame in frames], np.uint32)
+            state[f"{name}_size"] = np.array([len(data)], np.uint32)
+            state[f"{name}_data"] = np.frombuffer(data, np.uint8)
+        return state
+
+    def parse(self, version_id: int) -> StateParser:
+        """Decode and check a state: the lengths of the frames must add up to the data."""
+        state = yield from super().parse(version_id)
+        for name in self.queues:
+            lengths, size = state[f"{name}_lengths"], int(state[f"{name}_size"][0])
+            if int(lengths.sum(dtype=np.int64)) != size:
+                raise VMStateError(
+                    f"device 'nic', field '{name}_size': expected the sum of the frames' lengths, "
+                    f"{int(lengths.sum(dtype=np.int64))}, found {size}"
+                )
+            if len(lengths) and not 14 <= lengths.min() <= lengths.max() <= NIC_FRAME_SIZE:
+                raise VMStateError(
+                    f"device 'nic', field '{name}_lengths': expected 14 to {NIC_FRAME_SIZE} bytes "
+                    f"a frame, found {lengths.min()} to {lengths.max()}"
+                )
+        return state
+
+    def apply(self, state: State) -> None:
+        """Take over a state that `parse` gave."""
+        for slot in NIC_SLOTS[1:]:
+            self[slot] = int(state[slot][0])
+        for name, queue in self.queues.items():
+            queue.replace(state[f"{name}_lengths"], state[f"{name}_data"])

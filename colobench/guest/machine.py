@@ -1,0 +1,197 @@
+"""The guest machine: RAM blocks, devices, and the thread that is its CPU."""
+
+from __future__ import annotations
+
+import os
+import threading
+from math import gcd
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from colobench.errors import LocalError
+from colobench.guest import programs
+from colobench.guest.devices import CPU, NIC, Device, Serial, Timer
+from colobench.guest.programs import Command, Program
+from colobench.guest.vmstate import State
+from colobench.kernels.digest import digest
+from colobench.memory.ram import PAGE_SIZE, RAM, RAMBlock, lay_out
+
+#: The machine type's name in the stream's configuration section.
+MACHINE_TYPE = "colobench-1"
+SCREEN_BYTES = 256 * 1024
+TICK_NS = 1_000_000
+_HEADER = bytes.fromhex("ffffffffffff525400c01001") + programs.ETHERTYPE.to_bytes(2, "big")
+
+
+def block_sizes(ram_bytes: int) -> dict[str, int]:
+    """Name the machine's RAM blocks and their sizes in bytes."""
+    return {"pc.ram": ram_bytes, "vga.vram": SCREEN_BYTES}
+
+
+def zipf_distribution(pages: int, exponent: float = 1.0) -> npt.NDArray[np.uint64]:
+    """Give the table that HOTCOLD draws from: uint64[pages + 1], see `programs.choose_page`.
+
+    Rank r is drawn with a probability proportional to 1 / (r + 1) ** exponent.
+    """
+    weights = 1.0 / np.arange(1, pages + 1, dtype=np.float64) ** exponent
+    shares = np.cumsum(weights) / weights.sum()
+    table = np.empty(pages + 1, dtype=np.uint64)
+    table[:pages] = np.minimum(shares * 2.0**53, 2.0**53 - 1).astype(np.uint64) << np.uint64(11)
+    multiplier = int(pages * 0.6180339887) | 1
+    while gcd(multiplier, pages) != 1:
+        multiplier += 2
+    table[pages] = multiplier
+    return table
+
+
+class Machine:
+    """A guest with two RAM blocks and four devices, stopped when it is made.
+
+    Parameters
+    ----------
+    ram_bytes
+        Size of pc.ram, a positive multiple of 4096.
+    program
+        Which of `Program` it runs.
+    seed
+        Together with the amount of work done it decides what is in RAM.
+    writes_per_tick
+        Words that the program writes at each tick of the 1 ms timer.
+
+    Attributes
+    ----------
+    ram
+        Its RAM; a set bit of the bitmap marks a page that the guest wrote.
+    cpu, timer, serial, nic
+        Its devices; `devices` lists them in the order in which they are saved.
+
+    Raises
+    ------
+    LocalError
+        If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        ram_bytes: int,
+        program: Program = Program.UNIFORM,
+        seed: int = 0,
+        writes_per_tick: int = 4,
+    ) -> None:
+        if not 0 <= seed < 2**64:
+            raise LocalError(f"seed: expected 0 to 2**64 - 1, found {seed}")
+        if not 0 <= writes_per_tick <= 1_000_000:
+            raise LocalError(f"writes per tick: expected 0 to 1000000, found {writes_per_tick}")
+        self.ram = RAM("colobench-ram", lay_out(block_sizes(ram_bytes)))
+        self.cpu, self.timer, self.serial, self.nic = CPU(), Timer(), Serial(), NIC()
+        self.devices: tuple[Device, ...] = (self.cpu, self.timer, self.serial, self.nic)
+        self.cpu["program"], self.cpu["seed"] = program, seed
+        self.cpu["writes_per_tick"] = writes_per_tick
+        self.timer["period_ns"] = self.timer["remaining_ns"] = TICK_NS
+        self.running = False
+        self._control = np.zeros(programs.CONTROL_SLOTS, dtype=np.uint64)
+        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC)
+        self._acknowledge_fd = os.eventfd(0, os.EFD_CLOEXEC)
+        self._thread: threading.Thread | None = None
+        self._distribution = np.zeros(1, dtype=np.uint64)
+
+    @property
+    def work(self) -> int:
+        """How many steps the program has done."""
+        return self.cpu["work"]
+
+    def start(self) -> None:
+        """Let the CPU run; nothing happens if it does."""
+        if self.running:
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._be_the_cpu, name="CPU", daemon=True)
+            self._thread.start()
+        self.running = True
+        self._tell(Command.RUN)
+
+    def stop(self) -> None:
+        """Stop the CPU before its next write; returns when it has stopped."""
+        if not self.running:
+            return
+        self._control[programs.STOPS] += np.uint64(1)
+        self._tell(Command.STOP)
+        os.eventfd_read(self._acknowledge_fd)
+        self.running = False
+
+    def run_until(self, work: int) -> None:
+        """Run without a clock, in this thread, until the program has done so many steps.
+
+        RAM is then what it is in any guest with the same size, program and seed that has done as
+        many steps. The devices' state is not comparable, it depends on time.
+        """
+        if self._thread is not None:
+            raise LocalError("run_until: expected a machine that was never started")
+        if work > self.work:
+            self._control[programs.COMMAND] = Command.RUN
+            self._control[programs.UNTIL] = work
+            self._be_the_cpu()
+            self._control[programs.COMMAND] = Command.STOP
+
+    def load(self, states: list[tuple[Device, State]]) -> None:
+        """Take over device states that were parsed and checked; the machine must be stopped."""
+        for device, state in states:
+            device.apply(state)
+        self._control[programs.DEADLINE] = 0
+
+    def ram_digest(self) -> int:
+        """Digest all of RAM, 64 bits; the machine must be stopped."""
+        return int(digest(self.ram.array, np.uint64(0)))
+
+    def close(self) -> None:
+        """End the CPU's thread and give the memory back."""
+        self.stop()
+        if self._thread is not None:
+            self._tell(Command.EXIT)
+            self._thread.join()
+            self._thread = None
+        os.close(self._wake_fd)
+        os.close(self._acknowledge_fd)
+        self.ram.close()
+
+    def _tell(self, command: Command) -> None:
+        self._control[programs.COMMAND] = command
+        os.eventfd_write(self._wake_fd, 1)
+
+    def _block(self, name: str) -> RAMBlock:
+        return next(block for block in self.ram.blocks if block.name == name)
+
+    def _be_the_cpu(self) -> None:
+        ram, screen = self._block("pc.ram"), self._block("vga.vram")
+        self._distribution = zipf_distribution(ram.pages)
+        announcement = np.zeros(programs.ANNOUNCEMENT_SIZE, dtype=np.uint8)
+        announcement[: len(_HEADER)] = np.frombuffer(_HEADER, np.uint8)
+        queues: list[npt.NDArray[Any]] = []
+        for queue in self.nic.queues.values():
+            queues += [queue.ends, queue.lengths, queue.frames]
+        programs.cpu_loop(
+            self._control,
+            np.zeros(programs.SCRATCH_SLOTS, dtype=np.uint64),
+            self.cpu.registers,
+            self.timer.registers,
+            self.serial.registers,
+            self.serial.scrollback,
+            self.nic.registers,
+            announcement,
+            *queues,
+            self.ram.array.view(np.uint64),
+            self.ram.array,
+            self.ram.bitmap,
+            self._distribution,
+            ram.first_page,
+            np.uint64(ram.pages),
+            screen.first_page,
+            np.uint64(SCREEN_BYTES),
+            self._wake_fd,
+            self._acknowledge_fd,
+        )
+
+
+__all__ = ["MACHINE_TYPE", "PAGE_SIZE", "Machine", "Program", "block_sizes", "zipf_distribution"]

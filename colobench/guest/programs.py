@@ -1,0 +1,346 @@
+"""What runs in the guest: one kernel that is the CPU, its timer, and four programs that write RAM.
+
+The CPU runs in a thread that stays inside `cpu_loop` for the machine's whole life. The host sets a
+command word and writes to an eventfd; the CPU sees the word before its next write, or is woken from
+its sleep, and answers a stop on a second eventfd. Nobody needs the GIL for that.
+
+Every step of a program is a function of the seed and the work counter alone, so RAM is too: a guest
+that is stopped, copied and resumed at any place has the RAM of one that never was.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import numpy as np
+
+from colobench.guest.devices import NIC_FRAME_SIZE, NIC_QUEUE_LENGTH, SERIAL_SCROLLBACK
+from colobench.kernels.atomics import address, load_acquire, store_release
+from colobench.kernels.bitmap import mark
+from colobench.kernels.jit import Bytes, Words, inlined, kernel
+from colobench.kernels.libc import clock_gettime, ppoll, read, write
+
+
+class Program(enum.IntEnum):
+    """The programs, by the number that the CPU's ``program`` register holds."""
+
+    IDLE = 0
+    UNIFORM = 1
+    HOTCOLD = 2
+    SEQUENTIAL = 3
+
+
+class Command(enum.IntEnum):
+    """What the host wants of the CPU."""
+
+    STOP = 0
+    RUN = 1
+    EXIT = 2
+
+
+# Slots of `control`: the host's words to the CPU thread, not part of the guest's state.
+COMMAND, STOPS, UNTIL, DEADLINE = range(4)
+CONTROL_SLOTS = 4
+# Slots of `scratch`: arguments of system calls, so that the kernel allocates nothing.
+POLLFD, SECONDS, NANOSECONDS, TOKEN = range(4)
+SCRATCH_SLOTS = 4
+# Slots of the devices' registers, in the order that `colobench.guest.devices` gives them.
+WORK, PENDING_WRITES, SEED, PROGRAM, WRITES_PER_TICK = range(5)
+PERIOD, REMAINING, TICKS, COALESCED_TICKS = range(4)
+TRANSMITTED = 0
+HOLD_OUTPUT, SENT, DROPPED, RECEIVED = range(4)
+
+#: Steps between two lines on the serial console, two frames, and two pixels on the screen.
+STEPS_PER_LINE, STEPS_PER_FRAME, STEPS_PER_PIXEL = 1024, 256, 64
+#: IEEE 802's first EtherType for local experiments; the guest's announcements carry it.
+ETHERTYPE = 0x88B5
+ANNOUNCEMENT_SIZE = 60
+
+_U0, _U1 = np.uint64(0), np.uint64(1)
+_U10, _U48, _U255, _U511 = (np.uint64(n) for n in (10, 48, 255, 511))
+_U27, _U30, _U31 = np.uint64(27), np.uint64(30), np.uint64(31)
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_SECOND = np.uint64(1_000_000_000)
+_RUN, _EXIT = np.uint64(Command.RUN), np.uint64(Command.EXIT)
+_IDLE, _HOTCOLD, _SEQUENTIAL = (
+    np.uint64(program) for program in (Program.IDLE, Program.HOTCOLD, Program.SEQUENTIAL)
+)
+_LINE, _FRAME, _PIXEL = (np.uint64(n) for n in (STEPS_PER_LINE, STEPS_PER_FRAME, STEPS_PER_PIXEL))
+_SCROLLBACK, _QUEUE, _FRAME_SIZE = (
+    np.uint64(n) for n in (SERIAL_SCROLLBACK, NIC_QUEUE_LENGTH, NIC_FRAME_SIZE)
+)
+_POLLIN = np.uint64(1 << 32)
+
+
+@inlined
+def splitmix64(x: np.uint64) -> np.uint64:
+    """Mix 64 bits (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014)."""
+    x = np.uint64(x) + _GOLDEN
+    x = (x ^ (x >> _U30)) * _MIX_1
+    x = (x ^ (x >> _U27)) * _MIX_2
+    return x ^ (x >> _U31)
+
+
+@inlined
+def choose_page(
+    program: np.uint64, work: np.uint64, random: np.uint64, distribution: Words, pages: np.uint64
+) -> np.uint64:
+    """Say which page of pc.ram a step writes, from 0 to ``pages - 1``.
+
+    Parameters
+    ----------
+    program, work, random, pages
+        The program's number, the step's number, its 64 random bits, the pages to choose from.
+    distribution
+        uint64[pages + 1], used by HOTCOLD alone. Entries 0 to ``pages - 1`` ascend: entry r is
+        2**64 times the probability of a rank up to r. The last entry has no divisor in common with
+        `pages`; ranks are multiplied by it, so that hot pages lie scattered over RAM.
+    """
+    if program == _SEQUENTIAL:
+        return work % pages
+    if program == _HOTCOLD:
+        low, high = 0, np.int64(pages) - 1
+        while low < high:
+            middle = (low + high) // 2
+            if distribution[middle] > random:
+                high = middle
+            else:
+                low = middle + 1
+        return (np.uint64(low) * distribution[np.int64(pages)]) % pages
+    return random % pages
+
+
+@inlined
+def print_line(serial: Words, scrollback: Bytes, work: np.uint64) -> int:
+    """Print ``work NNNNNNNNNNNNNNNNNNNN`` and a newline on the serial console.
+
+    serial is the device's uint64[1], scrollback its uint8[512].
+    """
+    at = serial[TRANSMITTED]
+    for i, character in enumerate(b"work "):
+        scrollback[(at + np.uint64(i)) % _SCROLLBACK] = character
+    for i in range(20):
+        scrollback[(at + np.uint64(24 - i)) % _SCROLLBACK] = np.uint8(_U48 + work % _U10)
+        work = work // _U10
+    scrollback[(at + np.uint64(25)) % _SCROLLBACK] = 10
+    serial[TRANSMITTED] = at + np.uint64(26)
+    return 0
+
+
+@inlined
+def transmit(
+    nic: Words,
+    ends: Words,
+    lengths: Words,
+    frames: Bytes,
+    source: Bytes,
+    begin: int,
+    length: np.uint64,
+) -> int:
+    """Put a frame, `length` bytes at source[begin:], into the transmit queue, or let it out.
+
+    nic is uint64[4]; ends uint64[2], lengths uint64[16], frames uint8[16 * 1514] are the queue's.
+    """
+    if nic[HOLD_OUTPUT] == _U0:
+        nic[SENT] += _U1
+        return 0
+    if ends[1] - ends[0] >= _QUEUE:
+        nic[DROPPED] += _U1
+        return 0
+    slot = ends[1] % _QUEUE
+    to = np.int64(slot * _FRAME_SIZE)
+    for i in range(np.int64(length)):
+        frames[to + i] = source[begin + i]
+    lengths[slot] = length
+    store_release(ends, 1, ends[1] + _U1)
+    return 0
+
+
+@inlined
+def announce(
+    nic: Words, ends: Words, lengths: Words, frames: Bytes, frame: Bytes, work: np.uint64
+) -> int:
+    """Send a broadcast frame that carries the work counter, big-endian, after its Ethernet header.
+
+    frame is uint8[60], the header in place.
+    """
+    for i in range(8):
+        frame[14 + i] = np.uint8((work >> (np.uint64(56) - np.uint64(8 * i))) & _U255)
+    return transmit(nic, ends, lengths, frames, frame, 0, np.uint64(ANNOUNCEMENT_SIZE))
+
+
+@inlined
+def echo_frames(
+    nic: Words,
+    in_ends: Words,
+    in_lengths: Words,
+    in_frames: Bytes,
+    out_ends: Words,
+    out_lengths: Words,
+    out_frames: Bytes,
+) -> int:
+    """Send every received frame back to where it came from.
+
+    The arrays are the receive queue's and then the transmit queue's, as in `transmit`.
+    """
+    while load_acquire(in_ends, 1) != in_ends[0]:
+        slot = in_ends[0] % _QUEUE
+        begin = np.int64(slot * _FRAME_SIZE)
+        for i in range(6):
+            address = in_frames[begin + i]
+            in_frames[begin + i] = in_frames[begin + 6 + i]
+            in_frames[begin + 6 + i] = address
+        transmit(nic, out_ends, out_lengths, out_frames, in_frames, begin, in_lengths[slot])
+        nic[RECEIVED] += _U1
+        store_release(in_ends, 0, in_ends[0] + _U1)
+    return 0
+
+
+@inlined
+def monotonic_ns(scratch: Words) -> np.uint64:
+    """Read CLOCK_MONOTONIC in nanoseconds; scratch is uint64[4]."""
+    clock_gettime(1, address(scratch) + SECONDS * 8)
+    return scratch[SECONDS] * _SECOND + scratch[NANOSECONDS]
+
+
+@inlined
+def wait_for_tick(control: Words, scratch: Words, cpu: Words, timer: Words, wake_fd: int) -> int:
+    """Sleep until the timer's next tick or a word of the host; 1 if the tick came.
+
+    control and scratch are uint64[4], cpu uint64[5], timer uint64[4].
+    """
+    now = monotonic_ns(scratch)
+    deadline = control[DEADLINE]
+    if now < deadline:
+        scratch[POLLFD] = np.uint64(wake_fd) | _POLLIN
+        scratch[SECONDS] = (deadline - now) // _SECOND
+        scratch[NANOSECONDS] = (deadline - now) % _SECOND
+        if ppoll(address(scratch), np.uint64(1), address(scratch) + SECONDS * 8, 0) > 0:
+            read(wake_fd, address(scratch) + TOKEN * 8, np.uint64(8))
+        return 0
+    missed = (now - deadline) // timer[PERIOD]
+    timer[TICKS] += _U1
+    timer[COALESCED_TICKS] += missed
+    control[DEADLINE] = deadline + (missed + _U1) * timer[PERIOD]
+    cpu[PENDING_WRITES] = _U1 if cpu[PROGRAM] == _IDLE else cpu[WRITES_PER_TICK]
+    return 1
+
+
+@inlined
+def step(
+    cpu: Words,
+    words: Words,
+    memory: Bytes,
+    bitmap: Words,
+    distribution: Words,
+    ram_page: int,
+    ram_pages: np.uint64,
+    screen_page: int,
+    screen_bytes: np.uint64,
+) -> int:
+    """Do one unit of the program's work: a word of pc.ram, and now and then a pixel of vga.vram.
+
+    words and memory are the same RAM as uint64 and uint8; `ram_page` and `screen_page` are the
+    first pages of the two blocks, `ram_pages` and `screen_bytes` their lengths.
+    """
+    work = cpu[WORK]
+    if cpu[PROGRAM] != _IDLE:
+        random = splitmix64(cpu[SEED] ^ splitmix64(work))
+        page = choose_page(cpu[PROGRAM], work, random, distribution, ram_pages)
+        at = ram_page + np.int64(page)
+        value = splitmix64(random)
+        words[(at << 9) + np.int64(value & _U511)] = value
+        mark(bitmap, at)
+        if work % _PIXEL == _U0:
+            pixel = np.int64(work // _PIXEL % screen_bytes)
+            memory[(screen_page << 12) + pixel] = np.uint8(random & _U255)
+            mark(bitmap, screen_page + (pixel >> 12))
+    cpu[WORK] = work + _U1
+    return 0
+
+
+@kernel(
+    "i8(u8[::1], u8[::1], u8[::1], u8[::1], u8[::1], u1[::1], u8[::1], u1[::1],"
+    " u8[::1], u8[::1], u1[::1], u8[::1], u8[::1], u1[::1],"
+    " u8[::1], u1[::1], u8[::1], u8[::1], i8, u8, i8, u8, i8, i8)"
+)
+def cpu_loop(
+    control: Words,
+    scratch: Words,
+    cpu: Words,
+    timer: Words,
+    serial: Words,
+    scrollback: Bytes,
+    nic: Words,
+    announcement: Bytes,
+    in_ends: Words,
+    in_lengths: Words,
+    in_frames: Bytes,
+    out_ends: Words,
+    out_lengths: Words,
+    out_frames: Bytes,
+    words: Words,
+    memory: Bytes,
+    bitmap: Words,
+    distribution: Words,
+    ram_page: int,
+    ram_pages: np.uint64,
+    screen_page: int,
+    screen_bytes: np.uint64,
+    wake_fd: int,
+    acknowledge_fd: int,
+) -> int:
+    """Be the CPU until the host says EXIT; with control[UNTIL] set, until so much work is done.
+
+    Parameters
+    ----------
+    control, scratch
+        uint64[4] each, see the slots above.
+    cpu, timer, serial, nic
+        The devices' registers, uint64[5], [4], [1] and [4].
+    scrollback, announcement
+        uint8[512] and uint8[60].
+    in_ends, in_lengths, in_frames, out_ends, out_lengths, out_frames
+        The NIC's receive and transmit queues, as in `transmit`.
+    words, memory, bitmap
+        RAM as uint64 and as uint8, and its dirty bitmap, uint64[pages / 64].
+    distribution, ram_page, ram_pages, screen_page, screen_bytes
+        As in `choose_page` and `step`.
+    wake_fd, acknowledge_fd
+        Blocking eventfds: the host's word has changed; a stop is done.
+    """
+    acknowledged = _U0
+    while load_acquire(control, COMMAND) != _EXIT:
+        if control[DEADLINE] == _U0:
+            control[DEADLINE] = monotonic_ns(scratch) + timer[REMAINING]
+        while load_acquire(control, COMMAND) == _RUN:
+            if control[UNTIL] != _U0:
+                if cpu[WORK] >= control[UNTIL]:
+                    return 0
+                cpu[PENDING_WRITES] = _U1
+            if cpu[PENDING_WRITES] == _U0:
+                if wait_for_tick(control, scratch, cpu, timer, wake_fd):
+                    echo_frames(
+                        nic, in_ends, in_lengths, in_frames, out_ends, out_lengths, out_frames
+                    )
+                continue
+            step(
+                cpu, words, memory, bitmap, distribution, ram_page, ram_pages, screen_page,
+                screen_bytes,
+            )  # fmt: skip
+            cpu[PENDING_WRITES] -= _U1
+            if cpu[PROGRAM] != _IDLE and cpu[WORK] % _LINE == _U0:
+                print_line(serial, scrollback, cpu[WORK])
+            if cpu[PROGRAM] != _IDLE and cpu[WORK] % _FRAME == _U0:
+                announce(nic, out_ends, out_lengths, out_frames, announcement, cpu[WORK])
+        stops = load_acquire(control, STOPS)
+        if stops != acknowledged:
+            acknowledged = stops
+            now = monotonic_ns(scratch)
+            late = now >= control[DEADLINE]
+            timer[REMAINING] = _U0 if late else control[DEADLINE] - now
+            scratch[TOKEN] = _U1
+            write(acknowledge_fd, address(scratch) + TOKEN * 8, np.uint64(8))
+        read(wake_fd, address(scratch) + TOKEN * 8, np.uint64(8))
+    return 0

@@ -1,0 +1,171 @@
+"""A node as the lab sees it: a process that was started, its monitor, and its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from colobench.errors import LocalError
+from colobench.lab.errors import NodeGone
+from colobench.lab.qmp import Event, QMPConnection
+
+#: A node that does not end within so many seconds of being asked to is killed.
+QUIT_TIMEOUT = 5.0
+
+# The kernel kills a node when the *thread* that started it ends (prctl(2), PR_SET_PDEATHSIG), so
+# all are started by one that lasts as long as this process.
+_starter = ThreadPoolExecutor(1, thread_name_prefix="colobench start")
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessFigures:
+    """What the operating system says of a node.
+
+    Attributes
+    ----------
+    role, pid
+        Whose figures these are.
+    resident_bytes, shared_bytes
+        Memory in use, and of it what is shared: guest RAM and RAM cache are.
+    cpu_seconds
+        Processor time since it was started.
+    threads
+        How many.
+    """
+
+    role: str
+    pid: int
+    resident_bytes: int
+    shared_bytes: int
+    cpu_seconds: float
+    threads: int
+
+
+class NodeProcess:
+    """One node.
+
+    Parameters
+    ----------
+    role
+        ``primary`` or ``secondary``.
+    directory
+        Where its monitor's socket and its standard error go.
+    arguments
+        What follows the role on its command line.
+    on_event
+        Called with every event of its monitor, in the monitor connection's thread.
+    """
+
+    def __init__(
+        self,
+        role: str,
+        directory: Path,
+        arguments: list[str],
+        on_event: Callable[[str, Event], None],
+    ) -> None:
+        self.role = role
+        self._errors = directory / f"{role}.stderr"
+        self.qmp_path = directory / f"{role}.qmp"
+        self.process = _starter.submit(self._spawn, arguments).result()
+        self.qmp = QMPConnection(str(self.qmp_path))
+        self.qmp.on_event(lambda event: on_event(role, event))
+
+    def _spawn(self, arguments: list[str]) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "colobench.node", self.role]
+        command += ["--qmp", str(self.qmp_path), "--parent", str(os.getpid()), *arguments]
+        with open(self._errors, "wb") as errors:
+            return subprocess.Popen(
+                command,
+                # Never written to: its end tells the node that we are gone.
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                # A terminal's Ctrl-C is for us alone.
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    def alive(self) -> bool:
+        """Say whether the process runs."""
+        return self.process.poll() is None
+
+    def connect(self, timeout: float) -> None:
+        """Wait until its monitor answers.
+
+        Raises
+        ------
+        NodeGone
+            If it ends first, with what it said on standard error.
+        """
+        try:
+            self.qmp.connect(self.alive, timeout=timeout)
+        except NodeGone as error:
+            raise NodeGone(f"{self.role}: {error}{self.last_words()}") from error
+
+    def execute(self, command: str, **arguments: Any) -> Any:
+        """Execute a QMP command, see `QMPConnection.execute`."""
+        try:
+            return self.qmp.execute(command, **arguments)
+        except NodeGone as error:
+            raise NodeGone(f"{self.role}: {error}{self.last_words()}") from error
+
+    def last_words(self) -> str:
+        """Give the end of what it wrote to standard error, to be appended to an error's text."""
+        try:
+            words = self._errors.read_text(errors="replace").strip()
+        except FileNotFoundError:
+            return ""
+        return f"; it said: {words[-2000:]}" if words else ""
+
+    def kill(self) -> int:
+        """Kill it with SIGKILL, wait for its end, and give the exit status, -9 if that ended it."""
+        self.process.send_signal(signal.SIGKILL)
+        return self.process.wait()
+
+    def figures(self) -> ProcessFigures | None:
+        """Look at its use of memory and processor; None if it has ended."""
+        try:
+            process = psutil.Process(self.pid)
+            with process.oneshot():
+                memory, times = process.memory_info(), process.cpu_times()
+                return ProcessFigures(
+                    self.role,
+                    self.pid,
+                    memory.rss,
+                    memory.shared,
+                    times.user + times.system,
+                    process.num_threads(),
+                )
+        except psutil.NoSuchProcess:
+            return None
+
+    def ask_to_quit(self) -> None:
+        """Tell it to end, if it still listens."""
+        if self.alive():
+            # Whatever goes wrong, `end` goes on without being answered.
+            with suppress(LocalError, NodeGone):
+                self.qmp.execute("quit")
+
+    def end(self) -> None:
+        """End the process, in order if it does so in time, and let go of all that belongs to it."""
+        try:
+            self.process.wait(QUIT_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self.qmp.close()
+        if self.process.stdin is not None:
+            self.process.stdin.close()

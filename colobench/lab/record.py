@@ -1,0 +1,190 @@
+"""What a checkpoint leaves: one record, the only truth that tables, plots and reports read."""
+
+from __future__ import annotations
+
+import base64
+import builtins
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+#: A checkpoint's phases in their order. The guest stands still from ``stop`` to ``resume``.
+PHASES = ("request", "stop", "collect", "ram", "devices", "received", "flush", "load", "resume")
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRecord:
+    """One committed checkpoint.
+
+    Attributes
+    ----------
+    number
+        1 for the first after migration.
+    cause
+        ``timer``, ``requested`` or ``shutdown``.
+    layout
+        ``separated`` or ``buffered``.
+    time
+        When it was asked for, in seconds since the pair entered COLO.
+    pages, zero_pages, flushed_pages
+        Pages sent, those of them that were all zero, and pages copied from RAM cache to RAM.
+    bytes, device_bytes
+        Bytes from primary to secondary, and those of device state among them.
+    primary_buffer_bytes, secondary_buffer_bytes
+        Memory that the checkpoint needed on each side beside RAM and the RAM cache.
+    frames
+        Output frames of the guest that were held, and released by this checkpoint.
+    request_ms … resume_ms
+        Milliseconds of each phase: the secondary's agreement; stopping the guest; collecting dirty
+        pages; sending RAM; saving and sending devices; until the secondary commits (it says
+        RECEIVED); flush and load on the secondary; the rest, until the guest runs.
+    verify_ms
+        Milliseconds that the digests took, on both sides; part of the pause while it is on.
+    pause_ms
+        Milliseconds that the guest stood still: from ``stop`` to ``resume``, and ``verify_ms``.
+    guest_work
+        The guest's work counter in the checkpoint.
+    verified
+        Whether RAM and devices were equal on both sides, None if that was not looked at.
+    dirty_bitmap
+        The pages sent as little-endian 64-bit words, bit i of word w for page 64 w + i; None
+        unless the session reports pages.
+    """
+
+    number: int
+    cause: str
+    layout: str
+    time: float
+    pages: int
+    zero_pages: int
+    flushed_pages: int
+    bytes: int
+    device_bytes: int
+    primary_buffer_bytes: int
+    secondary_buffer_bytes: int
+    frames: int
+    request_ms: float
+    stop_ms: float
+    collect_ms: float
+    ram_ms: float
+    devices_ms: float
+    received_ms: float
+    flush_ms: float
+    load_ms: float
+    resume_ms: float
+    verify_ms: float
+    pause_ms: float
+    guest_work: int
+    verified: bool | None
+    dirty_bitmap: builtins.bytes | None = None
+
+
+def merge(
+    primary: Mapping[str, Any], secondary: Mapping[str, Any], digests: Mapping[str, Any] | None
+) -> CheckpointRecord:
+    """Make a record of what both nodes said of the same checkpoint.
+
+    Parameters
+    ----------
+    primary, secondary
+        The data of their events X_COLO_CHECKPOINT.
+    digests
+        The data of the primary's event X_COLO_DIGEST, None if the session does not verify.
+    """
+    here: Mapping[str, float] = primary["phases"]
+    there: Mapping[str, float] = secondary["phases"]
+    verify_there = there.get("verify", 0.0)
+    verify = here.get("verify", 0.0) + verify_there
+    flush, load = there["flush"], there["load"]
+    # The secondary may have committed before the primary saw that its last byte was taken.
+    committed = secondary["committed-at-ns"]
+    overlap = max(0, primary["sent-at-ns"] - committed) / 1e6
+    resumed = (primary["resumed-at-ns"] - committed) / 1e6
+    pages = primary.get("pages-bitmap")
+    return CheckpointRecord(
+        number=primary["checkpoint"],
+        cause=primary["cause"],
+        layout=primary["layout"],
+        time=primary["time"],
+        pages=primary["pages"],
+        zero_pages=primary["zero-pages"],
+        flushed_pages=secondary["flushed-pages"],
+        bytes=primary["bytes"],
+        device_bytes=primary["device-bytes"],
+        primary_buffer_bytes=primary["buffer-bytes"],
+        secondary_buffer_bytes=secondary["buffer-bytes"],
+        frames=primary["frames-released"],
+        request_ms=here["request"],
+        stop_ms=here["stop"],
+        collect_ms=here["collect"],
+        ram_ms=here["ram"],
+        devices_ms=here["devices"] - overlap,
+        received_ms=max(0, committed - primary["sent-at-ns"]) / 1e6,
+        flush_ms=flush,
+        load_ms=load,
+        resume_ms=resumed - flush - load - verify_there,
+        verify_ms=verify,
+        pause_ms=sum(here.values()) - here["request"],
+        guest_work=primary["work"],
+        verified=None
+        if digests is None
+        else all(digests[key] == secondary[key] for key in ("ram", "devices", "work")),
+        dirty_bitmap=None if pages is None else base64.b64decode(pages),
+    )
+
+
+class Records(Sequence[CheckpointRecord]):
+    """The records of a session, in order.
+
+    Parameters
+    ----------
+    records
+        What it holds at first.
+    """
+
+    def __init__(self, records: Iterable[CheckpointRecord] = ()) -> None:
+        self._records = list(records)
+
+    @overload
+    def __getitem__(self, index: int) -> CheckpointRecord: ...
+    @overload
+    def __getitem__(self, index: slice) -> Records: ...
+    def __getitem__(self, index: int | slice) -> CheckpointRecord | Records:
+        if isinstance(index, slice):
+            return Records(self._records[index])
+        return self._records[index]
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[CheckpointRecord]:
+        return iter(self._records)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} checkpoint records>"
+
+    def append(self, record: CheckpointRecord) -> None:
+        """Add the newest record."""
+        self._records.append(record)
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """Give one attribute of all records, as an array."""
+        return np.array([getattr(record, name) for record in self._records])
+
+    def columns(self) -> dict[str, npt.NDArray[Any]]:
+        """Give all but the bitmaps as arrays, such as ``pandas.DataFrame`` takes."""
+        names = [each.name for each in fields(CheckpointRecord) if each.name != "dirty_bitmap"]
+        return {name: self.column(name) for name in names}
+
+    def percentile(self, name: str, percent: float) -> float:
+        """Give a percentile of one attribute; 0 if there are no records."""
+        return float(np.percentile(self.column(name), percent)) if self._records else 0.0
+
+    def to_json(self) -> str:
+        """Write all records but their bitmaps as a JSON list of objects."""
+        rows = [asdict(record) | {"dirty_bitmap": None} for record in self._records]
+        return json.dumps([{k: v for k, v in row.items() if k != "dirty_bitmap"} for row in rows])

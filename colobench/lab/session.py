@@ -1,0 +1,597 @@
+"""A session: one primary and one secondary, from their start to the last one's end.
+
+Notebooks, the command line and the tests all use this, and this uses what any QMP client could.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from colobench.errors import LocalError, RemoteError
+from colobench.lab.process import NodeProcess, ProcessFigures
+from colobench.lab.qmp import Event
+from colobench.lab.record import CheckpointRecord, Records, merge
+
+if TYPE_CHECKING:
+    from colobench.lab.relay import Relay
+
+ROLES = ("primary", "secondary")
+#: A delay (ms) that no session lives to see: checkpoints are taken on request alone.
+NEVER_MS = 2**32 - 1
+#: How long a guest that runs may take to do its next bit of work, in seconds.
+WORK_TIMEOUT = 10.0
+
+
+class ColoExit(RemoteError):
+    """A node said COLO_EXIT with an error: checkpoints have ended, a survivor waits to be told."""
+
+
+class SessionTimeout(RemoteError):
+    """A node did not do in time what was asked of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """A node that was killed.
+
+    Attributes
+    ----------
+    role, pid, status
+        Who, and the exit status: -9, for SIGKILL.
+    point
+        Where it, or its peer, was held at that moment, or None.
+    committed
+        The last checkpoint that both sides had reported by then.
+    time
+        When the signal was sent, of `time.monotonic`.
+    """
+
+    role: str
+    pid: int
+    status: int
+    point: str | None
+    committed: int
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Takeover:
+    """A survivor that runs alone.
+
+    Attributes
+    ----------
+    role
+        Who survived.
+    takeover_ms
+        Milliseconds from the kill to the running guest, None if nobody was killed.
+    checkpoint
+        The checkpoint that it goes on from; for a primary, the last one that it made.
+    equal
+        Whether RAM and devices were, before the guest ran, those of that checkpoint on the primary;
+        None where there is no such thing: the session does not verify, or the survivor is the
+        primary, or a secondary whose own guest ran since the checkpoint.
+    work_at_takeover, work_after
+        The guest's work counter at takeover, and a moment later.
+    killed_at, told_at, running_at, observed_at
+        When these things happened, of `time.monotonic`: the kill, the lost heartbeat told to the
+        survivor, its guest running, its work counter seen to have moved.
+    """
+
+    role: str
+    takeover_ms: float | None
+    checkpoint: int
+    equal: bool | None
+    work_at_takeover: int
+    work_after: int
+    killed_at: float | None
+    told_at: float
+    running_at: float
+    observed_at: float
+
+
+class Session(contextlib.AbstractContextManager["Session"]):
+    """A primary and a secondary in COLO.
+
+    Parameters
+    ----------
+    ram
+        Guest RAM, such as ``"64M"``.
+    guest
+        Its program: ``uniform``, ``hotcold``, ``sequential`` or ``idle``.
+    seed
+        What is in RAM is a function of the program, the seed, and the work done.
+    writes_per_tick
+        Words that the program writes in a millisecond.
+    delay
+        Milliseconds from one checkpoint to the next, QEMU's ``x-checkpoint-delay``; 0 is back to
+        back, None is on request alone.
+    transport
+        ``unix`` or ``tcp`` (loopback).
+    layout
+        ``separated``, or ``buffered`` as before patch 31.
+    variant
+        ``v12``: the secondary's guest stands between checkpoints. ``upstream``: it runs.
+    verify
+        Whether both nodes digest RAM and devices at each checkpoint. It lengthens the pause.
+    capture
+        Whether to pass the stream through a `Relay` that keeps the bytes.
+    report_pages
+        Whether records tell which pages were sent.
+    stall_timeout
+        Seconds of silence, where the protocol wants a word, after which a peer counts as lost.
+
+    Attributes
+    ----------
+    records
+        The committed checkpoints so far.
+    nodes
+        The two `NodeProcess`, by role; a killed one stays.
+    relay
+        The `Relay`, or None.
+
+    Examples
+    --------
+    >>> with Session(ram="16M") as session:
+    ...     session.run(10)
+    ...     session.kill("primary", at="ram")
+    ...     session.failover().equal
+    <10 checkpoint records>
+    Killed(role='primary', ...)
+    True
+    """
+
+    def __init__(
+        self,
+        *,
+        ram: str = "64M",
+        guest: str = "uniform",
+        seed: int = 0,
+        writes_per_tick: int = 4,
+        delay: int | None = 100,
+        transport: str = "unix",
+        layout: str = "separated",
+        variant: str = "v12",
+        verify: bool = True,
+        capture: bool = False,
+        report_pages: bool = False,
+        stall_timeout: float = 10.0,
+    ) -> None:
+        if transport not in ("unix", "tcp"):
+            raise LocalError(f"transport: expected unix or tcp, found {transport!r}")
+        self.settings: dict[str, Any] = {
+            "ram": ram,
+            "guest": guest,
+            "seed": seed,
+            "writes_per_tick": writes_per_tick,
+            "delay": delay,
+            "transport": transport,
+            "layout": layout,
+            "variant": variant,
+            "verify": verify,
+        }
+        self._verify = verify
+        self._capture = capture
+        self._report_pages = report_pages
+        shared = ["--ram", ram, "--variant", variant, "--layout", layout]
+        shared += ["--stall-timeout", str(stall_timeout)] + ([] if verify else ["--no-verify"])
+        self._arguments = {
+            "secondary": shared,
+            "primary": [
+                *shared,
+                *("--guest", guest, "--seed", str(seed)),
+                *("--writes-per-tick", str(writes_per_tick)),
+            ],
+        }
+        self.nodes: dict[str, NodeProcess] = {}
+        self.relay: Relay | None = None
+        self.records = Records()
+        self._directory: Path | None = None
+        self._changed = threading.Condition()
+        self._halves: dict[str, dict[int, dict[str, Any]]] = {role: {} for role in ROLES}
+        self._digests: dict[int, dict[str, Any]] = {}
+        self._events: list[tuple[str, str, dict[str, Any], float]] = []
+        self._observers: list[Callable[[CheckpointRecord], None]] = []
+        self._killed: Killed | None = None
+        #: When the pair entered COLO, of `time.monotonic`; records count their time from it.
+        self.began = 0.0
+        self._closing = contextlib.ExitStack()
+        self._finalizer: weakref.finalize[Any, Any] | None = None
+
+    # Begin and end.
+
+    def __enter__(self) -> Session:
+        """Start both nodes and bring them into COLO; see `start`."""
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End everything; see `close`."""
+        self.close()
+
+    def start(self, timeout: float = 120.0) -> None:
+        """Start both nodes, migrate the running guest, and enter COLO.
+
+        Parameters
+        ----------
+        timeout
+            Seconds that each step may take: kernels may have to be compiled first.
+
+        Raises
+        ------
+        NodeGone
+            If a node ends, with what it said.
+        SessionTimeout, ColoExit
+            If they do not get into COLO.
+        """
+        if self.nodes:
+            raise LocalError("session: expected one that was not started, found it started")
+        self._directory = Path(tempfile.mkdtemp(prefix="colobench-"))
+        self._closing.callback(shutil.rmtree, self._directory, ignore_errors=True)
+        # Whatever happens to this object, the nodes end: at the latest with this interpreter.
+        self._finalizer = weakref.finalize(self, self._closing.close)
+        try:
+            self._start_nodes(timeout)
+            self._migrate(timeout)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End both nodes and remove every trace of the session; its records stay."""
+        self._closing.close()
+        if self._finalizer is not None:
+            self._finalizer.detach()
+
+    def _start_nodes(self, timeout: float) -> None:
+        assert self._directory is not None
+        unix = self.settings["transport"] == "unix"
+        incoming = f"unix:{self._directory / 'colo'}" if unix else "tcp:127.0.0.1:0"
+        self._arguments["secondary"] += ["--incoming", incoming]
+        on_event = weakref.WeakMethod(self._on_event)
+
+        def deliver(role: str, event: Event) -> None:
+            if (method := on_event()) is not None:
+                method(role, event)
+
+        for role in ROLES:
+            node = NodeProcess(role, self._directory, self._arguments[role], deliver)
+            self.nodes[role] = node
+            self._closing.callback(node.end)
+        for node in self.nodes.values():
+            self._closing.callback(node.ask_to_quit)
+        for node in self.nodes.values():
+            node.connect(timeout)
+            state = [{"capability": "x-colo", "state": True}]
+            node.execute("migrate-set-capabilities", capabilities=state)
+
+    def _migrate(self, timeout: float) -> None:
+        primary = self.nodes["primary"]
+        uri = self.nodes["secondary"].execute("query-migrate")["x-incoming"]
+        if self._capture:
+            from colobench.lab.relay import Relay
+
+            assert self._directory is not None
+            self.relay = Relay(f"unix:{self._directory / 'relay'}", uri)
+            self._closing.callback(self.relay.close)
+            uri = f"unix:{self._directory / 'relay'}"
+        delay = self.settings["delay"]
+        primary.execute(
+            "migrate-set-parameters",
+            x_checkpoint_delay=NEVER_MS if delay is None else delay,
+            x_report_pages=self._report_pages,
+        )
+        primary.execute("migrate", uri=uri)
+
+        def entered_colo() -> bool:
+            return all(self._saw(role, "MIGRATION", status="colo") for role in ROLES)
+
+        self.wait_for(entered_colo, "both nodes to enter COLO", timeout)
+        entered = self._find("primary", "MIGRATION", status="colo")
+        assert entered is not None
+        self.began = entered[1]
+
+    # Events of the nodes, in the threads of their monitor connections.
+
+    def _on_event(self, role: str, event: Event) -> None:
+        name, data = event["event"], event.get("data", {})
+        record = None
+        with self._changed:
+            if name == "X_COLO_CHECKPOINT":
+                record = self._half_arrived(role, data)
+            elif name == "X_COLO_DIGEST":
+                self._digests[data["checkpoint"]] = data
+            else:
+                self._events.append((role, name, data, time.monotonic()))
+            self._changed.notify_all()
+        if record is not None:
+            for observer in self._observers:
+                observer(record)
+
+    def _half_arrived(self, role: str, data: dict[str, Any]) -> CheckpointRecord | None:
+        number = data["checkpoint"]
+        self._halves[role][number] = data
+        if not all(number in self._halves[each] for each in ROLES):
+            return None
+        primary, secondary = (self._halves[each].pop(number) for each in ROLES)
+        record = merge(primary, secondary, self._digests.get(number) if self._verify else None)
+        self.records.append(record)
+        return record
+
+    def on_record(self, observer: Callable[[CheckpointRecord], None]) -> None:
+        """Call `observer` with each new record, in a thread that must not be held up."""
+        self._observers.append(observer)
+
+    def _saw(self, role: str, event: str, **data: Any) -> bool:
+        return self._find(role, event, **data) is not None
+
+    def _find(self, role: str, event: str, **data: Any) -> tuple[dict[str, Any], float] | None:
+        for who, name, found, when in self._events:
+            if who == role and name == event and data.items() <= found.items():
+                return found, when
+        return None
+
+    def wait_for(self, condition: Callable[[], bool], what: str, timeout: float) -> None:
+        """Wait until `condition` holds; it is looked at whenever a node says something.
+
+        Raises
+        ------
+        ColoExit, NodeGone, SessionTimeout
+            If a node gives up, ends, or the time is over first.
+        """
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while not condition():
+                self._check_nodes(what)
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise SessionTimeout(f"expected {what} within {timeout:g} s")
+                self._changed.wait(min(left, 0.1))
+
+    def _check_nodes(self, what: str) -> None:
+        for role, name, data, _ in self._events:
+            if name == "COLO_EXIT" and data["reason"] == "error" and self._killed is None:
+                raise ColoExit(f"expected {what}, found COLO_EXIT of the {role}: {data['x-why']}")
+            if name == "X_MIGRATION_ERROR":
+                raise ColoExit(f"expected {what}, found migration failed: {data['x-why']}")
+        for node in self.nodes.values():
+            killed = self._killed is not None and self._killed.role == node.role
+            if not killed and not node.alive():
+                raise ColoExit(
+                    f"expected {what}, found the {node.role} ended with status "
+                    f"{node.process.returncode}{node.last_words()}"
+                )
+
+    # What one does with a pair.
+
+    def run(
+        self,
+        checkpoints: int,
+        *,
+        timeout: float | None = None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Records:
+        """Let the pair take so many more checkpoints.
+
+        Parameters
+        ----------
+        checkpoints
+            How many.
+        timeout
+            Seconds for each of them; by default the delay and ten seconds.
+        progress
+            Called with how many are done, and of how many.
+
+        Returns
+        -------
+        Records
+            The new ones.
+        """
+        first = len(self.records)
+        delay = self.settings["delay"]
+        patience = timeout or 10.0 + (delay or 0) / 1000
+        for done in range(1, checkpoints + 1):
+            if delay is None:
+                self.nodes["primary"].execute("x-colo-checkpoint")
+            self._wait_for_records(first + done, patience)
+            progress(done, checkpoints)
+        return self.records[first : first + checkpoints]
+
+    def _wait_for_records(self, count: int, timeout: float) -> None:
+        self.wait_for(lambda: len(self.records) >= count, "a checkpoint", timeout)
+
+    def checkpoint(self) -> CheckpointRecord:
+        """Ask for a checkpoint now, and wait for it."""
+        first = len(self.records)
+        self.nodes["primary"].execute("x-colo-checkpoint")
+        self._wait_for_records(first + 1, 20.0)
+        return self.records[first]
+
+    def hold(self, role: str, at: str, timeout: float = 30.0) -> int:
+        """Hold a node at a point of its next checkpoint, and wait until it stands there.
+
+        Parameters
+        ----------
+        role
+            Which node.
+        at
+            Where: a name of `colobench.node.breakpoints`.
+        timeout
+            Seconds to wait for that.
+
+        Returns
+        -------
+        int
+            The number of the checkpoint that is being made.
+        """
+        with self._changed:
+            seen = len(self._events)
+        self.nodes[role].execute("x-colo-break", at=at)
+        if self.settings["delay"] is None:
+            self.nodes["primary"].execute("x-colo-checkpoint")
+
+        def held() -> Iterator[int]:
+            for who, name, data, _ in self._events[seen:]:
+                if who == role and name == "X_COLO_HELD":
+                    yield data["checkpoint"]
+
+        self.wait_for(lambda: any(held()), f"the {role} to be held at {at!r}", timeout)
+        return next(held())
+
+    def go_on(self, role: str) -> None:
+        """Let a held node go on."""
+        self.nodes[role].execute("x-colo-continue")
+
+    def kill(
+        self, role: str = "primary", *, at: str | None = None, held: str | None = None
+    ) -> Killed:
+        """Kill a node with SIGKILL, and wait for its end.
+
+        Parameters
+        ----------
+        role
+            Whom.
+        at
+            Where in a checkpoint, see `hold`; None is now, wherever it is.
+        held
+            Who is held there, the victim itself by default.
+
+        Raises
+        ------
+        LocalError
+            If it is dead already.
+        """
+        node = self._living(role)
+        if at is not None:
+            self.hold(held or role, at)
+        committed = len(self.records)
+        when = time.monotonic()
+        # From now on a COLO_EXIT of the other side is what one expects.
+        self._killed = Killed(role, node.pid, 0, at, committed, when)
+        status = node.kill()
+        self._killed = Killed(role, node.pid, status, at, committed, when)
+        return self._killed
+
+    def failover(self, role: str | None = None, timeout: float = 30.0) -> Takeover:
+        """Tell a node that its peer is lost (``x-colo-lost-heartbeat``), and see it take over.
+
+        Parameters
+        ----------
+        role
+            Which; by default the one that was not killed.
+        timeout
+            Seconds to wait for that.
+
+        Raises
+        ------
+        LocalError
+            If nobody was killed and `role` is not given.
+        """
+        if role is None:
+            if self._killed is None:
+                raise LocalError("failover: expected a role, or a killed node, found neither")
+            role = next(each for each in ROLES if each != self._killed.role)
+        node = self._living(role)
+        told = time.monotonic()
+        node.execute("x-colo-lost-heartbeat")
+        self.wait_for(lambda: self._saw(role, "RESUME"), f"the {role} to take over", timeout)
+        taken = self._find(role, "X_COLO_TAKEOVER")
+        running = self._find(role, "RESUME")
+        assert taken is not None
+        assert running is not None
+        killed = self._killed.time if self._killed else None
+        work = int(taken[0]["work"])
+        after = self._work_beyond(node, work)
+        return Takeover(
+            role=role,
+            takeover_ms=None if killed is None else (running[1] - killed) * 1000,
+            checkpoint=taken[0]["checkpoint"],
+            equal=self._equal_at_takeover(role, taken[0]),
+            work_at_takeover=work,
+            work_after=after,
+            killed_at=killed,
+            told_at=told,
+            running_at=running[1],
+            observed_at=time.monotonic(),
+        )
+
+    def _equal_at_takeover(self, role: str, taken: dict[str, Any]) -> bool | None:
+        stood_still = role == "secondary" and self.settings["variant"] == "v12"
+        if not self._verify or not stood_still:
+            return None
+        digests = self._digests.get(taken["checkpoint"])
+        return digests is not None and all(
+            digests[key] == taken[key] for key in ("ram", "devices", "work")
+        )
+
+    def _work_beyond(self, node: NodeProcess, work: int) -> int:
+        """Wait until the guest has done more than `work`; gives how much it had done at last."""
+        deadline = time.monotonic() + WORK_TIMEOUT
+        while True:
+            after = int(node.execute("x-query-guest")["work"])
+            if after > work or time.monotonic() > deadline:
+                return after
+
+    def verify(self, role: str | None = None) -> bool:
+        """Stop a survivor's guest, and compare its RAM with that of a guest never migrated.
+
+        RAM is a function of program, seed and work done, so a guest that did the same work in one
+        go, in this process, must have the same. The survivor's guest runs on afterwards.
+
+        Parameters
+        ----------
+        role
+            Which; by default the one that was not killed.
+        """
+        from colobench.guest.machine import Machine, Program
+        from colobench.node.options import parse_size
+
+        if role is None:
+            role = next(each for each in ROLES if self._killed is None or each != self._killed.role)
+        node = self._living(role)
+        node.execute("stop")
+        found = node.execute("x-query-digest")
+        node.execute("cont")
+        settings = self.settings
+        machine = Machine(
+            parse_size(settings["ram"]), Program[settings["guest"].upper()], settings["seed"]
+        )
+        try:
+            machine.run_until(int(found["work"]))
+            return bool(f"{machine.ram_digest():016x}" == found["ram"])
+        finally:
+            machine.close()
+
+    def processes(self) -> list[ProcessFigures]:
+        """Look at memory and processor time of the nodes that live."""
+        found = [node.figures() for node in self.nodes.values()]
+        return [each for each in found if each is not None]
+
+    def console(self, role: str) -> str:
+        """Give the last output of the guest's serial console on that side."""
+        text: str = self._living(role).execute("x-query-console")["text"]
+        return text
+
+    def _living(self, role: str) -> NodeProcess:
+        if role not in self.nodes:
+            raise LocalError(
+                f"role: expected {' or '.join(self.nodes) or 'a start'}, found {role!r}"
+            )
+        node = self.nodes[role]
+        if not node.alive():
+            raise LocalError(f"expected a living {role}, found it dead")
+        return node

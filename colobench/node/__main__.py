@@ -1,0 +1,45 @@
+"""``python -m colobench.node primary|secondary …``: be one node."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+from colobench.errors import ColobenchError
+from colobench.node.node import Node
+from colobench.node.options import parse_options
+from colobench.node.parent import die_with, on_end_of_input
+from colobench.protocol.colo import Role
+
+#: A thread that holds the GIL is asked for it after so many seconds: a pause is shorter than 5 ms.
+_SWITCH_INTERVAL = 0.0002
+
+
+def main() -> int:
+    """Run a node until it is told to quit."""
+    options = parse_options()
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    try:
+        if options.parent:
+            die_with(options.parent)
+        node: Node
+        if options.role is Role.PRIMARY:
+            from colobench.node.primary import Primary
+
+            node = Primary(options)
+        else:
+            from colobench.node.secondary import Secondary
+
+            node = Secondary(options)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: node.quit())
+        if options.parent:
+            on_end_of_input(node.quit)
+        return node.run()
+    except ColobenchError as error:
+        print(f"colobench.node {options.role.value}: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

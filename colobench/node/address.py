@@ -1,0 +1,102 @@
+"""Addresses as in QEMU's migration URIs: ``unix:PATH`` and ``tcp:HOST:PORT``."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+
+from colobench.errors import LocalError
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a node listens or connects to.
+
+    Attributes
+    ----------
+    family
+        ``AF_UNIX`` or ``AF_INET``.
+    target
+        What `socket.connect` takes: a path, or host and port.
+    """
+
+    family: socket.AddressFamily
+    target: str | tuple[str, int]
+
+    @classmethod
+    def parse(cls, uri: str) -> Address:
+        """Read a migration URI.
+
+        Raises
+        ------
+        LocalError
+            If it is neither form, or a TCP host is not of the loopback network: nothing protects
+            the stream on its way, so it does not leave the machine.
+        """
+        kind, _, rest = uri.partition(":")
+        if kind == "unix" and rest:
+            return cls(socket.AF_UNIX, rest)
+        host, _, port = rest.rpartition(":")
+        if kind != "tcp" or not port.isdigit() or int(port) > 65535:
+            raise LocalError(f"address: expected unix:PATH or tcp:HOST:PORT, found {uri!r}")
+        host = "127.0.0.1" if host in ("", "localhost") else host
+        try:
+            loopback = ipaddress.IPv4Address(host).is_loopback
+        except ValueError as error:
+            raise LocalError(
+                f"address {uri!r}: expected an IPv4 address, found {host!r}"
+            ) from error
+        if not loopback:
+            raise LocalError(f"address {uri!r}: expected a loopback address, found {host}")
+        return cls(socket.AF_INET, (host, int(port)))
+
+    def __str__(self) -> str:
+        if isinstance(self.target, str):
+            return f"unix:{self.target}"
+        return f"tcp:{self.target[0]}:{self.target[1]}"
+
+    def listen(self) -> tuple[socket.socket, Address]:
+        """Listen; returns the socket and where it listens (port 0 has become a real one).
+
+        Raises
+        ------
+        LocalError
+            If the address cannot be had.
+        """
+        listener = socket.socket(self.family, socket.SOCK_STREAM)
+        try:
+            if self.family == socket.AF_INET:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(self.target)
+            listener.listen(1)
+        except OSError as error:
+            listener.close()
+            raise LocalError(f"listen on {self}: {error.strerror}") from error
+        target = listener.getsockname()
+        return listener, Address(self.family, target)
+
+    def connect(self, timeout: float) -> socket.socket:
+        """Connect within `timeout` seconds.
+
+        Raises
+        ------
+        LocalError
+            If nobody answers there.
+        """
+        connection = socket.socket(self.family, socket.SOCK_STREAM)
+        connection.settimeout(timeout)
+        try:
+            connection.connect(self.target)
+        except OSError as error:
+            connection.close()
+            raise LocalError(f"connect to {self}: {error.strerror or error}") from error
+        return connection
+
+    def remove(self) -> None:
+        """Remove a UNIX socket's file, if there is one."""
+        if isinstance(self.target, str):
+            with suppress(FileNotFoundError):
+                os.unlink(self.target)

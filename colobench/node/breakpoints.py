@@ -1,0 +1,83 @@
+"""Breakpoints in a checkpoint: a node holds still at a named point until it is told to go on.
+
+So a checkpoint can be looked at message by message, and a node can be killed where one wants it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from colobench.errors import LocalError
+
+#: Where a primary can be held, in the order in which a checkpoint passes them.
+PRIMARY_POINTS = (
+    "request",  # CHECKPOINT_REQUEST is sent
+    "reply",  # CHECKPOINT_REPLY is here, the guest still runs
+    "stop",  # the guest has stopped
+    "ram",  # half of the pages are sent; buffered: they are in the buffer, none is sent
+    "ram-sent",  # all of the pages are sent; buffered: never
+    "buffer",  # half of the sized buffer is sent
+    "sent",  # all is sent
+    "received",  # VMSTATE_RECEIVED is here
+    "loaded",  # VMSTATE_LOADED is here, the guest still stands
+)
+#: Where a secondary can be held, in the order in which a checkpoint passes them.
+SECONDARY_POINTS = (
+    "request",  # CHECKPOINT_REQUEST is here
+    "reply",  # CHECKPOINT_REPLY is sent
+    "send",  # VMSTATE_SEND is here
+    "ram-received",  # all pages are in the RAM cache; buffered: never
+    "size",  # VMSTATE_SIZE is here
+    "buffer-received",  # the buffer is here and checked, nothing is committed
+    "received",  # VMSTATE_RECEIVED is sent: committed
+    "flush",  # the RAM cache is flushed, no device is loaded
+    "load",  # the devices are loaded, VMSTATE_LOADED is not sent
+)
+
+
+class Breakpoints:
+    """One node's breakpoints; at most one is set.
+
+    Parameters
+    ----------
+    points
+        Their names.
+    on_held
+        Called, in the thread that is held, with the name where it is held.
+    """
+
+    def __init__(self, points: Sequence[str], on_held: Callable[[str], None]) -> None:
+        self._points = points
+        self._on_held = on_held
+        self._at: str | None = None
+        self._go_on = threading.Event()
+
+    def set(self, point: str) -> None:
+        """Hold the next time that `point` is reached.
+
+        Raises
+        ------
+        LocalError
+            If there is no such point.
+        """
+        if point not in self._points:
+            raise LocalError(f"point: expected one of {', '.join(self._points)}, found {point!r}")
+        self._go_on.clear()
+        self._at = point
+
+    def go_on(self) -> None:
+        """Take the breakpoint away, and let go of whoever is held there."""
+        self._at = None
+        self._go_on.set()
+
+    def is_set(self, point: str) -> bool:
+        """Say whether the next pass of `point` will hold."""
+        return self._at == point
+
+    def reach(self, point: str) -> None:
+        """Pass `point`: hold there if its breakpoint is set."""
+        if self._at == point:
+            self._at = None
+            self._on_held(point)
+            self._go_on.wait()

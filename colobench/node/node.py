@@ -1,0 +1,393 @@
+"""What primary and secondary have in common: the machine, the monitor, run states and failover.
+
+A node has three threads that matter. The CPU thread runs the guest. The COLO thread talks to the
+peer, and alone stops, saves, loads and starts the guest while COLO lasts. The monitor's threads
+execute commands; the one that has to interfere, ``x-colo-lost-heartbeat``, does so by shutting the
+socket down, which wakes the COLO thread from whatever it waits for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import threading
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+from colobench.errors import ColobenchError, LocalError, RemoteError
+from colobench.guest.machine import Machine
+from colobench.guest.programs import Program
+from colobench.node.breakpoints import PRIMARY_POINTS, SECONDARY_POINTS, Breakpoints
+from colobench.node.channel import Channel
+from colobench.node.monitor import Command, Monitor
+from colobench.node.options import Options
+from colobench.protocol.colo import Action, Conversation, Local, Role
+from colobench.protocol.failover import Failover, FailoverAction, FailoverEvent, FailoverState
+from colobench.protocol.table import LocalProtocolError
+from colobench.wire.messages import Message, encode_message, message
+
+DELAY_DEFAULT_MS = 20_000
+DELAY_LIMIT_MS = 2**32 - 1
+
+
+class Interrupted(ColobenchError):
+    """A failover or a quit goes before what the COLO thread was about to do."""
+
+
+class Node:
+    """A node that is not yet either of the two.
+
+    Attributes
+    ----------
+    machine
+        The guest.
+    run_state
+        QEMU's name for what the guest is doing: running, paused, inmigrate, finish-migrate, colo.
+    checkpoint
+        Number of the last checkpoint that is committed here; 0 is the state that migration brought.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.role = options.role
+        self.machine = Machine(
+            options.ram_bytes, options.program, options.seed, options.writes_per_tick
+        )
+        self.run_state = "prelaunch"
+        self.checkpoint = 0
+        self.channel: Channel | None = None
+        self.conversation = Conversation(options.role, options.variant, options.layout)
+        self.failover = Failover()
+        points = PRIMARY_POINTS if self.role is Role.PRIMARY else SECONDARY_POINTS
+        self.breakpoints = Breakpoints(points, self._held)
+        self.monitor = Monitor(options.qmp, self._commands())
+        self.quitting = threading.Event()
+        self.exit_code = 0
+        #: Guards the decision who goes first: a failover, or the commit of a checkpoint.
+        self.lock = threading.RLock()
+        self.colo_thread: threading.Thread | None = None
+        self._colo_enabled = False
+        self._colo_mode = "none"
+        self._last_colo_mode = "none"
+        self._colo_reason = "none"
+        self._actions = self._action_table()
+
+    # What the two roles fill in.
+
+    def _action_table(self) -> Mapping[Action, Any]:
+        raise NotImplementedError
+
+    def _query_migrate(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def wake(self) -> None:
+        """Wake the COLO thread from a wait that is not on the socket."""
+
+    def loading(self) -> bool:
+        """Say whether a committed checkpoint is being loaded just now."""
+        return False
+
+    # The conversation, in the COLO thread.
+
+    def happened(self, event: Local) -> None:
+        """Take in what happened on our side, and do what the table says."""
+        self._perform(self.conversation.on(event))
+
+    def receive_message(self) -> None:
+        """Receive the peer's next message, and do what the table says."""
+        found, value = self.parse_message()
+        self.message_received(found, value)
+        self._perform(self.conversation.receive(found))
+
+    def parse_message(self) -> tuple[Message, int | None]:
+        """Receive the peer's next message."""
+        assert self.channel is not None
+        return self.channel.parse(message(self.channel.buffer, size_limit=self.size_limit()))
+
+    def message_received(self, found: Message, value: int | None) -> None:
+        """Look at a message before the table does."""
+
+    def size_limit(self) -> int:
+        """Give the largest VMSTATE_SIZE that is accepted, in bytes."""
+        return 0
+
+    def send(self, *messages: Message) -> None:
+        """Send messages, and before them whatever waits."""
+        assert self.channel is not None
+        for each in messages:
+            self.channel.write(encode_message(each))
+        self.channel.flush()
+
+    def _perform(self, actions: tuple[Action, ...]) -> None:
+        for action in actions:
+            self._actions[action]()
+
+    def run_colo_thread(self, body: Any) -> None:
+        """Run `body` in the COLO thread; whatever ends it ends in an event, never in silence."""
+
+        def run() -> None:
+            try:
+                body()
+            except Interrupted:
+                pass
+            except ColobenchError as error:
+                self.colo_failed(error)
+            except BaseException as error:
+                traceback.print_exc()
+                self.colo_failed(error)
+
+        self.colo_thread = threading.Thread(target=run, name="COLO", daemon=True)
+        self.colo_thread.start()
+
+    def enter_colo(self) -> None:
+        """From now on this node is one of a pair."""
+        self._colo_mode = self.role.value
+
+    def in_colo(self) -> bool:
+        """Say whether this node is one of a pair, or was until it lost its peer."""
+        return self._colo_mode != "none"
+
+    def colo_failed(self, error: BaseException) -> None:
+        """COLO cannot go on: say so, and wait for somebody to decide (x-colo-lost-heartbeat)."""
+        with self.lock:
+            if self.channel is not None:
+                self.channel.shut_down()
+            if self.failover.state is not FailoverState.NONE or self.quitting.is_set():
+                return
+            self._colo_reason = "error"
+            print(f"{self.role.value}: {error}", file=sys.stderr, flush=True)
+            self.emit_colo_exit("error", str(error))
+
+    def emit_colo_exit(self, reason: str, why: str) -> None:
+        """Emit COLO_EXIT as QEMU does, and beside it why."""
+        self.monitor.emit("COLO_EXIT", {"mode": self.role.value, "reason": reason, "x-why": why})
+
+    # The guest.
+
+    def start_guest(self) -> None:
+        """Let the guest run."""
+        self.machine.start()
+        self.run_state = "running"
+
+    def stop_guest(self, run_state: str) -> None:
+        """Stop the guest."""
+        self.machine.stop()
+        self.run_state = run_state
+
+    def digests(self) -> dict[str, Any]:
+        """Digest RAM and devices of the stopped guest."""
+        devices = hashlib.blake2b(digest_size=8)
+        for device in self.machine.devices:
+            devices.update(device.save())
+        return {
+            "ram": f"{self.machine.ram_digest():016x}",
+            "devices": devices.hexdigest(),
+            "work": self.machine.work,
+        }
+
+    # Failover.
+
+    def lost_heartbeat(self) -> None:
+        """Take over: the peer is dead, or somebody who may say so says so.
+
+        Raises
+        ------
+        LocalError
+            If this node is not in COLO, or a failover has begun already.
+        """
+        with self.lock:
+            if not self.in_colo():
+                raise LocalError("The feature 'colo' is not enabled")
+            try:
+                self.failover.on(FailoverEvent.LOST_HEARTBEAT)
+            except LocalProtocolError as error:
+                raise LocalError("COLO failover is already activated") from error
+            event = FailoverEvent.LOADING if self.loading() else FailoverEvent.BEGIN
+            actions = self.failover.on(event)
+        self.breakpoints.go_on()
+        self._do_failover(actions)
+
+    def relaunch_failover(self) -> bool:
+        """After a load, in the COLO thread: make a failover that came meanwhile happen now."""
+        with self.lock:
+            if self.failover.state is not FailoverState.RELAUNCH:
+                return False
+            actions = self.failover.on(FailoverEvent.LOADED)
+        self._do_failover(actions)
+        return True
+
+    def _do_failover(self, actions: tuple[FailoverAction, ...]) -> None:
+        table = {
+            FailoverAction.CUT_OFF: self._cut_off,
+            FailoverAction.RUN_ALONE: self._run_alone,
+            FailoverAction.REQUEST_AGAIN: self.lost_heartbeat,
+        }
+        for action in actions:
+            table[action]()
+
+    def _cut_off(self) -> None:
+        assert self.channel is not None
+        self.channel.shut_down()
+        self.wake()
+        if self.colo_thread is not None and self.colo_thread is not threading.current_thread():
+            self.colo_thread.join()
+        self.stop_guest("colo")
+        self._do_failover(self.failover.on(FailoverEvent.TAKEN_OVER))
+
+    def _run_alone(self) -> None:
+        taken_over: dict[str, Any] = {"checkpoint": self.checkpoint, "work": self.machine.work}
+        if self.options.verify:
+            taken_over |= self.digests()
+        self._last_colo_mode, self._colo_mode = self._colo_mode, "none"
+        self._colo_reason = "request"
+        self.machine.nic["hold_output"] = 0
+        self.machine.nic.release()
+        self.monitor.emit("X_COLO_TAKEOVER", taken_over)
+        self.emit_colo_exit("request", "x-colo-lost-heartbeat")
+        self.start_guest()
+        self.monitor.emit("RESUME", {})
+
+    # The monitor's commands.
+
+    def _commands(self) -> dict[str, Command]:
+        return {
+            "query-status": Command(self._query_status),
+            "query-colo-status": Command(self._query_colo_status),
+            "query-migrate": Command(self._query_migrate),
+            "query-migrate-capabilities": Command(self._query_migrate_capabilities),
+            "migrate-set-capabilities": Command(
+                self._migrate_set_capabilities, {"capabilities": list}
+            ),
+            "x-colo-lost-heartbeat": Command(self.lost_heartbeat),
+            "x-colo-break": Command(self._break, {"at": str}),
+            "x-colo-continue": Command(self.breakpoints.go_on),
+            "x-query-guest": Command(self._query_guest),
+            "x-query-console": Command(lambda: {"text": self.machine.serial.text()}),
+            "x-query-digest": Command(self._query_digest),
+            "x-net-receive": Command(self._net_receive, {"frame": str}),
+            "stop": Command(self._stop),
+            "cont": Command(self._cont),
+            "quit": Command(self.quit),
+        }
+
+    def quit(self) -> None:
+        """End the process in order."""
+        self.quitting.set()
+
+    def _held(self, point: str) -> None:
+        self.monitor.emit("X_COLO_HELD", {"at": point, "checkpoint": self.checkpoint + 1})
+
+    def _break(self, at: str) -> None:
+        if not self.in_colo():
+            raise LocalError("The feature 'colo' is not enabled")
+        self.breakpoints.set(at)
+
+    def _query_status(self) -> dict[str, Any]:
+        return {"status": self.run_state, "running": self.machine.running}
+
+    def _query_colo_status(self) -> dict[str, Any]:
+        return {
+            "mode": self._colo_mode,
+            "last-mode": self._last_colo_mode,
+            "reason": self._colo_reason,
+        }
+
+    def _query_migrate_capabilities(self) -> list[dict[str, Any]]:
+        return [{"capability": "x-colo", "state": self._colo_enabled}]
+
+    def _migrate_set_capabilities(self, capabilities: list[Any]) -> None:
+        for each in capabilities:
+            if not isinstance(each, dict) or each.get("capability") != "x-colo":
+                raise LocalError(f"capability: expected x-colo, found {each!r}")
+            if not isinstance(each.get("state"), bool):
+                raise LocalError(f"capability x-colo: expected a boolean state, found {each!r}")
+            self._colo_enabled = each["state"]
+
+    def _query_guest(self) -> dict[str, Any]:
+        machine = self.machine
+        return {
+            "program": Program(machine.cpu["program"]).name.lower()
+            if machine.cpu["program"] in set(Program)
+            else str(machine.cpu["program"]),
+            "work": machine.work,
+            "ticks": machine.timer["ticks"],
+            "coalesced-ticks": machine.timer["coalesced_ticks"],
+            "checkpoint": self.checkpoint,
+            "frames-sent": machine.nic["sent"],
+            "frames-held": len(machine.nic.queues["transmit"]),
+            "frames-dropped": machine.nic["dropped"],
+            "frames-received": machine.nic["received"],
+        }
+
+    def _query_digest(self) -> dict[str, Any]:
+        with self.lock:
+            if self.machine.running:
+                raise LocalError("digest: expected a stopped guest, found it running")
+            return self.digests()
+
+    def _net_receive(self, frame: str) -> None:
+        if self._colo_mode == "secondary":
+            raise LocalError("frame: expected the primary or a survivor, found a secondary")
+        try:
+            data = bytes.fromhex(frame)
+        except ValueError as error:
+            raise LocalError(f"frame: expected hexadecimal digits, found {frame!r}") from error
+        if not self.machine.nic.queues["receive"].put(data):
+            raise LocalError("frame: the NIC's receive queue is full")
+
+    def _outside_colo(self) -> None:
+        if self.in_colo() or self.run_state in ("inmigrate", "finish-migrate"):
+            raise LocalError(
+                f"expected a node outside of COLO, found it in {self._colo_mode} mode, "
+                f"{self.run_state}: the checkpoints stop and start its guest"
+            )
+
+    def _stop(self) -> None:
+        with self.lock:
+            self._outside_colo()
+            self.stop_guest("paused")
+        self.monitor.emit("STOP", {})
+
+    def _cont(self) -> None:
+        with self.lock:
+            self._outside_colo()
+            self.start_guest()
+        self.monitor.emit("RESUME", {})
+
+    # From begin to end.
+
+    def begin(self) -> None:
+        """Do what the role does first."""
+        raise NotImplementedError
+
+    def run(self) -> int:
+        """Serve until told to quit; returns the exit code."""
+        try:
+            self.monitor.start()
+            self.begin()
+            self.quitting.wait()
+            self.monitor.emit("SHUTDOWN", {"guest": False, "reason": "host-qmp-quit"})
+        finally:
+            self.end()
+        return self.exit_code
+
+    def end(self) -> None:
+        """Stop everything, in an order in which nobody waits for what is gone."""
+        self.quitting.set()
+        self.breakpoints.go_on()
+        if self.channel is not None:
+            self.channel.shut_down()
+        self.wake()
+        if self.colo_thread is not None:
+            self.colo_thread.join()
+        if self.channel is not None:
+            self.channel.close()
+        self.monitor.close()
+        self.machine.close()
+
+    def died(self, error: RemoteError) -> None:
+        """End the process because there is nothing to go on with, as QEMU does."""
+        print(f"{self.role.value}: {error}", file=sys.stderr, flush=True)
+        self.exit_code = 1
+        self.quitting.set()

@@ -1,0 +1,265 @@
+"""The primary: migrates its running guest, then sends checkpoint after checkpoint."""
+
+from __future__ import annotations
+
+import base64
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from colobench.errors import LocalError, RemoteError
+from colobench.node.address import Address
+from colobench.node.channel import Channel
+from colobench.node.monitor import Command
+from colobench.node.node import DELAY_DEFAULT_MS, DELAY_LIMIT_MS, Interrupted, Node
+from colobench.node.options import Options
+from colobench.node.phases import Phases
+from colobench.node.saver import Saver
+from colobench.protocol.colo import Action, Local, State
+from colobench.protocol.failover import FailoverState
+from colobench.wire.messages import Message
+
+CONNECT_TIMEOUT = 10.0
+
+
+class Primary(Node):
+    """The node whose guest the world sees.
+
+    Parameters
+    ----------
+    options
+        What it was started with.
+    """
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        self._status = "none"
+        self._delay_ms = DELAY_DEFAULT_MS
+        self._report_pages = False
+        self._due = threading.Condition()
+        self._timer_from = 0.0
+        self._requested: str | None = None
+        self._saver: Saver | None = None
+        self._phases = Phases()
+        self._in_colo_since = 0.0
+        self._released = 0
+        self._resumed_at = 0
+
+    def begin(self) -> None:
+        """Let the guest run."""
+        self.start_guest()
+
+    def _commands(self) -> dict[str, Command]:
+        return super()._commands() | {
+            "migrate": Command(self._migrate, {"uri": str}),
+            "migrate-set-parameters": Command(
+                self._migrate_set_parameters,
+                optional={"x-checkpoint-delay": int, "x-report-pages": bool},
+            ),
+            "query-migrate-parameters": Command(
+                lambda: {
+                    "x-checkpoint-delay": self._delay_ms,
+                    "x-report-pages": self._report_pages,
+                }
+            ),
+            "x-colo-checkpoint": Command(lambda: self._request("requested")),
+            "system_powerdown": Command(lambda: self._request("shutdown")),
+        }
+
+    def _action_table(self) -> Mapping[Action, Any]:
+        return {
+            Action.START_GUEST: self._resume,
+            Action.STOP_GUEST: self._pause,
+            Action.SEND_CHECKPOINT_REQUEST: self._send_request,
+            Action.SEND_CHECKPOINT: self._send_checkpoint,
+            Action.RELEASE_OUTPUT: self._release_output,
+            Action.SEND_GUEST_SHUTDOWN: lambda: self.send(Message.GUEST_SHUTDOWN),
+        }
+
+    # The monitor's commands.
+
+    def _migrate(self, uri: str) -> None:
+        address = Address.parse(uri)
+        with self.lock:
+            if not self._colo_enabled:
+                raise LocalError("migrate: expected the capability x-colo, found it off")
+            if self._status not in ("none", "failed"):
+                raise LocalError(f"migrate: expected none before, found one {self._status}")
+            if not self.machine.running:
+                raise LocalError("migrate: expected a running guest, found it stopped")
+            self._set_status("setup")
+        self.run_colo_thread(lambda: self._outgoing(address))
+
+    def _migrate_set_parameters(
+        self, x_checkpoint_delay: int | None = None, x_report_pages: bool | None = None
+    ) -> None:
+        if x_checkpoint_delay is not None:
+            if not 0 <= x_checkpoint_delay <= DELAY_LIMIT_MS:
+                raise LocalError(
+                    f"x-checkpoint-delay: expected 0 to {DELAY_LIMIT_MS} ms, "
+                    f"found {x_checkpoint_delay}"
+                )
+            self._delay_ms = x_checkpoint_delay
+            if self.in_colo():
+                # As in QEMU: a changed delay is not waited for.
+                self._request("requested")
+        if x_report_pages is not None:
+            self._report_pages = x_report_pages
+
+    def _query_migrate(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"status": self._status}
+        if self._saver is not None:
+            found["ram"] = {
+                "total": self.options.ram_bytes,
+                "transferred": self.channel.sent if self.channel else 0,
+                "remaining": self._saver.remaining_pages * 4096,
+                "dirty-sync-count": self._saver.passes,
+            }
+        return found
+
+    def _set_status(self, status: str) -> None:
+        self._status = status
+        self.monitor.emit("MIGRATION", {"status": status})
+
+    def _request(self, cause: str) -> None:
+        if not self.in_colo():
+            raise LocalError("The feature 'colo' is not enabled")
+        with self._due:
+            if self._requested != "shutdown":
+                self._requested = cause
+            self._due.notify()
+
+    def lost_heartbeat(self) -> None:
+        """Take over, see `Node`."""
+        super().lost_heartbeat()
+        self._set_status("completed")
+
+    def wake(self) -> None:
+        """Wake the COLO thread from its wait for the next checkpoint."""
+        with self._due:
+            self._due.notify()
+
+    # The COLO thread.
+
+    def _outgoing(self, address: Address) -> None:
+        try:
+            self.channel = Channel(address.connect(CONNECT_TIMEOUT), self.options.stall_timeout)
+            self._saver = Saver(self.machine, self.channel, self.breakpoints)
+            self._set_status("active")
+            self._saver.precopy()
+        except (LocalError, RemoteError) as error:
+            self._migration_failed(error)
+            return
+        self.machine.nic["hold_output"] = 1
+        self.enter_colo()
+        self.stop_guest("finish-migrate")
+        self._saver.switch()
+        self._set_status("colo")
+        self._in_colo_since = self._timer_from = time.monotonic()
+        self.receive_message()
+        while self.conversation.state is not State.ENDED:
+            cause = self._wait_for_cause()
+            self._checkpoint(cause)
+            if cause == "shutdown":
+                self.stop_guest("shutdown")
+                self.happened(Local.SHUTDOWN)
+        self.quit()
+
+    def _migration_failed(self, error: Exception) -> None:
+        with self.lock:
+            if self.channel is not None:
+                self.channel.close()
+            self.channel = self._saver = None
+            self.monitor.emit("X_MIGRATION_ERROR", {"x-why": str(error)})
+            self._set_status("failed")
+
+    def _wait_for_cause(self) -> str:
+        """Wait for the next checkpoint's time, counted from when the last one was due."""
+        with self._due:
+            while True:
+                if self.failover.state is not FailoverState.NONE or self.quitting.is_set():
+                    raise Interrupted
+                if self._requested is not None:
+                    cause, self._requested = self._requested, None
+                    self._timer_from = time.monotonic()
+                    return cause
+                left = self._timer_from + self._delay_ms / 1000 - time.monotonic()
+                if left <= 0:
+                    self._timer_from = time.monotonic()
+                    return "timer"
+                self._due.wait(min(left, threading.TIMEOUT_MAX))
+
+    def _checkpoint(self, cause: str) -> None:
+        assert self.channel is not None
+        assert self._saver is not None
+        requested = time.monotonic()
+        sent = self.channel.sent
+        self._phases = Phases()
+        self._released = 0
+        self.happened(Local.CHECKPOINT_DUE)
+        while self.conversation.state is not State.RUNNING:
+            self.receive_message()
+        self.checkpoint += 1
+        saved = self._saver.saved
+        record: dict[str, Any] = {
+            "checkpoint": self.checkpoint,
+            "cause": cause,
+            "layout": self.options.layout.value,
+            "time": requested - self._in_colo_since,
+            "pages": saved.pages,
+            "zero-pages": saved.zero_pages,
+            "bytes": self.channel.sent - sent,
+            "device-bytes": saved.device_bytes,
+            "buffer-bytes": saved.buffer_bytes,
+            "frames-released": self._released,
+            "work": saved.work,
+            "sent-at-ns": saved.sent_at,
+            "resumed-at-ns": self._resumed_at,
+            "phases": self._phases.milliseconds,
+        }
+        if self._report_pages:
+            record["pages-bitmap"] = base64.b64encode(self._saver.sent_bitmap().tobytes()).decode()
+        self.monitor.emit("X_COLO_CHECKPOINT", record)
+
+    # What the table asks for.
+
+    def _send_request(self) -> None:
+        self.send(Message.CHECKPOINT_REQUEST)
+        self.breakpoints.reach("request")
+
+    def message_received(self, found: Message, value: int | None) -> None:
+        """Take the time of the secondary's answers."""
+        if found is Message.CHECKPOINT_REPLY:
+            self._phases.end("request")
+            self.breakpoints.reach("reply")
+        elif found is Message.VMSTATE_RECEIVED:
+            self._phases.end("received")
+            self.breakpoints.reach("received")
+        elif found is Message.VMSTATE_LOADED:
+            self._phases.end("loaded")
+            self.breakpoints.reach("loaded")
+
+    def _pause(self) -> None:
+        self.stop_guest("colo")
+        self._phases.end("stop")
+        self.breakpoints.reach("stop")
+
+    def _send_checkpoint(self) -> None:
+        assert self._saver is not None
+        if self.options.verify:
+            digests = {"checkpoint": self.checkpoint + 1} | self.digests()
+            # Before anything is committed, so that it is known even if this process dies now.
+            self.monitor.emit("X_COLO_DIGEST", digests)
+            self.monitor.flush()
+            self._phases.end("verify")
+        self._saver.send_checkpoint(self.options.layout, self._phases)
+        self.happened(Local.ALL_SENT)
+        self.breakpoints.reach("sent")
+
+    def _release_output(self) -> None:
+        self._released = self.machine.nic.release()
+
+    def _resume(self) -> None:
+        self.start_guest()
+        self._resumed_at = self._phases.end("resume")

@@ -1,0 +1,215 @@
+"""Saving the guest onto the stream: precopy, the switch, and checkpoints in either layout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from colobench.guest.machine import MACHINE_TYPE, Machine
+from colobench.kernels import bitmap, transport
+from colobench.memory.ram import PAGE_SIZE
+from colobench.node.breakpoints import Breakpoints
+from colobench.node.channel import Channel
+from colobench.node.phases import Phases
+from colobench.protocol.colo import Layout
+from colobench.wire import savevm
+from colobench.wire.format import Command, SectionType
+from colobench.wire.messages import Message, encode_message
+from colobench.wire.ram import RAMRecordState
+
+#: Our section ids; a receiver takes any, as long as START and FULL announce them.
+RAM_SECTION_ID = 2
+DEVICE_SECTION_ID = 3
+#: Precopy ends when a pass leaves no more than one page in so many dirty, or after so many passes.
+PRECOPY_GOAL = 128
+PRECOPY_PASSES = 16
+
+Pages = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What went into the last checkpoint.
+
+    `buffer_bytes` is the memory that the checkpoint needed besides RAM: the device buffer, or in
+    the buffered layout RAM and devices together. `work` is the guest's work counter. `sent_at` is when
+    the last byte was given to the socket, in nanoseconds of CLOCK_MONOTONIC.
+    """
+
+    pages: int = 0
+    zero_pages: int = 0
+    device_bytes: int = 0
+    buffer_bytes: int = 0
+    work: int = 0
+    sent_at: int = 0
+
+
+class Saver:
+    """Writes one guest onto one channel, for as long as that lasts.
+
+    Parameters
+    ----------
+    machine, channel
+        What is saved, and where it goes.
+    breakpoints
+        Where a checkpoint can be held.
+
+    Attributes
+    ----------
+    saved
+        What the last checkpoint consisted of.
+    passes, remaining_pages
+        Precopy's progress.
+    """
+
+    def __init__(self, machine: Machine, channel: Channel, breakpoints: Breakpoints) -> None:
+        self._machine = machine
+        self._channel = channel
+        self._breakpoints = breakpoints
+        self._records = RAMRecordState(machine.ram.blocks)
+        self._pages: Pages = np.zeros(machine.ram.pages, dtype=np.int64)
+        self._count = 0
+        self._ram_buffer: npt.NDArray[np.uint8] = np.zeros(0, dtype=np.uint8)
+        self._progress = np.zeros(2, dtype=np.int64)
+        self.saved = Saved()
+        self.passes = 0
+        self.remaining_pages = machine.ram.pages
+
+    def precopy(self) -> None:
+        """Send all of RAM, then what the running guest dirties meanwhile, until little is left."""
+        ram = self._machine.ram
+        self._channel.write(savevm.stream_header(MACHINE_TYPE))
+        self._channel.write(savevm.command(Command.ENABLE_COLO))
+        self._channel.write(savevm.ram_section_start(RAM_SECTION_ID, ram.blocks))
+        bitmap.clear(ram.bitmap)
+        everything = [np.arange(b.first_page, b.first_page + b.pages) for b in ram.blocks]
+        pages: Pages = np.concatenate(everything).astype(np.int64)
+        while True:
+            self.passes += 1
+            self.remaining_pages = len(pages)
+            self._send_section(SectionType.PART, pages)
+            self._channel.flush()
+            if len(pages) <= ram.pages // PRECOPY_GOAL or self.passes == PRECOPY_PASSES:
+                return
+            pages = self._collect()
+
+    def switch(self) -> None:
+        """Send what is left of RAM, and the devices; the guest must be stopped."""
+        pages = self._collect()
+        self.remaining_pages = 0
+        self._send_section(SectionType.END, pages)
+        devices = self._machine.devices
+        self._channel.write(savevm.device_sections(devices, DEVICE_SECTION_ID))
+        self._channel.write(savevm.vmdescription_section(devices))
+        self._channel.flush()
+
+    def send_checkpoint(self, layout: Layout, phases: Phases) -> None:
+        """Send a checkpoint of the stopped guest, VMSTATE_SEND first.
+
+        Parameters
+        ----------
+        layout
+            SEPARATED: devices into a small buffer, RAM straight onto the stream, then the buffer.
+            BUFFERED: RAM and devices into one buffer, then the buffer.
+        phases
+            Gets the time of saving and sending devices, of collecting, and of RAM.
+
+        Raises
+        ------
+        PeerLost, PeerStalled
+        """
+        self._channel.write(encode_message(Message.VMSTATE_SEND))
+        devices = savevm.device_sections(self._machine.devices, DEVICE_SECTION_ID)
+        phases.end("devices")
+        pages = self._collect()
+        phases.end("collect")
+        if layout is Layout.SEPARATED:
+            zero_pages = self._send_section(SectionType.END, pages)
+            self._channel.write(savevm.EOF)
+            phases.end("ram")
+            self._breakpoints.reach("ram-sent")
+            sized: bytes | memoryview = devices
+        else:
+            sized, zero_pages = self._buffer_checkpoint(pages, devices)
+            phases.end("ram")
+        self._send_sized(sized)
+        sent_at = phases.end("devices")
+        work = self._machine.work
+        self.saved = Saved(len(pages), zero_pages, len(devices), len(sized), work, sent_at)
+
+    def sent_bitmap(self) -> npt.NDArray[np.uint64]:
+        """Give the bitmap of the pages that the last checkpoint sent: uint64[pages / 64]."""
+        sent = np.zeros(self._machine.ram.pages, dtype=np.uint8)
+        sent[self._pages[: self._count]] = 1
+        return np.packbits(sent, bitorder="little").view("<u8")
+
+    def _collect(self) -> Pages:
+        self._count = bitmap.collect(self._machine.ram.bitmap, self._pages)
+        return self._pages[: self._count]
+
+    def _send_section(self, kind: SectionType, pages: Pages) -> int:
+        """Send a RAM section; its last bytes wait for what follows. Returns the zero pages."""
+        ram, channel = self._machine.ram, self._channel
+        channel.write(savevm.ram_section_begin(kind, RAM_SECTION_ID))
+        zero_pages = 0
+        half = len(pages) // 2
+        for part in self._records.slices(pages):
+            pieces = [part]
+            if self._breakpoints.is_set("ram") and part.begin <= half < part.end:
+                pieces = [part._replace(end=half), part._replace(begin=half, name=part.name[:0])]
+            for piece in pieces:
+                if piece.begin == half:
+                    self._breakpoints.reach("ram")
+                zero_pages += channel.send_pages(ram, pages, piece)
+        if not len(pages):
+            self._breakpoints.reach("ram")
+        channel.write(savevm.ram_section_finish(RAM_SECTION_ID))
+        return zero_pages
+
+    def _send_sized(self, sized: bytes | memoryview) -> None:
+        """Send VMSTATE_SIZE and the buffer that it announces."""
+        self._channel.write(encode_message(Message.VMSTATE_SIZE, len(sized)))
+        if self._breakpoints.is_set("buffer"):
+            half = len(sized) // 2
+            self._channel.write(sized[:half])
+            self._channel.flush()
+            self._breakpoints.reach("buffer")
+            sized = sized[half:]
+        if len(sized) > PAGE_SIZE:
+            self._channel.flush()
+            self._channel.send_now(sized)
+        else:
+            self._channel.write(sized)
+            self._channel.flush()
+
+    def _buffer_checkpoint(self, pages: Pages, devices: bytes) -> tuple[memoryview, int]:
+        """Put a RAM section and the devices into one buffer; give that, and the zero pages."""
+        ram = self._machine.ram
+        begin = savevm.ram_section_begin(SectionType.END, RAM_SECTION_ID)
+        finish = savevm.ram_section_finish(RAM_SECTION_ID) + devices
+        slices = self._records.slices(pages)
+        room = len(begin) + len(finish) + len(pages) * transport.PAGE_RECORD_BYTES
+        room += len(slices) * transport.NAME_BYTES
+        if len(self._ram_buffer) < room:
+            self._ram_buffer = np.zeros(room, dtype=np.uint8)
+        view = memoryview(self._ram_buffer)
+        view[: len(begin)] = begin
+        end, zero_pages = len(begin), 0
+        for part in slices:
+            end += transport.encode_page_records(
+                self._ram_buffer[end:],
+                ram.array,
+                pages,
+                part.begin,
+                part.end,
+                part.block.first_page,
+                part.named,
+                part.name,
+                self._progress,
+            )
+            zero_pages += int(self._progress[1])
+        view[end : end + len(finish)] = finish
+        self._breakpoints.reach("ram")
+        return view[: end + len(finish)], zero_pages

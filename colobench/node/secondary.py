@@ -1,0 +1,239 @@
+"""The secondary: takes the migrated guest, then follows it, checkpoint by checkpoint."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from colobench.errors import RemoteError
+from colobench.guest.devices import Device
+from colobench.guest.machine import MACHINE_TYPE
+from colobench.guest.vmstate import State as DeviceState
+from colobench.kernels import bitmap, pages
+from colobench.memory.ram import RAMCache
+from colobench.node.channel import Channel, PeerLost
+from colobench.node.node import Interrupted, Node
+from colobench.node.options import Options
+from colobench.node.phases import Phases
+from colobench.protocol.colo import Action, Layout, Local, State
+from colobench.protocol.failover import FailoverState
+from colobench.wire.errors import CommandError
+from colobench.wire.format import Command as StreamCommand
+from colobench.wire.loadvm import (
+    COLO_BUFFER,
+    COLO_DEVICES,
+    COLO_RAM,
+    PRECOPY,
+    Incoming,
+    vmdescription_section,
+)
+from colobench.wire.messages import SIZE_LIMIT, Message
+from colobench.wire.reading import parse_bytes, sized_bytes
+
+
+class MigrationRefused(RemoteError):
+    """A migration that does not lead to COLO, or a node that was not told to take part in it."""
+
+
+class Secondary(Node):
+    """The node that follows.
+
+    Parameters
+    ----------
+    options
+        What it was started with; `incoming` says where it waits.
+    """
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        self.run_state = "inmigrate"
+        self._cache = RAMCache("colobench-ram-cache", self.machine.ram.blocks)
+        self._incoming = Incoming(MACHINE_TYPE, self._cache, self.machine.devices)
+        self._listener: socket.socket | None = None
+        self._uri = str(options.incoming)
+        self._status = "none"
+        self._size = 0
+        self._device_states: list[tuple[Device, DeviceState]] = []
+        self._loading = False
+        self._committed_at = 0
+        self._phases = Phases()
+        self.machine.nic["hold_output"] = 1
+
+    def begin(self) -> None:
+        """Listen for the primary."""
+        assert self.options.incoming is not None
+        self._listener, listening = self.options.incoming.listen()
+        self.monitor.emit("X_LISTENING", {"uri": str(listening)})
+        self._uri = str(listening)
+        self.run_colo_thread(self._follow)
+
+    def end(self) -> None:
+        """Stop everything."""
+        if self._listener is not None:
+            # Shutting it down wakes whoever waits in accept.
+            self._listener.shutdown(socket.SHUT_RDWR)
+        super().end()
+        if self._listener is not None:
+            self._listener.close()
+        if self.options.incoming is not None:
+            self.options.incoming.remove()
+        self._cache.close()
+
+    def loading(self) -> bool:
+        """Say whether a committed checkpoint is being loaded just now."""
+        return self._loading
+
+    def _action_table(self) -> Mapping[Action, Any]:
+        return {
+            Action.START_GUEST: self.start_guest,
+            Action.STOP_GUEST: lambda: self.stop_guest("colo"),
+            Action.SEND_CHECKPOINT_READY: lambda: self.send(Message.CHECKPOINT_READY),
+            Action.SEND_CHECKPOINT_REPLY: self._reply,
+            Action.RECEIVE_RAM: self._receive_ram,
+            Action.RECEIVE_BUFFER: self._receive_buffer,
+            Action.SEND_VMSTATE_RECEIVED: self._commit,
+            Action.FLUSH_AND_LOAD: self._flush_and_load,
+            Action.SEND_VMSTATE_LOADED: self._say_loaded,
+        }
+
+    def _query_migrate(self) -> dict[str, Any]:
+        return {"status": self._status, "x-incoming": self._uri}
+
+    # The COLO thread.
+
+    def _follow(self) -> None:
+        try:
+            self._accept()
+            self._take_migration()
+        except (RemoteError, OSError) as error:
+            if not self.quitting.is_set():
+                self._status = "failed"
+                self.died(error if isinstance(error, RemoteError) else PeerLost(str(error)))
+            return
+        self.enter_colo()
+        self._status = "colo"
+        self.run_state = "colo"
+        self.monitor.emit("MIGRATION", {"status": "colo"})
+        self.happened(Local.MIGRATED)
+        while self.conversation.state is not State.ENDED:
+            if self.conversation.state is State.RUNNING:
+                # Nothing is due now: the primary may take its time.
+                self._channel().wait()
+            self.receive_message()
+        self.quit()
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        connection, _ = self._listener.accept()
+        with self.lock:
+            if self.quitting.is_set():
+                connection.close()
+                raise Interrupted
+            self.channel = Channel(connection, self.options.stall_timeout)
+        self._status = "active"
+
+    def _channel(self) -> Channel:
+        assert self.channel is not None
+        return self.channel
+
+    def _take_migration(self) -> None:
+        channel = self._channel()
+        channel.parse(self._incoming.stream_header(channel.buffer))
+        loaded = channel.parse(self._incoming.load_sections(channel.buffer, PRECOPY))
+        if StreamCommand.ENABLE_COLO not in loaded.commands:
+            raise CommandError(
+                "migration", expected="command ENABLE_COLO", found="none", offset=channel.received
+            )
+        if not self._colo_enabled:
+            raise MigrationRefused(
+                "ENABLE_COLO: expected the capability x-colo to be set here, found it off"
+            )
+        channel.parse(vmdescription_section(channel.buffer))
+        self._device_states = loaded.device_states
+        self._flush()
+        self.machine.load(self._device_states)
+
+    def _reply(self) -> None:
+        self.breakpoints.reach("request")
+        self.send(Message.CHECKPOINT_REPLY)
+        self.breakpoints.reach("reply")
+
+    def message_received(self, found: Message, value: int | None) -> None:
+        """Note what the next step needs of a message."""
+        if found is Message.VMSTATE_SEND:
+            self._phases = Phases()
+            self.breakpoints.reach("send")
+        elif value is not None:
+            self._size = value
+            self.breakpoints.reach("size")
+
+    def size_limit(self) -> int:
+        """Devices must fit into the usual limit; a buffer with RAM in it may be as large as RAM."""
+        if self.options.layout is Layout.SEPARATED:
+            return SIZE_LIMIT
+        return SIZE_LIMIT + 2 * len(self._cache.array)
+
+    def _receive_ram(self) -> None:
+        channel = self._channel()
+        channel.parse(self._incoming.load_sections(channel.buffer, COLO_RAM))
+        self._phases.end("ram")
+        self.breakpoints.reach("ram-received")
+        self.happened(Local.RAM_RECEIVED)
+
+    def _receive_buffer(self) -> None:
+        """Receive the sized buffer whole, then parse all of it; nothing is applied."""
+        channel = self._channel()
+        offset = channel.buffer.offset
+        data = channel.parse(sized_bytes(self._size))
+        stage = COLO_DEVICES if self.options.layout is Layout.SEPARATED else COLO_BUFFER
+        loaded = parse_bytes(
+            lambda at: self._incoming.load_sections(at, stage), data, offset=offset
+        )
+        self._device_states = loaded.device_states
+        self._phases.end("buffer")
+        self.breakpoints.reach("buffer-received")
+        self.happened(Local.BUFFER_RECEIVED)
+
+    def _commit(self) -> None:
+        """Say VMSTATE_RECEIVED, unless a failover was faster: then the checkpoint never was."""
+        with self.lock:
+            if self.failover.state is not FailoverState.NONE:
+                raise Interrupted
+            self._loading = True
+        self._committed_at = time.perf_counter_ns()
+        self.send(Message.VMSTATE_RECEIVED)
+        self.breakpoints.reach("received")
+
+    def _flush(self) -> int:
+        """Copy to RAM what came, and what our own guest wrote since it last equalled the cache."""
+        bitmap.union(self._cache.bitmap, self.machine.ram.bitmap)
+        bitmap.clear(self.machine.ram.bitmap)
+        return int(pages.flush(self.machine.ram.array, self._cache.array, self._cache.bitmap))
+
+    def _flush_and_load(self) -> None:
+        self._phases = Phases()
+        flushed = self._flush()
+        self._phases.end("flush")
+        self.breakpoints.reach("flush")
+        self.machine.load(self._device_states)
+        self.checkpoint += 1
+        self._phases.end("load")
+        record: dict[str, Any] = {"checkpoint": self.checkpoint, "flushed-pages": flushed}
+        if self.options.verify:
+            record |= self.digests()
+            self._phases.end("verify")
+        record["buffer-bytes"] = self._size
+        record["committed-at-ns"] = self._committed_at
+        record["phases"] = self._phases.milliseconds
+        self.monitor.emit("X_COLO_CHECKPOINT", record)
+        self.breakpoints.reach("load")
+        self.happened(Local.LOADED)
+
+    def _say_loaded(self) -> None:
+        with self.lock:
+            self._loading = False
+        if self.relaunch_failover():
+            raise Interrupted
+        self.send(Message.VMSTATE_LOADED)

@@ -1,0 +1,90 @@
+"""A state machine as a table that runs, refuses what it does not list, and prints itself."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from enum import Enum
+from typing import Generic, TypeVar
+
+from colobench.errors import LocalError, RemoteError
+
+StateT = TypeVar("StateT", bound=Enum)
+EventT = TypeVar("EventT", bound=Hashable)
+ActionT = TypeVar("ActionT", bound=Enum)
+
+#: For each state, what each event leads to, and what is to be done on the way, in order.
+Table = Mapping[StateT, Mapping[EventT, tuple[StateT, tuple[ActionT, ...]]]]
+
+
+class LocalProtocolError(LocalError):
+    """We tried a step that the table does not allow in this state."""
+
+
+class RemoteProtocolError(RemoteError):
+    """The peer sent a message that the table does not allow in this state."""
+
+
+def name_of(event: object) -> str:
+    """Give an event's name as diagrams and errors show it."""
+    return event.name if isinstance(event, Enum) else str(event)
+
+
+class StateMachine(Generic[StateT, EventT, ActionT]):
+    """Walks a table.
+
+    Parameters
+    ----------
+    table
+        What is allowed.
+    state
+        Where it begins.
+    """
+
+    def __init__(self, table: Table[StateT, EventT, ActionT], state: StateT) -> None:
+        self.table = table
+        self.state = state
+
+    def on(self, event: EventT, *, remote: bool = False) -> tuple[ActionT, ...]:
+        """Take an event in: move on, and say what is to be done now, in order.
+
+        Raises
+        ------
+        LocalProtocolError, RemoteProtocolError
+            If the table has no such event in this state, which stays as it was; the type says
+            whether the event was the peer's (`remote`).
+        """
+        row = self.table.get(self.state, {})
+        if event not in row:
+            error = RemoteProtocolError if remote else LocalProtocolError
+            expected = " or ".join(name_of(known) for known in row) or "nothing"
+            raise error(f"state {self.state.name}: expected {expected}, found {name_of(event)}")
+        self.state, actions = row[event]
+        return actions
+
+
+def mermaid(table: Table[StateT, EventT, ActionT], start: StateT) -> str:
+    """Draw a table as a Mermaid state diagram."""
+    lines = ["stateDiagram-v2", f"    [*] --> {start.name}"]
+    for state, row in table.items():
+        for event, (after, actions) in row.items():
+            done = f" / {', '.join(action.name for action in actions)}" if actions else ""
+            lines.append(f"    {state.name} --> {after.name}: {name_of(event)}{done}")
+    lines += [f"    {state.name} --> [*]" for state, row in table.items() if not row]
+    return "\n".join(lines)
+
+
+def text(table: Table[StateT, EventT, ActionT]) -> str:
+    """Draw a table as aligned lines of text: state, event, what is done, next state."""
+    rows = [("state", "event", "does", "next state")]
+    for state, row in table.items():
+        if not row:
+            rows.append((state.name, "", "", "the end"))
+        for event, (after, actions) in row.items():
+            does = ", ".join(action.name for action in actions)
+            rows.append((state.name, name_of(event), does, after.name))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = [
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)

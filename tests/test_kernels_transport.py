@@ -100,9 +100,13 @@ def records(pages: list[int], name: bytes | None = None) -> bytes:
     return naive.page_records(MEMORY.tobytes(), pages, FIRST_PAGE, name)
 
 
+def set_timeout(end: socket.socket, option: int, seconds: int, microseconds: int) -> None:
+    end.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", seconds, microseconds))
+
+
 @contextlib.contextmanager
 def connected(family: str) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Connect two sockets as UNIX or TCP streams."""
+    """Connect two sockets as UNIX or TCP streams; they block, but not for ever."""
     if family == "unix":
         left, right = socket.socketpair()
     else:
@@ -110,6 +114,9 @@ def connected(family: str) -> Iterator[tuple[socket.socket, socket.socket]]:
             left = socket.create_connection(server.getsockname())
             right, _ = server.accept()
     with left, right:
+        for end in (left, right):
+            set_timeout(end, socket.SO_RCVTIMEO, 20, 0)
+            set_timeout(end, socket.SO_SNDTIMEO, 20, 0)
         yield left, right
 
 
@@ -120,7 +127,7 @@ class Worker(threading.Thread):
     """A thread that runs one function and keeps its result."""
 
     def __init__(self, function: Callable[[], object]) -> None:
-        super().__init__()
+        super().__init__(daemon=True)
         self._function = function
         self._result: Any = None
         self._released = threading.Event()
@@ -319,7 +326,7 @@ def test_silent_peer_is_given_up_and_can_go_on(family):
     data = records([FIRST_PAGE + 1, FIRST_PAGE + 4])
     destination = Destination()
     with connected(family) as (left, right):
-        right.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 10_000))
+        set_timeout(right, socket.SO_RCVTIMEO, 0, 10_000)
         left.sendall(data[:5000])
         assert destination.receive(right) == -errno.EAGAIN
         destination.assert_holds(data[:5000])
@@ -335,7 +342,7 @@ def test_peer_that_does_not_read_is_given_up(family):
     with connected(family) as (left, right):
         left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         right.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 10_000))
+        set_timeout(left, socket.SO_SNDTIMEO, 0, 10_000)
         assert send(left, pages) == -errno.EAGAIN
         left.shutdown(socket.SHUT_WR)
         received = b"".join(iter(lambda: right.recv(65536), b""))

@@ -13,6 +13,7 @@ from colobench.memory.ram import PAGE_SIZE, PageMemory, lay_out
 from colobench.wire import savevm
 from colobench.wire.format import Command, SectionType
 from colobench.wire.loadvm import PRECOPY, Incoming, Loaded, Stage, vmdescription_section
+from colobench.wire.messages import Message, encode_message
 from colobench.wire.ram import RAMRecordState
 from colobench.wire.reading import Parser, StreamBuffer, parse_bytes
 
@@ -117,6 +118,19 @@ class Primary:
 
     def ram_phase(self, pages: Sequence[int]) -> bytes:
         return self.ram_section(SectionType.END, pages) + savevm.EOF
+
+    def checkpoint(self, pages: Sequence[int]) -> bytes:
+        """Write all that one checkpoint sends, RAM and device state separated."""
+        buffer = self.device_buffer()
+        return b"".join(
+            [
+                encode_message(Message.CHECKPOINT_REQUEST),
+                encode_message(Message.VMSTATE_SEND),
+                self.ram_phase(pages),
+                encode_message(Message.VMSTATE_SIZE, len(buffer)),
+                buffer,
+            ]
+        )
 
     def migration(self, part: Sequence[int], end: Sequence[int]) -> bytes:
         """Write a whole migration that turns into COLO, from the magic to the vmdescription."""

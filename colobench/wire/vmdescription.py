@@ -59,7 +59,7 @@ def payload_sizes(description: dict[str, Any], *, offset: int = 0) -> dict[tuple
     for device in description["devices"]:
         try:
             sizes[str(device["name"]), int(device["instance_id"])] = _size(device)
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise VMDescriptionError(
                 "vmdescription",
                 expected="a device's name, instance_id and sizes",
@@ -74,4 +74,6 @@ def _size(section: dict[str, Any]) -> int:
     size = sum(int(field["size"]) * int(field.get("array_len", 1)) for field in section["fields"])
     for subsection in section.get("subsections", ()):
         size += _SUBSECTION_HEADER + len(subsection["vmsd_name"].encode()) + _size(subsection)
+    if size < 0:
+        raise ValueError(f"size {size}")
     return size

@@ -1,0 +1,90 @@
+"""Where device payloads end, found by their footers: for readers that know neither device nor size.
+
+A footer, ``7e`` and the section id, may also occur inside a payload. So a candidate counts only if
+everything behind it splits into sections as well, up to EOF.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from colobench.wire.format import SECTION, SECTION_IDENTITY, SectionType
+
+
+class SectionHeader(NamedTuple):
+    """The header of a START or FULL section; `payload` is the offset of what follows it."""
+
+    section_id: int
+    idstr: str
+    instance_id: int
+    version_id: int
+    payload: int
+
+
+def section_header(data: bytes, at: int, stop: int) -> SectionHeader | None:
+    """Read the header of a START or FULL section, or None if ``data[at:stop]`` holds none."""
+    begin = at + SECTION.size + 1
+    if begin > stop:
+        return None
+    idstr = data[begin : begin + data[begin - 1]]
+    payload = begin + data[begin - 1] + SECTION_IDENTITY.size
+    if payload > stop or not idstr or not idstr.isascii() or not idstr.decode().isprintable():
+        return None
+    _, section_id = SECTION.unpack_from(data, at)
+    instance_id, version_id = SECTION_IDENTITY.unpack_from(data, begin + len(idstr))
+    return SectionHeader(section_id, idstr.decode(), instance_id, version_id, payload)
+
+
+def find_payload_ends(
+    data: bytes, header: SectionHeader, stop: int, behind_eof: tuple[bytes, ...]
+) -> dict[int, int]:
+    """Find the ends of the payloads of a FULL section and of all FULL sections that follow it.
+
+    Parameters
+    ----------
+    data
+        The stream.
+    header
+        The first of the sections.
+    stop
+        Where the sections have ended at the latest.
+    behind_eof
+        What the bytes behind EOF may begin with, if EOF is not the last byte before `stop`.
+
+    Returns
+    -------
+    dict
+        For each payload's begin its end. Empty if there is no way to split the bytes.
+
+    Notes
+    -----
+    A depth-first search. Section ids ascend, because a sender writes its devices in the order of
+    their registration. A payload that holds a footer and a section behind it which fits in as well
+    cannot be told from the truth.
+    """
+    path: list[tuple[SectionHeader, int]] = []
+    # From these payloads on nothing splits, whichever way they were reached.
+    dead: set[int] = set()
+    search = header.payload
+    while True:
+        end = data.find(SECTION.pack(SectionType.FOOTER, header.section_id), search, stop)
+        if end < 0:
+            dead.add(header.payload)
+            if not path:
+                return {}
+            header, search = path.pop()
+            continue
+        search, behind = end + 1, end + SECTION.size
+        if behind < stop and data[behind] == SectionType.EOF:
+            if behind + 1 == stop or data.startswith(behind_eof, behind + 1):
+                ends = [(each.payload, search_from - 1) for each, search_from in path]
+                return dict([*ends, (header.payload, end)])
+        elif behind < stop and data[behind] == SectionType.FULL:
+            following = section_header(data, behind, stop)
+            if (
+                following is not None
+                and following.section_id > header.section_id
+                and following.payload not in dead
+            ):
+                path.append((header, search))
+                header, search = following, following.payload

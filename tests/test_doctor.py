@@ -274,6 +274,7 @@ def test_a_cache_that_cannot_be_written_is_found(tmp_path):
     package = tmp_path / "colobench"
     package.mkdir()
     package.joinpath("__pycache__").write_text("a file where the directory should be")
+    package.joinpath("__init__.py").touch()
     for module in ("doctor", "errors"):
         shutil.copy(Path(doctor.__file__).with_name(f"{module}.py"), package)
     nowhere = str(package / "__pycache__")

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from colobench.lab.record import PHASES, CheckpointRecord
+from colobench.lab.record import CheckpointRecord
 from colobench.lab.report import BARS, FIELDS, PAUSE_PHASES, group, judge, write_report
-from colobench.lab.table import figures, format_summary, megabytes, milliseconds
+from colobench.lab.table import ACTIVITIES, figures, format_summary, megabytes, milliseconds
 
 TAKEOVER = {
     "takeover_ms": 12.34,
@@ -29,8 +29,9 @@ def make_records(count, verified=True, seed=1):
     chance = random.Random(seed)
     records = []
     for number in range(1, count + 1):
-        phases = {f"{phase}_ms": chance.expovariate(5) for phase in PHASES}
+        phases = {f"{phase}_ms": chance.expovariate(5) for phase in ACTIVITIES}
         phases["ram_ms"] *= 50 if chance.random() < 0.02 else 1
+        phases["verify_ms"] *= verified is not None
         record = SimpleNamespace(
             number=number,
             time=0.1 * number,
@@ -155,6 +156,18 @@ def test_the_verdict_names_the_checkpoints_that_differed():
     _, verdict, reasons = judge(records, {"verified": False})
     assert verdict == "Not verified"
     assert reasons == ["RAM or devices differed after checkpoint 1."]
+
+
+def test_the_verdict_names_what_did_not_hold():
+    proofs = {"killed_by_sigkill": True, "work_goes_on": False}
+    reasons = judge(make_records(2, verified=None), {"verified": False, "proofs": proofs})[2]
+    assert reasons == ["The checkpoints were not compared one by one.", "Not so: work goes on."]
+
+
+def test_digests_are_a_part_of_the_pause_only_where_they_were_taken(tmp_path):
+    for verified in (True, None):
+        path = write_report(tmp_path / "report.html", make_records(5, verified), {})
+        assert ("verify" in read(path).rows) == (verified is not None)
 
 
 def test_the_verdict_tells_of_the_takeover():

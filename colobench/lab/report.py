@@ -19,16 +19,14 @@ from bokeh.models import (
     FactorRange,
     FixedTicker,
     HoverTool,
-    Label,
     NumeralTickFormatter,
     Range1d,
-    Span,
 )
+from bokeh.models.annotations import Label, Span
 from bokeh.plotting import figure
 from bokeh.resources import Resources
 
-from colobench.lab.record import PHASES
-from colobench.lab.table import figures, megabytes, milliseconds
+from colobench.lab.table import ACTIVITIES, figures, megabytes, milliseconds
 
 if TYPE_CHECKING:
     from colobench.lab.record import CheckpointRecord
@@ -46,9 +44,10 @@ PHASE_COLOURS = {
     "flush": "#e08245",
     "load": "#d4606a",
     "resume": "#62a964",
+    "verify": "#b9c0ca",
 }
 #: The guest still runs while the request is answered: the pause begins after it.
-PAUSE_PHASES = tuple(phase for phase in PHASES if phase != "request")
+PAUSE_PHASES = tuple(phase for phase in ACTIVITIES if phase != "request")
 PRIMARY_COLOUR = "#4a86d8"
 SECONDARY_COLOUR = "#e08245"
 TAKEOVER_COLOUR = "#d4606a"
@@ -66,7 +65,7 @@ FIELDS = (
     "primary_buffer_bytes",
     "secondary_buffer_bytes",
     "pause_ms",
-    *(f"{phase}_ms" for phase in PHASES),
+    *(f"{phase}_ms" for phase in ACTIVITIES),
 )
 
 
@@ -88,6 +87,7 @@ def write_report(
         * ``verified``: True, False, or None if nothing was compared
         * ``takeover_ms``, ``takeover_checkpoint``, ``digest_equal``, ``work_at_takeover``,
           ``work_after``: of the takeover
+        * ``proofs``: what had to hold, with words joined by ``_`` → whether it held
         * ``timeline``: seconds since COLO began at which the primary was ``killed``, the secondary
           was ``told`` of the lost heartbeat and ``took_over``, and the guest's work was
           ``observed`` to move
@@ -135,17 +135,22 @@ def judge(
     """
     unequal = [f"{record.number}" for record in records if record.verified is False]
     compared = sum(record.verified is not None for record in records)
-    reasons = list(_takeover_sentences(summary))
-    if unequal or summary.get("verified") is False:
-        if unequal:
-            reasons.insert(0, f"RAM or devices differed after checkpoint {', '.join(unequal)}.")
-        return "bad", "Not verified", reasons or ["The run ended before all could be compared."]
-    if compared:
+    reasons = []
+    if unequal:
+        reasons.append(f"RAM or devices differed after checkpoint {', '.join(unequal)}.")
+    elif compared:
         count = f"each of {compared:,} checkpoints" if compared > 1 else "the one checkpoint"
-        reasons.insert(0, f"RAM and devices were equal on both sides after {count}.")
+        reasons.append(f"RAM and devices were equal on both sides after {count}.")
+    elif records:
+        reasons.append("The checkpoints were not compared one by one.")
+    reasons += _takeover_sentences(summary)
+    broken = [name for name, holds in summary.get("proofs", {}).items() if not holds]
+    reasons += [f"Not so: {name.replace('_', ' ')}." for name in broken]
+    if unequal or summary.get("verified") is False:
+        return "bad", "Not verified", reasons or ["The run ended before anything was compared."]
     if summary.get("verified"):
         return "good", "Verified", reasons
-    return "open", "Not verified: nothing, or not everything, was compared", reasons
+    return "open", "Not verified: the run was not meant to be, or ended early", reasons
 
 
 def _takeover_sentences(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -186,7 +191,7 @@ def _figures(records: Sequence[CheckpointRecord], summary: Mapping[str, Any]) ->
         _row("", "p50", "p99", kind="heading"),
         _phase_row("request", phases),
         _row("pause", *map(milliseconds, pause), kind="total"),
-        *(_phase_row(phase, phases) for phase in PAUSE_PHASES),
+        *(_phase_row(phase, phases) for phase in PAUSE_PHASES if phase in phases),
         _row("takeover", "", milliseconds(summary.get("takeover_ms")), kind="total"),
     ]
     return f"<table>{''.join(rows)}</table>"
@@ -201,7 +206,10 @@ def _phase_row(phase: str, phases: Mapping[str, Mapping[str, float | None]]) -> 
 
 def _facts(summary: Mapping[str, Any]) -> str:
     facts = {**summary.get("parameters", {}), **summary.get("machine", {})}
-    rows = (_row(escape(str(name)), escape(str(value))) for name, value in facts.items())
+    rows = (
+        _row(escape(str(name).replace("_", " ")), escape(str(value)))
+        for name, value in facts.items()
+    )
     return f'<table class="facts">{"".join(rows)}</table>' if facts else "<p>Not recorded.</p>"
 
 
@@ -219,7 +227,7 @@ def _draw_cards(columns: Columns, summary: Mapping[str, Any]) -> tuple[str, list
     if len(columns["number"]):
         grouped = group(columns)
         first, last = columns["number"][[0, -1]]
-        numbers = Range1d(first - 0.5, last + 0.5, bounds=(first - 0.5, last + 0.5))
+        numbers = Range1d(start=first - 0.5, end=last + 0.5, bounds=(first - 0.5, last + 0.5))
         plots = {
             "pause": plot_pause(grouped, numbers),
             "distribution": plot_distribution(columns["pause_ms"]),
@@ -316,8 +324,8 @@ def _legend_above(plot: Any) -> None:
 
 def _room_above(*series: npt.NDArray[np.float64]) -> Range1d:
     """Give a range from zero to a little above the largest value."""
-    largest = max(float(values.max()) for values in series)
-    return Range1d(0, 1.05 * largest or 1)
+    largest = max(float(np.max(values)) for values in series)
+    return Range1d(start=0, end=1.05 * largest or 1)
 
 
 def group(columns: Columns) -> Columns:
@@ -339,20 +347,23 @@ def group(columns: Columns) -> Columns:
 
 def plot_pause(grouped: Columns, numbers: Range1d) -> Any:
     """Stack the phases of each pause; a few outliers do not make all others invisible."""
-    longest, size = grouped["longest"], int(grouped["size"].max())
-    usual = float(np.percentile(longest, 90))
-    limit = usual * 1.3 if longest.max() > 3 * usual else float(longest.max())
+    longest, size = grouped["longest"], int(np.max(grouped["size"]))
+    highest, usual = float(np.max(longest)), float(np.percentile(longest, 90))
+    limit = 1.3 * usual if highest > 3 * usual else highest
     fits = longest <= limit
-    source = ColumnDataSource({**grouped, "width": 0.86 * grouped["size"]})
+    phases = [phase for phase in PAUSE_PHASES if phase != "verify" or grouped["verify_ms"].any()]
+    # What is left for the last phase may be a little less than nothing, which does not stack.
+    heights = {f"{phase}_ms": np.maximum(grouped[f"{phase}_ms"], 0) for phase in phases}
+    source = ColumnDataSource({**grouped, **heights, "width": 0.86 * grouped["size"]})
     y_range = _room_above(np.minimum(longest, limit))
     plot = _figure("checkpoint", "pause (ms)", x_range=numbers, y_range=y_range)
     stack = plot.vbar_stack(
-        [f"{phase}_ms" for phase in PAUSE_PHASES],
+        list(heights),
         x="number",
         width="width",
         source=source,
-        color=[PHASE_COLOURS[phase] for phase in PAUSE_PHASES],
-        legend_label=list(PAUSE_PHASES),
+        color=[PHASE_COLOURS[phase] for phase in phases],
+        legend_label=phases,
     )
     dots = {"color": NEUTRAL_COLOUR, "size": 4}
     if size > 1:
@@ -364,7 +375,7 @@ def plot_pause(grouped: Columns, numbers: Range1d) -> Any:
         top = np.full(len(beyond), limit)
         plot.scatter(beyond, top, legend_label=label, marker="triangle", **{**dots, "size": 7})
     tooltips = [("checkpoint", "@first{0,0}"), ("pause", "@pause_ms{0.00} ms")]
-    tooltips += [(phase, f"@{phase}_ms{{0.000}} ms") for phase in PAUSE_PHASES]
+    tooltips += [(phase, f"@{phase}_ms{{0.000}} ms") for phase in phases]
     plot.add_tools(HoverTool(renderers=[stack[0]], mode="vline", tooltips=tooltips))
     _number_axis(plot)
     _legend_above(plot)
@@ -380,8 +391,8 @@ def plot_distribution(pause: npt.NDArray[np.float64]) -> Any:
         "pause (ms, logarithmic)" if wide else "pause (ms)",
         "share of checkpoints",
         x_axis_type="log" if wide else "linear",
-        x_range=Range1d(low / 1.3, high * 1.3),
-        y_range=Range1d(0, 1.04),
+        x_range=Range1d(start=low / 1.3, end=high * 1.3),
+        y_range=Range1d(start=0, end=1.04),
     )
     if wide:
         decades = 10.0 ** np.arange(-3, 6)
@@ -398,10 +409,15 @@ def plot_distribution(pause: npt.NDArray[np.float64]) -> Any:
 
 def _mark(plot: Any, value: float, height: float, name: str) -> None:
     """Mark a duration in milliseconds by a dashed line with its name."""
-    line = {"line_dash": "dashed", "line_color": NEUTRAL_COLOUR}
-    plot.add_layout(Span(location=value, dimension="height", **line))
-    text = {"text": f"{name} {milliseconds(value)}", "text_font_size": "12px"}
-    plot.add_layout(Label(x=value, y=height, x_offset=4, tags=["ink"], **text))
+    plot.add_layout(
+        Span(location=value, dimension="height", line_dash="dashed", line_color=NEUTRAL_COLOUR)
+    )
+    _write(plot, f"{name} {milliseconds(value)}", value, height, x_offset=4)
+
+
+def _write(plot: Any, text: str, x: float, y: float, **placing: Any) -> None:
+    """Write into a plot, in the colour of the page's text."""
+    plot.add_layout(Label(text=text, x=x, y=y, text_font_size="12px", tags=["ink"], **placing))
 
 
 def _lines(plot: Any, numbers: npt.NDArray[np.float64], *lines: tuple[Any, ...]) -> None:
@@ -456,8 +472,9 @@ def plot_takeover(times: npt.NDArray[np.float64], timeline: Mapping[str, float])
     running = 1e3 * (took_over - killed)
     end = max(1e3 * (timeline.get("observed", took_over) - killed), 1.5 * running)
     begin = min([*last, -2 * end]) - 0.1 * end
-    sides = FactorRange("secondary", "primary")
-    plot = _figure("time since SIGKILL (ms)", "", x_range=Range1d(begin, end), y_range=sides)
+    sides = FactorRange(factors=["secondary", "primary"])
+    x_range = Range1d(start=begin, end=end)
+    plot = _figure("time since SIGKILL (ms)", "", x_range=x_range, y_range=sides)
     plot.ygrid.grid_line_color = None
     for side, left, right, colour, name in (
         ("primary", begin, 0, PRIMARY_COLOUR, "guest runs"),
@@ -469,7 +486,6 @@ def plot_takeover(times: npt.NDArray[np.float64], timeline: Mapping[str, float])
     primary, secondary = ["primary"] * len(last), ["secondary"] * len(last)
     plot.segment(last, primary, last, secondary, color=NEUTRAL_COLOUR, line_width=1.5)
     plot.scatter([0], ["primary"], marker="x", size=16, line_width=3, color=TAKEOVER_COLOUR)
-    above = {"x": 0, "y": 0.5, "y_offset": 40, "text_align": "center", "text_font_size": "12px"}
-    plot.add_layout(Label(text=milliseconds(running), tags=["ink"], **above))
+    _write(plot, milliseconds(running), 0, 0.5, y_offset=40, text_align="center")
     _legend_above(plot)
     return plot

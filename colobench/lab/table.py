@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from colobench.lab.record import CheckpointRecord
 
 
+#: What checkpoints spend time on; with verification there are also the digests.
+ACTIVITIES = (*PHASES, "verify")
+
+
 def percentiles(milliseconds: Sequence[float]) -> dict[str, float | None]:
     """Give the median and the 99th percentile, linearly interpolated; None without values."""
     if not len(milliseconds):
@@ -34,7 +38,8 @@ def figures(records: Sequence[CheckpointRecord]) -> dict[str, Any]:
     dict
         ``checkpoints``, ``pages``, ``zero_pages``, ``flushed_pages`` (counts), ``bytes``,
         ``pause_ms_p50`` and ``pause_ms_p99`` (milliseconds, None without records), and
-        ``phases_ms``: for each of `PHASES` its ``{"p50", "p99"}`` in milliseconds.
+        ``phases_ms``: for each of `ACTIVITIES` its ``{"p50", "p99"}`` in milliseconds, without
+        ``verify`` if nothing was verified.
     """
     pause = percentiles([record.pause_ms for record in records])
     return {
@@ -47,7 +52,8 @@ def figures(records: Sequence[CheckpointRecord]) -> dict[str, Any]:
         "pause_ms_p99": pause["p99"],
         "phases_ms": {
             phase: percentiles([getattr(record, f"{phase}_ms") for record in records])
-            for phase in PHASES
+            for phase in ACTIVITIES
+            if phase != "verify" or any(record.verify_ms for record in records)
         },
     }
 

@@ -436,10 +436,11 @@ def plot_pages(grouped: Columns, numbers: Range1d) -> Any:
     sent, zero, flushed = (grouped[name] for name in ("pages", "zero_pages", "flushed_pages"))
     y_range = _room_above(sent, flushed)
     plot = _figure("checkpoint", "pages", x_range=numbers, y_range=y_range)
+    # Often equal: the thin line is seen on the thick one.
     _lines(
         plot,
         grouped["number"],
-        (flushed, "flushed", SECONDARY_COLOUR, 1.5),
+        (flushed, "flushed", SECONDARY_COLOUR, 4),
         (sent, "sent", PRIMARY_COLOUR, 1.5),
         (zero, "sent as zero", NEUTRAL_COLOUR, 1.5),
     )
@@ -454,11 +455,10 @@ def plot_memory(grouped: Columns, numbers: Range1d) -> Any:
     primary, secondary = (values / size for values in held)
     y_range = _room_above(primary, secondary)
     plot = _figure("checkpoint", f"memory ({unit})", x_range=numbers, y_range=y_range)
-    # Often equal: the thin line is seen on the thick one.
     _lines(
         plot,
         grouped["number"],
-        (primary, "primary", PRIMARY_COLOUR, 5),
+        (primary, "primary", PRIMARY_COLOUR, 4),
         (secondary, "secondary", SECONDARY_COLOUR, 1.5),
     )
     plot.yaxis.formatter = NumeralTickFormatter(format="0,0[.]0")
@@ -468,10 +468,11 @@ def plot_memory(grouped: Columns, numbers: Range1d) -> Any:
 def plot_takeover(times: npt.NDArray[np.float64], timeline: Mapping[str, float]) -> Any:
     """Plot what ran when around the primary's death, with the last checkpoints before it."""
     killed, took_over = timeline["killed"], timeline["took_over"]
-    last = 1e3 * (times[times <= killed][-3:] - killed)
+    checkpoints = 1e3 * (times[times <= killed] - killed)
     running = 1e3 * (took_over - killed)
-    end = max(1e3 * (timeline.get("observed", took_over) - killed), 1.5 * running)
-    begin = min([*last, -2 * end]) - 0.1 * end
+    end = 1.3 * max(1e3 * (timeline.get("observed", took_over) - killed), running)
+    begin = min([*checkpoints[-1:], -2 * end]) - 0.2 * end
+    last = checkpoints[checkpoints > begin]
     sides = FactorRange(factors=["secondary", "primary"])
     x_range = Range1d(start=begin, end=end)
     plot = _figure("time since SIGKILL (ms)", "", x_range=x_range, y_range=sides)
@@ -486,6 +487,6 @@ def plot_takeover(times: npt.NDArray[np.float64], timeline: Mapping[str, float])
     primary, secondary = ["primary"] * len(last), ["secondary"] * len(last)
     plot.segment(last, primary, last, secondary, color=NEUTRAL_COLOUR, line_width=1.5)
     plot.scatter([0], ["primary"], marker="x", size=16, line_width=3, color=TAKEOVER_COLOUR)
-    _write(plot, milliseconds(running), 0, 0.5, y_offset=40, text_align="center")
+    _write(plot, milliseconds(running), running / 2, 0.5, y_offset=40, text_align="center")
     _legend_above(plot)
     return plot

@@ -63,7 +63,7 @@ class Monitor:
 
 @dataclass
 class Recording:
-    """A migration to a file."""
+    """A migration."""
 
     stream: bytes
     #: The guest's RAM after it, as QEMU's own mapping has it: uint8[pages, 4096].
@@ -73,14 +73,24 @@ class Recording:
     running: bool
 
 
-def record(directory, machine, moment):
-    """Migrate a guest to a file, before its first instruction, stopped, or running."""
-    (directory / "disk").write_bytes(BOOT_SECTOR.ljust(1024 * 1024, b"\0"))
+def listen(path):
     listener = socket.socket(socket.AF_UNIX)
-    with listener:
-        listener.bind(str(directory / "qmp"))
-        listener.listen()
-        listener.settimeout(60)
+    listener.settimeout(60)
+    listener.bind(str(path))
+    listener.listen()
+    return listener
+
+
+def accept(listener):
+    connection, _ = listener.accept()
+    connection.settimeout(60)
+    return connection
+
+
+def record(directory, machine, moment):
+    """Record a guest's migration: before its first instruction, stopped, or running."""
+    (directory / "disk").write_bytes(BOOT_SECTOR.ljust(1024 * 1024, b"\0"))
+    with listen(directory / "qmp") as listener:
         process = subprocess.Popen(
             [
                 *(QEMU, "-machine", f"{machine},accel=tcg,memory-backend=pc.ram", "-m", "64"),
@@ -96,20 +106,13 @@ def record(directory, machine, moment):
             stdout=subprocess.PIPE,
         )
         try:
-            connection, _ = listener.accept()
-            with connection:
-                connection.settimeout(60)
-                migrate(Monitor(connection), process, directory, moment)
+            with accept(listener) as connection:
+                stream = migrate(Monitor(connection), process, directory, moment)
         finally:
             process.kill()
             process.communicate()
     ram = np.fromfile(directory / "ram", dtype=np.uint8).reshape(-1, PAGE_SIZE)
-    return Recording(
-        (directory / "stream").read_bytes(),
-        ram,
-        (directory / "bios").read_bytes(),
-        running=moment == "running",
-    )
+    return Recording(stream, ram, (directory / "bios").read_bytes(), moment == "running")
 
 
 def migrate(monitor, process, directory, moment):
@@ -120,13 +123,17 @@ def migrate(monitor, process, directory, moment):
         monitor.execute("stop")
     events = {"capability": "events", "state": True}
     monitor.execute("migrate-set-capabilities", capabilities=[events])
-    monitor.execute("migrate", uri=f"exec:cat > {directory}/stream")
+    with listen(directory / "destination") as listener:
+        monitor.execute("migrate", uri=f"unix:{directory}/destination")
+        with accept(listener) as connection, connection.makefile("rb") as file:
+            stream = file.read()
     monitor.wait_for_migration()
     monitor.execute(
         "pmemsave", val=(1 << 32) - BIOS_SIZE, size=BIOS_SIZE, filename=f"{directory}/bios"
     )
     monitor.execute("quit")
     monitor.close()
+    return stream
 
 
 @pytest.fixture(

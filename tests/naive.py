@@ -155,3 +155,37 @@ def xxh3_64(data: bytes, seed: int = 0) -> int:
     result &= WORD_MASK
     result = (result ^ result >> 37) * _PRIME_MX1 & WORD_MASK
     return result ^ result >> 32
+
+
+def splitmix64(x: int) -> int:
+    """Give one output of SplitMix64, as in its paper."""
+    x = (x + 0x9E3779B97F4A7C15) & WORD_MASK
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & WORD_MASK
+    x = (x ^ x >> 27) * 0x94D049BB133111EB & WORD_MASK
+    return x ^ x >> 31
+
+
+def guest_step(
+    program: str, seed: int, work: int, ram: bytearray, screen: bytearray, table: list[int]
+) -> set[int]:
+    """Do one step of a guest program; give the pages written, those of the screen as -1 - page."""
+    if program == "idle":
+        return set()
+    pages = len(ram) // 4096
+    random = splitmix64(seed ^ splitmix64(work))
+    if program == "sequential":
+        page = work % pages
+    elif program == "hotcold":
+        rank = next((r for r in range(pages - 1) if table[r] > random), pages - 1)
+        page = rank * table[pages] % pages
+    else:
+        page = random % pages
+    value = splitmix64(random)
+    at = page * 4096 + value % 512 * 8
+    ram[at : at + 8] = value.to_bytes(8, "little")
+    written = {page}
+    if work % 64 == 0:
+        pixel = work // 64 % len(screen)
+        screen[pixel] = random & 0xFF
+        written.add(-1 - pixel // 4096)
+    return written

@@ -143,7 +143,7 @@ class Machine:
 
     def ram_digest(self) -> int:
         """Digest all of RAM, 64 bits; the machine must be stopped."""
-        return int(digest(self.ram.array, np.uint64(0)))
+        return int(digest(self.ram.array, 0))
 
     def close(self) -> None:
         """End the CPU's thread and give the memory back."""

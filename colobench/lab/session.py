@@ -202,6 +202,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._events: list[tuple[str, str, dict[str, Any], float]] = []
         self._observers: list[Callable[[CheckpointRecord], None]] = []
         self._killed: Killed | None = None
+        #: Whether we parted the pair ourselves: then a COLO_EXIT is what one expects.
+        self._parted = False
         #: When the pair entered COLO, of `time.monotonic`; records count their time from it.
         self.began = 0.0
         self._closing = contextlib.ExitStack()
@@ -240,7 +242,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         """
         if self.nodes:
             raise LocalError("session: expected one that was not started, found it started")
-        self._directory = Path(tempfile.mkdtemp(prefix="colobench-"))
+        self._directory = Path(tempfile.mkdtemp(prefix="colobench-session-"))
         self._closing.callback(shutil.rmtree, self._directory, ignore_errors=True)
         # Whatever happens to this object, the nodes end: at the latest with this interpreter.
         self._finalizer = weakref.finalize(self, self._closing.close)
@@ -362,9 +364,27 @@ class Session(contextlib.AbstractContextManager["Session"]):
                     raise SessionTimeout(f"expected {what} within {timeout:g} s")
                 self._changed.wait(min(left, 0.1))
 
+    def wait_for_event(self, role: str, event: str, timeout: float = 30.0, **data: Any) -> None:
+        """Wait until a node has said `event` with that data, whatever else it says.
+
+        Raises
+        ------
+        SessionTimeout
+            If it does not.
+        """
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while not self._saw(role, event, **data):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise SessionTimeout(
+                        f"expected {event} of the {role} within {timeout:g} s, found none"
+                    )
+                self._changed.wait(left)
+
     def _check_nodes(self, what: str) -> None:
         for role, name, data, _ in self._events:
-            if name == "COLO_EXIT" and data["reason"] == "error" and self._killed is None:
+            if name == "COLO_EXIT" and data["reason"] == "error" and not self._parted:
                 raise ColoExit(f"expected {what}, found COLO_EXIT of the {role}: {data['x-why']}")
             if name == "X_MIGRATION_ERROR":
                 raise ColoExit(f"expected {what}, found migration failed: {data['x-why']}")
@@ -480,7 +500,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             self.hold(held or role, at)
         committed = len(self.records)
         when = time.monotonic()
-        # From now on a COLO_EXIT of the other side is what one expects.
+        self._parted = True
         self._killed = Killed(role, node.pid, 0, at, committed, when)
         status = node.kill()
         self._killed = Killed(role, node.pid, status, at, committed, when)
@@ -506,6 +526,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
                 raise LocalError("failover: expected a role, or a killed node, found neither")
             role = next(each for each in ROLES if each != self._killed.role)
         node = self._living(role)
+        self._parted = True
         told = time.monotonic()
         node.execute("x-colo-lost-heartbeat")
         self.wait_for(lambda: self._saw(role, "RESUME"), f"the {role} to take over", timeout)

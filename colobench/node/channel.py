@@ -165,12 +165,25 @@ class Channel:
                 self._receive(parsing, parsing.request)
         return parsing.value
 
-    def wait(self) -> None:
-        """Wait, without a timeout, until the peer says something or the connection ends."""
-        if not len(self.buffer):
-            poll = select.poll()
-            poll.register(self._socket.fileno(), select.POLLIN)
-            poll.poll()
+    def wait(self, timeout: float | None = None, *wake_fds: int) -> bool:
+        """Wait where nothing is due: until the peer says something or the connection ends.
+
+        Parameters
+        ----------
+        timeout
+            Seconds, None for no limit.
+        wake_fds
+            Descriptors that end the wait too when they become readable.
+
+        Returns
+        -------
+        bool
+            Whether there is something to receive, if only the end.
+        """
+        if len(self.buffer):
+            return True
+        readable, _, _ = select.select([self._socket, *wake_fds], [], [], timeout)
+        return self._socket in readable
 
     def shut_down(self) -> None:
         """End the connection both ways; whoever is blocked on it wakes up with PeerLost."""

@@ -306,10 +306,9 @@ class Node:
 
     def _query_guest(self) -> dict[str, Any]:
         machine = self.machine
+        number = machine.cpu["program"]
         return {
-            "program": Program(machine.cpu["program"]).name.lower()
-            if machine.cpu["program"] in set(Program)
-            else str(machine.cpu["program"]),
+            "program": Program(number).name.lower() if number in set(Program) else str(number),
             "work": machine.work,
             "ticks": machine.timer["ticks"],
             "coalesced-ticks": machine.timer["coalesced_ticks"],

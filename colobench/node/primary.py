@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
-import threading
+import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from colobench.errors import LocalError, RemoteError
@@ -37,7 +38,8 @@ class Primary(Node):
         self._status = "none"
         self._delay_ms = DELAY_DEFAULT_MS
         self._report_pages = False
-        self._due = threading.Condition()
+        #: Readable when the COLO thread has to look up from its wait for the next checkpoint.
+        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._timer_from = 0.0
         self._requested: str | None = None
         self._saver: Saver | None = None
@@ -49,6 +51,11 @@ class Primary(Node):
     def begin(self) -> None:
         """Let the guest run."""
         self.start_guest()
+
+    def end(self) -> None:
+        """Stop everything."""
+        super().end()
+        os.close(self._wake_fd)
 
     def _commands(self) -> dict[str, Command]:
         return super()._commands() | {
@@ -125,10 +132,10 @@ class Primary(Node):
     def _request(self, cause: str) -> None:
         if not self.in_colo():
             raise LocalError("The feature 'colo' is not enabled")
-        with self._due:
+        with self.lock:
             if self._requested != "shutdown":
                 self._requested = cause
-            self._due.notify()
+        self.wake()
 
     def lost_heartbeat(self) -> None:
         """Take over, see `Node`."""
@@ -137,8 +144,7 @@ class Primary(Node):
 
     def wake(self) -> None:
         """Wake the COLO thread from its wait for the next checkpoint."""
-        with self._due:
-            self._due.notify()
+        os.eventfd_write(self._wake_fd, 1)
 
     # The COLO thread.
 
@@ -176,19 +182,21 @@ class Primary(Node):
 
     def _wait_for_cause(self) -> str:
         """Wait for the next checkpoint's time, counted from when the last one was due."""
-        with self._due:
-            while True:
+        assert self.channel is not None
+        while True:
+            with suppress(BlockingIOError):
+                os.eventfd_read(self._wake_fd)
+            with self.lock:
                 if self.failover.state is not FailoverState.NONE or self.quitting.is_set():
                     raise Interrupted
-                if self._requested is not None:
-                    cause, self._requested = self._requested, None
-                    self._timer_from = time.monotonic()
-                    return cause
-                left = self._timer_from + self._delay_ms / 1000 - time.monotonic()
-                if left <= 0:
-                    self._timer_from = time.monotonic()
-                    return "timer"
-                self._due.wait(min(left, threading.TIMEOUT_MAX))
+                cause, self._requested = self._requested, None
+            left = self._timer_from + self._delay_ms / 1000 - time.monotonic()
+            if cause is not None or left <= 0:
+                self._timer_from = time.monotonic()
+                return cause or "timer"
+            if self.channel.wait(left, self._wake_fd):
+                # Nothing is expected now: this is the end of the connection, or a fault.
+                self.receive_message()
 
     def _checkpoint(self, cause: str) -> None:
         assert self.channel is not None

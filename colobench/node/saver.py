@@ -34,8 +34,8 @@ class Saved:
     """What went into the last checkpoint.
 
     `buffer_bytes` is the memory that the checkpoint needed besides RAM: the device buffer, or in
-    the buffered layout RAM and devices together. `work` is the guest's work counter. `sent_at` is when
-    the last byte was given to the socket, in nanoseconds of CLOCK_MONOTONIC.
+    the buffered layout RAM and devices together. `work` is the guest's work counter. `sent_at` is
+    when the last byte was given to the socket, in nanoseconds of CLOCK_MONOTONIC.
     """
 
     pages: int = 0

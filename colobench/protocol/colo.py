@@ -16,11 +16,12 @@
         | <--------------------------- VMSTATE_LOADED  |  today: start the guest
         | v12: release output; start the guest         |
 
-Two variants are one table and three flags: ``V12`` is the series of December 2015, ``UPSTREAM``
-is QEMU 7.2 and later. The layout (``SEPARATED``, or ``BUFFERED`` as before patch 31) decides whether
+Two variants are one table and three flags: ``V12`` is the series of December 2015, ``UPSTREAM`` is
+QEMU 7.2 and later. The layout (``SEPARATED``, or ``BUFFERED`` as before patch 31) decides whether
 RAM travels by itself or inside the sized buffer.
 
-Nothing here does I/O or knows a clock: a `Conversation` is told what happened and answers what to do.
+Nothing here does I/O or knows a clock: a `Conversation` is told what happened, and answers what
+has to be done.
 """
 
 from __future__ import annotations
@@ -187,7 +188,7 @@ def secondary_table(variant: Variant, layout: Layout) -> ColoTable:
     }
     if ram_first:
         table[State.RECEIVING_RAM] = {Local.RAM_RECEIVED: (State.RECEIVING_SIZE, ())}
-    return table | {
+    table |= {
         State.RECEIVING_SIZE: {
             Message.VMSTATE_SIZE: (State.RECEIVING_BUFFER, (Action.RECEIVE_BUFFER,)),
         },
@@ -200,8 +201,10 @@ def secondary_table(variant: Variant, layout: Layout) -> ColoTable:
         State.LOADING: {
             Local.LOADED: (State.RUNNING, (Action.SEND_VMSTATE_LOADED, *start)),
         },
-        State.ENDED: {},
     }
+    if variant.shutdown_message:
+        table[State.ENDED] = {}
+    return table
 
 
 class Conversation(StateMachine[State, Event, Action]):

@@ -1,0 +1,211 @@
+"""The guest: what its programs write, what its devices save, how it starts, sleeps and stops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import naive
+import numpy as np
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from colobench.errors import LocalError
+from colobench.guest import programs
+from colobench.guest.machine import SCREEN_BYTES, Machine, Program, zipf_distribution
+from colobench.kernels import bitmap
+from colobench.memory.ram import PAGE_SIZE
+
+PAGES = 70
+PROGRAMS = st.sampled_from(list(Program))
+SEEDS = st.integers(0, 2**64 - 1)
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    machine = Machine(PAGES * PAGE_SIZE, Program.UNIFORM, seed=3, writes_per_tick=50)
+    yield machine
+    machine.close()
+
+
+def guest(program: Program, seed: int, pages: int = PAGES) -> Machine:
+    return Machine(pages * PAGE_SIZE, program, seed)
+
+
+def dirty_pages(machine: Machine) -> set[int]:
+    pages = np.zeros(machine.ram.pages, dtype=np.int64)
+    return set(pages[: bitmap.collect(machine.ram.bitmap, pages)].tolist())
+
+
+def wait_for_work(machine: Machine, work: int) -> None:
+    while machine.work < work:
+        pass
+
+
+@given(PROGRAMS, SEEDS, st.integers(1, PAGES), st.integers(0, 300))
+def test_programs_write_what_their_naive_twin_writes(
+    program: Program, seed: int, pages: int, work: int
+) -> None:
+    machine = guest(program, seed, pages)
+    ram, screen = bytearray(pages * PAGE_SIZE), bytearray(SCREEN_BYTES)
+    table = zipf_distribution(pages).tolist()
+    written = set()
+    for step in range(work):
+        written |= naive.guest_step(program.name.lower(), seed, step, ram, screen, table)
+    machine.run_until(work)
+    ram_block, screen_block = machine.ram.blocks
+    assert machine.ram.block_bytes(ram_block).tobytes() == ram
+    assert machine.ram.block_bytes(screen_block).tobytes() == screen
+    assert dirty_pages(machine) == {
+        page if page >= 0 else screen_block.first_page - 1 - page for page in written
+    }
+    machine.close()
+
+
+@given(PROGRAMS, SEEDS, st.lists(st.integers(0, 2000), max_size=5))
+def test_ram_does_not_depend_on_where_the_guest_was_stopped(
+    program: Program, seed: int, stops: list[int]
+) -> None:
+    once, often = guest(program, seed), guest(program, seed)
+    once.run_until(2000)
+    for stop in [*sorted(stops), 2000]:
+        often.run_until(stop)
+    assert once.ram_digest() == often.ram_digest()
+    once.close()
+    often.close()
+
+
+def test_ram_of_a_guest_stopped_a_hundred_times_is_that_of_one_never_stopped(
+    machine: Machine,
+) -> None:
+    for _ in range(100):
+        work = machine.work
+        machine.start()
+        wait_for_work(machine, work + 1)
+        machine.stop()
+    undisturbed = guest(Program.UNIFORM, 3)
+    undisturbed.run_until(machine.work)
+    assert machine.work > 100
+    assert machine.ram_digest() == undisturbed.ram_digest()
+    undisturbed.close()
+
+
+def test_stopped_guest_does_nothing(machine: Machine) -> None:
+    machine.start()
+    wait_for_work(machine, 10)
+    machine.stop()
+    state = [device.save() for device in machine.devices]
+    digest = machine.ram_digest()
+    # A second guest does a lot of work meanwhile, so time has passed.
+    other = guest(Program.UNIFORM, 3)
+    other.run_until(200_000)
+    other.close()
+    assert [device.save() for device in machine.devices] == state
+    assert machine.ram_digest() == digest
+
+
+def test_stop_and_start_may_follow_each_other_at_once(machine: Machine) -> None:
+    for _ in range(2000):
+        machine.start()
+        machine.stop()
+    machine.start()
+    wait_for_work(machine, 1)
+
+
+def test_guest_sleeps_between_ticks(machine: Machine) -> None:
+    machine.timer["period_ns"] = machine.timer["remaining_ns"] = 3600 * 10**9
+    machine.start()
+    assert machine._thread is not None
+    stat = Path(f"/proc/self/task/{machine._thread.native_id}/stat")
+    while stat.read_text().rpartition(")")[2].split()[0] != "S":
+        pass
+    assert machine.work == 0
+    machine.stop()
+
+
+def test_ticks_missed_in_a_pause_are_one_tick(machine: Machine) -> None:
+    machine.start()
+    wait_for_work(machine, 1)
+    machine.stop()
+    done = machine.timer["ticks"] + machine.timer["coalesced_ticks"]
+    machine._control[programs.DEADLINE] -= np.uint64(10 * machine.timer["period_ns"])
+    work = machine.work + machine.cpu["pending_writes"]
+    machine.start()
+    wait_for_work(machine, work + 1)
+    machine.stop()
+    # The tick that was due next was up to one period away.
+    assert machine.timer["coalesced_ticks"] >= 9
+    assert machine.timer["ticks"] + machine.timer["coalesced_ticks"] >= done + 10
+
+
+def test_console_tells_how_far_the_work_is(machine: Machine) -> None:
+    machine.run_until(1024 * 25)
+    assert machine.serial["transmitted"] == 25 * 26
+    assert machine.serial.text().endswith("work 00000000000000024576\nwork 00000000000000025600\n")
+    assert len(machine.serial.text()) == 512
+
+
+def test_held_frames_stay_until_they_are_released(machine: Machine) -> None:
+    machine.nic["hold_output"] = 1
+    machine.run_until(256 * 20)
+    frames = machine.nic.queues["transmit"].list()
+    assert [int.from_bytes(frame[14:22], "big") for frame in frames] == [
+        256 * n for n in range(1, 17)
+    ]
+    assert (machine.nic["sent"], machine.nic["dropped"]) == (0, 4)
+    assert machine.nic.release() == 16
+    assert (machine.nic["sent"], len(machine.nic.queues["transmit"])) == (16, 0)
+
+
+def test_received_frames_are_echoed_to_their_sender(machine: Machine) -> None:
+    machine.nic["hold_output"] = 1
+    frame = bytes(range(60))
+    assert machine.nic.queues["receive"].put(frame)
+    machine.start()
+    while not machine.nic["received"]:
+        pass
+    machine.stop()
+    echo = frame[6:12] + frame[:6] + frame[12:]
+    assert echo in machine.nic.queues["transmit"].list()
+
+
+@pytest.mark.parametrize("program", list(Program))
+def test_work_goes_on_in_every_program(program: Program) -> None:
+    machine = guest(program, 1)
+    machine.start()
+    wait_for_work(machine, 3)
+    machine.close()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"ram_bytes": 0},
+        {"ram_bytes": 4097},
+        {"ram_bytes": 4096, "seed": -1},
+        {"ram_bytes": 4096, "seed": 2**64},
+        {"ram_bytes": 4096, "writes_per_tick": -1},
+    ],
+)
+def test_impossible_machine_is_refused(arguments: dict[str, int]) -> None:
+    with pytest.raises(LocalError, match=r"expected .* found"):
+        Machine(**arguments)
+
+
+def test_machine_that_ran_cannot_be_run_without_a_clock(machine: Machine) -> None:
+    machine.start()
+    machine.stop()
+    with pytest.raises(LocalError, match="never started"):
+        machine.run_until(10)
+
+
+def test_closed_machine_leaves_no_thread_and_no_descriptor() -> None:
+    process = psutil.Process()
+    threads, descriptors = process.num_threads(), process.num_fds()
+    for _ in range(20):
+        machine = guest(Program.UNIFORM, 0)
+        machine.start()
+        machine.close()
+    assert (process.num_threads(), process.num_fds()) == (threads, descriptors)

@@ -1,0 +1,233 @@
+"""The conversation: what the tables allow, what they refuse, and what follows from them."""
+
+from __future__ import annotations
+
+import itertools
+from enum import Enum
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from colobench.protocol.colo import (
+    UPSTREAM,
+    V12,
+    VARIANTS,
+    Action,
+    Conversation,
+    Layout,
+    Local,
+    Role,
+    State,
+    Variant,
+    primary_table,
+    secondary_table,
+)
+from colobench.protocol.failover import (
+    FAILOVER,
+    Failover,
+    FailoverAction,
+    FailoverEvent,
+    FailoverState,
+)
+from colobench.protocol.table import LocalProtocolError, RemoteProtocolError, mermaid, text
+from colobench.wire.messages import Message
+
+FORMS = list(itertools.product(VARIANTS.values(), Layout))
+TABLES = [primary_table(variant) for variant in VARIANTS.values()] + [
+    secondary_table(variant, layout) for variant, layout in FORMS
+]
+SENT_BY = {
+    Action.SEND_CHECKPOINT_READY: [Message.CHECKPOINT_READY],
+    Action.SEND_CHECKPOINT_REQUEST: [Message.CHECKPOINT_REQUEST],
+    Action.SEND_CHECKPOINT_REPLY: [Message.CHECKPOINT_REPLY],
+    Action.SEND_CHECKPOINT: [Message.VMSTATE_SEND, Message.VMSTATE_SIZE],
+    Action.SEND_VMSTATE_RECEIVED: [Message.VMSTATE_RECEIVED],
+    Action.SEND_VMSTATE_LOADED: [Message.VMSTATE_LOADED],
+    Action.SEND_GUEST_SHUTDOWN: [Message.GUEST_SHUTDOWN],
+}
+#: What a side's own work leads to, once it has done an action.
+THEN = {
+    Action.SEND_CHECKPOINT: Local.ALL_SENT,
+    Action.RECEIVE_RAM: Local.RAM_RECEIVED,
+    Action.RECEIVE_BUFFER: Local.BUFFER_RECEIVED,
+    Action.FLUSH_AND_LOAD: Local.LOADED,
+}
+
+
+class Pair:
+    """Both sides of a conversation, joined by two queues, and everything that they did."""
+
+    def __init__(self, variant: Variant, layout: Layout) -> None:
+        self.sides = {role: Conversation(role, variant, layout) for role in Role}
+        self.inbox: dict[Role, list[Message]] = {role: [] for role in Role}
+        self.done: list[tuple[Role, Action]] = []
+        self.happened(Role.SECONDARY, Local.MIGRATED)
+
+    def happened(self, role: Role, event: Local) -> None:
+        self._do(role, self.sides[role].on(event))
+
+    def _do(self, role: Role, actions: tuple[Action, ...]) -> None:
+        peer = next(each for each in Role if each is not role)
+        for action in actions:
+            self.done.append((role, action))
+            self.inbox[peer] += SENT_BY.get(action, [])
+            if action in THEN:
+                self.happened(role, THEN[action])
+
+    def deliver(self, role: Role) -> bool:
+        if not self.inbox[role]:
+            return False
+        self._do(role, self.sides[role].receive(self.inbox[role].pop(0)))
+        return True
+
+    def settle(self) -> None:
+        while any(self.deliver(role) for role in Role):
+            pass
+
+
+@pytest.mark.parametrize(("variant", "layout"), FORMS)
+def test_every_form_makes_checkpoint_after_checkpoint(variant: Variant, layout: Layout) -> None:
+    pair = Pair(variant, layout)
+    pair.settle()
+    for _ in range(3):
+        pair.happened(Role.PRIMARY, Local.CHECKPOINT_DUE)
+        pair.settle()
+        assert {side.state for side in pair.sides.values()} == {State.RUNNING}
+    loads = [action for _, action in pair.done if action is Action.FLUSH_AND_LOAD]
+    assert len(loads) == 3
+
+
+@pytest.mark.parametrize(("variant", "layout"), FORMS)
+def test_output_leaves_only_after_the_commit_and_the_guest_stands_meanwhile(
+    variant: Variant, layout: Layout
+) -> None:
+    pair = Pair(variant, layout)
+    pair.settle()
+    pair.done.clear()
+    pair.happened(Role.PRIMARY, Local.CHECKPOINT_DUE)
+    pair.settle()
+    actions = [action for _, action in pair.done]
+    primary = [action for role, action in pair.done if role is Role.PRIMARY]
+    commit = actions.index(Action.SEND_VMSTATE_RECEIVED)
+    release = actions.index(Action.RELEASE_OUTPUT)
+    assert commit < release
+    if variant.release_after is Message.VMSTATE_LOADED:
+        assert actions.index(Action.SEND_VMSTATE_LOADED) < release
+    assert primary.index(Action.STOP_GUEST) < primary.index(Action.SEND_CHECKPOINT)
+    assert primary.index(Action.SEND_CHECKPOINT) < primary.index(Action.START_GUEST)
+    assert actions.index(Action.FLUSH_AND_LOAD) < len(actions) - 1
+
+
+@pytest.mark.parametrize(("variant", "layout"), FORMS)
+def test_secondary_guest_runs_between_checkpoints_only_upstream(
+    variant: Variant, layout: Layout
+) -> None:
+    pair = Pair(variant, layout)
+    pair.settle()
+    pair.happened(Role.PRIMARY, Local.CHECKPOINT_DUE)
+    pair.settle()
+    secondary = [action for role, action in pair.done if role is Role.SECONDARY]
+    assert (Action.START_GUEST in secondary) is variant.secondary_runs
+    assert (Action.STOP_GUEST in secondary) is variant.secondary_runs
+    if variant.secondary_runs:
+        assert secondary.index(Action.STOP_GUEST) < secondary.index(Action.FLUSH_AND_LOAD)
+
+
+def test_shutdown_ends_both_sides_of_v12_and_is_no_message_upstream() -> None:
+    for variant, end in ((V12, State.ENDED), (UPSTREAM, State.RUNNING)):
+        pair = Pair(variant, Layout.SEPARATED)
+        pair.settle()
+        pair.happened(Role.PRIMARY, Local.SHUTDOWN)
+        pair.settle()
+        assert pair.sides[Role.PRIMARY].state is State.ENDED
+        assert pair.sides[Role.SECONDARY].state is end
+
+
+@given(
+    st.sampled_from(FORMS),
+    st.sampled_from(list(Role)),
+    st.sampled_from(list(State)),
+    st.sampled_from(list(Message)),
+)
+def test_message_that_is_not_expected_is_the_peers_fault_and_changes_nothing(
+    form: tuple[Variant, Layout], role: Role, state: State, message: Message
+) -> None:
+    side = Conversation(role, *form)
+    side.state = state
+    row = side.table.get(state, {})
+    if message in row:
+        assert side.receive(message) == row[message][1]
+        return
+    with pytest.raises(RemoteProtocolError, match=f"state {state.name}: .*{message.name}"):
+        side.receive(message)
+    assert side.state is state
+
+
+def test_step_that_is_not_allowed_is_our_own_fault() -> None:
+    side = Conversation(Role.PRIMARY, V12, Layout.SEPARATED)
+    with pytest.raises(LocalProtocolError, match="expected CHECKPOINT_READY, found ALL_SENT"):
+        side.on(Local.ALL_SENT)
+
+
+@given(st.sampled_from(FORMS), st.lists(st.sampled_from(["due", "primary", "secondary"])))
+def test_no_interleaving_loads_what_was_not_sent_whole(
+    form: tuple[Variant, Layout], moves: list[str]
+) -> None:
+    pair = Pair(*form)
+    for move in moves:
+        if move == "due":
+            if pair.sides[Role.PRIMARY].state is State.RUNNING:
+                pair.happened(Role.PRIMARY, Local.CHECKPOINT_DUE)
+        else:
+            pair.deliver(Role(move))
+        sent = pair.done.count((Role.PRIMARY, Action.SEND_CHECKPOINT))
+        loaded = pair.done.count((Role.SECONDARY, Action.FLUSH_AND_LOAD))
+        released = pair.done.count((Role.PRIMARY, Action.RELEASE_OUTPUT))
+        assert sent - 1 <= loaded <= sent
+        assert released <= loaded
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_state_can_be_reached_and_every_end_is_the_end(table: Any) -> None:
+    reached = {State.MIGRATING}
+    for _ in table:
+        reached |= {after for state in reached for after, _ in table[state].values()}
+    assert reached == set(table)
+    assert {state for state, row in table.items() if not row} <= {State.ENDED}
+
+
+@pytest.mark.parametrize("table", [*TABLES, FAILOVER])
+def test_diagrams_show_every_line_of_the_table(table: Any) -> None:
+    start: Enum = next(iter(table))
+    drawn, written = mermaid(table, start), text(table)
+    for state, row in table.items():
+        for event, (after, actions) in row.items():
+            arrow = f"{state.name} --> {after.name}: {event.name}"
+            assert arrow in drawn
+            assert any(
+                line.split("  ")[0].strip() == state.name
+                and all(action.name in line for action in actions)
+                for line in written.splitlines()
+            )
+
+
+def test_failover_during_a_load_waits_for_it_and_comes_again() -> None:
+    failover = Failover()
+    failover.on(FailoverEvent.LOST_HEARTBEAT)
+    assert failover.on(FailoverEvent.LOADING) == ()
+    assert failover.state is FailoverState.RELAUNCH
+    assert failover.on(FailoverEvent.LOADED) == (FailoverAction.REQUEST_AGAIN,)
+    failover.on(FailoverEvent.LOST_HEARTBEAT)
+    assert failover.on(FailoverEvent.BEGIN) == (FailoverAction.CUT_OFF,)
+    assert failover.on(FailoverEvent.TAKEN_OVER) == (FailoverAction.RUN_ALONE,)
+    assert failover.state is FailoverState.COMPLETED
+
+
+@given(st.sampled_from(list(FailoverState)[1:]))
+def test_second_request_for_a_failover_is_refused(state: FailoverState) -> None:
+    failover = Failover()
+    failover.state = state
+    with pytest.raises(LocalProtocolError):
+        failover.on(FailoverEvent.LOST_HEARTBEAT)

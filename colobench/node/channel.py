@@ -182,8 +182,9 @@ class Channel:
         """
         if len(self.buffer):
             return True
-        readable, _, _ = select.select([self._socket, *wake_fds], [], [], timeout)
-        return self._socket in readable
+        descriptor = self._socket.fileno()
+        readable, _, _ = select.select([descriptor, *wake_fds], [], [], timeout)
+        return descriptor in readable
 
     def shut_down(self) -> None:
         """End the connection both ways; whoever is blocked on it wakes up with PeerLost."""

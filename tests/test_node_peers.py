@@ -1,0 +1,282 @@
+"""A node whose peer does not keep to the protocol: it says so, stays commandable, and survives.
+
+The peer here is this test, on a raw socket. What is expected is what QEMU 7.2 was seen to do in
+each case, except where QEMU waits for ever: there a node gives up after its stall timeout.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from colobench.guest.machine import MACHINE_TYPE
+from colobench.lab.process import NodeProcess
+from colobench.wire import savevm
+from colobench.wire.format import Command
+from colobench.wire.messages import Message, encode_message
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+RAM = ["--ram", "1M", "--stall-timeout", "0.5"]
+
+
+class Watched:
+    """A node, and a way to wait for what it says."""
+
+    def __init__(self, role: str, directory: Path, arguments: list[str]) -> None:
+        self.events: list[dict[str, Any]] = []
+        self._changed = threading.Condition()
+        self.node = NodeProcess(role, directory, [*RAM, *arguments], self._on_event)
+        self.node.connect(60)
+        self.node.execute(
+            "migrate-set-capabilities", capabilities=[{"capability": "x-colo", "state": True}]
+        )
+
+    def _on_event(self, role: str, event: dict[str, Any]) -> None:
+        with self._changed:
+            self.events.append(event)
+            self._changed.notify_all()
+
+    def wait_for(self, name: str, **data: Any) -> dict[str, Any]:
+        def found() -> dict[str, Any] | None:
+            for event in self.events:
+                if event["event"] == name and data.items() <= event["data"].items():
+                    return dict(event["data"])
+            return None
+
+        with self._changed:
+            assert self._changed.wait_for(lambda: found() is not None, 30), self.events
+        result = found()
+        assert result is not None
+        return result
+
+    def status(self) -> str:
+        status: str = self.node.execute("query-status")["status"]
+        return status
+
+    def take_over(self) -> None:
+        self.node.execute("x-colo-lost-heartbeat")
+        self.wait_for("RESUME")
+        assert self.status() == "running"
+
+
+@contextlib.contextmanager
+def watched(role: str, directory: Path, *arguments: str) -> Iterator[Watched]:
+    node = Watched(role, directory, list(arguments))
+    try:
+        yield node
+    finally:
+        node.node.ask_to_quit()
+        node.node.end()
+
+
+class FakeSecondary:
+    """Takes what a primary sends without looking at it, and says what it is told to say."""
+
+    def __init__(self, path: str) -> None:
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(path)
+        self._listener.listen()
+
+    def accept(self) -> None:
+        self.connection, _ = self._listener.accept()
+
+    def drain(self, until: bytes) -> None:
+        """Read until `until` came, the last bytes of something."""
+        tail = b""
+        while not tail.endswith(until):
+            piece = self.connection.recv(1 << 16)
+            assert piece, "the primary closed the connection"
+            tail = (tail + piece)[-64:]
+
+    def say(self, *messages: Message) -> None:
+        for message in messages:
+            self.connection.sendall(encode_message(message))
+
+    def close(self) -> None:
+        self.connection.close()
+        self._listener.close()
+
+
+#: The end of the vmdescription that ends a migration.
+END_OF_MIGRATION = b"]}"
+REQUEST = encode_message(Message.CHECKPOINT_REQUEST)
+
+
+@pytest.fixture
+def primary(tmp_path: Path) -> Iterator[tuple[Watched, FakeSecondary]]:
+    fake = FakeSecondary(str(tmp_path / "colo"))
+    with watched("primary", tmp_path, "--guest", "sequential") as node:
+        node.node.execute("migrate-set-parameters", x_checkpoint_delay=2**32 - 1)
+        node.node.execute("migrate", uri=f"unix:{tmp_path}/colo")
+        fake.accept()
+        yield node, fake
+    fake.close()
+
+
+def to_ready(fake: FakeSecondary) -> None:
+    fake.drain(END_OF_MIGRATION)
+    fake.say(Message.CHECKPOINT_READY)
+
+
+def to_request(node: Watched, fake: FakeSecondary) -> None:
+    to_ready(fake)
+    node.node.execute("x-colo-checkpoint")
+    fake.drain(REQUEST)
+
+
+def to_reply(node: Watched, fake: FakeSecondary) -> None:
+    to_request(node, fake)
+    fake.say(Message.CHECKPOINT_REPLY)
+
+
+def to_received(node: Watched, fake: FakeSecondary) -> None:
+    to_reply(node, fake)
+    fake.say(Message.VMSTATE_RECEIVED)
+
+
+def test_secondary_lost_in_precopy_is_a_failed_migration_and_the_guest_runs(
+    tmp_path: Path,
+) -> None:
+    fake = FakeSecondary(str(tmp_path / "colo"))
+    with watched("primary", tmp_path, "--ram", "64M") as node:
+        node.node.execute("migrate", uri=f"unix:{tmp_path}/colo")
+        fake.accept()
+        fake.connection.recv(1000)
+        fake.close()
+        node.wait_for("MIGRATION", status="failed")
+        assert node.status() == "running"
+        assert not any(event["event"] == "COLO_EXIT" for event in node.events)
+
+
+Step = Callable[[Watched, FakeSecondary], None]
+STEPS: list[tuple[Step, str]] = [
+    (lambda node, fake: fake.drain(END_OF_MIGRATION), "finish-migrate"),
+    (lambda node, fake: to_ready(fake), "running"),
+    (to_request, "running"),
+    (to_reply, "colo"),
+    (to_received, "colo"),
+]
+STEP_NAMES = ["migrated", "ready", "request", "reply", "received"]
+
+
+@pytest.mark.parametrize(("step", "status"), STEPS, ids=STEP_NAMES)
+def test_secondary_that_closes_ends_colo_and_the_primary_waits_to_be_told(
+    primary: tuple[Watched, FakeSecondary], step: Step, status: str
+) -> None:
+    node, fake = primary
+    step(node, fake)
+    fake.connection.shutdown(socket.SHUT_RDWR)
+    node.wait_for("COLO_EXIT", reason="error")
+    assert node.status() == status
+    node.take_over()
+
+
+@pytest.mark.parametrize(
+    ("step", "status"),
+    [each for each, name in zip(STEPS, STEP_NAMES, strict=True) if name != "ready"],
+    ids=[name for name in STEP_NAMES if name != "ready"],
+)
+def test_secondary_that_falls_silent_is_given_up(
+    primary: tuple[Watched, FakeSecondary], step: Step, status: str
+) -> None:
+    node, fake = primary
+    step(node, fake)
+    why = node.wait_for("COLO_EXIT", reason="error")["x-why"]
+    assert "0.5 s, found silence" in why
+    assert node.status() == status
+    node.take_over()
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (encode_message(Message.VMSTATE_LOADED), "expected VMSTATE_RECEIVED, found VMSTATE_LOADED"),
+        (encode_message(Message.GUEST_SHUTDOWN), "expected VMSTATE_RECEIVED"),
+        ((99).to_bytes(4, "big"), "expected 0 to 7, found 99"),
+        (encode_message(Message.VMSTATE_SIZE, 1), "VMSTATE_SIZE"),
+    ],
+)
+def test_wrong_message_ends_colo_and_is_named(
+    primary: tuple[Watched, FakeSecondary], said: bytes, words: str
+) -> None:
+    node, fake = primary
+    to_reply(node, fake)
+    fake.connection.sendall(said)
+    assert words in node.wait_for("COLO_EXIT", reason="error")["x-why"]
+    assert node.status() == "colo"
+    node.take_over()
+
+
+def test_message_out_of_turn_is_noticed_while_the_primary_waits(
+    primary: tuple[Watched, FakeSecondary],
+) -> None:
+    node, fake = primary
+    to_ready(fake)
+    fake.say(Message.VMSTATE_LOADED)
+    assert "found VMSTATE_LOADED" in node.wait_for("COLO_EXIT", reason="error")["x-why"]
+    node.take_over()
+
+
+HEADER = savevm.stream_header(MACHINE_TYPE)
+REFUSED = {
+    "nothing": (b"", "connection closed"),
+    "garbage": (b"GET / HTTP/1.1\r\n\r\n" * 100, "magic: expected"),
+    "another machine": (savevm.stream_header("pc-i440fx-7.2"), "machine|configuration"),
+    "no colo": (HEADER + savevm.EOF, "EOF"),
+    "ram of another size": (
+        HEADER
+        + savevm.command(Command.ENABLE_COLO)
+        + b"\x01\0\0\0\x02\x03ram\0\0\0\0\0\0\0\x04"
+        + (1 << 40 | 4).to_bytes(8, "big"),
+        "RAM size: expected",
+    ),
+    "torn": (HEADER + savevm.command(Command.ENABLE_COLO), "connection closed"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_secondary_that_gets_no_migration_ends_with_one_clear_error(
+    tmp_path: Path, case: str
+) -> None:
+    sent, words = REFUSED[case]
+    with watched("secondary", tmp_path, "--incoming", f"unix:{tmp_path}/colo") as node:
+        with socket.socket(socket.AF_UNIX) as fake:
+            fake.connect(str(tmp_path / "colo"))
+            # The secondary may refuse before all is sent.
+            with contextlib.suppress(BrokenPipeError):
+                fake.sendall(sent)
+        assert node.node.process.wait(30) == 1
+        errors = (tmp_path / "secondary.stderr").read_text()
+        assert errors.count("\n") == 1
+        assert any(word in errors for word in words.split("|")), errors
+
+
+def test_primary_that_falls_silent_in_precopy_is_given_up(tmp_path: Path) -> None:
+    with (
+        watched("secondary", tmp_path, "--incoming", f"unix:{tmp_path}/colo") as node,
+        socket.socket(socket.AF_UNIX) as fake,
+    ):
+        fake.connect(str(tmp_path / "colo"))
+        fake.sendall(HEADER)
+        assert node.node.process.wait(30) == 1
+        assert "found silence" in (tmp_path / "secondary.stderr").read_text()
+
+
+def test_nodes_refuse_a_socket_that_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "colo").write_text("not a socket")
+    node = NodeProcess(
+        "secondary",
+        tmp_path,
+        [*RAM, "--incoming", f"unix:{tmp_path}/colo"],
+        lambda role, event: None,
+    )
+    assert node.process.wait(60) == 1
+    node.end()
+    assert "Address already in use" in (tmp_path / "secondary.stderr").read_text()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import pytest
@@ -25,9 +26,14 @@ def nodes() -> set[int]:
 
 
 @pytest.fixture
-def nothing_left() -> Iterator[None]:
-    """Fail a test that leaves a node or a session's directory behind."""
-    before = set(Path(tempfile.gettempdir()).glob("colobench-session-*"))
+def nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail a test that leaves a node or a temporary file behind."""
+    # Not pytest's own directory: paths of UNIX sockets must be short.
+    directory = tempfile.mkdtemp(prefix="cb-")
+    monkeypatch.setattr(tempfile, "tempdir", directory)
+    monkeypatch.setenv("TMPDIR", directory)
     yield
+    left = os.listdir(directory)
+    shutil.rmtree(directory)
     assert nodes() == set()
-    assert set(Path(tempfile.gettempdir()).glob("colobench-session-*")) <= before
+    assert left == []

@@ -127,7 +127,7 @@ def test_version_1_limits_are_read_and_its_no_limit_is_known(tmp_path):
 
 
 def test_too_little_memory_for_the_demo_is_said(monkeypatch):
-    monkeypatch.setattr(doctor, "memory_limit", lambda: 256 << 20)
+    monkeypatch.setattr(doctor, "usable_memory", lambda: 256 << 20)
     finding = doctor.check_memory()
     assert finding.available is False
     assert "0.2 GiB" in finding.detail
@@ -272,11 +272,9 @@ def test_chromium_leaves_no_profile_behind(monkeypatch, tmp_path):
 
 def test_a_cache_that_cannot_be_written_is_found(tmp_path):
     package = tmp_path / "colobench"
-    package.mkdir()
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(Path(doctor.__file__).parent, package, ignore=ignored)
     package.joinpath("__pycache__").write_text("a file where the directory should be")
-    package.joinpath("__init__.py").touch()
-    for module in ("doctor", "errors"):
-        shutil.copy(Path(doctor.__file__).with_name(f"{module}.py"), package)
     nowhere = str(package / "__pycache__")
     script = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {PRINT_CACHE}"
     detail = python(script, NUMBA_CACHE_DIR=nowhere, XDG_CACHE_HOME=nowhere)

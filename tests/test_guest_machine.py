@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from colobench.errors import LocalError
 from colobench.guest import programs
-from colobench.guest.machine import SCREEN_BYTES, Machine, Program, zipf_distribution
+from colobench.guest.configuration import Configuration, Program, parse_size
+from colobench.guest.machine import SCREEN_BYTES, Machine, zipf_distribution
 from colobench.kernels import bitmap
 from colobench.memory.ram import PAGE_SIZE
 
@@ -25,13 +26,13 @@ SEEDS = st.integers(0, 2**64 - 1)
 
 @pytest.fixture
 def machine() -> Iterator[Machine]:
-    machine = Machine(PAGES * PAGE_SIZE, Program.UNIFORM, seed=3, writes_per_tick=50)
+    machine = Machine(Configuration(PAGES * PAGE_SIZE, Program.UNIFORM, 3, writes_per_tick=50))
     yield machine
     machine.close()
 
 
 def guest(program: Program, seed: int, pages: int = PAGES) -> Machine:
-    return Machine(pages * PAGE_SIZE, program, seed)
+    return Machine(Configuration(pages * PAGE_SIZE, program, seed))
 
 
 def dirty_pages(machine: Machine) -> set[int]:
@@ -191,7 +192,7 @@ def test_work_goes_on_in_every_program(program: Program) -> None:
 )
 def test_impossible_machine_is_refused(arguments: dict[str, int]) -> None:
     with pytest.raises(LocalError, match=r"expected .* found"):
-        Machine(**arguments)
+        Configuration(**arguments)
 
 
 def test_machine_that_ran_cannot_be_run_without_a_clock(machine: Machine) -> None:
@@ -209,3 +210,14 @@ def test_closed_machine_leaves_no_thread_and_no_descriptor() -> None:
         machine.start()
         machine.close()
     assert (process.num_threads(), process.num_fds()) == (threads, descriptors)
+
+
+@given(st.integers(1, 10**6), st.sampled_from(["", "k", "K", "m", "M", "G"]))
+def test_sizes_are_read_with_their_units(number: int, unit: str) -> None:
+    assert parse_size(f"{number}{unit}") == number << 10 * " KMG".index(unit.upper() or " ")
+
+
+@pytest.mark.parametrize("text", ["", "M", "-1", "1.5G", "64MB", "0x10", "٣"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(LocalError, match="expected a number such as 64M, found"):
+        parse_size(text)

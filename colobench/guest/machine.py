@@ -12,11 +12,12 @@ import numpy.typing as npt
 
 from colobench.errors import LocalError
 from colobench.guest import programs
+from colobench.guest.configuration import Configuration
 from colobench.guest.devices import CPU, NIC, Device, Serial, Timer
-from colobench.guest.programs import Command, Program
+from colobench.guest.programs import Command
 from colobench.guest.vmstate import State
 from colobench.kernels.digest import digest
-from colobench.memory.ram import PAGE_SIZE, RAM, RAMBlock, lay_out
+from colobench.memory.ram import RAM, RAMBlock, lay_out
 
 #: The machine type's name in the stream's configuration section.
 MACHINE_TYPE = "colobench-1"
@@ -51,14 +52,8 @@ class Machine:
 
     Parameters
     ----------
-    ram_bytes
-        Size of pc.ram, a positive multiple of 4096.
-    program
-        Which of `Program` it runs.
-    seed
-        Together with the amount of work done it decides what is in RAM.
-    writes_per_tick
-        Words that the program writes at each tick of the 1 ms timer.
+    configuration
+        What it is to be.
 
     Attributes
     ----------
@@ -66,29 +61,14 @@ class Machine:
         Its RAM; a set bit of the bitmap marks a page that the guest wrote.
     cpu, timer, serial, nic
         Its devices; `devices` lists them in the order in which they are saved.
-
-    Raises
-    ------
-    LocalError
-        If an argument is out of range.
     """
 
-    def __init__(
-        self,
-        ram_bytes: int,
-        program: Program = Program.UNIFORM,
-        seed: int = 0,
-        writes_per_tick: int = 4,
-    ) -> None:
-        if not 0 <= seed < 2**64:
-            raise LocalError(f"seed: expected 0 to 2**64 - 1, found {seed}")
-        if not 0 <= writes_per_tick <= 1_000_000:
-            raise LocalError(f"writes per tick: expected 0 to 1000000, found {writes_per_tick}")
-        self.ram = RAM("colobench-ram", lay_out(block_sizes(ram_bytes)))
+    def __init__(self, configuration: Configuration) -> None:
+        self.ram = RAM("colobench-ram", lay_out(block_sizes(configuration.ram_bytes)))
         self.cpu, self.timer, self.serial, self.nic = CPU(), Timer(), Serial(), NIC()
         self.devices: tuple[Device, ...] = (self.cpu, self.timer, self.serial, self.nic)
-        self.cpu["program"], self.cpu["seed"] = program, seed
-        self.cpu["writes_per_tick"] = writes_per_tick
+        self.cpu["program"], self.cpu["seed"] = configuration.program, configuration.seed
+        self.cpu["writes_per_tick"] = configuration.writes_per_tick
         self.timer["period_ns"] = self.timer["remaining_ns"] = TICK_NS
         self.running = False
         self._control = np.zeros(programs.CONTROL_SLOTS, dtype=np.uint64)
@@ -192,6 +172,3 @@ class Machine:
             self._wake_fd,
             self._acknowledge_fd,
         )
-
-
-__all__ = ["MACHINE_TYPE", "PAGE_SIZE", "Machine", "Program", "block_sizes", "zipf_distribution"]

@@ -14,20 +14,12 @@ import enum
 
 import numpy as np
 
+from colobench.guest.configuration import Program
 from colobench.guest.devices import NIC_FRAME_SIZE, NIC_QUEUE_LENGTH, SERIAL_SCROLLBACK
 from colobench.kernels.atomics import address, load_acquire, store_release
 from colobench.kernels.bitmap import mark
 from colobench.kernels.jit import Bytes, Words, inlined, kernel
 from colobench.kernels.libc import clock_gettime, ppoll, read, write
-
-
-class Program(enum.IntEnum):
-    """The programs, by the number that the CPU's ``program`` register holds."""
-
-    IDLE = 0
-    UNIFORM = 1
-    HOTCOLD = 2
-    SEQUENTIAL = 3
 
 
 class Command(enum.IntEnum):

@@ -114,7 +114,12 @@ class NodeProcess:
         try:
             self.qmp.connect(self.alive, timeout=timeout)
         except NodeGone as error:
-            raise NodeGone(f"{self.role}: {error}{self.last_words()}") from error
+            status = self.process.poll()
+            if status is None:
+                raise
+            raise NodeGone(
+                f"the {self.role} ended with status {status} before it was ready{self.last_words()}"
+            ) from error
 
     def execute(self, command: str, **arguments: Any) -> Any:
         """Execute a QMP command, see `QMPConnection.execute`."""

@@ -18,6 +18,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from colobench.errors import LocalError, RemoteError
+from colobench.guest.configuration import Configuration, parse_program, parse_size
+from colobench.lab.limits import usable_memory
 from colobench.lab.process import NodeProcess, ProcessFigures
 from colobench.lab.qmp import Event
 from colobench.lab.record import CheckpointRecord, Records, merge
@@ -30,6 +32,21 @@ ROLES = ("primary", "secondary")
 NEVER_MS = 2**32 - 1
 #: How long a guest that runs may take to do its next bit of work, in seconds.
 WORK_TIMEOUT = 10.0
+
+
+def _check_memory(ram_bytes: int, layout: str) -> None:
+    """Refuse a guest with which the machine would run out of memory.
+
+    RAM is there on both sides, the RAM cache on one; a buffered checkpoint is on both, in the worst
+    case all of RAM.
+    """
+    needed = ram_bytes * (3 if layout == "separated" else 5)
+    usable = usable_memory()
+    if needed > usable:
+        raise LocalError(
+            f"RAM: expected at most {usable * ram_bytes / needed / 2**20:.0f} MiB where "
+            f"{usable / 2**20:.0f} MiB of memory may be used, found {ram_bytes / 2**20:.0f} MiB"
+        )
 
 
 class ColoExit(RemoteError):
@@ -134,6 +151,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
     ----------
     records
         The committed checkpoints so far.
+    guest, settings
+        The guest, and all settings by name.
     nodes
         The two `NodeProcess`, by role; a killed one stays.
     relay
@@ -168,6 +187,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
     ) -> None:
         if transport not in ("unix", "tcp"):
             raise LocalError(f"transport: expected unix or tcp, found {transport!r}")
+        self.guest = Configuration(parse_size(ram), parse_program(guest), seed, writes_per_tick)
+        _check_memory(self.guest.ram_bytes, layout)
         self.settings: dict[str, Any] = {
             "ram": ram,
             "guest": guest,
@@ -578,8 +599,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         role
             Which; by default the one that was not killed.
         """
-        from colobench.guest.machine import Machine, Program
-        from colobench.node.options import parse_size
+        from colobench.guest.machine import Machine
 
         if role is None:
             role = next(each for each in ROLES if self._killed is None or each != self._killed.role)
@@ -587,10 +607,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         node.execute("stop")
         found = node.execute("x-query-digest")
         node.execute("cont")
-        settings = self.settings
-        machine = Machine(
-            parse_size(settings["ram"]), Program[settings["guest"].upper()], settings["seed"]
-        )
+        machine = Machine(self.guest)
         try:
             machine.run_until(int(found["work"]))
             return bool(f"{machine.ram_digest():016x}" == found["ram"])

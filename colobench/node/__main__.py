@@ -17,9 +17,9 @@ _SWITCH_INTERVAL = 0.0002
 
 def main() -> int:
     """Run a node until it is told to quit."""
-    options = parse_options()
     sys.setswitchinterval(_SWITCH_INTERVAL)
     try:
+        options = parse_options()
         if options.parent:
             die_with(options.parent)
         node: Node
@@ -37,7 +37,7 @@ def main() -> int:
             on_end_of_input(node.quit)
         return node.run()
     except ColobenchError as error:
-        print(f"colobench.node {options.role.value}: {error}", file=sys.stderr)
+        print(f"colobench.node: {error}", file=sys.stderr)
         return 1
 
 

@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from colobench.errors import ColobenchError, LocalError, RemoteError
+from colobench.guest.configuration import Program
 from colobench.guest.machine import Machine
-from colobench.guest.programs import Program
 from colobench.node.breakpoints import PRIMARY_POINTS, SECONDARY_POINTS, Breakpoints
 from colobench.node.channel import Channel
 from colobench.node.monitor import Command, Monitor
@@ -51,9 +51,7 @@ class Node:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.role = options.role
-        self.machine = Machine(
-            options.ram_bytes, options.program, options.seed, options.writes_per_tick
-        )
+        self.machine = Machine(options.guest)
         self.run_state = "prelaunch"
         self.checkpoint = 0
         self.channel: Channel | None = None

@@ -6,26 +6,9 @@ import argparse
 from dataclasses import dataclass
 
 from colobench.errors import LocalError
-from colobench.guest.machine import Program
+from colobench.guest.configuration import Configuration, Program, parse_program, parse_size
 from colobench.node.address import Address
 from colobench.protocol.colo import VARIANTS, Layout, Role, Variant
-
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-
-
-def parse_size(text: str) -> int:
-    """Read a size such as ``64M``, in bytes.
-
-    Raises
-    ------
-    LocalError
-        If it is not a number with K, M, G or nothing behind it.
-    """
-    number = text.rstrip("KMGkmg")
-    unit = text[len(number) :].upper()
-    if unit not in _UNITS or not number.isdigit():
-        raise LocalError(f"size: expected a number such as 64M, found {text!r}")
-    return int(number) * _UNITS[unit]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +21,8 @@ class Options:
         Primary or secondary.
     qmp
         Path of the monitor's UNIX socket.
-    ram_bytes, program, seed, writes_per_tick
-        The guest, see `colobench.guest.machine.Machine`; a secondary's comes from its primary.
+    guest
+        The guest; a secondary's is empty, but for the size of its RAM, until the primary's comes.
     variant, layout
         The form of the conversation, the same on both sides.
     stall_timeout
@@ -54,10 +37,7 @@ class Options:
 
     role: Role
     qmp: str
-    ram_bytes: int
-    program: Program
-    seed: int
-    writes_per_tick: int
+    guest: Configuration
     variant: Variant
     layout: Layout
     stall_timeout: float
@@ -67,46 +47,53 @@ class Options:
 
 
 def parse_options(arguments: list[str] | None = None) -> Options:
-    """Read the command line; as argparse does, a wrong one ends the process with a message."""
+    """Read the command line.
+
+    Raises
+    ------
+    LocalError
+        If a value is out of range.
+    SystemExit
+        If argparse does not understand it; it has printed why.
+    """
     parser = argparse.ArgumentParser(prog="colobench.node", description=__doc__)
     roles = parser.add_subparsers(dest="role", required=True)
     for role in Role:
         of_role = roles.add_parser(role.value, help=f"be the {role.value}")
         add = of_role.add_argument
         add("--qmp", required=True, metavar="PATH", help="UNIX socket of the monitor")
-        add("--ram", type=parse_size, default="64M", metavar="SIZE", help="guest RAM [64M]")
+        add("--ram", default="64M", metavar="SIZE", help="guest RAM [64M]")
         add("--variant", choices=list(VARIANTS), default="v12", help="form of COLO [v12]")
-        add("--layout", type=Layout, choices=list(Layout), default=Layout.SEPARATED)
+        add("--layout", choices=[layout.value for layout in Layout], default="separated")
         add("--stall-timeout", type=float, default=10.0, metavar="SECONDS")
         add("--no-verify", action="store_true", help="do not digest RAM and devices")
         add("--parent", type=int, default=0, metavar="PID", help="die with this process")
         if role is Role.PRIMARY:
-            add("--guest", choices=[program.name.lower() for program in Program], default="uniform")
+            add("--guest", default="uniform", metavar="PROGRAM")
             add("--seed", type=int, default=0)
             add("--writes-per-tick", type=int, default=4, metavar="N")
         else:
             add("--incoming", required=True, metavar="URI", help="unix:PATH or tcp:HOST:PORT")
-    try:
-        found = parser.parse_args(arguments)
-        role = Role(found.role)
-        secondary = role is Role.SECONDARY
-        if found.stall_timeout <= 0:
-            raise LocalError(
-                f"stall timeout: expected more than 0 s, found {found.stall_timeout:g}"
-            )
-        return Options(
-            role=role,
-            qmp=found.qmp,
-            ram_bytes=found.ram,
-            program=Program.IDLE if secondary else Program[found.guest.upper()],
-            seed=0 if secondary else found.seed,
-            writes_per_tick=0 if secondary else found.writes_per_tick,
-            variant=VARIANTS[found.variant],
-            layout=found.layout,
-            stall_timeout=found.stall_timeout,
-            verify=not found.no_verify,
-            incoming=Address.parse(found.incoming) if secondary else None,
-            parent=found.parent,
-        )
-    except LocalError as error:
-        parser.error(str(error))
+    found = parser.parse_args(arguments)
+    role = Role(found.role)
+    ram_bytes = parse_size(found.ram)
+    if role is Role.PRIMARY:
+        program = parse_program(found.guest)
+        guest = Configuration(ram_bytes, program, found.seed, found.writes_per_tick)
+        incoming = None
+    else:
+        guest = Configuration(ram_bytes, Program.IDLE)
+        incoming = Address.parse(found.incoming)
+    if found.stall_timeout <= 0:
+        raise LocalError(f"stall timeout: expected more than 0 s, found {found.stall_timeout:g}")
+    return Options(
+        role=role,
+        qmp=found.qmp,
+        guest=guest,
+        variant=VARIANTS[found.variant],
+        layout=Layout(found.layout),
+        stall_timeout=found.stall_timeout,
+        verify=not found.no_verify,
+        incoming=incoming,
+        parent=found.parent,
+    )

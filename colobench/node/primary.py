@@ -118,7 +118,7 @@ class Primary(Node):
         found: dict[str, Any] = {"status": self._status}
         if self._saver is not None:
             found["ram"] = {
-                "total": self.options.ram_bytes,
+                "total": self.options.guest.ram_bytes,
                 "transferred": self.channel.sent if self.channel else 0,
                 "remaining": self._saver.remaining_pages * 4096,
                 "dirty-sync-count": self._saver.passes,

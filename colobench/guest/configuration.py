@@ -1,0 +1,90 @@
+"""What a guest is to be: its RAM, its program, how hard it works. Needs no numba."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from colobench.errors import LocalError
+
+PAGE_SIZE = 4096
+SEED_LIMIT = 2**64
+WRITES_LIMIT = 1_000_000
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+class Program(enum.IntEnum):
+    """The programs, by the number that the CPU's ``program`` register holds."""
+
+    IDLE = 0
+    UNIFORM = 1
+    HOTCOLD = 2
+    SEQUENTIAL = 3
+
+
+def parse_size(text: str) -> int:
+    """Read a size such as ``64M``, in bytes.
+
+    Raises
+    ------
+    LocalError
+        If it is not a number with K, M, G or nothing behind it.
+    """
+    number = text.rstrip("KMGkmg")
+    unit = text[len(number) :].upper()
+    if unit not in _UNITS or not number.isdecimal() or not number.isascii():
+        raise LocalError(f"size: expected a number such as 64M, found {text!r}")
+    return int(number) * _UNITS[unit]
+
+
+def parse_program(name: str) -> Program:
+    """Find a program by its name, in lower case.
+
+    Raises
+    ------
+    LocalError
+        If there is no such program.
+    """
+    names = {program.name.lower(): program for program in Program}
+    if name not in names:
+        raise LocalError(f"guest program: expected one of {', '.join(names)}, found {name!r}")
+    return names[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """A guest, before there is one.
+
+    Parameters
+    ----------
+    ram_bytes
+        Size of pc.ram, a positive multiple of 4096.
+    program
+        Which of `Program` it runs.
+    seed
+        Together with the amount of work done it decides what is in RAM.
+    writes_per_tick
+        Words that the program writes at each tick of the 1 ms timer.
+
+    Raises
+    ------
+    LocalError
+        If one of them is out of range.
+    """
+
+    ram_bytes: int
+    program: Program = Program.UNIFORM
+    seed: int = 0
+    writes_per_tick: int = 4
+
+    def __post_init__(self) -> None:
+        if self.ram_bytes <= 0 or self.ram_bytes % PAGE_SIZE:
+            raise LocalError(
+                f"RAM: expected a positive multiple of {PAGE_SIZE} bytes, found {self.ram_bytes}"
+            )
+        if not 0 <= self.seed < SEED_LIMIT:
+            raise LocalError(f"seed: expected 0 to 2**64 - 1, found {self.seed}")
+        if not 0 <= self.writes_per_tick <= WRITES_LIMIT:
+            raise LocalError(
+                f"writes per tick: expected 0 to {WRITES_LIMIT}, found {self.writes_per_tick}"
+            )

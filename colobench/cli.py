@@ -24,7 +24,12 @@ _SLOW_KERNEL_SECONDS = 0.2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, further = parser.parse_known_args(arguments)
+    if options.name == "lab":
+        options.further = further
+    elif further:
+        parser.error(f"unrecognized arguments: {' '.join(further)}")
     try:
         status: int = options.verb(options)
         return status
@@ -53,8 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--report", type=Path, metavar="FILE", help="HTML report [colobench-report.html]"
     )
-    lab = verb("lab", _lab, "open JupyterLab at notebooks/00_index.ipynb")
-    lab.add_argument("arguments", nargs=argparse.REMAINDER, help="further arguments of jupyter lab")
+    words = "open JupyterLab at notebooks/00_index.ipynb; jupyter lab's own options may follow"
+    verb("lab", _lab, words)
     doctor = verb("doctor", _doctor, "say what this machine offers, by testing its effect")
     doctor.add_argument("--json", action="store_true", help="print a JSON object")
     verb("warmup", _warmup, "compile all kernels, so that nothing is compiled later")
@@ -192,8 +197,11 @@ def _lab(options: argparse.Namespace) -> int:
     if find_spec("jupyterlab") is None:
         raise LocalError("JupyterLab is not installed: pip install -e '.[lab]'")
     index = notebook_directory() / "00_index.ipynb"
-    command = [sys.executable, "-m", "jupyterlab", str(index), *options.arguments]
-    return subprocess.run(command, check=False, env=os.environ).returncode
+    command = [sys.executable, "-m", "jupyterlab", str(index), *options.further]
+    if os.geteuid() == 0:
+        # In a container one often is root, and JupyterLab wants to be told that it is meant.
+        command.append("--allow-root")
+    return subprocess.run(command, check=False).returncode
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -122,7 +122,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
     Parameters
     ----------
     ram
-        Guest RAM, such as ``"64M"``.
+        Guest RAM, such as ``"64M"``, or in bytes.
     guest
         Its program: ``uniform``, ``hotcold``, ``sequential`` or ``idle``.
     seed
@@ -172,7 +172,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
     def __init__(
         self,
         *,
-        ram: str = "64M",
+        ram: str | int = "64M",
         guest: str = "uniform",
         seed: int = 0,
         writes_per_tick: int = 4,
@@ -187,6 +187,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
     ) -> None:
         if transport not in ("unix", "tcp"):
             raise LocalError(f"transport: expected unix or tcp, found {transport!r}")
+        ram = str(ram)
         self.guest = Configuration(parse_size(ram), parse_program(guest), seed, writes_per_tick)
         _check_memory(self.guest.ram_bytes, layout)
         self.settings: dict[str, Any] = {

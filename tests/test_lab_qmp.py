@@ -39,7 +39,9 @@ sys.stdin.read()
 def _no_thread_stays() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
-    assert set(threading.enumerate()) <= before
+    for thread in set(threading.enumerate()) - before:
+        thread.join(TEN_SECONDS)
+        assert not thread.is_alive(), thread
 
 
 @pytest.fixture

@@ -80,7 +80,9 @@ def start(path: str) -> Iterator[StartMonitor]:
     yield start
     for monitor in started:
         monitor.close()
-    assert set(threading.enumerate()) <= before
+    for thread in set(threading.enumerate()) - before:
+        thread.join(TEN_SECONDS)
+        assert not thread.is_alive(), thread
     assert not os.path.exists(path)
 
 

@@ -1,0 +1,270 @@
+"""A relay between primary and secondary: it keeps what crosses, and cuts or stalls at any byte."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal
+
+from colobench.errors import LocalError
+from colobench.node.address import Address
+
+#: From the primary, which connects, to the secondary, which listens, or back.
+Direction = Literal["P→S", "S→P"]
+
+_RECEIVE_BYTES = 1 << 16
+_CONNECT_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Bytes that crossed together.
+
+    Attributes
+    ----------
+    direction, offset
+        Which way they went, and how many bytes had gone that way before.
+    time
+        When they came, in seconds of the monotonic clock.
+    data
+        The bytes.
+    """
+
+    direction: Direction
+    offset: int
+    time: float
+    data: bytes
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One direction: what came in, what went out, and where it is to stop."""
+
+    received: int = 0
+    sent: int = 0
+    stop_at: int | None = None
+    cut: bool = False
+
+
+class Relay:
+    """One connection, accepted from the primary and led on to the secondary.
+
+    It listens as soon as it exists. The end of one side's stream reaches the other side behind the
+    last byte, as it would without a relay.
+
+    Parameters
+    ----------
+    listen, connect
+        Where the primary is to connect, and where the secondary listens: ``unix:PATH`` or
+        ``tcp:HOST:PORT`` in the loopback network.
+    limit
+        Bytes to keep; what comes after them is counted only.
+
+    Attributes
+    ----------
+    address
+        Where it listens, with a real port in place of port 0.
+    chunks
+        What crossed since the beginning or the last `forget`, in the order in which it came.
+    truncated
+        Whether more crossed than `chunks` holds.
+    reached
+        Set as soon as a cut was made or a stall began.
+    error
+        Why there was no connection to the secondary.
+
+    Raises
+    ------
+    LocalError
+        If an address is wrong or cannot be had.
+    """
+
+    def __init__(self, listen: str, connect: str, *, limit: int = 16 << 20) -> None:
+        self._secondary = Address.parse(connect)
+        self._listener, self._address = Address.parse(listen).listen()
+        self.address = str(self._address)
+        self.chunks: list[Chunk] = []
+        self.truncated = False
+        self.reached = threading.Event()
+        self.error: LocalError | None = None
+        self._room = self._limit = limit
+        self._lanes: dict[Direction, _Lane] = {"P→S": _Lane(), "S→P": _Lane()}
+        self._ends: tuple[socket.socket, ...] = ()
+        self._ended = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._serve, name="relay", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Relay:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def crossed(self, direction: Direction) -> int:
+        """Count the bytes that went that way so far."""
+        return self._lanes[direction].received
+
+    def data(self, direction: Direction) -> bytes:
+        """Join the bytes that `chunks` holds of that direction."""
+        return b"".join(chunk.data for chunk in list(self.chunks) if chunk.direction == direction)
+
+    def forget(self) -> None:
+        """Drop what was kept, and keep anew from here on."""
+        with self._lock:
+            self.chunks = []
+            self.truncated = False
+            self._room = self._limit
+
+    def cut_after(self, direction: Direction, offset: int) -> None:
+        """Cut both ends off when exactly `offset` bytes have gone that way.
+
+        Raises
+        ------
+        LocalError
+            If more have gone already.
+
+        Notes
+        -----
+        The receiver gets all of them; over TCP only if it is not sending at that moment, as its own
+        bytes then come back as a reset.
+        """
+        self._stop(direction, offset, cut=True)
+
+    def stall_after(self, direction: Direction, offset: int) -> None:
+        """Let nothing more go that way, not even its end, when exactly `offset` bytes have.
+
+        Raises
+        ------
+        LocalError
+            If more have gone already.
+        """
+        self._stop(direction, offset, cut=False)
+
+    def cut(self) -> None:
+        """Cut both ends off now."""
+        with self._lock:
+            self._ended.set()
+            for end in self._ends:
+                _shut_down(end, socket.SHUT_RDWR)
+        self.reached.set()
+
+    def close(self) -> None:
+        """Cut both ends off, if they are not, and stop listening."""
+        self.cut()
+        _shut_down(self._listener, socket.SHUT_RDWR)
+        self._thread.join()
+        self._address.remove()
+
+    def _stop(self, direction: Direction, offset: int, *, cut: bool) -> None:
+        with self._lock:
+            lane = self._lanes[direction]
+            if offset < lane.received:
+                raise LocalError(
+                    f"relay {direction}: expected an offset from {lane.received} on, found {offset}"
+                )
+            lane.stop_at, lane.cut = offset, cut
+        self._stopped(lane)
+
+    def _stopped(self, lane: _Lane) -> bool:
+        """Cut or stall if that lane is where it is to stop; tell whether it is."""
+        with self._lock:
+            if lane.stop_at is None or lane.sent < lane.stop_at:
+                return False
+        if lane.cut:
+            self.cut()
+        self.reached.set()
+        return True
+
+    def _serve(self) -> None:
+        with self._listener:
+            try:
+                primary, _ = self._listener.accept()
+            except OSError:
+                # Closed before anyone came.
+                return
+        with primary:
+            try:
+                secondary = self._secondary.connect(_CONNECT_SECONDS)
+            except LocalError as error:
+                self.error = error
+                return
+            with secondary:
+                self._relay(primary, secondary)
+
+    def _relay(self, primary: socket.socket, secondary: socket.socket) -> None:
+        for end in (primary, secondary):
+            end.setblocking(True)
+            if end.family == socket.AF_INET:
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with self._lock:
+            self._ends = (primary, secondary)
+            if self._ended.is_set():
+                return
+        back = threading.Thread(
+            target=self._copy, args=("S→P", secondary, primary), name="relay S→P", daemon=True
+        )
+        back.start()
+        self._copy("P→S", primary, secondary)
+        back.join()
+
+    def _copy(self, direction: Direction, source: socket.socket, sink: socket.socket) -> None:
+        lane = self._lanes[direction]
+        while data := _receive(source):
+            data = self._keep(direction, lane, data)
+            try:
+                sink.sendall(data)
+            except OSError:
+                _abandon(source)
+                return
+            lane.sent += len(data)
+            if self._stopped(lane):
+                break
+        if self._stopped(lane):
+            self._ended.wait()
+            _abandon(source)
+        else:
+            _shut_down(sink, socket.SHUT_WR)
+
+    def _keep(self, direction: Direction, lane: _Lane, data: bytes) -> bytes:
+        """Count and keep what may still go that way of the data, and return it."""
+        with self._lock:
+            if lane.stop_at is not None:
+                data = data[: lane.stop_at - lane.received]
+            kept = data[: self._room]
+            if kept:
+                self.chunks.append(Chunk(direction, lane.received, time.monotonic(), kept))
+            self._room -= len(kept)
+            self.truncated |= len(kept) < len(data)
+            lane.received += len(data)
+        return data
+
+
+def _receive(source: socket.socket) -> bytes:
+    try:
+        return source.recv(_RECEIVE_BYTES)
+    except OSError:
+        # A reset is an end, too.
+        return b""
+
+
+def _abandon(source: socket.socket) -> None:
+    """Let a sender find out that its bytes reach nobody any more."""
+    # TCP: by a reset. A mere close can leave it waiting before a window that never opens again.
+    source.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("@ii", 1, 0))
+    _shut_down(source, socket.SHUT_RD)
+
+
+def _shut_down(end: socket.socket, how: int) -> None:
+    with suppress(OSError):
+        end.shutdown(how)

@@ -380,7 +380,7 @@ class Node:
             self.colo_thread.join()
         if self.channel is not None:
             self.channel.close()
-        self.monitor.close()
+        self.monitor.close(flush=True)
         self.machine.close()
 
     def died(self, error: RemoteError) -> None:

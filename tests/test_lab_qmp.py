@@ -151,6 +151,17 @@ def test_an_event_of_megabytes_passes(
     assert bitmaps == ["x" * 8_000_000]
 
 
+def test_an_event_that_is_too_long_ends_the_connection_with_the_reason(
+    start: Callable[..., Monitor], connection: QMPConnection, caplog: pytest.LogCaptureFixture
+) -> None:
+    monitor = start(emit=Command(lambda: monitor.emit("BITMAP", {"bitmap": "x" * 11_000_000})))
+    connection.connect()
+    with pytest.raises(NodeGone):
+        connection.execute("emit")
+    connection.close()
+    assert "chunk exceed the limit" in caplog.text
+
+
 def test_no_event_is_kept_once_it_was_given_out(
     start: Callable[..., Monitor], connection: QMPConnection
 ) -> None:

@@ -162,10 +162,16 @@ class QMPConnection:
             await self._client.connect(self._socket)
 
     async def _disconnect(self) -> None:
-        if self._client.runstate is not Runstate.IDLE:
-            # It raises what ended the connection. Whoever waited for a command knows.
-            with suppress(EOFError, OSError, QMPError):
-                await self._client.disconnect()
+        if self._client.runstate is Runstate.IDLE:
+            return
+        try:
+            # It raises what ended the connection before.
+            await self._client.disconnect()
+        except (EOFError, OSError):
+            pass
+        except Exception:
+            # Not an end but a fault, such as a line that is longer than the client takes (10 MiB).
+            _logger.exception("%s", self._path)
 
     def _deliver(self, message: Message) -> bool:
         for callback in self._callbacks:

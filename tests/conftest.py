@@ -26,9 +26,13 @@ def nodes() -> set[int]:
 
 
 @pytest.fixture
-def nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def nothing_left(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
     """Fail a test that leaves a node or a temporary file behind."""
-    # Not pytest's own directory: paths of UNIX sockets must be short.
+    # pytest makes its own directory on first use; it shall not do that in this one, which is not
+    # inside of it because paths of UNIX sockets must be short.
+    tmp_path_factory.getbasetemp()
     directory = tempfile.mkdtemp(prefix="cb-")
     monkeypatch.setattr(tempfile, "tempdir", directory)
     monkeypatch.setenv("TMPDIR", directory)

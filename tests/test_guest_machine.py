@@ -93,6 +93,13 @@ def test_ram_of_a_guest_stopped_a_hundred_times_is_that_of_one_never_stopped(
     undisturbed.close()
 
 
+def test_guest_goes_on_by_the_clock_after_running_without_it(machine: Machine) -> None:
+    machine.run_until(100)
+    machine.start()
+    wait_for_work(machine, 101)
+    machine.stop()
+
+
 def test_stopped_guest_does_nothing(machine: Machine) -> None:
     machine.start()
     wait_for_work(machine, 10)

@@ -29,14 +29,11 @@ every_kernel = pytest.mark.parametrize(
 
 @pytest.fixture
 def copied_package(tmp_path: Path) -> Path:
-    """Copy the kernels, so that a test may change them; their directory."""
-    return Path(
-        shutil.copytree(
-            PACKAGE,
-            tmp_path / "copy" / "colobench" / "kernels",
-            ignore=shutil.ignore_patterns("__pycache__"),
-        )
+    """Copy the package, so that a test may change it; the directory of its kernels."""
+    copy = shutil.copytree(
+        PACKAGE.parent, tmp_path / "copy/colobench", ignore=shutil.ignore_patterns("__pycache__")
     )
+    return Path(copy) / "kernels"
 
 
 def run_python(package: Path, script: str, **environment: str) -> str:
@@ -125,6 +122,27 @@ def test_cache_is_kept_until_any_kernel_source_changes(copied_package, tmp_path)
         assert Path(path).is_relative_to(cache)
         outcomes.append(hits)
     assert outcomes == [0, 1, 0, 1]
+
+
+def test_after_a_warmup_no_process_compiles_anything(tmp_path):
+    script = "from colobench.kernels import jit; assert list(jit.warmup())"
+    call = """
+import numpy as np
+from colobench.guest.configuration import Configuration
+from colobench.guest.machine import Machine
+from colobench.kernels.bitmap import popcount
+machine = Machine(Configuration(4096))
+machine.run_until(10)
+machine.start()
+machine.close()
+assert popcount(np.ones(3, dtype=np.uint64)) == 3
+"""
+    caches = []
+    for each in (script, call, script):
+        run_python(PACKAGE, each, NUMBA_CACHE_DIR=str(tmp_path))
+        caches.append({path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb*")})
+    assert len(caches[0]) == 2 * len(jit.REGISTRY)
+    assert caches[0] == caches[1] == caches[2]
 
 
 def test_kernels_work_where_no_cache_can_be_written(copied_package):

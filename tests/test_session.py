@@ -16,14 +16,15 @@ import pytest
 
 from colobench.errors import ColobenchError, LocalError
 from colobench.lab.errors import QMPCommandError
+from colobench.lab.journal import SessionTimeout
 from colobench.lab.record import PHASES
-from colobench.lab.session import ColoExit, Session, SessionTimeout, Takeover
+from colobench.lab.session import ColoExit, Session, Takeover
 from colobench.node.breakpoints import PRIMARY_POINTS, SECONDARY_POINTS
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-#: Kills at random moments, half of each side; the run that the changelog speaks of had 100.
-KILLS = int(os.environ.get("COLOBENCH_KILLS", "40"))
+#: Kills at random moments, half of each side.
+KILLS = int(os.environ.get("COLOBENCH_KILLS", "100"))
 FORMS = [
     {"layout": layout, "variant": variant, "transport": transport}
     for layout in ("separated", "buffered")

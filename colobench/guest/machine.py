@@ -114,6 +114,7 @@ class Machine:
             self._control[programs.UNTIL] = work
             self._be_the_cpu()
             self._control[programs.COMMAND] = Command.STOP
+            self._control[programs.UNTIL] = 0
 
     def load(self, states: list[tuple[Device, State]]) -> None:
         """Take over device states that were parsed and checked; the machine must be stopped."""

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from numba.core import types
 from numba.core.caching import FunctionCache
+from numba.core.sigutils import normalize_signature
 from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -135,6 +136,7 @@ def warmup() -> Iterator[tuple[str, int, int, float]]:
     total = len(REGISTRY)
     for done, (compiled, signature) in enumerate(REGISTRY, start=1):
         begin = time.perf_counter()
-        compiled.compile(signature)
+        # As types, as a call has them: numba's cache keeps a signature in words apart.
+        compiled.compile(normalize_signature(signature)[0])  # type: ignore[no-untyped-call]
         compiled.disable_compile()
         yield compiled.__name__, done, total, time.perf_counter() - begin

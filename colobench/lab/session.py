@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -19,15 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from colobench.errors import LocalError, RemoteError
 from colobench.guest.configuration import Configuration, parse_program, parse_size
+from colobench.lab.journal import ROLES, Journal, Said
 from colobench.lab.limits import usable_memory
 from colobench.lab.process import NodeProcess, ProcessFigures
-from colobench.lab.qmp import Event
-from colobench.lab.record import CheckpointRecord, Records, merge
+from colobench.lab.record import CheckpointRecord, Records
 
 if TYPE_CHECKING:
     from colobench.lab.relay import Relay
 
-ROLES = ("primary", "secondary")
 #: A delay (ms) that no session lives to see: checkpoints are taken on request alone.
 NEVER_MS = 2**32 - 1
 #: How long a guest that runs may take to do its next bit of work, in seconds.
@@ -51,10 +49,6 @@ def _check_memory(ram_bytes: int, layout: str) -> None:
 
 class ColoExit(RemoteError):
     """A node said COLO_EXIT with an error: checkpoints have ended, a survivor waits to be told."""
-
-
-class SessionTimeout(RemoteError):
-    """A node did not do in time what was asked of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +143,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     Attributes
     ----------
-    records
-        The committed checkpoints so far.
+    journal
+        What the nodes have said.
     guest, settings
         The guest, and all settings by name.
     nodes
@@ -216,13 +210,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
         }
         self.nodes: dict[str, NodeProcess] = {}
         self.relay: Relay | None = None
-        self.records = Records()
+        self.journal = Journal(verify)
         self._directory: Path | None = None
-        self._changed = threading.Condition()
-        self._halves: dict[str, dict[int, dict[str, Any]]] = {role: {} for role in ROLES}
-        self._digests: dict[int, dict[str, Any]] = {}
-        self._events: list[tuple[str, str, dict[str, Any], float]] = []
-        self._observers: list[Callable[[CheckpointRecord], None]] = []
         self._killed: Killed | None = None
         #: Whether we parted the pair ourselves: then a COLO_EXIT is what one expects.
         self._parted = False
@@ -230,6 +219,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self.began = 0.0
         self._closing = contextlib.ExitStack()
         self._finalizer: weakref.finalize[Any, Any] | None = None
+
+    @property
+    def records(self) -> Records:
+        """The committed checkpoints so far."""
+        return self.journal.records
 
     # Begin and end.
 
@@ -286,14 +280,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
         unix = self.settings["transport"] == "unix"
         incoming = f"unix:{self._directory / 'colo'}" if unix else "tcp:127.0.0.1:0"
         self._arguments["secondary"] += ["--incoming", incoming]
-        on_event = weakref.WeakMethod(self._on_event)
-
-        def deliver(role: str, event: Event) -> None:
-            if (method := on_event()) is not None:
-                method(role, event)
-
         for role in ROLES:
-            node = NodeProcess(role, self._directory, self._arguments[role], deliver)
+            node = NodeProcess(role, self._directory, self._arguments[role], self.journal.deliver)
             self.nodes[role] = node
             self._closing.callback(node.end)
         for node in self.nodes.values():
@@ -322,71 +310,28 @@ class Session(contextlib.AbstractContextManager["Session"]):
         primary.execute("migrate", uri=uri)
 
         def entered_colo() -> bool:
-            return all(self._saw(role, "MIGRATION", status="colo") for role in ROLES)
+            return all(self.journal.find(role, "MIGRATION", status="colo") for role in ROLES)
 
         self.wait_for(entered_colo, "both nodes to enter COLO", timeout)
-        entered = self._find("primary", "MIGRATION", status="colo")
-        assert entered is not None
-        self.began = entered[1]
+        self.began = self.wait_for_event("primary", "MIGRATION", status="colo").time
 
-    # Events of the nodes, in the threads of their monitor connections.
-
-    def _on_event(self, role: str, event: Event) -> None:
-        name, data = event["event"], event.get("data", {})
-        record = None
-        with self._changed:
-            if name == "X_COLO_CHECKPOINT":
-                record = self._half_arrived(role, data)
-            elif name == "X_COLO_DIGEST":
-                self._digests[data["checkpoint"]] = data
-            else:
-                self._events.append((role, name, data, time.monotonic()))
-            self._changed.notify_all()
-        if record is not None:
-            for observer in self._observers:
-                observer(record)
-
-    def _half_arrived(self, role: str, data: dict[str, Any]) -> CheckpointRecord | None:
-        number = data["checkpoint"]
-        self._halves[role][number] = data
-        if not all(number in self._halves[each] for each in ROLES):
-            return None
-        primary, secondary = (self._halves[each].pop(number) for each in ROLES)
-        record = merge(primary, secondary, self._digests.get(number) if self._verify else None)
-        self.records.append(record)
-        return record
+    # Waiting for the nodes.
 
     def on_record(self, observer: Callable[[CheckpointRecord], None]) -> None:
         """Call `observer` with each new record, in a thread that must not be held up."""
-        self._observers.append(observer)
-
-    def _saw(self, role: str, event: str, **data: Any) -> bool:
-        return self._find(role, event, **data) is not None
-
-    def _find(self, role: str, event: str, **data: Any) -> tuple[dict[str, Any], float] | None:
-        for who, name, found, when in self._events:
-            if who == role and name == event and data.items() <= found.items():
-                return found, when
-        return None
+        self.journal.on_record(observer)
 
     def wait_for(self, condition: Callable[[], bool], what: str, timeout: float) -> None:
         """Wait until `condition` holds; it is looked at whenever a node says something.
 
         Raises
         ------
-        ColoExit, NodeGone, SessionTimeout
-            If a node gives up, ends, or the time is over first.
+        ColoExit, SessionTimeout
+            If a node gives up or ends, or the time is over first.
         """
-        deadline = time.monotonic() + timeout
-        with self._changed:
-            while not condition():
-                self._check_nodes(what)
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise SessionTimeout(f"expected {what} within {timeout:g} s")
-                self._changed.wait(min(left, 0.1))
+        self.journal.wait_for(condition, what, timeout, self._check_nodes)
 
-    def wait_for_event(self, role: str, event: str, timeout: float = 30.0, **data: Any) -> None:
+    def wait_for_event(self, role: str, event: str, timeout: float = 30.0, **data: Any) -> Said:
         """Wait until a node has said `event` with that data, whatever else it says.
 
         Raises
@@ -394,22 +339,22 @@ class Session(contextlib.AbstractContextManager["Session"]):
         SessionTimeout
             If it does not.
         """
-        deadline = time.monotonic() + timeout
-        with self._changed:
-            while not self._saw(role, event, **data):
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise SessionTimeout(
-                        f"expected {event} of the {role} within {timeout:g} s, found none"
-                    )
-                self._changed.wait(left)
+        self.journal.wait_for(
+            lambda: self.journal.find(role, event, **data) is not None,
+            f"{event} of the {role}",
+            timeout,
+        )
+        said = self.journal.find(role, event, **data)
+        assert said is not None
+        return said
 
     def _check_nodes(self, what: str) -> None:
-        for role, name, data, _ in self._events:
-            if name == "COLO_EXIT" and data["reason"] == "error" and not self._parted:
-                raise ColoExit(f"expected {what}, found COLO_EXIT of the {role}: {data['x-why']}")
-            if name == "X_MIGRATION_ERROR":
-                raise ColoExit(f"expected {what}, found migration failed: {data['x-why']}")
+        for said in self.journal.said("COLO_EXIT"):
+            if said.data["reason"] == "error" and not self._parted:
+                why = said.data["x-why"]
+                raise ColoExit(f"expected {what}, found COLO_EXIT of the {said.role}: {why}")
+        for said in self.journal.said("X_MIGRATION_ERROR"):
+            raise ColoExit(f"expected {what}, found migration failed: {said.data['x-why']}")
         for node in self.nodes.values():
             killed = self._killed is not None and self._killed.role == node.role
             if not killed and not node.alive():
@@ -480,19 +425,16 @@ class Session(contextlib.AbstractContextManager["Session"]):
         int
             The number of the checkpoint that is being made.
         """
-        with self._changed:
-            seen = len(self._events)
+        seen = len(self.journal)
         self.nodes[role].execute("x-colo-break", at=at)
         if self.settings["delay"] is None:
             self.nodes["primary"].execute("x-colo-checkpoint")
 
-        def held() -> Iterator[int]:
-            for who, name, data, _ in self._events[seen:]:
-                if who == role and name == "X_COLO_HELD":
-                    yield data["checkpoint"]
+        def held() -> Iterator[Said]:
+            return self.journal.said("X_COLO_HELD", role, since=seen)
 
         self.wait_for(lambda: any(held()), f"the {role} to be held at {at!r}", timeout)
-        return next(held())
+        return int(next(held()).data["checkpoint"])
 
     def go_on(self, role: str) -> None:
         """Let a held node go on."""
@@ -551,24 +493,21 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._parted = True
         told = time.monotonic()
         node.execute("x-colo-lost-heartbeat")
-        self.wait_for(lambda: self._saw(role, "RESUME"), f"the {role} to take over", timeout)
-        taken = self._find(role, "X_COLO_TAKEOVER")
-        running = self._find(role, "RESUME")
-        assert taken is not None
-        assert running is not None
+        running = self.wait_for_event(role, "RESUME", timeout).time
+        taken = self.wait_for_event(role, "X_COLO_TAKEOVER").data
         killed = self._killed.time if self._killed else None
-        work = int(taken[0]["work"])
+        work = int(taken["work"])
         after = self._work_beyond(node, work)
         return Takeover(
             role=role,
-            takeover_ms=None if killed is None else (running[1] - killed) * 1000,
-            checkpoint=taken[0]["checkpoint"],
-            equal=self._equal_at_takeover(role, taken[0]),
+            takeover_ms=None if killed is None else (running - killed) * 1000,
+            checkpoint=taken["checkpoint"],
+            equal=self._equal_at_takeover(role, taken),
             work_at_takeover=work,
             work_after=after,
             killed_at=killed,
             told_at=told,
-            running_at=running[1],
+            running_at=running,
             observed_at=time.monotonic(),
         )
 
@@ -576,7 +515,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         stood_still = role == "secondary" and self.settings["variant"] == "v12"
         if not self._verify or not stood_still:
             return None
-        digests = self._digests.get(taken["checkpoint"])
+        digests = self.journal.digests.get(taken["checkpoint"])
         return digests is not None and all(
             digests[key] == taken[key] for key in ("ram", "devices", "work")
         )

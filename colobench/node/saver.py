@@ -194,7 +194,7 @@ class Saver:
         room += len(slices) * transport.NAME_BYTES
         if len(self._ram_buffer) < room:
             self._ram_buffer = np.zeros(room, dtype=np.uint8)
-        view = memoryview(self._ram_buffer)
+        view = self._ram_buffer.data
         view[: len(begin)] = begin
         end, zero_pages = len(begin), 0
         for part in slices:

@@ -70,7 +70,7 @@ class StreamBuffer:
 
     def _hold(self, array: npt.NDArray[np.uint8]) -> None:
         self.array = array
-        self._view = memoryview(array)
+        self._view = array.data
 
     def __len__(self) -> int:
         """Number of bytes that wait."""

@@ -1,0 +1,133 @@
+"""What the nodes of a session have said: events, and records made of both sides' halves."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from colobench.errors import RemoteError
+from colobench.lab.qmp import Event
+from colobench.lab.record import CheckpointRecord, Records, merge
+
+ROLES = ("primary", "secondary")
+
+
+class SessionTimeout(RemoteError):
+    """A node did not do in time what was asked of it."""
+
+
+class Said(NamedTuple):
+    """An event: who said what, with which data, and when it arrived, of `time.monotonic`."""
+
+    role: str
+    event: str
+    data: dict[str, Any]
+    time: float
+
+
+class Journal:
+    """Collects the events of both nodes, in the threads of their monitor connections.
+
+    Parameters
+    ----------
+    verify
+        Whether the nodes send digests, so that records tell if both sides were equal.
+
+    Attributes
+    ----------
+    records
+        One for each checkpoint of which both sides have reported.
+    digests
+        The primary's digests by the checkpoint's number, also of checkpoints that it did not
+        live to report.
+    """
+
+    def __init__(self, verify: bool) -> None:
+        self._verify = verify
+        self.records = Records()
+        self.digests: dict[int, dict[str, Any]] = {}
+        self._halves: dict[str, dict[int, dict[str, Any]]] = {role: {} for role in ROLES}
+        self._said: list[Said] = []
+        self._changed = threading.Condition()
+        self._observers: list[Callable[[CheckpointRecord], None]] = []
+
+    def on_record(self, observer: Callable[[CheckpointRecord], None]) -> None:
+        """Call `observer` with each new record, in a thread that must not be held up."""
+        self._observers.append(observer)
+
+    def deliver(self, role: str, event: Event) -> None:
+        """Take an event in."""
+        name, data = event["event"], event.get("data", {})
+        record = None
+        with self._changed:
+            if name == "X_COLO_CHECKPOINT":
+                record = self._half_arrived(role, data)
+            elif name == "X_COLO_DIGEST":
+                self.digests[data["checkpoint"]] = data
+            else:
+                self._said.append(Said(role, name, data, time.monotonic()))
+            self._changed.notify_all()
+        if record is not None:
+            for observer in self._observers:
+                observer(record)
+
+    def _half_arrived(self, role: str, data: dict[str, Any]) -> CheckpointRecord | None:
+        number = data["checkpoint"]
+        self._halves[role][number] = data
+        if not all(number in self._halves[each] for each in ROLES):
+            return None
+        primary, secondary = (self._halves[each].pop(number) for each in ROLES)
+        record = merge(primary, secondary, self.digests.get(number) if self._verify else None)
+        self.records.append(record)
+        return record
+
+    def __len__(self) -> int:
+        """Count the events other than reports of checkpoints."""
+        return len(self._said)
+
+    def said(self, event: str, role: str | None = None, *, since: int = 0) -> Iterator[Said]:
+        """Go through the events of that name, from the one numbered `since` on."""
+        for each in self._said[since:]:
+            if each.event == event and role in (None, each.role):
+                yield each
+
+    def find(self, role: str, event: str, **data: Any) -> Said | None:
+        """Find the first event of that node and name with that data."""
+        for each in self.said(event, role):
+            if data.items() <= each.data.items():
+                return each
+        return None
+
+    def wait_for(
+        self,
+        condition: Callable[[], bool],
+        what: str,
+        timeout: float,
+        check: Callable[[str], None] = lambda what: None,
+    ) -> None:
+        """Wait until `condition` holds; it is looked at whenever a node says something.
+
+        Parameters
+        ----------
+        condition, what
+            What is waited for, also in words.
+        timeout
+            Seconds.
+        check
+            Called now and then with `what`; it raises if there is nothing to wait for any more.
+
+        Raises
+        ------
+        SessionTimeout
+            If the time is over first.
+        """
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while not condition():
+                check(what)
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise SessionTimeout(f"expected {what} within {timeout:g} s")
+                self._changed.wait(min(left, 0.1))

@@ -25,6 +25,13 @@ def percentiles(milliseconds: Sequence[float]) -> dict[str, float | None]:
     return {"p50": float(middle), "p99": float(high)}
 
 
+def checkpoint_rate(records: Sequence[CheckpointRecord]) -> float | None:
+    """Give the checkpoints committed per second; None for fewer than two of them."""
+    if len(records) < 2:
+        return None
+    return (len(records) - 1) / (records[-1].time - records[0].time)
+
+
 def figures(records: Sequence[CheckpointRecord]) -> dict[str, Any]:
     """Compute the figures that tables show.
 
@@ -37,6 +44,7 @@ def figures(records: Sequence[CheckpointRecord]) -> dict[str, Any]:
     -------
     dict
         ``checkpoints``, ``pages``, ``zero_pages``, ``flushed_pages`` (counts), ``bytes``,
+        ``checkpoints_per_s`` (None with fewer than two),
         ``pause_ms_p50`` and ``pause_ms_p99`` (milliseconds, None without records), and
         ``phases_ms``: for each of `ACTIVITIES` its ``{"p50", "p99"}`` in milliseconds, without
         ``verify`` if nothing was verified.
@@ -44,6 +52,7 @@ def figures(records: Sequence[CheckpointRecord]) -> dict[str, Any]:
     pause = percentiles([record.pause_ms for record in records])
     return {
         "checkpoints": len(records),
+        "checkpoints_per_s": checkpoint_rate(records),
         "pages": sum(record.pages for record in records),
         "zero_pages": sum(record.zero_pages for record in records),
         "flushed_pages": sum(record.flushed_pages for record in records),
@@ -79,6 +88,8 @@ def _rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     for name in ("checkpoints", "pages"):
         if name in summary:
             yield name, f"{summary[name]:,}", ""
+    if summary.get("checkpoints_per_s") is not None:
+        yield "checkpoints a second", f"{summary['checkpoints_per_s']:,.1f}", ""
     if "bytes" in summary:
         yield "sent", megabytes(summary["bytes"]), ""
     if "pause_ms_p50" in summary:

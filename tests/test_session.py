@@ -206,6 +206,15 @@ def _spin(seconds: float) -> None:
         pass
 
 
+def test_primary_killed_before_the_first_checkpoint_is_survived_from_the_migrated_state(
+    pair: Session,
+) -> None:
+    pair.kill("primary")
+    takeover = pair.failover()
+    assert takeover.checkpoint == 0
+    assert_survived(pair, takeover, "secondary")
+
+
 def test_torn_checkpoint_never_reaches_ram(pair: Session) -> None:
     pair.run(2)
     pair.hold("primary", "ram-sent")

@@ -86,7 +86,8 @@ class Takeover:
     takeover_ms
         Milliseconds from the kill to the running guest, None if nobody was killed.
     checkpoint
-        The checkpoint that it goes on from; for a primary, the last one that it made.
+        The checkpoint that it goes on from, 0 for the state that migration brought; for a
+        primary, the last one that it made.
     equal
         Whether RAM and devices were, before the guest ran, those of that checkpoint on the primary;
         None where there is no such thing: the session does not verify, or the survivor is the

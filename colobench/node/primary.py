@@ -160,7 +160,8 @@ class Primary(Node):
         self.machine.nic["hold_output"] = 1
         self.enter_colo()
         self.stop_guest("finish-migrate")
-        self._announce_digests(0)
+        if self.options.verify:
+            self._announce_digests(0)
         self._saver.switch()
         self._set_status("colo")
         self._in_colo_since = self._timer_from = time.monotonic()
@@ -256,17 +257,17 @@ class Primary(Node):
 
     def _send_checkpoint(self) -> None:
         assert self._saver is not None
-        self._announce_digests(self.checkpoint + 1)
-        self._phases.end("verify")
+        if self.options.verify:
+            self._announce_digests(self.checkpoint + 1)
+            self._phases.end("verify")
         self._saver.send_checkpoint(self.options.layout, self._phases)
         self.happened(Local.ALL_SENT)
         self.breakpoints.reach("sent")
 
     def _announce_digests(self, checkpoint: int) -> None:
         """Tell what is about to be sent, so that it is known even if this process dies now."""
-        if self.options.verify:
-            self.monitor.emit("X_COLO_DIGEST", {"checkpoint": checkpoint} | self.digests())
-            self.monitor.flush()
+        self.monitor.emit("X_COLO_DIGEST", {"checkpoint": checkpoint} | self.digests())
+        self.monitor.flush()
 
     def _release_output(self) -> None:
         self._released = self.machine.nic.release()

@@ -1,0 +1,84 @@
+"""What one can choose in the dashboard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import ipywidgets
+
+from colobench.guest.configuration import Program
+from colobench.protocol.colo import Layout
+
+GUESTS = [program.name.lower() for program in Program]
+LAYOUTS = [layout.value for layout in Layout]
+#: Milliseconds from checkpoint to checkpoint, and words that the guest writes in a millisecond.
+DELAYS = (10, 20, 50, 100, 200, 500, 1000)
+WRITES = (1, 4, 16, 64, 256)
+DEFAULTS: dict[str, Any] = {
+    "guest": "hotcold",
+    "layout": "separated",
+    "delay": 100,
+    "writes_per_tick": 16,
+    "verify": False,
+}
+
+
+class Controls(ipywidgets.HBox):  # type: ignore[misc]
+    """Choices for the next pair, and the delay also for the one that runs.
+
+    Parameters
+    ----------
+    chosen
+        What is chosen at first, by the names of `Session`'s arguments; the rest is `DEFAULTS`.
+    """
+
+    def __init__(self, **chosen: Any) -> None:
+        chosen = DEFAULTS | chosen
+        self.delay = _slider("delay (ms)", DELAYS, chosen["delay"])
+        self._controls = {
+            "guest": _dropdown("guest", GUESTS, chosen["guest"]),
+            "layout": _dropdown("layout", LAYOUTS, chosen["layout"]),
+            "delay": self.delay,
+            "writes_per_tick": _slider("writes per ms", WRITES, chosen["writes_per_tick"]),
+            "verify": ipywidgets.Checkbox(
+                value=chosen["verify"],
+                description="compare digests",
+                indent=False,
+                layout=ipywidgets.Layout(width="145px"),
+            ),
+        }
+        super().__init__(
+            list(self._controls.values()), layout=ipywidgets.Layout(flex_flow="row wrap")
+        )
+
+    def chosen(self) -> dict[str, Any]:
+        """Give what is chosen, as arguments of `Session`."""
+        return {name: control.value for name, control in self._controls.items()}
+
+    def enable(self, *, delay: bool, others: bool) -> None:
+        """Let these be changed, or not."""
+        for control in self._controls.values():
+            control.disabled = not (delay if control is self.delay else others)
+
+
+def _dropdown(text: str, options: Sequence[str], value: str) -> Any:
+    return ipywidgets.Dropdown(options=options, value=value, **_look(text, "160px"))
+
+
+def _slider(text: str, options: Sequence[int], value: int) -> Any:
+    # Several steps of a drag would be several commands.
+    return ipywidgets.SelectionSlider(
+        options=sorted({*options, value}),
+        value=value,
+        continuous_update=False,
+        **_look(text, "215px"),
+    )
+
+
+def _look(text: str, width: str) -> dict[str, Any]:
+    return {
+        "description": text,
+        "style": {"description_width": "initial"},
+        "layout": ipywidgets.Layout(width=width, margin="2px 10px 2px 2px"),
+    }

@@ -1,0 +1,128 @@
+"""What panels with buttons share: they own a pair, and never hold up the kernel."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from collections.abc import Callable
+from textwrap import shorten
+from typing import Any, ClassVar
+
+import ipywidgets
+
+from colobench.errors import ColobenchError
+
+#: An error is one line of at most so many characters.
+LINE_LENGTH = 300
+
+
+def one_line(error: Exception) -> str:
+    """Say in one line what went wrong."""
+    text = str(error) if isinstance(error, ColobenchError) else f"{type(error).__name__}: {error}"
+    return shorten(text, LINE_LENGTH, placeholder=" …")
+
+
+class Background:
+    """Does one thing at a time, in a thread.
+
+    Parameters
+    ----------
+    changed
+        Called whenever something begins or ends, in whatever thread.
+
+    Attributes
+    ----------
+    doing
+        In words, what is being done; None if nothing is.
+    error
+        In one line, why the last thing failed; None if it did not.
+    """
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self.doing: str | None = None
+        self.error: str | None = None
+        self._changed = changed
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def do(self, words: str, action: Callable[[], object]) -> bool:
+        """Begin to do something; False, and nothing happens, if something is being done."""
+        with self._lock:
+            if self.doing is not None:
+                return False
+            self.doing, self.error = words, None
+            self._thread = threading.Thread(
+                target=self._run, args=(action,), name=f"colobench: {words}", daemon=True
+            )
+        self._changed()
+        self._thread.start()
+        return True
+
+    def wait(self) -> None:
+        """Wait until nothing is being done."""
+        thread = self._thread
+        if thread is not None and thread.is_alive():
+            thread.join()
+
+    def _run(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except Exception as error:
+            self.error = one_line(error)
+        finally:
+            self.doing = None
+            self._changed()
+
+
+class Panel(ipywidgets.VBox):  # type: ignore[misc]
+    """A panel that owns processes. A new one takes the place of the one before, which is closed.
+
+    A cell that is run once more would otherwise leave the earlier pair behind, on a machine that
+    may have room for one.
+    """
+
+    _current: ClassVar[Panel | None] = None
+
+    def __init__(self) -> None:
+        if Panel._current is not None:
+            Panel._current.close()
+        Panel._current = self
+        super().__init__()
+        self.background = Background(self.update)
+
+    def update(self) -> None:
+        """Show how things stand; called in whatever thread."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """End all processes."""
+        raise NotImplementedError
+
+    def wait(self) -> None:
+        """Wait until what a button began is done."""
+        self.background.wait()
+
+    def close(self) -> None:
+        """End all processes, whatever is being done with them, and vanish."""
+        if Panel._current is self:
+            Panel._current = None
+        # What is being done fails, then; or had just begun something that has to be ended, too.
+        self.end()
+        self.wait()
+        self.end()
+        super().close()
+
+
+@atexit.register
+def _close_last_panel() -> None:
+    # Now, while threads can still be waited for, and not when the interpreter clears up.
+    if Panel._current is not None:
+        Panel._current.close()
+
+
+def button(text: str, action: Callable[[], None], style: str = "", icon: str = "") -> Any:
+    """Make a button."""
+    layout = ipywidgets.Layout(width="auto", padding="0 14px")
+    made = ipywidgets.Button(description=text, button_style=style, icon=icon, layout=layout)
+    made.on_click(lambda _: action())
+    return made

@@ -1,0 +1,262 @@
+"""What plots show of checkpoints: where the pause goes, and how it grows with dirty pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ipywidgets
+import numpy as np
+from bokeh.layouts import column, row
+from bokeh.models import (
+    BasicTicker,
+    ColumnDataSource,
+    HoverTool,
+    LayoutDOM,
+    NumeralTickFormatter,
+    Range1d,
+)
+from bokeh.plotting import figure
+
+from colobench.lab.journal import ROLES
+from colobench.lab.record import Records
+from colobench.lab.report import (
+    NEUTRAL_COLOUR,
+    PAUSE_PHASES,
+    PHASE_COLOURS,
+    PRIMARY_COLOUR,
+    SECONDARY_COLOUR,
+)
+from colobench.lab.sweep import fit_line
+from colobench.protocol.colo import Layout
+from colobench.ui.figure import Columns, LiveFigure
+from colobench.ui.pump import frames
+
+#: A plot has room for so many checkpoints side by side at first, and when it follows the newest.
+FIRST_WINDOW, WINDOW = 20, 100
+LAYOUTS = {Layout.BUFFERED.value: SECONDARY_COLOUR, Layout.SEPARATED.value: PRIMARY_COLOUR}
+#: What is shown against dirty pages: a record's field, and what it is divided by.
+AGAINST_PAGES = {
+    "pause": ("pause_ms", 1),
+    "primary": ("primary_buffer_bytes", 1e6),
+    "secondary": ("secondary_buffer_bytes", 1e6),
+}
+
+
+class LiveRecords(ipywidgets.VBox):  # type: ignore[misc]
+    """A figure that follows records; what it shows of them is its subclasses' matter.
+
+    Parameters
+    ----------
+    records
+        The truth. They may grow, in whatever thread.
+    layout
+        What is drawn.
+    """
+
+    def __init__(self, records: Records, layout: LayoutDOM) -> None:
+        self.records = records
+        self.figure = LiveFigure(layout)
+        super().__init__([self.figure])
+        frames.add(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self.records)} checkpoints>"
+
+    def watch(self, records: Records) -> None:
+        """Follow other records from now on."""
+        self.records = records
+        self.figure.forget()
+
+    def refresh(self) -> None:
+        """Show the records that came since the last time."""
+        records = self.records
+        if self.figure.grow("records", len(records), lambda first: self.rows(records[first:])):
+            self.shown(records)
+
+    def shown(self, records: Records) -> None:
+        """Show what follows from all of the records, after some new ones."""
+
+    def rows(self, records: Records) -> Columns:
+        """Give what is drawn of some records, as columns."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Follow no more, and vanish."""
+        frames.remove(self)
+        self.figure.close()
+        super().close()
+
+
+class LivePlot(LiveRecords):
+    """Shows of each checkpoint the pause, phase by phase, and the pages that were sent.
+
+    Parameters
+    ----------
+    records
+        The truth. They may grow, in whatever thread.
+
+    Examples
+    --------
+    >>> with cb.Session() as session:
+    ...     display(ui.LivePlot(session.records))
+    ...     session.run(100)
+    """
+
+    def __init__(self, records: Records) -> None:
+        super().__init__(records, _draw_checkpoints())
+
+    def rows(self, records: Records) -> Columns:
+        """Give number, pages and phases of some records."""
+        columns = {"number": records.column("number"), "pages": records.column("pages")}
+        for phase in PAUSE_PHASES:
+            # What is left for the last phase may be a little less than nothing.
+            columns[phase] = np.maximum(records.column(f"{phase}_ms"), 0)
+        return columns | {"pause": records.column("pause_ms")}
+
+    def shown(self, records: Records) -> None:
+        """Follow the newest; a long pause makes the others small as long as it is in sight."""
+        seen = records[-WINDOW:]
+        last = seen[-1].number if seen else 0
+        start = max(0, last - WINDOW)
+        self.figure.set_range("numbers", start + 0.5, max(last, FIRST_WINDOW) + 0.5)
+        for name, field in (("pauses", "pause_ms"), ("sizes", "pages")):
+            self.figure.set_range(name, 0, 1.05 * seen.percentile(field, 100) or 1)
+
+
+class PagesPlot(LiveRecords):
+    """Shows pause and extra memory against the pages of a checkpoint, for each layout.
+
+    Parameters
+    ----------
+    records
+        The truth. They may grow, in whatever thread.
+
+    Notes
+    -----
+    The lines are those of `colobench.lab.sweep.fit_line`.
+    """
+
+    def __init__(self, records: Records) -> None:
+        super().__init__(records, _draw_against_pages())
+
+    def shown(self, records: Records) -> None:
+        """Draw the lines anew."""
+        pages = records.column("pages")
+        ends = np.array([0.0, pages.max(initial=0)])
+        lines = {"pages": ends}
+        rows = self.rows(records)
+        for name in rows.keys() - lines.keys():
+            there = ~np.isnan(rows[name])
+            lines[name] = np.full(2, np.nan)
+            if len(np.unique(pages[there])) > 1:
+                line = fit_line(pages[there], rows[name][there])
+                lines[name] = line.intercept + line.slope * ends
+        self.figure.replace("lines", lines)
+        memory = max(records.percentile(AGAINST_PAGES[side][0], 100) for side in ROLES) / 1e6
+        self.figure.set_range("sizes", 0, 1.05 * ends[1] or 1)
+        self.figure.set_range("pauses", 0, 1.2 * records.percentile("pause_ms", 95) or 1)
+        self.figure.set_range("memories", 0, 1.05 * memory or 1)
+
+    def rows(self, records: Records) -> Columns:
+        """Give pages, and for each layout what is shown; not a number where it was the other."""
+        layouts = records.column("layout")
+        columns = {"pages": records.column("pages")}
+        for layout in LAYOUTS:
+            for name, (field, divisor) in AGAINST_PAGES.items():
+                values = records.column(field) / divisor
+                columns[f"{name} {layout}"] = np.where(layouts == layout, values, np.nan)
+        return columns
+
+
+def _draw_checkpoints() -> LayoutDOM:
+    """Draw, as yet empty, the pause of each checkpoint above its pages."""
+    names = ["number", "pages", "pause", *PAUSE_PHASES]
+    source = ColumnDataSource({name: [] for name in names}, name="records")
+    numbers = Range1d(start=0.5, end=FIRST_WINDOW + 0.5, name="numbers")
+    pauses, sizes = Range1d(name="pauses"), Range1d(name="sizes")
+    pause = _plot("", "pause (ms)", x_range=numbers, y_range=pauses, height=240)
+    bars = pause.vbar_stack(
+        list(PAUSE_PHASES),
+        x="number",
+        width=0.86,
+        source=source,
+        color=[PHASE_COLOURS[phase] for phase in PAUSE_PHASES],
+        legend_label=list(PAUSE_PHASES),
+    )
+    tooltips = [("checkpoint", "@number{0,0}"), ("pause", "@pause{0.00} ms")]
+    tooltips += [(phase, f"@{phase}{{0.000}} ms") for phase in PAUSE_PHASES]
+    pause.add_tools(HoverTool(renderers=[bars[0]], mode="vline", tooltips=tooltips))
+    _legend_above(pause)
+    pages = _plot("checkpoint", "pages sent", x_range=numbers, y_range=sizes, height=170)
+    pages.vbar(x="number", top="pages", width=0.86, source=source, color=PRIMARY_COLOUR)
+    pages.xaxis.ticker = BasicTicker(min_interval=1)
+    pause.xaxis.ticker = pages.xaxis.ticker
+    return column(pause, pages, sizing_mode="stretch_width")
+
+
+def _draw_against_pages() -> LayoutDOM:
+    """Draw, as yet empty, pause and extra memory against the pages of a checkpoint."""
+    names = ["pages", *(f"{what} {layout}" for layout in LAYOUTS for what in AGAINST_PAGES)]
+    points = ColumnDataSource({name: [] for name in names}, name="records")
+    lines = ColumnDataSource({name: [] for name in names}, name="lines")
+    # A few long pauses must not make all the others small.
+    pauses, memories = Range1d(name="pauses"), Range1d(name="memories")
+    sizes = Range1d(name="sizes")
+    pause = _plot("pages sent", "pause (ms), shown up to 1.2 × p95", x_range=sizes, y_range=pauses)
+    memory = _plot(
+        "pages sent", "memory beside RAM and RAM cache (MB)", x_range=sizes, y_range=memories
+    )
+    for layout, colour in LAYOUTS.items():
+        of_layout = {"x": "pages", "color": colour}
+        dot = of_layout | {"source": points, "size": 5, "alpha": 0.7}
+        ring = of_layout | {"source": points, "size": 10, "fill_color": None}
+        line = of_layout | {"source": lines, "line_width": 2}
+        pause.scatter(y=f"pause {layout}", legend_label=layout, **dot)
+        pause.line(y=f"pause {layout}", **line)
+        memory.scatter(y=f"primary {layout}", legend_label=f"{layout}, primary", **dot)
+        memory.scatter(y=f"secondary {layout}", legend_label=f"{layout}, secondary", **ring)
+        memory.line(y=f"primary {layout}", **line)
+    for plot in (pause, memory):
+        _legend_above(plot)
+        plot.legend.ncols = len(LAYOUTS)
+    return row(pause, memory, sizing_mode="stretch_width")
+
+
+def _plot(x_label: str, y_label: str, height: int = 330, **options: Any) -> Any:
+    plot = figure(
+        height=height,
+        sizing_mode="stretch_width",
+        tools="pan,xwheel_zoom,reset,save",
+        x_axis_label=x_label,
+        y_axis_label=y_label,
+        background_fill_color=None,
+        border_fill_color=None,
+        outline_line_color=None,
+        **options,
+    )
+    plot.toolbar.autohide = True
+    plot.toolbar.logo = None
+    plot.axis.axis_label_text_font_style = "normal"
+    plot.axis.axis_label_text_color = plot.axis.major_label_text_color = NEUTRAL_COLOUR
+    plot.axis.minor_tick_line_color = None
+    plot.axis.formatter = NumeralTickFormatter(format="0,0[.]0")
+    plot.grid.grid_line_alpha = 0.4
+    plot.xgrid.grid_line_color = None
+    return plot
+
+
+def _legend_above(plot: Any) -> None:
+    legend = plot.legend[0]
+    legend.update(
+        orientation="horizontal",
+        background_fill_alpha=0,
+        border_line_color=None,
+        label_text_color=NEUTRAL_COLOUR,
+        padding=0,
+        margin=0,
+        spacing=14,
+        glyph_width=14,
+        glyph_height=14,
+        label_standoff=4,
+    )
+    plot.add_layout(legend, "above")

@@ -1,0 +1,90 @@
+"""The thread that keeps views up to date: it looks at the truth some times a second."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+from typing import Protocol
+
+#: Frames a second that an eye takes for movement; each costs a message for each view.
+FRAME_SECONDS = 0.1
+
+_logger = logging.getLogger(__name__)
+# What a thread prints lands in some cell, whichever runs just then.
+_logger.addHandler(logging.NullHandler())
+
+
+class View(Protocol):
+    """What shows something that changes."""
+
+    def refresh(self) -> None:
+        """Show what is new; called in the pump's thread, and again soon."""
+
+
+class Pump:
+    """Refreshes its views in one thread, which lives as long as there are any.
+
+    So a plot is live while a cell runs, and however fast checkpoints come, a view gets no more
+    than one message a frame. Nothing waits for it.
+
+    Parameters
+    ----------
+    seconds
+        From one refresh to the next.
+    """
+
+    def __init__(self, seconds: float = FRAME_SECONDS) -> None:
+        self._seconds = seconds
+        self._views: list[View] = []
+        # Reentrant: a view may remove itself, or another, while it is refreshed.
+        self._lock = threading.RLock()
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+        # Widgets close when the interpreter clears up, too late to wait for a thread.
+        atexit.register(self.stop)
+
+    def add(self, view: View) -> None:
+        """Refresh `view` from now on."""
+        with self._lock:
+            self._views.append(view)
+            if self._thread is None:
+                self._stop = threading.Event()
+                self._thread = threading.Thread(
+                    target=self._run, args=(self._stop,), name="colobench views", daemon=True
+                )
+                self._thread.start()
+
+    def remove(self, view: View) -> None:
+        """Leave `view` alone from now on; it is not being refreshed when this returns."""
+        with self._lock:
+            if view in self._views:
+                self._views.remove(view)
+            if self._views or self._thread is None:
+                return
+            thread, self._thread = self._thread, None
+            self._stop.set()
+        if thread is not threading.current_thread():
+            thread.join()
+
+    def stop(self) -> None:
+        """Leave all views alone from now on."""
+        for view in list(self._views):
+            self.remove(view)
+
+    def _run(self, stop: threading.Event) -> None:
+        while not stop.wait(self._seconds):
+            with self._lock:
+                for view in list(self._views):
+                    self._refresh(view)
+
+    def _refresh(self, view: View) -> None:
+        try:
+            view.refresh()
+        except Exception:
+            _logger.exception("a view cannot be refreshed any more: %r", view)
+            self.remove(view)
+
+
+#: The pump of all plots and page maps.
+frames = Pump()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -30,10 +31,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.further = further
     elif further:
         parser.error(f"unrecognized arguments: {' '.join(further)}")
+    # Asked to end, it ends like any other program, and what it has started ends with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         status: int = options.verb(options)
+        sys.stdout.flush()
         return status
-    except ColobenchError as error:
+    except BrokenPipeError:
+        # Nobody reads on; what is still buffered must not be an error of its own at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ColobenchError, OSError) as error:
         print(f"colobench {options.name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -113,7 +121,9 @@ def _demo(options: argparse.Namespace) -> int:
     from colobench.lab.demo import run_demo
     from colobench.lab.table import format_summary
 
-    write_report = None if options.json and options.report is None else _report_writer()
+    path = options.report or Path("colobench-report.html")
+    wanted = options.report is not None or not options.json
+    write_report = _report_writer(path) if wanted else None
     session = make_session(options)
     _compile_kernels(always_show=False)
     with tqdm(
@@ -125,23 +135,24 @@ def _demo(options: argparse.Namespace) -> int:
             say=bar.set_description_str,
             progress=lambda done, total: bar.update(done - bar.n),
         )
-    if write_report is not None:
-        path = options.report or Path("colobench-report.html")
-        written = write_report(path, session.records, summary)
     if options.json:
         print(json.dumps(summary))
-        return 0 if summary["verified"] else 1
-    print(format_summary(summary))
-    print(_machine_line(summary["machine"]))
+    else:
+        print(format_summary(summary))
+        print(_machine_line(summary["machine"]))
     if write_report is not None:
-        print(f"report: {written}")
+        written = write_report(path, session.records, summary)
+        print(f"report: {written}", file=sys.stderr if options.json else sys.stdout)
     for proof, holds in summary["proofs"].items():
         if not holds:
             print(f"colobench demo: not so: {proof.replace('_', ' ')}", file=sys.stderr)
     return 0 if summary["verified"] else 1
 
 
-def _report_writer() -> Any:
+def _report_writer(path: Path) -> Any:
+    """Give what writes the report; a report that cannot be written is said before the run."""
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise LocalError(f"report: expected a directory that can be written, found {path.parent}")
     if find_spec("bokeh") is None:
         raise LocalError("the report needs bokeh, which is not installed: pip install -e '.[lab]'")
     from colobench.lab.report import write_report

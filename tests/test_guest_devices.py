@@ -147,3 +147,11 @@ def test_state_of_a_wrong_length_is_not_saved() -> None:
     description = VMStateDescription("thing", 1, 1, (Field("words", "u4", 3),))
     with pytest.raises(LocalError, match="expected 3 elements, found 2"):
         description.save({"words": np.zeros(2, np.uint32)})
+
+
+def test_counters_that_a_peer_has_set_wrap_around() -> None:
+    nic = NIC()
+    nic["sent"] = 2**64 - 1
+    nic.queues["transmit"].put(bytes(60))
+    assert nic.release() == 1
+    assert nic["sent"] == 0

@@ -194,7 +194,7 @@ def test_work_goes_on_in_every_program(program: Program) -> None:
         {"ram_bytes": 4097},
         {"ram_bytes": 4096, "seed": -1},
         {"ram_bytes": 4096, "seed": 2**64},
-        {"ram_bytes": 4096, "writes_per_tick": -1},
+        {"ram_bytes": 4096, "writes_per_tick": 0},
     ],
 )
 def test_impossible_machine_is_refused(arguments: dict[str, int]) -> None:

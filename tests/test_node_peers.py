@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from colobench.guest.machine import MACHINE_TYPE
 from colobench.lab.process import NodeProcess
+from colobench.node.monitor import Monitor
 from colobench.wire import savevm
 from colobench.wire.format import Command
 from colobench.wire.messages import Message, encode_message
@@ -280,3 +282,52 @@ def test_nodes_refuse_a_socket_that_is_taken(tmp_path: Path) -> None:
     assert node.process.wait(60) == 1
     node.end()
     assert "Address already in use" in (tmp_path / "secondary.stderr").read_text()
+
+
+def test_secondary_that_cannot_listen_leaves_the_socket_of_another_alone(tmp_path: Path) -> None:
+    uri = f"unix:{tmp_path}/colo"
+    (tmp_path / "other").mkdir()
+    with watched("secondary", tmp_path, "--incoming", uri):
+        other = NodeProcess(
+            "secondary", tmp_path / "other", [*RAM, "--incoming", uri], lambda role, event: None
+        )
+        assert other.process.wait(60) == 1
+        other.end()
+        assert (tmp_path / "colo").exists()
+
+
+def test_client_that_does_not_read_is_not_waited_for(tmp_path: Path) -> None:
+    monitor = Monitor(str(tmp_path / "qmp"), {})
+    monitor.start()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(str(tmp_path / "qmp"))
+        client.sendall(b'{"execute": "qmp_capabilities"}')
+        # Once the answer is there, the client gets events.
+        while b"return" not in client.recv(4096):
+            pass
+        for _ in range(100):
+            monitor.emit("LONG", {"text": "x" * 100_000})
+        # Not asserted by the clock: it would otherwise add up to minutes, beyond the test's limit.
+        for _ in range(10_000):
+            monitor.flush(timeout=0.1)
+    monitor.close()
+
+
+def test_monitor_that_ran_out_of_descriptors_answers_again_later(tmp_path: Path) -> None:
+    node = Watched("primary", tmp_path, [])
+    limits = psutil.Process(node.node.pid).rlimit
+    soft, hard = limits(psutil.RLIMIT_NOFILE)
+    limits(psutil.RLIMIT_NOFILE, (psutil.Process(node.node.pid).num_fds() + 2, hard))
+    clients = [socket.socket(socket.AF_UNIX) for _ in range(8)]
+    for client in clients:
+        client.connect(str(node.node.qmp_path))
+    for client in clients:
+        client.close()
+    limits(psutil.RLIMIT_NOFILE, (soft, hard))
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(30)
+        client.connect(str(node.node.qmp_path))
+        assert b"QMP" in client.recv(4096)
+    node.node.ask_to_quit()
+    node.node.end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -244,6 +245,44 @@ def test_failover_without_a_kill_leaves_two_that_run_alone(pair: Session) -> Non
     assert pair.verify("secondary")
 
 
+def test_commit_that_nobody_hears_of_is_none(pair: Session) -> None:
+    pair.run(2)
+    pair.kill("primary", at="buffer-received", held="secondary")
+    pair.go_on("secondary")
+    pair.wait_for_event("secondary", "COLO_EXIT", reason="error")
+    takeover = pair.failover()
+    assert takeover.checkpoint == 2
+    assert_survived(pair, takeover, "secondary")
+
+
+def test_frames_that_arrive_meanwhile_make_no_difference_between_the_sides() -> None:
+    with session(delay=2) as pair:
+        primary = pair.nodes["primary"]
+        while len(pair.records) < 50:
+            # The queue may be full.
+            with contextlib.suppress(QMPCommandError):
+                primary.execute("x-net-receive", frame="00" * 60)
+        assert all(record.verified for record in pair.records)
+        assert primary.execute("x-query-guest")["frames-received"] > 0
+
+
+def test_after_a_kill_there_is_no_pair_to_run(pair: Session) -> None:
+    pair.kill("secondary")
+    for act in (pair.checkpoint, lambda: pair.run(1), lambda: pair.hold("primary", "ram")):
+        with pytest.raises(LocalError, match="expected a pair in COLO, found one parted"):
+            act()
+    pair.close()
+
+
+def test_held_node_tells_the_checkpoint_that_is_being_made(pair: Session) -> None:
+    for number, (role, at) in enumerate(
+        [("primary", "reply"), ("secondary", "load"), ("primary", "loaded")], start=1
+    ):
+        assert pair.hold(role, at) == number
+        pair.go_on(role)
+        pair.wait_for(lambda number=number: len(pair.records) == number, "the record", 30)
+
+
 def test_second_lost_heartbeat_is_refused(pair: Session) -> None:
     pair.run(1)
     pair.kill("primary")
@@ -337,8 +376,11 @@ def test_upstream_shutdown_looks_like_a_crash_to_the_secondary() -> None:
         ({"guest": "windows"}, "expected one of idle, uniform, hotcold, sequential, found"),
         ({"layout": "sideways"}, "sideways"),
         ({"seed": -1}, "expected 0 to 2"),
-        ({"stall_timeout": 0}, "expected more than 0 s"),
-        ({"delay": -1}, "expected 0 to 4294967295 ms, found -1"),
+        ({"stall_timeout": 0}, "expected 0.001 to 1e+06 s, found 0"),
+        ({"stall_timeout": float("nan")}, "found nan"),
+        ({"writes_per_tick": 0}, "expected 1 to 1000000, found 0"),
+        ({"delay": 1.5}, "expected 0 to 4294967295 ms or None, found 1.5"),
+        ({"delay": -1}, "expected 0 to 4294967295 ms or None, found -1"),
         ({"transport": "pigeon"}, "expected unix or tcp, found 'pigeon'"),
     ],
 )

@@ -84,7 +84,8 @@ class Configuration:
             )
         if not 0 <= self.seed < SEED_LIMIT:
             raise LocalError(f"seed: expected 0 to 2**64 - 1, found {self.seed}")
-        if not 0 <= self.writes_per_tick <= WRITES_LIMIT:
+        if not 1 <= self.writes_per_tick <= WRITES_LIMIT:
             raise LocalError(
-                f"writes per tick: expected 0 to {WRITES_LIMIT}, found {self.writes_per_tick}"
+                f"writes per tick: expected 1 to {WRITES_LIMIT}, found {self.writes_per_tick} "
+                "(the program idle writes nothing)"
             )

@@ -79,13 +79,18 @@ class NodeProcess:
         self.process = _starter.submit(self._spawn, arguments).result()
         self.qmp = QMPConnection(str(self.qmp_path))
         self.qmp.on_event(lambda event: on_event(role, event))
+        self._connected = False
 
     def _spawn(self, arguments: list[str]) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "colobench.node", self.role]
+        # With -P, what lies in the current directory is not taken for a module of Python's.
+        command = [sys.executable, "-P", "-m", "colobench.node", self.role]
         command += ["--qmp", str(self.qmp_path), "--parent", str(os.getpid()), *arguments]
+        package = str(Path(__file__).parents[2])
+        path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
         with open(self._errors, "wb") as errors:
             return subprocess.Popen(
                 command,
+                env=os.environ | {"PYTHONPATH": path},
                 # Never written to: its end tells the node that we are gone.
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
@@ -113,6 +118,7 @@ class NodeProcess:
         """
         try:
             self.qmp.connect(self.alive, timeout=timeout)
+            self._connected = True
         except NodeGone as error:
             status = self.process.poll()
             if status is None:
@@ -160,7 +166,10 @@ class NodeProcess:
 
     def ask_to_quit(self) -> None:
         """Tell it to end, if it still listens."""
-        if self.alive():
+        if not self._connected:
+            # It may not even have come to the point of listening to us.
+            self.process.kill()
+        elif self.alive():
             # Whatever goes wrong, `end` goes on without being answered.
             with suppress(LocalError, NodeGone):
                 self.qmp.execute("quit")

@@ -6,7 +6,7 @@ import base64
 import builtins
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, overload
 
 import numpy as np
@@ -41,7 +41,8 @@ class CheckpointRecord:
     request_ms … resume_ms
         Milliseconds of each phase: the secondary's agreement; stopping the guest; collecting dirty
         pages; sending RAM; saving and sending devices; until the secondary commits (it says
-        RECEIVED); flush and load on the secondary; the rest, until the guest runs.
+        RECEIVED); flush and load on the secondary; the rest, until the guest runs. In the buffered
+        layout ``ram`` is filling and sending the one buffer, ``devices`` only saving them.
     verify_ms
         Milliseconds that the digests took, on both sides; part of the pause while it is on.
     pause_ms
@@ -80,7 +81,7 @@ class CheckpointRecord:
     pause_ms: float
     guest_work: int
     verified: bool | None
-    dirty_bitmap: builtins.bytes | None = None
+    dirty_bitmap: builtins.bytes | None = field(default=None, repr=False)
 
 
 def merge(
@@ -178,7 +179,9 @@ class Records(Sequence[CheckpointRecord]):
     def columns(self) -> dict[str, npt.NDArray[Any]]:
         """Give all but the bitmaps as arrays, such as ``pandas.DataFrame`` takes."""
         names = [each.name for each in fields(CheckpointRecord) if each.name != "dirty_bitmap"]
-        return {name: self.column(name) for name in names}
+        # More may come while the columns are made.
+        now = self[:]
+        return {name: now.column(name) for name in names}
 
     def percentile(self, name: str, percent: float) -> float:
         """Give a percentile of one attribute; 0 if there are no records."""

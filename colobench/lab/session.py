@@ -28,22 +28,31 @@ if TYPE_CHECKING:
 
 #: A delay (ms) that no session lives to see: checkpoints are taken on request alone.
 NEVER_MS = 2**32 - 1
+#: What the nodes and this process take beside guest RAM: numba is large.
+PROCESSES_BYTES = 512 * 2**20
 #: How long a guest that runs may take to do its next bit of work, in seconds.
 WORK_TIMEOUT = 10.0
+TICK_SECONDS = 0.001
+
+
+def _check_choice(what: str, found: str, choices: tuple[str, ...]) -> None:
+    if found not in choices:
+        raise LocalError(f"{what}: expected {' or '.join(choices)}, found {found!r}")
 
 
 def _check_memory(ram_bytes: int, layout: str) -> None:
     """Refuse a guest with which the machine would run out of memory.
 
-    RAM is there on both sides, the RAM cache on one; a buffered checkpoint is on both, in the worst
-    case all of RAM.
+    RAM is there on both sides, the RAM cache on one, and `Session.verify` makes another. A buffered
+    checkpoint is on both sides, in the worst case all of RAM.
     """
-    needed = ram_bytes * (3 if layout == "separated" else 5)
+    copies = 4 if layout == "separated" else 6
     usable = usable_memory()
-    if needed > usable:
+    limit = max(0.0, usable - PROCESSES_BYTES) / copies
+    if ram_bytes > limit:
         raise LocalError(
-            f"RAM: expected at most {usable * ram_bytes / needed / 2**20:.0f} MiB where "
-            f"{usable / 2**20:.0f} MiB of memory may be used, found {ram_bytes / 2**20:.0f} MiB"
+            f"RAM: expected at most {limit / 2**20:.0f} MiB where {usable / 2**20:.0f} MiB of "
+            f"memory may be used, found {ram_bytes / 2**20:.0f} MiB"
         )
 
 
@@ -180,8 +189,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
         report_pages: bool = False,
         stall_timeout: float = 10.0,
     ) -> None:
-        if transport not in ("unix", "tcp"):
-            raise LocalError(f"transport: expected unix or tcp, found {transport!r}")
+        _check_choice("transport", transport, ("unix", "tcp"))
+        _check_choice("layout", layout, ("separated", "buffered"))
+        _check_choice("variant", variant, ("v12", "upstream"))
+        if delay is not None and (not isinstance(delay, int) or not 0 <= delay <= NEVER_MS):
+            raise LocalError(f"delay: expected 0 to {NEVER_MS} ms or None, found {delay!r}")
         ram = str(ram)
         self.guest = Configuration(parse_size(ram), parse_program(guest), seed, writes_per_tick)
         _check_memory(self.guest.ram_bytes, layout)
@@ -216,6 +228,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._killed: Killed | None = None
         #: Whether we parted the pair ourselves: then a COLO_EXIT is what one expects.
         self._parted = False
+        self._alive = False
         #: When the pair entered COLO, of `time.monotonic`; records count their time from it.
         self.began = 0.0
         self._closing = contextlib.ExitStack()
@@ -259,6 +272,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         """
         if self.nodes:
             raise LocalError("session: expected one that was not started, found it started")
+        self._alive = True
         self._directory = Path(tempfile.mkdtemp(prefix="colobench-session-"))
         self._closing.callback(shutil.rmtree, self._directory, ignore_errors=True)
         # Whatever happens to this object, the nodes end: at the latest with this interpreter.
@@ -272,6 +286,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     def close(self) -> None:
         """End both nodes and remove every trace of the session; its records stay."""
+        self._alive = False
         self._closing.close()
         if self._finalizer is not None:
             self._finalizer.detach()
@@ -389,6 +404,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         Records
             The new ones.
         """
+        self._check_pair()
         first = len(self.records)
         delay = self.settings["delay"]
         patience = timeout or 10.0 + (delay or 0) / 1000
@@ -399,11 +415,18 @@ class Session(contextlib.AbstractContextManager["Session"]):
             progress(done, checkpoints)
         return self.records[first : first + checkpoints]
 
+    def _check_pair(self) -> None:
+        """Refuse what needs a pair where there is none."""
+        if self._parted or not self.nodes or not self._alive:
+            found = "one parted" if self._parted else "none started" if not self.nodes else "closed"
+            raise LocalError(f"session: expected a pair in COLO, found {found}")
+
     def _wait_for_records(self, count: int, timeout: float) -> None:
         self.wait_for(lambda: len(self.records) >= count, "a checkpoint", timeout)
 
     def checkpoint(self) -> CheckpointRecord:
-        """Ask for a checkpoint now, and wait for it."""
+        """Ask for a checkpoint now, and wait for the next one that is committed."""
+        self._check_pair()
         first = len(self.records)
         self.nodes["primary"].execute("x-colo-checkpoint")
         self._wait_for_records(first + 1, 20.0)
@@ -427,9 +450,9 @@ class Session(contextlib.AbstractContextManager["Session"]):
             The number of the checkpoint that is being made.
         """
         seen = len(self.journal)
-        self.nodes[role].execute("x-colo-break", at=at)
-        if self.settings["delay"] is None:
-            self.nodes["primary"].execute("x-colo-checkpoint")
+        self._check_pair()
+        self._living(role).execute("x-colo-break", at=at)
+        self.nodes["primary"].execute("x-colo-checkpoint")
 
         def held() -> Iterator[Said]:
             return self.journal.said("X_COLO_HELD", role, since=seen)
@@ -528,6 +551,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             after = int(node.execute("x-query-guest")["work"])
             if after > work or time.monotonic() > deadline:
                 return after
+            time.sleep(TICK_SECONDS)
 
     def verify(self, role: str | None = None) -> bool:
         """Stop a survivor's guest, and compare its RAM with that of a guest never migrated.

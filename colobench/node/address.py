@@ -74,7 +74,7 @@ class Address:
             listener.listen(1)
         except OSError as error:
             listener.close()
-            raise LocalError(f"listen on {self}: {error.strerror}") from error
+            raise LocalError(f"listen on {self}: {error.strerror or error}") from error
         target = listener.getsockname()
         return listener, Address(self.family, target)
 

@@ -52,6 +52,7 @@ class Breakpoints:
         self._on_held = on_held
         self._at: str | None = None
         self._go_on = threading.Event()
+        self._lock = threading.Lock()
 
     def set(self, point: str) -> None:
         """Hold the next time that `point` is reached.
@@ -63,13 +64,13 @@ class Breakpoints:
         """
         if point not in self._points:
             raise LocalError(f"point: expected one of {', '.join(self._points)}, found {point!r}")
-        self._go_on.clear()
         self._at = point
 
     def go_on(self) -> None:
         """Take the breakpoint away, and let go of whoever is held there."""
-        self._at = None
-        self._go_on.set()
+        with self._lock:
+            self._at = None
+            self._go_on.set()
 
     def is_set(self, point: str) -> bool:
         """Say whether the next pass of `point` will hold."""
@@ -77,7 +78,12 @@ class Breakpoints:
 
     def reach(self, point: str) -> None:
         """Pass `point`: hold there if its breakpoint is set."""
-        if self._at == point:
+        if self._at != point:
+            return
+        with self._lock:
+            if self._at != point:
+                return
             self._at = None
-            self._on_held(point)
-            self._go_on.wait()
+            self._go_on.clear()
+        self._on_held(point)
+        self._go_on.wait()

@@ -15,9 +15,10 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from colobench.errors import ColobenchError, LocalError, RemoteError
+from colobench.errors import ColobenchError, LocalError
 from colobench.guest.configuration import Program
 from colobench.guest.machine import Machine
+from colobench.kernels.jit import warmup
 from colobench.node.breakpoints import PRIMARY_POINTS, SECONDARY_POINTS, Breakpoints
 from colobench.node.channel import Channel
 from colobench.node.monitor import Command, Monitor
@@ -25,8 +26,12 @@ from colobench.node.options import Options
 from colobench.protocol.colo import Action, Conversation, Local, Role
 from colobench.protocol.failover import Failover, FailoverAction, FailoverEvent, FailoverState
 from colobench.protocol.table import LocalProtocolError
+from colobench.wire import savevm
 from colobench.wire.messages import Message, encode_message, message
 
+#: Our section ids; a receiver takes any, as long as START and FULL announce them.
+RAM_SECTION_ID = 2
+DEVICE_SECTION_ID = 3
 DELAY_DEFAULT_MS = 20_000
 DELAY_LIMIT_MS = 2**32 - 1
 
@@ -69,6 +74,8 @@ class Node:
         self._colo_mode = "none"
         self._last_colo_mode = "none"
         self._colo_reason = "none"
+        #: Whether COLO ended with an error; QEMU tells that by COLO_EXIT alone.
+        self._colo_ended = False
         self._actions = self._action_table()
 
     # What the two roles fill in.
@@ -153,7 +160,7 @@ class Node:
                 self.channel.shut_down()
             if self.failover.state is not FailoverState.NONE or self.quitting.is_set():
                 return
-            self._colo_reason = "error"
+            self._colo_ended = True
             print(f"{self.role.value}: {error}", file=sys.stderr, flush=True)
             self.emit_colo_exit("error", str(error))
 
@@ -173,14 +180,15 @@ class Node:
         self.machine.stop()
         self.run_state = run_state
 
-    def digests(self) -> dict[str, Any]:
-        """Digest RAM and devices of the stopped guest."""
-        devices = hashlib.blake2b(digest_size=8)
-        for device in self.machine.devices:
-            devices.update(device.save())
+    def device_buffer(self) -> bytes:
+        """Save the devices of the stopped guest, as a checkpoint has them."""
+        return savevm.device_sections(self.machine.devices, DEVICE_SECTION_ID)
+
+    def digests(self, device_buffer: bytes) -> dict[str, Any]:
+        """Digest RAM of the stopped guest, and its devices as they were saved."""
         return {
             "ram": f"{self.machine.ram_digest():016x}",
-            "devices": devices.hexdigest(),
+            "devices": hashlib.blake2b(device_buffer, digest_size=8).hexdigest(),
             "work": self.machine.work,
         }
 
@@ -234,9 +242,13 @@ class Node:
         self._do_failover(self.failover.on(FailoverEvent.TAKEN_OVER))
 
     def _run_alone(self) -> None:
+        with self.lock:
+            self._begin_to_run_alone()
+
+    def _begin_to_run_alone(self) -> None:
         taken_over: dict[str, Any] = {"checkpoint": self.checkpoint, "work": self.machine.work}
         if self.options.verify:
-            taken_over |= self.digests()
+            taken_over |= self.digests(self.device_buffer())
         self._last_colo_mode, self._colo_mode = self._colo_mode, "none"
         self._colo_reason = "request"
         self.machine.nic["hold_output"] = 0
@@ -277,7 +289,7 @@ class Node:
         self.monitor.emit("X_COLO_HELD", {"at": point, "checkpoint": self.checkpoint + 1})
 
     def _break(self, at: str) -> None:
-        if not self.in_colo():
+        if not self.in_colo() or self.quitting.is_set():
             raise LocalError("The feature 'colo' is not enabled")
         self.breakpoints.set(at)
 
@@ -321,7 +333,7 @@ class Node:
         with self.lock:
             if self.machine.running:
                 raise LocalError("digest: expected a stopped guest, found it running")
-            return self.digests()
+            return self.digests(self.device_buffer())
 
     def _net_receive(self, frame: str) -> None:
         if self._colo_mode == "secondary":
@@ -330,8 +342,9 @@ class Node:
             data = bytes.fromhex(frame)
         except ValueError as error:
             raise LocalError(f"frame: expected hexadecimal digits, found {frame!r}") from error
-        if not self.machine.nic.queues["receive"].put(data):
-            raise LocalError("frame: the NIC's receive queue is full")
+        with self.lock:
+            if not self.machine.nic.queues["receive"].put(data):
+                raise LocalError("frame: the NIC's receive queue is full")
 
     def _outside_colo(self) -> None:
         if self.in_colo() or self.run_state in ("inmigrate", "finish-migrate"):
@@ -361,8 +374,12 @@ class Node:
     def run(self) -> int:
         """Serve until told to quit; returns the exit code."""
         try:
-            self.monitor.start()
+            # A checkpoint must not wait for a kernel that is still to be loaded, or compiled.
+            for _ in warmup():
+                pass
+            # Whoever can connect finds a node that is ready.
             self.begin()
+            self.monitor.start()
             self.quitting.wait()
             self.monitor.emit("SHUTDOWN", {"guest": False, "reason": "host-qmp-quit"})
         finally:
@@ -383,8 +400,10 @@ class Node:
         self.monitor.close(flush=True)
         self.machine.close()
 
-    def died(self, error: RemoteError) -> None:
+    def died(self, error: BaseException) -> None:
         """End the process because there is nothing to go on with, as QEMU does."""
+        if self.quitting.is_set():
+            return
         print(f"{self.role.value}: {error}", file=sys.stderr, flush=True)
         self.exit_code = 1
         self.quitting.set()

@@ -10,6 +10,9 @@ from colobench.guest.configuration import Configuration, Program, parse_program,
 from colobench.node.address import Address
 from colobench.protocol.colo import VARIANTS, Layout, Role, Variant
 
+#: Seconds. Less than a microsecond would be no limit to the kernel.
+STALL_TIMEOUT_MIN, STALL_TIMEOUT_MAX = 0.001, 1e6
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -84,8 +87,11 @@ def parse_options(arguments: list[str] | None = None) -> Options:
     else:
         guest = Configuration(ram_bytes, Program.IDLE)
         incoming = Address.parse(found.incoming)
-    if found.stall_timeout <= 0:
-        raise LocalError(f"stall timeout: expected more than 0 s, found {found.stall_timeout:g}")
+    if not STALL_TIMEOUT_MIN <= found.stall_timeout <= STALL_TIMEOUT_MAX:
+        raise LocalError(
+            f"stall timeout: expected {STALL_TIMEOUT_MIN:g} to {STALL_TIMEOUT_MAX:g} s, "
+            f"found {found.stall_timeout:g}"
+        )
     return Options(
         role=role,
         qmp=found.qmp,

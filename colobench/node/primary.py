@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from colobench.errors import LocalError, RemoteError
+from colobench.memory.ram import PAGE_SIZE
 from colobench.node.address import Address
 from colobench.node.channel import Channel
 from colobench.node.monitor import Command
@@ -116,14 +117,20 @@ class Primary(Node):
 
     def _query_migrate(self) -> dict[str, Any]:
         found: dict[str, Any] = {"status": self._status}
-        if self._saver is not None:
+        saver, channel = self._saver, self.channel
+        if saver is not None and channel is not None:
             found["ram"] = {
                 "total": self.options.guest.ram_bytes,
-                "transferred": self.channel.sent if self.channel else 0,
-                "remaining": self._saver.remaining_pages * 4096,
-                "dirty-sync-count": self._saver.passes,
+                "transferred": channel.sent,
+                "remaining": saver.remaining_pages * PAGE_SIZE,
+                "dirty-sync-count": saver.passes,
             }
         return found
+
+    def _outside_colo(self) -> None:
+        if self._status in ("setup", "active"):
+            raise LocalError("expected no migration under way, found one")
+        super()._outside_colo()
 
     def _set_status(self, status: str) -> None:
         self._status = status
@@ -132,6 +139,8 @@ class Primary(Node):
     def _request(self, cause: str) -> None:
         if not self.in_colo():
             raise LocalError("The feature 'colo' is not enabled")
+        if self._colo_ended:
+            raise LocalError("COLO has ended with an error; only x-colo-lost-heartbeat helps")
         with self.lock:
             if self._requested != "shutdown":
                 self._requested = cause
@@ -150,7 +159,11 @@ class Primary(Node):
 
     def _outgoing(self, address: Address) -> None:
         try:
-            self.channel = Channel(address.connect(CONNECT_TIMEOUT), self.options.stall_timeout)
+            channel = Channel(address.connect(CONNECT_TIMEOUT), self.options.stall_timeout)
+            with self.lock:
+                self.channel = channel
+                if self.quitting.is_set():
+                    raise Interrupted
             self._saver = Saver(self.machine, self.channel, self.breakpoints)
             self._set_status("active")
             self._saver.precopy()
@@ -158,11 +171,13 @@ class Primary(Node):
             self._migration_failed(error)
             return
         self.machine.nic["hold_output"] = 1
-        self.enter_colo()
-        self.stop_guest("finish-migrate")
+        with self.lock:
+            self.enter_colo()
+            self.stop_guest("finish-migrate")
+        devices = self.device_buffer()
         if self.options.verify:
-            self._announce_digests(0)
-        self._saver.switch()
+            self._announce_digests(0, devices)
+        self._saver.switch(devices)
         self._set_status("colo")
         self._in_colo_since = self._timer_from = time.monotonic()
         self.receive_message()
@@ -192,10 +207,15 @@ class Primary(Node):
                 if self.failover.state is not FailoverState.NONE or self.quitting.is_set():
                     raise Interrupted
                 cause, self._requested = self._requested, None
-            left = self._timer_from + self._delay_ms / 1000 - time.monotonic()
-            if cause is not None or left <= 0:
-                self._timer_from = time.monotonic()
-                return cause or "timer"
+            now, delay = time.monotonic(), self._delay_ms / 1000
+            left = self._timer_from + delay - now
+            if cause is not None:
+                self._timer_from = now
+                return cause
+            if left <= 0:
+                # Late ones follow at once, but do not pile up.
+                self._timer_from = max(self._timer_from + delay, now - delay)
+                return "timer"
             if self.channel.wait(left, self._wake_fd):
                 # Nothing is expected now: this is the end of the connection, or a fault.
                 self.receive_message()
@@ -257,16 +277,18 @@ class Primary(Node):
 
     def _send_checkpoint(self) -> None:
         assert self._saver is not None
+        devices = self.device_buffer()
+        self._phases.end("devices")
         if self.options.verify:
-            self._announce_digests(self.checkpoint + 1)
+            self._announce_digests(self.checkpoint + 1, devices)
             self._phases.end("verify")
-        self._saver.send_checkpoint(self.options.layout, self._phases)
+        self._saver.send_checkpoint(devices, self.options.layout, self._phases)
         self.happened(Local.ALL_SENT)
         self.breakpoints.reach("sent")
 
-    def _announce_digests(self, checkpoint: int) -> None:
+    def _announce_digests(self, checkpoint: int, devices: bytes) -> None:
         """Tell what is about to be sent, so that it is known even if this process dies now."""
-        self.monitor.emit("X_COLO_DIGEST", {"checkpoint": checkpoint} | self.digests())
+        self.monitor.emit("X_COLO_DIGEST", {"checkpoint": checkpoint} | self.digests(devices))
         self.monitor.flush()
 
     def _release_output(self) -> None:

@@ -12,6 +12,7 @@ from colobench.kernels import bitmap, transport
 from colobench.memory.ram import PAGE_SIZE
 from colobench.node.breakpoints import Breakpoints
 from colobench.node.channel import Channel
+from colobench.node.node import RAM_SECTION_ID
 from colobench.node.phases import Phases
 from colobench.protocol.colo import Layout
 from colobench.wire import savevm
@@ -19,9 +20,6 @@ from colobench.wire.format import Command, SectionType
 from colobench.wire.messages import Message, encode_message
 from colobench.wire.ram import RAMRecordState
 
-#: Our section ids; a receiver takes any, as long as START and FULL announce them.
-RAM_SECTION_ID = 2
-DEVICE_SECTION_ID = 3
 #: Precopy ends when a pass leaves no more than one page in so many dirty, or after so many passes.
 PRECOPY_GOAL = 128
 PRECOPY_PASSES = 16
@@ -95,34 +93,34 @@ class Saver:
                 return
             pages = self._collect()
 
-    def switch(self) -> None:
-        """Send what is left of RAM, and the devices; the guest must be stopped."""
+    def switch(self, device_buffer: bytes) -> None:
+        """Send what is left of RAM, and the saved devices; the guest must be stopped."""
         pages = self._collect()
         self.remaining_pages = 0
         self._send_section(SectionType.END, pages)
-        devices = self._machine.devices
-        self._channel.write(savevm.device_sections(devices, DEVICE_SECTION_ID))
-        self._channel.write(savevm.vmdescription_section(devices))
+        self._channel.write(device_buffer)
+        self._channel.write(savevm.vmdescription_section(self._machine.devices))
         self._channel.flush()
 
-    def send_checkpoint(self, layout: Layout, phases: Phases) -> None:
+    def send_checkpoint(self, device_buffer: bytes, layout: Layout, phases: Phases) -> None:
         """Send a checkpoint of the stopped guest, VMSTATE_SEND first.
 
         Parameters
         ----------
+        device_buffer
+            The saved devices.
         layout
-            SEPARATED: devices into a small buffer, RAM straight onto the stream, then the buffer.
-            BUFFERED: RAM and devices into one buffer, then the buffer.
+            SEPARATED: RAM goes straight onto the stream, then the device buffer.
+            BUFFERED: RAM and the devices go into one buffer, then the buffer.
         phases
-            Gets the time of saving and sending devices, of collecting, and of RAM.
+            Gets the time of collecting, of sending RAM (with BUFFERED: the buffer), and of sending
+            the device buffer.
 
         Raises
         ------
         PeerLost, PeerStalled
         """
         self._channel.write(encode_message(Message.VMSTATE_SEND))
-        devices = savevm.device_sections(self._machine.devices, DEVICE_SECTION_ID)
-        phases.end("devices")
         pages = self._collect()
         phases.end("collect")
         if layout is Layout.SEPARATED:
@@ -130,14 +128,13 @@ class Saver:
             self._channel.write(savevm.EOF)
             phases.end("ram")
             self._breakpoints.reach("ram-sent")
-            sized: bytes | memoryview = devices
+            sized: bytes | memoryview = device_buffer
         else:
-            sized, zero_pages = self._buffer_checkpoint(pages, devices)
-            phases.end("ram")
+            sized, zero_pages = self._buffer_checkpoint(pages, device_buffer)
         self._send_sized(sized)
-        sent_at = phases.end("devices")
+        sent_at = phases.end("devices" if layout is Layout.SEPARATED else "ram")
         work = self._machine.work
-        self.saved = Saved(len(pages), zero_pages, len(devices), len(sized), work, sent_at)
+        self.saved = Saved(len(pages), zero_pages, len(device_buffer), len(sized), work, sent_at)
 
     def sent_bitmap(self) -> npt.NDArray[np.uint64]:
         """Give the bitmap of the pages that the last checkpoint sent: uint64[pages / 64]."""

@@ -75,9 +75,8 @@ class Secondary(Node):
             # Shutting it down wakes whoever waits in accept.
             self._listener.shutdown(socket.SHUT_RDWR)
         super().end()
-        if self._listener is not None:
+        if self._listener is not None and self.options.incoming is not None:
             self._listener.close()
-        if self.options.incoming is not None:
             self.options.incoming.remove()
         self._cache.close()
 
@@ -104,14 +103,8 @@ class Secondary(Node):
     # The COLO thread.
 
     def _follow(self) -> None:
-        try:
-            self._accept()
-            self._take_migration()
-        except (RemoteError, OSError) as error:
-            if not self.quitting.is_set():
-                self._status = "failed"
-                self.died(error if isinstance(error, RemoteError) else PeerLost(str(error)))
-            return
+        self._accept()
+        self._take_migration()
         self.enter_colo()
         self._status = "colo"
         self.run_state = "colo"
@@ -126,13 +119,31 @@ class Secondary(Node):
 
     def _accept(self) -> None:
         assert self._listener is not None
-        connection, _ = self._listener.accept()
+        try:
+            connection, _ = self._listener.accept()
+        except OSError as error:
+            raise PeerLost(f"accept: {error.strerror}") from error
         with self.lock:
             if self.quitting.is_set():
                 connection.close()
                 raise Interrupted
             self.channel = Channel(connection, self.options.stall_timeout)
         self._status = "active"
+
+    def colo_failed(self, error: BaseException) -> None:
+        """End a migration that came to nothing; else see `Node`.
+
+        A checkpoint whose RECEIVED could not be said was never committed, so nothing is being
+        loaded, and a failover that waited for that load can go on.
+        """
+        if not self.in_colo():
+            self._status = "failed"
+            self.died(error)
+            return
+        with self.lock:
+            self._loading = False
+        if not self.relaunch_failover():
+            super().colo_failed(error)
 
     def _channel(self) -> Channel:
         assert self.channel is not None
@@ -218,17 +229,17 @@ class Secondary(Node):
         self._phases.end("flush")
         self.breakpoints.reach("flush")
         self.machine.load(self._device_states)
-        self.checkpoint += 1
         self._phases.end("load")
-        record: dict[str, Any] = {"checkpoint": self.checkpoint, "flushed-pages": flushed}
+        record: dict[str, Any] = {"checkpoint": self.checkpoint + 1, "flushed-pages": flushed}
         if self.options.verify:
-            record |= self.digests()
+            record |= self.digests(self.device_buffer())
             self._phases.end("verify")
         record["buffer-bytes"] = self._size
         record["committed-at-ns"] = self._committed_at
         record["phases"] = self._phases.milliseconds
         self.monitor.emit("X_COLO_CHECKPOINT", record)
         self.breakpoints.reach("load")
+        self.checkpoint += 1
         self.happened(Local.LOADED)
 
     def _say_loaded(self) -> None:

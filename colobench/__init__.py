@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from colobench.lab.record import CheckpointRecord as CheckpointRecord
     from colobench.lab.record import Records as Records
     from colobench.lab.session import Session as Session
+    from colobench.lab.steps import walk as walk
+    from colobench.lab.sweep import fit_layouts as fit_layouts
+    from colobench.lab.sweep import sweep as sweep
 
 __version__ = "0.1.0"
 
@@ -29,6 +32,9 @@ _HOMES = {
     "Records": "colobench.lab.record",
     "RemoteError": "colobench.errors",
     "Session": "colobench.lab.session",
+    "fit_layouts": "colobench.lab.sweep",
+    "sweep": "colobench.lab.sweep",
+    "walk": "colobench.lab.steps",
 }
 __all__ = [*_HOMES, "__version__"]
 

@@ -6,7 +6,7 @@ import pytest
 
 from colobench.errors import LocalError
 from colobench.lab.session import Session
-from colobench.lab.steps import POINTS, format_sights, walk
+from colobench.lab.steps import POINTS, walk
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -30,9 +30,9 @@ def test_ram_and_devices_change_only_after_the_commit():
         assert [sight.at for sight in sights if sight.primary_runs] == ["reply"]
 
 
-def test_what_is_seen_is_written_as_a_table():
+def test_what_is_seen_prints_itself_as_a_table():
     with pair() as session:
-        lines = format_sights(walk(session, POINTS[:2])).splitlines()
+        lines = repr(walk(session, POINTS[:2])).splitlines()
     assert lines[0].startswith("held     at     making")
     assert lines[1].split() == [
         *("primary", "reply", "checkpoint", "1", "4", "runs"),

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from records import make_record
 
 from colobench.errors import LocalError
 from colobench.lab.record import Records
-from colobench.lab.sweep import fit_line, sweep
+from colobench.lab.sweep import fit_layouts, fit_line, sweep
 
 GRID = [{"layout": layout} for layout in ("buffered", "separated")]
 SMALL = {"ram": "4M", "delay": 1, "verify": False}
@@ -56,3 +57,18 @@ def test_an_outlier_moves_no_line(outlier):
 def test_no_line_goes_through_points_above_one_another(x):
     with pytest.raises(LocalError, match="two different values of x"):
         fit_line(x, [0.0] * len(x))
+
+
+def test_each_layout_has_a_line_of_its_own():
+    records = Records(
+        make_record(1, pages=range(pages), layout=layout, pause_ms=1 + slope * pages)
+        for pages in (10, 20, 30)
+        for layout, slope in (("buffered", 3), ("separated", 2))
+    )
+    fitted = fit_layouts(records, "pause_ms")
+    assert fitted["buffered"] == pytest.approx((1, 3))
+    assert fitted["separated"] == pytest.approx((1, 2))
+
+
+def test_a_layout_of_one_size_has_no_line():
+    assert fit_layouts(Records([make_record(1), make_record(2)]), "pause_ms") == {}

@@ -6,7 +6,6 @@ import re
 
 import pytest
 
-from colobench.lab.conversation import read_conversation
 from colobench.lab.relay import Chunk
 from colobench.ui.diagram import TORN, SequenceDiagram
 from colobench.wire.format import BE64, SECTION, RAMFlag, SectionType
@@ -25,7 +24,7 @@ def say(*said):
     for number, (direction, data) in enumerate(said):
         chunks.append(Chunk(direction, offsets[direction], number / 1000, data))
         offsets[direction] += len(data)
-    return read_conversation(chunks)
+    return chunks
 
 
 @pytest.fixture

@@ -51,7 +51,30 @@ class Sight:
     devices: int | None
 
 
-def walk(session: Session, points: Iterable[tuple[str, str]] = POINTS) -> list[Sight]:
+class Sights(tuple[Sight, ...]):
+    """What was seen on the way through a checkpoint; prints itself as a table."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        rows = [("held", "at", "making", "bytes sent", "guest", "RAM there", "devices there")]
+        for sight in self:
+            sent = "–" if sight.bytes is None else f"{sight.bytes:,}"
+            guest = "runs" if sight.primary_runs else "stands"
+            theirs = _checkpoint(sight.ram), _checkpoint(sight.devices)
+            rows.append((sight.role, sight.at, _checkpoint(sight.checkpoint), sent, guest, *theirs))
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        )
+
+
+def _checkpoint(number: int | None) -> str:
+    return "neither" if number is None else f"checkpoint {number}"
+
+
+def walk(session: Session, points: Iterable[tuple[str, str]] = POINTS) -> Sights:
     """Take one checkpoint for each point, held there for a look at both sides.
 
     Parameters
@@ -71,7 +94,7 @@ def walk(session: Session, points: Iterable[tuple[str, str]] = POINTS) -> list[S
             f"session: expected delay None and variant v12, found {session.settings['delay']} "
             f"and {session.settings['variant']}"
         )
-    return [_look(session, role, at) for role, at in points]
+    return Sights(_look(session, role, at) for role, at in points)
 
 
 def _look(session: Session, role: str, at: str) -> Sight:
@@ -98,22 +121,3 @@ def _look(session: Session, role: str, at: str) -> Sight:
         session.wait_for(
             lambda: len(session.records) >= number, f"checkpoint {number} to end", STEP_TIMEOUT
         )
-
-
-def format_sights(sights: Iterable[Sight]) -> str:
-    """Write what was seen as a table of plain text."""
-    rows = [("held", "at", "making", "bytes sent", "guest", "RAM there", "devices there")]
-    for sight in sights:
-        sent = "–" if sight.bytes is None else f"{sight.bytes:,}"
-        guest = "runs" if sight.primary_runs else "stands"
-        ours = _checkpoint(sight.ram), _checkpoint(sight.devices)
-        rows.append((sight.role, sight.at, _checkpoint(sight.checkpoint), sent, guest, *ours))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
-
-
-def _checkpoint(number: int | None) -> str:
-    return "neither" if number is None else f"checkpoint {number}"

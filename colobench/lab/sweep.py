@@ -91,3 +91,27 @@ def fit_line(x: npt.ArrayLike, y: npt.ArrayLike) -> Line:
         raise LocalError(f"line: expected two different values of x, found {len(set(xs.tolist()))}")
     slope = float(np.median((ys[second] - ys[first])[apart] / run[apart]))
     return Line(float(np.median(ys - slope * xs)), slope)
+
+
+def fit_layouts(records: Records, field: str) -> dict[str, Line]:
+    """Fit, for each layout, a line of one field of the records against the pages sent.
+
+    Parameters
+    ----------
+    records
+        Of several layouts, and of different numbers of pages.
+    field
+        Such as ``pause_ms``.
+
+    Returns
+    -------
+    dict
+        Layout → `Line`; a layout whose checkpoints all sent as many pages has none.
+    """
+    lines = {}
+    for layout in dict.fromkeys(record.layout for record in records):
+        of_layout = Records(record for record in records if record.layout == layout)
+        pages = of_layout.column("pages")
+        if len(set(pages.tolist())) > 1:
+            lines[layout] = fit_line(pages, of_layout.column(field))
+    return lines

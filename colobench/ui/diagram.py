@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from colobench.lab.conversation import BUFFER, RAM_SECTION, Utterance
+from colobench.lab.conversation import BUFFER, RAM_SECTION, Utterance, read_conversation
+from colobench.lab.relay import Chunk
 from colobench.lab.report import PRIMARY_COLOUR, SECONDARY_COLOUR, TAKEOVER_COLOUR
 from colobench.wire.dissect import UNEXPLAINED, Item
 from colobench.wire.messages import Message
@@ -37,12 +38,12 @@ class SequenceDiagram:
 
     Parameters
     ----------
-    said
-        From `colobench.lab.conversation.read_conversation`.
+    chunks
+        What a session's relay kept of whole checkpoints; the last one may be torn.
     """
 
-    def __init__(self, said: Sequence[Utterance]) -> None:
-        self.said = list(said)
+    def __init__(self, chunks: Sequence[Chunk]) -> None:
+        self.said = read_conversation(chunks)
 
     def __repr__(self) -> str:
         """Draw it with characters."""

@@ -26,7 +26,7 @@ from colobench.lab.report import (
     PRIMARY_COLOUR,
     SECONDARY_COLOUR,
 )
-from colobench.lab.sweep import fit_line
+from colobench.lab.sweep import Line, fit_layouts
 from colobench.protocol.colo import Layout
 from colobench.ui.figure import Columns, LiveFigure
 from colobench.ui.pump import frames
@@ -124,7 +124,7 @@ class LivePlot(LiveRecords):
 
 
 class PagesPlot(LiveRecords):
-    """Shows pause and extra memory against the pages of a checkpoint, for each layout.
+    """Shows pause and memory beside RAM and RAM cache against the pages of a checkpoint.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ class PagesPlot(LiveRecords):
 
     Notes
     -----
-    The lines are those of `colobench.lab.sweep.fit_line`.
+    The lines are those of `colobench.lab.sweep.fit_layouts`.
     """
 
     def __init__(self, records: Records) -> None:
@@ -141,16 +141,13 @@ class PagesPlot(LiveRecords):
 
     def shown(self, records: Records) -> None:
         """Draw the lines anew."""
-        pages = records.column("pages")
-        ends = np.array([0.0, pages.max(initial=0)])
+        ends = np.array([0.0, records.column("pages").max(initial=0)])
         lines = {"pages": ends}
-        rows = self.rows(records)
-        for name in rows.keys() - lines.keys():
-            there = ~np.isnan(rows[name])
-            lines[name] = np.full(2, np.nan)
-            if len(np.unique(pages[there])) > 1:
-                line = fit_line(pages[there], rows[name][there])
-                lines[name] = line.intercept + line.slope * ends
+        for name, (field, divisor) in AGAINST_PAGES.items():
+            fitted = fit_layouts(records, field)
+            for layout in LAYOUTS:
+                line = fitted.get(layout, Line(np.nan, np.nan))
+                lines[f"{name} {layout}"] = (line.intercept + line.slope * ends) / divisor
         self.figure.replace("lines", lines)
         memory = max(records.percentile(AGAINST_PAGES[side][0], 100) for side in ROLES) / 1e6
         self.figure.set_range("sizes", 0, 1.05 * ends[1] or 1)
@@ -204,7 +201,7 @@ def _draw_against_pages() -> LayoutDOM:
     sizes = Range1d(name="sizes")
     pause = _plot("pages sent", "pause (ms), shown up to 1.2 × p95", x_range=sizes, y_range=pauses)
     memory = _plot(
-        "pages sent", "memory beside RAM and RAM cache (MB)", x_range=sizes, y_range=memories
+        "pages sent", "memory (MB) of ● primary, ○ secondary", x_range=sizes, y_range=memories
     )
     for layout, colour in LAYOUTS.items():
         of_layout = {"x": "pages", "color": colour}
@@ -213,12 +210,11 @@ def _draw_against_pages() -> LayoutDOM:
         line = of_layout | {"source": lines, "line_width": 2}
         pause.scatter(y=f"pause {layout}", legend_label=layout, **dot)
         pause.line(y=f"pause {layout}", **line)
-        memory.scatter(y=f"primary {layout}", legend_label=f"{layout}, primary", **dot)
-        memory.scatter(y=f"secondary {layout}", legend_label=f"{layout}, secondary", **ring)
+        memory.scatter(y=f"primary {layout}", legend_label=layout, **dot)
+        memory.scatter(y=f"secondary {layout}", **ring)
         memory.line(y=f"primary {layout}", **line)
     for plot in (pause, memory):
         _legend_above(plot)
-        plot.legend.ncols = len(LAYOUTS)
     return row(pause, memory, sizing_mode="stretch_width")
 
 

@@ -25,7 +25,7 @@ COLUMNS: dict[str, Callable[[CheckpointRecord], str]] = {
     "digests": lambda record: f"{record.verify_ms:.2f}",
     "equal": lambda record: {True: "yes", False: "NO", None: "–"}[record.verified],
 }
-_CELL = "padding: 1px 12px 1px 0; text-align: right; font-variant-numeric: tabular-nums"
+_CELL = "padding: 1px 12px 1px 0; line-height: 1.5; text-align: right"
 
 
 class RecordTable(ipywidgets.HTML):  # type: ignore[misc]

@@ -236,7 +236,9 @@ def _plot(x_label: str, y_label: str, height: int = 330, **options: Any) -> Any:
     plot.axis.axis_label_text_color = plot.axis.major_label_text_color = NEUTRAL_COLOUR
     plot.axis.minor_tick_line_color = None
     plot.axis.formatter = NumeralTickFormatter(format="0,0[.]0")
-    plot.grid.grid_line_alpha = 0.4
+    plot.axis.axis_line_color = plot.axis.major_tick_line_color = NEUTRAL_COLOUR
+    plot.grid.grid_line_color = NEUTRAL_COLOUR
+    plot.grid.grid_line_alpha = 0.25
     plot.xgrid.grid_line_color = None
     return plot
 

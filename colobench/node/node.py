@@ -12,6 +12,7 @@ import hashlib
 import sys
 import threading
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,7 +41,7 @@ class Interrupted(ColobenchError):
     """A failover or a quit goes before what the COLO thread was about to do."""
 
 
-class Node:
+class Node(ABC):
     """A node that is not yet either of the two.
 
     Attributes
@@ -80,11 +81,11 @@ class Node:
 
     # What the two roles fill in.
 
-    def _action_table(self) -> Mapping[Action, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def _action_table(self) -> Mapping[Action, Any]: ...
 
-    def _query_migrate(self) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def _query_migrate(self) -> dict[str, Any]: ...
 
     def wake(self) -> None:
         """Wake the COLO thread from a wait that is not on the socket."""
@@ -367,9 +368,9 @@ class Node:
 
     # From begin to end.
 
+    @abstractmethod
     def begin(self) -> None:
         """Do what the role does first."""
-        raise NotImplementedError
 
     def run(self) -> int:
         """Serve until told to quit; returns the exit code."""

@@ -87,7 +87,7 @@ class Node(ABC):
     @abstractmethod
     def _query_migrate(self) -> dict[str, Any]: ...
 
-    def wake(self) -> None:
+    def wake(self) -> None:  # noqa: B027 - a secondary waits on nothing else
         """Wake the COLO thread from a wait that is not on the socket."""
 
     def loading(self) -> bool:
@@ -111,6 +111,7 @@ class Node(ABC):
         assert self.channel is not None
         return self.channel.parse(message(self.channel.buffer, size_limit=self.size_limit()))
 
+    @abstractmethod
     def message_received(self, found: Message, value: int | None) -> None:
         """Look at a message before the table does."""
 

@@ -25,7 +25,7 @@ from colobench.wire.messages import Message, encode_message
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-RAM = ["--ram", "1M", "--stall-timeout", "0.5"]
+RAM = ["--ram", "1M", "--stall-timeout", "1.5"]
 
 
 class Watched:
@@ -191,7 +191,7 @@ def test_secondary_that_falls_silent_is_given_up(
     node, fake = primary
     step(node, fake)
     why = node.wait_for("COLO_EXIT", reason="error")["x-why"]
-    assert "0.5 s, found silence" in why
+    assert "1.5 s, found silence" in why
     assert node.status() == status
     node.take_over()
 

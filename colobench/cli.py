@@ -215,13 +215,19 @@ def _lab(options: argparse.Namespace) -> int:
     return subprocess.run(command, check=False).returncode
 
 
+def _announce(check: str) -> None:
+    """Say on a terminal which check runs; its finding is printed over that."""
+    if sys.stdout.isatty():
+        print(f"  {check} …\x1b[K", end="\r", flush=True)
+
+
 def _doctor(options: argparse.Namespace) -> int:
     from colobench import doctor
 
     if options.json:
         print(doctor.render_json(doctor.examine()))
     else:
-        for finding in doctor.examine(lambda name: print(f"  {name} …", end="\r", file=sys.stderr)):
+        for finding in doctor.examine(_announce):
             print(doctor.render([finding]))
     return 0
 

@@ -97,11 +97,6 @@ class PageMemory:
         begin = block.first_page * PAGE_SIZE
         return self.array[begin : begin + block.used_length]
 
-    def block_bitmap(self, block: RAMBlock) -> npt.NDArray[np.uint64]:
-        """View a block's words of the bitmap: uint64[ceil(block.pages / 64)]."""
-        begin = block.first_page // WORD_BITS
-        return self.bitmap[begin : begin + -(-block.pages // WORD_BITS)]
-
     def close(self) -> None:
         """Give the memory back. Views of it must not be used any more."""
         self.array = np.zeros(0, dtype=np.uint8)

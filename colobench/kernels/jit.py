@@ -137,6 +137,8 @@ def warmup() -> Iterator[tuple[str, int, int, float]]:
     for done, (compiled, signature) in enumerate(REGISTRY, start=1):
         begin = time.perf_counter()
         # As types, as a call has them: numba's cache keeps a signature in words apart.
-        compiled.compile(normalize_signature(signature)[0])  # type: ignore[no-untyped-call]
+        arguments = normalize_signature(signature)[0]  # type: ignore[no-untyped-call]
+        if arguments not in compiled.overloads:
+            compiled.compile(arguments)
         compiled.disable_compile()
         yield compiled.__name__, done, total, time.perf_counter() - begin

@@ -186,6 +186,6 @@ def guest_step(
     written = {page}
     if work % 64 == 0:
         pixel = work // 64 % len(screen)
-        screen[pixel] = random & 0xFF
+        screen[pixel] = (screen[pixel] + 1 + random % 255) % 256
         written.add(-1 - pixel // 4096)
     return written

@@ -16,7 +16,6 @@ from colobench.errors import LocalError
 from colobench.guest import programs
 from colobench.guest.configuration import Configuration, Program, parse_size
 from colobench.guest.machine import SCREEN_BYTES, Machine, zipf_distribution
-from colobench.kernels import bitmap
 from colobench.memory.ram import PAGE_SIZE
 
 PAGES = 70
@@ -36,8 +35,9 @@ def guest(program: Program, seed: int, pages: int = PAGES) -> Machine:
 
 
 def dirty_pages(machine: Machine) -> set[int]:
-    pages = np.zeros(machine.ram.pages, dtype=np.int64)
-    return set(pages[: bitmap.collect(machine.ram.bitmap, pages)].tolist())
+    dirty = np.zeros_like(machine.ram.bitmap)
+    machine.tracker.collect(dirty)
+    return set(naive.pages_of(dirty))
 
 
 def wait_for_work(machine: Machine, work: int) -> None:

@@ -38,14 +38,25 @@ def test_mark_sets_exactly_the_pages_bits(pages):
 
 @given(sparse_words, st.integers(0, WORDS))
 @settings(deadline=None)
-def test_collect_gives_the_pages_in_order_and_empties_the_bitmap(words, length):
+def test_list_pages_gives_the_pages_in_order_and_leaves_the_bitmap(words, length):
     bitmap = bitmap_with(words)[:length]
     expected = naive.pages_of(bitmap)
-    pages = np.full(64 * length, -1, dtype=np.int64)
-    count = kernels.collect(bitmap, pages)
+    unchanged = bitmap.copy()
+    pages = np.full(64 * length, -1, dtype=np.int32)
+    count = kernels.list_pages(bitmap, pages)
     assert pages[:count].tolist() == expected
     assert (pages[count:] == -1).all()
-    assert not bitmap.any()
+    assert (bitmap == unchanged).all()
+
+
+@given(sparse_words, sparse_words, st.integers(0, WORDS))
+@settings(deadline=None)
+def test_sync_moves_every_bit_and_keeps_those_that_are_there(left, right, length):
+    source, into = bitmap_with(left)[:length], bitmap_with(right)[:length]
+    expected = sorted({*naive.pages_of(source), *naive.pages_of(into)})
+    assert kernels.sync(source, into) == len(naive.pages_of(bitmap_with(left)[:length]))
+    assert naive.pages_of(into) == expected
+    assert not source.any()
 
 
 @given(sparse_words, sparse_words)
@@ -76,7 +87,8 @@ def test_clear_leaves_no_page(words):
 
 def test_no_mark_is_lost_beside_a_collector():
     bitmap = np.zeros(4, dtype=np.uint64)
-    pages = np.zeros(64 * len(bitmap), dtype=np.int64)
+    collected = np.zeros_like(bitmap)
+    pages = np.zeros(64 * len(bitmap), dtype=np.int32)
     written = np.zeros(64 * len(bitmap), dtype=np.int64)
     seen = written.copy()
     done = threading.Event()
@@ -93,7 +105,9 @@ def test_no_mark_is_lost_beside_a_collector():
     last = False
     while not last:
         last = done.is_set()
-        collected = pages[: kernels.collect(bitmap, pages)]
-        seen[collected] = written[collected]
+        kernels.clear(collected)
+        kernels.sync(bitmap, collected)
+        dirty = pages[: kernels.list_pages(collected, pages)]
+        seen[dirty] = written[dirty]
     thread.join()
     assert (seen == written).all()

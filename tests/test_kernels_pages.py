@@ -28,7 +28,7 @@ def random_memory(seed: int, misalignment: int = 0) -> np.ndarray:
 def test_gather_copies_the_pages_one_behind_the_other(pages):
     memory = random_memory(1)
     out = np.full(len(pages) * PAGE_SIZE + 8, 7, dtype=np.uint8)
-    copied = kernels.gather(memory, np.array(pages, dtype=np.int64), len(pages), out)
+    copied = kernels.gather(memory, np.array(pages, dtype=np.int32), len(pages), out)
     assert copied == len(pages) * PAGE_SIZE
     assert out[:copied].tobytes() == naive.gather(memory.tobytes(), pages)
     assert (out[copied:] == 7).all()

@@ -88,7 +88,7 @@ def send(sender: socket.socket, pages: list[int], lead: bytes = b"", named: bool
     """Send records of `MEMORY`; what the kernel returns, or the bytes written if that is 0."""
     progress = np.full(2, -1, dtype=np.int64)
     status = kernels.send_page_records(
-        sender.fileno(), MEMORY, np.array(pages, dtype=np.int64), 0, len(pages), FIRST_PAGE,
+        sender.fileno(), MEMORY, np.array(pages, dtype=np.int32), 0, len(pages), FIRST_PAGE,
         int(named), NAME, as_array(lead), len(lead),
         np.empty(kernels.HEADERS_BYTES, dtype=np.uint8),
         np.empty(kernels.IOV_WORDS, dtype=np.uint64), progress,
@@ -169,7 +169,7 @@ def test_encoded_records_are_those_of_qemu(pages, named):
     out = np.full(len(expected) + 16, 7, dtype=np.uint8)
     progress = np.zeros(2, dtype=np.int64)
     length = kernels.encode_page_records(
-        out, MEMORY, np.array(pages, dtype=np.int64), 0, len(pages), FIRST_PAGE, int(named), NAME,
+        out, MEMORY, np.array(pages, dtype=np.int32), 0, len(pages), FIRST_PAGE, int(named), NAME,
         progress,
     )  # fmt: skip
     assert out[:length].tobytes() == expected

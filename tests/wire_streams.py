@@ -171,7 +171,7 @@ class Secondary:
 
 def encode_records(state: RAMRecordState, memory: PageMemory, pages: Sequence[int]) -> bytes:
     """Encode page records as the transport kernel of the buffered layout does."""
-    page_list = np.array(sorted(pages), dtype=np.int64)
+    page_list = np.array(sorted(pages), dtype=np.int32)
     out = np.zeros(len(page_list) * (PAGE_SIZE + 264), dtype=np.uint8)
     progress = np.zeros(2, dtype=np.int64)
     encoded = b""

@@ -65,6 +65,8 @@ class Configuration:
         Together with the amount of work done it decides what is in RAM.
     writes_per_tick
         Words that the program writes at each tick of the 1 ms timer.
+    working_set
+        How many pages of pc.ram, from its first, the program writes; 0 for all of them.
 
     Raises
     ------
@@ -76,6 +78,7 @@ class Configuration:
     program: Program = Program.UNIFORM
     seed: int = 0
     writes_per_tick: int = 4
+    working_set: int = 0
 
     def __post_init__(self) -> None:
         if self.ram_bytes <= 0 or self.ram_bytes % PAGE_SIZE:
@@ -88,4 +91,9 @@ class Configuration:
             raise LocalError(
                 f"writes per tick: expected 1 to {WRITES_LIMIT}, found {self.writes_per_tick} "
                 "(the program idle writes nothing)"
+            )
+        if not 0 <= self.working_set <= self.ram_bytes // PAGE_SIZE:
+            raise LocalError(
+                f"working set: expected at most the {self.ram_bytes // PAGE_SIZE} pages of RAM, "
+                f"found {self.working_set}"
             )

@@ -117,14 +117,15 @@ def _registers(slots: tuple[str, ...]) -> tuple[Field, ...]:
     return tuple(Field(slot, "u8") for slot in slots)
 
 
-CPU_SLOTS = ("work", "pending_writes", "seed", "program", "writes_per_tick")
+CPU_SLOTS = ("work", "pending_writes", "seed", "program", "writes_per_tick", "working_set")
 
 
 class CPU(_Registers):
     """The CPU: the work counter, and which program it executes with which settings.
 
     ``work`` counts the program's steps; RAM is a function of it and of ``seed``. ``pending_writes``
-    says how much of the current tick's work is still to do.
+    says how much of the current tick's work is still to do. ``working_set`` is
+    how many pages the program writes: 0, or more than there are, for all of them.
     """
 
     vmstate = VMStateDescription("cpu", 1, 1, _registers(CPU_SLOTS))

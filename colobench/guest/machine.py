@@ -18,6 +18,7 @@ from colobench.guest.programs import Command
 from colobench.guest.vmstate import State
 from colobench.kernels.digest import digest
 from colobench.memory.ram import RAM, RAMBlock, lay_out
+from colobench.memory.tracker import watch
 
 #: The machine type's name in the stream's configuration section.
 MACHINE_TYPE = "colobench-1"
@@ -54,21 +55,27 @@ class Machine:
     ----------
     configuration
         What it is to be.
+    tracker
+        Name of the tracker that watches its RAM, see `colobench.memory.tracker`.
 
     Attributes
     ----------
     ram
-        Its RAM; a set bit of the bitmap marks a page that the guest wrote.
+        Its RAM.
+    tracker
+        Knows which pages of it the guest wrote.
     cpu, timer, serial, nic
         Its devices; `devices` lists them in the order in which they are saved.
     """
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(self, configuration: Configuration, tracker: str = "marked") -> None:
         self.ram = RAM("colobench-ram", lay_out(block_sizes(configuration.ram_bytes)))
+        self.tracker = watch(tracker, self.ram)
         self.cpu, self.timer, self.serial, self.nic = CPU(), Timer(), Serial(), NIC()
         self.devices: tuple[Device, ...] = (self.cpu, self.timer, self.serial, self.nic)
         self.cpu["program"], self.cpu["seed"] = configuration.program, configuration.seed
         self.cpu["writes_per_tick"] = configuration.writes_per_tick
+        self.cpu["working_set"] = configuration.working_set
         self.timer["period_ns"] = self.timer["remaining_ns"] = TICK_NS
         self.running = False
         self._control = np.zeros(programs.CONTROL_SLOTS, dtype=np.uint64)
@@ -135,6 +142,7 @@ class Machine:
             self._thread = None
         os.close(self._wake_fd)
         os.close(self._acknowledge_fd)
+        self.tracker.close()
         self.ram.close()
 
     def _tell(self, command: Command) -> None:
@@ -146,7 +154,7 @@ class Machine:
 
     def _be_the_cpu(self) -> None:
         ram, screen = self._block("pc.ram"), self._block("vga.vram")
-        self._distribution = zipf_distribution(ram.pages)
+        self._distribution = zipf_distribution(min(self.cpu["working_set"] or ram.pages, ram.pages))
         announcement = np.zeros(programs.ANNOUNCEMENT_SIZE, dtype=np.uint8)
         announcement[: len(_HEADER)] = np.frombuffer(_HEADER, np.uint8)
         queues: list[npt.NDArray[Any]] = []
@@ -164,7 +172,7 @@ class Machine:
             *queues,
             self.ram.array.view(np.uint64),
             self.ram.array,
-            self.ram.bitmap,
+            self.tracker.marks,
             self._distribution,
             ram.first_page,
             np.uint64(ram.pages),

@@ -37,7 +37,7 @@ CONTROL_SLOTS = 4
 POLLFD, SECONDS, NANOSECONDS, TOKEN = range(4)
 SCRATCH_SLOTS = 4
 # Slots of the devices' registers, in the order that `colobench.guest.devices` gives them.
-WORK, PENDING_WRITES, SEED, PROGRAM, WRITES_PER_TICK = range(5)
+WORK, PENDING_WRITES, SEED, PROGRAM, WRITES_PER_TICK, WORKING_SET = range(6)
 PERIOD, REMAINING, TICKS, COALESCED_TICKS = range(4)
 TRANSMITTED = 0
 HOLD_OUTPUT, SENT, DROPPED, RECEIVED = range(4)
@@ -85,13 +85,15 @@ def choose_page(
     program, work, random, pages
         The program's number, the step's number, its 64 random bits, the pages to choose from.
     distribution
-        uint64[pages + 1], used by HOTCOLD alone. Entries 0 to ``pages - 1`` ascend: entry r is
-        2**64 times the probability of a rank up to r. The last entry has no divisor in common with
-        `pages`; ranks are multiplied by it, so that hot pages lie scattered over RAM.
+        uint64[n + 1], used by HOTCOLD alone, which chooses from n pages. Entries 0 to ``n - 1``
+        ascend: entry r is 2**64 times the probability of a rank up to r. The last entry has no
+        divisor in common with n; ranks are multiplied by it, so that hot pages lie scattered over
+        RAM.
     """
     if program == _SEQUENTIAL:
         return work % pages
     if program == _HOTCOLD:
+        pages = np.uint64(len(distribution) - 1)
         low, high = 0, np.int64(pages) - 1
         while low < high:
             middle = (low + high) // 2
@@ -200,7 +202,7 @@ def monotonic_ns(scratch: Words) -> np.uint64:
 def wait_for_tick(control: Words, scratch: Words, cpu: Words, timer: Words, wake_fd: int) -> int:
     """Sleep until the timer's next tick or a word of the host; 1 if the tick came.
 
-    control and scratch are uint64[4], cpu uint64[5], timer uint64[4].
+    control and scratch are uint64[4], cpu uint64[6], timer uint64[4].
     """
     now = monotonic_ns(scratch)
     deadline = control[DEADLINE]
@@ -233,21 +235,29 @@ def step(
 ) -> int:
     """Do one unit of the program's work: a word of pc.ram, and now and then a pixel of vga.vram.
 
-    words and memory are the same RAM as uint64 and uint8; `ram_page` and `screen_page` are the
-    first pages of the two blocks, `ram_pages` and `screen_bytes` their lengths.
+    words and memory are the same RAM as uint64 and uint8; bitmap is empty where the program need
+    not mark what it writes. `ram_page` and `screen_page` are the first pages of the two blocks,
+    `ram_pages` and `screen_bytes` their lengths; a smaller working set leaves the rest of pc.ram
+    alone.
     """
     work = cpu[WORK]
     if cpu[PROGRAM] != _IDLE:
         random = splitmix64(cpu[SEED] ^ splitmix64(work))
-        page = choose_page(cpu[PROGRAM], work, random, distribution, ram_pages)
+        pages = ram_pages
+        if _U0 < cpu[WORKING_SET] < pages:
+            pages = cpu[WORKING_SET]
+        page = choose_page(cpu[PROGRAM], work, random, distribution, pages)
         at = ram_page + np.int64(page)
         value = splitmix64(random)
         words[(at << 9) + np.int64(value & _U511)] = value
-        mark(bitmap, at)
+        if len(bitmap):
+            mark(bitmap, at)
         if work % _PIXEL == _U0:
             pixel = np.int64(work // _PIXEL % screen_bytes)
-            memory[(screen_page << 12) + pixel] = np.uint8(random & _U255)
-            mark(bitmap, screen_page + (pixel >> 12))
+            # Another one than before, so that comparing pages shows every page that was written.
+            memory[(screen_page << 12) + pixel] += np.uint8(_U1 + random % _U255)
+            if len(bitmap):
+                mark(bitmap, screen_page + (pixel >> 12))
     cpu[WORK] = work + _U1
     return 0
 
@@ -290,13 +300,13 @@ def cpu_loop(
     control, scratch
         uint64[4] each, see the slots above.
     cpu, timer, serial, nic
-        The devices' registers, uint64[5], [4], [1] and [4].
+        The devices' registers, uint64[6], [4], [1] and [4].
     scrollback, announcement
         uint8[512] and uint8[60].
     in_ends, in_lengths, in_frames, out_ends, out_lengths, out_frames
         The NIC's receive and transmit queues, as in `transmit`.
     words, memory, bitmap
-        RAM as uint64 and as uint8, and its dirty bitmap, uint64[pages / 64].
+        RAM as uint64 and as uint8, and where writes are marked, uint64[pages / 64] or empty.
     distribution, ram_page, ram_pages, screen_page, screen_bytes
         As in `choose_page` and `step`.
     wake_fd, acknowledge_fd

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from colobench.kernels.atomics import address, exchange, load_acquire, store_release
-from colobench.kernels.jit import Integers, Words, kernel
+from colobench.kernels.jit import Pages, Words, kernel
 from colobench.kernels.raw import CHUNK, any_bit, count_ones, trailing_zeros
 
 _ZERO, _ONE, _ALL = np.uint64(0), np.uint64(1), np.uint64(2**64 - 1)
@@ -38,21 +38,54 @@ def mark(bitmap: Words, page: int) -> int:
     return 0
 
 
-@kernel("i8(u8[::1], i8[::1])")
-def collect(bitmap: Words, pages: Integers) -> int:
-    """Take all pages out of a bitmap.
+@kernel("i8(u8[::1], u8[::1])")
+def sync(source: Words, into: Words) -> int:
+    """Move all bits from one bitmap into another, as QEMU does with KVM's dirty log.
 
     Parameters
     ----------
-    bitmap
-        uint64[words]; each word that is not 0 is exchanged with 0.
-    pages
-        int64, room for ``64 * words``; gets the pages, ascending.
+    source
+        uint64[words]; each word that is not 0 is exchanged with 0 at once.
+    into
+        uint64[words]; bits that are set stay.
 
     Returns
     -------
     int
-        How many pages there were.
+        How many bits were moved.
+    """
+    words = len(source)
+    moved = 0
+    start = 0
+    while start < words:
+        stop = min(start + _CHUNK_WORDS, words)
+        if stop - start == _CHUNK_WORDS and any_bit(address(source) + 8 * start) == _ZERO:
+            start = stop
+            continue
+        for word in range(start, stop):
+            if source[word] != _ZERO:
+                bits = exchange(source, word, _ZERO)
+                moved += count_ones(bits)
+                into[word] |= bits
+        start = stop
+    return moved
+
+
+@kernel("i8(u8[::1], i4[::1])")
+def list_pages(bitmap: Words, pages: Pages) -> int:
+    """List the pages of a bitmap that nobody writes meanwhile.
+
+    Parameters
+    ----------
+    bitmap
+        uint64[words].
+    pages
+        int32, room for ``64 * words``; gets the pages, ascending.
+
+    Returns
+    -------
+    int
+        How many pages there are.
     """
     words = len(bitmap)
     count = 0
@@ -63,9 +96,7 @@ def collect(bitmap: Words, pages: Integers) -> int:
             start = stop
             continue
         for word in range(start, stop):
-            if bitmap[word] == _ZERO:
-                continue
-            bits = exchange(bitmap, word, _ZERO)
+            bits = bitmap[word]
             if bits == _ALL:
                 for bit in range(64):
                     pages[count + bit] = 64 * word + bit

@@ -27,6 +27,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Words: TypeAlias = npt.NDArray[np.uint64]
 Integers: TypeAlias = npt.NDArray[np.int64]
+#: Page numbers, i4[::1]: enough for 8 TiB of RAM, and half of the memory traffic of int64.
+Pages: TypeAlias = npt.NDArray[np.int32]
 
 #: Every kernel of the project with the one signature it is called with, in order of definition.
 REGISTRY: list[tuple[Any, str]] = []

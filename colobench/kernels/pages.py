@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from colobench.kernels.atomics import address
-from colobench.kernels.jit import Bytes, Integers, Words, inlined, kernel
+from colobench.kernels.jit import Bytes, Pages, Words, inlined, kernel
 from colobench.kernels.raw import CHUNK, any_bit, copy, fence, stream, trailing_zeros
 
 PAGE_SIZE = 4096
@@ -21,8 +21,8 @@ def is_zero_page(page_address: int) -> bool:
     return True
 
 
-@kernel("i8(u1[::1], i8[::1], i8, u1[::1])")
-def gather(memory: Bytes, pages: Integers, count: int, out: Bytes) -> int:
+@kernel("i8(u1[::1], i4[::1], i8, u1[::1])")
+def gather(memory: Bytes, pages: Pages, count: int, out: Bytes) -> int:
     """Copy pages one behind the other.
 
     Parameters
@@ -30,7 +30,7 @@ def gather(memory: Bytes, pages: Integers, count: int, out: Bytes) -> int:
     memory
         uint8[bytes], whole pages of 4096 bytes.
     pages
-        int64; the first `count` are the pages to copy, ascending or not.
+        int32; the first `count` are the pages to copy, ascending or not.
     count
         How many.
     out

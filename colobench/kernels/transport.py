@@ -14,7 +14,7 @@ import numpy as np
 
 from colobench.kernels.atomics import address
 from colobench.kernels.bitmap import mark
-from colobench.kernels.jit import Bytes, Integers, Words, inlined, kernel
+from colobench.kernels.jit import Bytes, Integers, Pages, Words, inlined, kernel
 from colobench.kernels.libc import EINTR, errno, read, writev
 from colobench.kernels.pages import PAGE_SIZE, is_zero_page
 from colobench.kernels.raw import clear, copy, fence, load_word, store_word, stream, swap_bytes
@@ -89,11 +89,11 @@ def _write_all(fd: int, iov: Words, entries: int, progress: Integers) -> int:
     return 0
 
 
-@kernel("i8(i8, u1[::1], i8[::1], i8, i8, i8, i8, u1[::1], u1[::1], i8, u1[::1], u8[::1], i8[::1])")
+@kernel("i8(i8, u1[::1], i4[::1], i8, i8, i8, i8, u1[::1], u1[::1], i8, u1[::1], u8[::1], i8[::1])")
 def send_page_records(
     fd: int,
     memory: Bytes,
-    pages: Integers,
+    pages: Pages,
     begin: int,
     end: int,
     first_page: int,
@@ -114,7 +114,7 @@ def send_page_records(
     memory
         uint8[bytes], whole pages; the record of an all-zero page is ZERO.
     pages
-        int64; pages[begin:end] are the pages of `memory` to send, all of one block.
+        int32; pages[begin:end] are the pages of `memory` to send, all of one block.
     begin, end
         Which entries of `pages`.
     first_page
@@ -166,11 +166,11 @@ def send_page_records(
     return _write_all(fd, iov, entries, progress)
 
 
-@kernel("i8(u1[::1], u1[::1], i8[::1], i8, i8, i8, i8, u1[::1], i8[::1])")
+@kernel("i8(u1[::1], u1[::1], i4[::1], i8, i8, i8, i8, u1[::1], i8[::1])")
 def encode_page_records(
     out: Bytes,
     memory: Bytes,
-    pages: Integers,
+    pages: Pages,
     begin: int,
     end: int,
     first_page: int,

@@ -22,6 +22,7 @@ from colobench.lab.journal import ROLES, Journal, Said
 from colobench.lab.limits import usable_memory
 from colobench.lab.process import NodeProcess, ProcessFigures
 from colobench.lab.record import CheckpointRecord, Records
+from colobench.memory.tracker import check_tracker
 
 if TYPE_CHECKING:
     from colobench.lab.relay import Relay
@@ -133,6 +134,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
         What is in RAM is a function of the program, the seed, and the work done.
     writes_per_tick
         Words that the program writes in a millisecond.
+    working_set
+        How many pages of RAM the program writes, 0 for all of them.
     delay
         Milliseconds from one checkpoint to the next, QEMU's ``x-checkpoint-delay``; 0 is back to
         back, None is on request alone.
@@ -148,6 +151,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
         Whether to pass the stream through a `Relay` that keeps the bytes.
     report_pages
         Whether records tell which pages were sent.
+    tracker
+        How the guest's writes are learnt: a name of `colobench.memory.tracker.TRACKERS`.
     stall_timeout
         Seconds of silence, where the protocol wants a word, after which a peer counts as lost.
 
@@ -180,6 +185,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         guest: str = "uniform",
         seed: int = 0,
         writes_per_tick: int = 4,
+        working_set: int = 0,
         delay: int | None = 100,
         transport: str = "unix",
         layout: str = "separated",
@@ -187,6 +193,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         verify: bool = True,
         capture: bool = False,
         report_pages: bool = False,
+        tracker: str = "marked",
         stall_timeout: float = 10.0,
     ) -> None:
         _check_choice("transport", transport, ("unix", "tcp"))
@@ -195,23 +202,28 @@ class Session(contextlib.AbstractContextManager["Session"]):
         if delay is not None and (not isinstance(delay, int) or not 0 <= delay <= NEVER_MS):
             raise LocalError(f"delay: expected 0 to {NEVER_MS} ms or None, found {delay!r}")
         ram = str(ram)
-        self.guest = Configuration(parse_size(ram), parse_program(guest), seed, writes_per_tick)
+        check_tracker(tracker)
+        self.guest = Configuration(
+            parse_size(ram), parse_program(guest), seed, writes_per_tick, working_set
+        )
         _check_memory(self.guest.ram_bytes, layout)
         self.settings: dict[str, Any] = {
             "ram": ram,
             "guest": guest,
             "seed": seed,
             "writes_per_tick": writes_per_tick,
+            "working_set": working_set,
             "delay": delay,
             "transport": transport,
             "layout": layout,
             "variant": variant,
+            "tracker": tracker,
             "verify": verify,
         }
         self._verify = verify
         self._capture = capture
         self._report_pages = report_pages
-        shared = ["--ram", ram, "--variant", variant, "--layout", layout]
+        shared = ["--ram", ram, "--variant", variant, "--layout", layout, "--tracker", tracker]
         shared += ["--stall-timeout", str(stall_timeout)] + ([] if verify else ["--no-verify"])
         self._arguments = {
             "secondary": shared,
@@ -219,6 +231,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
                 *shared,
                 *("--guest", guest, "--seed", str(seed)),
                 *("--writes-per-tick", str(writes_per_tick)),
+                *("--working-set", str(working_set)),
             ],
         }
         self.nodes: dict[str, NodeProcess] = {}

@@ -105,14 +105,14 @@ class Channel:
         self.sent += len(data)
 
     def send_pages(
-        self, memory: PageMemory, pages: npt.NDArray[np.int64], part: RecordSlice
+        self, memory: PageMemory, pages: npt.NDArray[np.int32], part: RecordSlice
     ) -> int:
         """Send the records of ``pages[part.begin:part.end]``, and before them what waits.
 
         Parameters
         ----------
         memory, pages
-            Where the pages are, and int64[n], their numbers.
+            Where the pages are, and int32[n], their numbers.
         part
             Which of them, all of one block.
 

@@ -57,7 +57,7 @@ class Node(ABC):
     def __init__(self, options: Options) -> None:
         self.options = options
         self.role = options.role
-        self.machine = Machine(options.guest)
+        self.machine = Machine(options.guest, options.tracker)
         self.run_state = "prelaunch"
         self.checkpoint = 0
         self.channel: Channel | None = None

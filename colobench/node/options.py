@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from colobench.errors import LocalError
 from colobench.guest.configuration import Configuration, Program, parse_program, parse_size
+from colobench.memory.tracker import TRACKERS
 from colobench.node.address import Address
 from colobench.protocol.colo import VARIANTS, Layout, Role, Variant
 
@@ -34,6 +35,8 @@ class Options:
         Whether to digest RAM and devices at each checkpoint.
     incoming
         Where a secondary waits for its primary.
+    tracker
+        How the guest's writes are learnt, see `colobench.memory.tracker`.
     parent
         The process whose death ends this one, or 0.
     """
@@ -46,6 +49,7 @@ class Options:
     stall_timeout: float
     verify: bool
     incoming: Address | None
+    tracker: str
     parent: int
 
 
@@ -70,11 +74,13 @@ def parse_options(arguments: list[str] | None = None) -> Options:
         add("--layout", choices=[layout.value for layout in Layout], default="separated")
         add("--stall-timeout", type=float, default=10.0, metavar="SECONDS")
         add("--no-verify", action="store_true", help="do not digest RAM and devices")
+        add("--tracker", choices=list(TRACKERS), default="marked", help="how writes are learnt")
         add("--parent", type=int, default=0, metavar="PID", help="die with this process")
         if role is Role.PRIMARY:
             add("--guest", default="uniform", metavar="PROGRAM")
             add("--seed", type=int, default=0)
             add("--writes-per-tick", type=int, default=4, metavar="N")
+            add("--working-set", type=int, default=0, metavar="PAGES", help="0 for all of RAM [0]")
         else:
             add("--incoming", required=True, metavar="URI", help="unix:PATH or tcp:HOST:PORT")
     found = parser.parse_args(arguments)
@@ -82,7 +88,9 @@ def parse_options(arguments: list[str] | None = None) -> Options:
     ram_bytes = parse_size(found.ram)
     if role is Role.PRIMARY:
         program = parse_program(found.guest)
-        guest = Configuration(ram_bytes, program, found.seed, found.writes_per_tick)
+        guest = Configuration(
+            ram_bytes, program, found.seed, found.writes_per_tick, found.working_set
+        )
         incoming = None
     else:
         guest = Configuration(ram_bytes, Program.IDLE)
@@ -101,5 +109,6 @@ def parse_options(arguments: list[str] | None = None) -> Options:
         stall_timeout=found.stall_timeout,
         verify=not found.no_verify,
         incoming=incoming,
+        tracker=found.tracker,
         parent=found.parent,
     )

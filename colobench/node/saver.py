@@ -24,7 +24,7 @@ from colobench.wire.ram import RAMRecordState
 PRECOPY_GOAL = 128
 PRECOPY_PASSES = 16
 
-Pages = npt.NDArray[np.int64]
+Pages = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,9 @@ class Saver:
         self._channel = channel
         self._breakpoints = breakpoints
         self._records = RAMRecordState(machine.ram.blocks)
-        self._pages: Pages = np.zeros(machine.ram.pages, dtype=np.int64)
-        self._count = 0
+        #: The pages that are to be sent, as QEMU's migration bitmap, and as a list.
+        self._bitmap: npt.NDArray[np.uint64] = np.zeros_like(machine.ram.bitmap)
+        self._pages: Pages = np.zeros(machine.ram.pages, dtype=np.int32)
         self._ram_buffer: npt.NDArray[np.uint8] = np.zeros(0, dtype=np.uint8)
         self._progress = np.zeros(2, dtype=np.int64)
         self.saved = Saved()
@@ -81,9 +82,9 @@ class Saver:
         self._channel.write(savevm.stream_header(MACHINE_TYPE))
         self._channel.write(savevm.command(Command.ENABLE_COLO))
         self._channel.write(savevm.ram_section_start(RAM_SECTION_ID, ram.blocks))
-        bitmap.clear(ram.bitmap)
+        self._machine.tracker.arm()
         everything = [np.arange(b.first_page, b.first_page + b.pages) for b in ram.blocks]
-        pages: Pages = np.concatenate(everything).astype(np.int64)
+        pages: Pages = np.concatenate(everything).astype(np.int32)
         while True:
             self.passes += 1
             self.remaining_pages = len(pages)
@@ -138,13 +139,12 @@ class Saver:
 
     def sent_bitmap(self) -> npt.NDArray[np.uint64]:
         """Give the bitmap of the pages that the last checkpoint sent: uint64[pages / 64]."""
-        sent = np.zeros(self._machine.ram.pages, dtype=np.uint8)
-        sent[self._pages[: self._count]] = 1
-        return np.packbits(sent, bitorder="little").view("<u8")
+        return self._bitmap
 
     def _collect(self) -> Pages:
-        self._count = bitmap.collect(self._machine.ram.bitmap, self._pages)
-        return self._pages[: self._count]
+        bitmap.clear(self._bitmap)
+        self._machine.tracker.collect(self._bitmap)
+        return self._pages[: bitmap.list_pages(self._bitmap, self._pages)]
 
     def _send_section(self, kind: SectionType, pages: Pages) -> int:
         """Send a RAM section; its last bytes wait for what follows. Returns the zero pages."""

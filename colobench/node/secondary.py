@@ -11,7 +11,7 @@ from colobench.errors import RemoteError
 from colobench.guest.devices import Device
 from colobench.guest.machine import MACHINE_TYPE
 from colobench.guest.vmstate import State as DeviceState
-from colobench.kernels import bitmap, pages
+from colobench.kernels import pages
 from colobench.memory.ram import RAMCache
 from colobench.node.channel import Channel, PeerLost
 from colobench.node.node import Interrupted, Node
@@ -219,9 +219,13 @@ class Secondary(Node):
 
     def _flush(self) -> int:
         """Copy to RAM what came, and what our own guest wrote since it last equalled the cache."""
-        bitmap.union(self._cache.bitmap, self.machine.ram.bitmap)
-        bitmap.clear(self.machine.ram.bitmap)
-        return int(pages.flush(self.machine.ram.array, self._cache.array, self._cache.bitmap))
+        tracker = self.machine.tracker
+        tracker.collect(self._cache.bitmap)
+        tracker.disarm()
+        flushed = int(pages.flush(self.machine.ram.array, self._cache.array, self._cache.bitmap))
+        if self.options.variant.secondary_runs:
+            tracker.arm()
+        return flushed
 
     def _flush_and_load(self) -> None:
         self._phases = Phases()

@@ -50,19 +50,19 @@ class RAMRecordState:
     def __init__(self, blocks: Sequence[RAMBlock]) -> None:
         self._blocks = tuple(blocks)
         first_pages = [block.first_page for block in blocks]
-        self._edges = np.array(first_pages[1:], dtype=np.int64)
+        self._edges = np.array(first_pages[1:], dtype=np.int32)
         self._names = [
             np.frombuffer(bytearray(counted_string(block.name)), dtype=np.uint8) for block in blocks
         ]
         self._last_sent_block: RAMBlock | None = None
 
-    def slices(self, pages: npt.NDArray[np.int64]) -> list[RecordSlice]:
+    def slices(self, pages: npt.NDArray[np.int32]) -> list[RecordSlice]:
         """Split a page list by block; the records are then taken as sent.
 
         Parameters
         ----------
         pages
-            int64[n], ascending: page numbers over all blocks.
+            int32[n], ascending: page numbers over all blocks.
         """
         edges = [0, *np.searchsorted(pages, self._edges).tolist(), len(pages)]
         slices = []

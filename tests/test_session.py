@@ -381,7 +381,14 @@ def test_upstream_shutdown_looks_like_a_crash_to_the_secondary() -> None:
         ({"writes_per_tick": 0}, "expected 1 to 1000000, found 0"),
         ({"delay": 1.5}, "expected 0 to 4294967295 ms or None, found 1.5"),
         ({"delay": -1}, "expected 0 to 4294967295 ms or None, found -1"),
-        ({"transport": "pigeon"}, "expected unix or tcp, found 'pigeon'"),
+        ({"transport": "pigeon"}, "found 'pigeon'"),
+        ({"transport": "memfd+tcp"}, "expected unix, whose sockets pass descriptors, found tcp"),
+        ({"transport": "multifd", "layout": "buffered"}, "expected transport stream"),
+        ({"transport": "multifd", "capture": True}, "expected transport stream"),
+        ({"multifd_channels": 2}, "expected none with transport stream, found 2"),
+        ({"transport": "memfd", "multifd_channels": 0}, "expected 1 to 255, found 0"),
+        ({"tracker": "hound"}, "expected one of marked"),
+        ({"working_set": 1 << 40}, "expected at most the"),
     ],
 )
 def test_wrong_setting_is_one_clear_error_and_leaves_nothing(

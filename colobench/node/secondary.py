@@ -11,12 +11,14 @@ from colobench.errors import RemoteError
 from colobench.guest.devices import Device
 from colobench.guest.machine import MACHINE_TYPE
 from colobench.guest.vmstate import State as DeviceState
-from colobench.kernels import pages
 from colobench.memory.ram import RAMCache
-from colobench.node.channel import Channel, PeerLost
+from colobench.node.channel import Channel
+from colobench.node.connection import PeerLost
+from colobench.node.flush import flush
 from colobench.node.node import Interrupted, Node
 from colobench.node.options import Options
 from colobench.node.phases import Phases
+from colobench.node.transport import PageTransport
 from colobench.protocol.colo import Action, Layout, Local, State
 from colobench.protocol.failover import FailoverState
 from colobench.wire.errors import CommandError
@@ -50,7 +52,12 @@ class Secondary(Node):
         super().__init__(options)
         self.run_state = "inmigrate"
         self._cache = RAMCache("colobench-ram-cache", self.machine.ram.blocks)
-        self._incoming = Incoming(MACHINE_TYPE, self._cache, self.machine.devices)
+        self._incoming = Incoming(
+            MACHINE_TYPE,
+            self._cache,
+            self.machine.devices,
+            multifd=options.transport is not PageTransport.STREAM,
+        )
         self._listener: socket.socket | None = None
         self._uri = str(options.incoming)
         self._status = "none"
@@ -128,6 +135,9 @@ class Secondary(Node):
                 connection.close()
                 raise Interrupted
             self.channel = Channel(connection, self.options.stall_timeout)
+            self.channel.pages = self.page_channels(self._cache)
+        if self.channel.pages is not None:
+            self.channel.pages.accept(self._listener)
         self._status = "active"
 
     def colo_failed(self, error: BaseException) -> None:
@@ -222,7 +232,7 @@ class Secondary(Node):
         tracker = self.machine.tracker
         tracker.collect(self._cache.bitmap)
         tracker.disarm()
-        flushed = int(pages.flush(self.machine.ram.array, self._cache.array, self._cache.bitmap))
+        flushed = flush(self.machine.ram, self._cache, self.workers)
         if self.options.variant.secondary_runs:
             tracker.arm()
         return flushed

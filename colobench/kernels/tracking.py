@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba.core import types
 
 from colobench.kernels.atomics import address
-from colobench.kernels.jit import Words, inlined, kernel
+from colobench.kernels.jit import Bytes, Words, inlined, instruction, kernel
 from colobench.kernels.libc import errno
+from colobench.kernels.pages import PAGE_SIZE
+from colobench.kernels.raw import copy, declared, pointer
 
 ioctl: Any = types.ExternalFunction("ioctl", types.int32(types.int32, types.uintp, types.intp))
 
@@ -21,7 +24,12 @@ SCAN_WORDS = 12
 #: The words of a struct page_region: first address, address behind the last page, categories.
 REGION_WORDS = 3
 
-_ALL = np.uint64(2**64 - 1)
+#: Bytes that `differing_bits` compares.
+STRIDE = 1024
+
+_ZERO, _ONE, _ALL = np.uint64(0), np.uint64(1), np.uint64(2**64 - 1)
+_LINE = ir.VectorType(ir.IntType(64), 8)
+_LINE_BYTES = 64
 
 
 @inlined
@@ -77,3 +85,61 @@ def scan_written(pagemap: int, begin: int, request: Words, regions: Words, into:
         runs += found
         request[START] = request[WALK_END]
     return runs
+
+
+@instruction(lambda *_: types.uint64(types.int64, types.int64))
+def differing_bits(builder: Any, left: Any, right: Any) -> Any:
+    """Give the bits that differ in any of the words of STRIDE bytes at two addresses."""
+    seen = _LINE([0] * 8)
+    for offset in range(0, STRIDE, _LINE_BYTES):
+        lines = [
+            builder.load(pointer(builder, side, _LINE, offset), align=1) for side in (left, right)
+        ]
+        seen = builder.or_(seen, builder.xor(*lines))
+    kind = ir.FunctionType(ir.IntType(64), [_LINE])
+    return builder.call(declared(builder, kind, "llvm.vector.reduce.or.v8i64"), [seen])
+
+
+@inlined
+def differ(left: int, right: int) -> bool:
+    """Tell whether the 4096 bytes at two addresses differ."""
+    for offset in range(0, PAGE_SIZE, STRIDE):  # noqa: SIM110 - numba knows no generators
+        if differing_bits(left + offset, right + offset) != _ZERO:
+            return True
+    return False
+
+
+@kernel("i8(u1[::1], u1[::1], u8[::1])")
+def compare(memory: Bytes, shadow: Bytes, into: Words) -> int:
+    """Find the pages that differ from their copies, and copy those again.
+
+    Parameters
+    ----------
+    memory, shadow
+        uint8[4096 * 64 * words], not overlapping; only `memory` is written by others meanwhile.
+    into
+        uint64[words]; gets the bits of the pages that differ, bits that are set stay.
+
+    Returns
+    -------
+    int
+        How many differ.
+
+    Notes
+    -----
+    A write beside this call is found now, or else makes `memory` differ from `shadow` the next time:
+    what is copied has it or has not.
+    """
+    differing = 0
+    for word in range(len(into)):
+        bits = _ZERO
+        for bit in range(64):
+            offset = (64 * word + bit) * PAGE_SIZE
+            page, twin = address(memory) + offset, address(shadow) + offset
+            if differ(page, twin):
+                copy(twin, page, PAGE_SIZE)
+                bits |= _ONE << np.uint64(bit)
+                differing += 1
+        if bits != _ZERO:
+            into[word] |= bits
+    return differing

@@ -23,6 +23,7 @@ Words = npt.NDArray[np.uint64]
 TRACKERS = {
     "marked": "colobench.memory.marked.Marked",
     "userfault": "colobench.memory.userfault.UserFault",
+    "shadow": "colobench.memory.shadow.Shadow",
 }
 
 

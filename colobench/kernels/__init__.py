@@ -9,6 +9,7 @@ _MODULES = (
     "colobench.kernels.digest",
     "colobench.kernels.multifd",
     "colobench.kernels.pages",
+    "colobench.kernels.tracking",
     "colobench.kernels.transport",
     "colobench.guest.programs",
 )

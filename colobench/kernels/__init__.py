@@ -11,6 +11,7 @@ _MODULES = (
     "colobench.kernels.pages",
     "colobench.kernels.tracking",
     "colobench.kernels.transport",
+    "colobench.kernels.xbzrle",
     "colobench.guest.programs",
 )
 

@@ -113,6 +113,19 @@ def test_reported_pages_are_the_pages_sent() -> None:
             assert record.dirty_bitmap is not None
             words = int.from_bytes(record.dirty_bitmap, "little")
             assert words.bit_count() == record.pages
+            assert record.flushed_bitmap == record.dirty_bitmap
+
+
+def test_the_ram_cache_tells_which_pages_wait_in_it(pair: Session) -> None:
+    def waiting() -> int:
+        return int(pair.nodes["secondary"].execute("x-query-ram-cache")["pages"])
+
+    number = pair.hold("secondary", "ram-received")
+    there = waiting()
+    pair.go_on("secondary")
+    pair.wait_for(lambda: len(pair.records) == number, "the checkpoint", 30.0)
+    assert there == pair.records[-1].pages > 0
+    assert waiting() == 0
 
 
 def test_buffer_grows_with_dirty_pages_only_if_ram_is_in_it() -> None:

@@ -155,7 +155,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
     capture
         Whether to pass the stream through a `Relay` that keeps the bytes.
     report_pages
-        Whether records tell which pages were sent.
+        Whether records tell which pages were sent, and which were flushed.
     tracker
         How the guest's writes are learnt: a name of `colobench.memory.tracker.TRACKERS`.
     stall_timeout
@@ -351,6 +351,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             x_checkpoint_delay=NEVER_MS if delay is None else delay,
             x_report_pages=self._report_pages,
         )
+        self.nodes["secondary"].execute("migrate-set-parameters", x_report_pages=self._report_pages)
         primary.execute("migrate", uri=uri)
 
         def entered_colo() -> bool:

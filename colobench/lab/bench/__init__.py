@@ -1,0 +1,1 @@
+"""Measurements beside which a session's own figures stand."""

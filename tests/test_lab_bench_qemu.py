@@ -139,11 +139,16 @@ def test_an_interrupt_leaves_nothing(owner: Owner) -> None:
 
 def test_an_interrupt_waits_for_the_end_of_a_step() -> None:
     handler = signal.getsignal(signal.SIGINT)
-    reached = False
-    with pytest.raises(KeyboardInterrupt), qemu._uninterrupted():
-        signal.raise_signal(signal.SIGINT)
-        reached = True
-    assert reached
+    reached = []
+
+    def step() -> None:
+        with qemu._uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            reached.append("the end")
+
+    with pytest.raises(KeyboardInterrupt):
+        step()
+    assert reached == ["the end"]
     assert signal.getsignal(signal.SIGINT) is handler
 
 

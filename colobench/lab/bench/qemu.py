@@ -96,8 +96,8 @@ def guest_image(pages: int, sleep_ns: int = SLEEP_NS) -> bytes:
     Notes
     -----
     It sleeps because two virtual processors that always run take the cores from the threads that
-    make the checkpoint: on two busy cores, medians of QEMU's pause were 12.5 ms with 50 ms of sleep and
-    15.7 ms without, at 10 000 pages (3.6 and 4.0 ms at 1000, 45.5 and 47.3 ms at 50 000).
+    make the checkpoint: on two busy cores, medians of QEMU's pause were 12.5 ms with 50 ms of sleep
+    and 15.7 ms without, at 10 000 pages (3.6 and 4.0 ms at 1000, 45.5 and 47.3 ms at 50 000).
 
     There is one store per page and no loop around them, as a KVM that is itself virtualized may
     emulate each instruction in a microsecond or more. The timer's interrupt is not returned from

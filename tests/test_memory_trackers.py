@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import errno
 import functools
+import mmap
 import os
 import re
 import signal
@@ -233,6 +234,49 @@ def test_two_rams_are_watched_side_by_side(name: str) -> None:
         one.close()
         other._touch(3)
         assert collected(other) == {3}
+
+
+@contextlib.contextmanager
+def ram_of_huge_pages(length: int = 8 << 20) -> Iterator[RAM]:
+    """Make RAM as it is where shmem_enabled is `always`; skip where a kernel cannot be made to."""
+    huge, madv_collapse = 2 << 20, 25
+    libc = ctypes.CDLL(None, use_errno=True)
+    room = mmap.mmap(-1, length + huge)
+    base = ctypes.addressof(ctypes.c_char.from_buffer(room))
+    place = -(-base // huge) * huge
+    with contextlib.closing(RAM("test", lay_out({"ram": length}))) as ram:
+        libc.mmap.restype = ctypes.c_void_p
+        libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+        map_fixed = 0x10
+        protection = mmap.PROT_READ | mmap.PROT_WRITE
+        flags = mmap.MAP_SHARED | mmap.MAP_POPULATE | map_fixed
+        assert libc.mmap(place, length, protection, flags, ram.fd, 0) == place
+        ram.array = np.frombuffer(room, dtype=np.uint8)[place - base :][:length]
+        if libc.madvise(ctypes.c_void_p(place), ctypes.c_size_t(length), madv_collapse):
+            pytest.skip("MADV_COLLAPSE: " + os.strerror(ctypes.get_errno()))
+        assert huge_bytes(ram.array) == length
+        yield ram
+
+
+def huge_bytes(array: np.ndarray) -> int:
+    """Say how much of a memory is mapped by huge pages."""
+    text = Path("/proc/self/smaps").read_text()
+    begin = f"{array.ctypes.data:x}"
+    match = re.search(rf"^{begin}-.*?ShmemPmdMapped: *(\d+) kB", text, re.M | re.S)
+    assert match is not None
+    return int(match[1]) << 10
+
+
+@every_unasked_tracker
+def test_small_pages_are_named_also_where_they_are_parts_of_huge_ones(name: str) -> None:
+    with ram_of_huge_pages() as ram, contextlib.closing(watch(name, ram)) as tracker:
+        for written in ({700, 1300}, {700}, set(range(ram.pages)), {5, 2047}):
+            tracker.disarm()
+            tracker.arm()
+            for page in written:
+                ram.array[page * PAGE_SIZE] += np.uint8(1)
+            assert collected(tracker) == written
+            assert collected(tracker) == set()
 
 
 # -- Beside a running guest ----------------------------------------------------------------------

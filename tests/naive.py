@@ -303,3 +303,13 @@ def xbzrle_decode(page: bytes, data: bytes) -> tuple[int, bytes]:
         rest = rest[changed:]
         place += changed
     return place, bytes(decoded)
+
+
+def compare(memory: bytes, shadow: bytearray) -> set[int]:
+    """Give the pages that differ, and make them equal."""
+    differing = set()
+    for number in range(len(memory) // PAGE_SIZE):
+        if page(memory, number) != page(shadow, number):
+            shadow[number * PAGE_SIZE : (number + 1) * PAGE_SIZE] = page(memory, number)
+            differing.add(number)
+    return differing

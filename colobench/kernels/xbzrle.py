@@ -118,14 +118,18 @@ def _encode_page(old: int, new: int, out: int, limit: int) -> int:
             to = _put_run(to, run, edge - run, end)
             run = edge
         carry = changes >> _LAST
-        for _ in range(count_ones(edges) >> 1):
-            begin = at + trailing_zeros(edges)
-            edges &= edges - _ONE
-            stop = at + trailing_zeros(edges)
-            edges &= edges - _ONE
-            to = _put_length(to, begin - run)
-            to = _put_short_run(to, begin, stop - begin, end)
-            run = stop
+        pairs = count_ones(edges) >> 1
+        while pairs > 0:
+            # Two at once, the second one taken back if it is none: a CPU cannot guess how many there
+            # are, and a wrong guess takes longer than a pair.
+            for pair in range(2):
+                begin = at + trailing_zeros(edges)
+                rest = edges & (edges - _ONE)
+                stop = at + trailing_zeros(rest)
+                behind = _put_short_run(_put_length(to, begin - run), begin, stop - begin, end)
+                if pair < pairs:
+                    to, run, edges = behind, stop, rest & (rest - _ONE)
+            pairs -= 2
         if edges != _ZERO:
             edge = at + trailing_zeros(edges)
             to = _put_length(to, edge - run)

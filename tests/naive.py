@@ -29,6 +29,17 @@ def bitmap_of(pages: Iterable[int], words: int) -> list[int]:
     return bitmap
 
 
+def runs_of(bitmap: Iterable[int]) -> list[tuple[int, int]]:
+    """Give the first page and the length of each run of bits that are set, ascending."""
+    runs: list[tuple[int, int]] = []
+    for page in pages_of(bitmap):
+        if runs and sum(runs[-1]) == page:
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+        else:
+            runs.append((page, 1))
+    return runs
+
+
 def page(memory: bytes, number: int) -> bytes:
     """Give one page."""
     return memory[number * PAGE_SIZE : (number + 1) * PAGE_SIZE]

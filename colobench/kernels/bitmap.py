@@ -5,14 +5,34 @@ Kernels that mark and kernels that collect may run at once in different threads.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+from llvmlite import ir
+from numba.core import types
 
 from colobench.kernels.atomics import address, exchange, load_acquire, store_release
-from colobench.kernels.jit import Pages, Words, kernel
-from colobench.kernels.raw import CHUNK, any_bit, count_ones, trailing_zeros
+from colobench.kernels.jit import Pages, Words, inlined, instruction, kernel, target_has
+from colobench.kernels.raw import (
+    STRETCH_WORDS,
+    count_ones,
+    declared,
+    load_word,
+    pointer,
+    store_number,
+    trailing_zeros,
+    words_in_use,
+    words_with_edges,
+)
 
-_ZERO, _ONE, _ALL = np.uint64(0), np.uint64(1), np.uint64(2**64 - 1)
-_CHUNK_WORDS = CHUNK // 8
+#: Entries that `list_pages` and `list_runs` need behind the last one that they can return.
+LIST_SLACK = 64
+
+_ZERO, _ONE, _TOP = np.uint64(0), np.uint64(1), np.uint64(63)
+_BYTE, _NUMBER, _FLAG = ir.IntType(8), ir.IntType(32), ir.IntType(1)
+_BYTES, _FLAGS = ir.VectorType(_BYTE, 64), ir.VectorType(_FLAG, 64)
+_QUARTER = ir.VectorType(_NUMBER, 16)
 
 
 @kernel("i8(u8[::1], i8)")
@@ -55,20 +75,143 @@ def sync(source: Words, into: Words) -> int:
         How many bits were moved.
     """
     words = len(source)
+    whole = words - words % STRETCH_WORDS
     moved = 0
-    start = 0
-    while start < words:
-        stop = min(start + _CHUNK_WORDS, words)
-        if stop - start == _CHUNK_WORDS and any_bit(address(source) + 8 * start) == _ZERO:
-            start = stop
-            continue
-        for word in range(start, stop):
-            if source[word] != _ZERO:
-                bits = exchange(source, word, _ZERO)
-                moved += count_ones(bits)
-                into[word] |= bits
-        start = stop
+    for first in range(0, whole, STRETCH_WORDS):
+        used = words_in_use(address(source) + 8 * first)
+        while used != _ZERO:
+            word = first + trailing_zeros(used)
+            used &= used - _ONE
+            bits = exchange(source, word, _ZERO)
+            moved += count_ones(bits)
+            into[word] |= bits
+    for word in range(whole, words):
+        bits = exchange(source, word, _ZERO)
+        moved += count_ones(bits)
+        into[word] |= bits
     return moved
+
+
+@instruction(lambda *_: types.void(types.int64, types.uint64, types.int32))
+def put_compressed(builder: Any, to: Any, bits: Any, base: Any) -> None:
+    """Write base + i for each bit i that is set, as int32; up to 64 of them are overwritten.
+
+    The numbers 0 to 63 are compressed as bytes (AVX-512 VBMI2) and widened in quarters. There is no
+    branch for the bits themselves, and those here go the same way in all words of one density.
+    """
+    kind = ir.FunctionType(_BYTES, [_BYTES, _BYTES, _FLAGS])
+    compress = declared(builder, kind, "llvm.x86.avx512.mask.compress.v64i8")
+    flags = builder.bitcast(bits, _FLAGS)
+    numbers = builder.call(compress, [_BYTES(list(range(64))), _BYTES([0] * 64), flags])
+    undefined = _QUARTER(ir.Undefined)
+    bases = builder.shuffle_vector(
+        builder.insert_element(undefined, base, _NUMBER(0)), undefined, _QUARTER([0] * 16)
+    )
+
+    def put(quarter: int) -> None:
+        lanes = _QUARTER(list(range(16 * quarter, 16 * quarter + 16)))
+        part = builder.zext(builder.shuffle_vector(numbers, numbers, lanes), _QUARTER)
+        place = pointer(builder, to, _QUARTER, 64 * quarter)
+        builder.store(builder.add(part, bases), place, align=4)
+
+    found = builder.ctpop(bits)
+    put(0)
+    with builder.if_then(builder.icmp_unsigned(">", found, found.type(16))):
+        put(1)
+        put(2)
+        with builder.if_then(builder.icmp_unsigned(">", found, found.type(48))):
+            put(3)
+
+
+@inlined
+def put_each(to: int, bits: Any, base: Any) -> None:
+    """Write base + i for each bit i that is set, as int32; up to 64 of them are overwritten.
+
+    Four at a time, as many as there may be: that spares most of the branches nobody can predict.
+    Source: G. Langdale and D. Lemire, "Parsing gigabytes of JSON per second", section 3.2.
+    """
+    end = to + 4 * count_ones(bits)
+    while to < end:
+        for i in range(4):
+            store_number(to + 4 * i, base + np.int32(trailing_zeros(bits)))
+            bits &= bits - _ONE
+        to += 16
+
+
+def page_lister(put: Any) -> Callable[[Words, Pages], Any]:
+    """Make the part that lists a bitmap's pages with `put_compressed` or `put_each`."""
+
+    @inlined
+    def list_all(bitmap: Words, pages: Pages) -> Any:
+        words = len(bitmap)
+        whole = words - words % STRETCH_WORDS
+        to = address(pages)
+        for first in range(0, whole, STRETCH_WORDS):
+            used = words_in_use(address(bitmap) + 8 * first)
+            while used != _ZERO:
+                word = first + trailing_zeros(used)
+                used &= used - _ONE
+                bits = load_word(address(bitmap) + 8 * word)
+                put(to, bits, np.int32(64 * word))
+                to += 4 * count_ones(bits)
+        for word in range(whole, words):
+            bits = load_word(address(bitmap) + 8 * word)
+            put(to, bits, np.int32(64 * word))
+            to += 4 * count_ones(bits)
+        return (to - address(pages)) // 4
+
+    return list_all
+
+
+def run_lister(put: Any) -> Callable[[Words, Pages, Pages], Any]:
+    """Make the part that lists a bitmap's runs with `put_compressed` or `put_each`."""
+
+    @inlined
+    def list_edges(bits: Any, before: Any, base: Any, start_to: int, stop_to: int) -> Any:
+        # A run starts at a page whose neighbour below is not marked, and stops at one that is not
+        # marked and whose neighbour below is.
+        below = (bits << _ONE) | (before >> _TOP)
+        starts, stops = bits & ~below, below & ~bits
+        put(start_to, starts, base)
+        put(stop_to, stops, base)
+        return start_to + 4 * count_ones(starts), stop_to + 4 * count_ones(stops)
+
+    @inlined
+    def list_all(bitmap: Words, starts: Pages, lengths: Pages) -> Any:
+        words = len(bitmap)
+        start_to, stop_to = address(starts), address(lengths)
+        if words == 0:
+            return 0
+        # The first word has none before it. So the stretches begin at the second.
+        start_to, stop_to = list_edges(bitmap[0], _ZERO, np.int32(0), start_to, stop_to)
+        whole = words - (words - 1) % STRETCH_WORDS
+        for first in range(1, whole, STRETCH_WORDS):
+            used = words_with_edges(address(bitmap) + 8 * first)
+            while used != _ZERO:
+                word = first + trailing_zeros(used)
+                used &= used - _ONE
+                at = address(bitmap) + 8 * word
+                start_to, stop_to = list_edges(
+                    load_word(at), load_word(at - 8), np.int32(64 * word), start_to, stop_to
+                )
+        for word in range(whole, words):
+            at = address(bitmap) + 8 * word
+            start_to, stop_to = list_edges(
+                load_word(at), load_word(at - 8), np.int32(64 * word), start_to, stop_to
+            )
+        runs = (start_to - address(starts)) // 4
+        if bitmap[words - 1] >> _TOP:
+            lengths[runs - 1] = 64 * words
+        for run in range(runs):
+            lengths[run] -= starts[run]
+        return runs
+
+    return list_all
+
+
+_put = put_compressed if target_has("avx512f", "avx512bw", "avx512vbmi2") else put_each
+_list_pages = page_lister(_put)
+_list_runs = run_lister(_put)
 
 
 @kernel("i8(u8[::1], i4[::1])")
@@ -80,40 +223,51 @@ def list_pages(bitmap: Words, pages: Pages) -> int:
     bitmap
         uint64[words].
     pages
-        int32, room for ``64 * words``; gets the pages, ascending.
+        int32, room for LIST_SLACK entries more than there are pages in the bitmap, so for
+        ``64 * words + LIST_SLACK`` if that is not known; gets the pages, ascending. Entries behind
+        the last one may be overwritten.
 
     Returns
     -------
     int
         How many pages there are.
     """
-    words = len(bitmap)
-    count = 0
-    start = 0
-    while start < words:
-        stop = min(start + _CHUNK_WORDS, words)
-        if stop - start == _CHUNK_WORDS and any_bit(address(bitmap) + 8 * start) == _ZERO:
-            start = stop
-            continue
-        for word in range(start, stop):
-            bits = bitmap[word]
-            if bits == _ALL:
-                for bit in range(64):
-                    pages[count + bit] = 64 * word + bit
-                count += 64
-                continue
-            while bits != _ZERO:
-                pages[count] = 64 * word + trailing_zeros(bits)
-                count += 1
-                bits &= bits - _ONE
-        start = stop
+    count: int = _list_pages(bitmap, pages)
     return count
+
+
+@kernel("i8(u8[::1], i4[::1], i4[::1])")
+def list_runs(bitmap: Words, starts: Pages, lengths: Pages) -> int:
+    """List the runs of consecutive pages of a bitmap that nobody writes meanwhile.
+
+    Parameters
+    ----------
+    bitmap
+        uint64[words].
+    starts, lengths
+        int32, room for LIST_SLACK entries more than there are runs in the bitmap, so for
+        ``32 * words + LIST_SLACK`` if that is not known; get each run's first page, ascending, and
+        its pages. Entries behind the last one may be overwritten.
+
+    Returns
+    -------
+    int
+        How many runs there are, each as long as it can be.
+    """
+    runs: int = _list_runs(bitmap, starts, lengths)
+    return runs
 
 
 @kernel("i8(u8[::1], u8[::1])")
 def union(into: Words, other: Words) -> int:
     """Set in `into` the bits of `other`, both uint64[words]; 0."""
-    for word in range(len(into)):
+    words = len(into)
+    whole = words - words % STRETCH_WORDS
+    for first in range(0, whole, STRETCH_WORDS):
+        if words_in_use(address(other) + 8 * first) != _ZERO:
+            for word in range(first, first + STRETCH_WORDS):
+                into[word] |= other[word]
+    for word in range(whole, words):
         into[word] |= other[word]
     return 0
 
@@ -121,7 +275,13 @@ def union(into: Words, other: Words) -> int:
 @kernel("i8(u8[::1])")
 def clear(bitmap: Words) -> int:
     """Clear all bits of a uint64[words]; 0."""
-    for word in range(len(bitmap)):
+    words = len(bitmap)
+    whole = words - words % STRETCH_WORDS
+    for first in range(0, whole, STRETCH_WORDS):
+        if words_in_use(address(bitmap) + 8 * first) != _ZERO:
+            for word in range(first, first + STRETCH_WORDS):
+                bitmap[word] = _ZERO
+    for word in range(whole, words):
         bitmap[word] = _ZERO
     return 0
 

@@ -16,8 +16,9 @@ from typing import Any, TypeAlias, TypeVar, cast
 import numba
 import numpy as np
 import numpy.typing as npt
-from numba.core import types
+from numba.core import config, types
 from numba.core.caching import FunctionCache
+from numba.core.codegen import get_host_cpu_features
 from numba.core.sigutils import normalize_signature
 from numba.extending import intrinsic
 
@@ -119,6 +120,26 @@ def instruction(signature: Callable[..., Any]) -> Callable[[Callable[..., Any]],
         return intrinsic(define)
 
     return decorate
+
+
+def target_has(*features: str) -> bool:
+    """Tell whether the CPU that numba compiles for has all of these features.
+
+    Parameters
+    ----------
+    features
+        LLVM's names, such as ``"avx512f"``.
+
+    Notes
+    -----
+    That CPU is this one, unless NUMBA_CPU_NAME and NUMBA_CPU_FEATURES say otherwise. Features that
+    follow from NUMBA_CPU_NAME alone do not count. numba's cache on disk keeps CPUs apart.
+    """
+    given: str | None = config.CPU_FEATURES  # type: ignore[attr-defined]
+    if given is None:
+        given = get_host_cpu_features()  # type: ignore[no-untyped-call]
+    known = str(given).split(",")
+    return all("+" + feature in known and "-" + feature not in known for feature in features)
 
 
 def warmup() -> Iterator[tuple[str, int, int, float]]:

@@ -15,9 +15,14 @@ from colobench.kernels.jit import inlined, instruction
 
 #: Bytes that `any_bit` looks at.
 CHUNK = 256
+#: Words that `words_in_use` looks at, and their bytes.
+STRETCH_WORDS = 64
+STRETCH = 8 * STRETCH_WORDS
 _BYTE, _WORD, _FLAG = ir.IntType(8), ir.IntType(64), ir.IntType(1)
 _LINE = ir.VectorType(_WORD, 8)
 _LINE_BYTES = 64
+_NUMBER = ir.IntType(32)
+_STRETCH = ir.VectorType(_WORD, STRETCH_WORDS)
 
 
 def pointer(builder: Any, address: Any, to: Any, offset: int = 0) -> Any:
@@ -40,6 +45,12 @@ def load_word(builder: Any, address: Any) -> Any:
 def store_word(builder: Any, address: Any, word: Any) -> None:
     """Write a word."""
     builder.store(word, pointer(builder, address, _WORD), align=1)
+
+
+@instruction(lambda *_: types.void(types.int64, types.int32))
+def store_number(builder: Any, address: Any, number: Any) -> None:
+    """Write an int32."""
+    builder.store(number, pointer(builder, address, _NUMBER), align=1)
 
 
 @instruction(lambda _: types.uint64(types.uint64))
@@ -69,6 +80,29 @@ def any_bit(builder: Any, address: Any) -> Any:
         seen = builder.or_(seen, line)
     kind = ir.FunctionType(_WORD, [_LINE])
     return builder.call(declared(builder, kind, "llvm.vector.reduce.or.v8i64"), [seen])
+
+
+@instruction(lambda _: types.uint64(types.int64))
+def words_in_use(builder: Any, address: Any) -> Any:
+    """Give one bit for each of the words of STRETCH bytes, set for those that are not 0."""
+    words = builder.load(pointer(builder, address, _STRETCH), align=1)
+    return builder.bitcast(builder.icmp_unsigned("!=", words, _STRETCH([0] * STRETCH_WORDS)), _WORD)
+
+
+@instruction(lambda _: types.uint64(types.int64))
+def words_with_edges(builder: Any, address: Any) -> Any:
+    """Give one bit for each of the words of STRETCH bytes, set where a bit differs from the last.
+
+    That is the next lower bit, of the word before for a word's lowest; so one word is read before
+    the address.
+    """
+    words = builder.load(pointer(builder, address, _STRETCH), align=1)
+    before = builder.load(pointer(builder, address, _STRETCH, -8), align=1)
+    below = builder.or_(
+        builder.shl(words, _STRETCH([1] * STRETCH_WORDS)),
+        builder.lshr(before, _STRETCH([63] * STRETCH_WORDS)),
+    )
+    return builder.bitcast(builder.icmp_unsigned("!=", words, below), _WORD)
 
 
 @instruction(lambda *_: types.void(types.int64, types.int64, types.int64))

@@ -69,7 +69,7 @@ class Saver:
         self._records = RAMRecordState(machine.ram.blocks)
         #: The pages that are to be sent, as QEMU's migration bitmap, and as a list.
         self._bitmap: npt.NDArray[np.uint64] = np.zeros_like(machine.ram.bitmap)
-        self._pages: Pages = np.zeros(machine.ram.pages, dtype=np.int32)
+        self._pages: Pages = np.zeros(machine.ram.pages + bitmap.LIST_SLACK, dtype=np.int32)
         self._ram_buffer: npt.NDArray[np.uint8] = np.zeros(0, dtype=np.uint8)
         self._progress = np.zeros(2, dtype=np.int64)
         self.saved = Saved()

@@ -9,6 +9,7 @@ _MODULES = (
     "colobench.kernels.digest",
     "colobench.kernels.pages",
     "colobench.kernels.transport",
+    "colobench.kernels.xbzrle",
     "colobench.guest.programs",
 )
 

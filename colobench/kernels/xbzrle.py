@@ -1,0 +1,202 @@
+"""XBZRLE, QEMU's delta encoding of pages: which bytes of a page changed, and what they are now.
+
+An encoding is pairs of runs, ``zrun nzrun zrun nzrun ...``: a zrun is the length of a run of
+unchanged bytes, an nzrun is the length of a run of changed bytes and then these bytes. Lengths are
+ULEB128 of one or two bytes. Only the first zrun may be 0, and a last run of unchanged bytes is left
+out. Source of the format: QEMU's ``docs/devel/migration/xbzrle.rst`` and what its generic encoder
+writes, byte by byte.
+
+An encoding fits into `limit` bytes if it is no longer than that; but if the page's last byte is
+unchanged, two bytes more must be free, even if nothing at all is changed. For QEMU wants room for
+the longest length before it looks for a run, and it does not know yet that there is nothing to
+write. What does not fit is sent as a whole page.
+
+Comparing 64 bytes at once gives a word with a bit for each changed byte. The bits that differ from
+the bit before them are where runs begin, so the cost is per run and not per byte.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+
+from colobench.kernels.atomics import address
+from colobench.kernels.jit import Bytes, Pages, inlined, instruction, kernel
+from colobench.kernels.pages import PAGE_SIZE
+from colobench.kernels.raw import copy, count_ones, pointer, trailing_zeros
+
+#: Room that `out` needs beyond the limit: what a block adds before the limit is looked at.
+SLACK = 192
+#: What the encoders return for a page whose encoding does not fit, and `decode` for a wrong one.
+OVERFLOW = MALFORMED = -1
+
+_BLOCK = 64
+_HALF, _WORD, _LINE = ir.IntType(16), ir.IntType(64), ir.VectorType(ir.IntType(8), _BLOCK)
+_ZERO, _ONE, _ALL, _LAST = np.uint64(0), np.uint64(1), np.uint64(2**64 - 1), np.uint64(63)
+
+
+@instruction(lambda *_: types.uint64(types.int64, types.int64))
+def _changes(builder: Any, old: Any, new: Any) -> Any:
+    """Compare 64 bytes; bit i of the word is set if byte i differs."""
+    lines = [builder.load(pointer(builder, place, _LINE), align=1) for place in (old, new)]
+    return builder.bitcast(builder.icmp_unsigned("!=", *lines), _WORD)
+
+
+@instruction(lambda *_: types.void(types.int64, types.int64))
+def _copy_line(builder: Any, to: Any, source: Any) -> None:
+    """Copy 64 bytes, read whole before they are written."""
+    line = builder.load(pointer(builder, source, _LINE), align=1)
+    builder.store(line, pointer(builder, to, _LINE), align=1)
+
+
+@instruction(lambda *_: types.void(types.int64, types.int64))
+def _store_half(builder: Any, to: Any, value: Any) -> None:
+    """Write the lower 16 bits, little-endian on a little-endian machine."""
+    builder.store(builder.trunc(value, _HALF), pointer(builder, to, _HALF), align=1)
+
+
+@instruction(lambda *_: types.void(types.int64, types.int64))
+def _store_byte(builder: Any, to: Any, value: Any) -> None:
+    """Write the lower 8 bits."""
+    builder.store(builder.trunc(value, ir.IntType(8)), pointer(builder, to, ir.IntType(8)))
+
+
+@inlined
+def _put_length(to: int, length: int) -> int:
+    """Write a length in one or two bytes, two in any case; give where it ends."""
+    long = np.int64(length > 127)
+    _store_half(to, (length & 127) | (long << 7) | ((length >> 7) << 8))
+    return to + 1 + long
+
+
+@inlined
+def _put_run(to: int, source: int, length: int, end: int) -> int:
+    """Write an nzrun, and up to 63 bytes behind it; nothing from `end` on is read."""
+    to = _put_length(to, length)
+    if source + length + _BLOCK > end:
+        copy(to, source, length)
+    else:
+        for offset in range(0, length, _BLOCK):
+            _copy_line(to + offset, source + offset)
+    return to + length
+
+
+@inlined
+def _put_short_run(to: int, source: int, length: int, end: int) -> int:
+    """Write an nzrun of less than 64 bytes, as `_put_run` does."""
+    _store_byte(to, length)
+    if source + _BLOCK > end:
+        copy(to + 1, source, length)
+    else:
+        _copy_line(to + 1, source)
+    return to + 1 + length
+
+
+@inlined
+def _encode_page(old: int, new: int, out: int, limit: int) -> int:
+    """Encode the page at an address; see `encode`."""
+    to = out
+    end = new + PAGE_SIZE
+    # Where the run that is open began, and whether it is of changed bytes.
+    run = new
+    carry = _ZERO
+    for at in range(new, end, _BLOCK):
+        changes = _changes(at - new + old, at)
+        edges = changes ^ ((changes << _ONE) | carry)
+        if edges == _ZERO:
+            continue
+        if carry != _ZERO:
+            edge = at + trailing_zeros(edges)
+            edges &= edges - _ONE
+            if to - out + edge - run > limit:
+                return OVERFLOW
+            to = _put_run(to, run, edge - run, end)
+            run = edge
+        carry = changes >> _LAST
+        for _ in range(count_ones(edges) >> 1):
+            begin = at + trailing_zeros(edges)
+            edges &= edges - _ONE
+            stop = at + trailing_zeros(edges)
+            edges &= edges - _ONE
+            to = _put_length(to, begin - run)
+            to = _put_short_run(to, begin, stop - begin, end)
+            run = stop
+        if edges != _ZERO:
+            edge = at + trailing_zeros(edges)
+            to = _put_length(to, edge - run)
+            run = edge
+        if to - out > limit:
+            return OVERFLOW
+    length = to - out
+    if carry != _ZERO:
+        if length + end - run > limit:
+            return OVERFLOW
+        length = _put_run(to, run, end - run, end) - out
+    else:
+        limit -= 2
+    return length if length <= limit else OVERFLOW
+
+
+@kernel("i8(u1[::1], i8, u1[::1], i8, u1[::1], i8)")
+def encode(
+    old: Bytes, begin_old: int, new: Bytes, begin_new: int, out: Bytes, limit: int
+) -> int:
+    """Encode what changed in a page.
+
+    Parameters
+    ----------
+    old, begin_old
+        uint8; the page as the receiver has it is ``old[begin_old:begin_old + 4096]``.
+    new, begin_new
+        uint8; the page as it is now, ``new[begin_new:begin_new + 4096]``. It must not change
+        meanwhile.
+    out
+        uint8, room for ``limit + SLACK`` bytes; what lies behind the encoding is overwritten.
+        Overlaps neither page.
+    limit
+        The bytes that the encoding may have; in QEMU one page.
+
+    Returns
+    -------
+    int
+        The bytes of the encoding, 0 if the page is unchanged, or OVERFLOW.
+    """
+    return _encode_page(address(old) + begin_old, address(new) + begin_new, address(out), limit)
+
+
+@kernel("i8(u1[::1], u1[::1], i4[::1], i8, u1[::1], i4[::1])")
+def encode_pages(
+    old: Bytes, new: Bytes, pages: Pages, count: int, out: Bytes, lengths: Pages
+) -> int:
+    """Encode what changed in many pages, one encoding behind the other.
+
+    Parameters
+    ----------
+    old, new
+        uint8, the same whole pages of 4096 bytes: as the receiver has them, and as they are now.
+    pages
+        int32; the first `count` are the pages to encode.
+    count
+        How many.
+    out
+        uint8, room for ``4096 * count + SLACK`` bytes.
+    lengths
+        int32, room for `count`; gets for each page what `encode` returns for a limit of 4096.
+
+    Returns
+    -------
+    int
+        The bytes of all encodings.
+    """
+    to = address(out)
+    for i in range(count):
+        begin = pages[i] * PAGE_SIZE
+        length = _encode_page(address(old) + begin, address(new) + begin, to, PAGE_SIZE)
+        lengths[i] = length
+        if length != OVERFLOW:
+            to += length
+    total: int = to - address(out)
+    return total

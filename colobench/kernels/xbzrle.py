@@ -141,9 +141,7 @@ def _encode_page(old: int, new: int, out: int, limit: int) -> int:
 
 
 @kernel("i8(u1[::1], i8, u1[::1], i8, u1[::1], i8)")
-def encode(
-    old: Bytes, begin_old: int, new: Bytes, begin_new: int, out: Bytes, limit: int
-) -> int:
+def encode(old: Bytes, begin_old: int, new: Bytes, begin_new: int, out: Bytes, limit: int) -> int:
     """Encode what changed in a page.
 
     Parameters

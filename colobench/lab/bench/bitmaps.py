@@ -51,7 +51,8 @@ def _against_numpy(laboratory: Laboratory, pages: int, density: float) -> Measur
         return np.flatnonzero(np.unpackbits(words.view(np.uint8), bitorder="little"))
 
     samples = laboratory.compare(timed(lambda: kernels.list_pages(words, ours)), timed(with_numpy))
-    return Measured(*([1 / seconds for seconds in part] for part in samples))
+    mine, theirs = ([1 / seconds for seconds in part] for part in samples)
+    return Measured(mine, theirs)
 
 
 def _guests(laboratory: Laboratory) -> Iterator[tuple[int, float, str]]:

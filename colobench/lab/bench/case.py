@@ -73,7 +73,7 @@ class Measured:
         How many times as fast as one thread two of them copied memory, in the same rounds; empty
         where a second core makes no difference.
     note
-        What one should know beside the figures.
+        What else one should know.
     """
 
     ours: Sequence[float]

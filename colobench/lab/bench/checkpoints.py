@@ -24,6 +24,7 @@ from colobench.lab.bench.laboratory import (
     thousands,
 )
 from colobench.lab.bench.timing import Sampler, timed
+from colobench.lab.record import CheckpointRecord
 from colobench.lab.session import Session
 
 MILLISECONDS = 1e3
@@ -31,6 +32,8 @@ MILLISECONDS = 1e3
 ENOUGH = 98
 #: A pair's first checkpoints make buffers grow to their size; they are not what one measures.
 SETTLING = 2
+#: A guest that was held up may have written less; then another checkpoint is taken.
+TRIES = 3
 WRITING_TIMEOUT = 30.0
 
 
@@ -82,7 +85,7 @@ class Pair(contextlib.AbstractContextManager["Pair"]):
             self.session.start()
             self._signal(signal.SIGSTOP)
             for _ in range(SETTLING):
-                self.sample()
+                self._checkpoint()
         except BaseException:
             self.session.close()
             raise
@@ -94,29 +97,37 @@ class Pair(contextlib.AbstractContextManager["Pair"]):
         self.session.close()
 
     def sample(self) -> float:
-        """Let the guest write all of its pages, and take a checkpoint; its pause in seconds."""
+        """Take a checkpoint of all pages; its pause in seconds."""
+        for _ in range(TRIES):
+            record = self._checkpoint()
+            if 100 * record.pages >= ENOUGH * self.pages:
+                return record.pause_ms / MILLISECONDS
+        raise RemoteError(f"checkpoint: expected {self.pages} pages, found {record.pages}")
+
+    def _checkpoint(self) -> CheckpointRecord:
+        """Let the guest write all of its pages, and take a checkpoint."""
         self._signal(signal.SIGCONT)
         try:
             self._let_it_write()
-            record = self.session.checkpoint()
+            return self.session.checkpoint()
         finally:
             self._signal(signal.SIGSTOP)
-        if 100 * record.pages < ENOUGH * self.pages:
-            raise RemoteError(f"checkpoint: expected {self.pages} pages, found {record.pages}")
-        return record.pause_ms / MILLISECONDS
 
     def _let_it_write(self) -> None:
         """Wait until the guest has written each of its pages once since the last checkpoint."""
         records = self.session.records
-        work = (records[-1].guest_work if records else 0) + self.pages
+        work = (records[-1].guest_work if records else self._work()) + self.pages
         deadline = time.monotonic() + WRITING_TIMEOUT
-        while int(self.session.nodes["primary"].execute("x-query-guest")["work"]) < work:
+        while self._work() < work:
             if time.monotonic() > deadline:
                 raise RemoteError(f"guest: expected work {work} in {WRITING_TIMEOUT:.0f} s")
             time.sleep(0.001)
 
+    def _work(self) -> int:
+        return int(self.session.nodes["primary"].execute("x-query-guest")["work"])
+
     def _signal(self, number: signal.Signals) -> None:
-        """Freeze the nodes, so that they slow nothing down that is measured beside them, or thaw."""
+        """Freeze the nodes, that nothing measured beside them is slower for them, or thaw them."""
         for node in self.session.nodes.values():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(node.pid, number)
@@ -139,7 +150,7 @@ class Stream:
 
     def sample(self) -> float:
         """Send, receive, and copy everything; seconds."""
-        view = memoryview(self._received)
+        view = memoryview(self._received.data)
         begin = time.perf_counter()
         sender = threading.Thread(target=self._send)
         sender.start()
@@ -157,7 +168,7 @@ class Stream:
     def _send(self) -> None:
         # Whoever ends the measurement early closes the other end.
         with contextlib.suppress(OSError):
-            self._out.sendall(self._sent)
+            self._out.sendall(self._sent.data)
 
     def close(self) -> None:
         """Close both ends."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +17,12 @@ from colobench.lab.limits import usable_memory
 from colobench.lab.machine import Cores
 from colobench.memory.ram import RAM, lay_out
 
+Samples = Sequence[Sequence[float]]
+
 GIB, MIB, PAGE_SIZE = 1 << 30, 1 << 20, 4096
 ROUNDS = 11
+#: What is sampled sooner than this gets more rounds: other work on the machine comes in spells.
+ENOUGH_SECONDS = 0.4
 #: What must stay free beside what a case allocates.
 SPARE_BYTES = 256 * MIB
 
@@ -58,6 +61,7 @@ class Laboratory(contextlib.AbstractContextManager["Laboratory"]):
         self.closing.callback(self.references.close)
         self.closing.callback(self.release)
         self._shrink = shrink
+        self._enough_seconds = ENOUGH_SECONDS / shrink
         self._memory: dict[str, RAM] = {}
         self._cores: Cores | None = None
 
@@ -122,11 +126,11 @@ class Laboratory(contextlib.AbstractContextManager["Laboratory"]):
 
     def compare(self, *samplers: Sampler) -> list[list[float]]:
         """Sample round about; see `alternate`."""
-        return alternate(samplers, self.rounds)
+        return alternate(samplers, self.rounds, self._enough_seconds)
 
 
-def as_rates(samples: Sequence[Sequence[float]], amount: float, **further: Any) -> Measured:
-    """Make GB/s of the seconds that ours and, if there is one, the reference took.
+def as_rates(samples: Samples, amount: float, two_threads: Sequence[float] = ()) -> Measured:
+    """Make GB/s of seconds.
 
     Parameters
     ----------
@@ -134,15 +138,17 @@ def as_rates(samples: Sequence[Sequence[float]], amount: float, **further: Any) 
         Seconds: ours, and those of the reference.
     amount
         Bytes that each of them handled.
-    further
-        The other attributes of `Measured`.
+    two_threads
+        As in `Measured`.
     """
-    return Measured(*([amount / each / 1e9 for each in part] for part in samples), **further)
+    ours, reference = ([amount / each / 1e9 for each in part] for part in samples)
+    return Measured(ours, reference, two_threads)
 
 
-def as_times(samples: Sequence[Sequence[float]], units: float, **further: Any) -> Measured:
+def as_times(samples: Samples, units: float, two_threads: Sequence[float] = ()) -> Measured:
     """Make durations of seconds, in a unit of which a second has so many; as `as_rates`."""
-    return Measured(*([units * each for each in part] for part in samples), **further)
+    ours, reference = ([units * each for each in part] for part in samples)
+    return Measured(ours, reference, two_threads)
 
 
 def thousands(count: int) -> str:

@@ -1,6 +1,7 @@
 """The table that the README shows, from the JSON of a run.
 
-Print it by ``python -m colobench.lab.bench.markdown FILE``. Rows with the same bound share a line, which tells the one that is furthest from it.
+Print it by ``python -m colobench.lab.bench.markdown FILE``. Rows of a subject that have the same
+bound share a line, which tells the one that is furthest from it.
 """
 
 from __future__ import annotations

@@ -10,13 +10,26 @@ from collections.abc import Callable, Sequence
 Sampler = Callable[[], float]
 #: Calls that are shorter than this (seconds) are timed many at a time.
 SHORTEST_SAMPLE = 1e-3
+#: Quick samples are taken in up to so many times as many rounds as asked for.
+MOST_TIMES = 10
 
 
-def alternate(samplers: Sequence[Sampler], rounds: int) -> list[list[float]]:
+def alternate(
+    samplers: Sequence[Sampler], rounds: int, enough_seconds: float = 0
+) -> list[list[float]]:
     """Take samples round about, every other round in the opposite order.
 
     So a machine that grows slower meanwhile makes all of them slower, and none always follows the
     same other one. A first sample of each, which warms caches and compiles, is thrown away.
+
+    Parameters
+    ----------
+    samplers
+        What is compared.
+    rounds
+        How often at least.
+    enough_seconds
+        There are more rounds, up to `MOST_TIMES` as many, as long as all took no longer than this.
 
     Returns
     -------
@@ -27,7 +40,10 @@ def alternate(samplers: Sequence[Sampler], rounds: int) -> list[list[float]]:
         sampler()
     samples: list[list[float]] = [[] for _ in samplers]
     order = list(zip(samplers, samples, strict=True))
-    for turn in range(rounds):
+    began = time.perf_counter()
+    for turn in range(MOST_TIMES * rounds):
+        if turn >= rounds and time.perf_counter() - began > enough_seconds:
+            break
         for sampler, taken in order if turn % 2 == 0 else reversed(order):
             taken.append(sampler())
     return samples

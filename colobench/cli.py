@@ -90,8 +90,22 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
     add("--guest", default="uniform", choices=["uniform", "hotcold", "sequential", "idle"])
     add("--seed", type=int, default=0, help="what the guest writes follows from it [0]")
     add("--writes-per-tick", type=int, default=4, metavar="N", help="words written per ms [4]")
+    add("--working-set", type=int, default=0, metavar="PAGES", help="write only so many pages")
     add("--delay", type=int, default=100, metavar="MS", help="x-checkpoint-delay [100]")
-    add("--transport", default="unix", choices=["unix", "tcp"])
+    add(
+        "--transport",
+        default="stream",
+        metavar="NAME",
+        help="stream, multifd or memfd, over a UNIX socket or, as in multifd+tcp, over TCP; "
+        "unix or tcp: stream over that [stream]",
+    )
+    add("--multifd-channels", type=int, metavar="N", help="connections of multifd and memfd")
+    add(
+        "--tracker",
+        default="marked",
+        metavar="NAME",
+        help="how writes are learnt: marked, userfault, shadow or mprotect [marked]",
+    )
     add("--layout", default="separated", choices=["separated", "buffered"])
     add("--variant", default="v12", choices=["v12", "upstream"])
     add("--stall-timeout", type=float, default=10.0, metavar="SECONDS", help="[10]")
@@ -107,8 +121,11 @@ def make_session(options: argparse.Namespace) -> Session:
         guest=options.guest,
         seed=options.seed,
         writes_per_tick=options.writes_per_tick,
+        working_set=options.working_set,
         delay=options.delay,
         transport=options.transport,
+        multifd_channels=options.multifd_channels,
+        tracker=options.tracker,
         layout=options.layout,
         variant=options.variant,
         stall_timeout=options.stall_timeout,

@@ -35,7 +35,8 @@ def test_demo_prints_one_json_object_with_its_figures() -> None:
     assert finished.returncode == 0, finished.stderr
     summary = json.loads(finished.stdout)
     assert summary["verified"] is True
-    assert summary["checkpoints"] == summary["checkpoints_verified"] == 10
+    # One more may be committed before the kill.
+    assert summary["checkpoints"] == summary["checkpoints_verified"] >= 10
     assert summary["takeover_checkpoint"] == 10
     assert summary["killed"]["status"] == -9
     for figure in ("pages", "bytes", "pause_ms_p50", "pause_ms_p99", "takeover_ms"):

@@ -7,6 +7,8 @@ each case, except where QEMU waits for ever: there a node gives up after its sta
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -16,12 +18,14 @@ from typing import Any
 import psutil
 import pytest
 
-from colobench.guest.machine import MACHINE_TYPE
+from colobench.guest.machine import MACHINE_TYPE, block_sizes
 from colobench.lab.process import NodeProcess
+from colobench.memory.ram import lay_out
 from colobench.node.monitor import Monitor
 from colobench.wire import savevm
-from colobench.wire.format import Command
+from colobench.wire.format import Command, SectionType
 from colobench.wire.messages import Message, encode_message
+from colobench.wire.multifd import handshake, sync_packet
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -258,6 +262,92 @@ def test_secondary_that_gets_no_migration_ends_with_one_clear_error(
         errors = (tmp_path / "secondary.stderr").read_text()
         assert errors.count("\n") == 1
         assert any(word in errors for word in words.split("|")), errors
+
+
+def ram_file(pages: int, seals: int) -> int:
+    """Make what a primary passes: a memfd, so long and so sealed."""
+    descriptor = os.memfd_create("test", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, pages * 4096)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+    return descriptor
+
+
+#: The pages of 1 MiB of RAM and of the screen, and what keeps them from changing their number.
+ALL_PAGES, SEALS = 256 + 64, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+#: What a primary may do wrong on its page channels: the transport, what each channel begins with,
+#: pages and seals of the memfd that comes with it (or None), and what is said of it.
+BAD_CHANNELS: dict[str, tuple[str, list[tuple[bytes, tuple[int, int] | None]], str]] = {
+    "too few": ("multifd", [(handshake(1), None)], "page channels: expected 2, found 1 in 1.5 s"),
+    "garbage": ("multifd", [(b"x" * 64, None)], "multifd magic: expected 0x11223344"),
+    "too short": ("multifd", [(handshake(0)[:9], None)], "before its handshake"),
+    "twice": ("multifd", [(handshake(1), None)] * 2, "expected each once, found 1 again"),
+    "unknown": ("multifd", [(handshake(2), None)], "expected less than 2, found 2"),
+    "no descriptor": (
+        "memfd",
+        [(handshake(0), None), (handshake(1), None)],
+        "expected the descriptor of the primary's RAM with channel 0, found none",
+    ),
+    "short RAM": ("memfd", [(handshake(0), (ALL_PAGES - 1, SEALS))], "of 1306624 bytes, seals 0x6"),
+    "RAM that may shrink": ("memfd", [(handshake(0), (ALL_PAGES, 0))], "seals 0x0"),
+    "RAM on the wrong channel": ("memfd", [(handshake(1), (ALL_PAGES, SEALS))], "with channel 1"),
+    "RAM that nobody wants": ("multifd", [(handshake(0), (ALL_PAGES, SEALS))], "expected none"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CHANNELS)
+def test_bad_page_channel_ends_the_migration_with_one_clear_error(
+    tmp_path: Path, case: str
+) -> None:
+    transport, beginnings, words = BAD_CHANNELS[case]
+    arguments = ["--incoming", f"unix:{tmp_path}/colo", "--transport", transport]
+    with (
+        watched("secondary", tmp_path, *arguments, "--multifd-channels", "2") as node,
+        contextlib.ExitStack() as stack,
+    ):
+        main = stack.enter_context(socket.socket(socket.AF_UNIX))
+        main.connect(str(tmp_path / "colo"))
+        main.sendall(HEADER)
+        for data, memory in beginnings:
+            channel = stack.enter_context(socket.socket(socket.AF_UNIX))
+            channel.connect(str(tmp_path / "colo"))
+            if memory is None:
+                channel.sendall(data)
+            else:
+                descriptor = ram_file(*memory)
+                socket.send_fds(channel, [data], [descriptor])
+                os.close(descriptor)
+            if len(data) < 64:
+                channel.shutdown(socket.SHUT_WR)
+        assert node.node.process.wait(30) == 1
+        errors = (tmp_path / "secondary.stderr").read_text()
+        assert errors.count("\n") == 1
+        assert words in errors, errors
+
+
+@pytest.mark.parametrize("channel", [0, 1])
+def test_bad_packet_is_named_whichever_channel_it_comes_on(tmp_path: Path, channel: int) -> None:
+    arguments = ["--incoming", f"unix:{tmp_path}/colo", "--transport", "multifd"]
+    with (
+        watched("secondary", tmp_path, *arguments, "--multifd-channels", "2") as node,
+        contextlib.ExitStack() as stack,
+    ):
+        connections = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(3)]
+        for connection in connections:
+            connection.connect(str(tmp_path / "colo"))
+        main, *channels = connections
+        for number, each in enumerate(channels):
+            each.sendall(handshake(number))
+        blocks = lay_out(block_sizes(1 << 20))
+        main.sendall(
+            HEADER
+            + savevm.command(Command.ENABLE_COLO)
+            + savevm.ram_section_start(2, blocks)
+            + savevm.ram_section_multifd(SectionType.PART, 2)
+        )
+        channels[channel].sendall(sync_packet(0)[:16] + b"\xff" * 2000)
+        assert node.node.process.wait(30) == 1
+        errors = (tmp_path / "secondary.stderr").read_text()
+        assert "multifd normal_pages: expected at most 128, found 4294967295 at offset 80" in errors
 
 
 def test_primary_that_falls_silent_in_precopy_is_given_up(tmp_path: Path) -> None:

@@ -32,6 +32,14 @@ FORMS = [
     for variant in ("v12", "upstream")
     for transport in ("unix", "tcp")
 ]
+#: Every transport and every tracker, all of which have to pass the same.
+WAYS: dict[str, dict[str, Any]] = {
+    "stream-marked": {"transport": "stream", "tracker": "marked"},
+    "multifd-userfault": {"transport": "multifd", "multifd_channels": 2, "tracker": "userfault"},
+    "memfd-shadow": {"transport": "memfd", "multifd_channels": 2, "tracker": "shadow"},
+    "multifd+tcp-mprotect": {"transport": "multifd+tcp", "tracker": "mprotect"},
+}
+every_way = pytest.mark.parametrize("way", WAYS)
 
 
 def session(**settings: Any) -> Session:
@@ -40,8 +48,14 @@ def session(**settings: Any) -> Session:
 
 
 @pytest.fixture
-def pair() -> Iterator[Session]:
-    with session(delay=None) as pair:
+def way() -> str:
+    """Name the way of a test that is not `every_way`."""
+    return "stream-marked"
+
+
+@pytest.fixture
+def pair(way: str) -> Iterator[Session]:
+    with session(delay=None, **WAYS[way]) as pair:
         yield pair
 
 
@@ -60,8 +74,10 @@ def assert_survived(pair: Session, takeover: Takeover, role: str) -> None:
 # -- Checkpoints ---------------------------------------------------------------------------------
 
 
-def test_a_thousand_checkpoints_in_a_row_verify_equal() -> None:
-    with session(delay=0) as pair:
+@pytest.mark.parametrize("variant", ["v12", "upstream"])
+@every_way
+def test_a_thousand_checkpoints_in_a_row_verify_equal(way: str, variant: str) -> None:
+    with session(delay=0, variant=variant, **WAYS[way]) as pair:
         records = pair.run(1000)
         assert [record.number for record in records] == list(range(1, 1001))
         assert all(record.verified for record in records)
@@ -113,6 +129,19 @@ def test_reported_pages_are_the_pages_sent() -> None:
             assert record.dirty_bitmap is not None
             words = int.from_bytes(record.dirty_bitmap, "little")
             assert words.bit_count() == record.pages
+            assert record.flushed_bitmap == record.dirty_bitmap
+
+
+def test_the_ram_cache_tells_which_pages_wait_in_it(pair: Session) -> None:
+    def waiting() -> int:
+        return int(pair.nodes["secondary"].execute("x-query-ram-cache")["pages"])
+
+    number = pair.hold("secondary", "ram-received")
+    there = waiting()
+    pair.go_on("secondary")
+    pair.wait_for(lambda: len(pair.records) == number, "the checkpoint", 30.0)
+    assert there == pair.records[-1].pages > 0
+    assert waiting() == 0
 
 
 def test_buffer_grows_with_dirty_pages_only_if_ram_is_in_it() -> None:
@@ -135,8 +164,9 @@ def test_held_output_is_released_by_checkpoints(pair: Session) -> None:
 # -- Kills ---------------------------------------------------------------------------------------
 
 
+@every_way
 @pytest.mark.parametrize("at", PRIMARY_POINTS)
-def test_primary_killed_at_any_point_of_a_checkpoint(pair: Session, at: str) -> None:
+def test_primary_killed_at_any_point_of_a_checkpoint(pair: Session, at: str, way: str) -> None:
     pair.run(3)
     killed = pair.kill("primary", at=at)
     assert killed.status == -signal.SIGKILL
@@ -149,8 +179,11 @@ def test_primary_killed_at_any_point_of_a_checkpoint(pair: Session, at: str) -> 
     assert_survived(pair, takeover, "secondary")
 
 
+@every_way
 @pytest.mark.parametrize("at", SECONDARY_POINTS)
-def test_primary_killed_at_any_point_of_the_secondarys_checkpoint(pair: Session, at: str) -> None:
+def test_primary_killed_at_any_point_of_the_secondarys_checkpoint(
+    pair: Session, at: str, way: str
+) -> None:
     pair.run(3)
     killed = pair.kill("primary", at=at, held="secondary")
     assert killed.status == -signal.SIGKILL
@@ -159,8 +192,9 @@ def test_primary_killed_at_any_point_of_the_secondarys_checkpoint(pair: Session,
     assert_survived(pair, takeover, "secondary")
 
 
+@every_way
 @pytest.mark.parametrize("at", SECONDARY_POINTS)
-def test_secondary_killed_at_any_point_of_a_checkpoint(pair: Session, at: str) -> None:
+def test_secondary_killed_at_any_point_of_a_checkpoint(pair: Session, at: str, way: str) -> None:
     pair.run(3)
     killed = pair.kill("secondary", at=at)
     assert killed.status == -signal.SIGKILL
@@ -169,8 +203,11 @@ def test_secondary_killed_at_any_point_of_a_checkpoint(pair: Session, at: str) -
     assert_survived(pair, takeover, "primary")
 
 
+@every_way
 @pytest.mark.parametrize("at", PRIMARY_POINTS)
-def test_secondary_killed_at_any_point_of_the_primarys_checkpoint(pair: Session, at: str) -> None:
+def test_secondary_killed_at_any_point_of_the_primarys_checkpoint(
+    pair: Session, at: str, way: str
+) -> None:
     pair.run(3)
     killed = pair.kill("secondary", at=at, held="primary")
     assert killed.status == -signal.SIGKILL
@@ -180,10 +217,13 @@ def test_secondary_killed_at_any_point_of_the_primarys_checkpoint(pair: Session,
     assert_survived(pair, takeover, "primary")
 
 
+@every_way
 @pytest.mark.parametrize("kill", range(KILLS))
-def test_killed_at_a_random_moment_the_survivor_goes_on(kill: int) -> None:
+def test_killed_at_a_random_moment_the_survivor_goes_on(kill: int, way: str) -> None:
     dice = random.Random(kill)
     form = dice.choice(FORMS)
+    if way != "stream-marked":
+        form = form | WAYS[way] | {"layout": "separated"}
     victim = ("primary", "secondary")[kill % 2]
     with session(**form, delay=dice.choice([0, 1, 5]), seed=kill) as pair:
         pair.run(dice.randrange(1, 30))
@@ -314,6 +354,17 @@ def test_stream_cut_at_any_byte_tears_no_state(form: dict[str, str], seed: int) 
         assert_survived(pair, takeover, "secondary")
 
 
+@pytest.mark.parametrize("way", [way for way in WAYS if "multifd" in way or "memfd" in way])
+def test_primary_that_falls_silent_on_a_page_channel_is_given_up(way: str) -> None:
+    with session(delay=None, stall_timeout=1.5, **WAYS[way]) as pair:
+        pair.run(2)
+        pair.hold("primary", "ram")
+        why = pair.wait_for_event("secondary", "COLO_EXIT", reason="error").data["x-why"]
+        assert why.startswith("receive: expected the peer to go on in 1.5 s")
+        takeover = pair.failover("secondary")
+        assert (takeover.checkpoint, takeover.equal) == (2, True)
+
+
 @pytest.mark.parametrize("direction", ["P→S", "S→P"])
 @pytest.mark.parametrize("after", [0, 4, 30000])
 def test_stalled_peer_is_given_up_after_the_timeout(direction: str, after: int) -> None:
@@ -381,7 +432,14 @@ def test_upstream_shutdown_looks_like_a_crash_to_the_secondary() -> None:
         ({"writes_per_tick": 0}, "expected 1 to 1000000, found 0"),
         ({"delay": 1.5}, "expected 0 to 4294967295 ms or None, found 1.5"),
         ({"delay": -1}, "expected 0 to 4294967295 ms or None, found -1"),
-        ({"transport": "pigeon"}, "expected unix or tcp, found 'pigeon'"),
+        ({"transport": "pigeon"}, "found 'pigeon'"),
+        ({"transport": "memfd+tcp"}, "expected unix, whose sockets pass descriptors, found tcp"),
+        ({"transport": "multifd", "layout": "buffered"}, "expected transport stream"),
+        ({"transport": "multifd", "capture": True}, "expected transport stream"),
+        ({"multifd_channels": 2}, "expected none with transport stream, found 2"),
+        ({"transport": "memfd", "multifd_channels": 0}, "expected 1 to 255, found 0"),
+        ({"tracker": "hound"}, "expected one of marked"),
+        ({"working_set": 1 << 40}, "expected at most the"),
     ],
 )
 def test_wrong_setting_is_one_clear_error_and_leaves_nothing(

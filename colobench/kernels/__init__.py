@@ -7,6 +7,7 @@ import importlib
 _MODULES = (
     "colobench.kernels.bitmap",
     "colobench.kernels.digest",
+    "colobench.kernels.multifd",
     "colobench.kernels.pages",
     "colobench.kernels.tracking",
     "colobench.kernels.transport",

@@ -38,3 +38,9 @@ def store_release(builder: Any, array: Any, index: Any, value: Any) -> None:
 def exchange(builder: Any, array: Any, index: Any, value: Any) -> Any:
     """Write array[index] and give what was there in one step, in one order for all threads."""
     return builder.atomic_rmw("xchg", builder.gep(array, [index]), value, "seq_cst")
+
+
+@instruction(lambda array, index, value: array.dtype(array, types.int64, array.dtype))
+def fetch_or(builder: Any, array: Any, index: Any, value: Any) -> Any:
+    """Set bits of array[index] and give what was there, in one step."""
+    return builder.atomic_rmw("or", builder.gep(array, [index]), value, "seq_cst")

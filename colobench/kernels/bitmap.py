@@ -286,6 +286,30 @@ def clear(bitmap: Words) -> int:
     return 0
 
 
+@kernel("i8(u8[::1], i8)")
+def find_word(bitmap: Words, count: int) -> int:
+    """Find the word before which a bitmap has so many pages.
+
+    Parameters
+    ----------
+    bitmap
+        uint64[words].
+    count
+        How many pages.
+
+    Returns
+    -------
+    int
+        The smallest number of words, from the first, that have `count` bits set or more; all words
+        if there are fewer bits.
+    """
+    for word in range(len(bitmap)):
+        if count <= 0:
+            return word
+        count -= count_ones(bitmap[word])
+    return len(bitmap)
+
+
 @kernel("i8(u8[::1])")
 def popcount(bitmap: Words) -> int:
     """Count the bits that are set in a uint64[words]."""

@@ -57,7 +57,7 @@ def _put_header(to: int, offset: int, flags: int, named: int, name: Bytes) -> in
 
 
 @inlined
-def _add_buffer(iov: Words, entries: int, begin: int, length: int) -> int:
+def add_buffer(iov: Words, entries: int, begin: int, length: int) -> int:
     """Append a buffer to the vector, or make the last one longer if it ends at `begin`."""
     last = 2 * (entries - 1)
     if entries and np.int64(iov[last] + iov[last + 1]) == begin:
@@ -69,7 +69,7 @@ def _add_buffer(iov: Words, entries: int, begin: int, length: int) -> int:
 
 
 @inlined
-def _write_all(fd: int, iov: Words, entries: int, progress: Integers) -> int:
+def write_all(fd: int, iov: Words, entries: int, progress: Integers) -> int:
     """Write the vector whole, however the socket splits it; 0 or -errno."""
     first = 0
     while first < entries:
@@ -141,12 +141,12 @@ def send_page_records(
     progress[1] = 0
     entries = 0
     if lead_length:
-        entries = _add_buffer(iov, entries, address(lead), lead_length)
+        entries = add_buffer(iov, entries, address(lead), lead_length)
     at = address(headers)
     limit = at + HEADERS_BYTES - NAME_BYTES - ZERO_RECORD_BYTES
     for i in range(begin, end):
         if entries + 2 > _IOV_MAX or at > limit:
-            status: int = _write_all(fd, iov, entries, progress)
+            status: int = write_all(fd, iov, entries, progress)
             if status:
                 return status
             entries = 0
@@ -159,11 +159,11 @@ def send_page_records(
             clear(at + length, 1)
             length += 1
             progress[1] += 1
-        entries = _add_buffer(iov, entries, at, length)
+        entries = add_buffer(iov, entries, at, length)
         at += length
         if not zero:
-            entries = _add_buffer(iov, entries, page, PAGE_SIZE)
-    return _write_all(fd, iov, entries, progress)
+            entries = add_buffer(iov, entries, page, PAGE_SIZE)
+    return write_all(fd, iov, entries, progress)
 
 
 @kernel("i8(u1[::1], u1[::1], i4[::1], i8, i8, i8, i8, u1[::1], i8[::1])")

@@ -6,7 +6,7 @@ import base64
 import builtins
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, overload
 
 import numpy as np
@@ -54,6 +54,8 @@ class CheckpointRecord:
     dirty_bitmap
         The pages sent as little-endian 64-bit words, bit i of word w for page 64 w + i; None
         unless the session reports pages.
+    flushed_bitmap
+        The pages copied from RAM cache to RAM, likewise.
     """
 
     number: int
@@ -82,6 +84,11 @@ class CheckpointRecord:
     guest_work: int
     verified: bool | None
     dirty_bitmap: builtins.bytes | None = field(default=None, repr=False)
+    flushed_bitmap: builtins.bytes | None = field(default=None, repr=False)
+
+
+#: What tables have of a record: all but the bitmaps.
+COLUMNS = [each.name for each in fields(CheckpointRecord) if not each.name.endswith("_bitmap")]
 
 
 def merge(
@@ -105,7 +112,6 @@ def merge(
     committed = secondary["committed-at-ns"]
     overlap = max(0, primary["sent-at-ns"] - committed) / 1e6
     resumed = (primary["resumed-at-ns"] - committed) / 1e6
-    pages = primary.get("pages-bitmap")
     return CheckpointRecord(
         number=primary["checkpoint"],
         cause=primary["cause"],
@@ -134,8 +140,13 @@ def merge(
         verified=None
         if digests is None
         else all(digests[key] == secondary[key] for key in ("ram", "devices", "work")),
-        dirty_bitmap=None if pages is None else base64.b64decode(pages),
+        dirty_bitmap=_decode(primary.get("pages-bitmap")),
+        flushed_bitmap=_decode(secondary.get("flushed-bitmap")),
     )
+
+
+def _decode(words: str | None) -> bytes | None:
+    return None if words is None else base64.b64decode(words)
 
 
 class Records(Sequence[CheckpointRecord]):
@@ -178,10 +189,9 @@ class Records(Sequence[CheckpointRecord]):
 
     def columns(self) -> dict[str, npt.NDArray[Any]]:
         """Give all but the bitmaps as arrays, such as ``pandas.DataFrame`` takes."""
-        names = [each.name for each in fields(CheckpointRecord) if each.name != "dirty_bitmap"]
         # More may come while the columns are made.
         now = self[:]
-        return {name: now.column(name) for name in names}
+        return {name: now.column(name) for name in COLUMNS}
 
     def percentile(self, name: str, percent: float) -> float:
         """Give a percentile of one attribute; 0 if there are no records."""
@@ -189,5 +199,5 @@ class Records(Sequence[CheckpointRecord]):
 
     def to_json(self) -> str:
         """Write all records but their bitmaps as a JSON list of objects."""
-        rows = [asdict(record) | {"dirty_bitmap": None} for record in self._records]
-        return json.dumps([{k: v for k, v in row.items() if k != "dirty_bitmap"} for row in rows])
+        rows = [{name: getattr(record, name) for name in COLUMNS} for record in self._records]
+        return json.dumps(rows)

@@ -23,6 +23,7 @@ from colobench.lab.limits import usable_memory
 from colobench.lab.process import NodeProcess, ProcessFigures
 from colobench.lab.record import CheckpointRecord, Records
 from colobench.memory.tracker import check_tracker
+from colobench.node.transport import PageTransport, Transport, check_channels, check_layout
 
 if TYPE_CHECKING:
     from colobench.lab.relay import Relay
@@ -140,7 +141,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
         Milliseconds from one checkpoint to the next, QEMU's ``x-checkpoint-delay``; 0 is back to
         back, None is on request alone.
     transport
-        ``unix`` or ``tcp`` (loopback).
+        How pages travel: ``stream`` (page records), ``multifd`` (packets on connections of their
+        own), ``memfd`` (the secondary copies from the primary's RAM); over UNIX sockets, or over
+        loopback TCP as in ``multifd+tcp``. ``unix`` and ``tcp`` alone mean ``stream``.
+    multifd_channels
+        How many connections `multifd` and `memfd` have for pages; None suits this machine.
     layout
         ``separated``, or ``buffered`` as before patch 31.
     variant
@@ -150,7 +155,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
     capture
         Whether to pass the stream through a `Relay` that keeps the bytes.
     report_pages
-        Whether records tell which pages were sent.
+        Whether records tell which pages were sent, and which were flushed.
     tracker
         How the guest's writes are learnt: a name of `colobench.memory.tracker.TRACKERS`.
     stall_timeout
@@ -160,8 +165,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
     ----------
     journal
         What the nodes have said.
-    guest, settings
-        The guest, and all settings by name.
+    guest, transport, settings
+        The guest, how pages travel, and all settings by name.
     nodes
         The two `NodeProcess`, by role; a killed one stays.
     relay
@@ -187,7 +192,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
         writes_per_tick: int = 4,
         working_set: int = 0,
         delay: int | None = 100,
-        transport: str = "unix",
+        transport: str = "stream",
+        multifd_channels: int | None = None,
         layout: str = "separated",
         variant: str = "v12",
         verify: bool = True,
@@ -196,12 +202,19 @@ class Session(contextlib.AbstractContextManager["Session"]):
         tracker: str = "marked",
         stall_timeout: float = 10.0,
     ) -> None:
-        _check_choice("transport", transport, ("unix", "tcp"))
+        self.transport = Transport.parse(transport)
+        channels = check_channels(self.transport.pages, multifd_channels)
         _check_choice("layout", layout, ("separated", "buffered"))
         _check_choice("variant", variant, ("v12", "upstream"))
         if delay is not None and (not isinstance(delay, int) or not 0 <= delay <= NEVER_MS):
             raise LocalError(f"delay: expected 0 to {NEVER_MS} ms or None, found {delay!r}")
         ram = str(ram)
+        check_layout(self.transport.pages, layout)
+        if capture and self.transport.pages is not PageTransport.STREAM:
+            raise LocalError(
+                f"capture: expected transport stream, whose bytes are all on one connection, "
+                f"found {self.transport.pages.value}"
+            )
         check_tracker(tracker)
         self.guest = Configuration(
             parse_size(ram), parse_program(guest), seed, writes_per_tick, working_set
@@ -214,7 +227,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             "writes_per_tick": writes_per_tick,
             "working_set": working_set,
             "delay": delay,
-            "transport": transport,
+            "transport": str(self.transport),
             "layout": layout,
             "variant": variant,
             "tracker": tracker,
@@ -224,6 +237,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._capture = capture
         self._report_pages = report_pages
         shared = ["--ram", ram, "--variant", variant, "--layout", layout, "--tracker", tracker]
+        shared += ["--transport", self.transport.pages.value]
+        shared += ["--multifd-channels", str(channels)] if channels else []
         shared += ["--stall-timeout", str(stall_timeout)] + ([] if verify else ["--no-verify"])
         self._arguments = {
             "secondary": shared,
@@ -306,7 +321,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     def _start_nodes(self, timeout: float) -> None:
         assert self._directory is not None
-        unix = self.settings["transport"] == "unix"
+        unix = self.transport.socket == "unix"
         incoming = f"unix:{self._directory / 'colo'}" if unix else "tcp:127.0.0.1:0"
         self._arguments["secondary"] += ["--incoming", incoming]
         for role in ROLES:
@@ -336,6 +351,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             x_checkpoint_delay=NEVER_MS if delay is None else delay,
             x_report_pages=self._report_pages,
         )
+        self.nodes["secondary"].execute("migrate-set-parameters", x_report_pages=self._report_pages)
         primary.execute("migrate", uri=uri)
 
         def entered_colo() -> bool:

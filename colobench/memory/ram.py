@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 from collections.abc import Mapping
@@ -80,8 +81,10 @@ class PageMemory:
         last = blocks[-1]
         self.blocks = blocks
         self.pages = last.first_page + -(-last.pages // WORD_BITS) * WORD_BITS
-        self.fd = os.memfd_create(name, os.MFD_CLOEXEC)
+        self.fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self.fd, self.pages * PAGE_SIZE)
+        # Whoever is given the descriptor can rely on the length.
+        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
         self._map = mmap.mmap(
             self.fd, self.pages * PAGE_SIZE, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE
         )

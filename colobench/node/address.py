@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from colobench.errors import LocalError
+from colobench.node.transport import CHANNELS_LIMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class Address:
             if self.family == socket.AF_INET:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(self.target)
-            listener.listen(1)
+            listener.listen(CHANNELS_LIMIT + 1)
         except OSError as error:
             listener.close()
             raise LocalError(f"listen on {self}: {error.strerror or error}") from error

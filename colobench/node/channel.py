@@ -2,74 +2,50 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import select
 import socket
-import struct
-from contextlib import suppress
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from colobench.errors import RemoteError
 from colobench.kernels import transport
 from colobench.memory.ram import PageMemory
+from colobench.node.connection import Connection, PeerLost
+from colobench.node.page_channels import PageChannels
 from colobench.wire.ram import RecordSlice
-from colobench.wire.reading import PageRun, Parser, Parsing, StreamBuffer, page_run_error
+from colobench.wire.reading import PageRun, PageSync, Parser, Parsing, StreamBuffer, page_run_error
 
 T = TypeVar("T")
 
-SOCKET_BUFFER = 4 * 1024 * 1024
 _NO_NAME: npt.NDArray[np.uint8] = np.zeros(0, dtype=np.uint8)
 
 
-class PeerLost(RemoteError):
-    """The connection is gone: closed, reset, or shut down by a failover."""
-
-
-class PeerStalled(RemoteError):
-    """The peer neither took nor gave a byte for the whole timeout, though it is its turn."""
-
-
-class Channel:
-    """One connected socket.
-
-    Parameters
-    ----------
-    connection
-        A connected stream socket; the channel owns it.
-    stall_timeout
-        Seconds without a byte, while one is due, after which the peer counts as stalled.
+class Channel(Connection):
+    """The main connection; see `Connection` for its parameters.
 
     Attributes
     ----------
     buffer
         What was received and is not parsed yet.
-    sent
-        Bytes sent so far.
+    pages
+        The connections that pages come and go on, or None if they do on this one.
     """
 
     def __init__(self, connection: socket.socket, stall_timeout: float) -> None:
-        self._socket = connection
-        self._stall_timeout = stall_timeout
+        super().__init__(connection, stall_timeout)
         self._pending = bytearray()
         self.buffer = StreamBuffer()
         self._headers = np.zeros(transport.HEADERS_BYTES, dtype=np.uint8)
         self._iov = np.zeros(transport.IOV_WORDS, dtype=np.uint64)
         self._progress = np.zeros(2, dtype=np.int64)
         self._cursor = np.zeros(transport.CURSOR_SLOTS, dtype=np.int64)
-        self.sent = 0
-        connection.setblocking(True)
-        seconds = struct.pack("@ll", int(stall_timeout), int(stall_timeout % 1 * 1e6))
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            connection.setsockopt(socket.SOL_SOCKET, option, seconds)
-        if connection.family == socket.AF_INET:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        else:
-            # TCP tunes its buffers itself; a UNIX socket keeps what it is given.
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
+        self.pages: PageChannels | None = None
+
+    @property
+    def all_sent(self) -> int:
+        """Bytes sent so far, on this connection and on the page channels."""
+        return self.sent + (self.pages.sent if self.pages else 0)
 
     @property
     def received(self) -> int:
@@ -90,19 +66,6 @@ class Channel:
         if self._pending:
             self.send_now(self._pending)
             self._pending.clear()
-
-    def send_now(self, data: bytes | bytearray | memoryview) -> None:
-        """Send bytes as they are, before what waits.
-
-        Raises
-        ------
-        PeerLost, PeerStalled
-        """
-        try:
-            self._socket.sendall(data)
-        except OSError as error:
-            raise self._failed("send", error.errno or 0) from error
-        self.sent += len(data)
 
     def send_pages(
         self, memory: PageMemory, pages: npt.NDArray[np.int32], part: RecordSlice
@@ -144,7 +107,7 @@ class Channel:
         )
         self.sent += int(self._progress[0])
         if status < 0:
-            raise self._failed("send", -status)
+            raise self.failed("send", -status)
         return int(self._progress[1])
 
     def parse(self, parser: Parser[T]) -> T:
@@ -161,6 +124,9 @@ class Channel:
         while not parsing.step():
             if isinstance(parsing.request, PageRun):
                 self._receive_pages(parsing, parsing.request)
+            elif isinstance(parsing.request, PageSync):
+                assert self.pages is not None
+                parsing.answer(self.pages.receive(parsing.request.memory))
             else:
                 self._receive(parsing, parsing.request)
         return parsing.value
@@ -187,20 +153,22 @@ class Channel:
         return descriptor in readable
 
     def shut_down(self) -> None:
-        """End the connection both ways; whoever is blocked on it wakes up with PeerLost."""
-        # The peer may be faster.
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        """End the connection and the page channels both ways."""
+        super().shut_down()
+        if self.pages is not None:
+            self.pages.shut_down()
 
     def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
+        """Close the socket, and the page channels."""
+        super().close()
+        if self.pages is not None:
+            self.pages.close()
 
     def _receive(self, parsing: Parsing[T], needed: int) -> None:
         try:
             count = self._socket.recv_into(self.buffer.space(needed - len(self.buffer)))
         except OSError as error:
-            raise self._failed("receive", error.errno or 0) from error
+            raise self.failed("receive", error.errno or 0) from error
         if not count:
             raise PeerLost(f"connection closed: {parsing.ended()}")
         self.buffer.received(count)
@@ -223,15 +191,8 @@ class Channel:
         if status == transport.NEXT:
             parsing.answer((pages, zero_pages))
         elif status < 0:
-            raise self._failed("receive", -status)
+            raise self.failed("receive", -status)
         elif status == transport.END:
             raise PeerLost(f"connection closed: {parsing.ended()}")
         else:
             raise page_run_error(run, status, cursor, buffer.offset)
-
-    def _failed(self, what: str, number: int) -> RemoteError:
-        if number == errno.EAGAIN:
-            return PeerStalled(
-                f"{what}: expected the peer to go on in {self._stall_timeout:g} s, found silence"
-            )
-        return PeerLost(f"{what}: {os.strerror(number)}")

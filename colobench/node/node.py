@@ -20,10 +20,14 @@ from colobench.errors import ColobenchError, LocalError
 from colobench.guest.configuration import Program
 from colobench.guest.machine import Machine
 from colobench.kernels.jit import warmup
+from colobench.memory.ram import PageMemory
 from colobench.node.breakpoints import PRIMARY_POINTS, SECONDARY_POINTS, Breakpoints
 from colobench.node.channel import Channel
 from colobench.node.monitor import Command, Monitor
 from colobench.node.options import Options
+from colobench.node.page_channels import PageChannels
+from colobench.node.transport import PageTransport, usable_cores
+from colobench.node.workers import Workers
 from colobench.protocol.colo import Action, Conversation, Local, Role
 from colobench.protocol.failover import Failover, FailoverAction, FailoverEvent, FailoverState
 from colobench.protocol.table import LocalProtocolError
@@ -61,6 +65,7 @@ class Node(ABC):
         self.run_state = "prelaunch"
         self.checkpoint = 0
         self.channel: Channel | None = None
+        self.workers = Workers(max(options.channels, min(2, usable_cores())))
         self.conversation = Conversation(options.role, options.variant, options.layout)
         self.failover = Failover()
         points = PRIMARY_POINTS if self.role is Role.PRIMARY else SECONDARY_POINTS
@@ -129,6 +134,14 @@ class Node(ABC):
     def _perform(self, actions: tuple[Action, ...]) -> None:
         for action in actions:
             self._actions[action]()
+
+    def page_channels(self, memory: PageMemory) -> PageChannels | None:
+        """Make the page channels of the main one, for the blocks of `memory`; None for `stream`."""
+        options = self.options
+        if options.transport is PageTransport.STREAM:
+            return None
+        shared = options.transport is PageTransport.MEMFD
+        return PageChannels(memory, options.channels, shared, self.workers, options.stall_timeout)
 
     def run_colo_thread(self, body: Any) -> None:
         """Run `body` in the COLO thread; whatever ends it ends in an event, never in silence."""
@@ -399,6 +412,7 @@ class Node(ABC):
             self.colo_thread.join()
         if self.channel is not None:
             self.channel.close()
+        self.workers.close()
         self.monitor.close(flush=True)
         self.machine.close()
 

@@ -9,6 +9,7 @@ from colobench.errors import LocalError
 from colobench.guest.configuration import Configuration, Program, parse_program, parse_size
 from colobench.memory.tracker import TRACKERS
 from colobench.node.address import Address
+from colobench.node.transport import PageTransport, check_channels, check_layout
 from colobench.protocol.colo import VARIANTS, Layout, Role, Variant
 
 #: Seconds. Less than a microsecond would be no limit to the kernel.
@@ -35,6 +36,10 @@ class Options:
         Whether to digest RAM and devices at each checkpoint.
     incoming
         Where a secondary waits for its primary.
+    transport
+        What brings the pages.
+    channels
+        How many connections it has for that, beside the main one.
     tracker
         How the guest's writes are learnt, see `colobench.memory.tracker`.
     parent
@@ -49,6 +54,8 @@ class Options:
     stall_timeout: float
     verify: bool
     incoming: Address | None
+    transport: PageTransport
+    channels: int
     tracker: str
     parent: int
 
@@ -72,6 +79,8 @@ def parse_options(arguments: list[str] | None = None) -> Options:
         add("--ram", default="64M", metavar="SIZE", help="guest RAM [64M]")
         add("--variant", choices=list(VARIANTS), default="v12", help="form of COLO [v12]")
         add("--layout", choices=[layout.value for layout in Layout], default="separated")
+        add("--transport", choices=[each.value for each in PageTransport], default="stream")
+        add("--multifd-channels", type=int, metavar="N", help="of multifd or memfd")
         add("--stall-timeout", type=float, default=10.0, metavar="SECONDS")
         add("--no-verify", action="store_true", help="do not digest RAM and devices")
         add("--tracker", choices=list(TRACKERS), default="marked", help="how writes are learnt")
@@ -100,15 +109,19 @@ def parse_options(arguments: list[str] | None = None) -> Options:
             f"stall timeout: expected {STALL_TIMEOUT_MIN:g} to {STALL_TIMEOUT_MAX:g} s, "
             f"found {found.stall_timeout:g}"
         )
+    transport, layout = PageTransport(found.transport), Layout(found.layout)
+    check_layout(transport, found.layout)
     return Options(
         role=role,
         qmp=found.qmp,
         guest=guest,
         variant=VARIANTS[found.variant],
-        layout=Layout(found.layout),
+        layout=layout,
         stall_timeout=found.stall_timeout,
         verify=not found.no_verify,
         incoming=incoming,
+        transport=transport,
+        channels=check_channels(transport, found.multifd_channels),
         tracker=found.tracker,
         parent=found.parent,
     )

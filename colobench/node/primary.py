@@ -121,7 +121,7 @@ class Primary(Node):
         if saver is not None and channel is not None:
             found["ram"] = {
                 "total": self.options.guest.ram_bytes,
-                "transferred": channel.sent,
+                "transferred": channel.all_sent,
                 "remaining": saver.remaining_pages * PAGE_SIZE,
                 "dirty-sync-count": saver.passes,
             }
@@ -162,8 +162,11 @@ class Primary(Node):
             channel = Channel(address.connect(CONNECT_TIMEOUT), self.options.stall_timeout)
             with self.lock:
                 self.channel = channel
+                channel.pages = self.page_channels(self.machine.ram)
                 if self.quitting.is_set():
                     raise Interrupted
+            if channel.pages is not None:
+                channel.pages.connect(address, CONNECT_TIMEOUT)
             self._saver = Saver(self.machine, self.channel, self.breakpoints)
             self._set_status("active")
             self._saver.precopy()
@@ -224,7 +227,7 @@ class Primary(Node):
         assert self.channel is not None
         assert self._saver is not None
         requested = time.monotonic()
-        sent = self.channel.sent
+        sent = self.channel.all_sent
         self._phases = Phases()
         self._released = 0
         self.happened(Local.CHECKPOINT_DUE)
@@ -239,7 +242,7 @@ class Primary(Node):
             "time": requested - self._in_colo_since,
             "pages": saved.pages,
             "zero-pages": saved.zero_pages,
-            "bytes": self.channel.sent - sent,
+            "bytes": self.channel.all_sent - sent,
             "device-bytes": saved.device_bytes,
             "buffer-bytes": saved.buffer_bytes,
             "frames-released": self._released,
@@ -277,17 +280,20 @@ class Primary(Node):
 
     def _send_checkpoint(self) -> None:
         assert self._saver is not None
+        self._saver.send_checkpoint(self._save_devices, self.options.layout, self._phases)
+        self.happened(Local.ALL_SENT)
+        self.breakpoints.reach("sent")
+
+    def _save_devices(self) -> bytes:
         devices = self.device_buffer()
         self._phases.end("devices")
         if self.options.verify:
             self._announce_digests(self.checkpoint + 1, devices)
             self._phases.end("verify")
-        self._saver.send_checkpoint(devices, self.options.layout, self._phases)
-        self.happened(Local.ALL_SENT)
-        self.breakpoints.reach("sent")
+        return devices
 
     def _announce_digests(self, checkpoint: int, devices: bytes) -> None:
-        """Tell what is about to be sent, so that it is known even if this process dies now."""
+        """Tell what is about to be committed, so that it is known even if this process dies now."""
         self.monitor.emit("X_COLO_DIGEST", {"checkpoint": checkpoint} | self.digests(devices))
         self.monitor.flush()
 

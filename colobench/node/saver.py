@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from colobench.protocol.colo import Layout
 from colobench.wire import savevm
 from colobench.wire.format import Command, SectionType
 from colobench.wire.messages import Message, encode_message
-from colobench.wire.ram import RAMRecordState
+from colobench.wire.ram import RAMRecordState, RecordSlice
 
 #: Precopy ends when a pass leaves no more than one page in so many dirty, or after so many passes.
 PRECOPY_GOAL = 128
@@ -42,6 +43,19 @@ class Saved:
     buffer_bytes: int = 0
     work: int = 0
     sent_at: int = 0
+
+
+def _halves(parts: list[RecordSlice], half: int) -> list[list[RecordSlice]]:
+    """Divide the parts of a page list before its entry `half`."""
+    first, second = [], []
+    for part in parts:
+        if part.begin < half:
+            first.append(part._replace(end=min(part.end, half)))
+        if part.end > half:
+            begun = part.begin < half
+            name = part.name[:0] if begun else part.name
+            second.append(part._replace(begin=max(part.begin, half), name=name))
+    return [first, second]
 
 
 class Saver:
@@ -103,13 +117,15 @@ class Saver:
         self._channel.write(savevm.vmdescription_section(self._machine.devices))
         self._channel.flush()
 
-    def send_checkpoint(self, device_buffer: bytes, layout: Layout, phases: Phases) -> None:
+    def send_checkpoint(
+        self, save_devices: Callable[[], bytes], layout: Layout, phases: Phases
+    ) -> None:
         """Send a checkpoint of the stopped guest, VMSTATE_SEND first.
 
         Parameters
         ----------
-        device_buffer
-            The saved devices.
+        save_devices
+            Saves the devices. In the separated layout that happens while RAM is on its way.
         layout
             SEPARATED: RAM goes straight onto the stream, then the device buffer.
             BUFFERED: RAM and the devices go into one buffer, then the buffer.
@@ -129,8 +145,10 @@ class Saver:
             self._channel.write(savevm.EOF)
             phases.end("ram")
             self._breakpoints.reach("ram-sent")
+            device_buffer = save_devices()
             sized: bytes | memoryview = device_buffer
         else:
+            device_buffer = save_devices()
             sized, zero_pages = self._buffer_checkpoint(pages, device_buffer)
         self._send_sized(sized)
         sent_at = phases.end("devices" if layout is Layout.SEPARATED else "ram")
@@ -148,22 +166,33 @@ class Saver:
 
     def _send_section(self, kind: SectionType, pages: Pages) -> int:
         """Send a RAM section; its last bytes wait for what follows. Returns the zero pages."""
-        ram, channel = self._machine.ram, self._channel
-        channel.write(savevm.ram_section_begin(kind, RAM_SECTION_ID))
+        channel = self._channel
+        halves = [self._records.slices(pages)]
+        if self._breakpoints.is_set("ram"):
+            halves = _halves(halves[0], len(pages) // 2)
         zero_pages = 0
-        half = len(pages) // 2
-        for part in self._records.slices(pages):
-            pieces = [part]
-            if self._breakpoints.is_set("ram") and part.begin <= half < part.end:
-                pieces = [part._replace(end=half), part._replace(begin=half, name=part.name[:0])]
-            for piece in pieces:
-                if piece.begin == half:
-                    self._breakpoints.reach("ram")
-                zero_pages += channel.send_pages(ram, pages, piece)
-        if not len(pages):
-            self._breakpoints.reach("ram")
-        channel.write(savevm.ram_section_finish(RAM_SECTION_ID))
+        if channel.pages is None:
+            channel.write(savevm.ram_section_begin(kind, RAM_SECTION_ID))
+        else:
+            # Ahead of the pages, so that the peer is there when they come.
+            channel.write(savevm.ram_section_multifd(kind, RAM_SECTION_ID))
+            channel.flush()
+        for i, half in enumerate(halves):
+            if i:
+                self._breakpoints.reach("ram")
+            zero_pages += self._send_pages(pages, half)
+        if channel.pages is None:
+            channel.write(savevm.ram_section_finish(RAM_SECTION_ID))
+        else:
+            channel.pages.sync()
         return zero_pages
+
+    def _send_pages(self, pages: Pages, parts: list[RecordSlice]) -> int:
+        """Send pages as the transport does; returns how many were zero pages."""
+        channel = self._channel
+        if channel.pages is not None:
+            return channel.pages.send(pages, parts)
+        return sum(channel.send_pages(self._machine.ram, pages, part) for part in parts)
 
     def _send_sized(self, sized: bytes | memoryview) -> None:
         """Send VMSTATE_SIZE and the buffer that it announces."""

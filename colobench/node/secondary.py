@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 import time
 from collections.abc import Mapping
@@ -11,12 +12,17 @@ from colobench.errors import RemoteError
 from colobench.guest.devices import Device
 from colobench.guest.machine import MACHINE_TYPE
 from colobench.guest.vmstate import State as DeviceState
-from colobench.kernels import pages
+from colobench.kernels import bitmap
 from colobench.memory.ram import RAMCache
-from colobench.node.channel import Channel, PeerLost
+from colobench.memory.tracker import Words
+from colobench.node.channel import Channel
+from colobench.node.connection import PeerLost
+from colobench.node.flush import flush
+from colobench.node.monitor import Command
 from colobench.node.node import Interrupted, Node
 from colobench.node.options import Options
 from colobench.node.phases import Phases
+from colobench.node.transport import PageTransport
 from colobench.protocol.colo import Action, Layout, Local, State
 from colobench.protocol.failover import FailoverState
 from colobench.wire.errors import CommandError
@@ -50,7 +56,12 @@ class Secondary(Node):
         super().__init__(options)
         self.run_state = "inmigrate"
         self._cache = RAMCache("colobench-ram-cache", self.machine.ram.blocks)
-        self._incoming = Incoming(MACHINE_TYPE, self._cache, self.machine.devices)
+        self._incoming = Incoming(
+            MACHINE_TYPE,
+            self._cache,
+            self.machine.devices,
+            multifd=options.transport is not PageTransport.STREAM,
+        )
         self._listener: socket.socket | None = None
         self._uri = str(options.incoming)
         self._status = "none"
@@ -59,6 +70,8 @@ class Secondary(Node):
         self._loading = False
         self._committed_at = 0
         self._phases = Phases()
+        self._report_pages = False
+        self._flushed_bitmap = self._cache.bitmap
         self.machine.nic["hold_output"] = 1
 
     def begin(self) -> None:
@@ -84,6 +97,14 @@ class Secondary(Node):
         """Say whether a committed checkpoint is being loaded just now."""
         return self._loading
 
+    def _commands(self) -> dict[str, Command]:
+        return super()._commands() | {
+            "migrate-set-parameters": Command(
+                self._migrate_set_parameters, optional={"x-report-pages": bool}
+            ),
+            "x-query-ram-cache": Command(self._query_ram_cache),
+        }
+
     def _action_table(self) -> Mapping[Action, Any]:
         return {
             Action.START_GUEST: self.start_guest,
@@ -99,6 +120,14 @@ class Secondary(Node):
 
     def _query_migrate(self) -> dict[str, Any]:
         return {"status": self._status, "x-incoming": self._uri}
+
+    def _migrate_set_parameters(self, x_report_pages: bool | None = None) -> None:
+        if x_report_pages is not None:
+            self._report_pages = x_report_pages
+
+    def _query_ram_cache(self) -> dict[str, Any]:
+        received = self._cache.bitmap.copy()
+        return {"pages": int(bitmap.popcount(received)), "pages-bitmap": _encode(received)}
 
     # The COLO thread.
 
@@ -128,6 +157,9 @@ class Secondary(Node):
                 connection.close()
                 raise Interrupted
             self.channel = Channel(connection, self.options.stall_timeout)
+            self.channel.pages = self.page_channels(self._cache)
+        if self.channel.pages is not None:
+            self.channel.pages.accept(self._listener)
         self._status = "active"
 
     def colo_failed(self, error: BaseException) -> None:
@@ -222,7 +254,9 @@ class Secondary(Node):
         tracker = self.machine.tracker
         tracker.collect(self._cache.bitmap)
         tracker.disarm()
-        flushed = int(pages.flush(self.machine.ram.array, self._cache.array, self._cache.bitmap))
+        if self._report_pages:
+            self._flushed_bitmap = self._cache.bitmap.copy()
+        flushed = flush(self.machine.ram, self._cache, self.workers)
         if self.options.variant.secondary_runs:
             tracker.arm()
         return flushed
@@ -238,6 +272,8 @@ class Secondary(Node):
         if self.options.verify:
             record |= self.digests(self.device_buffer())
             self._phases.end("verify")
+        if self._report_pages:
+            record["flushed-bitmap"] = _encode(self._flushed_bitmap)
         record["buffer-bytes"] = self._size
         record["committed-at-ns"] = self._committed_at
         record["phases"] = self._phases.milliseconds
@@ -252,3 +288,7 @@ class Secondary(Node):
         if self.relaunch_failover():
             raise Interrupted
         self.send(Message.VMSTATE_LOADED)
+
+
+def _encode(words: Words) -> str:
+    return base64.b64encode(words.tobytes()).decode()

@@ -105,8 +105,8 @@ class _RAMSections:
     kinds = frozenset({SectionType.START, SectionType.PART, SectionType.END})
     version_id = minimum_version_id = RAM_VERSION_ID
 
-    def __init__(self, memory: PageMemory) -> None:
-        self._loader = RAMLoader(memory)
+    def __init__(self, memory: PageMemory, multifd: bool) -> None:
+        self._loader = RAMLoader(memory, multifd=multifd)
 
     def load(self, at: StreamBuffer, kind: int, version_id: int, loaded: Loaded) -> Parser[None]:
         if kind == SectionType.START:
@@ -160,15 +160,24 @@ class Incoming:
         Where RAM pages go.
     devices
         The devices whose states may come.
+    multifd
+        Whether the pages come on multifd channels.
     """
 
-    def __init__(self, machine: str, memory: PageMemory, devices: Sequence[Device]) -> None:
+    def __init__(
+        self,
+        machine: str,
+        memory: PageMemory,
+        devices: Sequence[Device],
+        *,
+        multifd: bool = False,
+    ) -> None:
         self._machine = machine
         self._devices = tuple(devices)
         self._handlers: dict[tuple[str, int], _RAMSections | _DeviceSection] = {
             (device.idstr, device.instance_id): _DeviceSection(device) for device in devices
         }
-        self._handlers[RAM_IDSTR, RAM_INSTANCE_ID] = _RAMSections(memory)
+        self._handlers[RAM_IDSTR, RAM_INSTANCE_ID] = _RAMSections(memory, multifd)
         self._started: dict[int, _RAMSections | _DeviceSection] = {}
 
     def stream_header(self, at: StreamBuffer) -> Parser[None]:

@@ -18,7 +18,7 @@ from colobench.wire.format import (
     counted_string,
     ram_flag_names,
 )
-from colobench.wire.reading import PageRun, Parser, StreamBuffer
+from colobench.wire.reading import PageRun, PageSync, Parser, StreamBuffer
 
 _EMPTY: Final = np.zeros(0, dtype=np.uint8)
 
@@ -91,10 +91,13 @@ class RAMLoader:
     ----------
     memory
         Where the pages go, and whose bits they set: the RAM cache of a secondary.
+    multifd
+        Whether the pages come on multifd channels, see `colobench.wire.multifd`.
     """
 
-    def __init__(self, memory: PageMemory) -> None:
+    def __init__(self, memory: PageMemory, *, multifd: bool = False) -> None:
         self._memory = memory
+        self._multifd = multifd
         self._blocks = {block.name.encode(): block for block in memory.blocks}
         self._run: PageRun | None = None
 
@@ -152,6 +155,12 @@ class RAMLoader:
             word = BE64.unpack((yield 8))[0]
             if word == RAMFlag.EOS:
                 return pages, zero_pages
+            if self._multifd:
+                _expect(word, RAMFlag.MULTIFD_FLUSH, "RAM record", offset)
+                taken = yield PageSync(self._memory)
+                pages += taken[0]
+                zero_pages += taken[1]
+                continue
             zero = yield from self._named_record(at, word, offset)
             pages += 1
             zero_pages += zero

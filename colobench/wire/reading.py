@@ -1,8 +1,9 @@
 """Parsers as generators, the buffer that they read from, and what drives them.
 
 A parser is a generator that *asks*: it yields a number of bytes and is sent them, or it yields a
-`PageRun` and is sent how many page records were taken. It returns what it parsed. So it does no
-I/O: whoever drives it decides where bytes come from and which kernel moves pages to their place.
+`PageRun` or a `PageSync` and is sent how many pages were taken. It returns what it parsed. So it
+does no I/O: whoever drives it decides where bytes come from and which kernel moves pages to their
+place.
 """
 
 from __future__ import annotations
@@ -37,7 +38,17 @@ class PageRun(NamedTuple):
     memory: PageMemory
 
 
-Parser: TypeAlias = Generator["int | PageRun", Any, T]
+class PageSync(NamedTuple):
+    """A parser's request: take the pages on the multifd channels up to SYNC, answered likewise.
+
+    Each page goes to its place in `memory` and its bit is set.
+    """
+
+    memory: PageMemory
+
+
+Request: TypeAlias = "int | PageRun | PageSync"
+Parser: TypeAlias = Generator[Request, Any, T]
 
 
 class StreamBuffer:
@@ -129,7 +140,7 @@ class Parsing(Generic[T]):
     Attributes
     ----------
     request
-        What the parser waits for: a number of bytes or a `PageRun`.
+        What the parser waits for: a number of bytes, a `PageRun` or a `PageSync`.
     finished, value
         Whether the parser has returned, and then what.
     """
@@ -143,7 +154,7 @@ class Parsing(Generic[T]):
         self._pages = 0
         self._zero_pages = 0
         self.finished = False
-        self.request: int | PageRun = 0
+        self.request: Request = 0
         self._send(None)
 
     def step(self) -> bool:
@@ -152,7 +163,8 @@ class Parsing(Generic[T]):
         Returns
         -------
         bool
-            True if the parser has returned; False if it needs more bytes than there are.
+            True if the parser has returned; False if it needs more bytes than there are, or pages
+            from the channels.
 
         Raises
         ------
@@ -165,6 +177,8 @@ class Parsing(Generic[T]):
             if isinstance(request, PageRun):
                 if not self._take_page_records(request):
                     return False
+            elif isinstance(request, PageSync):
+                return False
             elif len(buffer) >= request:
                 self._send(buffer.take(request))
             else:
@@ -172,7 +186,7 @@ class Parsing(Generic[T]):
         return True
 
     def answer(self, taken: tuple[int, int]) -> None:
-        """Answer a `PageRun` that was fulfilled elsewhere, with its (pages, zero pages)."""
+        """Answer a request for pages that was fulfilled elsewhere, with its (pages, zero pages)."""
         pages, zero_pages = self._pages + taken[0], self._zero_pages + taken[1]
         self._pages = self._zero_pages = 0
         self._send((pages, zero_pages))

@@ -77,6 +77,12 @@ def ram_section_begin(kind: SectionType, section_id: int) -> bytes:
     return SECTION.pack(kind, section_id)
 
 
+def ram_section_multifd(kind: SectionType, section_id: int) -> bytes:
+    """Give a whole PART or END section whose pages come on the multifd channels."""
+    flush = BE64.pack(RAMFlag.MULTIFD_FLUSH)
+    return ram_section_begin(kind, section_id) + flush + ram_section_finish(section_id)
+
+
 def ram_section_finish(section_id: int) -> bytes:
     """Give what stands behind the page records of a section: EOS and the footer."""
     return BE64.pack(RAMFlag.EOS) + _footer(section_id)

@@ -1,0 +1,351 @@
+"""Packets of pages between sockets and guest memory, QEMU's multifd format, many in one call.
+
+`colobench.wire.multifd` says how a packet looks. Because it names all of its pages before the first
+of them comes, their bytes go from the socket to their places without a stop in between.
+
+A packet may also come without bytes: then whoever receives it has the sender's memory mapped, and
+copies the pages from there.
+
+Sockets are blocking, with SO_RCVTIMEO and SO_SNDTIMEO as limits. A call that a signal interrupts
+goes on.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from colobench.kernels.atomics import address, fetch_or
+from colobench.kernels.jit import Bytes, Integers, Pages, Words, inlined, kernel
+from colobench.kernels.libc import EINTR, errno, readv
+from colobench.kernels.pages import PAGE_SIZE, is_zero_page
+from colobench.kernels.raw import clear, copy, fence, load_word, store_word, stream, swap_bytes
+from colobench.kernels.transport import add_buffer, write_all
+
+MAGIC, VERSION = 0x11223344, 1
+#: Flag of the packet that ends a section's pages on a channel.
+SYNC = 1
+#: Pages of a packet: 512 KiB, as in QEMU.
+PACKET_PAGES = 128
+NAME_BYTES = 256
+_ZERO_PAGES_AT, _NAME_AT, _OFFSETS_AT = 32, 64, 64 + NAME_BYTES
+PACKET_BYTES = _OFFSETS_AT + 8 * PACKET_PAGES
+
+#: Packets that go out in one writev, as many as Linux takes buffers for (IOV_MAX = 1024).
+_PACKETS_PER_WRITE = 7
+#: Room that the kernels need: bytes of `packets` (sending), `packet` (receiving), words of `iov`.
+SEND_BYTES = _PACKETS_PER_WRITE * PACKET_BYTES
+RECEIVE_BYTES = 2 * PACKET_BYTES
+IOV_WORDS = 2 * _PACKETS_PER_WRITE * (PACKET_PAGES + 1)
+
+#: Slots of `progress`.
+BYTES, PAGES, ZERO_PAGES, FIELD, FOUND, PACKET_AT = range(6)
+PROGRESS_SLOTS = 6
+#: What `receive_packets` returns; also -errno.
+SYNCED, BAD_FIELD, END = range(3)
+#: The fields of a packet that can be wrong, for FIELD.
+FIELDS = (
+    "magic", "version", "flags", "pages_alloc", "normal_pages", "next_packet_size", "zero_pages",
+    "ramblock", "offset",
+)  # fmt: skip
+(
+    _BAD_MAGIC, _BAD_VERSION, _BAD_FLAGS, _BAD_ALLOC, _BAD_NORMAL, _BAD_SIZE, _BAD_ZERO, _BAD_NAME,
+    _BAD_OFFSET,
+) = range(len(FIELDS))  # fmt: skip
+
+_ONE, _LOW = np.uint64(1), np.uint64(2**32 - 1)
+_U32 = np.uint64(32)
+
+
+@inlined
+def _store_pair(to: int, high: int, low: int) -> None:
+    """Write two be32."""
+    store_word(to, swap_bytes(np.uint64(high) << _U32 | np.uint64(low)))
+
+
+@kernel("i8(i8, u1[::1], i4[::1], i8, i8, i8, u1[::1], i8, i8, i8, i8, u1[::1], u8[::1], i8[::1])")
+def send_packets(
+    fd: int,
+    memory: Bytes,
+    pages: Pages,
+    begin: int,
+    end: int,
+    first_page: int,
+    name: Bytes,
+    channel: int,
+    channels: int,
+    number: int,
+    carried: int,
+    packets: Bytes,
+    iov: Words,
+    progress: Integers,
+) -> int:
+    """Write one channel's packets of a page list to its socket, the pages straight from memory.
+
+    Parameters
+    ----------
+    fd
+        A blocking stream socket.
+    memory
+        uint8[bytes], whole pages.
+    pages
+        int32; pages[begin:end] are the pages of `memory` to send, all of one block.
+    begin, end
+        Which entries of `pages`.
+    first_page
+        The page of `memory` that the block begins with: offsets in the packets count from it.
+    name
+        uint8[NAME_BYTES], the block's name, filled up with 0.
+    channel, channels
+        Packets are dealt out to the channels in turn; these are number `channel` of `channels`.
+    number
+        Number of the list's first packet.
+    carried
+        1: the pages' bytes follow each packet, but for all-zero pages, which it names as such.
+        0: none follow, and no page is looked at.
+    packets, iov
+        uint8[SEND_BYTES] and uint64[IOV_WORDS], overwritten.
+    progress
+        int64[PROGRESS_SLOTS]; BYTES, PAGES and ZERO_PAGES grow by what was written, also on
+        failure (pages of packets that were begun count).
+
+    Returns
+    -------
+    int
+        0, or -errno: EAGAIN when SO_SNDTIMEO ran out, EPIPE or ECONNRESET when the peer is gone.
+    """
+    entries, used = 0, 0
+    index = channel
+    while begin + index * PACKET_PAGES < end:
+        start = begin + index * PACKET_PAGES
+        stop = min(start + PACKET_PAGES, end)
+        packet = address(packets) + used * PACKET_BYTES
+        entries = add_buffer(iov, entries, packet, PACKET_BYTES)
+        normal, tail = 0, stop - start
+        for i in range(start, stop):
+            offset = np.uint64((pages[i] - first_page) * PAGE_SIZE)
+            page = address(memory) + pages[i] * PAGE_SIZE
+            if carried and is_zero_page(page):
+                tail -= 1
+                store_word(packet + _OFFSETS_AT + 8 * tail, swap_bytes(offset))
+                continue
+            store_word(packet + _OFFSETS_AT + 8 * normal, swap_bytes(offset))
+            normal += 1
+            if carried:
+                entries = add_buffer(iov, entries, page, PAGE_SIZE)
+        zero = stop - start - normal
+        _store_pair(packet, MAGIC, VERSION)
+        _store_pair(packet + 8, 0, PACKET_PAGES)
+        _store_pair(packet + 16, normal, carried * normal * PAGE_SIZE)
+        store_word(packet + 24, swap_bytes(np.uint64(number + index)))
+        _store_pair(packet + _ZERO_PAGES_AT, zero, 0)
+        clear(packet + _ZERO_PAGES_AT + 8, 24)
+        copy(packet + _NAME_AT, address(name), NAME_BYTES)
+        unused = packet + _OFFSETS_AT + 8 * (stop - start)
+        clear(unused, packet + PACKET_BYTES - unused)
+        progress[PAGES] += stop - start
+        progress[ZERO_PAGES] += zero
+        used += 1
+        index += channels
+        if used == _PACKETS_PER_WRITE:
+            status: int = write_all(fd, iov, entries, progress)
+            if status:
+                return status
+            entries, used = 0, 0
+    return write_all(fd, iov, entries, progress)
+
+
+@inlined
+def _read_all(fd: int, iov: Words, entries: int, progress: Integers) -> int:
+    """Fill the vector whole, however the socket splits it; 0, END or -errno."""
+    first = 0
+    while first < entries:
+        count = readv(fd, address(iov) + 16 * first, entries - first)
+        if count == 0:
+            return END
+        if count < 0:
+            failure: int = errno()
+            if failure == EINTR:
+                continue
+            return -failure
+        progress[BYTES] += count
+        while first < entries and count >= np.int64(iov[2 * first + 1]):
+            count -= np.int64(iov[2 * first + 1])
+            first += 1
+        if first < entries:
+            iov[2 * first] += np.uint64(count)
+            iov[2 * first + 1] -= np.uint64(count)
+    return 0
+
+
+@inlined
+def _find_block(packet: int, names: Bytes, blocks: int) -> int:
+    """Give the number of the block that a packet names, -1 if there is none of that name."""
+    for block in range(blocks):
+        different = np.uint64(0)
+        for at in range(0, NAME_BYTES, 8):
+            different |= load_word(packet + _NAME_AT + at) ^ load_word(
+                address(names) + block * NAME_BYTES + at
+            )
+        if different == np.uint64(0):
+            return block
+    return -1
+
+
+@inlined
+def _refuse(progress: Integers, field: int, found: int) -> int:
+    progress[FIELD] = field
+    progress[FOUND] = found
+    return BAD_FIELD
+
+
+@inlined
+def _check(packet: int, carried: int, progress: Integers) -> int:
+    """Check the numbers of a packet; SYNCED if they are right, else BAD_FIELD."""
+    word = swap_bytes(load_word(packet))
+    if word >> _U32 != np.uint64(MAGIC):
+        return _refuse(progress, _BAD_MAGIC, np.int64(word >> _U32))
+    if word & _LOW != np.uint64(VERSION):
+        return _refuse(progress, _BAD_VERSION, np.int64(word & _LOW))
+    word = swap_bytes(load_word(packet + 8))
+    if word >> _U32 > np.uint64(SYNC):
+        return _refuse(progress, _BAD_FLAGS, np.int64(word >> _U32))
+    if word & _LOW != np.uint64(PACKET_PAGES):
+        return _refuse(progress, _BAD_ALLOC, np.int64(word & _LOW))
+    word = swap_bytes(load_word(packet + 16))
+    normal = np.int64(word >> _U32)
+    if normal > PACKET_PAGES:
+        return _refuse(progress, _BAD_NORMAL, normal)
+    if np.int64(word & _LOW) != carried * normal * PAGE_SIZE:
+        return _refuse(progress, _BAD_SIZE, np.int64(word & _LOW))
+    zero = np.int64(swap_bytes(load_word(packet + _ZERO_PAGES_AT)) >> _U32)
+    if normal + zero > PACKET_PAGES:
+        return _refuse(progress, _BAD_ZERO, zero)
+    return SYNCED
+
+
+@inlined
+def _check_offsets(packet: int, count: int, block_pages: int, progress: Integers) -> int:
+    """Check that every page of a packet is one of the block; SYNCED, else BAD_FIELD."""
+    limit = np.uint64(block_pages * PAGE_SIZE)
+    for i in range(count):
+        offset = swap_bytes(load_word(packet + _OFFSETS_AT + 8 * i))
+        if offset >= limit or offset & np.uint64(PAGE_SIZE - 1):
+            return _refuse(progress, _BAD_OFFSET, np.int64(offset))
+    return SYNCED
+
+
+@inlined
+def _offset(packet: int, i: int) -> int:
+    """Give the offset of page `i` of a packet, which was checked."""
+    offset: int = np.int64(swap_bytes(load_word(packet + _OFFSETS_AT + 8 * i)))
+    return offset
+
+
+@inlined
+def _copy_pages(packet: int, normal: int, place: int, source: int) -> None:
+    """Copy a packet's pages from one block to another, runs as runs."""
+    i = 0
+    while i < normal:
+        offset = _offset(packet, i)
+        run = 1
+        while i + run < normal and _offset(packet, i + run) == offset + run * PAGE_SIZE:
+            run += 1
+        stream(place + offset, source + offset, run * PAGE_SIZE)
+        i += run
+    fence()
+
+
+@kernel("i8(i8, u1[::1], u1[::1], u8[::1], i8, u1[::1], i8[::1], i8[::1], u8[::1], i8[::1])")
+def receive_packets(
+    fd: int,
+    packet: Bytes,
+    memory: Bytes,
+    bitmap: Words,
+    source: int,
+    names: Bytes,
+    first_pages: Integers,
+    block_pages: Integers,
+    iov: Words,
+    progress: Integers,
+) -> int:
+    """Read packets from a socket, and put their pages in their places, up to a SYNC.
+
+    Parameters
+    ----------
+    fd
+        A blocking stream socket.
+    packet
+        uint8[RECEIVE_BYTES], overwritten.
+    memory
+        uint8, whole pages, page-aligned.
+    bitmap
+        uint64, one bit for each page of `memory`; set once the page is there. Several threads may
+        set bits.
+    source
+        0: the pages' bytes follow each packet. Else the address of the sender's memory, laid out
+        as `memory`, to copy the pages from.
+    names, first_pages, block_pages
+        uint8[NAME_BYTES * n], int64[n], int64[n]: each block's name, filled up with 0, its first
+        page in `memory`, and how many it has.
+    iov
+        uint64[IOV_WORDS], overwritten.
+    progress
+        int64[PROGRESS_SLOTS]; BYTES, PAGES and ZERO_PAGES grow by what came. PACKET_AT is what
+        BYTES was at the begin of the last packet.
+
+    Returns
+    -------
+    int
+        SYNCED. BAD_FIELD: a packet is wrong; progress[FIELD] says which of FIELDS, progress[FOUND]
+        what was in it (int64). END: the peer has closed the stream. -errno: EAGAIN when SO_RCVTIMEO
+        ran out.
+
+    Notes
+    -----
+    After a failure a page may be there in part, its bit not set.
+    """
+    carried = 1 if source == 0 else 0
+    here = address(packet)
+    following = here + PACKET_BYTES
+    progress[PACKET_AT] = progress[BYTES]
+    entries = add_buffer(iov, 0, here, PACKET_BYTES)
+    status: int = _read_all(fd, iov, entries, progress)
+    while status == 0:
+        if _check(here, carried, progress) != SYNCED:
+            return BAD_FIELD
+        normal = np.int64(swap_bytes(load_word(here + 16)) >> _U32)
+        zero = np.int64(swap_bytes(load_word(here + _ZERO_PAGES_AT)) >> _U32)
+        sync = swap_bytes(load_word(here + 8)) >> _U32
+        block = _find_block(here, names, len(first_pages)) if normal + zero else 0
+        if block < 0:
+            return _refuse(progress, _BAD_NAME, 0)
+        if _check_offsets(here, normal + zero, block_pages[block], progress) != SYNCED:
+            return BAD_FIELD
+        first = first_pages[block]
+        place = address(memory) + first * PAGE_SIZE
+        entries = 0
+        if carried:
+            for i in range(normal):
+                entries = add_buffer(iov, entries, place + _offset(here, i), PAGE_SIZE)
+        else:
+            _copy_pages(here, normal, place, source + first * PAGE_SIZE)
+        # What follows is read in the same call: there is always a packet before the SYNC.
+        packet_at = progress[BYTES] + carried * normal * PAGE_SIZE
+        if sync == np.uint64(0):
+            entries = add_buffer(iov, entries, following, PACKET_BYTES)
+        status = _read_all(fd, iov, entries, progress)
+        if status:
+            break
+        for i in range(normal + zero):
+            offset = _offset(here, i)
+            if i >= normal:
+                clear(place + offset, PAGE_SIZE)
+            page = first + offset // PAGE_SIZE
+            fetch_or(bitmap, page >> 6, _ONE << np.uint64(page & 63))
+        progress[PAGES] += normal + zero
+        progress[ZERO_PAGES] += zero
+        if sync != np.uint64(0):
+            return SYNCED
+        progress[PACKET_AT] = packet_at
+        here, following = following, here
+    return status

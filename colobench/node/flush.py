@@ -1,0 +1,39 @@
+"""The flush of the RAM cache into RAM, on as many threads as there are cores to spare."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from colobench.kernels import bitmap, pages
+from colobench.memory.ram import PAGE_SIZE, WORD_BITS, PageMemory
+from colobench.node.workers import Workers
+
+#: Fewer pages than this are not worth a thread: it would come too late.
+PAGES_FOR_A_THREAD = 2048
+
+
+def flush(ram: PageMemory, cache: PageMemory, workers: Workers) -> int:
+    """Copy the marked pages of the cache into RAM, and clear the marks.
+
+    Parameters
+    ----------
+    ram, cache
+        Memories with the same blocks.
+    workers
+        Who divides the work, in parts with as many marked pages each.
+
+    Returns
+    -------
+    int
+        How many pages were copied.
+    """
+    marked = int(bitmap.popcount(cache.bitmap))
+    parts = max(1, min(workers.threads, marked // PAGES_FOR_A_THREAD))
+    words = [bitmap.find_word(cache.bitmap, part * marked // parts) for part in range(parts)]
+    jobs = []
+    for begin, end in zip(words, [*words[1:], len(cache.bitmap)], strict=True):
+        part = slice(begin * WORD_BITS * PAGE_SIZE, end * WORD_BITS * PAGE_SIZE)
+        jobs.append(
+            partial(pages.flush, ram.array[part], cache.array[part], cache.bitmap[begin:end])
+        )
+    return sum(workers.run(jobs))

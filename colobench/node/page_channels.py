@@ -1,0 +1,358 @@
+"""The connections that pages travel on, beside the main one: `multifd` and `memfd`."""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import socket
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from colobench.kernels import multifd
+from colobench.memory.ram import PageMemory
+from colobench.node.address import Address
+from colobench.node.connection import Connection, PeerLost, PeerStalled
+from colobench.node.workers import Workers
+from colobench.wire.errors import HeaderError
+from colobench.wire.multifd import (
+    HANDSHAKE_BYTES,
+    Blocks,
+    handshake,
+    packet_error,
+    parse_handshake,
+    sync_packet,
+)
+from colobench.wire.ram import RecordSlice
+
+#: Fewer pages than this for each channel go on one channel: a second thread would come too late.
+PAGES_FOR_A_THREAD = 2048
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+
+
+class PageChannel(Connection):
+    """One of the connections; see `Connection` for the first two parameters.
+
+    Parameters
+    ----------
+    blocks
+        The RAM blocks, the same on both sides.
+    """
+
+    def __init__(self, connection: socket.socket, stall_timeout: float, blocks: Blocks) -> None:
+        super().__init__(connection, stall_timeout)
+        self._blocks = blocks
+        self._packets = np.zeros(max(multifd.SEND_BYTES, multifd.RECEIVE_BYTES), dtype=np.uint8)
+        self._iov = np.zeros(multifd.IOV_WORDS, dtype=np.uint64)
+        self._progress = np.zeros(multifd.PROGRESS_SLOTS, dtype=np.int64)
+        self._received = HANDSHAKE_BYTES
+
+    def greet(self, channel: int, descriptor: int | None) -> None:
+        """Send the handshake, and with it a descriptor if there is one."""
+        data = handshake(channel)
+        if descriptor is None:
+            self.send_now(data)
+            return
+        try:
+            socket.send_fds(self._socket, [data], [descriptor])
+        except OSError as error:
+            raise self.failed("send", error.errno or 0) from error
+        self.sent += len(data)
+
+    def meet(self, channels: int) -> tuple[int, list[int]]:
+        """Receive the handshake: which channel this is, and the descriptors that came with it."""
+        data, descriptors = b"", list[int]()
+        try:
+            while len(data) < HANDSHAKE_BYTES:
+                piece, came, _, _ = socket.recv_fds(
+                    self._socket, HANDSHAKE_BYTES - len(data), 1, socket.MSG_CMSG_CLOEXEC
+                )
+                descriptors += came
+                if not piece:
+                    raise PeerLost("page channel: connection closed before its handshake")
+                data += piece
+            return parse_handshake(data, channels), descriptors
+        except BaseException as error:
+            for each in descriptors:
+                os.close(each)
+            if isinstance(error, OSError):
+                raise self.failed("receive", error.errno or 0) from error
+            raise
+
+    def send(
+        self,
+        memory: PageMemory,
+        pages: npt.NDArray[np.int32],
+        parts: Sequence[RecordSlice],
+        turn: tuple[int, int],
+        number: int,
+        carried: bool,
+    ) -> int:
+        """Send this channel's packets of page lists, and SYNC; returns how many were zero pages."""
+        progress = self._progress
+        progress[:] = 0
+        for part in parts:
+            status = multifd.send_packets(
+                self._socket.fileno(),
+                memory.array,
+                pages,
+                part.begin,
+                part.end,
+                part.block.first_page,
+                self._blocks.name(part.block),
+                *turn,
+                number,
+                int(carried),
+                self._packets,
+                self._iov,
+                progress,
+            )
+            if status < 0:
+                raise self.failed("send", -status)
+        self.sent += int(progress[multifd.BYTES])
+        return int(progress[multifd.ZERO_PAGES])
+
+    def receive(self, memory: PageMemory, source: int) -> int:
+        """Receive pages up to SYNC; returns how many came. `zero_pages` has those of them."""
+        progress = self._progress
+        progress[:] = 0
+        progress[multifd.BYTES] = self._received
+        status = multifd.receive_packets(
+            self._socket.fileno(),
+            self._packets,
+            memory.array,
+            memory.bitmap,
+            source,
+            *self._blocks,
+            self._iov,
+            progress,
+        )
+        self._received = int(progress[multifd.BYTES])
+        if status == multifd.BAD_FIELD:
+            raise packet_error(progress, carried=source == 0)
+        if status == multifd.END:
+            raise PeerLost(f"page channel: connection closed at offset {self._received}")
+        if status < 0:
+            raise self.failed("receive", -status)
+        return int(progress[multifd.PAGES])
+
+    @property
+    def zero_pages(self) -> int:
+        """How many of the pages of the last call were zero pages."""
+        return int(self._progress[multifd.ZERO_PAGES])
+
+
+class PageChannels:
+    """All of them, from the handshakes to the end.
+
+    Parameters
+    ----------
+    memory
+        The RAM blocks: RAM on the primary, the RAM cache on the secondary.
+    count
+        How many channels.
+    shared
+        Whether the secondary copies the pages out of the primary's memory (`memfd`).
+    workers
+        Threads for all channels but the first.
+    stall_timeout
+        Seconds, see `Connection`.
+    """
+
+    def __init__(
+        self,
+        memory: PageMemory,
+        count: int,
+        shared: bool,
+        workers: Workers,
+        stall_timeout: float,
+    ) -> None:
+        self._memory = memory
+        self._count = count
+        self._shared = shared
+        self._workers = workers
+        self._stall_timeout = stall_timeout
+        self._blocks = Blocks.of(memory.blocks)
+        self._channels: list[PageChannel] = []
+        self._source: mmap.mmap | None = None
+        self._source_address = 0
+        self._number = 0
+        self._failure: BaseException | None = None
+
+    @property
+    def sent(self) -> int:
+        """Bytes sent so far on all of them."""
+        return sum(channel.sent for channel in self._channels)
+
+    def connect(self, address: Address, timeout: float) -> None:
+        """Connect all channels, and say which each is.
+
+        Raises
+        ------
+        LocalError
+            If nobody answers.
+        PeerLost, PeerStalled
+        """
+        for number in range(self._count):
+            channel = self._add(address.connect(timeout))
+            descriptor = self._memory.fd if self._shared and number == 0 else None
+            channel.greet(number, descriptor)
+
+    def accept(self, listener: socket.socket) -> None:
+        """Wait for all channels, in whatever order they come.
+
+        Raises
+        ------
+        PeerStalled
+            If they do not come in time.
+        HeaderError
+            If one is not what it should be.
+        PeerLost
+        """
+        listener.settimeout(self._stall_timeout)
+        found: dict[int, PageChannel] = {}
+        while len(found) < self._count:
+            try:
+                connection, _ = listener.accept()
+            except TimeoutError as error:
+                raise PeerStalled(
+                    f"page channels: expected {self._count}, found {len(found)} in "
+                    f"{self._stall_timeout:g} s"
+                ) from error
+            except OSError as error:
+                raise PeerLost(f"accept: {error.strerror}") from error
+            channel = self._add(connection)
+            number, descriptors = channel.meet(self._count)
+            for descriptor in descriptors:
+                try:
+                    self._map(descriptor, number)
+                finally:
+                    os.close(descriptor)
+            if number in found:
+                raise HeaderError(
+                    "multifd channel", expected="each once", found=f"{number} again", offset=24
+                )
+            found[number] = channel
+        if self._shared and self._source is None:
+            raise HeaderError(
+                "multifd handshake",
+                expected="the descriptor of the primary's RAM with channel 0",
+                found="none",
+                offset=0,
+            )
+        self._channels = [found[number] for number in range(self._count)]
+
+    def _add(self, connection: socket.socket) -> PageChannel:
+        channel = PageChannel(connection, self._stall_timeout, self._blocks)
+        self._channels.append(channel)
+        return channel
+
+    def _map(self, descriptor: int, number: int) -> None:
+        """Map the primary's RAM, which must not be able to shrink under our reads."""
+        length = len(self._memory.array)
+        found = os.fstat(descriptor).st_size
+        try:
+            seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
+        except OSError:
+            seals = 0
+        wanted = self._shared and number == 0 and self._source is None
+        if not wanted or found != length or seals & _SEALS != _SEALS:
+            raise HeaderError(
+                "descriptor of the primary's RAM",
+                expected=f"one, with channel 0, of {length} bytes, sealed against a change of that"
+                if self._shared
+                else "none",
+                found=f"one with channel {number}, of {found} bytes, seals {seals:#x}",
+                offset=0,
+            )
+        flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
+        self._source = mmap.mmap(descriptor, length, flags=flags, prot=mmap.PROT_READ)
+        self._source_address = np.frombuffer(self._source, dtype=np.uint8).ctypes.data
+
+    def send(self, pages: npt.NDArray[np.int32], parts: Sequence[RecordSlice]) -> int:
+        """Send pages; the receiver waits for `sync` behind them.
+
+        Returns
+        -------
+        int
+            How many of them were zero pages.
+
+        Raises
+        ------
+        PeerLost, PeerStalled
+        """
+        total = sum(part.end - part.begin for part in parts)
+        busy = max(1, min(self._count, total // PAGES_FOR_A_THREAD))
+        jobs = [
+            partial(
+                channel.send,
+                self._memory,
+                pages,
+                parts,
+                (turn, busy),
+                self._number,
+                not self._shared,
+            )
+            for turn, channel in enumerate(self._channels[:busy])
+        ]
+        self._number += -(-total // multifd.PACKET_PAGES)
+        # Lists alone are written in no time, and their readers are to work at once.
+        return sum(job() for job in jobs) if self._shared else sum(self._workers.run(jobs))
+
+    def sync(self) -> None:
+        """Say on every channel that the section's pages are all sent.
+
+        Raises
+        ------
+        PeerLost, PeerStalled
+        """
+        for channel in self._channels:
+            channel.send_now(sync_packet(self._number))
+            self._number += 1
+
+    def receive(self, memory: PageMemory) -> tuple[int, int]:
+        """Receive on all channels up to their SYNC.
+
+        Returns
+        -------
+        pages, zero_pages
+            How many pages came, and how many of them were zero pages.
+
+        Raises
+        ------
+        PeerLost, PeerStalled
+        RAMError
+            If a packet is not right.
+        """
+        jobs = [partial(self._receive_on, channel, memory) for channel in self._channels]
+        try:
+            pages = sum(self._workers.run(jobs))
+        except BaseException as error:
+            # What went wrong first, not what came of it on the other channels.
+            raise self._failure or error from None
+        return pages, sum(channel.zero_pages for channel in self._channels)
+
+    def _receive_on(self, channel: PageChannel, memory: PageMemory) -> int:
+        try:
+            return channel.receive(memory, self._source_address)
+        except BaseException as error:
+            self._failure = self._failure or error
+            # The others would wait for their SYNC.
+            self.shut_down()
+            raise
+
+    def shut_down(self) -> None:
+        """End all channels both ways."""
+        for channel in self._channels:
+            channel.shut_down()
+
+    def close(self) -> None:
+        """Close them, and let go of the primary's RAM."""
+        for channel in self._channels:
+            channel.close()
+        if self._source is not None:
+            self._source.close()
+            self._source = None

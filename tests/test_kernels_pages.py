@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import threading
+
 import naive
 import numpy as np
 import pytest
@@ -11,7 +14,20 @@ from hypothesis import strategies as st
 from colobench.kernels import pages as kernels
 from colobench.kernels.pages import PAGE_SIZE
 
-PAGES = 192
+WORDS = 140
+PAGES = 64 * WORDS
+
+#: Pages as guests mark them: single ones and runs, which go over the borders of words.
+marked_pages = st.lists(st.tuples(st.integers(0, PAGES - 1), st.integers(1, 200)), max_size=6).map(
+    lambda runs: {
+        page for begin, length in runs for page in range(begin, min(begin + length, PAGES))
+    }
+)
+
+
+@functools.cache
+def random_bytes(seed: int) -> bytes:
+    return np.random.default_rng(seed).bytes(PAGES * PAGE_SIZE)
 
 
 def random_memory(seed: int, misalignment: int = 0) -> np.ndarray:
@@ -19,35 +35,62 @@ def random_memory(seed: int, misalignment: int = 0) -> np.ndarray:
     room = np.empty(PAGES * PAGE_SIZE + 128, dtype=np.uint8)
     begin = -room.ctypes.data % 64 + misalignment
     memory = room[begin : begin + PAGES * PAGE_SIZE]
-    memory[:] = np.random.default_rng(seed).integers(0, 256, len(memory), dtype=np.uint8)
+    memory[:] = np.frombuffer(random_bytes(seed), dtype=np.uint8)
     return memory
 
 
-@given(st.lists(st.integers(0, PAGES - 1), max_size=40))
-@settings(deadline=None)
-def test_gather_copies_the_pages_one_behind_the_other(pages):
-    memory = random_memory(1)
-    out = np.full(len(pages) * PAGE_SIZE + 8, 7, dtype=np.uint8)
-    copied = kernels.gather(memory, np.array(pages, dtype=np.int32), len(pages), out)
-    assert copied == len(pages) * PAGE_SIZE
-    assert out[:copied].tobytes() == naive.gather(memory.tobytes(), pages)
-    assert (out[copied:] == 7).all()
+def many_pages(seed: int) -> list[int]:
+    """Make a list of more pages than are copied through the CPU's cache."""
+    random = np.random.default_rng(seed)
+    return [int(page) for page in random.integers(0, PAGES, random.integers(256, 600))]
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, PAGES - 1), st.integers(1, 80)), max_size=6),
+    st.lists(st.integers(0, PAGES - 1), max_size=40) | st.integers(0, 99).map(many_pages),
     st.sampled_from([0, 1, 32]),
 )
 @settings(deadline=None)
-def test_flush_copies_the_marked_pages_and_no_other(runs, misalignment):
-    marked = {page for begin, length in runs for page in range(begin, min(begin + length, PAGES))}
+def test_gather_copies_the_pages_one_behind_the_other(pages, misalignment):
+    memory = np.frombuffer(random_bytes(1), dtype=np.uint8)
+    room = np.full((len(pages) + 1) * PAGE_SIZE, 7, dtype=np.uint8)
+    out = room[-room.ctypes.data % 64 + misalignment :]
+    copied = kernels.gather(memory, np.array(pages, dtype=np.int32), len(pages), out)
+    assert copied == len(pages) * PAGE_SIZE
+    assert out[:copied].tobytes() == naive.gather(random_bytes(1), pages)
+    assert (out[copied:] == 7).all()
+
+
+@given(marked_pages, st.sampled_from([0, 1, 32]))
+@settings(deadline=None)
+def test_flush_copies_the_marked_pages_and_no_other(marked, misalignment):
     ram, cache = random_memory(1, misalignment), random_memory(2)
-    bitmap = np.array(naive.bitmap_of(marked, PAGES // 64), dtype=np.uint64)
-    expected = naive.flush(ram.tobytes(), cache.tobytes(), bitmap)
-    unchanged = cache.tobytes()
+    bitmap = np.array(naive.bitmap_of(marked, WORDS), dtype=np.uint64)
+    expected = naive.flush(random_bytes(1), random_bytes(2), bitmap)
     assert kernels.flush(ram, cache, bitmap) == len(marked)
     assert ram.tobytes() == expected
-    assert cache.tobytes() == unchanged
+    assert cache.tobytes() == random_bytes(2)
+    assert not bitmap.any()
+
+
+@given(marked_pages, st.integers(0, WORDS))
+@settings(deadline=None, max_examples=20)
+def test_two_threads_flush_two_parts_at_once(marked, border):
+    ram, cache = random_memory(1), random_memory(2)
+    bitmap = np.array(naive.bitmap_of(marked, WORDS), dtype=np.uint64)
+    expected = naive.flush(random_bytes(1), random_bytes(2), bitmap)
+    copied = []
+
+    def flush(begin: int, end: int) -> None:
+        part = slice(begin * 64 * PAGE_SIZE, end * 64 * PAGE_SIZE)
+        copied.append(kernels.flush(ram[part], cache[part], bitmap[begin:end]))
+
+    threads = [threading.Thread(target=flush, args=a) for a in [(0, border), (border, WORDS)]]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(copied) == len(marked)
+    assert ram.tobytes() == expected
     assert not bitmap.any()
 
 

@@ -1,15 +1,32 @@
-"""Pages of guest memory: the test for zero pages, gather, and the flush of the RAM cache."""
+"""Pages of guest memory: gather, and the flush of the RAM cache."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
 from colobench.kernels.atomics import address
+from colobench.kernels.bitmap import clear, popcount
 from colobench.kernels.jit import Bytes, Pages, Words, inlined, kernel
-from colobench.kernels.raw import CHUNK, any_bit, copy, fence, stream, trailing_zeros
+from colobench.kernels.raw import (
+    CHUNK,
+    LINE,
+    STRETCH_WORDS,
+    any_bit,
+    copy,
+    count_ones,
+    fence,
+    stream,
+    stream_beside,
+    trailing_zeros,
+    words_in_use,
+)
 
 PAGE_SIZE = 4096
-_ZERO = np.uint64(0)
+#: Bytes from which on a copy goes around the cache, which it would only push other things out of.
+_LARGE = 1 << 20
+_ZERO, _ONE = np.uint64(0), np.uint64(1)
 
 
 @inlined
@@ -19,6 +36,13 @@ def is_zero_page(page_address: int) -> bool:
         if any_bit(page_address + offset) != _ZERO:
             return False
     return True
+
+
+@inlined
+def _stream_pages(to: int, source: int, ahead: int, to_2: int, source_2: int, ahead_2: int) -> None:
+    """Stream a page at two places, and fetch the two pages that are next."""
+    for at in range(0, PAGE_SIZE, CHUNK):
+        stream_beside(to + at, source + at, ahead + at, to_2 + at, source_2 + at, ahead_2 + at)
 
 
 @kernel("i8(u1[::1], i4[::1], i8, u1[::1])")
@@ -40,16 +64,62 @@ def gather(memory: Bytes, pages: Pages, count: int, out: Bytes) -> int:
     -------
     int
         The bytes copied.
+
+    Notes
+    -----
+    From 1 MiB on the copies go around the cache, by two pages at once.
     """
-    done = 0
-    while done < count:
-        run = 1
-        while done + run < count and pages[done + run] == pages[done] + run:
-            run += 1
-        source = address(memory) + pages[done] * PAGE_SIZE
-        copy(address(out) + done * PAGE_SIZE, source, run * PAGE_SIZE)
-        done += run
+    begin, to = address(memory), address(out)
+    if count * PAGE_SIZE < _LARGE or to % LINE:
+        for i in range(count):
+            copy(to + i * PAGE_SIZE, begin + pages[i] * PAGE_SIZE, PAGE_SIZE)
+        return count * PAGE_SIZE
+    half = count // 2
+    for i in range(half):
+        ahead = min(i + 1, half - 1)
+        _stream_pages(
+            to + i * PAGE_SIZE,
+            begin + pages[i] * PAGE_SIZE,
+            begin + pages[ahead] * PAGE_SIZE,
+            to + (half + i) * PAGE_SIZE,
+            begin + pages[half + i] * PAGE_SIZE,
+            begin + pages[half + ahead] * PAGE_SIZE,
+        )
+    for i in range(2 * half, count):
+        stream(to + i * PAGE_SIZE, begin + pages[i] * PAGE_SIZE, PAGE_SIZE)
+    fence()
     return count * PAGE_SIZE
+
+
+@inlined
+def _find_mark(bitmap: Words, word: int, bits: Any) -> Any:
+    """Give the first word that is not 0, and its bits, for a word whose bits are left as given.
+
+    There must be one.
+    """
+    while bits == _ZERO:
+        word += 1
+        if word + STRETCH_WORDS <= len(bitmap):
+            used = words_in_use(address(bitmap) + 8 * word)
+            word += trailing_zeros(used)
+            if used == _ZERO:
+                word -= 1
+                continue
+        bits = bitmap[word]
+    return word, bits
+
+
+@inlined
+def _skip_marks(bitmap: Words, count: int) -> Any:
+    """Give the word, and its bits that are left, behind so many marks; there must be one more."""
+    word = 0
+    while count_ones(bitmap[word]) <= count:
+        count -= count_ones(bitmap[word])
+        word += 1
+    bits = bitmap[word]
+    for _ in range(count):
+        bits &= bits - _ONE
+    return word, bits
 
 
 @kernel("i8(u1[::1], u1[::1], u8[::1])")
@@ -67,21 +137,39 @@ def flush(ram: Bytes, cache: Bytes, bitmap: Words) -> int:
     -------
     int
         The pages copied.
+
+    Notes
+    -----
+    Threads may flush parts at once, each with its part of all three arrays. The copies go around
+    the cache, by two pages at once, one from each half of the marks.
     """
-    copied = 0
-    for word in range(len(bitmap)):
-        bits = bitmap[word]
-        bitmap[word] = _ZERO
-        page = 64 * word
-        while bits != _ZERO:
-            skipped = trailing_zeros(bits)
-            run = trailing_zeros(~(bits >> np.uint64(skipped)))
-            begin = (page + skipped) * PAGE_SIZE
-            stream(address(ram) + begin, address(cache) + begin, run * PAGE_SIZE)
-            copied += run
-            if skipped + run == 64:
-                break
-            bits = bits >> np.uint64(skipped + run)
-            page += skipped + run
+    to, begin = address(ram), address(cache)
+    marked: int = popcount(bitmap)
+    if marked == 0:
+        return 0
+    half = marked // 2
+    word, bits = _find_mark(bitmap, 0, bitmap[0])
+    word_2, bits_2 = _skip_marks(bitmap, half)
+    at = (64 * word + trailing_zeros(bits)) * PAGE_SIZE
+    at_2 = (64 * word_2 + trailing_zeros(bits_2)) * PAGE_SIZE
+    for i in range(half):
+        ahead, ahead_2 = at, at_2
+        # With an odd number of marks, the second half has one more.
+        if i + 1 < marked - half:
+            word_2, bits_2 = _find_mark(bitmap, word_2, bits_2 & (bits_2 - _ONE))
+            ahead_2 = (64 * word_2 + trailing_zeros(bits_2)) * PAGE_SIZE
+            word, bits = _find_mark(bitmap, word, bits & (bits - _ONE))
+            ahead = (64 * word + trailing_zeros(bits)) * PAGE_SIZE
+        if to % LINE:
+            copy(to + at, begin + at, PAGE_SIZE)
+            copy(to + at_2, begin + at_2, PAGE_SIZE)
+        else:
+            _stream_pages(
+                to + at, begin + at, begin + ahead, to + at_2, begin + at_2, begin + ahead_2
+            )
+        at, at_2 = ahead, ahead_2
+    if marked % 2:
+        stream(to + at_2, begin + at_2, PAGE_SIZE)
     fence()
-    return copied
+    clear(bitmap)
+    return marked

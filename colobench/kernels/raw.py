@@ -15,12 +15,13 @@ from colobench.kernels.jit import inlined, instruction
 
 #: Bytes that `any_bit` looks at.
 CHUNK = 256
+#: Bytes of a line of the cache.
+LINE = 64
 #: Words that `words_in_use` looks at, and their bytes.
 STRETCH_WORDS = 64
 STRETCH = 8 * STRETCH_WORDS
 _BYTE, _WORD, _FLAG = ir.IntType(8), ir.IntType(64), ir.IntType(1)
 _LINE = ir.VectorType(_WORD, 8)
-_LINE_BYTES = 64
 _NUMBER = ir.IntType(32)
 _STRETCH = ir.VectorType(_WORD, STRETCH_WORDS)
 
@@ -75,7 +76,7 @@ def count_ones(builder: Any, word: Any) -> Any:
 def any_bit(builder: Any, address: Any) -> Any:
     """Give the bits that are set in any of the words of CHUNK bytes."""
     seen = _LINE([0] * 8)
-    for offset in range(0, CHUNK, _LINE_BYTES):
+    for offset in range(0, CHUNK, LINE):
         line = builder.load(pointer(builder, address, _LINE, offset), align=1)
         seen = builder.or_(seen, line)
     kind = ir.FunctionType(_WORD, [_LINE])
@@ -125,9 +126,9 @@ def clear(builder: Any, address: Any, length: Any) -> None:
 def _stream_chunk(builder: Any, to: Any, source: Any) -> None:
     """Copy CHUNK bytes around the cache; `to` is a multiple of 64."""
     around_the_cache = builder.module.add_metadata([ir.IntType(32)(1)])
-    for offset in range(0, CHUNK, _LINE_BYTES):
+    for offset in range(0, CHUNK, LINE):
         line = builder.load(pointer(builder, source, _LINE, offset), align=1)
-        store = builder.store(line, pointer(builder, to, _LINE, offset), align=_LINE_BYTES)
+        store = builder.store(line, pointer(builder, to, _LINE, offset), align=LINE)
         store.set_metadata("nontemporal", around_the_cache)
 
 
@@ -138,11 +139,36 @@ def stream(to: int, source: int, length: int) -> None:
     `length` is a multiple of CHUNK. After the last such copy a `fence` must follow. Where `to` is
     not a multiple of 64, as in small arrays of numpy, this is `copy`.
     """
-    if to % _LINE_BYTES:
+    if to % LINE:
         copy(to, source, length)
     else:
         for offset in range(0, length, CHUNK):
             _stream_chunk(to + offset, source + offset)
+
+
+@instruction(lambda *_: types.void(*[types.int64] * 6))
+def stream_beside(
+    builder: Any, to: Any, source: Any, ahead: Any, to_2: Any, source_2: Any, ahead_2: Any
+) -> None:
+    """Stream CHUNK bytes at two places, line by line in turns, and fetch what is needed next.
+
+    Two streams that are far from each other keep more of the memory's banks busy than one does, and
+    the CPU's own prefetchers stop at the end of a page. `ahead` is where a stream goes on; `to` and
+    `to_2` are multiples of 64.
+    """
+    around_the_cache = builder.module.add_metadata([_NUMBER(1)])
+    place = _BYTE.as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [place, _NUMBER, _NUMBER, _NUMBER])
+    prefetch = builder.module.declare_intrinsic("llvm.prefetch", [place], kind)
+    for offset in range(0, CHUNK, LINE):
+        for address in (ahead, ahead_2):
+            # To be read, into all levels of the cache, as data.
+            hints = [_NUMBER(0), _NUMBER(3), _NUMBER(1)]
+            builder.call(prefetch, [pointer(builder, address, _BYTE, offset), *hints])
+        for begin, end in ((source, to), (source_2, to_2)):
+            line = builder.load(pointer(builder, begin, _LINE, offset), align=1)
+            store = builder.store(line, pointer(builder, end, _LINE, offset), align=LINE)
+            store.set_metadata("nontemporal", around_the_cache)
 
 
 @instruction(lambda: types.void())

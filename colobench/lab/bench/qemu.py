@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,14 +22,16 @@ from colobench.lab.process import NodeProcess
 from colobench.lab.qmp import Event
 
 PROGRAM = "qemu-system-x86_64"
-ROLES = ("secondary", "primary")
 PAGE_SIZE = 4096
 #: Where the guest's pages begin: above all that a PC has below 1 MiB, and its stack.
 FIRST_BYTE = 16 << 20
 #: RAM (MiB) that QEMU's ``pc`` has in one piece, below what is mapped for devices.
 MOST_RAM_MIB = 3072
 #: How long (ns) the guest sleeps after each round over its pages.
-SLEEP_NS = 10_000_000
+SLEEP_NS = 50_000_000
+#: Checkpoints that nobody sees: at the first, the secondary flushes its whole RAM cache, which may
+#: take longer than the delay; then the next follows at once, and finds few pages.
+SETTLING = 3
 #: Seconds that a QEMU may take to start, and to do anything that is waited for.
 TIMEOUT = 30.0
 POLL_SECONDS = 0.2
@@ -40,9 +41,9 @@ POLL_SECONDS = 0.2
 _ROM_GRANULE = 1 << 16
 _APIC = 0xFEE00000
 _INTERRUPT = 0x20
-_MICROSECONDS = 1_000_000
-_TAIL = 1024
 _RESET_VECTOR = 0xFFF0
+# What the image ends with: tables, and the code around them.
+_TAIL_SIZE = 1024
 
 _LAUNCHER = """
 import os, sys
@@ -55,12 +56,11 @@ os.execv(sys.argv[2], sys.argv[2:])
 _DIRTIED = "migration_bitmap_sync_end"
 _FLUSHED = "colo_flush_ram_cache_begin"
 
-_ENDS = {"COLO_EXIT", "SHUTDOWN", "GUEST_PANICKED"}
-_NOT_COLO = {"failed", "cancelled", "completed"}
+_ENDS = {"COLO_EXIT", "SHUTDOWN"}
 
 
 class QEMUUnavailable(LocalError):
-    """This machine has no QEMU that does COLO under KVM; the message says what is missing."""
+    """There is no QEMU here that does COLO under KVM; the message says what is missing."""
 
 
 class QEMUPairFailed(RemoteError):
@@ -92,11 +92,15 @@ def guest_image(pages: int, sleep_ns: int = SLEEP_NS) -> bytes:
 
     Notes
     -----
+    It sleeps because two virtual processors that always run take the cores from the threads that
+    make the checkpoint: on two cores, medians of QEMU's pause were 12.5 ms with 50 ms of sleep and
+    15.7 ms without, at 10 000 pages (3.6 and 4.0 ms at 1000, 45.5 and 47.3 ms at 50 000).
+
     There is one store per page and no loop around them, as a KVM that is itself virtualized may
     emulate each instruction in a microsecond or more. The timer's interrupt is not returned from
     (KVM cannot emulate IRET in protected mode): its handler is the next round, which begins with an
-    empty stack. See Intel's Software Developer's Manual, volume 3, 10.9 (switching to protected
-    mode), 6.10 (IDT) and 11.5.4 (the timer of the local APIC), and volume 2 for the instructions.
+    empty stack. See Intel's Software Developer's Manual: volume 3 on switching to protected mode,
+    the interrupt descriptor table and the local APIC's timer, volume 2 on the instructions.
     """
     round_ = b"".join(
         [
@@ -124,9 +128,9 @@ def guest_image(pages: int, sleep_ns: int = SLEEP_NS) -> bytes:
         ]
     )
     code = protected + round_
-    size = -(-(len(code) + _TAIL) // _ROM_GRANULE) * _ROM_GRANULE
+    size = -(-(len(code) + _TAIL_SIZE) // _ROM_GRANULE) * _ROM_GRANULE
     start = (1 << 32) - size
-    image = code.ljust(size - _TAIL, b"\0") + _tail(start, start + len(protected))
+    image = code.ljust(size - _TAIL_SIZE, b"\0") + _tail(start, start + len(protected))
     assert len(image) == size
     return image
 
@@ -139,11 +143,11 @@ def _tail(protected: int, handler: int) -> bytes:
     protected, handler
         Addresses of the code to go to, and of the only interrupt's handler.
     """
-    tables = (1 << 32) - _TAIL
+    tables = (1 << 32) - _TAIL_SIZE
     # Flat segments of 4 GiB, marked as accessed: the processor cannot do that in read-only memory.
     segments = (0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF)
     gdt = b"".join(segment.to_bytes(8, "little") for segment in segments)
-    # Every gate but one is absent: an exception ends in a reset, which -no-reboot turns into an end.
+    # Every gate but one is absent: an exception resets the machine, and -no-reboot ends it then.
     gate = _le16(handler & 0xFFFF) + _le16(8) + b"\0\x8e" + _le16(handler >> 16)
     idt = bytes(8 * _INTERRUPT) + gate
     pointers = _le16(len(gdt) - 1) + _le32(tables)
@@ -162,7 +166,7 @@ def _tail(protected: int, handler: int) -> bytes:
     begin = pointer + len(pointers)
     # jmp …, relative to its own end
     vector = b"\xe9" + _le16((begin - (_RESET_VECTOR + 3)) & 0xFFFF)
-    return (gdt + idt + pointers + real).ljust(_TAIL - 16, b"\0") + vector.ljust(16, b"\0")
+    return (gdt + idt + pointers + real).ljust(_TAIL_SIZE - 16, b"\0") + vector.ljust(16, b"\0")
 
 
 class _QEMU(NodeProcess):
@@ -200,17 +204,14 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
     ram_mib
         The guest's RAM in MiB.
     delay_ms
-        Milliseconds from one checkpoint to the next, QEMU's ``x-checkpoint-delay``. By default,
-        enough for a guest to write all of its pages between any two, even if KVM has to emulate
-        each of its instructions.
+        Milliseconds from one checkpoint to the next, QEMU's ``x-checkpoint-delay``; by default,
+        what the guest needs to write all of its pages between any two.
 
     Notes
     -----
     KVM only: before 9.0 a TCG primary loses pages and deadlocks. There is neither a disk nor a
-    network card, so that a checkpoint is RAM and devices alone. Pages are sent as they are (no
-    XBZRLE, which needs a word in 4096 bytes no longer than that), as fast as the socket takes them.
-
-    Between rounds the guest sleeps: it is the best for QEMU's pause …
+    network card, so that a checkpoint is RAM and devices alone. Pages are sent whole: XBZRLE is
+    off, as by default; it would make next to nothing of a page with one new word.
 
     Examples
     --------
@@ -231,6 +232,8 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
                 f"RAM: expected at most a third of the {usable_memory() / 2**20:.0f} MiB of memory "
                 f"that may be used, found {ram_mib} MiB"
             )
+        if delay_ms is not None and not 0 <= delay_ms < 2**32:
+            raise LocalError(f"delay: expected 0 to {2**32 - 1} ms, found {delay_ms}")
         self.pages = pages
         self.ram_mib = ram_mib
         self.delay_ms = default_delay(pages) if delay_ms is None else delay_ms
@@ -238,6 +241,7 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
         self._said: queue.SimpleQueue[tuple[str, Event]] = queue.SimpleQueue()
         self._directory = Path()
         self._pauses: list[tuple[int, int]] = []
+        self._logs = {"secondary": "", "primary": ""}
         self._closing = contextlib.ExitStack()
 
     def __enter__(self) -> QEMUPair:
@@ -250,9 +254,13 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
         QEMUPairFailed
             If it can, but they did not get there.
         """
+        if self._nodes:
+            raise LocalError("pair: expected one that was not started, found it started")
         try:
             self._start()
             self._migrate()
+            for _ in range(SETTLING):
+                self._pause()
         except BaseException:
             self._closing.close()
             raise
@@ -268,7 +276,7 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
         self._closing.close()
 
     def stop_times(self, checkpoints: int = 15) -> list[float]:
-        """Let the pair take so many more checkpoints, and one before them that does not count.
+        """Let the pair take so many more checkpoints.
 
         Returns
         -------
@@ -280,10 +288,11 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
         QEMUPairFailed
             If they do not come.
         """
-        # The first of all is not like the others: the secondary flushes its whole RAM cache.
-        pauses = [self._pause() for _ in range(checkpoints + 1)][1:]
-        self._pauses = pauses
-        return [(resumed - stopped) / 1000 for stopped, resumed in pauses]
+        self._forget()
+        self._pauses = [self._pause() for _ in range(checkpoints)]
+        logs = {role: self._trace_path(role) for role in self._nodes}
+        self._logs = {role: log.read_text() if log.exists() else "" for role, log in logs.items()}
+        return [(resumed - stopped) / 1000 for stopped, resumed in self._pauses]
 
     def pages_per_checkpoint(self) -> list[int]:
         """Give how many pages the primary found dirty, and sent, at each of the last checkpoints.
@@ -356,9 +365,7 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
             downtime_limit=2_000_000,
         )
         self._execute("primary", "migrate", uri=uri)
-        for event in self._events("COLO"):
-            if event["event"] == "MIGRATION" and event["data"]["status"] == "colo":
-                return
+        self._wait_for("MIGRATION", status="colo")
 
     def _execute(self, role: str, command: str, **arguments: Any) -> None:
         try:
@@ -373,43 +380,46 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
 
     def _pause(self) -> tuple[int, int]:
         """Wait for the next whole pause; give its begin and end, in microseconds since 1970."""
-        stopped = 0
-        for event in self._events("a checkpoint"):
-            if event["event"] == "STOP":
-                stopped = _microseconds(event)
-            elif event["event"] == "RESUME" and stopped:
-                return stopped, _microseconds(event)
-        raise AssertionError("events have no end")
+        return _microseconds(self._wait_for("STOP")), _microseconds(self._wait_for("RESUME"))
 
-    def _events(self, what: str) -> Iterator[Event]:
-        """Give the primary's events for as long as both QEMUs are well, while waiting for `what`."""
+    def _wait_for(self, name: str, status: str | None = None) -> Event:
+        """Wait for this event of the primary, as long as both QEMUs are well."""
+        what = name if status is None else f"{name} {status}"
         deadline = time.monotonic() + TIMEOUT + self.delay_ms / 1000
         while time.monotonic() < deadline:
             try:
                 role, event = self._said.get(timeout=POLL_SECONDS)
             except queue.Empty:
-                for node in self._nodes.values():
-                    if not node.alive():
-                        status = node.process.returncode
-                        raise self._failure(
-                            what, f"the {node.role} ended with status {status}"
-                        ) from None
+                if not all(node.alive() for node in self._nodes.values()):
+                    raise self._failure(what, "an end") from None
                 continue
-            failed = event["event"] == "MIGRATION" and event["data"]["status"] in _NOT_COLO
-            if failed or event["event"] in _ENDS:
-                data = event.get("data", {})
-                raise self._failure(what, f"{event['event']} of the {role}: {data}")
-            if role == "primary":
-                yield event
+            self._check(what, role, event)
+            found = event["event"], event.get("data", {}).get("status")
+            if role == "primary" and found == (name, status):
+                return event
         raise self._failure(what, "none in time")
 
+    def _check(self, what: str, role: str, event: Event) -> None:
+        name, data = event["event"], event.get("data", {})
+        if name == "MIGRATION" and data["status"] == "completed":
+            # QEMU 10.0 and 10.1 do so.
+            raise QEMUUnavailable("this QEMU takes a migration with x-colo for an ordinary one")
+        if name in _ENDS or (name == "MIGRATION" and data["status"] == "failed"):
+            raise self._failure(what, f"{name} {data} of the {role}")
+
+    def _forget(self) -> None:
+        """Drop what was said while nobody asked."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._check("checkpoints", *self._said.get_nowait())
+
     def _failure(self, expected: str, found: str) -> QEMUPairFailed:
-        words = [
-            f"{role}{node.last_words() or ' said nothing'}" for role, node in self._nodes.items()
-        ]
-        return QEMUPairFailed(
-            f"a pair of QEMUs: expected {expected}, found {found} ({'; '.join(words)})"
+        both = "; ".join(
+            f"the {role} {'runs' if node.alive() else f'ended with {node.process.returncode}'}"
+            f"{node.last_words()}"
+            for role, node in self._nodes.items()
         )
+        return QEMUPairFailed(f"a pair of QEMUs: expected {expected}, found {found}; {both}")
 
     # What they log.
 
@@ -419,11 +429,9 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
     def _traced(self, role: str, event: str) -> list[tuple[int, int]]:
         """Give the number that each of these trace events ends with, after its microsecond."""
         line = re.compile(rf"@(\d+)\.(\d{{6}}):{event} .*?(\d+)$", re.MULTILINE)
-        path = self._trace_path(role)
-        log = path.read_text() if path.exists() else ""
         return [
-            (int(seconds) * _MICROSECONDS + int(fraction), int(number))
-            for seconds, fraction, number in line.findall(log)
+            (int(seconds) * 1_000_000 + int(fraction), int(number))
+            for seconds, fraction, number in line.findall(self._logs[role])
         ]
 
     def _counted(self, counts: list[tuple[int, int]]) -> list[int]:
@@ -432,15 +440,21 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
         for begin, end in self._pauses:
             inside = [count for at, count in counts if begin <= at <= end]
             if len(inside) != 1:
-                raise self._failure(
-                    "one count of pages in the log of each checkpoint", f"{len(inside)}"
+                raise QEMUPairFailed(
+                    "a pair of QEMUs: expected one count of pages in the log of trace events, from "
+                    f"STOP to RESUME, found {len(inside)}"
                 )
             found += inside
         return found
 
 
 def default_delay(pages: int) -> int:
-    return 100 + pages // 50
+    """Give a delay (ms) in which the guest sleeps once and goes over its pages more than twice.
+
+    Where KVM is itself virtualized and emulates each instruction, a round took 2 to 3 ms per 1000
+    pages on a busy machine.
+    """
+    return 100 + pages // 75
 
 
 def _find_program() -> str:
@@ -456,7 +470,7 @@ def _find_program() -> str:
 
 def _microseconds(event: Event) -> int:
     timestamp = event["timestamp"]
-    return int(timestamp["seconds"]) * _MICROSECONDS + int(timestamp["microseconds"])
+    return int(timestamp["seconds"]) * 1_000_000 + int(timestamp["microseconds"])
 
 
 def _dirtied(counts: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -464,10 +478,9 @@ def _dirtied(counts: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
     The sum begins anew with the first sync more than a second after it last did.
     """
-    before = total = 0
+    total = 0
     new = []
-    for at, count in counts:
+    for (before, _), (at, count) in zip([*counts[:1], *counts], counts, strict=False):
         new.append((at, count - total if count >= total else count))
-        total = count if at - before <= _MICROSECONDS else 0
-        before = at
+        total = count if at - before <= 1_000_000 else 0
     return new

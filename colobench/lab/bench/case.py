@@ -40,7 +40,7 @@ class Reach:
     unit: str = ""
 
     def __str__(self) -> str:
-        return f"{self.sign} {self.bound:g} {self.unit}".rstrip()
+        return f"{self.sign} {self.bound} {self.unit}".rstrip()
 
     def met(self, ours: float, ratio: float | None) -> bool | None:
         """Judge; None where there is no ratio to judge."""

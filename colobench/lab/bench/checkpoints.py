@@ -204,9 +204,7 @@ def _against_memcpy(laboratory: Laboratory, pages: int, transport: str) -> Measu
             laboratory.memory(f"{part}-{size}", size).array for part in ("sent", "ram")
         )
         numbers = np.arange(pages, dtype=np.int32)
-        copy = laboratory.references.function(
-            "pages.copy_pages_memcpy", target, source, numbers, pages
-        )
+        copy = laboratory.references.function("pages.flush_memcpy", target, source, numbers, pages)
         return _compare(laboratory, pair.sample, timed(copy, lambda: None))
 
 

@@ -51,19 +51,14 @@ class _Work:
         pages.gather(self.cache, self.numbers, self.count, self.ram)
 
     def contiguous(self) -> Callable[[], object]:
-        """Give C's copy of as many bytes in one piece, past the caches."""
+        """Give C's copy of as many bytes in one piece, around the cache."""
         function = self.laboratory.references.function
-        return function("pages.copy_stream", self.ram, self.cache, self.size)
+        return function("pages.copy_nontemporal", self.ram, self.cache, self.size)
 
-    def flush_loop(self) -> Callable[[], object]:
-        """Give C's loop of memcpy over the pages, in place."""
+    def one_by_one(self) -> Callable[[], object]:
+        """Give C's loop of memcpy over the pages."""
         function = self.laboratory.references.function
         return function("pages.flush_memcpy", self.ram, self.cache, self.numbers, self.count)
-
-    def gather_loop(self) -> Callable[[], object]:
-        """Give C's loop of memcpy over the pages, one behind the other."""
-        function = self.laboratory.references.function
-        return function("pages.gather_memcpy", self.cache, self.numbers, self.count, self.ram)
 
 
 def _sizes(laboratory: Laboratory) -> tuple[int, int]:
@@ -79,8 +74,7 @@ def _words(laboratory: Laboratory) -> str:
 def _against(laboratory: Laboratory, verb: str, loop: bool) -> Measured:
     work = _Work(laboratory)
     ours = timed(work.flush, work.mark) if verb == "flush" else timed(work.gather)
-    references = {"flush": work.flush_loop, "gather": work.gather_loop}
-    reference = references[verb]() if loop else work.contiguous()
+    reference = work.one_by_one() if loop else work.contiguous()
     return as_rates(laboratory.compare(ours, timed(reference)), work.size)
 
 

@@ -93,7 +93,7 @@ def _line(row: Row) -> str:
     for column, spread in (("ours", row.ours_spread), ("reference", row.reference_spread)):
         if spread is not None:
             values[column] += f"<span>{number(spread[0])} … {number(spread[1])}</span>"
-    kinds = {"case": "words", "unit": "words", "note": "note", "met": _KINDS[row.met]}
+    kinds = {"case": "case", "unit": "words", "note": "note", "met": _KINDS[row.met]}
     tagged = (
         f'<td class="{kinds.get(column, "")}">{value}</td>' for column, value in values.items()
     )
@@ -115,14 +115,17 @@ def _fact(value: Any) -> str:
 
 
 def _plots(rows: Sequence[Row]) -> tuple[str, list[str]]:
-    """Draw a plot for each subject with ratios: Bokeh's script, and a card for each plot."""
-    compared = [row for row in rows if row.ratio]
-    groups = {name: list(each) for name, each in groupby(compared, key=lambda row: row.name)}
+    """Draw a plot for each subject and unit with ratios: Bokeh's script, and a card for each."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row.ratio:
+            groups.setdefault((row.name, row.unit), []).append(row)
     if not groups:
         return "", []
-    script, contents = components({name: plot_ratios(each) for name, each in groups.items()})
+    script, contents = components(tuple(plot_ratios(each) for each in groups.values()))
     return script, [
-        _card(escape(name), escape(_words(name)), contents[name], wide=True) for name in groups
+        _card(escape(f"{name} ({unit})"), escape(_words(name)), content, wide=True)
+        for (name, unit), content in zip(groups, contents, strict=True)
     ]
 
 

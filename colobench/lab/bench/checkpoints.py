@@ -83,7 +83,7 @@ class Pair(contextlib.AbstractContextManager["Pair"]):
         """Start it, let it take its first checkpoints, and freeze it."""
         try:
             self.session.start()
-            self._signal(signal.SIGSTOP)
+            self._freeze()
             for _ in range(SETTLING):
                 self._checkpoint()
         except BaseException:
@@ -93,7 +93,7 @@ class Pair(contextlib.AbstractContextManager["Pair"]):
 
     def __exit__(self, *_: object) -> None:
         """End it."""
-        self._signal(signal.SIGCONT)
+        self._thaw()
         self.session.close()
 
     def sample(self) -> float:
@@ -106,12 +106,12 @@ class Pair(contextlib.AbstractContextManager["Pair"]):
 
     def _checkpoint(self) -> CheckpointRecord:
         """Let the guest write all of its pages, and take a checkpoint."""
-        self._signal(signal.SIGCONT)
+        self._thaw()
         try:
             self._let_it_write()
             return self.session.checkpoint()
         finally:
-            self._signal(signal.SIGSTOP)
+            self._freeze()
 
     def _let_it_write(self) -> None:
         """Wait until the guest has written each of its pages once since the last checkpoint."""
@@ -126,11 +126,20 @@ class Pair(contextlib.AbstractContextManager["Pair"]):
     def _work(self) -> int:
         return int(self.session.nodes["primary"].execute("x-query-guest")["work"])
 
-    def _signal(self, number: signal.Signals) -> None:
-        """Freeze the nodes, that nothing measured beside them is slower for them, or thaw them."""
+    def _freeze(self) -> None:
+        """Stop both nodes, so that nothing measured beside them is slower for them."""
         for node in self.session.nodes.values():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(node.pid, number)
+            os.kill(node.pid, signal.SIGSTOP)
+        for node in self.session.nodes.values():
+            # Until its last thread stands still. One that has ended is the session's matter.
+            ended = os.WEXITED | os.WNOWAIT
+            state = os.waitid(os.P_PID, node.pid, os.WSTOPPED | ended)
+            if state is not None and state.si_code == os.CLD_STOPPED:
+                os.waitid(os.P_PID, node.pid, os.WSTOPPED)
+
+    def _thaw(self) -> None:
+        for node in self.session.nodes.values():
+            os.kill(node.pid, signal.SIGCONT)
 
 
 class Stream:

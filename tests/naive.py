@@ -57,6 +57,17 @@ def flush(ram: bytes, cache: bytes, bitmap: Iterable[int]) -> bytes:
     return b"".join(page(cache if number in marked else ram, number) for number in range(count))
 
 
+def zero_pages(memory: bytes) -> set[int]:
+    """Give the pages that are all 0."""
+    return {number for number in range(len(memory) // PAGE_SIZE) if not any(page(memory, number))}
+
+
+def different_pages(memory: bytes, other: bytes) -> set[int]:
+    """Give the pages that are not the same in two memories."""
+    pages = range(len(memory) // PAGE_SIZE)
+    return {number for number in pages if page(memory, number) != page(other, number)}
+
+
 def page_records(
     memory: bytes, pages: Sequence[int], first_page: int, name: bytes | None = None
 ) -> bytes:

@@ -100,3 +100,43 @@ def test_one_byte_that_is_not_zero_makes_a_page_not_zero(byte):
     assert kernels.is_zero_page(memory.ctypes.data)
     memory[byte] = 1
     assert not kernels.is_zero_page(memory.ctypes.data)
+
+
+#: Bytes to change: a page, a byte in it (its borders are read first), and how it changes.
+changes = st.lists(
+    st.tuples(
+        st.integers(0, 69),
+        st.sampled_from([0, 1, 7, 8, 255, 256, 2047, 2048, 2055, 4087, 4088, 4095])
+        | st.integers(0, PAGE_SIZE - 1),
+        st.integers(1, 255),
+    ),
+    max_size=80,
+)
+
+
+@given(changes, st.integers(0, 70), st.integers(0, 1))
+@settings(deadline=None)
+def test_zero_pages_finds_the_pages_that_are_all_zero(bytes_set, pages, extra_words):
+    memory = np.zeros(pages * PAGE_SIZE, dtype=np.uint8)
+    for page, byte, value in bytes_set:
+        if page < pages:
+            memory[page * PAGE_SIZE + byte] = value
+    words = -(-pages // 64) + extra_words
+    bitmap = np.full(words, 2**64 - 1, dtype=np.uint64)
+    expected = naive.zero_pages(memory.tobytes())
+    assert kernels.zero_pages(memory, bitmap) == len(expected)
+    assert bitmap.tolist() == naive.bitmap_of(expected, words)
+
+
+@given(changes, st.integers(0, 70), st.sets(st.integers(0, 191)))
+@settings(deadline=None)
+def test_different_pages_adds_the_pages_that_differ(bytes_changed, pages, marked):
+    memory = np.frombuffer(random_bytes(1), dtype=np.uint8)[: pages * PAGE_SIZE]
+    other = memory.copy()
+    for page, byte, change in bytes_changed:
+        if page < pages:
+            other[page * PAGE_SIZE + byte] ^= change
+    bitmap = np.array(naive.bitmap_of(marked, 3), dtype=np.uint64)
+    expected = naive.different_pages(memory.tobytes(), other.tobytes())
+    assert kernels.different_pages(memory, other, bitmap) == len(expected)
+    assert bitmap.tolist() == naive.bitmap_of(expected | marked, 3)

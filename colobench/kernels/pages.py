@@ -1,4 +1,4 @@
-"""Pages of guest memory: gather, and the flush of the RAM cache."""
+"""Pages of guest memory: gather, the flush of the RAM cache, and what is in the pages."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from colobench.kernels.raw import (
     LINE,
     STRETCH_WORDS,
     any_bit,
+    any_difference,
     copy,
     count_ones,
     fence,
+    fetch,
+    load_word,
     stream,
     stream_beside,
     trailing_zeros,
@@ -32,9 +35,25 @@ _ZERO, _ONE = np.uint64(0), np.uint64(1)
 @inlined
 def is_zero_page(page_address: int) -> bool:
     """Tell whether the 4096 bytes at an address are all 0; most that are not show it at once."""
+    middle = load_word(page_address + PAGE_SIZE // 2)
+    if load_word(page_address) | middle | load_word(page_address + PAGE_SIZE - 8) != _ZERO:
+        return False
     for offset in range(0, PAGE_SIZE, CHUNK):  # noqa: SIM110 - numba knows no generators
         if any_bit(page_address + offset) != _ZERO:
             return False
+    return True
+
+
+@inlined
+def _same_page(page: int, other: int, ahead: int) -> bool:
+    """Tell whether the 4096 bytes at two addresses are the same, and fetch those that far ahead."""
+    if load_word(page) != load_word(other):
+        return False
+    for offset in range(0, PAGE_SIZE, CHUNK):
+        if any_difference(page + offset, other + offset) != _ZERO:
+            return False
+        fetch(page + offset + ahead)
+        fetch(other + offset + ahead)
     return True
 
 
@@ -173,3 +192,65 @@ def flush(ram: Bytes, cache: Bytes, bitmap: Words) -> int:
     fence()
     clear(bitmap)
     return marked
+
+
+@kernel("i8(u1[::1], u8[::1])")
+def zero_pages(memory: Bytes, bitmap: Words) -> int:
+    """Find the pages that are all 0.
+
+    Parameters
+    ----------
+    memory
+        uint8[4096 * pages].
+    bitmap
+        uint64, room for `pages` bits, overwritten: bit i of word w says that page 64 w + i is all
+        0. Bits and words behind the last page are 0.
+
+    Returns
+    -------
+    int
+        How many there are.
+    """
+    found = 0
+    pages = len(memory) // PAGE_SIZE
+    for word in range(len(bitmap)):
+        bits = _ZERO
+        for bit in range(min(64, pages - 64 * word)):
+            zero = is_zero_page(address(memory) + (64 * word + bit) * PAGE_SIZE)
+            bits |= np.uint64(zero) << np.uint64(bit)
+        bitmap[word] = bits
+        found += count_ones(bits)
+    return found
+
+
+@kernel("i8(u1[::1], u1[::1], u8[::1])")
+def different_pages(memory: Bytes, other: Bytes, bitmap: Words) -> int:
+    """Find the pages that are not the same in two memories.
+
+    Parameters
+    ----------
+    memory, other
+        uint8[4096 * pages].
+    bitmap
+        uint64, room for `pages` bits; bit i of word w is set if page 64 w + i differs. Bits
+        that are set stay.
+
+    Returns
+    -------
+    int
+        How many differ.
+    """
+    found = 0
+    pages = len(memory) // PAGE_SIZE
+    same = False
+    for word in range((pages + 63) // 64):
+        bits = _ZERO
+        for bit in range(min(64, pages - 64 * word)):
+            at = (64 * word + bit) * PAGE_SIZE
+            # After a page that is the same, the next one is likely to be read to its end too.
+            ahead = PAGE_SIZE if same else 0
+            same = _same_page(address(memory) + at, address(other) + at, ahead)
+            bits |= np.uint64(not same) << np.uint64(bit)
+        bitmap[word] |= bits
+        found += count_ones(bits)
+    return found

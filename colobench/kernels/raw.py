@@ -72,15 +72,49 @@ def count_ones(builder: Any, word: Any) -> Any:
     return builder.ctpop(word)
 
 
+def _not_zero(builder: Any, line: Any) -> Any:
+    """Give the LLVM word with a bit for each word of a line that is not 0."""
+    flags = builder.icmp_unsigned("!=", line, _LINE([0] * 8))
+    return builder.zext(builder.bitcast(flags, _BYTE), _WORD)
+
+
+def _prefetch(builder: Any, address: Any, offset: int) -> None:
+    """Begin to fetch the line at an LLVM address into all levels of the cache."""
+    place = _BYTE.as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [place, _NUMBER, _NUMBER, _NUMBER])
+    prefetch = builder.module.declare_intrinsic("llvm.prefetch", [place], kind)
+    to_read, all_levels, data = _NUMBER(0), _NUMBER(3), _NUMBER(1)
+    builder.call(prefetch, [pointer(builder, address, _BYTE, offset), to_read, all_levels, data])
+
+
+@instruction(lambda _: types.void(types.int64))
+def fetch(builder: Any, address: Any) -> None:
+    """Begin to fetch CHUNK bytes; any address will do, also one where nothing is mapped."""
+    for offset in range(0, CHUNK, LINE):
+        _prefetch(builder, address, offset)
+
+
 @instruction(lambda _: types.uint64(types.int64))
 def any_bit(builder: Any, address: Any) -> Any:
-    """Give the bits that are set in any of the words of CHUNK bytes."""
+    """Give 0 if no bit is set in CHUNK bytes."""
     seen = _LINE([0] * 8)
     for offset in range(0, CHUNK, LINE):
         line = builder.load(pointer(builder, address, _LINE, offset), align=1)
         seen = builder.or_(seen, line)
-    kind = ir.FunctionType(_WORD, [_LINE])
-    return builder.call(declared(builder, kind, "llvm.vector.reduce.or.v8i64"), [seen])
+    return _not_zero(builder, seen)
+
+
+@instruction(lambda *_: types.uint64(types.int64, types.int64))
+def any_difference(builder: Any, left: Any, right: Any) -> Any:
+    """Give 0 if CHUNK bytes are the same at both addresses."""
+    seen = _LINE([0] * 8)
+    for offset in range(0, CHUNK, LINE):
+        lines = [
+            builder.load(pointer(builder, address, _LINE, offset), align=1)
+            for address in (left, right)
+        ]
+        seen = builder.or_(seen, builder.xor(*lines))
+    return _not_zero(builder, seen)
 
 
 @instruction(lambda _: types.uint64(types.int64))
@@ -157,14 +191,9 @@ def stream_beside(
     `to_2` are multiples of 64.
     """
     around_the_cache = builder.module.add_metadata([_NUMBER(1)])
-    place = _BYTE.as_pointer()
-    kind = ir.FunctionType(ir.VoidType(), [place, _NUMBER, _NUMBER, _NUMBER])
-    prefetch = builder.module.declare_intrinsic("llvm.prefetch", [place], kind)
     for offset in range(0, CHUNK, LINE):
-        for address in (ahead, ahead_2):
-            # To be read, into all levels of the cache, as data.
-            hints = [_NUMBER(0), _NUMBER(3), _NUMBER(1)]
-            builder.call(prefetch, [pointer(builder, address, _BYTE, offset), *hints])
+        _prefetch(builder, ahead, offset)
+        _prefetch(builder, ahead_2, offset)
         for begin, end in ((source, to), (source_2, to_2)):
             line = builder.load(pointer(builder, begin, _LINE, offset), align=1)
             store = builder.store(line, pointer(builder, end, _LINE, offset), align=LINE)

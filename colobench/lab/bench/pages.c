@@ -113,3 +113,67 @@ void flush_nontemporal(uint8_t *ram, const uint8_t *cache, const int32_t *pages,
     }
     stream_end();
 }
+
+#ifdef __AVX2__
+
+/* A few words that tell most pages with contents, then 128 bytes at a time. */
+static int is_zero(const uint8_t *page)
+{
+    uint64_t head, tail, middle;
+    memcpy(&head, page, 8);
+    memcpy(&middle, page + PAGE / 2, 8);
+    memcpy(&tail, page + PAGE - 8, 8);
+    if (head | middle | tail)
+        return 0;
+    const __m256i *at = (const __m256i *)page, *end = (const __m256i *)(page + PAGE);
+    for (; at < end; at += 4) {
+        __m256i left = _mm256_or_si256(_mm256_loadu_si256(at), _mm256_loadu_si256(at + 1));
+        __m256i right = _mm256_or_si256(_mm256_loadu_si256(at + 2), _mm256_loadu_si256(at + 3));
+        __m256i all = _mm256_or_si256(left, right);
+        if (!_mm256_testz_si256(all, all))
+            return 0;
+    }
+    return 1;
+}
+
+#else
+
+static int is_zero(const uint8_t *page)
+{
+    for (int at = 0; at < PAGE; at += 64) {
+        uint64_t words[8], seen = 0;
+        memcpy(words, page + at, 64);
+        for (int i = 0; i < 8; i++)
+            seen |= words[i];
+        if (seen)
+            return 0;
+    }
+    return 1;
+}
+
+#endif
+
+/* Give the bitmap a bit for each page that is all 0, and count them. */
+size_t zero_pages(const uint8_t *memory, size_t pages, uint64_t *bitmap)
+{
+    size_t found = 0;
+    memset(bitmap, 0, (pages + 63) / 64 * 8);
+    for (size_t page = 0; page < pages; page++) {
+        uint64_t zero = (uint64_t)is_zero(memory + page * PAGE);
+        bitmap[page / 64] |= zero << page % 64;
+        found += zero;
+    }
+    return found;
+}
+
+/* Set the bit of each page that differs, and count them. */
+size_t different_pages(const uint8_t *memory, const uint8_t *other, size_t pages, uint64_t *bitmap)
+{
+    size_t found = 0;
+    for (size_t page = 0; page < pages; page++) {
+        uint64_t differs = memcmp(memory + page * PAGE, other + page * PAGE, PAGE) != 0;
+        bitmap[page / 64] |= differs << page % 64;
+        found += differs;
+    }
+    return found;
+}

@@ -87,7 +87,7 @@ class Pair(contextlib.AbstractContextManager["Pair"]):
             for _ in range(SETTLING):
                 self._checkpoint()
         except BaseException:
-            self.session.close()
+            self.__exit__()
             raise
         return self
 
@@ -128,18 +128,21 @@ class Pair(contextlib.AbstractContextManager["Pair"]):
 
     def _freeze(self) -> None:
         """Stop both nodes, so that nothing measured beside them is slower for them."""
-        for node in self.session.nodes.values():
-            os.kill(node.pid, signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
         for node in self.session.nodes.values():
             # Until its last thread stands still. One that has ended is the session's matter.
-            ended = os.WEXITED | os.WNOWAIT
-            state = os.waitid(os.P_PID, node.pid, os.WSTOPPED | ended)
-            if state is not None and state.si_code == os.CLD_STOPPED:
-                os.waitid(os.P_PID, node.pid, os.WSTOPPED)
+            with contextlib.suppress(ChildProcessError):
+                state = os.waitid(os.P_PID, node.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+                if state is not None and state.si_code == os.CLD_STOPPED:
+                    os.waitid(os.P_PID, node.pid, os.WSTOPPED)
 
     def _thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
         for node in self.session.nodes.values():
-            os.kill(node.pid, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(node.pid, number)
 
 
 class Stream:

@@ -179,6 +179,11 @@ def xxh3_64(data: bytes, seed: int = 0) -> int:
     return result ^ result >> 32
 
 
+def hash_pages(memory: bytes, seed: int) -> list[int]:
+    """Give the digest of each page."""
+    return [xxh3_64(page(memory, number), seed) for number in range(len(memory) // PAGE_SIZE)]
+
+
 def splitmix64(x: int) -> int:
     """Give one output of SplitMix64, as in its paper."""
     x = (x + 0x9E3779B97F4A7C15) & WORD_MASK

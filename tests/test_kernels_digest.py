@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colobench.kernels.digest import digest
+from colobench.kernels.pages import hash_pages
 
 PAGE_SIZE = 4096
 ALL = 2**64 - 1
@@ -63,3 +64,17 @@ def test_swapped_pages_change_the_digest():
 def test_the_seed_changes_the_digest():
     memory = np.zeros(PAGE_SIZE, dtype=np.uint8)
     assert len({digest(memory, seed) for seed in range(-8, 8)}) == 16
+
+
+@given(st.integers(0, 5), st.integers(-(2**63), 2**63 - 1), st.integers(0, 2**32))
+@settings(deadline=None, max_examples=50)
+def test_hash_pages_digests_each_page_by_itself(pages, seed, contents):
+    random = np.random.default_rng(contents)
+    memory = random.integers(0, 256, pages * PAGE_SIZE, dtype=np.uint8)
+    hashes = np.zeros(pages + 1, dtype=np.uint64)
+    assert hash_pages(memory, seed, hashes) == pages
+    assert hashes[:pages].tolist() == naive.hash_pages(memory.tobytes(), seed & ALL)
+    assert hashes[:pages].tolist() == [
+        digest(page, seed) for page in memory.reshape(pages, PAGE_SIZE)
+    ]
+    assert hashes[pages] == 0

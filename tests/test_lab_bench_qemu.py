@@ -137,6 +137,21 @@ def test_an_interrupt_leaves_nothing(owner: Owner) -> None:
     assert not any(node.is_running() for node in qemus)
 
 
+def test_an_interrupt_waits_for_the_end_of_a_step() -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    reached = []
+
+    def step() -> None:
+        with qemu._uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            reached.append("the end")
+
+    with pytest.raises(KeyboardInterrupt):
+        step()
+    assert reached == ["the end"]
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
 def test_qemus_die_with_a_killed_owner(owner: Owner, nothing_left: Path) -> None:
     process, qemus = owner
     process.kill()

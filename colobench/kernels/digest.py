@@ -1,4 +1,4 @@
-"""A 64-bit digest of guest memory: XXH3_64bits of inputs of more than 240 bytes.
+"""A 64-bit digest of guest memory, or of one page: XXH3_64bits of more than 240 bytes.
 
 Source: Yann Collet, "xxHash fast digest algorithm", version 0.2.0, section "XXH3 Algorithm
 Description (for large inputs)". A stripe is 64 bytes, one word for each of eight accumulators.
@@ -29,12 +29,13 @@ _SECRET = np.frombuffer(
     dtype="<u8",
 )
 _SECRET_BYTES = 192
+_PAGE = 4096
 _STRIPE, _STRIPES_PER_BLOCK = 64, 16
 _BLOCK = _STRIPE * _STRIPES_PER_BLOCK
 # Where in the secret each step begins to read.
 _SCRAMBLE_SECRET, _LAST_STRIPE_SECRET, _MERGE_SECRET = 128, 121, 11
 
-_PRIME32_1 = np.uint64(0x9E3779B1)
+_PRIME32_1 = 0x9E3779B1
 _PRIME64_1 = np.uint64(0x9E3779B185EBCA87)
 _PRIME_MX1 = np.uint64(0x165667919E3779F9)
 _ACCUMULATORS = np.array(
@@ -57,26 +58,62 @@ _LANES = ir.VectorType(_WORD, 8)
 
 
 @instruction(lambda: types.int64())
-def _stack(builder: Any) -> Any:
+def digest_room(builder: Any) -> Any:
     """Give the address of room for the secret and the accumulators on the kernel's stack."""
     with builder.goto_entry_block():
         room = builder.alloca(ir.ArrayType(_BYTE, _SECRET_BYTES + _STRIPE))
     return builder.ptrtoint(room, _WORD)
 
 
-@instruction(lambda *_: types.void(types.int64, types.int64, types.int64))
-def _accumulate(builder: Any, accumulators: Any, stripe: Any, secret: Any) -> None:
+def _load(builder: Any, address: Any, offset: int = 0) -> Any:
+    """Read eight words at an LLVM address."""
+    return builder.load(pointer(builder, address, _LANES, offset), align=1)
+
+
+def _accumulate(builder: Any, lanes: Any, data: Any, key: Any) -> Any:
     """Take one stripe: the specification's step 2-1, in all lanes at once."""
-    data, key = (
-        builder.load(pointer(builder, address, _LANES), align=1) for address in (stripe, secret)
-    )
     key = builder.xor(key, data)
     low = builder.and_(key, _LANES([0xFFFFFFFF] * 8))
     product = builder.mul(low, builder.lshr(key, _LANES([32] * 8)))
     neighbours = ir.VectorType(ir.IntType(32), 8)([1, 0, 3, 2, 5, 4, 7, 6])
     added = builder.add(builder.shuffle_vector(data, data, neighbours), product)
-    place = pointer(builder, accumulators, _LANES)
-    builder.store(builder.add(builder.load(place, align=1), added), place, align=1)
+    return builder.add(lanes, added)
+
+
+def _accumulate_stripes(builder: Any, lanes: Any, data: Any, secret: Any, stripes: int) -> Any:
+    """Take stripes from the begin of a block on."""
+    for stripe in range(stripes):
+        key = _load(builder, secret, 8 * stripe)
+        lanes = _accumulate(builder, lanes, _load(builder, data, stripe * _STRIPE), key)
+    return lanes
+
+
+@instruction(lambda *_: types.void(types.int64, types.int64, types.int64))
+def _take_stripe(builder: Any, accumulators: Any, data: Any, secret: Any) -> None:
+    """Take one stripe."""
+    lanes = _accumulate_stripes(builder, _load(builder, accumulators), data, secret, 1)
+    builder.store(lanes, pointer(builder, accumulators, _LANES), align=1)
+
+
+@instruction(lambda *_: types.void(types.int64, types.int64, types.int64))
+def _take_block(builder: Any, accumulators: Any, data: Any, secret: Any) -> None:
+    """Take a whole block, and end it: the specification's steps 2-1 and 2-2."""
+    lanes = _load(builder, accumulators)
+    lanes = _accumulate_stripes(builder, lanes, data, secret, _STRIPES_PER_BLOCK)
+    lanes = builder.xor(lanes, builder.lshr(lanes, _LANES([47] * 8)))
+    lanes = builder.xor(lanes, _load(builder, secret, _SCRAMBLE_SECRET))
+    lanes = builder.mul(lanes, _LANES([_PRIME32_1] * 8))
+    builder.store(lanes, pointer(builder, accumulators, _LANES), align=1)
+
+
+@instruction(lambda *_: types.void(types.int64, types.int64, types.int64))
+def _take_last_block(builder: Any, accumulators: Any, data: Any, secret: Any) -> None:
+    """Take the last block of an input of whole blocks."""
+    stripes = _STRIPES_PER_BLOCK - 1
+    lanes = _accumulate_stripes(builder, _load(builder, accumulators), data, secret, stripes)
+    last, key = _load(builder, data, stripes * _STRIPE), _load(builder, secret, _LAST_STRIPE_SECRET)
+    lanes = _accumulate(builder, lanes, last, key)
+    builder.store(lanes, pointer(builder, accumulators, _LANES), align=1)
 
 
 @instruction(lambda *_: types.uint64(types.uint64, types.uint64))
@@ -87,12 +124,18 @@ def _multiply_and_fold(builder: Any, left: Any, right: Any) -> Any:
 
 
 @inlined
-def _scramble(accumulators: int, secret: int) -> None:
-    """End a block: the specification's step 2-2."""
-    for at in range(0, _STRIPE, 8):
-        value = load_word(accumulators + at)
-        value ^= (value >> np.uint64(47)) ^ load_word(secret + _SCRAMBLE_SECRET + at)
-        store_word(accumulators + at, value * _PRIME32_1)
+def derive_secret(secret: int, seed: int) -> None:
+    """Write the secret that belongs to a seed."""
+    for i in range(0, len(_SECRET), 2):
+        store_word(secret + 8 * i, _SECRET[i] + np.uint64(seed))
+        store_word(secret + 8 * i + 8, _SECRET[i + 1] - np.uint64(seed))
+
+
+@inlined
+def _begin(accumulators: int) -> None:
+    """Write the accumulators' first values: the specification's step 1."""
+    for i in range(len(_ACCUMULATORS)):
+        store_word(accumulators + 8 * i, _ACCUMULATORS[i])
 
 
 @inlined
@@ -106,6 +149,17 @@ def _merge(accumulators: int, secret: int, length: int) -> Any:
         )
     result = (result ^ (result >> _37)) * _PRIME_MX1
     return result ^ (result >> _32)
+
+
+@inlined
+def digest_page(room: int, page: int) -> Any:
+    """Give the digest of the 4096 bytes at an address; the room's secret must be derived."""
+    accumulators = room + _SECRET_BYTES
+    _begin(accumulators)
+    for offset in range(0, _PAGE - _BLOCK, _BLOCK):
+        _take_block(accumulators, page + offset, room)
+    _take_last_block(accumulators, page + _PAGE - _BLOCK, room)
+    return _merge(accumulators, room, _PAGE)
 
 
 @kernel("u8(u1[::1], i8)")
@@ -125,22 +179,17 @@ def digest(memory: Bytes, seed: int) -> int:
         XXH3_64bits_withSeed of the bytes, a uint64. Two memories that differ have the same digest
         with probability 2**-64, unless somebody made them up for that.
     """
-    secret = _stack()
+    secret = digest_room()
     accumulators = secret + _SECRET_BYTES
-    for i in range(0, len(_SECRET), 2):
-        store_word(secret + 8 * i, _SECRET[i] + np.uint64(seed))
-        store_word(secret + 8 * i + 8, _SECRET[i + 1] - np.uint64(seed))
-    for i in range(len(_ACCUMULATORS)):
-        store_word(accumulators + 8 * i, _ACCUMULATORS[i])
+    derive_secret(secret, seed)
+    _begin(accumulators)
     at = address(memory)
     last = at + len(memory) - 1
     while at + _BLOCK <= last:
-        for stripe in range(_STRIPES_PER_BLOCK):
-            _accumulate(accumulators, at + stripe * _STRIPE, secret + 8 * stripe)
-        _scramble(accumulators, secret)
+        _take_block(accumulators, at, secret)
         at += _BLOCK
     for stripe in range((last - at) // _STRIPE):
-        _accumulate(accumulators, at + stripe * _STRIPE, secret + 8 * stripe)
-    _accumulate(accumulators, last + 1 - _STRIPE, secret + _LAST_STRIPE_SECRET)
+        _take_stripe(accumulators, at + stripe * _STRIPE, secret + 8 * stripe)
+    _take_stripe(accumulators, last + 1 - _STRIPE, secret + _LAST_STRIPE_SECRET)
     result: int = _merge(accumulators, secret, len(memory))
     return result

@@ -8,6 +8,7 @@ import numpy as np
 
 from colobench.kernels.atomics import address
 from colobench.kernels.bitmap import clear, popcount
+from colobench.kernels.digest import derive_secret, digest_page, digest_room
 from colobench.kernels.jit import Bytes, Pages, Words, inlined, kernel
 from colobench.kernels.raw import (
     CHUNK,
@@ -254,3 +255,33 @@ def different_pages(memory: Bytes, other: Bytes, bitmap: Words) -> int:
         bitmap[word] |= bits
         found += count_ones(bits)
     return found
+
+
+@kernel("i8(u1[::1], i8, u8[::1])")
+def hash_pages(memory: Bytes, seed: int, hashes: Words) -> int:
+    """Digest each page by itself.
+
+    Parameters
+    ----------
+    memory
+        uint8[4096 * pages].
+    seed
+        Its 64 bits are XXH3's seed.
+    hashes
+        uint64[pages], set to the pages' digests: XXH3_64bits_withSeed of 4096 bytes each.
+
+    Returns
+    -------
+    int
+        How many pages there are.
+    """
+    room = digest_room()
+    derive_secret(room, seed)
+    pages = len(memory) // PAGE_SIZE
+    for page in range(pages):
+        at = address(memory) + page * PAGE_SIZE
+        # The end of a digest keeps the CPU from running ahead to the next page by itself.
+        for offset in range(0, PAGE_SIZE, CHUNK):
+            fetch(at + PAGE_SIZE + offset)
+        hashes[page] = digest_page(room, at)
+    return pages

@@ -7,10 +7,13 @@ import os
 import queue
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -93,8 +96,8 @@ def guest_image(pages: int, sleep_ns: int = SLEEP_NS) -> bytes:
     Notes
     -----
     It sleeps because two virtual processors that always run take the cores from the threads that
-    make the checkpoint: on two cores, medians of QEMU's pause were 12.5 ms with 50 ms of sleep and
-    15.7 ms without, at 10 000 pages (3.6 and 4.0 ms at 1000, 45.5 and 47.3 ms at 50 000).
+    make the checkpoint: on two busy cores, medians of QEMU's pause were 12.5 ms with 50 ms of sleep
+    and 15.7 ms without, at 10 000 pages (3.6 and 4.0 ms at 1000, 45.5 and 47.3 ms at 50 000).
 
     There is one store per page and no loop around them, as a KVM that is itself virtualized may
     emulate each instruction in a microsecond or more. The timer's interrupt is not returned from
@@ -262,7 +265,7 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
             for _ in range(SETTLING):
                 self._pause()
         except BaseException:
-            self._closing.close()
+            self._close()
             raise
         return self
 
@@ -273,7 +276,11 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
         traceback: TracebackType | None,
     ) -> None:
         """End both and remove all that they left."""
-        self._closing.close()
+        self._close()
+
+    def _close(self) -> None:
+        with _uninterrupted():
+            self._closing.close()
 
     def stop_times(self, checkpoints: int = 15) -> list[float]:
         """Let the pair take so many more checkpoints.
@@ -331,9 +338,10 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
         }
         for role, arguments in roles.items():
             arguments += ["-D", str(self._trace_path(role))]
-            node = _QEMU(role, self._directory, [*machine, *arguments], self._on_event)
-            self._nodes[role] = node
-            self._closing.callback(node.end)
+            with _uninterrupted():
+                node = _QEMU(role, self._directory, [*machine, *arguments], self._on_event)
+                self._nodes[role] = node
+                self._closing.callback(node.end)
         for node in self._nodes.values():
             self._prepare(node)
 
@@ -348,9 +356,10 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
             # Its monitor goes first, but then it ends.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 node.process.wait(TIMEOUT)
-            words = node.last_words().strip().splitlines()
+            words = [str(error), *node.last_words().splitlines()]
+            # QEMU has its name, and the time, before what it says.
             raise QEMUUnavailable(
-                f"QEMU does not start under KVM: {words[-1] if words else error}"
+                f"QEMU does not start under KVM: {words[-1].split(f'{PROGRAM}: ')[-1]}"
             ) from error
 
     def _migrate(self) -> None:
@@ -455,6 +464,23 @@ def default_delay(pages: int) -> int:
     pages on a busy machine.
     """
     return 100 + pages // 75
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Have Ctrl-C wait for the end of a block, which would leave a process behind in its middle."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is None:
+        yield
+        return
+    interrupts: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if interrupts:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _find_program() -> str:

@@ -7,6 +7,8 @@ import json
 import math
 import re
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +118,13 @@ def test_short_work_is_timed_many_times_in_one_sample():
     before = len(done)
     sampler()
     assert len(done) - before > 10
+
+
+def test_what_the_thread_waits_for_counts_only_on_a_clock_that_goes_on():
+    def wait():
+        threading.Event().wait(0.05)
+
+    assert timed(wait)() < timed(wait, clock=time.perf_counter)()
 
 
 @given(samples, samples)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -106,10 +107,13 @@ def flush_on_two_threads(laboratory: Laboratory) -> Iterator[Case]:
             memory = slice(begin * bytes_of_word, end * bytes_of_word)
             pages.flush(work.ram[memory], work.cache[memory], work.marks[words])
 
+        def on_both() -> None:
+            list(threads.map(part, (first, second)))
+
         with ThreadPoolExecutor(2) as threads:
             *samples, two_threads = laboratory.compare(
-                timed(lambda: list(threads.map(part, (first, second))), work.mark),
-                timed(work.flush, work.mark),
+                timed(on_both, work.mark, time.perf_counter),
+                timed(work.flush, work.mark, time.perf_counter),
                 laboratory.cores.sample,
             )
         return as_rates(samples, work.size, two_threads=two_threads)

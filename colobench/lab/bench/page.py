@@ -24,7 +24,10 @@ MISSED_COLOUR = "#d4606a"
 REACH_COLOUR = "#cba135"
 _WORDS = {True: "reach met", False: "reach missed", None: "not judged"}
 _COLOURS = {True: MET_COLOUR, False: MISSED_COLOUR, None: NEUTRAL_COLOUR}
+_DURATIONS = {"µs", "ms", "s"}
 _KINDS = {True: "yes", False: "no", None: ""}
+#: Up to so many bars, two plots have room beside each other.
+FEW = 2
 #: Pixels of a bar with the gap below it, and of a plot's axis and legend.
 _BAR, _FRAME = 26, 96
 #: Ticks of a logarithmic axis: 1, 2, 5 in each of these decades.
@@ -124,8 +127,8 @@ def _plots(rows: Sequence[Row]) -> tuple[str, list[str]]:
         return "", []
     script, contents = components(tuple(plot_ratios(each) for each in groups.values()))
     return script, [
-        _card(escape(f"{name} ({unit})"), escape(_words(name)), content, wide=True)
-        for (name, unit), content in zip(groups, contents, strict=True)
+        _card(escape(f"{name} ({unit})"), escape(_words(name)), content, wide=len(each) > FEW)
+        for ((name, unit), each), content in zip(groups.items(), contents, strict=True)
     ]
 
 
@@ -138,8 +141,9 @@ def plot_ratios(rows: Sequence[Row]) -> Any:
     cases = [row.case for row in rows][::-1]
     bounds = [(row.case, bound) for row in rows if (bound := _ratio_bound(row)) is not None]
     values = [row.ratio or 1 for row in rows] + [bound for _, bound in bounds] + [1]
+    better = "less" if rows[0].unit in _DURATIONS else "more"
     plot = _figure(
-        "ours / reference (logarithmic)",
+        f"ours / reference ({better} is better)",
         "",
         x_axis_type="log",
         x_range=Range1d(start=min(values) / 1.25, end=max(values) * 1.25),
@@ -174,7 +178,8 @@ def plot_ratios(rows: Sequence[Row]) -> Any:
             color=REACH_COLOUR,
             legend_label="reach",
         )
-    plot.add_layout(Span(location=1, dimension="height", line_color=NEUTRAL_COLOUR))
+    equal = Span(location=1, dimension="height", line_color=NEUTRAL_COLOUR, level="underlay")
+    plot.add_layout(equal)
     _legend_above(plot)
     return plot
 

@@ -17,6 +17,7 @@ from colobench import __version__
 from colobench.errors import ColobenchError, LocalError
 
 if TYPE_CHECKING:
+    from colobench.lab.bench.case import Row
     from colobench.lab.session import Session
 
 #: Kernels that are compiled take so long that one wants to see it; cached ones do not.
@@ -71,6 +72,12 @@ def _parser() -> argparse.ArgumentParser:
     doctor = verb("doctor", _doctor, "say what this machine offers, by testing its effect")
     doctor.add_argument("--json", action="store_true", help="print a JSON object")
     verb("warmup", _warmup, "compile all kernels, so that nothing is compiled later")
+    bench = verb("bench", _bench, "measure each figure beside its reference, in the same run")
+    bench.add_argument("names", nargs="*", type=_subject, metavar="NAME", help="what [all]")
+    bench.add_argument("--list", action="store_true", help="print the names, and what they are")
+    bench.add_argument("--peers", action="store_true", help="measure two QEMUs in COLO, too")
+    bench.add_argument("--json", type=_new_file, metavar="FILE", help="write a JSON object")
+    bench.add_argument("--html", type=_new_file, metavar="FILE", help="write a page with plots")
     protocol = verb("protocol", _protocol, "print the conversation's tables")
     protocol.add_argument("--mermaid", action="store_true", help="as Mermaid state diagrams")
     return parser
@@ -132,6 +139,21 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _subject(text: str) -> str:
+    from colobench.lab.bench.run import subjects
+
+    if text not in subjects():
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(subjects())}, found {text!r}")
+    return text
+
+
+def _new_file(text: str) -> Path:
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"expected a file that can be written, found {text!r}")
+    return path
+
+
 def _demo(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
@@ -170,11 +192,15 @@ def _report_writer(path: Path) -> Any:
     """Give what writes the report; a report that cannot be written is said before the run."""
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise LocalError(f"report: expected a directory that can be written, found {path.parent}")
-    if find_spec("bokeh") is None:
-        raise LocalError("the report needs bokeh, which is not installed: pip install -e '.[lab]'")
+    _require_bokeh("the report")
     from colobench.lab.report import write_report
 
     return write_report
+
+
+def _require_bokeh(what: str) -> None:
+    if find_spec("bokeh") is None:
+        raise LocalError(f"{what} needs bokeh, which is not installed: pip install -e '.[lab]'")
 
 
 def _machine_line(machine: dict[str, Any]) -> str:
@@ -204,6 +230,59 @@ def _compile_kernels(*, always_show: bool) -> None:
 def _warmup(options: argparse.Namespace) -> int:
     _compile_kernels(always_show=True)
     return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from colobench.lab.bench.laboratory import Laboratory
+    from colobench.lab.bench.run import run, subjects
+
+    if options.list:
+        width = max(map(len, subjects()))
+        for each in subjects().values():
+            print(f"{each.name:<{width}}  {each.words}")
+        return 0
+    if options.html is not None:
+        _require_bokeh("the page")
+    _compile_kernels(always_show=False)
+    rows: list[Row] = []
+    with Laboratory(peers=options.peers) as laboratory:
+        try:
+            with tqdm(unit=" rows", disable=None, leave=False) as bar:
+
+                def progress(what: str, done: int, total: int) -> None:
+                    bar.total = total
+                    bar.set_description_str(what)
+                    bar.update(done - bar.n)
+
+                for row in run(options.names, laboratory, progress):
+                    rows.append(row)
+        finally:
+            # Interrupted or not, what was measured is there.
+            _show_bench(options, rows)
+    for failure in laboratory.failures:
+        print(f"colobench bench: failed: {failure}", file=sys.stderr)
+    return 1 if laboratory.failures else 0
+
+
+def _show_bench(options: argparse.Namespace, rows: Sequence[Row]) -> None:
+    """Print the rows, and write the files that were asked for."""
+    from colobench.lab.bench.run import as_json
+    from colobench.lab.bench.text import render
+    from colobench.lab.machine import describe_everything
+
+    if rows:
+        print(render(rows), flush=True)
+    if options.json is None and options.html is None:
+        return
+    machine = describe_everything(qemu=options.peers)
+    if options.json is not None:
+        options.json.write_text(json.dumps(as_json(machine, rows), indent=1) + "\n", "utf-8")
+    if options.html is not None:
+        from colobench.lab.bench.page import write_page
+
+        print(f"page: {write_page(options.html, machine, rows)}", file=sys.stderr)
 
 
 def notebook_directory() -> Path:

@@ -1,0 +1,94 @@
+"""Running the benchmark: subjects one after the other, their rows, and the JSON of them all."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from colobench.errors import ColobenchError, LocalError
+from colobench.lab.bench.case import SUBJECTS, Case, Row, Subject, judge, missing
+from colobench.lab.bench.laboratory import Laboratory
+
+_MODULES = (
+    "bitmaps",
+    "copies",
+    "contents",
+    "deltas",
+    "checkpoints",
+    "peers",
+    "trackers",
+    "starting",
+)
+
+
+def subjects() -> dict[str, Subject]:
+    """Give every subject by its name."""
+    for module in _MODULES:
+        importlib.import_module(f"colobench.lab.bench.{module}")
+    return SUBJECTS
+
+
+def run(
+    names: Sequence[str],
+    laboratory: Laboratory,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> Iterator[Row]:
+    """Measure subjects, one row after the other.
+
+    Parameters
+    ----------
+    names
+        Of `subjects`; none is all of them.
+    laboratory
+        What to measure with; the caller closes it.
+    progress
+        Called before each row with what it is, how many are done, and of how many.
+
+    Yields
+    ------
+    Row
+        One for each case, also for one that could not be measured.
+    """
+    known = subjects()
+    plan = [(name, list(known[name].cases(laboratory))) for name in names or known]
+    total = sum(len(cases) for _, cases in plan)
+    done = 0
+    for name, cases in plan:
+        try:
+            for case in cases:
+                progress(f"{name}: {case.case}", done, total)
+                yield _row(name, case, laboratory)
+                done += 1
+        finally:
+            # What a case holds goes with it; then memory can be given back.
+            cases.clear()
+            laboratory.release()
+
+
+def _row(name: str, case: Case, laboratory: Laboratory) -> Row:
+    try:
+        return judge(name, case, case.measure())
+    except LocalError as error:
+        return missing(name, case, f"not measured: {_first_line(error)}")
+    except (ColobenchError, OSError) as error:
+        laboratory.failures.append(f"{name}, {case.case}: {_first_line(error)}")
+        return missing(name, case, f"failed: {_first_line(error)}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [repr(error)])[0]
+
+
+def _rounded(value: Any) -> Any:
+    """Keep four digits of each number: more is noise."""
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    return [_rounded(each) for each in value] if isinstance(value, tuple) else value
+
+
+def as_json(machine: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
+    """Put a run into one JSON object: ``machine``, and the rows as ``results``."""
+    results = [{key: _rounded(value) for key, value in asdict(row).items()} for row in rows]
+    return {"machine": dict(machine), "results": results}

@@ -1,0 +1,75 @@
+"""The rows as a table for the terminal, one block for each subject."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from colobench.lab.bench.case import Row
+
+HEADINGS = ("case", "ours", "reference", "unit", "ratio", "reach", "met", "note")
+_LEFT = {"case", "unit", "note"}
+#: What `met` looks like.
+SIGNS = {True: "✓", False: "✗", None: "–"}
+
+
+def number(value: float | None) -> str:
+    """Write a figure with three digits, or a dash for None."""
+    if value is None:
+        return "–"
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:#.3g}".rstrip(".")
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """Give what a table shows of a row, under `HEADINGS`."""
+    note = row.note
+    if row.two_threads is not None:
+        beside = f"two threads' memcpy: {row.two_threads:.2f} × one's"
+        note = f"{note}; {beside}" if note else beside
+    return (
+        row.case,
+        number(row.ours),
+        number(row.reference),
+        row.unit,
+        number(row.ratio),
+        row.reach,
+        SIGNS[row.met],
+        note,
+    )
+
+
+def render(rows: Sequence[Row]) -> str:
+    """Write all rows as one aligned table of plain text."""
+    return "\n".join(_lines(rows))
+
+
+def _lines(rows: Sequence[Row]) -> Iterator[str]:
+    table = [cells(row) for row in rows]
+    columns = list(zip(HEADINGS, *table, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    yield _line(HEADINGS, widths)
+    shown = iter(table)
+    for name, of_name in groupby(rows, key=lambda row: row.name):
+        yield name
+        for _ in of_name:
+            yield _line(next(shown), widths)
+    yield ""
+    yield summary(rows)
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    padded = (
+        f"{cell:<{width}}" if heading in _LEFT else f"{cell:>{width}}"
+        for heading, cell, width in zip(HEADINGS, row, widths, strict=True)
+    )
+    return ("  " + "  ".join(padded)).rstrip()
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """Say how many bounds were judged, and how many of them are met."""
+    judged = [row.met for row in rows if row.met is not None]
+    open_bounds = sum(row.met is None and bool(row.reach) for row in rows)
+    unjudged = f", {open_bounds} more could not be judged" if open_bounds else ""
+    return f"{sum(judged)} of {len(judged)} bounds met{unjudged}; {len(rows)} rows"

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import functools
 import hashlib
 import itertools
 import json
 import math
-import mmap
 import os
 import platform
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,6 +26,7 @@ import psutil
 
 from colobench.errors import LocalError
 from colobench.lab.limits import cpu_quota, memory_limit, usable_memory
+from colobench.memory.tracker import TRACKERS, TrackerUnavailable, tracker_class
 
 #: Bytes that `colobench demo` takes with its defaults: three processes with numba, RAM, RAM cache.
 DEMO_BYTES = 1 << 30
@@ -192,99 +190,23 @@ def check_kvm() -> str:
     return f"created a VM (API version {version})"
 
 
-# linux/userfaultfd.h and linux/fs.h
-SYS_USERFAULTFD = {"x86_64": 323, "aarch64": 282, "riscv64": 282}
-UFFD_USER_MODE_ONLY = 1
-UFFD_API = 0xAA
-UFFD_FEATURE_WP_HUGETLBFS_SHMEM = 1 << 12
-UFFD_FEATURE_WP_ASYNC = 1 << 15
-UFFDIO_API = 0xC018AA3F
-UFFDIO_REGISTER = 0xC020AA00
-UFFDIO_REGISTER_MODE_WP = 1 << 1
-UFFDIO_WRITEPROTECT = 0xC018AA06
-UFFDIO_WRITEPROTECT_MODE_WP = 1 << 0
-PAGEMAP_SCAN = 0xC0606610
-PM_SCAN_WP_MATCHING = 1 << 0
-PM_SCAN_CHECK_WPASYNC = 1 << 1
-PAGE_IS_WRITTEN = 1 << 1
-
-
-def _ioctl(descriptor: int, name: str, request: int, *words: int) -> int:
-    """Make an ioctl on a structure of 64-bit words; an error names the request."""
+def _try_tracker(name: str) -> str:
+    """Have a tracker watch a small RAM."""
     try:
-        answer: int = fcntl.ioctl(
-            descriptor, request, bytearray(struct.pack(f"={len(words)}Q", *words))
-        )
-    except OSError as error:
-        raise Unavailable(f"{name}: {error.strerror}") from error
-    return answer
-
-
-def _open_userfaultfd() -> int:
-    number = SYS_USERFAULTFD.get(platform.machine())
-    if number is None:
-        raise Unavailable(f"userfaultfd: no system call number known for {platform.machine()}")
-    libc = ctypes.CDLL(None, use_errno=True)
-    descriptor: int = libc.syscall(number, os.O_CLOEXEC | os.O_NONBLOCK | UFFD_USER_MODE_ONLY)
-    if descriptor < 0:
-        raise Unavailable(f"userfaultfd: {os.strerror(ctypes.get_errno())}")
-    return descriptor
-
-
-def _scan_written(pagemap: int, begin: int, end: int) -> list[int]:
-    """List the pages written since they were protected, and protect them again."""
-    regions = (ctypes.c_uint64 * (3 * 16))()
-    flags = PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC
-    vector = (ctypes.addressof(regions), 16)
-    categories = (0, PAGE_IS_WRITTEN, 0, PAGE_IS_WRITTEN)
-    found = _ioctl(
-        pagemap, "PAGEMAP_SCAN", PAGEMAP_SCAN, 96, flags, begin, end, 0, *vector, 0, *categories
-    )
-    return [
-        (address - begin) // mmap.PAGESIZE
-        for index in range(found)
-        for address in range(regions[3 * index], regions[3 * index + 1], mmap.PAGESIZE)
-    ]
+        return tracker_class(name).try_effect()
+    except TrackerUnavailable as error:
+        raise Unavailable(str(error)) from error
 
 
 @check("userfaultfd + PAGEMAP_SCAN")
 def check_userfaultfd() -> str:
-    """Protect a small memfd, write two pages, and expect exactly those two, once.
+    """Have the tracker `userfault` name the pages written, by the process and by the kernel."""
+    return _try_tracker("userfault")
 
-    Notes
-    -----
-    In user mode only, which needs no privilege: asynchronous write protection lets the kernel
-    resolve every fault itself, also those of its own writes. See the Linux kernel's
-    Documentation/admin-guide/mm/{userfaultfd,pagemap}.rst.
-    """
-    length = 64 * mmap.PAGESIZE
-    with ExitStack() as stack:
-        descriptor = _open_userfaultfd()
-        stack.callback(os.close, descriptor)
-        memory = os.memfd_create("colobench-doctor", os.MFD_CLOEXEC)
-        stack.callback(os.close, memory)
-        os.ftruncate(memory, length)
-        mapping = stack.enter_context(
-            mmap.mmap(memory, length, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
-        )
-        pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
-        stack.callback(os.close, pagemap)
 
-        # Not kept: the object that exports the address keeps the mapping from being closed.
-        begin = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
-        features = UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_WP_ASYNC
-        protect = (begin, length, UFFDIO_WRITEPROTECT_MODE_WP)
-        _ioctl(descriptor, "UFFDIO_API", UFFDIO_API, UFFD_API, features, 0)
-        register = (begin, length, UFFDIO_REGISTER_MODE_WP, 0)
-        _ioctl(descriptor, "UFFDIO_REGISTER", UFFDIO_REGISTER, *register)
-        _ioctl(descriptor, "UFFDIO_WRITEPROTECT", UFFDIO_WRITEPROTECT, *protect)
-        mapping[5 * mmap.PAGESIZE] = 1
-        with open("/dev/zero", "rb", buffering=0) as zeros:
-            zeros.readinto(memoryview(mapping)[9 * mmap.PAGESIZE : 9 * mmap.PAGESIZE + 1])
-        found = [_scan_written(pagemap, begin, begin + length) for _ in range(2)]
-    if found != [[5, 9], []]:
-        raise Unavailable(f"expected written pages [5, 9] and then none, found {found}")
-    return "reported exactly the pages written (by user and kernel), without privilege"
+for _name in TRACKERS:
+    if _name != "userfault":
+        check(f"tracker {_name}")(functools.partial(_try_tracker, _name))
 
 
 #: Broadcast the first argument to the 16 lanes of zmm0, store them at the second: AVX-512F.

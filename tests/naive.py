@@ -189,3 +189,13 @@ def guest_step(
         screen[pixel] = (screen[pixel] + 1 + random % 255) % 256
         written.add(-1 - pixel // 4096)
     return written
+
+
+def compare(memory: bytes, shadow: bytearray) -> set[int]:
+    """Give the pages that differ, and make them equal."""
+    differing = set()
+    for number in range(len(memory) // PAGE_SIZE):
+        if page(memory, number) != page(shadow, number):
+            shadow[number * PAGE_SIZE : (number + 1) * PAGE_SIZE] = page(memory, number)
+            differing.add(number)
+    return differing

@@ -53,6 +53,7 @@ def test_programs_write_what_their_naive_twin_writes(
     ram, screen = bytearray(pages * PAGE_SIZE), bytearray(SCREEN_BYTES)
     table = zipf_distribution(pages).tolist()
     written = set()
+    machine.tracker.arm()
     for step in range(work):
         written |= naive.guest_step(program.name.lower(), seed, step, ram, screen, table)
     machine.run_until(work)

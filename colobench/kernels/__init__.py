@@ -8,6 +8,7 @@ _MODULES = (
     "colobench.kernels.bitmap",
     "colobench.kernels.digest",
     "colobench.kernels.pages",
+    "colobench.kernels.tracking",
     "colobench.kernels.transport",
     "colobench.guest.programs",
 )

@@ -16,13 +16,15 @@ class Marked(Tracker):
         super().__init__(ram)
         self.marks = ram.bitmap
 
-    def arm(self) -> None:
-        """Forget all marks."""
+    def _arm(self) -> None:
         bitmap.clear(self.marks)
 
-    def collect(self, into: Words) -> None:
-        """Move the marks."""
+    def _collect(self, into: Words) -> None:
         bitmap.sync(self.marks, into)
 
-    def disarm(self) -> None:
+    def _disarm(self) -> None:
         """Do nothing: the guest goes on marking, and `arm` forgets it."""
+
+    def _touch(self, page: int) -> None:
+        super()._touch(page)
+        bitmap.mark(self.marks, page)

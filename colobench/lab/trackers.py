@@ -1,0 +1,161 @@
+"""Trackers side by side: the same guest under each of them, epoch by epoch, in this process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from colobench.errors import LocalError
+from colobench.guest.configuration import Configuration, parse_program, parse_size
+from colobench.guest.machine import Machine
+from colobench.kernels import bitmap
+from colobench.memory.tracker import TRACKERS, TrackerUnavailable, check_tracker
+
+#: Runs of one step that tell what a run takes besides its steps, once the kernels are ready.
+_CALIBRATIONS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """What one tracker said of one epoch.
+
+    Attributes
+    ----------
+    tracker
+        Its name.
+    epoch
+        1 for the first after it was armed.
+    pages
+        How many pages it named.
+    write_ns
+        Nanoseconds of a step of the guest, tracking included; but for `idle` each step stores one
+        word. What it takes to begin a run at all is not in it.
+    collect_ms
+        Milliseconds of the collection, which also begins the next epoch.
+    exact
+        Whether the pages are those that a guest of its own, watched by `marked`, wrote.
+    bitmap
+        The pages as little-endian 64-bit words, bit i of word w for page 64 w + i.
+    """
+
+    tracker: str
+    epoch: int
+    pages: int
+    write_ns: float
+    collect_ms: float
+    exact: bool
+    bitmap: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """A tracker that cannot run here, and why; one line."""
+
+    tracker: str
+    reason: str
+
+
+def compare_trackers(
+    ram: str = "64M",
+    guest: str = "uniform",
+    epochs: int = 20,
+    writes: int = 4000,
+    trackers: Sequence[str] | None = None,
+    *,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Epoch | Unavailable]:
+    """Run the same guest under several trackers, and see what each names and what it costs.
+
+    Parameters
+    ----------
+    ram, guest, seed
+        The guest, as in `Session`.
+    epochs, writes
+        How many epochs, and the guest's steps in each.
+    trackers
+        Names of `colobench.memory.tracker.TRACKERS`; None for all.
+    progress
+        Called with how many epochs of all trackers are done, and of how many.
+
+    Returns
+    -------
+    list
+        First an `Unavailable` for each tracker that cannot run here, then the epochs: the first of
+        all trackers, then the second, so that noise meets all alike.
+
+    Raises
+    ------
+    LocalError
+        If an argument is out of range.
+    """
+    names = list(TRACKERS) if trackers is None else list(trackers)
+    total = epochs * len(names)
+    found: list[Epoch | Unavailable] = []
+    for each in measure_epochs(ram, guest, epochs, writes, names, seed=seed):
+        found.append(each)
+        if isinstance(each, Unavailable):
+            total -= epochs
+        else:
+            progress(sum(isinstance(one, Epoch) for one in found), total)
+    return found
+
+
+def measure_epochs(
+    ram: str, guest: str, epochs: int, writes: int, trackers: Sequence[str], *, seed: int = 0
+) -> Iterator[Epoch | Unavailable]:
+    """Do what `compare_trackers` does; yield what it lists, as soon as it is known."""
+    for name in trackers:
+        check_tracker(name)
+    if epochs < 1 or writes < 1:
+        raise LocalError(f"epochs, writes: expected at least 1, found {epochs}, {writes}")
+    configuration = Configuration(parse_size(ram), parse_program(guest), seed)
+    with ExitStack() as stack:
+        reference = _Watched(configuration, "marked")
+        stack.callback(reference.machine.close)
+        watched = []
+        for name in trackers:
+            try:
+                watched.append(_Watched(configuration, name))
+            except TrackerUnavailable as error:
+                yield Unavailable(name, str(error))
+            else:
+                stack.callback(watched[-1].machine.close)
+        for number in range(1, epochs + 1):
+            _, _, expected = reference.run(writes)
+            for each in watched:
+                write_ns, collect_ms, pages = each.run(writes)
+                count = int.from_bytes(pages, "little").bit_count()
+                exact = pages == expected
+                yield Epoch(each.name, number, count, write_ns, collect_ms, exact, pages)
+
+
+class _Watched:
+    """A guest under an armed tracker."""
+
+    def __init__(self, configuration: Configuration, tracker: str) -> None:
+        self.name = tracker
+        self.machine = Machine(configuration, tracker)
+        self._into = np.zeros(self.machine.ram.pages // 64, dtype=np.uint64)
+        self._overhead = min(self._time_run(1) for _ in range(_CALIBRATIONS))
+        self.machine.tracker.arm()
+
+    def run(self, writes: int) -> tuple[float, float, bytes]:
+        """Do an epoch; give nanoseconds per step, milliseconds of collecting, and the pages."""
+        bitmap.clear(self._into)
+        took = self._time_run(writes)
+        begin = time.perf_counter_ns()
+        self.machine.tracker.collect(self._into)
+        collect_ms = (time.perf_counter_ns() - begin) / 1e6
+        write_ns = max(0, took - self._overhead) / writes
+        return write_ns, collect_ms, self._into.astype("<u8").tobytes()
+
+    def _time_run(self, steps: int) -> int:
+        work = self.machine.work + steps
+        begin = time.perf_counter_ns()
+        self.machine.run_until(work)
+        return time.perf_counter_ns() - begin

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from colobench.lab.sweep import fit_line as fit_line
     from colobench.lab.sweep import sweep as sweep
     from colobench.lab.torn import tear as tear
+    from colobench.lab.tracker_table import tabulate_trackers as tabulate_trackers
+    from colobench.lab.trackers import compare_trackers as compare_trackers
 
 __version__ = "0.1.0"
 
@@ -37,10 +39,12 @@ _HOMES = {
     "RemoteError": "colobench.errors",
     "Session": "colobench.lab.session",
     "cached_pages": "colobench.lab.flush",
+    "compare_trackers": "colobench.lab.trackers",
     "fit_layouts": "colobench.lab.sweep",
     "fit_line": "colobench.lab.sweep",
     "hold_before_flush": "colobench.lab.flush",
     "sweep": "colobench.lab.sweep",
+    "tabulate_trackers": "colobench.lab.tracker_table",
     "tear": "colobench.lab.torn",
     "walk": "colobench.lab.steps",
 }

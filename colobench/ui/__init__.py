@@ -8,6 +8,7 @@ from colobench.ui.next_checkpoint import NextCheckpoint
 from colobench.ui.page_map import PageMap
 from colobench.ui.page_sets import PageSets
 from colobench.ui.plots import FlushPlot, LivePlot, PagesPlot
+from colobench.ui.tracker_panel import TrackerPanel
 
 __all__ = [
     "CutSlider",
@@ -20,4 +21,5 @@ __all__ = [
     "PageSets",
     "PagesPlot",
     "SequenceDiagram",
+    "TrackerPanel",
 ]

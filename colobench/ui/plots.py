@@ -209,7 +209,7 @@ def _draw_checkpoints() -> LayoutDOM:
     source = ColumnDataSource({name: [] for name in names}, name="records")
     numbers = Range1d(start=0.5, end=FIRST_WINDOW + 0.5, name="numbers")
     pauses, sizes = Range1d(name="pauses"), Range1d(name="sizes")
-    pause = _plot("", "pause (ms)", x_range=numbers, y_range=pauses, height=240)
+    pause = make_plot("", "pause (ms)", x_range=numbers, y_range=pauses, height=240)
     bars = pause.vbar_stack(
         list(PAUSE_PHASES),
         x="number",
@@ -221,8 +221,8 @@ def _draw_checkpoints() -> LayoutDOM:
     tooltips = [("checkpoint", "@number{0,0}"), ("pause", "@pause{0.00} ms")]
     tooltips += [(phase, f"@{phase}{{0.000}} ms") for phase in PAUSE_PHASES]
     pause.add_tools(HoverTool(renderers=[bars[0]], mode="vline", tooltips=tooltips))
-    _legend_above(pause)
-    pages = _plot("checkpoint", "pages sent", x_range=numbers, y_range=sizes, height=170)
+    legend_above(pause)
+    pages = make_plot("checkpoint", "pages sent", x_range=numbers, y_range=sizes, height=170)
     pages.vbar(x="number", top="pages", width=0.86, source=source, color=PRIMARY_COLOUR)
     pages.xaxis.ticker = BasicTicker(min_interval=1)
     pause.xaxis.ticker = pages.xaxis.ticker
@@ -234,7 +234,7 @@ def _draw_flush() -> LayoutDOM:
     names = ["pages", *FLUSH]
     points = ColumnDataSource({name: [] for name in names}, name="records")
     lines = ColumnDataSource({name: [] for name in names}, name="lines")
-    plot = _plot(
+    plot = make_plot(
         "pages flushed",
         "ms, up to 1.2 × p95",
         height=280,
@@ -245,7 +245,7 @@ def _draw_flush() -> LayoutDOM:
         drawn = {"x": "pages", "y": name, "color": colour}
         plot.scatter(**drawn, source=points, size=5, alpha=0.7, legend_label=name)
         plot.line(**drawn, source=lines, line_width=2)
-    _legend_above(plot)
+    legend_above(plot)
     return column(plot, sizing_mode="stretch_width")
 
 
@@ -257,8 +257,10 @@ def _draw_against_pages() -> LayoutDOM:
     # A few long pauses must not make all the others small.
     pauses, memories = Range1d(name="pauses"), Range1d(name="memories")
     sizes = Range1d(name="sizes")
-    pause = _plot("pages sent", "pause (ms), shown up to 1.2 × p95", x_range=sizes, y_range=pauses)
-    memory = _plot(
+    pause = make_plot(
+        "pages sent", "pause (ms), shown up to 1.2 × p95", x_range=sizes, y_range=pauses
+    )
+    memory = make_plot(
         "pages sent", "memory (MB) of ● primary, ○ secondary", x_range=sizes, y_range=memories
     )
     for layout, colour in LAYOUTS.items():
@@ -272,11 +274,12 @@ def _draw_against_pages() -> LayoutDOM:
         memory.scatter(y=f"secondary {layout}", **ring)
         memory.line(y=f"primary {layout}", **line)
     for plot in (pause, memory):
-        _legend_above(plot)
+        legend_above(plot)
     return row(pause, memory, sizing_mode="stretch_width")
 
 
-def _plot(x_label: str, y_label: str, height: int = 330, **options: Any) -> Any:
+def make_plot(x_label: str, y_label: str, height: int = 330, **options: Any) -> Any:
+    """Make an empty plot that looks right on light and on dark."""
     plot = figure(
         height=height,
         sizing_mode="stretch_width",
@@ -301,7 +304,8 @@ def _plot(x_label: str, y_label: str, height: int = 330, **options: Any) -> Any:
     return plot
 
 
-def _legend_above(plot: Any) -> None:
+def legend_above(plot: Any) -> None:
+    """Put the legend of a plot, which has something to show by now, above it."""
     legend = plot.legend[0]
     legend.update(
         orientation="horizontal",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import functools
+import mmap
 import os
 import re
 import signal
@@ -24,7 +26,9 @@ from hypothesis import strategies as st
 from colobench.errors import LocalError
 from colobench.guest.configuration import Configuration, Program
 from colobench.guest.machine import SCREEN_BYTES, Machine, zipf_distribution
+from colobench.kernels import bitmap, tracking
 from colobench.kernels import pages as page_kernels
+from colobench.kernels.atomics import store_release
 from colobench.memory import mprotect, userfault
 from colobench.memory.marked import Marked
 from colobench.memory.ram import PAGE_SIZE, RAM, lay_out
@@ -232,6 +236,49 @@ def test_two_rams_are_watched_side_by_side(name: str) -> None:
         assert collected(other) == {3}
 
 
+@contextlib.contextmanager
+def ram_of_huge_pages(length: int = 8 << 20) -> Iterator[RAM]:
+    """Make RAM as it is where shmem_enabled is `always`; skip where a kernel cannot be made to."""
+    huge, madv_collapse = 2 << 20, 25
+    libc = ctypes.CDLL(None, use_errno=True)
+    room = mmap.mmap(-1, length + huge)
+    base = ctypes.addressof(ctypes.c_char.from_buffer(room))
+    place = -(-base // huge) * huge
+    with contextlib.closing(RAM("test", lay_out({"ram": length}))) as ram:
+        libc.mmap.restype = ctypes.c_void_p
+        libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+        map_fixed = 0x10
+        protection = mmap.PROT_READ | mmap.PROT_WRITE
+        flags = mmap.MAP_SHARED | mmap.MAP_POPULATE | map_fixed
+        assert libc.mmap(place, length, protection, flags, ram.fd, 0) == place
+        ram.array = np.frombuffer(room, dtype=np.uint8)[place - base :][:length]
+        if libc.madvise(ctypes.c_void_p(place), ctypes.c_size_t(length), madv_collapse):
+            pytest.skip("MADV_COLLAPSE: " + os.strerror(ctypes.get_errno()))
+        assert huge_bytes(ram.array) == length
+        yield ram
+
+
+def huge_bytes(array: np.ndarray) -> int:
+    """Say how much of a memory is mapped by huge pages."""
+    text = Path("/proc/self/smaps").read_text()
+    begin = f"{array.ctypes.data:x}"
+    match = re.search(rf"^{begin}-.*?ShmemPmdMapped: *(\d+) kB", text, re.M | re.S)
+    assert match is not None
+    return int(match[1]) << 10
+
+
+@every_unasked_tracker
+def test_small_pages_are_named_also_where_they_are_parts_of_huge_ones(name: str) -> None:
+    with ram_of_huge_pages() as ram, contextlib.closing(watch(name, ram)) as tracker:
+        for written in ({700, 1300}, {700}, set(range(ram.pages)), {5, 2047}):
+            tracker.disarm()
+            tracker.arm()
+            for page in written:
+                ram.array[page * PAGE_SIZE] += np.uint8(1)
+            assert collected(tracker) == written
+            assert collected(tracker) == set()
+
+
 # -- Beside a running guest ----------------------------------------------------------------------
 
 
@@ -264,37 +311,44 @@ def test_no_page_is_lost_beside_a_running_guest(name: str, program: Program) -> 
 
 
 @numba.njit(nogil=True)
-def count_in_each_page(words: np.ndarray, stride: int, first: int, turns: int) -> None:
-    """Write to every page, again and again, from 1 to `turns` at its word `first`."""
-    for turn in range(turns):
-        for at in range(first, len(words), stride):
-            words[at] = turn + 1
+def count_in_pages(words: np.ndarray, first: int, stores: int) -> None:
+    """Store 1, 2, … to one word of each page in turn, up to `stores` of them or many fewer."""
+    for page in range(len(words) // 512):
+        for number in range(stores >> (page % 8)):
+            store_release(words, 512 * page + first, np.uint64(number + 1))
 
 
 @every_unasked_tracker
-def test_no_write_of_several_threads_is_lost(name: str) -> None:
-    writers, turns = 3, 2000
+@pytest.mark.parametrize("writers", [1, 3])
+def test_each_last_write_is_followed_by_an_epoch_that_names_its_page(
+    name: str, writers: int
+) -> None:
     with watched_ram(name) as (ram, tracker):
-        tracker.arm()
-        replica = ram.array.copy()
         words = ram.array.view(np.uint64)
-        threads = [
-            threading.Thread(target=count_in_each_page, args=(words, 512, 64 * writer, turns))
-            for writer in range(writers)
-        ]
-        for thread in threads:
-            thread.start()
-        while any(thread.is_alive() for thread in threads):
-            for page in collected(tracker):
+        into = np.zeros_like(ram.bitmap)
+        pages = np.zeros(ram.pages, dtype=np.int32)
+        replica = ram.array.copy()
+
+        def replicate() -> None:
+            bitmap.clear(into)
+            tracker.collect(into)
+            for page in pages[: bitmap.list_pages(into, pages)].tolist():
                 at = slice(page * PAGE_SIZE, (page + 1) * PAGE_SIZE)
                 replica[at] = ram.array[at]
-        for page in collected(tracker):
-            at = slice(page * PAGE_SIZE, (page + 1) * PAGE_SIZE)
-            replica[at] = ram.array[at]
-        for thread in threads:
-            thread.join()
-        assert (words[0::512] == turns).all()
-        assert np.array_equal(replica, ram.array)
+
+        tracker.arm()
+        for turn in range(20):
+            threads = [
+                threading.Thread(target=count_in_pages, args=(words, 64 * writer, 100_000 + turn))
+                for writer in range(writers)
+            ]
+            for thread in threads:
+                thread.start()
+            while any(thread.is_alive() for thread in threads):
+                replicate()
+            replicate()
+            different = (replica != ram.array).reshape(-1, PAGE_SIZE).any(axis=1)
+            assert np.flatnonzero(different).tolist() == []
 
 
 # -- What is left behind -------------------------------------------------------------------------
@@ -554,13 +608,53 @@ def test_foreign_handler_of_faults_is_noticed() -> None:
         tracker.arm()
 
 
+def test_page_written_in_the_midst_of_a_collection_stays_watched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with watched_ram("mprotect") as (_, tracker):
+        tracker.arm()
+        protect = mprotect._faults.protect
+
+        def interfere(begin: int, length: int, protection: int) -> None:
+            tracker._touch(1)
+            protect(begin, length, protection)
+            tracker._touch(2)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(mprotect._faults, "protect", interfere)
+            collected(tracker)
+        for page in (1, 2):
+            tracker._touch(page)
+        assert collected(tracker) == {1, 2}
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_page_is_marked_only_once_it_is_writable(mapped: bool) -> None:
+    # Were it marked first, a collector could take the mark and protect the page before that.
+    with watched_ram("mprotect") as (ram, _):
+        table, marks = np.zeros(tracking.TABLE_WORDS, dtype=np.int64), np.zeros(1, dtype=np.uint64)
+        now, default = mprotect._Action(), mprotect._Action()
+        mprotect._faults._sigaction(None, now)
+        table[tracking.PREVIOUS] = ctypes.addressof(now)
+        table[tracking.DEFAULT] = ctypes.addressof(default)
+        # Nothing is ever mapped at the first page.
+        begin = ram.array.ctypes.data if mapped else 0
+        tracking.watch_range(table, 3, begin, begin + 64 * PAGE_SIZE, marks.ctypes.data)
+        fault = np.array([0, 1, begin + 2 * PAGE_SIZE + 17], dtype=np.int64)
+        handle = tracking.fault_handler(table.ctypes.data).ctypes
+        handle(tracking.SIGSEGV, fault.ctypes.data, 0)
+        assert naive.pages_of(marks) == ([2] if mapped else [])
+        # Whoever leads a fault back here after the previous action shall not do so for ever.
+        gone = table[tracking.PREVIOUS] == table[tracking.DEFAULT]
+        assert gone == (not mapped)
+
+
 def test_handler_knows_nothing_of_python() -> None:
     with watched_ram("mprotect"):
         text = mprotect._faults._code.inspect_llvm()
-    [body] = [
-        part
-        for part in text.split("\ndefine ")[1:]
-        if "handle_fault" in part and "cfunc" not in part
-    ]
-    called = set(re.findall(r"call .*?@(\w+)\(", body.split("\n}")[0]))
-    assert {each for each in called if "tracking" not in each} <= {"sigaction", "raise", "mprotect"}
+    functions = [part.partition("\n}")[0] for part in text.split("\ndefine ")[1:]]
+    # numba's wrapper reports exceptions to Python; in these bodies none is raised.
+    bodies = [body for body in functions if "@cfunc." not in body.partition("\n")[0]]
+    called = {name for body in bodies for name in re.findall(r"call .*?@(\w+)\(", body)}
+    assert {each for each in called if "tracking" not in each} == {"mprotect", "raise", "sigaction"}
+    assert "atomicrmw or" in "".join(bodies)

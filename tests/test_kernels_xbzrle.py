@@ -95,6 +95,13 @@ def test_limit_is_that_of_qemu_to_the_byte(new, beyond):
     assert encode(OLD, new, limit) == naive.xbzrle_encode(OLD, new, limit)
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_slack_is_enough_for_as_many_runs_as_there_can_be(first):
+    new = changed(OLD, [(at, 1) for at in range(first, PAGE_SIZE, 2)])
+    for limit in range(700):
+        assert encode(OLD, new, limit) is None
+
+
 #: Old and new page of QEMU's docs/devel/migration/xbzrle.rst, and the 24 bytes it gives for them.
 DOCUMENTED_OLD = bytes(1001) + bytes(range(5, 0x14)) + bytes.fromhex("6800006b006d") + bytes(3074)
 DOCUMENTED_NEW = bytes(1001) + bytes(range(1, 0x10)) + bytes.fromhex("680000670069") + bytes(3074)

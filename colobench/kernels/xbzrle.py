@@ -120,8 +120,8 @@ def _encode_page(old: int, new: int, out: int, limit: int) -> int:
         carry = changes >> _LAST
         pairs = count_ones(edges) >> 1
         while pairs > 0:
-            # Two at once, the second one taken back if it is none: a CPU cannot guess how many there
-            # are, and a wrong guess takes longer than a pair.
+            # Two at once, the second one taken back if it is none: a CPU cannot guess how many
+            # there are, and a wrong guess takes longer than a pair.
             for pair in range(2):
                 begin = at + trailing_zeros(edges)
                 rest = edges & (edges - _ONE)

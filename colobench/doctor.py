@@ -26,6 +26,7 @@ import psutil
 
 from colobench.errors import LocalError
 from colobench.lab.limits import cpu_quota, memory_limit, usable_memory
+from colobench.memory.tracker import TRACKERS, TrackerUnavailable, tracker_class
 
 #: Bytes that `colobench demo` takes with its defaults: three processes with numba, RAM, RAM cache.
 DEMO_BYTES = 1 << 30
@@ -190,20 +191,22 @@ def check_kvm() -> str:
 
 
 def _try_tracker(name: str) -> str:
-    """Try a tracker's effect; its reason not to work begins with a name that is in the line."""
-    # Trackers need numba, which nothing else here does.
-    from colobench.memory.tracker import TrackerUnavailable, tracker_class
-
+    """Have a tracker watch a small RAM."""
     try:
         return tracker_class(name).try_effect()
     except TrackerUnavailable as error:
-        raise Unavailable(str(error).removeprefix(f"{name}: ")) from error
+        raise Unavailable(str(error)) from error
 
 
 @check("userfaultfd + PAGEMAP_SCAN")
 def check_userfaultfd() -> str:
     """Have the tracker `userfault` name the pages written, by the process and by the kernel."""
     return _try_tracker("userfault")
+
+
+for _name in TRACKERS:
+    if _name != "userfault":
+        check(f"tracker {_name}")(functools.partial(_try_tracker, _name))
 
 
 #: Broadcast the first argument to the 16 lanes of zmm0, store them at the second: AVX-512F.

@@ -246,3 +246,70 @@ def multifd_packets(
         if carried:
             stream += b"".join(content[page] for page in normal)
     return stream
+
+
+def uleb128(number: int) -> bytes:
+    """Encode a number, the lowest seven bits first."""
+    if number < 128:
+        return bytes([number])
+    return bytes([number % 128 + 128]) + uleb128(number // 128)
+
+
+def xbzrle_encode(old: bytes, new: bytes, limit: int) -> bytes | None:
+    """Encode a page byte by byte; None if QEMU finds no room, where and when it looks for it."""
+    encoding = b""
+    at = 0
+    while at < len(new):
+        if len(encoding) + 2 > limit:
+            return None
+        begin = at
+        while at < len(new) and old[at] == new[at]:
+            at += 1
+        if at == len(new):
+            break
+        encoding += uleb128(at - begin)
+        if len(encoding) + 2 > limit:
+            return None
+        begin = at
+        while at < len(new) and old[at] != new[at]:
+            at += 1
+        encoding += uleb128(at - begin)
+        if len(encoding) + at - begin > limit:
+            return None
+        encoding += new[begin:at]
+    return encoding
+
+
+def xbzrle_decode(page: bytes, data: bytes) -> tuple[int, bytes]:
+    """Decode over a page; the decoded length and the page, or -1 and what was decoded before."""
+    decoded = bytearray(page)
+    rest = data
+    place = 0
+    while rest:
+        lengths = []
+        for _ in range(2):
+            size = 1 + (rest[:1] >= b"\x80")
+            if len(rest) < size or rest[size - 1] >= 128:
+                return -1, bytes(decoded)
+            lengths.append(sum(byte % 128 << 7 * i for i, byte in enumerate(rest[:size])))
+            if lengths[-1] == 0 and (len(lengths) == 2 or len(rest) < len(data)):
+                return -1, bytes(decoded)
+            rest = rest[size:]
+        unchanged, changed = lengths
+        place += unchanged
+        if len(rest) < changed or place + changed > len(page):
+            return -1, bytes(decoded)
+        decoded[place : place + changed] = rest[:changed]
+        rest = rest[changed:]
+        place += changed
+    return place, bytes(decoded)
+
+
+def compare(memory: bytes, shadow: bytearray) -> set[int]:
+    """Give the pages that differ, and make them equal."""
+    differing = set()
+    for number in range(len(memory) // PAGE_SIZE):
+        if page(memory, number) != page(shadow, number):
+            shadow[number * PAGE_SIZE : (number + 1) * PAGE_SIZE] = page(memory, number)
+            differing.add(number)
+    return differing

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numba
 import numpy as np
 import pytest
-from numba.core import sigutils, types
+from llvmlite import binding
+from numba.core import config, errors, sigutils, types
 from numba.core.caching import FunctionCache
 
 import colobench.kernels
@@ -50,9 +55,91 @@ def run_python(package: Path, script: str, **environment: str) -> str:
     return finished.stdout
 
 
+@functools.cache
+def compiled_anew(compiled: Any, signature: str) -> Any:
+    """Compile a kernel again: one that came from the cache has no LLVM text."""
+    fresh = type(compiled)(compiled.py_func, targetoptions=compiled.targetoptions)
+    fresh.compile(signature)
+    return fresh
+
+
+class Assembly:
+    """The LLVM text of a compiled function, its wrapper for Python, and all that they call."""
+
+    def __init__(self, compiled: Any) -> None:
+        [text] = compiled.inspect_llvm().values()
+        [overload] = compiled.overloads.values()
+        self.entry: str = overload.fndesc.llvm_func_name
+        self.wrapper: str = overload.fndesc.llvm_cpython_wrapper_name
+        #: The lines of each function, from LLVM's `define` to its closing bracket.
+        self.functions = {
+            self.names(lines[0])[0]: lines[1:]
+            for lines in map(str.splitlines, re.findall(r"^define .*?^}", text, re.DOTALL | re.M))
+        }
+
+    @staticmethod
+    def names(line: str) -> list[str]:
+        """Give the global names in a line."""
+        return [quoted or plain for quoted, plain in re.findall(r'@(?:"([^"]+)"|([\w.$-]+))', line)]
+
+    def reached(self, start: str) -> set[str]:
+        """Give the names that a function, and all it calls, refers to."""
+        found, new = set(), {start}
+        while new:
+            found |= new
+            lines = [line for name in new for line in self.functions.get(name, [])]
+            new = {name for line in lines for name in self.names(line)} - found
+        return found
+
+
+def allocations(compiled: Any) -> set[str]:
+    """Give what a compiled function, or anything it calls, may call to get or free memory."""
+    assembly = Assembly(compiled)
+    assert assembly.functions[assembly.entry]
+    return {
+        name
+        for name in assembly.reached(assembly.entry)
+        if name.startswith("NRT_")
+        or (name not in assembly.functions and re.search(r"alloc|align|^mmap|free|^Py|^_Z", name))
+    }
+
+
+def calls_without_the_gil(compiled: Any) -> bool:
+    """Tell whether the wrapper that Python calls gives the GIL back for the function's time."""
+    assembly = Assembly(compiled)
+    interesting = ("PyEval_SaveThread", assembly.entry, "PyEval_RestoreThread")
+    calls = [
+        name
+        for line in assembly.functions[assembly.wrapper]
+        for name in assembly.names(line)
+        if name in interesting
+    ]
+    assert assembly.entry in calls
+    return tuple(calls) == interesting
+
+
+def make_and_sum(length):
+    array = np.empty(length, dtype=np.int64)
+    for i in range(length):
+        array[i] = i * i
+    return array[length // 2] + array.sum()
+
+
 @every_kernel
 def test_kernel_releases_the_gil(compiled, signature):
     assert compiled.targetoptions["nogil"] is True
+    assert calls_without_the_gil(compiled_anew(compiled, signature))
+
+
+def test_kernel_that_keeps_the_gil_would_be_found():
+    def successor(number):
+        return number + 1
+
+    without, keeping = numba.njit(nogil=True)(successor), numba.njit(successor)
+    for compiled in without, keeping:
+        compiled.compile("i8(i8)")
+    assert calls_without_the_gil(without)
+    assert not calls_without_the_gil(keeping)
 
 
 @every_kernel
@@ -67,13 +154,61 @@ def test_kernel_is_compiled_for_its_signature_and_no_other(compiled, signature):
 
 @every_kernel
 def test_kernel_allocates_nothing(compiled, signature):
-    # A kernel that came from the cache has no LLVM text: compile it anew.
-    fresh = type(compiled)(compiled.py_func, targetoptions=compiled.targetoptions)
-    fresh.compile(signature)
-    [text] = fresh.inspect_llvm().values()
-    assert "define" in text
-    assert "NRT_Allocate" not in text
-    assert "NRT_MemInfo_alloc" not in text
+    assert allocations(compiled_anew(compiled, signature)) == set()
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+def test_kernel_that_makes_an_array_would_be_found(depth):
+    function = make_and_sum
+    if depth:
+        # Not inlined: the text of what is called counts too.
+        called = numba.njit(nogil=True)(make_and_sum)
+
+        def function(length):
+            return called(length) + called(length + 1)
+
+    compiled = numba.njit(nogil=True)(function)
+    compiled.compile("i8(i8)")
+    assert any("NRT_" in name for name in allocations(compiled))
+
+
+def test_kernel_that_calls_malloc_would_be_found():
+    malloc = types.ExternalFunction("malloc", types.intp(types.uintp))
+    compiled = numba.njit(nogil=True, _nrt=False)(lambda length: malloc(length))
+    compiled.compile("i8(u8)")
+    assert allocations(compiled) == {"malloc"}
+
+
+@pytest.mark.parametrize("decorate", [jit.kernel("i8(i8)"), jit.inlined])
+def test_kernel_that_makes_an_array_is_not_compiled(decorate, monkeypatch):
+    monkeypatch.setattr(jit, "REGISTRY", [])
+    with pytest.raises(errors.TypingError, match="function empty"):
+        decorate(make_and_sum)(8)
+
+
+@pytest.mark.parametrize(
+    ("given", "features", "expected"),
+    [
+        ("+avx2,+avx512f", ["avx512f"], True),
+        ("+avx2,+avx512f", ["avx2", "avx512f"], True),
+        ("+avx2,-avx512f", ["avx512f"], False),
+        ("+avx2,+avx512f", ["avx512f", "avx512vbmi2"], False),
+        ("+avx512f,-avx512f", ["avx512f"], False),
+        ("+avx512fp16", ["avx512f"], False),
+        ("", ["avx512f"], False),
+    ],
+)
+def test_target_has_the_features_that_numba_is_told(given, features, expected, monkeypatch):
+    monkeypatch.setattr(config, "CPU_FEATURES", given)
+    assert jit.target_has(*features) is expected
+
+
+def test_target_has_the_features_of_this_cpu_if_numba_is_told_nothing(monkeypatch):
+    monkeypatch.setattr(config, "CPU_FEATURES", None)
+    of_this_cpu = binding.get_host_cpu_features()
+    assert of_this_cpu
+    for feature, there in of_this_cpu.items():
+        assert jit.target_has(feature) is there
 
 
 @pytest.fixture

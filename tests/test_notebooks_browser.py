@@ -1,4 +1,4 @@
-"""Notebook 01 in a browser without the Internet: it runs, and a click takes a checkpoint."""
+"""Notebooks in a browser without the Internet: they run, and their buttons do what they say."""
 
 from __future__ import annotations
 
@@ -105,16 +105,28 @@ def page(lab: str) -> Iterator[Any]:
         browser.close()
 
 
-def test_a_click_in_notebook_01_takes_a_checkpoint_that_table_and_plot_show(
-    page: Any, lab: str
-) -> None:
-    page.goto(f"{lab}/lab/tree/01_one_checkpoint.ipynb?reset&token=token")
+def run_all(page: Any, lab: str, notebook: str, name: str) -> Any:
+    """Run a notebook from top to bottom; gives the button of that name."""
+    page.goto(f"{lab}/lab/tree/{notebook}.ipynb?reset&token=token")
     page.wait_for_function(IDLE)
     page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
-    button = page.get_by_role("button", name="Next checkpoint")
+    button = page.get_by_role("button", name=name)
     button.wait_for(state="attached")
     button.scroll_into_view_if_needed()
     page.wait_for_function(IDLE)
+    return button
+
+
+def assert_no_errors(page: Any) -> None:
+    """Look for what a cell, or a thread that printed into one, had to complain about."""
+    errors = page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']")
+    assert errors.count() == 0
+
+
+def test_a_click_in_notebook_01_takes_a_checkpoint_that_table_and_plot_show(
+    page: Any, lab: str
+) -> None:
+    button = run_all(page, lab, "01_one_checkpoint", "Next checkpoint")
     rows = page.locator("table:has(th:text-is('until committed')) tbody tr")
     before = rows.count()
     for click in range(1, 4):
@@ -122,5 +134,34 @@ def test_a_click_in_notebook_01_takes_a_checkpoint_that_table_and_plot_show(
         rows.nth(before + click - 1).wait_for()
         assert rows.nth(before + click - 1).locator("td").last.inner_text() == "yes"
     page.wait_for_function(f"({PLOTTED})().some(rows => rows >= {before + 3})")
-    errors = page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']")
-    assert errors.count() == 0
+    assert_no_errors(page)
+
+
+def test_in_notebook_02_a_run_goes_through_the_epochs_and_fills_the_table(
+    page: Any, lab: str
+) -> None:
+    button = run_all(page, lab, "02_dirty_pages", "Run 20 epochs")
+    page.get_by_role("button", name="Clear the plot").click()
+    rows = page.locator("table:has(th:text-is('a collection')) tbody tr")
+    rows.first.wait_for(state="detached")
+    button.click()
+    rows.filter(has_text="in 20 of 20 epochs").first.wait_for()
+    assert rows.first.locator("td").first.inner_text() == "marked"
+    page.get_by_text("dirty: ").first.wait_for()
+    page.wait_for_function(f"({PLOTTED})().some(rows => rows >= 20)")
+    assert_no_errors(page)
+
+
+def test_in_notebook_03_one_guesses_and_sees_what_is_flushed(page: Any, lab: str) -> None:
+    send = run_all(page, lab, "03_ram_cache_and_flush", "Send a checkpoint")
+    page.get_by_text("Without, RAM is of no checkpoint at all").wait_for()
+    send.click()
+    page.get_by_text("How many will the flush copy?").wait_for()
+    assert send.is_disabled()
+    guess = page.get_by_label("my guess")
+    guess.fill("12")
+    guess.blur()
+    page.get_by_role("button", name="Commit and flush").click()
+    page.get_by_text("page by page; your guess was 12. RAM is equal on both sides.").wait_for()
+    assert page.get_by_text("written there only: ").count() == 1
+    assert_no_errors(page)

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import base64
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from browser import needs_chromium, open_page
 from records import make_record, make_records
 
-from colobench import ui
 from colobench.lab.record import Records
 from colobench.lab.session import Session
 from colobench.ui.figure import SMALL, LiveFigure
 from colobench.ui.page_map import PageMap
+from colobench.ui.page_sets import PageSets
 from colobench.ui.plots import LivePlot
 from colobench.ui.pump import frames
 
 pytestmark = needs_chromium
 
-SOURCES = Path(ui.__file__).parent
 #: A model as anywidget gives it to a module, and what it takes to drive it from here.
 STAND_IN = """async ([source, state]) => {
     const url = URL.createObjectURL(new Blob([source], {type: "text/javascript"}));
@@ -43,7 +41,7 @@ STAND_IN = """async ([source, state]) => {
         listeners[`change:${name}`]?.();
     };
     window.widget = make();
-    widget.initialize({model});
+    widget.initialize?.({model});
     window.open_view = async () => {
         const el = document.body.appendChild(document.createElement("div"));
         await widget.render({model, el});
@@ -71,9 +69,9 @@ def revivable(state):
     return json.dumps(state, default=encode)
 
 
-def load(page, source, widget, *names):
+def load(page, widget, *names):
     state = revivable({name: getattr(widget, name) for name in names})
-    page.evaluate(STAND_IN, [(SOURCES / source).read_text(), state])
+    page.evaluate(STAND_IN, [str(widget._esm), state])
 
 
 @pytest.fixture
@@ -86,7 +84,7 @@ def plot(page, monkeypatch):
         page.evaluate("([message, bytes]) => receive(message, bytes)", [message, text])
 
     monkeypatch.setattr(LiveFigure, "send", send)
-    load(page, "figure.js", plot.figure, "_figure", "_bokehjs")
+    load(page, plot.figure, "_figure", "_bokehjs")
     return plot
 
 
@@ -159,7 +157,7 @@ BRIGHT = "74,134,216,255"
 def page_map(page):
     session = Session(ram="4M", report_pages=True)
     page_map = PageMap(session)
-    load(page, "page_map.js", page_map, "_blocks", "_frame")
+    load(page, page_map, "_blocks", "_frame")
     page.evaluate("open_view()")
     return page_map
 
@@ -202,3 +200,23 @@ def test_the_map_says_which_page_is_pointed_at(page, page_map):
     show(page, page_map, 1, [0])
     page.locator("canvas").first.hover(position={"x": 2, "y": 2})
     assert page.locator("canvas").first.get_attribute("title") == "pc.ram, page 0"
+
+
+def test_sets_of_pages_have_their_colours_and_the_first_set_wins(page):
+    sets = PageSets(4 << 20, "Title", "others")
+    words = np.zeros(17, dtype=np.uint64)
+    one, two = words.copy(), words.copy()
+    one[0], two[0] = 0b0111, 0b1110
+    sets.show({"one": one, "two": two})
+    load(page, sets, "_blocks", "_sets", "_title", "_rest", "_height")
+    page.evaluate("open_view()")
+    page.wait_for_function("document.querySelector('canvas').width > 0")
+    count = page.evaluate(COLOURS)
+    assert count["74,134,216,255"] == 3 * count["224,130,69,255"]
+    text = page.locator("body").inner_text()
+    assert all(part in text for part in ("Title", "one: 3", "two: 3", "others"))
+    sets.show({"two": two}, "Another")
+    page.evaluate("text => change('_sets', text)", revivable(sets._sets))
+    page.evaluate("text => change('_title', text)", revivable(sets._title))
+    assert "Another" in page.locator("body").inner_text()
+    assert "224,130,69,255" not in page.evaluate(COLOURS)

@@ -9,7 +9,7 @@ from records import make_record, make_records
 from colobench.lab.record import Records
 from colobench.ui import figure
 from colobench.ui.figure import ROLLOVER, SMALL, LiveFigure
-from colobench.ui.plots import WINDOW, LivePlot, PagesPlot
+from colobench.ui.plots import WINDOW, FlushPlot, LivePlot, PagesPlot
 from colobench.ui.pump import frames
 
 
@@ -180,7 +180,19 @@ def test_a_layout_without_two_sizes_has_no_line(browser):
     assert np.isnan(browser.column("pause separated", "lines")).all()
 
 
-@pytest.mark.parametrize("plot", [LivePlot, PagesPlot])
+def test_flush_and_pause_have_their_points_and_lines(browser):
+    records = Records(
+        make_record(n, pages=range(n), flush_ms=n / 10, pause_ms=1 + n) for n in (10, 20, 30)
+    )
+    FlushPlot(records).refresh()
+    assert browser.column("pages") == [10, 20, 30]
+    assert browser.column("flush") == [1, 2, 3]
+    assert browser.column("pages", "lines") == [0, 30]
+    assert browser.column("flush", "lines") == pytest.approx([0, 3])
+    assert browser.column("pause", "lines") == pytest.approx([1, 31])
+
+
+@pytest.mark.parametrize("plot", [FlushPlot, LivePlot, PagesPlot])
 def test_every_column_that_is_sent_is_one_that_is_drawn(browser, plot):
     shown = plot(swept())
     shown.refresh()

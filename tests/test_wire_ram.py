@@ -1,21 +1,23 @@
 """Page records: what is sent arrives, CONTINUE outlasts sections, nothing lands outside a block."""
 
+import struct
 from contextlib import closing
 
+import naive
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wire_streams import BLOCKS, RAM_SECTION, Primary, Secondary, fill, marked
+from wire_streams import BLOCKS, MACHINE, RAM_SECTION, Primary, Secondary, fill, marked
 
 from colobench.kernels import transport
 from colobench.memory.ram import PAGE_SIZE
 from colobench.wire import savevm
 from colobench.wire.errors import RAMError, StreamEnded
 from colobench.wire.format import BE64, RAMFlag, SectionType, counted_string
-from colobench.wire.loadvm import COLO_RAM, PRECOPY
+from colobench.wire.loadvm import COLO_RAM, PRECOPY, Incoming
 from colobench.wire.ram import RAMRecordState, encode_block_list
-from colobench.wire.reading import PageRun, page_run_error
+from colobench.wire.reading import PageRun, Parsing, StreamBuffer, page_run_error
 
 pc_ram, vga_vram, pc_rom = BLOCKS
 ALL_PAGES = [block.first_page + i for block in BLOCKS for i in range(block.pages)]
@@ -158,6 +160,152 @@ def test_bad_record_is_refused_and_touches_no_memory(secondary, records, expecte
     assert error.value.offset == offset
     assert marked(secondary.memory) in ([], [0])
     assert not secondary.memory.array.any()
+
+
+def xbzrle_body(encoding, kind=1):
+    return struct.pack(">BH", kind, len(encoding)) + encoding
+
+
+@pytest.fixture
+def ready(secondary):
+    """Let the secondary expect XBZRLE, and have random bytes in its memory."""
+    secondary.incoming = Incoming(MACHINE, secondary.memory, secondary.devices, xbzrle=True)
+    start = savevm.ram_section_start(RAM_SECTION, BLOCKS)
+    device_buffer = savevm.device_sections(secondary.devices, RAM_SECTION + 1)
+    secondary.load(start + end_section(BE64.pack(RAMFlag.EOS)) + device_buffer, PRECOPY)
+    secondary.memory.array[:] = np.random.default_rng(8).integers(
+        0, 256, len(secondary.memory.array), dtype=np.uint8
+    )
+    return secondary
+
+
+XBZRLE_NAMED = RAMFlag.XBZRLE
+XBZRLE_CONTINUE = RAMFlag.XBZRLE | RAMFlag.CONTINUE
+
+changes = st.dictionaries(st.integers(0, PAGE_SIZE - 1), st.integers(1, 255), max_size=60)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(BLOCKS), st.integers(0), st.one_of(st.none(), changes)),
+        max_size=12,
+    )
+)
+def test_xbzrle_records_change_pages_among_others(records):
+    with closing(Secondary()) as secondary:
+        secondary.incoming = Incoming(MACHINE, secondary.memory, secondary.devices, xbzrle=True)
+        fill(secondary.memory, ALL_PAGES)
+        expected = secondary.memory.array.copy()
+        written, last, pages = [], None, set()
+        for block, number, changed in records:
+            number %= block.pages
+            pages.add(block.first_page + number)
+            content = expected[(block.first_page + number) * PAGE_SIZE :][:PAGE_SIZE]
+            old = content.tobytes()
+            if changed is None:
+                content[:] = number
+                flags, body = PAGE_NAMED, content.tobytes()
+            else:
+                content[list(changed)] ^= np.array(list(changed.values()), dtype=np.uint8)
+                encoding = naive.xbzrle_encode(old, content.tobytes(), PAGE_SIZE)
+                flags, body = XBZRLE_NAMED, xbzrle_body(encoding)
+            name = None if block is last else block.name
+            flags |= RAMFlag.CONTINUE if name is None else 0
+            written.append(record(flags, number * PAGE_SIZE, body, name))
+            last = block
+        stream = savevm.ram_section_start(RAM_SECTION, BLOCKS) + ram_phase(*written)
+        device_buffer = savevm.device_sections(secondary.devices, RAM_SECTION + 1)
+        loaded = secondary.load(stream.removesuffix(savevm.EOF) + device_buffer, PRECOPY)
+        assert (loaded.pages, loaded.zero_pages) == (len(records), 0)
+        assert np.array_equal(secondary.memory.array, expected)
+        assert marked(secondary.memory) == sorted(pages)
+
+
+def test_xbzrle_arrives_in_single_bytes(ready):
+    """The parser never asks for more than there is, and its answers may come late."""
+    page = ready.memory.block_bytes(pc_ram)[:PAGE_SIZE].copy()
+    phase = ram_phase(
+        record(XBZRLE_NAMED, 0, xbzrle_body(b"\0\1" + bytes([page[0] ^ 1])), "pc.ram"),
+        record(XBZRLE_CONTINUE, 0, xbzrle_body(b"\3\1" + bytes([page[3] ^ 1]))),
+    )
+    buffer = StreamBuffer()
+    parsing = Parsing(ready.incoming.load_sections(buffer, COLO_RAM), buffer)
+    for byte in phase:
+        assert not parsing.finished
+        buffer.feed(bytes([byte]))
+        parsing.step()
+    assert parsing.value.pages == 2
+    page[[0, 3]] ^= 1
+    assert np.array_equal(ready.memory.block_bytes(pc_ram)[:PAGE_SIZE], page)
+
+
+XBZRLE_AT = AT + 8 + 7  # offset of a first record's encoding byte
+
+
+@pytest.mark.parametrize(
+    ("records", "expected", "found", "offset"),
+    [
+        (
+            [record(XBZRLE_CONTINUE, 0, xbzrle_body(b""))],
+            "PAGE or ZERO or XBZRLE with a block, or EOS",
+            "CONTINUE|XBZRLE (0x60)",
+            AT,
+        ),
+        ([record(XBZRLE_NAMED, 0, name="pc.rim")], "['pc.ram', ", "'pc.rim'", AT + 8),
+        ([record(XBZRLE_NAMED, END, name="pc.ram")], "below 0x46000", "0x46000", AT),
+        ([record(XBZRLE_NAMED, 0, b"\0\0\0", "pc.ram")], "0x1", "0x0", XBZRLE_AT),
+        ([record(XBZRLE_NAMED, 0, b"\2\0\0", "pc.ram")], "0x1", "0x2", XBZRLE_AT),
+        (
+            [record(XBZRLE_NAMED, 0, b"\1\x10\1", "pc.ram")],
+            "at most 4096 bytes",
+            "4097",
+            XBZRLE_AT + 1,
+        ),
+        (
+            [record(XBZRLE_NAMED, 0, xbzrle_body(b"\0\1\7\0\1\7"), "pc.ram")],
+            "pairs of a zrun and an nzrun",
+            "6 bytes, 00 01 07 00 01 07",
+            XBZRLE_AT + 3,
+        ),
+        (
+            [record(XBZRLE_NAMED, 0, xbzrle_body(b"\0\x14" + bytes(20) + b"\1\5\7"), "pc.ram")],
+            "pairs of a zrun and an nzrun",
+            "25 bytes, 00 14 00 00 00 00 00 00 00 00 00 00 00 00 00 00 ...",
+            XBZRLE_AT + 3,
+        ),
+        (
+            [record(XBZRLE_NAMED, 0, xbzrle_body(b"\0\1\7\xff\x1f\1\7"), "pc.ram")],
+            "4096 bytes of a page",
+            "7 bytes, 00 01 07 ff 1f 01 07",
+            XBZRLE_AT + 3,
+        ),
+        ([record(RAMFlag.XBZRLE | RAMFlag.PAGE, 0)], "XBZRLE", "PAGE|XBZRLE (0x48)", AT),
+    ],
+)
+def test_bad_xbzrle_record_is_refused_and_leaves_the_page(ready, records, expected, found, offset):
+    before = ready.memory.array.copy()
+    with pytest.raises(RAMError) as error:
+        ready.load(ram_phase(*records), COLO_RAM)
+    assert expected in error.value.expected
+    assert error.value.found == found
+    assert error.value.offset == offset
+    assert marked(ready.memory) == []
+    assert np.array_equal(ready.memory.array, before)
+
+
+def test_xbzrle_length_is_refused_before_its_bytes_come(ready):
+    phase = ram_phase(record(XBZRLE_NAMED, 0, b"\1\xff\xff", "pc.ram"))
+    with pytest.raises(RAMError, match="expected at most 4096 bytes, found 65535"):
+        ready.load(phase[: XBZRLE_AT + 3], COLO_RAM)
+
+
+def test_xbzrle_that_ends_early_is_a_torn_stream(ready):
+    phase = ram_phase(record(XBZRLE_NAMED, 0, xbzrle_body(b"\0\1\7"), "pc.ram"))
+    before = ready.memory.array.copy()
+    with pytest.raises(StreamEnded, match="expected 3 bytes, found 2 bytes"):
+        ready.load(phase[: XBZRLE_AT + 5], COLO_RAM)
+    assert np.array_equal(ready.memory.array, before)
 
 
 LIST = encode_block_list(BLOCKS)

@@ -8,7 +8,7 @@ has a limit that is checked before anything of that length is read.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -49,14 +49,6 @@ class Field:
     count: int | str = 1
     limit: int = 0
 
-    def encode(self, values: npt.NDArray[Any]) -> bytes:
-        """Give the field's bytes."""
-        return values.astype(f">{self.code}").tobytes()
-
-    def decode(self, data: bytes) -> npt.NDArray[Any]:
-        """Give the field's values."""
-        return np.frombuffer(data, f">{self.code}").astype(self.code)
-
     def length(self, state: Mapping[str, npt.NDArray[Any]]) -> int:
         """Say how many elements it has, given the fields before it."""
         if isinstance(self.count, int):
@@ -77,6 +69,18 @@ class VMStateDescription:
     version_id: int
     minimum_version_id: int
     fields: tuple[Field, ...]
+    #: Neighbours of one type whose lengths are fixed are encoded and decoded together.
+    _groups: tuple[tuple[Field, ...], ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        groups: list[list[Field]] = []
+        for each in self.fields:
+            last = groups[-1][-1] if groups else None
+            if last and last.code == each.code and {type(last.count), type(each.count)} == {int}:
+                groups[-1].append(each)
+            else:
+                groups.append([each])
+        object.__setattr__(self, "_groups", tuple(map(tuple, groups)))
 
     def save(self, state: Mapping[str, npt.NDArray[Any]]) -> bytes:
         """Encode a state.
@@ -87,14 +91,16 @@ class VMStateDescription:
             If a field has another number of elements than the table says.
         """
         parts = []
-        for field in self.fields:
-            values = state[field.name]
-            if len(values) != field.length(state):
-                raise LocalError(
-                    f"device {self.name!r}, field {field.name!r}: expected "
-                    f"{field.length(state)} elements, found {len(values)}"
-                )
-            parts.append(field.encode(values))
+        for group in self._groups:
+            for each in group:
+                values = state[each.name]
+                if len(values) != each.length(state):
+                    raise LocalError(
+                        f"device {self.name!r}, field {each.name!r}: expected "
+                        f"{each.length(state)} elements, found {len(values)}"
+                    )
+            together = np.concatenate([state[each.name] for each in group])
+            parts.append(together.astype(f">{group[0].code}").tobytes())
         return b"".join(parts)
 
     def parse(self, version_id: int) -> StateParser:
@@ -111,19 +117,25 @@ class VMStateDescription:
                 f"{self.version_id}, found {version_id}"
             )
         state: State = {}
-        for field in self.fields:
-            size = field.length(state) * int(field.code[1])
-            state[field.name] = field.decode((yield size) if size else b"")
+        for group in self._groups:
+            counts = [each.length(state) for each in group]
+            code = group[0].code
+            size = sum(counts) * int(code[1])
+            values = np.frombuffer((yield size) if size else b"", f">{code}").astype(code)
+            end = 0
+            for each, count in zip(group, counts, strict=True):
+                begin, end = end, end + count
+                state[each.name] = values[begin:end]
         return state
 
     def describe(self, state: Mapping[str, npt.NDArray[Any]]) -> list[dict[str, Any]]:
         """List the fields as in the vmdescription that follows a stream."""
         described = []
-        for field in self.fields:
-            entry: dict[str, Any] = {"name": field.name}
-            count = field.length(state)
+        for each in self.fields:
+            entry: dict[str, Any] = {"name": each.name}
+            count = each.length(state)
             if count != 1:
                 entry["array_len"] = count
-            entry |= {"type": _QEMU_TYPES[field.code], "size": int(field.code[1])}
+            entry |= {"type": _QEMU_TYPES[each.code], "size": int(each.code[1])}
             described.append(entry)
         return described

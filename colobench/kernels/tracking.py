@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import types
 
-from colobench.kernels.atomics import address
-from colobench.kernels.jit import Bytes, Words, inlined, instruction, kernel
+from colobench.kernels.atomics import address, store_release
+from colobench.kernels.jit import Bytes, Integers, Words, inlined, instruction, kernel
 from colobench.kernels.libc import errno
 from colobench.kernels.pages import PAGE_SIZE
-from colobench.kernels.raw import copy, declared, pointer
+from colobench.kernels.raw import copy, declared, load_word, pointer, store_word
 
 ioctl: Any = types.ExternalFunction("ioctl", types.int32(types.int32, types.uintp, types.intp))
+mprotect: Any = types.ExternalFunction(
+    "mprotect", types.int32(types.intp, types.uintp, types.int32)
+)
+sigaction: Any = types.ExternalFunction(
+    "sigaction", types.int32(types.int32, types.intp, types.intp)
+)
+raise_signal: Any = types.ExternalFunction("raise", types.int32(types.int32))
 
 #: linux/fs.h: the ioctl of /proc/PID/pagemap, and the words of its struct pm_scan_arg.
 PAGEMAP_SCAN = 0xC0606610
@@ -103,7 +111,7 @@ def differing_bits(builder: Any, left: Any, right: Any) -> Any:
 @inlined
 def differ(left: int, right: int) -> bool:
     """Tell whether the 4096 bytes at two addresses differ."""
-    for offset in range(0, PAGE_SIZE, STRIDE):  # noqa: SIM110 - numba knows no generators
+    for offset in range(0, PAGE_SIZE, STRIDE):
         if differing_bits(left + offset, right + offset) != _ZERO:
             return True
     return False
@@ -127,7 +135,7 @@ def compare(memory: Bytes, shadow: Bytes, into: Words) -> int:
 
     Notes
     -----
-    A write beside this call is found now, or else makes `memory` differ from `shadow` the next time:
+    A write beside this call is found now, or it makes `memory` differ from `shadow` the next time:
     what is copied has it or has not.
     """
     differing = 0
@@ -143,3 +151,111 @@ def compare(memory: Bytes, shadow: Bytes, into: Words) -> int:
         if bits != _ZERO:
             into[word] |= bits
     return differing
+
+
+# The table that the handler of faults reads: addresses, and for each slot a range that is watched.
+PREVIOUS, DEFAULT = range(2)
+FIRST_SLOT, SLOTS = 2, 16
+BEGIN, END, BITMAP = range(3)
+SLOT_WORDS = 3
+TABLE_WORDS = FIRST_SLOT + SLOTS * SLOT_WORDS
+
+# asm-generic/{signal,siginfo,mman-common}.h, as Linux has them on 64-bit processors.
+SIGSEGV = 11
+_SI_CODE, _SI_ADDR = 8, 16
+_CODE = np.uint64(2**32 - 1)
+_SENT = np.uint64(2**31)
+_READ_WRITE = 3
+
+
+@instruction(lambda _: types.int64(types.int64))
+def _load_acquire_at(builder: Any, place: Any) -> Any:
+    """Read the word at an address, and after it what was written before it."""
+    return builder.load_atomic(pointer(builder, place, ir.IntType(64)), "acquire", 8)
+
+
+@instruction(lambda *_: types.void(types.int64, types.uint64))
+def _set_bits_at(builder: Any, place: Any, bits: Any) -> None:
+    """Set bits in the word at an address in one step, whoever else sets or takes some."""
+    builder.atomic_rmw("or", pointer(builder, place, ir.IntType(64)), bits, "seq_cst")
+
+
+@kernel("i8(i8[::1], i8, i8, i8, i8)")
+def watch_range(table: Integers, slot: int, begin: int, end: int, bitmap: int) -> int:
+    """Put a range of addresses into a slot of the table beside threads that fault; 0.
+
+    Parameters
+    ----------
+    table
+        int64[TABLE_WORDS].
+    slot
+        Which, below SLOTS.
+    begin, end
+        Whole pages; both 0 for no range.
+    bitmap
+        The address of its uint64[words].
+    """
+    at = FIRST_SLOT + slot * SLOT_WORDS
+    store_release(table, at + END, 0)
+    store_release(table, at + BEGIN, begin)
+    store_release(table, at + BITMAP, bitmap)
+    store_release(table, at + END, end)
+    return 0
+
+
+@inlined
+def _admit(table: int, fault: int) -> bool:
+    """Make the watched page at an address writable and mark it; False if it is not watched."""
+    for slot in range(SLOTS):
+        at = table + 8 * (FIRST_SLOT + slot * SLOT_WORDS)
+        end = _load_acquire_at(at + 8 * END)
+        begin = _load_acquire_at(at + 8 * BEGIN)
+        if begin <= fault < end:
+            page = (fault - begin) >> 12
+            if mprotect(begin + page * PAGE_SIZE, np.uint64(PAGE_SIZE), _READ_WRITE):
+                return False
+            word = _load_acquire_at(at + 8 * BITMAP) + 8 * (page >> 6)
+            _set_bits_at(word, _ONE << np.uint64(page & 63))
+            return True
+    return False
+
+
+def fault_handler(table: int) -> Any:
+    """Compile a handler of SIGSEGV that admits writes to watched pages.
+
+    Parameters
+    ----------
+    table
+        The address of an int64[TABLE_WORDS] that lives as long as the handler is installed.
+        ``table[PREVIOUS]`` is the address of the struct sigaction that was replaced,
+        ``table[DEFAULT]`` that of one that says SIG_DFL.
+
+    Returns
+    -------
+    numba CFunc
+        To be kept as long. It neither takes the GIL nor allocates. The table's address is a
+        constant in it, for a handler is given no other argument; so it is not cached.
+
+    Notes
+    -----
+    The page becomes writable before its bit is set. The other way round a collector might take the
+    bit and protect the page in between, and the write would be in no epoch.
+
+    Any other fault is none of ours: the previous action is restored, and the instruction faults
+    again as soon as this returns. Should that action end here once more, the default one follows.
+    A signal that was sent, not caused, does not come again by itself, so it is raised again.
+    """
+
+    @numba.cfunc(types.void(types.int32, types.int64, types.int64))
+    def handle_fault(number: int, info: int, context: int) -> None:
+        code = load_word(info + _SI_CODE) & _CODE
+        sent = code == _ZERO or code >= _SENT
+        fault: Any = np.int64(load_word(info + _SI_ADDR))
+        if not sent and _admit(table, fault):
+            return
+        sigaction(SIGSEGV, np.int64(load_word(table + 8 * PREVIOUS)), 0)
+        store_word(table + 8 * PREVIOUS, load_word(table + 8 * DEFAULT))
+        if sent:
+            raise_signal(SIGSEGV)
+
+    return handle_fault

@@ -34,8 +34,9 @@ SLACK = 192
 OVERFLOW = MALFORMED = -1
 
 _BLOCK = 64
-_HALF, _WORD, _LINE = ir.IntType(16), ir.IntType(64), ir.VectorType(ir.IntType(8), _BLOCK)
-_ZERO, _ONE, _ALL, _LAST = np.uint64(0), np.uint64(1), np.uint64(2**64 - 1), np.uint64(63)
+_BYTE, _WORD = ir.IntType(8), ir.IntType(64)
+_LINE = ir.VectorType(_BYTE, _BLOCK)
+_ZERO, _ONE, _LAST = np.uint64(0), np.uint64(1), np.uint64(63)
 
 
 @instruction(lambda *_: types.uint64(types.int64, types.int64))
@@ -52,23 +53,24 @@ def _copy_line(builder: Any, to: Any, source: Any) -> None:
     builder.store(line, pointer(builder, to, _LINE), align=1)
 
 
-@instruction(lambda *_: types.void(types.int64, types.int64))
-def _store_half(builder: Any, to: Any, value: Any) -> None:
-    """Write the lower 16 bits, little-endian on a little-endian machine."""
-    builder.store(builder.trunc(value, _HALF), pointer(builder, to, _HALF), align=1)
+@instruction(lambda _: types.int64(types.int64))
+def _load_byte(builder: Any, place: Any) -> Any:
+    """Read a byte."""
+    return builder.zext(builder.load(pointer(builder, place, _BYTE)), _WORD)
 
 
 @instruction(lambda *_: types.void(types.int64, types.int64))
 def _store_byte(builder: Any, to: Any, value: Any) -> None:
     """Write the lower 8 bits."""
-    builder.store(builder.trunc(value, ir.IntType(8)), pointer(builder, to, ir.IntType(8)))
+    builder.store(builder.trunc(value, _BYTE), pointer(builder, to, _BYTE))
 
 
 @inlined
 def _put_length(to: int, length: int) -> int:
-    """Write a length in one or two bytes, two in any case; give where it ends."""
-    long = np.int64(length > 127)
-    _store_half(to, (length & 127) | (long << 7) | ((length >> 7) << 8))
+    """Write a length in one or two bytes, without a branch; give where it ends."""
+    long = int(length > 127)
+    _store_byte(to, (length & 127) | (long << 7))
+    _store_byte(to + 1, length >> 7)
     return to + 1 + long
 
 
@@ -116,14 +118,18 @@ def _encode_page(old: int, new: int, out: int, limit: int) -> int:
             to = _put_run(to, run, edge - run, end)
             run = edge
         carry = changes >> _LAST
-        for _ in range(count_ones(edges) >> 1):
-            begin = at + trailing_zeros(edges)
-            edges &= edges - _ONE
-            stop = at + trailing_zeros(edges)
-            edges &= edges - _ONE
-            to = _put_length(to, begin - run)
-            to = _put_short_run(to, begin, stop - begin, end)
-            run = stop
+        pairs = count_ones(edges) >> 1
+        while pairs > 0:
+            # Two at once, the second one taken back if it is none: a CPU cannot guess how many
+            # there are, and a wrong guess takes longer than a pair.
+            for pair in range(2):
+                begin = at + trailing_zeros(edges)
+                rest = edges & (edges - _ONE)
+                stop = at + trailing_zeros(rest)
+                behind = _put_short_run(_put_length(to, begin - run), begin, stop - begin, end)
+                if pair < pairs:
+                    to, run, edges = behind, stop, rest & (rest - _ONE)
+            pairs -= 2
         if edges != _ZERO:
             edge = at + trailing_zeros(edges)
             to = _put_length(to, edge - run)
@@ -197,4 +203,94 @@ def encode_pages(
         if length != OVERFLOW:
             to += length
     total: int = to - address(out)
+    return total
+
+
+def _ends(width: int) -> Any:
+    """Make the instruction that copies `width` to ``2 * width`` bytes as their two ends."""
+
+    @instruction(lambda *_: types.void(types.int64, types.int64, types.int64))
+    def copy_ends(builder: Any, to: Any, source: Any, length: Any) -> None:
+        """Copy bytes between places that do not overlap."""
+        part = ir.VectorType(_BYTE, width)
+        behind = builder.sub(length, _WORD(width))
+        places = [(source, to), (builder.add(source, behind), builder.add(to, behind))]
+        parts = [builder.load(pointer(builder, place, part), align=1) for place, _ in places]
+        for value, (_, place) in zip(parts, places, strict=True):
+            builder.store(value, pointer(builder, place, part), align=1)
+
+    return copy_ends
+
+
+_copy_ends_4, _copy_ends_8, _copy_ends_16, _copy_ends_32 = (_ends(4 << i) for i in range(4))
+
+
+@inlined
+def _copy_exactly(to: int, source: int, length: int) -> None:
+    """Copy 1 byte or more and touch no others; short runs, the most of them, without a call."""
+    if length < 4:
+        middle, last = length >> 1, length - 1
+        _store_byte(to, _load_byte(source))
+        _store_byte(to + middle, _load_byte(source + middle))
+        _store_byte(to + last, _load_byte(source + last))
+    elif length <= 8:
+        _copy_ends_4(to, source, length)
+    elif length <= 16:
+        _copy_ends_8(to, source, length)
+    elif length <= 32:
+        _copy_ends_16(to, source, length)
+    elif length <= 64:
+        _copy_ends_32(to, source, length)
+    else:
+        copy(to, source, length)
+
+
+@inlined
+def _take_length(at: int, stop: int) -> tuple[int, int]:
+    """Read a length that lies before `stop`; where it ends, which is `at` for none, and it."""
+    if at < stop:
+        length = _load_byte(at)
+        if length < 128:
+            return at + 1, length
+        if at + 1 < stop:
+            high = _load_byte(at + 1)
+            if high < 128:
+                return at + 2, (length & 127) | (high << 7)
+    return at, 0
+
+
+@kernel("i8(u1[::1], i8, u1[::1], i8, i8)")
+def decode(memory: Bytes, offset: int, data: Bytes, begin: int, length: int) -> int:
+    """Decode an encoding over the page that it was made against.
+
+    Parameters
+    ----------
+    memory, offset
+        uint8; the page is ``memory[offset:offset + 4096]``. Nothing outside of it is written.
+    data, begin, length
+        uint8; the encoding is ``data[begin:begin + length]``. Nothing outside of it is read.
+
+    Returns
+    -------
+    int
+        The bytes from the page's first to the last changed one, or MALFORMED: a run reaches beyond
+        the page or the data, is 0 where it must not be, or has a length of more than two bytes.
+        Then runs before it may have been decoded.
+    """
+    first = address(data) + begin
+    at, stop = first, first + length
+    place = address(memory) + offset
+    end = place + PAGE_SIZE
+    while at < stop:
+        behind, unchanged = _take_length(at, stop)
+        if behind == at or (unchanged == 0 and at != first):
+            return MALFORMED
+        place += unchanged
+        at, changed = _take_length(behind, stop)
+        if at == behind or changed == 0 or changed > stop - at or changed > end - place:
+            return MALFORMED
+        _copy_exactly(place, at, changed)
+        place += changed
+        at += changed
+    total: int = place - address(memory) - offset
     return total

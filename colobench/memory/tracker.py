@@ -24,6 +24,7 @@ TRACKERS = {
     "marked": "colobench.memory.marked.Marked",
     "userfault": "colobench.memory.userfault.UserFault",
     "shadow": "colobench.memory.shadow.Shadow",
+    "mprotect": "colobench.memory.mprotect.MProtect",
 }
 
 

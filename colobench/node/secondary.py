@@ -69,6 +69,7 @@ class Secondary(Node):
         self._device_states: list[tuple[Device, DeviceState]] = []
         self._loading = False
         self._committed_at = 0
+        self._record: dict[str, Any] = {}
         self._phases = Phases()
         self._report_pages = False
         self._flushed_bitmap = self._cache.bitmap
@@ -277,7 +278,7 @@ class Secondary(Node):
         record["buffer-bytes"] = self._size
         record["committed-at-ns"] = self._committed_at
         record["phases"] = self._phases.milliseconds
-        self.monitor.emit("X_COLO_CHECKPOINT", record)
+        self._record = record
         self.breakpoints.reach("load")
         self.checkpoint += 1
         self.happened(Local.LOADED)
@@ -285,9 +286,15 @@ class Secondary(Node):
     def _say_loaded(self) -> None:
         with self.lock:
             self._loading = False
+            relaunch = self.failover.state is FailoverState.RELAUNCH
+        try:
+            # The primary's guest waits for this, nobody waits for the record.
+            if not relaunch:
+                self.send(Message.VMSTATE_LOADED)
+        finally:
+            self.monitor.emit("X_COLO_CHECKPOINT", self._record)
         if self.relaunch_failover():
             raise Interrupted
-        self.send(Message.VMSTATE_LOADED)
 
 
 def _encode(words: Words) -> str:

@@ -1,9 +1,25 @@
 """What a notebook shows, and what one can press in it."""
 
+from colobench.ui.cut_slider import CutSlider
 from colobench.ui.dashboard import Dashboard
 from colobench.ui.diagram import SequenceDiagram
+from colobench.ui.flush_guess import FlushGuess
 from colobench.ui.next_checkpoint import NextCheckpoint
 from colobench.ui.page_map import PageMap
-from colobench.ui.plots import LivePlot, PagesPlot
+from colobench.ui.page_sets import PageSets
+from colobench.ui.plots import FlushPlot, LivePlot, PagesPlot
+from colobench.ui.tracker_panel import TrackerPanel
 
-__all__ = ["Dashboard", "LivePlot", "NextCheckpoint", "PageMap", "PagesPlot", "SequenceDiagram"]
+__all__ = [
+    "CutSlider",
+    "Dashboard",
+    "FlushGuess",
+    "FlushPlot",
+    "LivePlot",
+    "NextCheckpoint",
+    "PageMap",
+    "PageSets",
+    "PagesPlot",
+    "SequenceDiagram",
+    "TrackerPanel",
+]

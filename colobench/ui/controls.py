@@ -35,12 +35,12 @@ class Controls(ipywidgets.HBox):  # type: ignore[misc]
 
     def __init__(self, **chosen: Any) -> None:
         chosen = DEFAULTS | chosen
-        self.delay = _slider("delay (ms)", DELAYS, chosen["delay"])
+        self.delay = slider("delay (ms)", DELAYS, chosen["delay"])
         self._controls = {
-            "guest": _dropdown("guest", GUESTS, chosen["guest"]),
-            "layout": _dropdown("layout", LAYOUTS, chosen["layout"]),
+            "guest": dropdown("guest", GUESTS, chosen["guest"]),
+            "layout": dropdown("layout", LAYOUTS, chosen["layout"]),
             "delay": self.delay,
-            "writes_per_tick": _slider("writes per ms", WRITES, chosen["writes_per_tick"]),
+            "writes_per_tick": slider("writes per ms", WRITES, chosen["writes_per_tick"]),
             "verify": ipywidgets.Checkbox(
                 value=chosen["verify"],
                 description="compare digests",
@@ -62,11 +62,13 @@ class Controls(ipywidgets.HBox):  # type: ignore[misc]
             control.disabled = not (delay if control is self.delay else others)
 
 
-def _dropdown(text: str, options: Sequence[str], value: str) -> Any:
+def dropdown(text: str, options: Sequence[str], value: str) -> Any:
+    """Make a choice between words."""
     return ipywidgets.Dropdown(options=options, value=value, **_look(text, "160px"))
 
 
-def _slider(text: str, options: Sequence[int], value: int) -> Any:
+def slider(text: str, options: Sequence[int], value: int) -> Any:
+    """Make a choice between numbers; `value` is added to them."""
     # Several steps of a drag would be several commands.
     return ipywidgets.SelectionSlider(
         options=sorted({*options, value}),

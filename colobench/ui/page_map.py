@@ -20,6 +20,12 @@ from colobench.ui.pump import frames
 FADE = 0.85
 
 
+def read_module(name: str) -> str:
+    """Give the browser's side of a map of pages, with what all maps share."""
+    directory = Path(__file__).parent
+    return (directory / "pages.js").read_text() + (directory / name).read_text()
+
+
 class PageMap(anywidget.AnyWidget):
     """Shows every page of the guest, those of the last checkpoint bright, earlier ones fading.
 
@@ -29,7 +35,7 @@ class PageMap(anywidget.AnyWidget):
         One with ``report_pages=True``; it need not be started.
     """
 
-    _esm = Path(__file__).with_name("page_map.js")
+    _esm = read_module("page_map.js")
     _blocks: Any = traitlets.List().tag(sync=True)
     _frame: Any = traitlets.Dict().tag(sync=True)
 

@@ -26,7 +26,7 @@ from colobench.lab.report import (
     PRIMARY_COLOUR,
     SECONDARY_COLOUR,
 )
-from colobench.lab.sweep import Line, fit_layouts
+from colobench.lab.sweep import Line, fit_layouts, fit_line
 from colobench.protocol.colo import Layout
 from colobench.ui.figure import Columns, LiveFigure
 from colobench.ui.pump import frames
@@ -34,6 +34,8 @@ from colobench.ui.pump import frames
 #: A plot has room for so many checkpoints side by side at first, and when it follows the newest.
 FIRST_WINDOW, WINDOW = 20, 100
 LAYOUTS = {Layout.BUFFERED.value: SECONDARY_COLOUR, Layout.SEPARATED.value: PRIMARY_COLOUR}
+#: What is shown against the pages flushed.
+FLUSH = {"pause": NEUTRAL_COLOUR, "flush": PHASE_COLOURS["flush"]}
 #: What is shown against dirty pages: a record's field, and what it is divided by.
 AGAINST_PAGES = {
     "pause": ("pause_ms", 1),
@@ -123,6 +125,42 @@ class LivePlot(LiveRecords):
             self.figure.set_range(name, 0, 1.05 * seen.percentile(field, 100) or 1)
 
 
+class FlushPlot(LiveRecords):
+    """Shows the time of the flush, and beside it the whole pause, against the pages flushed.
+
+    Parameters
+    ----------
+    records
+        The truth. They may grow, in whatever thread.
+
+    Notes
+    -----
+    The lines are those of `colobench.lab.sweep.fit_line`.
+    """
+
+    def __init__(self, records: Records) -> None:
+        super().__init__(records, _draw_flush())
+
+    def shown(self, records: Records) -> None:
+        """Draw the lines anew."""
+        pages = records.column("flushed_pages")
+        ends = np.array([0.0, pages.max(initial=0)])
+        lines = {"pages": ends}
+        for name in FLUSH:
+            line = Line(np.nan, np.nan)
+            if len(set(pages.tolist())) > 1:
+                line = fit_line(pages, records.column(f"{name}_ms"))
+            lines[name] = line.intercept + line.slope * ends
+        self.figure.replace("lines", lines)
+        self.figure.set_range("sizes", 0, 1.05 * ends[1] or 1)
+        self.figure.set_range("times", 0, 1.2 * records.percentile("pause_ms", 95) or 1)
+
+    def rows(self, records: Records) -> Columns:
+        """Give pages flushed, flush and pause of some records."""
+        times = {name: records.column(f"{name}_ms") for name in FLUSH}
+        return {"pages": records.column("flushed_pages"), **times}
+
+
 class PagesPlot(LiveRecords):
     """Shows pause and memory beside RAM and RAM cache against the pages of a checkpoint.
 
@@ -171,7 +209,7 @@ def _draw_checkpoints() -> LayoutDOM:
     source = ColumnDataSource({name: [] for name in names}, name="records")
     numbers = Range1d(start=0.5, end=FIRST_WINDOW + 0.5, name="numbers")
     pauses, sizes = Range1d(name="pauses"), Range1d(name="sizes")
-    pause = _plot("", "pause (ms)", x_range=numbers, y_range=pauses, height=240)
+    pause = make_plot("", "pause (ms)", x_range=numbers, y_range=pauses, height=240)
     bars = pause.vbar_stack(
         list(PAUSE_PHASES),
         x="number",
@@ -183,12 +221,32 @@ def _draw_checkpoints() -> LayoutDOM:
     tooltips = [("checkpoint", "@number{0,0}"), ("pause", "@pause{0.00} ms")]
     tooltips += [(phase, f"@{phase}{{0.000}} ms") for phase in PAUSE_PHASES]
     pause.add_tools(HoverTool(renderers=[bars[0]], mode="vline", tooltips=tooltips))
-    _legend_above(pause)
-    pages = _plot("checkpoint", "pages sent", x_range=numbers, y_range=sizes, height=170)
+    legend_above(pause)
+    pages = make_plot("checkpoint", "pages sent", x_range=numbers, y_range=sizes, height=170)
     pages.vbar(x="number", top="pages", width=0.86, source=source, color=PRIMARY_COLOUR)
     pages.xaxis.ticker = BasicTicker(min_interval=1)
     pause.xaxis.ticker = pages.xaxis.ticker
     return column(pause, pages, sizing_mode="stretch_width")
+
+
+def _draw_flush() -> LayoutDOM:
+    """Draw, as yet empty, flush and pause against the pages flushed."""
+    names = ["pages", *FLUSH]
+    points = ColumnDataSource({name: [] for name in names}, name="records")
+    lines = ColumnDataSource({name: [] for name in names}, name="lines")
+    plot = make_plot(
+        "pages flushed",
+        "ms, up to 1.2 × p95",
+        height=280,
+        x_range=Range1d(name="sizes"),
+        y_range=Range1d(name="times"),
+    )
+    for name, colour in FLUSH.items():
+        drawn = {"x": "pages", "y": name, "color": colour}
+        plot.scatter(**drawn, source=points, size=5, alpha=0.7, legend_label=name)
+        plot.line(**drawn, source=lines, line_width=2)
+    legend_above(plot)
+    return column(plot, sizing_mode="stretch_width")
 
 
 def _draw_against_pages() -> LayoutDOM:
@@ -199,8 +257,10 @@ def _draw_against_pages() -> LayoutDOM:
     # A few long pauses must not make all the others small.
     pauses, memories = Range1d(name="pauses"), Range1d(name="memories")
     sizes = Range1d(name="sizes")
-    pause = _plot("pages sent", "pause (ms), shown up to 1.2 × p95", x_range=sizes, y_range=pauses)
-    memory = _plot(
+    pause = make_plot(
+        "pages sent", "pause (ms), shown up to 1.2 × p95", x_range=sizes, y_range=pauses
+    )
+    memory = make_plot(
         "pages sent", "memory (MB) of ● primary, ○ secondary", x_range=sizes, y_range=memories
     )
     for layout, colour in LAYOUTS.items():
@@ -214,11 +274,12 @@ def _draw_against_pages() -> LayoutDOM:
         memory.scatter(y=f"secondary {layout}", **ring)
         memory.line(y=f"primary {layout}", **line)
     for plot in (pause, memory):
-        _legend_above(plot)
+        legend_above(plot)
     return row(pause, memory, sizing_mode="stretch_width")
 
 
-def _plot(x_label: str, y_label: str, height: int = 330, **options: Any) -> Any:
+def make_plot(x_label: str, y_label: str, height: int = 330, **options: Any) -> Any:
+    """Make an empty plot that looks right on light and on dark."""
     plot = figure(
         height=height,
         sizing_mode="stretch_width",
@@ -243,7 +304,8 @@ def _plot(x_label: str, y_label: str, height: int = 330, **options: Any) -> Any:
     return plot
 
 
-def _legend_above(plot: Any) -> None:
+def legend_above(plot: Any) -> None:
+    """Put the legend of a plot, which has something to show by now, above it."""
     legend = plot.legend[0]
     legend.update(
         orientation="horizontal",

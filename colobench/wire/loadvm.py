@@ -105,8 +105,8 @@ class _RAMSections:
     kinds = frozenset({SectionType.START, SectionType.PART, SectionType.END})
     version_id = minimum_version_id = RAM_VERSION_ID
 
-    def __init__(self, memory: PageMemory, multifd: bool) -> None:
-        self._loader = RAMLoader(memory, multifd=multifd)
+    def __init__(self, memory: PageMemory, *, multifd: bool, xbzrle: bool) -> None:
+        self._loader = RAMLoader(memory, multifd=multifd, xbzrle=xbzrle)
 
     def load(self, at: StreamBuffer, kind: int, version_id: int, loaded: Loaded) -> Parser[None]:
         if kind == SectionType.START:
@@ -161,7 +161,9 @@ class Incoming:
     devices
         The devices whose states may come.
     multifd
-        Whether the pages come on multifd channels.
+        Whether RAM pages come on multifd channels.
+    xbzrle
+        Whether RAM pages may come as XBZRLE.
     """
 
     def __init__(
@@ -171,13 +173,16 @@ class Incoming:
         devices: Sequence[Device],
         *,
         multifd: bool = False,
+        xbzrle: bool = False,
     ) -> None:
         self._machine = machine
         self._devices = tuple(devices)
         self._handlers: dict[tuple[str, int], _RAMSections | _DeviceSection] = {
             (device.idstr, device.instance_id): _DeviceSection(device) for device in devices
         }
-        self._handlers[RAM_IDSTR, RAM_INSTANCE_ID] = _RAMSections(memory, multifd)
+        self._handlers[RAM_IDSTR, RAM_INSTANCE_ID] = _RAMSections(
+            memory, multifd=multifd, xbzrle=xbzrle
+        )
         self._started: dict[int, _RAMSections | _DeviceSection] = {}
 
     def stream_header(self, at: StreamBuffer) -> Parser[None]:

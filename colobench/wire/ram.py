@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from colobench.kernels import bitmap
+from colobench.kernels import bitmap, xbzrle
 from colobench.memory.ram import PAGE_SIZE, PageMemory, RAMBlock
 from colobench.wire.errors import RAMError
 from colobench.wire.format import (
@@ -21,6 +22,10 @@ from colobench.wire.format import (
 from colobench.wire.reading import PageRun, PageSync, Parser, StreamBuffer
 
 _EMPTY: Final = np.zeros(0, dtype=np.uint8)
+#: What precedes a page's XBZRLE encoding: which encoding it is, its length.
+_XBZRLE_HEADER: Final = struct.Struct(">BH")
+#: XBZRLE itself, the one encoding that there is (ENCODING_FLAG_XBZRLE).
+_ENCODING_XBZRLE: Final = 1
 
 
 class RecordSlice(NamedTuple):
@@ -93,11 +98,17 @@ class RAMLoader:
         Where the pages go, and whose bits they set: the RAM cache of a secondary.
     multifd
         Whether the pages come on multifd channels, see `colobench.wire.multifd`.
+    xbzrle
+        Whether XBZRLE records may come, which QEMU's capability of this name allows on both sides.
+        Such a record holds what changed in a page since `memory` got it.
     """
 
-    def __init__(self, memory: PageMemory, *, multifd: bool = False) -> None:
+    def __init__(self, memory: PageMemory, *, multifd: bool = False, xbzrle: bool = False) -> None:
         self._memory = memory
         self._multifd = multifd
+        self._xbzrle = xbzrle
+        # A page being decoded, and its encoding.
+        self._decoded, self._encoding = np.empty((2, PAGE_SIZE), dtype=np.uint8)
         self._blocks = {block.name.encode(): block for block in memory.blocks}
         self._run: PageRun | None = None
 
@@ -161,27 +172,24 @@ class RAMLoader:
                 pages += taken[0]
                 zero_pages += taken[1]
                 continue
-            zero = yield from self._named_record(at, word, offset)
+            zero = yield from self._record(at, word, offset)
             pages += 1
             zero_pages += zero
 
-    def _named_record(self, at: StreamBuffer, word: int, offset: int) -> Parser[bool]:
+    def _record(self, at: StreamBuffer, word: int, offset: int) -> Parser[bool]:
+        """Parse a record that no kernel takes; True if it is a ZERO one."""
         flags = word & PAGE_FLAGS_MASK
-        if flags not in (RAMFlag.PAGE, RAMFlag.ZERO):
+        kinds = [RAMFlag.PAGE, RAMFlag.ZERO] + [RAMFlag.XBZRLE] * self._xbzrle
+        if flags in kinds:
+            block = yield from self._named_block(at)
+        elif self._run and self._xbzrle and flags == RAMFlag.XBZRLE | RAMFlag.CONTINUE:
+            block = self._run.block
+        else:
             raise RAMError(
                 "RAM record",
-                expected="PAGE or ZERO with a block, or EOS",
+                expected=f"{' or '.join(kind.name for kind in kinds)} with a block, or EOS",
                 found=f"{ram_flag_names(flags)} ({word:#x})",
                 offset=offset,
-            )
-        name = yield from _name(at)
-        block = self._blocks.get(name)
-        if block is None:
-            raise RAMError(
-                "RAM block",
-                expected=f"one of {[key.decode() for key in self._blocks]}",
-                found=_printable(name),
-                offset=offset + 8,
             )
         page = word // PAGE_SIZE
         if page >= block.pages:
@@ -192,8 +200,24 @@ class RAMLoader:
                 offset=offset,
             )
         self._run = PageRun(block, self._memory)
-        yield from self._page(at, block.first_page + page, zero=flags == RAMFlag.ZERO)
+        if flags & RAMFlag.XBZRLE:
+            yield from self._xbzrle_page(at, block.first_page + page)
+        else:
+            yield from self._page(at, block.first_page + page, zero=flags == RAMFlag.ZERO)
         return flags == RAMFlag.ZERO
+
+    def _named_block(self, at: StreamBuffer) -> Parser[RAMBlock]:
+        offset = at.offset
+        name = yield from _name(at)
+        block = self._blocks.get(name)
+        if block is None:
+            raise RAMError(
+                "RAM block",
+                expected=f"one of {[key.decode() for key in self._blocks]}",
+                found=_printable(name),
+                offset=offset,
+            )
+        return block
 
     def _page(self, at: StreamBuffer, page: int, *, zero: bool) -> Parser[None]:
         offset = at.offset
@@ -202,6 +226,33 @@ class RAMLoader:
         if zero:
             _expect(data[0], 0, "fill byte of a RAM zero page", offset)
         self._memory.array[begin : begin + PAGE_SIZE] = np.frombuffer(data, dtype=np.uint8)
+        bitmap.mark(self._memory.bitmap, page)
+
+    def _xbzrle_page(self, at: StreamBuffer, page: int) -> Parser[None]:
+        offset = at.offset
+        encoding, length = _XBZRLE_HEADER.unpack((yield _XBZRLE_HEADER.size))
+        _expect(encoding, _ENCODING_XBZRLE, "encoding of a RAM page", offset)
+        if length > PAGE_SIZE:
+            raise RAMError(
+                "length of an XBZRLE encoding",
+                expected=f"at most {PAGE_SIZE} bytes",
+                found=length,
+                offset=offset + 1,
+            )
+        offset = at.offset
+        data = yield length
+        self._encoding[:length] = np.frombuffer(data, dtype=np.uint8)
+        place = self._memory.array[page * PAGE_SIZE : (page + 1) * PAGE_SIZE]
+        # Not in place: a wrong encoding shows only when part of it is decoded.
+        self._decoded[:] = place
+        if xbzrle.decode(self._decoded, 0, self._encoding, 0, length) == xbzrle.MALFORMED:
+            raise RAMError(
+                "XBZRLE encoding",
+                expected=f"pairs of a zrun and an nzrun, {PAGE_SIZE} bytes of a page at most",
+                found=f"{length} bytes, {data[:16].hex(' ')}{' ...' * (length > 16)}",
+                offset=offset,
+            )
+        place[:] = self._decoded
         bitmap.mark(self._memory.bitmap, page)
 
 

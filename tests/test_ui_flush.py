@@ -1,0 +1,97 @@
+"""The quiz about the flush, and the slider that cuts a checkpoint: on live pairs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from colobench.lab.session import Session
+from colobench.lab.torn import Cut, TornCheckpoint
+from colobench.ui.cut_slider import CutSlider
+from colobench.ui.flush_guess import FlushGuess
+from colobench.ui.panel import Panel
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+@pytest.fixture
+def quiz():
+    quiz = FlushGuess(ram="4M")
+    yield quiz
+    quiz.close()
+    assert Panel._current is None
+
+
+def press(quiz, button):
+    assert not button.disabled
+    button.click()
+    quiz.wait()
+    assert quiz.background.error is None
+
+
+def shown(page_sets):
+    return {each["name"]: each["pages"] for each in page_sets._sets}
+
+
+@pytest.mark.parametrize("variant", ["v12", "upstream"])
+def test_a_round_shows_both_sides_first_and_the_answer_after_the_guess(quiz, variant):
+    quiz._controls["variant"].value = variant
+    assert quiz.flush_button.disabled
+    press(quiz, quiz.take_button)
+    assert quiz.take_button.disabled
+    assert quiz.session.settings["variant"] == variant
+    received, written, flushed = quiz.maps
+    assert shown(received) == {"pages": quiz.pending.received_pages}
+    assert shown(written) == {"pages": quiz.pending.written_pages}
+    assert shown(flushed) == {}
+    assert str(quiz.pending.foretold_pages) not in flushed._title
+    assert "not committed" in quiz.status.value
+    quiz.guess.value = 77
+    press(quiz, quiz.flush_button)
+    assert quiz.right()
+    assert sum(shown(flushed).values()) == quiz.record.flushed_pages
+    assert "your guess was 77" in quiz.status.value
+    assert "NOT" not in quiz.status.value
+
+
+def test_the_next_round_takes_the_same_pair_unless_another_guest_is_chosen(quiz):
+    press(quiz, quiz.take_button)
+    press(quiz, quiz.flush_button)
+    session = quiz.session
+    press(quiz, quiz.take_button)
+    press(quiz, quiz.flush_button)
+    assert quiz.session is session
+    quiz._controls["working_set"].value = 64
+    press(quiz, quiz.take_button)
+    assert quiz.session is not session
+    assert quiz.session.settings["working_set"] == 64
+    assert not any(node.alive() for node in session.nodes.values())
+
+
+def test_a_pair_that_dies_while_one_thinks_is_told_and_the_next_round_begins_anew(quiz):
+    press(quiz, quiz.take_button)
+    quiz.session.nodes["primary"].kill()
+    quiz.flush_button.click()
+    quiz.wait()
+    assert "It failed" in quiz.status.value
+    press(quiz, quiz.take_button)
+    press(quiz, quiz.flush_button)
+    assert quiz.right()
+
+
+def test_the_slider_shows_the_cut_that_it_stands_at():
+    def cut(pages, committed, cached, direct):
+        arrived = np.zeros(17, dtype=np.uint64)
+        arrived[0] = (1 << pages) - 1
+        return Cut(4104 * pages, pages, arrived, committed, cached, direct)
+
+    cuts = (cut(0, False, 2, 2), cut(1, False, 2, None), cut(2, True, 3, 3))
+    view = CutSlider(TornCheckpoint(3, Session(ram="4M").guest.ram_bytes, cuts))
+    assert view.cut is cuts[1]
+    assert shown(view.map) == {"of checkpoint 3": 1, "still of checkpoint 2": 1}
+    assert "With a RAM cache, RAM is that of checkpoint 2" in view.words.value
+    assert "Without, RAM is of no checkpoint at all" in view.words.value
+    view.slider.value = 2
+    assert shown(view.map) == {"of checkpoint 3": 2, "still of checkpoint 2": 0}
+    assert "Without, RAM is that of checkpoint 3" in view.words.value
+    assert "committed" in view.words.value

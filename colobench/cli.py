@@ -276,7 +276,7 @@ def _show_bench(options: argparse.Namespace, rows: Sequence[Row]) -> None:
         print(render(rows), flush=True)
     if options.json is None and options.html is None:
         return
-    machine = describe_everything(qemu=options.peers)
+    machine = describe_everything(qemu=options.peers) | {"colobench": __version__}
     if options.json is not None:
         options.json.write_text(json.dumps(as_json(machine, rows), indent=1) + "\n", "utf-8")
     if options.html is not None:

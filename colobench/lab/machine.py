@@ -108,14 +108,12 @@ def describe_everything(*, qemu: bool = False) -> dict[str, Any]:
     -------
     dict
         Caches, memory (bytes), versions, the state of transparent huge pages, memcpy with one and
-        with two threads (GB/s) and their ratio, the date, and what colobench this is. None for
-        what is not there.
+        with two threads (GB/s) their ratio, the date, and the commit of this clone. None for what
+        is not there.
     """
     import llvmlite.binding
     import numba
     import psutil
-
-    from colobench import __version__
 
     one, two = memcpy_rates()
     return {
@@ -133,7 +131,6 @@ def describe_everything(*, qemu: bool = False) -> dict[str, Any]:
         "memcpy_two_threads_gb_per_s": round(two, 2),
         "memcpy_two_threads_ratio": round(two / one, 2),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "colobench": __version__,
         "commit": _commit(),
     }
 

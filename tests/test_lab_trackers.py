@@ -32,7 +32,7 @@ def test_all_trackers_name_the_same_pages_in_each_epoch(guest: str) -> None:
     assert {len({each.bitmap for each in epochs if each.epoch == n}) for n in range(1, 6)} == {1}
     for each in epochs:
         assert each.pages == len(naive.pages_of(np.frombuffer(each.bitmap, dtype="<u8"))) > 0
-        assert each.write_ns > 0
+        assert each.write_ns >= 0
         assert each.collect_ms > 0
     assert seen == [(done, len(epochs)) for done in range(1, len(epochs) + 1)]
 

@@ -398,6 +398,14 @@ def test_machine_that_was_never_armed_is_closed(name: str) -> None:
     assert action() == before
 
 
+def test_machine_without_its_tracker_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TRACKERS, "deaf", f"{__name__}.Deaf")
+    descriptors = os.listdir("/proc/self/fd")
+    with pytest.raises(TrackerUnavailable), guest("deaf", Program.IDLE):
+        pass
+    assert os.listdir("/proc/self/fd") == descriptors
+
+
 def test_protections_are_real() -> None:
     for name, expected in (("mprotect", "permissions"), ("userfault", "flags")):
         if reason := reason_to_skip(name):

@@ -70,7 +70,11 @@ class Machine:
 
     def __init__(self, configuration: Configuration, tracker: str = "marked") -> None:
         self.ram = RAM("colobench-ram", lay_out(block_sizes(configuration.ram_bytes)))
-        self.tracker = watch(tracker, self.ram)
+        try:
+            self.tracker = watch(tracker, self.ram)
+        except BaseException:
+            self.ram.close()
+            raise
         self.cpu, self.timer, self.serial, self.nic = CPU(), Timer(), Serial(), NIC()
         self.devices: tuple[Device, ...] = (self.cpu, self.timer, self.serial, self.nic)
         self.cpu["program"], self.cpu["seed"] = configuration.program, configuration.seed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,9 +14,6 @@ from colobench.guest.configuration import Configuration, parse_program, parse_si
 from colobench.guest.machine import Machine
 from colobench.kernels import bitmap
 from colobench.memory.tracker import TRACKERS, TrackerUnavailable, check_tracker
-
-#: Runs of one step that tell what a run takes besides its steps, once the kernels are ready.
-_CALIBRATIONS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +30,7 @@ class Epoch:
         How many pages it named.
     write_ns
         Nanoseconds of a step of the guest, tracking included; but for `idle` each step stores one
-        word. What it takes to begin a run at all is not in it.
+        word. A difference of two times: of few steps, or on a busy machine, it may come out as 0.
     collect_ms
         Milliseconds of the collection, which also begins the next epoch.
     exact
@@ -115,16 +112,13 @@ def measure_epochs(
         raise LocalError(f"epochs, writes: expected at least 1, found {epochs}, {writes}")
     configuration = Configuration(parse_size(ram), parse_program(guest), seed)
     with ExitStack() as stack:
-        reference = _Watched(configuration, "marked")
-        stack.callback(reference.machine.close)
+        reference = _Watched(configuration, "marked", stack)
         watched = []
         for name in trackers:
             try:
-                watched.append(_Watched(configuration, name))
+                watched.append(_Watched(configuration, name, stack))
             except TrackerUnavailable as error:
                 yield Unavailable(name, str(error))
-            else:
-                stack.callback(watched[-1].machine.close)
         for number in range(1, epochs + 1):
             _, _, expected = reference.run(writes)
             for each in watched:
@@ -135,23 +129,25 @@ def measure_epochs(
 
 
 class _Watched:
-    """A guest under an armed tracker."""
+    """A guest under an armed tracker; `stack` closes it."""
 
-    def __init__(self, configuration: Configuration, tracker: str) -> None:
+    def __init__(self, configuration: Configuration, tracker: str, stack: ExitStack) -> None:
         self.name = tracker
-        self.machine = Machine(configuration, tracker)
+        self.machine = stack.enter_context(closing(Machine(configuration, tracker)))
         self._into = np.zeros(self.machine.ram.pages // 64, dtype=np.uint64)
-        self._overhead = min(self._time_run(1) for _ in range(_CALIBRATIONS))
+        # Makes the kernel ready.
+        self._time_run(1)
         self.machine.tracker.arm()
 
     def run(self, writes: int) -> tuple[float, float, bytes]:
         """Do an epoch; give nanoseconds per step, milliseconds of collecting, and the pages."""
         bitmap.clear(self._into)
-        took = self._time_run(writes)
+        # Beginning a run takes longer than many steps; so the first one is a run of its own.
+        first, others = self._time_run(1), self._time_run(writes - 1)
         begin = time.perf_counter_ns()
         self.machine.tracker.collect(self._into)
         collect_ms = (time.perf_counter_ns() - begin) / 1e6
-        write_ns = max(0, took - self._overhead) / writes
+        write_ns = max(0, others - first) / max(1, writes - 2)
         return write_ns, collect_ms, self._into.astype("<u8").tobytes()
 
     def _time_run(self, steps: int) -> int:

@@ -63,7 +63,7 @@ def send(
     progress = np.zeros(kernels.PROGRESS_SLOTS, dtype=np.int64)
     status = kernels.send_packets(
         sender.fileno(), MEMORY, np.array(pages, dtype=np.int32), 0, len(pages), BLOCK.first_page,
-        Blocks.of(BLOCKS).name(BLOCK), *turn, number, int(carried),
+        Blocks.of(BLOCKS).by_first_page()[BLOCK.first_page], *turn, number, int(carried),
         np.full(kernels.SEND_BYTES, 0x55, dtype=np.uint8),
         np.empty(kernels.IOV_WORDS, dtype=np.uint64), progress,
     )  # fmt: skip

@@ -277,20 +277,37 @@ ALL_PAGES, SEALS = 256 + 64, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 #: What a primary may do wrong on its page channels: the transport, what each channel begins with,
 #: pages and seals of the memfd that comes with it (or None), and what is said of it.
 BAD_CHANNELS: dict[str, tuple[str, list[tuple[bytes, tuple[int, int] | None]], str]] = {
-    "too few": ("multifd", [(handshake(1), None)], "page channels: expected 2, found 1 in 1.5 s"),
+    "too few": (
+        "multifd",
+        [(handshake(1, 2), None)],
+        "page channels: expected 2, found 1 in 1.5 s",
+    ),
     "garbage": ("multifd", [(b"x" * 64, None)], "multifd magic: expected 0x11223344"),
-    "too short": ("multifd", [(handshake(0)[:9], None)], "before its handshake"),
-    "twice": ("multifd", [(handshake(1), None)] * 2, "expected each once, found 1 again"),
-    "unknown": ("multifd", [(handshake(2), None)], "expected less than 2, found 2"),
+    "more than agreed": (
+        "multifd",
+        [(handshake(0, 3), None)],
+        "multifd channels: expected 2, found 3 at offset 25",
+    ),
+    "too short": ("multifd", [(handshake(0, 2)[:9], None)], "before its handshake"),
+    "twice": ("multifd", [(handshake(1, 2), None)] * 2, "expected each once, found 1 again"),
+    "unknown": ("multifd", [(handshake(2, 2), None)], "expected less than 2, found 2"),
     "no descriptor": (
         "memfd",
-        [(handshake(0), None), (handshake(1), None)],
+        [(handshake(0, 2), None), (handshake(1, 2), None)],
         "expected the descriptor of the primary's RAM with channel 0, found none",
     ),
-    "short RAM": ("memfd", [(handshake(0), (ALL_PAGES - 1, SEALS))], "of 1306624 bytes, seals 0x6"),
-    "RAM that may shrink": ("memfd", [(handshake(0), (ALL_PAGES, 0))], "seals 0x0"),
-    "RAM on the wrong channel": ("memfd", [(handshake(1), (ALL_PAGES, SEALS))], "with channel 1"),
-    "RAM that nobody wants": ("multifd", [(handshake(0), (ALL_PAGES, SEALS))], "expected none"),
+    "short RAM": (
+        "memfd",
+        [(handshake(0, 2), (ALL_PAGES - 1, SEALS))],
+        "of 1306624 bytes, seals 0x6",
+    ),
+    "RAM that may shrink": ("memfd", [(handshake(0, 2), (ALL_PAGES, 0))], "seals 0x0"),
+    "RAM on the wrong channel": (
+        "memfd",
+        [(handshake(1, 2), (ALL_PAGES, SEALS))],
+        "with channel 1",
+    ),
+    "RAM that nobody wants": ("multifd", [(handshake(0, 2), (ALL_PAGES, SEALS))], "expected none"),
 }
 
 
@@ -336,7 +353,7 @@ def test_bad_packet_is_named_whichever_channel_it_comes_on(tmp_path: Path, chann
             connection.connect(str(tmp_path / "colo"))
         main, *channels = connections
         for number, each in enumerate(channels):
-            each.sendall(handshake(number))
+            each.sendall(handshake(number, 2))
         blocks = lay_out(block_sizes(1 << 20))
         main.sendall(
             HEADER

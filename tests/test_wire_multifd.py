@@ -10,8 +10,8 @@ from colobench.wire.multifd import HANDSHAKE_BYTES, Blocks, handshake, parse_han
 
 
 def test_handshake_has_qemus_layout():
-    expected = bytes.fromhex("11223344 00000001") + bytes(16) + b"\x07" + bytes(39)
-    assert handshake(7) == expected
+    expected = bytes.fromhex("11223344 00000001") + bytes(16) + b"\x07\x08" + bytes(38)
+    assert handshake(7, 8) == expected
     assert len(expected) == HANDSHAKE_BYTES == 64
     assert parse_handshake(expected, 8) == 7
 
@@ -20,7 +20,7 @@ def test_handshake_has_qemus_layout():
     ("at", "byte", "subject"), [(0, 9, "magic"), (7, 2, "version"), (23, 1, "uuid")]
 )
 def test_wrong_handshake_is_refused_by_name(at, byte, subject):
-    data = bytearray(handshake(0))
+    data = bytearray(handshake(0, 1))
     data[at] = byte
     with pytest.raises(HeaderError, match=f"multifd {subject}: expected"):
         parse_handshake(bytes(data), 1)
@@ -28,7 +28,9 @@ def test_wrong_handshake_is_refused_by_name(at, byte, subject):
 
 def test_channel_that_was_not_agreed_upon_is_refused():
     with pytest.raises(HeaderError, match="expected less than 2, found 2 at offset 24"):
-        parse_handshake(handshake(2), 2)
+        parse_handshake(handshake(2, 2), 2)
+    with pytest.raises(HeaderError, match="multifd channels: expected 2, found 3 at offset 25"):
+        parse_handshake(handshake(0, 3), 2)
 
 
 def test_sync_packet_has_the_flag_and_no_pages():
@@ -40,5 +42,9 @@ def test_sync_packet_has_the_flag_and_no_pages():
 def test_every_block_has_its_name():
     blocks = lay_out({"pc.ram": 4096 * 65, "vga.vram": 4096})
     tables = Blocks.of(blocks)
-    assert [bytes(tables.name(block)).rstrip(b"\0") for block in blocks] == [b"pc.ram", b"vga.vram"]
+    names = tables.by_first_page()
+    assert [bytes(names[block.first_page]).rstrip(b"\0") for block in blocks] == [
+        b"pc.ram",
+        b"vga.vram",
+    ]
     assert tables.first_pages.tolist() == [0, 128]

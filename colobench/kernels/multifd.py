@@ -155,10 +155,13 @@ def send_packets(
 
 
 @inlined
-def _read_all(fd: int, iov: Words, entries: int, progress: Integers) -> int:
-    """Fill the vector whole, however the socket splits it; 0, END or -errno."""
+def _read_until(fd: int, iov: Words, entries: int, progress: Integers, until: int) -> int:
+    """Fill the vector until progress[BYTES] is `until` or more; 0, END or -errno.
+
+    It can be called again for the rest: what is filled has the length 0 then.
+    """
     first = 0
-    while first < entries:
+    while progress[BYTES] < until:
         count = readv(fd, address(iov) + 16 * first, entries - first)
         if count == 0:
             return END
@@ -170,6 +173,7 @@ def _read_all(fd: int, iov: Words, entries: int, progress: Integers) -> int:
         progress[BYTES] += count
         while first < entries and count >= np.int64(iov[2 * first + 1]):
             count -= np.int64(iov[2 * first + 1])
+            iov[2 * first + 1] = np.uint64(0)
             first += 1
         if first < entries:
             iov[2 * first] += np.uint64(count)
@@ -309,7 +313,7 @@ def receive_packets(
     following = here + PACKET_BYTES
     progress[PACKET_AT] = progress[BYTES]
     entries = add_buffer(iov, 0, here, PACKET_BYTES)
-    status: int = _read_all(fd, iov, entries, progress)
+    status: int = _read_until(fd, iov, entries, progress, progress[BYTES] + PACKET_BYTES)
     while status == 0:
         if _check(here, carried, progress) != SYNCED:
             return BAD_FIELD
@@ -329,11 +333,11 @@ def receive_packets(
                 entries = add_buffer(iov, entries, place + _offset(here, i), PAGE_SIZE)
         else:
             _copy_pages(here, normal, place, source + first * PAGE_SIZE)
-        # What follows is read in the same call: there is always a packet before the SYNC.
-        packet_at = progress[BYTES] + carried * normal * PAGE_SIZE
+        # The next packet is read in the same call if it is there: one follows until the SYNC.
+        packet_at = progress[PACKET_AT] + PACKET_BYTES + carried * normal * PAGE_SIZE
         if sync == np.uint64(0):
             entries = add_buffer(iov, entries, following, PACKET_BYTES)
-        status = _read_all(fd, iov, entries, progress)
+        status = _read_until(fd, iov, entries, progress, packet_at)
         if status:
             break
         for i in range(normal + zero):
@@ -347,5 +351,6 @@ def receive_packets(
         if sync != np.uint64(0):
             return SYNCED
         progress[PACKET_AT] = packet_at
+        status = _read_until(fd, iov, entries, progress, packet_at + PACKET_BYTES)
         here, following = following, here
     return status

@@ -42,13 +42,13 @@ def _check_choice(what: str, found: str, choices: tuple[str, ...]) -> None:
         raise LocalError(f"{what}: expected {' or '.join(choices)}, found {found!r}")
 
 
-def _check_memory(ram_bytes: int, layout: str) -> None:
+def _check_memory(ram_bytes: int, layout: str, tracker: str) -> None:
     """Refuse a guest with which the machine would run out of memory.
 
     RAM is there on both sides, the RAM cache on one, and `Session.verify` makes another. A buffered
-    checkpoint is on both sides, in the worst case all of RAM.
+    checkpoint is on both sides, in the worst case all of RAM. So is what the tracker `shadow` has.
     """
-    copies = 4 if layout == "separated" else 6
+    copies = 4 + 2 * (layout == "buffered") + 2 * (tracker == "shadow")
     usable = usable_memory()
     limit = max(0.0, usable - PROCESSES_BYTES) / copies
     if ram_bytes > limit:
@@ -219,7 +219,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self.guest = Configuration(
             parse_size(ram), parse_program(guest), seed, writes_per_tick, working_set
         )
-        _check_memory(self.guest.ram_bytes, layout)
+        _check_memory(self.guest.ram_bytes, layout, tracker)
         self.settings: dict[str, Any] = {
             "ram": ram,
             "guest": guest,
@@ -228,10 +228,12 @@ class Session(contextlib.AbstractContextManager["Session"]):
             "working_set": working_set,
             "delay": delay,
             "transport": str(self.transport),
+            "multifd_channels": channels,
             "layout": layout,
             "variant": variant,
             "tracker": tracker,
             "verify": verify,
+            "stall_timeout": stall_timeout,
         }
         self._verify = verify
         self._capture = capture

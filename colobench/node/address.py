@@ -87,12 +87,14 @@ class Address:
         LocalError
             If nobody answers there.
         """
-        connection = socket.socket(self.family, socket.SOCK_STREAM)
-        connection.settimeout(timeout)
+        connection = None
         try:
+            connection = socket.socket(self.family, socket.SOCK_STREAM)
+            connection.settimeout(timeout)
             connection.connect(self.target)
         except OSError as error:
-            connection.close()
+            if connection is not None:
+                connection.close()
             raise LocalError(f"connect to {self}: {error.strerror or error}") from error
         return connection
 

@@ -30,6 +30,8 @@ class Connection:
         A connected stream socket; this owns it.
     stall_timeout
         Seconds without a byte, while one is due, after which the peer counts as stalled.
+    send_buffer
+        Bytes that the kernel keeps for a peer on a UNIX socket; TCP tunes its buffers itself.
 
     Attributes
     ----------
@@ -37,7 +39,12 @@ class Connection:
         Bytes sent so far.
     """
 
-    def __init__(self, connection: socket.socket, stall_timeout: float) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        stall_timeout: float,
+        send_buffer: int = SOCKET_BUFFER,
+    ) -> None:
         self._socket = connection
         self._stall_timeout = stall_timeout
         self.sent = 0
@@ -48,8 +55,7 @@ class Connection:
         if connection.family == socket.AF_INET:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         else:
-            # TCP tunes its buffers itself; a UNIX socket keeps what it is given.
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
 
     def send_now(self, data: bytes | bytearray | memoryview) -> None:
         """Send bytes as they are.

@@ -253,6 +253,8 @@ class Node(ABC):
         self.wake()
         if self.colo_thread is not None and self.colo_thread is not threading.current_thread():
             self.colo_thread.join()
+        # With memfd it keeps the peer's RAM in memory.
+        self.channel.close()
         self.stop_guest("colo")
         self._do_failover(self.failover.on(FailoverEvent.TAKEN_OVER))
 

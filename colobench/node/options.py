@@ -9,7 +9,7 @@ from colobench.errors import LocalError
 from colobench.guest.configuration import Configuration, Program, parse_program, parse_size
 from colobench.memory.tracker import TRACKERS
 from colobench.node.address import Address
-from colobench.node.transport import PageTransport, check_channels, check_layout
+from colobench.node.transport import PageTransport, check_channels, check_layout, check_socket
 from colobench.protocol.colo import VARIANTS, Layout, Role, Variant
 
 #: Seconds. Less than a microsecond would be no limit to the kernel.
@@ -104,6 +104,7 @@ def parse_options(arguments: list[str] | None = None) -> Options:
     else:
         guest = Configuration(ram_bytes, Program.IDLE)
         incoming = Address.parse(found.incoming)
+        check_socket(PageTransport(found.transport), found.incoming)
     if not STALL_TIMEOUT_MIN <= found.stall_timeout <= STALL_TIMEOUT_MAX:
         raise LocalError(
             f"stall timeout: expected {STALL_TIMEOUT_MIN:g} to {STALL_TIMEOUT_MAX:g} s, "

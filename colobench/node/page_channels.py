@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import select
 import socket
 from collections.abc import Sequence
 from functools import partial
@@ -15,11 +16,12 @@ import numpy.typing as npt
 from colobench.kernels import multifd
 from colobench.memory.ram import PageMemory
 from colobench.node.address import Address
-from colobench.node.connection import Connection, PeerLost, PeerStalled
+from colobench.node.connection import SOCKET_BUFFER, Connection, PeerLost, PeerStalled
 from colobench.node.workers import Workers
 from colobench.wire.errors import HeaderError
 from colobench.wire.multifd import (
     HANDSHAKE_BYTES,
+    SYNC_BEGIN,
     Blocks,
     handshake,
     packet_error,
@@ -30,6 +32,9 @@ from colobench.wire.ram import RecordSlice
 
 #: Fewer pages than this for each channel go on one channel: a second thread would come too late.
 PAGES_FOR_A_THREAD = 2048
+#: Send buffer of channels that bring lists alone: a sender is to be ahead of its reader by some
+#: thousand pages, not by all of RAM, or live migration would end before RAM is there.
+LISTS_BUFFER = 64 * 1024
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 
 
@@ -40,19 +45,24 @@ class PageChannel(Connection):
     ----------
     blocks
         The RAM blocks, the same on both sides.
+    send_buffer
+        See `Connection`.
     """
 
-    def __init__(self, connection: socket.socket, stall_timeout: float, blocks: Blocks) -> None:
-        super().__init__(connection, stall_timeout)
+    def __init__(
+        self, connection: socket.socket, stall_timeout: float, blocks: Blocks, send_buffer: int
+    ) -> None:
+        super().__init__(connection, stall_timeout, send_buffer)
         self._blocks = blocks
+        self._names = blocks.by_first_page()
         self._packets = np.zeros(max(multifd.SEND_BYTES, multifd.RECEIVE_BYTES), dtype=np.uint8)
         self._iov = np.zeros(multifd.IOV_WORDS, dtype=np.uint64)
         self._progress = np.zeros(multifd.PROGRESS_SLOTS, dtype=np.int64)
         self._received = HANDSHAKE_BYTES
 
-    def greet(self, channel: int, descriptor: int | None) -> None:
+    def greet(self, channel: int, channels: int, descriptor: int | None) -> None:
         """Send the handshake, and with it a descriptor if there is one."""
-        data = handshake(channel)
+        data = handshake(channel, channels)
         if descriptor is None:
             self.send_now(data)
             return
@@ -91,7 +101,7 @@ class PageChannel(Connection):
         number: int,
         carried: bool,
     ) -> int:
-        """Send this channel's packets of page lists, and SYNC; returns how many were zero pages."""
+        """Send this channel's packets of page lists; returns how many were zero pages."""
         progress = self._progress
         progress[:] = 0
         for part in parts:
@@ -102,7 +112,7 @@ class PageChannel(Connection):
                 part.begin,
                 part.end,
                 part.block.first_page,
-                self._blocks.name(part.block),
+                self._names[part.block.first_page],
                 *turn,
                 number,
                 int(carried),
@@ -112,8 +122,17 @@ class PageChannel(Connection):
             )
             if status < 0:
                 raise self.failed("send", -status)
+            number += packets_of(part)
         self.sent += int(progress[multifd.BYTES])
         return int(progress[multifd.ZERO_PAGES])
+
+    def sync_waits(self) -> bool:
+        """Say whether the next packet is there, and is a SYNC without pages."""
+        try:
+            begin = self._socket.recv(len(SYNC_BEGIN), socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except OSError:
+            return False
+        return begin == SYNC_BEGIN
 
     def receive(self, memory: PageMemory, source: int) -> int:
         """Receive pages up to SYNC; returns how many came. `zero_pages` has those of them."""
@@ -143,6 +162,11 @@ class PageChannel(Connection):
     def zero_pages(self) -> int:
         """How many of the pages of the last call were zero pages."""
         return int(self._progress[multifd.ZERO_PAGES])
+
+
+def packets_of(part: RecordSlice) -> int:
+    """Give how many packets the pages of a part make."""
+    return -(-(part.end - part.begin) // multifd.PACKET_PAGES)
 
 
 class PageChannels:
@@ -180,6 +204,7 @@ class PageChannels:
         self._source: mmap.mmap | None = None
         self._source_address = 0
         self._number = 0
+        self._busy = count
         self._failure: BaseException | None = None
 
     @property
@@ -199,10 +224,17 @@ class PageChannels:
         for number in range(self._count):
             channel = self._add(address.connect(timeout))
             descriptor = self._memory.fd if self._shared and number == 0 else None
-            channel.greet(number, descriptor)
+            channel.greet(number, self._count, descriptor)
 
-    def accept(self, listener: socket.socket) -> None:
+    def accept(self, listener: socket.socket, main: socket.socket) -> None:
         """Wait for all channels, in whatever order they come.
+
+        Parameters
+        ----------
+        listener
+            Where they come; shutting it down ends the wait.
+        main
+            The main connection, whose end ends the wait too.
 
         Raises
         ------
@@ -212,24 +244,32 @@ class PageChannels:
             If one is not what it should be.
         PeerLost
         """
-        listener.settimeout(self._stall_timeout)
+        coming = select.poll()
+        coming.register(listener, select.POLLIN)
+        coming.register(main, select.POLLRDHUP)
         found: dict[int, PageChannel] = {}
         while len(found) < self._count:
-            try:
-                connection, _ = listener.accept()
-            except TimeoutError as error:
+            events = dict(coming.poll(self._stall_timeout * 1000))
+            if not events:
                 raise PeerStalled(
                     f"page channels: expected {self._count}, found {len(found)} in "
                     f"{self._stall_timeout:g} s"
-                ) from error
+                )
+            if listener.fileno() not in events:
+                raise PeerLost(
+                    f"connection closed: expected {self._count} page channels, found {len(found)}"
+                )
+            try:
+                connection, _ = listener.accept()
             except OSError as error:
                 raise PeerLost(f"accept: {error.strerror}") from error
             channel = self._add(connection)
             number, descriptors = channel.meet(self._count)
-            for descriptor in descriptors:
-                try:
+            try:
+                for descriptor in descriptors:
                     self._map(descriptor, number)
-                finally:
+            finally:
+                for descriptor in descriptors:
                     os.close(descriptor)
             if number in found:
                 raise HeaderError(
@@ -246,7 +286,8 @@ class PageChannels:
         self._channels = [found[number] for number in range(self._count)]
 
     def _add(self, connection: socket.socket) -> PageChannel:
-        channel = PageChannel(connection, self._stall_timeout, self._blocks)
+        send_buffer = LISTS_BUFFER if self._shared else SOCKET_BUFFER
+        channel = PageChannel(connection, self._stall_timeout, self._blocks, send_buffer)
         self._channels.append(channel)
         return channel
 
@@ -272,8 +313,20 @@ class PageChannels:
         self._source = mmap.mmap(descriptor, length, flags=flags, prot=mmap.PROT_READ)
         self._source_address = np.frombuffer(self._source, dtype=np.uint8).ctypes.data
 
+    def begin(self, pages: int) -> None:
+        """Begin a section of so many pages: say SYNC on the channels that are not needed for it.
+
+        Before the receiver looks, so that it need not wait for them on threads of their own.
+
+        Raises
+        ------
+        PeerLost, PeerStalled
+        """
+        self._busy = max(1, min(self._count, pages // PAGES_FOR_A_THREAD))
+        self._sync(self._channels[self._busy :])
+
     def send(self, pages: npt.NDArray[np.int32], parts: Sequence[RecordSlice]) -> int:
-        """Send pages; the receiver waits for `sync` behind them.
+        """Send pages of the section that was begun; the receiver waits for `end` behind them.
 
         Returns
         -------
@@ -284,32 +337,32 @@ class PageChannels:
         ------
         PeerLost, PeerStalled
         """
-        total = sum(part.end - part.begin for part in parts)
-        busy = max(1, min(self._count, total // PAGES_FOR_A_THREAD))
         jobs = [
             partial(
                 channel.send,
                 self._memory,
                 pages,
                 parts,
-                (turn, busy),
+                (turn, self._busy),
                 self._number,
                 not self._shared,
             )
-            for turn, channel in enumerate(self._channels[:busy])
+            for turn, channel in enumerate(self._channels[: self._busy])
         ]
-        self._number += -(-total // multifd.PACKET_PAGES)
-        # Lists alone are written in no time, and their readers are to work at once.
-        return sum(job() for job in jobs) if self._shared else sum(self._workers.run(jobs))
+        self._number += sum(map(packets_of, parts))
+        return sum(self._workers.run(jobs))
 
-    def sync(self) -> None:
-        """Say on every channel that the section's pages are all sent.
+    def end(self) -> None:
+        """Say that the section's pages are all sent.
 
         Raises
         ------
         PeerLost, PeerStalled
         """
-        for channel in self._channels:
+        self._sync(self._channels[: self._busy])
+
+    def _sync(self, channels: Sequence[PageChannel]) -> None:
+        for channel in channels:
             channel.send_now(sync_packet(self._number))
             self._number += 1
 
@@ -327,12 +380,17 @@ class PageChannels:
         RAMError
             If a packet is not right.
         """
-        jobs = [partial(self._receive_on, channel, memory) for channel in self._channels]
+        idle = [channel for channel in self._channels[1:] if channel.sync_waits()]
+        busy = [channel for channel in self._channels if channel not in idle]
+        jobs = [partial(self._receive_on, channel, memory) for channel in busy]
         try:
+            for channel in idle:
+                self._receive_on(channel, memory)
             pages = sum(self._workers.run(jobs))
         except BaseException as error:
             # What went wrong first, not what came of it on the other channels.
-            raise self._failure or error from None
+            failure = self._failure or error
+            raise failure from failure.__cause__
         return pages, sum(channel.zero_pages for channel in self._channels)
 
     def _receive_on(self, channel: PageChannel, memory: PageMemory) -> int:

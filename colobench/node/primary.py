@@ -18,6 +18,7 @@ from colobench.node.node import DELAY_DEFAULT_MS, DELAY_LIMIT_MS, Interrupted, N
 from colobench.node.options import Options
 from colobench.node.phases import Phases
 from colobench.node.saver import Saver
+from colobench.node.transport import check_socket
 from colobench.protocol.colo import Action, Local, State
 from colobench.protocol.failover import FailoverState
 from colobench.wire.messages import Message
@@ -89,6 +90,7 @@ class Primary(Node):
 
     def _migrate(self, uri: str) -> None:
         address = Address.parse(uri)
+        check_socket(self.options.transport, uri)
         with self.lock:
             if not self._colo_enabled:
                 raise LocalError("migrate: expected the capability x-colo, found it off")
@@ -170,7 +172,7 @@ class Primary(Node):
             self._saver = Saver(self.machine, self.channel, self.breakpoints)
             self._set_status("active")
             self._saver.precopy()
-        except (LocalError, RemoteError) as error:
+        except (LocalError, RemoteError, OSError) as error:
             self._migration_failed(error)
             return
         self.machine.nic["hold_output"] = 1
@@ -197,6 +199,7 @@ class Primary(Node):
             if self.channel is not None:
                 self.channel.close()
             self.channel = self._saver = None
+            self.machine.tracker.disarm()
             self.monitor.emit("X_MIGRATION_ERROR", {"x-why": str(error)})
             self._set_status("failed")
 

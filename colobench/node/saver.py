@@ -174,6 +174,7 @@ class Saver:
         if channel.pages is None:
             channel.write(savevm.ram_section_begin(kind, RAM_SECTION_ID))
         else:
+            channel.pages.begin(len(pages))
             # Ahead of the pages, so that the peer is there when they come.
             channel.write(savevm.ram_section_multifd(kind, RAM_SECTION_ID))
             channel.flush()
@@ -184,7 +185,7 @@ class Saver:
         if channel.pages is None:
             channel.write(savevm.ram_section_finish(RAM_SECTION_ID))
         else:
-            channel.pages.sync()
+            channel.pages.end()
         return zero_pages
 
     def _send_pages(self, pages: Pages, parts: list[RecordSlice]) -> int:

@@ -160,7 +160,7 @@ class Secondary(Node):
             self.channel = Channel(connection, self.options.stall_timeout)
             self.channel.pages = self.page_channels(self._cache)
         if self.channel.pages is not None:
-            self.channel.pages.accept(self._listener)
+            self.channel.pages.accept(self._listener, connection)
         self._status = "active"
 
     def colo_failed(self, error: BaseException) -> None:

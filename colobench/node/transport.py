@@ -57,14 +57,19 @@ class Transport:
                 f"transport: expected {', '.join(names)}, unix or tcp, or such as multifd+tcp, "
                 f"found {text!r}"
             )
-        if pages == PageTransport.MEMFD.value and socket != "unix":
-            raise LocalError(
-                "transport memfd: expected unix, whose sockets pass descriptors, found tcp"
-            )
+        check_socket(PageTransport(pages), socket)
         return cls(PageTransport(pages), socket)
 
     def __str__(self) -> str:
         return f"{self.pages.value}+{self.socket}"
+
+
+def check_socket(pages: PageTransport, uri: str) -> None:
+    """Refuse, with LocalError, to pass descriptors where that is not possible."""
+    if pages is PageTransport.MEMFD and not uri.startswith("unix"):
+        raise LocalError(
+            f"transport memfd: expected unix, whose sockets pass descriptors, found {uri}"
+        )
 
 
 def check_layout(pages: PageTransport, layout: str) -> None:
@@ -99,6 +104,6 @@ def check_channels(pages: PageTransport, count: int | None) -> int:
     if count is None:
         cores = usable_cores()
         return max(1, min(2, cores) if pages is PageTransport.MEMFD else min(4, cores // 2))
-    if not isinstance(count, int) or not 1 <= count <= CHANNELS_LIMIT:
+    if type(count) is not int or not 1 <= count <= CHANNELS_LIMIT:
         raise LocalError(f"channels: expected 1 to {CHANNELS_LIMIT}, found {count!r}")
     return count

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 
 class Workers:
@@ -18,6 +19,12 @@ class Workers:
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self._pool = ThreadPoolExecutor(threads - 1, "worker") if threads > 1 else None
+        if self._pool is not None:
+            # Each now, not when it is wanted: there may be no more threads to be had then.
+            started = threading.Barrier(threads)
+            for _ in range(threads - 1):
+                self._pool.submit(started.wait)
+            started.wait()
 
     def run(self, jobs: Sequence[Callable[[], int]]) -> list[int]:
         """Do all jobs, the first one in this thread; when it returns, none runs any more.
@@ -33,10 +40,11 @@ class Workers:
             What the first job that failed has raised.
         """
         pool = self._pool
-        if pool is None:
+        if pool is None or len(jobs) == 1:
             return [job() for job in jobs]
-        others = [pool.submit(job) for job in jobs[1:]]
+        others: list[Future[int]] = []
         try:
+            others += (pool.submit(job) for job in jobs[1:])
             first = jobs[0]()
         finally:
             wait(others)

@@ -2,7 +2,9 @@
 
 A *channel* is one more connection to where the migration goes. It begins with a handshake::
 
-    be32 magic 0x11223344, be32 version 1, 16 bytes uuid, u8 channel, 39 reserved bytes
+    be32 magic 0x11223344, be32 version 1, 16 bytes uuid, u8 channel, u8 channels, 38 reserved bytes
+
+(where QEMU has 39 reserved bytes and says nowhere how many channels there are)
 
 and then carries packets, numbers big-endian::
 
@@ -43,14 +45,16 @@ from colobench.kernels.multifd import MAGIC, PACKET_PAGES, SYNC, VERSION
 from colobench.memory.ram import PAGE_SIZE, RAMBlock
 from colobench.wire.errors import HeaderError, RAMError, StreamError
 
-_HANDSHAKE = struct.Struct(">II16sB39x")
+_HANDSHAKE = struct.Struct(">II16sBB38x")
 HANDSHAKE_BYTES = _HANDSHAKE.size
+#: What a packet begins with that has SYNC and no normal pages.
+SYNC_BEGIN = struct.pack(">IIIIII", MAGIC, VERSION, SYNC, PACKET_PAGES, 0, 0)
 _PACKET = struct.Struct(f">IIIIIIQI28x256s{8 * PACKET_PAGES}x")
 
 
-def handshake(channel: int) -> bytes:
-    """Give the first bytes of a channel; our machines have no uuid."""
-    return _HANDSHAKE.pack(MAGIC, VERSION, bytes(16), channel)
+def handshake(channel: int, channels: int) -> bytes:
+    """Give the first bytes of a channel, one of so many; our machines have no uuid."""
+    return _HANDSHAKE.pack(MAGIC, VERSION, bytes(16), channel, channels)
 
 
 def parse_handshake(data: bytes, channels: int) -> int:
@@ -59,13 +63,14 @@ def parse_handshake(data: bytes, channels: int) -> int:
     Raises
     ------
     HeaderError
-        If they are not a handshake, or of no such channel.
+        If they are not a handshake, or of no such channel, or of another number of them.
     """
-    magic, version, uuid, channel = _HANDSHAKE.unpack(data)
+    magic, version, uuid, channel, found_channels = _HANDSHAKE.unpack(data)
     for subject, expected, found, offset in (
         ("multifd magic", f"{MAGIC:#x}", f"{magic:#x}", 0),
         ("multifd version", VERSION, version, 4),
         ("multifd uuid", bytes(16).hex(), uuid.hex(), 8),
+        ("multifd channels", channels, found_channels, 25),
     ):
         if expected != found:
             raise HeaderError(subject, expected=expected, found=found, offset=offset)
@@ -82,7 +87,7 @@ def sync_packet(number: int) -> bytes:
 
 
 class Blocks(NamedTuple):
-    """RAM blocks as the kernels want them: `names` uint8[256 * n], the others int64[n]."""
+    """RAM blocks as `multifd.receive_packets` wants them: uint8[256 * n] and twice int64[n]."""
 
     names: npt.NDArray[np.uint8]
     first_pages: npt.NDArray[np.int64]
@@ -98,10 +103,10 @@ class Blocks(NamedTuple):
             np.array([block.pages for block in blocks], dtype=np.int64),
         )
 
-    def name(self, block: RAMBlock) -> npt.NDArray[np.uint8]:
-        """Give a block's name as a packet has it: uint8[256]."""
-        at = int(np.flatnonzero(self.first_pages == block.first_page)[0]) * multifd.NAME_BYTES
-        return self.names[at : at + multifd.NAME_BYTES]
+    def by_first_page(self) -> dict[int, npt.NDArray[np.uint8]]:
+        """Give each block's name as a packet has it, uint8[256], by the block's first page."""
+        names = self.names.reshape(-1, multifd.NAME_BYTES)
+        return dict(zip(self.first_pages.tolist(), names, strict=True))
 
 
 #: Where in a packet each of `multifd.FIELDS` stands.

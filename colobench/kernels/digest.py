@@ -14,7 +14,7 @@ from numba.core import types
 
 from colobench.kernels.atomics import address
 from colobench.kernels.jit import Bytes, inlined, instruction, kernel
-from colobench.kernels.raw import load_word, pointer, store_word
+from colobench.kernels.raw import CHUNK, fetch, load_word, pointer, store_word
 
 #: The 192 bytes that the specification calls defaultSecret, as little-endian words.
 _SECRET = np.frombuffer(
@@ -153,12 +153,20 @@ def _merge(accumulators: int, secret: int, length: int) -> Any:
 
 @inlined
 def digest_page(room: int, page: int) -> Any:
-    """Give the digest of the 4096 bytes at an address; the room's secret must be derived."""
+    """Give the digest of the 4096 bytes at an address, and fetch the page behind it.
+
+    The room's secret must be derived. The end of a digest keeps the CPU from running ahead to the
+    next page by itself.
+    """
     accumulators = room + _SECRET_BYTES
     _begin(accumulators)
-    for offset in range(0, _PAGE - _BLOCK, _BLOCK):
-        _take_block(accumulators, page + offset, room)
-    _take_last_block(accumulators, page + _PAGE - _BLOCK, room)
+    for begin in range(0, _PAGE, _BLOCK):
+        for at in range(begin, begin + _BLOCK, CHUNK):
+            fetch(page + _PAGE + at)
+        if begin < _PAGE - _BLOCK:
+            _take_block(accumulators, page + begin, room)
+        else:
+            _take_last_block(accumulators, page + begin, room)
     return _merge(accumulators, room, _PAGE)
 
 

@@ -30,6 +30,12 @@ def random_bytes(seed: int) -> bytes:
     return np.random.default_rng(seed).bytes(PAGES * PAGE_SIZE)
 
 
+@functools.cache
+def shared_memory() -> np.ndarray:
+    """Give memory that tests only read; numba takes read-only arrays for another type."""
+    return np.frombuffer(bytearray(random_bytes(1)), dtype=np.uint8)
+
+
 def random_memory(seed: int, misalignment: int = 0) -> np.ndarray:
     """Make whole pages that begin `misalignment` bytes behind a multiple of 64."""
     room = np.empty(PAGES * PAGE_SIZE + 128, dtype=np.uint8)
@@ -51,7 +57,7 @@ def many_pages(seed: int) -> list[int]:
 )
 @settings(deadline=None)
 def test_gather_copies_the_pages_one_behind_the_other(pages, misalignment):
-    memory = np.frombuffer(random_bytes(1), dtype=np.uint8)
+    memory = shared_memory()
     room = np.full((len(pages) + 1) * PAGE_SIZE, 7, dtype=np.uint8)
     out = room[-room.ctypes.data % 64 + misalignment :]
     copied = kernels.gather(memory, np.array(pages, dtype=np.int32), len(pages), out)
@@ -131,7 +137,7 @@ def test_zero_pages_finds_the_pages_that_are_all_zero(bytes_set, pages, extra_wo
 @given(changes, st.integers(0, 70), st.sets(st.integers(0, 191)))
 @settings(deadline=None)
 def test_different_pages_adds_the_pages_that_differ(bytes_changed, pages, marked):
-    memory = np.frombuffer(random_bytes(1), dtype=np.uint8)[: pages * PAGE_SIZE]
+    memory = shared_memory()[: pages * PAGE_SIZE]
     other = memory.copy()
     for page, byte, change in bytes_changed:
         if page < pages:

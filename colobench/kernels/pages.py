@@ -20,6 +20,7 @@ from colobench.kernels.raw import (
     count_ones,
     fence,
     fetch,
+    fetch_line,
     load_word,
     stream,
     stream_beside,
@@ -59,10 +60,28 @@ def _same_page(page: int, other: int, ahead: int) -> bool:
 
 
 @inlined
-def _stream_pages(to: int, source: int, ahead: int, to_2: int, source_2: int, ahead_2: int) -> None:
-    """Stream a page at two places, and fetch the two pages that are next."""
+def _stream_pages(
+    to: int,
+    source: int,
+    next_to: int,
+    next_source: int,
+    to_2: int,
+    source_2: int,
+    next_to_2: int,
+    next_source_2: int,
+) -> None:
+    """Stream a page at two places, and prepare for the two pages that are next."""
+    fetch_line(next_to)
+    fetch_line(next_to_2)
     for at in range(0, PAGE_SIZE, CHUNK):
-        stream_beside(to + at, source + at, ahead + at, to_2 + at, source_2 + at, ahead_2 + at)
+        stream_beside(
+            to + at,
+            source + at,
+            next_source + at,
+            to_2 + at,
+            source_2 + at,
+            next_source_2 + at,
+        )
 
 
 @kernel("i8(u1[::1], i4[::1], i8, u1[::1])")
@@ -100,9 +119,11 @@ def gather(memory: Bytes, pages: Pages, count: int, out: Bytes) -> int:
         _stream_pages(
             to + i * PAGE_SIZE,
             begin + pages[i] * PAGE_SIZE,
+            to + ahead * PAGE_SIZE,
             begin + pages[ahead] * PAGE_SIZE,
             to + (half + i) * PAGE_SIZE,
             begin + pages[half + i] * PAGE_SIZE,
+            to + (half + ahead) * PAGE_SIZE,
             begin + pages[half + ahead] * PAGE_SIZE,
         )
     for i in range(2 * half, count):
@@ -183,7 +204,14 @@ def flush(ram: Bytes, cache: Bytes, bitmap: Words) -> int:
             copy(to + at_2, begin + at_2, PAGE_SIZE)
         else:
             _stream_pages(
-                to + at, begin + at, begin + ahead, to + at_2, begin + at_2, begin + ahead_2
+                to + at,
+                begin + at,
+                to + ahead,
+                begin + ahead,
+                to + at_2,
+                begin + at_2,
+                to + ahead_2,
+                begin + ahead_2,
             )
         at, at_2 = ahead, ahead_2
     if marked % 2:

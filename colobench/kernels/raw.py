@@ -94,6 +94,12 @@ def fetch(builder: Any, address: Any) -> None:
         _prefetch(builder, address, offset)
 
 
+@instruction(lambda _: types.void(types.int64))
+def fetch_line(builder: Any, address: Any) -> None:
+    """Begin to fetch one line, and with it where its page lies in memory (the TLB's entry)."""
+    _prefetch(builder, address, 0)
+
+
 @instruction(lambda _: types.uint64(types.int64))
 def any_bit(builder: Any, address: Any) -> Any:
     """Give 0 if no bit is set in CHUNK bytes."""

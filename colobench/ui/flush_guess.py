@@ -121,6 +121,7 @@ class FlushGuess(Panel):
             self._end_session()
             raise
         self.pending, self.record = pending, None
+        self.guess.value = 0
         received, written, flushed = self.maps
         received.show({"pages": pending.received}, f"Received, checkpoint {pending.checkpoint}")
         written.show(

@@ -47,6 +47,12 @@ static inline void stream_line(uint8_t *to, const uint8_t *from, const uint8_t *
 #endif
 }
 
+/* Begin to fetch a line, and with it where its page lies in memory (the TLB's entry). */
+static inline void touch(const uint8_t *at)
+{
+    _mm_prefetch((const char *)at, _MM_HINT_T0);
+}
+
 static inline void stream_end(void)
 {
     _mm_sfence();
@@ -64,6 +70,11 @@ static inline void stream_line(uint8_t *to, const uint8_t *from, const uint8_t *
 {
     (void)ahead;
     memcpy(to, from, 64);
+}
+
+static inline void touch(const uint8_t *at)
+{
+    (void)at;
 }
 
 static inline void stream_end(void)
@@ -102,6 +113,8 @@ void flush_nontemporal(uint8_t *ram, const uint8_t *cache, const int32_t *pages,
         size_t next = i + 1 < half ? i + 1 : i;
         size_t at = (size_t)pages[i] * PAGE, ahead = (size_t)pages[next] * PAGE;
         size_t at_2 = (size_t)pages[half + i] * PAGE, ahead_2 = (size_t)pages[half + next] * PAGE;
+        touch(ram + ahead);
+        touch(ram + ahead_2);
         for (size_t line = 0; line < PAGE; line += 64) {
             stream_line(ram + at + line, cache + at + line, cache + ahead + line);
             stream_line(ram + at_2 + line, cache + at_2 + line, cache + ahead_2 + line);

@@ -35,6 +35,8 @@ SETTLING = 2
 #: A guest that was held up may have written less; then another checkpoint is taken.
 TRIES = 3
 WRITING_TIMEOUT = 30.0
+#: A pair takes so long to start that more samples cost little.
+ENOUGH_SECONDS = 3.0
 
 
 def default_ram(laboratory: Laboratory) -> int:
@@ -222,7 +224,9 @@ def _against_memcpy(laboratory: Laboratory, pages: int, transport: str) -> Measu
 
 
 def _compare(laboratory: Laboratory, ours: Sampler, reference: Sampler) -> Measured:
-    *samples, two_threads = laboratory.compare(ours, reference, laboratory.cores.sample)
+    *samples, two_threads = laboratory.compare(
+        ours, reference, laboratory.cores.sample, enough_seconds=ENOUGH_SECONDS
+    )
     return as_times(samples, MILLISECONDS, two_threads=two_threads)
 
 
@@ -269,7 +273,9 @@ def ram_size(laboratory: Laboratory) -> Iterator[Case]:
             Pair(laboratory, pages, "stream", large) as ours,
             Pair(laboratory, pages, "stream", small) as reference,
         ):
-            samples = laboratory.compare(ours.sample, reference.sample)
+            samples = laboratory.compare(
+                ours.sample, reference.sample, enough_seconds=ENOUGH_SECONDS
+            )
         return as_times(samples, MILLISECONDS)
 
     for full in (1_000, 10_000):

@@ -61,7 +61,6 @@ class Laboratory(contextlib.AbstractContextManager["Laboratory"]):
         self.closing.callback(self.references.close)
         self.closing.callback(self.release)
         self._shrink = shrink
-        self._enough_seconds = ENOUGH_SECONDS / shrink
         self._memory: dict[str, RAM] = {}
         self._cores: Cores | None = None
 
@@ -124,9 +123,11 @@ class Laboratory(contextlib.AbstractContextManager["Laboratory"]):
             self.closing.callback(self._cores.close)
         return self._cores
 
-    def compare(self, *samplers: Sampler) -> list[list[float]]:
+    def compare(
+        self, *samplers: Sampler, enough_seconds: float = ENOUGH_SECONDS
+    ) -> list[list[float]]:
         """Sample round about; see `alternate`."""
-        return alternate(samplers, self.rounds, self._enough_seconds)
+        return alternate(samplers, self.rounds, enough_seconds / self._shrink)
 
 
 def as_rates(samples: Samples, amount: float, two_threads: Sequence[float] = ()) -> Measured:

@@ -8,6 +8,7 @@ socket down, which wakes the COLO thread from whatever it waits for.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import sys
 import threading
@@ -396,6 +397,9 @@ class Node(ABC):
             # A checkpoint must not wait for a kernel that is still to be loaded, or compiled.
             for _ in warmup():
                 pass
+            # What is there by now stays; looking through it for garbage would take milliseconds.
+            gc.collect()
+            gc.freeze()
             # Whoever can connect finds a node that is ready.
             self.begin()
             self.monitor.start()

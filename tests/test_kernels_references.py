@@ -101,7 +101,7 @@ def test_c_copies_and_flushes_as_the_kernels_do(build, cpu):
     library = build("pages", cpu)
     random = np.random.default_rng(2)
     cache = lines(random.bytes(SIZE))
-    for name in ("copy_nontemporal", "copy_memcpy"):
+    for name in ("copy_nontemporal", "copy_nontemporal_ahead", "copy_memcpy"):
         for length in (0, 100, 4096, SIZE):
             ram = lines(SIZE)
             call(getattr(library, name), ram, cache, length)

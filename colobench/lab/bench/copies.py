@@ -51,15 +51,15 @@ class _Work:
     def gather(self) -> None:
         pages.gather(self.cache, self.numbers, self.count, self.ram)
 
-    def contiguous(self) -> Callable[[], object]:
-        """Give C's copy of as many bytes in one piece, around the cache."""
+    def in_one_piece(self, name: str) -> Callable[[], object]:
+        """Give C's copy of as many bytes in one piece."""
         function = self.laboratory.references.function
-        return function("pages.copy_nontemporal", self.ram, self.cache, self.size)
+        return function(f"pages.{name}", self.ram, self.cache, self.size)
 
-    def one_by_one(self) -> Callable[[], object]:
-        """Give C's loop of memcpy over the pages."""
+    def page_by_page(self, name: str) -> Callable[[], object]:
+        """Give C's copy of the same pages."""
         function = self.laboratory.references.function
-        return function("pages.flush_memcpy", self.ram, self.cache, self.numbers, self.count)
+        return function(f"pages.{name}", self.ram, self.cache, self.numbers, self.count)
 
 
 def _sizes(laboratory: Laboratory) -> tuple[int, int]:
@@ -72,10 +72,11 @@ def _words(laboratory: Laboratory) -> str:
     return f"{thousands(count)} random pages of {binary(ram)}"
 
 
-def _against(laboratory: Laboratory, verb: str, loop: bool) -> Measured:
+def _against(laboratory: Laboratory, verb: str, name: str) -> Measured:
     work = _Work(laboratory)
     ours = timed(work.flush, work.mark) if verb == "flush" else timed(work.gather)
-    reference = work.one_by_one() if loop else work.contiguous()
+    scattered = name.startswith("flush")
+    reference = work.page_by_page(name) if scattered else work.in_one_piece(name)
     return as_rates(laboratory.compare(ours, timed(reference)), work.size)
 
 
@@ -84,12 +85,14 @@ def flush(laboratory: Laboratory) -> Iterator[Case]:
     """Give the cases."""
     words = _words(laboratory)
     for verb in ("flush", "gather"):
-        for loop, against, bound in (
-            (False, "C's contiguous non-temporal copy", 0.9),
-            (True, "C's loop of memcpy", 1.7),
+        for name, against, reach in (
+            ("copy_nontemporal", "C's contiguous non-temporal copy", at_least(0.9)),
+            ("copy_nontemporal_ahead", "the same, fetching ahead", None),
+            ("flush_memcpy", "C's loop of memcpy", at_least(1.7)),
+            ("flush_nontemporal", "C's scattered non-temporal copy", None),
         ):
-            measure = partial(_against, laboratory, verb, loop)
-            yield Case(f"{verb}, {words}, {against}", UNIT, measure, at_least(bound))
+            measure = partial(_against, laboratory, verb, name)
+            yield Case(f"{verb}, {words}, {against}", UNIT, measure, reach)
 
 
 @subject("flush2", "the flush on two threads: against one thread")

@@ -83,13 +83,24 @@ static inline void stream_end(void)
 
 #endif
 
-void copy_nontemporal(uint8_t *to, const uint8_t *from, size_t bytes)
+static inline void copy_chunks(uint8_t *to, const uint8_t *from, size_t bytes, size_t ahead)
 {
     size_t at = 0;
     for (; at + 256 <= bytes; at += 256)
-        stream_chunk(to + at, from + at, from + at + PAGE);
+        stream_chunk(to + at, from + at, from + at + ahead);
     memcpy(to + at, from + at, bytes - at);
     stream_end();
+}
+
+void copy_nontemporal(uint8_t *to, const uint8_t *from, size_t bytes)
+{
+    copy_chunks(to, from, bytes, 0);
+}
+
+/* The same with the help of prefetches: more than the CPU fetches ahead by itself. */
+void copy_nontemporal_ahead(uint8_t *to, const uint8_t *from, size_t bytes)
+{
+    copy_chunks(to, from, bytes, PAGE);
 }
 
 void copy_memcpy(uint8_t *to, const uint8_t *from, size_t bytes)

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from colobench.kernels import xbzrle
-from colobench.kernels.jit import Bytes, Pages, kernel
+from colobench.kernels.jit import Bytes, Pages, inlined
 from colobench.lab.bench.case import Case, Measured, at_least, subject
 from colobench.lab.bench.laboratory import PAGE_SIZE, Laboratory, as_rates
 from colobench.lab.bench.timing import timed
@@ -47,7 +47,7 @@ def change(old: Bytes, percent: float, cluster: int) -> Bytes:
     return old ^ (chosen * chance.integers(1, 256, len(old), dtype=np.uint8))
 
 
-@kernel("i8(u1[::1], i4[::1], i8, u1[::1], i4[::1])")
+@inlined
 def decode_pages(memory: Bytes, pages: Pages, count: int, data: Bytes, lengths: Pages) -> int:
     """Decode many pages, as the C reference does: what it costs without a call for each page.
 
@@ -63,12 +63,14 @@ def decode_pages(memory: Bytes, pages: Pages, count: int, data: Bytes, lengths: 
     int
         The bytes decoded.
     """
-    begin = 0
+    # As the kernel's signature has it: for another type it would be compiled once more.
+    begin = np.int64(0)
     for i in range(count):
-        if lengths[i] > 0:
-            xbzrle.decode(memory, pages[i] * PAGE_SIZE, data, begin, lengths[i])
-            begin += lengths[i]
-    return begin
+        length = np.int64(lengths[i])
+        if length > 0:
+            xbzrle.decode(memory, pages[i] * PAGE_SIZE, data, begin, length)
+            begin += length
+    return int(begin)
 
 
 class _Work:

@@ -18,6 +18,13 @@ _pointer = types.intp
 read: Any = types.ExternalFunction("read", types.intp(types.int32, _pointer, types.uintp))
 write: Any = types.ExternalFunction("write", types.intp(types.int32, _pointer, types.uintp))
 readv: Any = types.ExternalFunction("readv", types.intp(types.int32, _pointer, types.int32))
+vmsplice: Any = types.ExternalFunction(
+    "vmsplice", types.intp(types.int32, _pointer, types.uintp, types.uint32)
+)
+splice: Any = types.ExternalFunction(
+    "splice",
+    types.intp(types.int32, _pointer, types.int32, _pointer, types.uintp, types.uint32),
+)
 writev: Any = types.ExternalFunction("writev", types.intp(types.int32, _pointer, types.int32))
 ppoll: Any = types.ExternalFunction("ppoll", types.int32(_pointer, types.uintp, _pointer, _pointer))
 clock_gettime: Any = types.ExternalFunction("clock_gettime", types.int32(types.int32, _pointer))

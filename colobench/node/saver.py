@@ -125,7 +125,8 @@ class Saver:
         Parameters
         ----------
         save_devices
-            Saves the devices. In the separated layout that happens while RAM is on its way.
+            Saves the devices: ahead of RAM as in patch 31, or with page channels, in whose case RAM
+            is on its way meanwhile, behind it.
         layout
             SEPARATED: RAM goes straight onto the stream, then the device buffer.
             BUFFERED: RAM and the devices go into one buffer, then the buffer.
@@ -138,6 +139,8 @@ class Saver:
         PeerLost, PeerStalled
         """
         self._channel.write(encode_message(Message.VMSTATE_SEND))
+        ahead = self._channel.pages is None
+        device_buffer = save_devices() if ahead else b""
         pages = self._collect()
         phases.end("collect")
         if layout is Layout.SEPARATED:
@@ -145,10 +148,10 @@ class Saver:
             self._channel.write(savevm.EOF)
             phases.end("ram")
             self._breakpoints.reach("ram-sent")
-            device_buffer = save_devices()
+            if not ahead:
+                device_buffer = save_devices()
             sized: bytes | memoryview = device_buffer
         else:
-            device_buffer = save_devices()
             sized, zero_pages = self._buffer_checkpoint(pages, device_buffer)
         self._send_sized(sized)
         sent_at = phases.end("devices" if layout is Layout.SEPARATED else "ram")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -58,15 +59,20 @@ def send(
     carried: bool,
     turn: tuple[int, int] = (0, 1),
     number: int = 5,
+    spliced: bool = False,
 ) -> tuple[int, list[int]]:
     """Send packets of `MEMORY`; what the kernel returns, and its progress."""
     progress = np.zeros(kernels.PROGRESS_SLOTS, dtype=np.int64)
+    pipe = os.pipe() if spliced else (-1, -1)
     status = kernels.send_packets(
-        sender.fileno(), MEMORY, np.array(pages, dtype=np.int32), 0, len(pages), BLOCK.first_page,
+        sender.fileno(), *pipe, MEMORY, np.array(pages, dtype=np.int32), 0, len(pages),
+        BLOCK.first_page,
         Blocks.of(BLOCKS).by_first_page()[BLOCK.first_page], *turn, number, int(carried),
         np.full(kernels.SEND_BYTES, 0x55, dtype=np.uint8),
         np.empty(kernels.IOV_WORDS, dtype=np.uint64), progress,
     )  # fmt: skip
+    for end in pipe if spliced else ():
+        os.close(end)
     return status, progress[[BYTES, PAGES, ZERO_PAGES]].tolist()
 
 
@@ -117,9 +123,9 @@ def everything(receiver: socket.socket) -> bytes:
     return b"".join(iter(lambda: receiver.recv(1 << 20), b""))
 
 
-@given(page_lists, st.integers(1, 4), st.booleans(), st.integers(0, 2**40))
+@given(page_lists, st.integers(1, 4), st.booleans(), st.integers(0, 2**40), st.booleans())
 @settings(deadline=None, max_examples=40)
-def test_channels_send_what_their_naive_twin_makes(pages, channels, carried, number):
+def test_channels_send_what_their_naive_twin_makes(pages, channels, carried, number, spliced):
     for channel in range(channels):
         expected = naive.multifd_packets(
             MEMORY.tobytes(), pages, BLOCK.first_page, b"pc.ram", (channel, channels), number,
@@ -127,18 +133,20 @@ def test_channels_send_what_their_naive_twin_makes(pages, channels, carried, num
         )  # fmt: skip
         with connected() as (left, right), ThreadPoolExecutor(1) as pool:
             reading = pool.submit(everything, right)
-            status, progress = send(left, pages, carried, (channel, channels), number)
+            status, progress = send(left, pages, carried, (channel, channels), number, spliced)
             left.shutdown(socket.SHUT_WR)
             assert (status, progress[0]) == (0, len(expected))
             assert reading.result() == expected
 
 
-@given(page_lists)
+@given(page_lists, st.booleans())
 @settings(deadline=None, max_examples=40)
-def test_pages_that_are_sent_arrive_with_their_bits(pages):
+def test_pages_that_are_sent_arrive_with_their_bits(pages, spliced):
     destination = Destination()
     with connected() as (left, right), ThreadPoolExecutor(1) as pool:
-        sending = pool.submit(lambda: (send(left, pages, True), left.sendall(SYNC)))
+        sending = pool.submit(
+            lambda: (send(left, pages, True, spliced=spliced), left.sendall(SYNC))
+        )
         assert destination.receive(right) == kernels.SYNCED
         (status, progress), _ = sending.result()
     assert status == 0
@@ -275,8 +283,18 @@ def test_silence_is_an_error_after_the_sockets_timeout():
     assert not destination.bitmap.any()
 
 
-def test_receiver_that_is_gone_is_an_error():
+@pytest.mark.parametrize("spliced", [False, True])
+def test_receiver_that_is_gone_is_an_error(spliced):
     with connected() as (left, right):
         right.close()
-        status, _ = send(left, list(range(400)), True)
+        status, _ = send(left, list(range(400)), True, spliced=spliced)
     assert status == -errno.EPIPE
+
+
+@pytest.mark.parametrize("spliced", [False, True])
+def test_receiver_that_takes_nothing_is_an_error_after_the_sockets_timeout(spliced):
+    with connected() as (left, _):
+        left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 1000))
+        status, _ = send(left, list(range(400)), True, spliced=spliced)
+    assert status == -errno.EAGAIN

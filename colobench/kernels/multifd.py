@@ -16,7 +16,7 @@ import numpy as np
 
 from colobench.kernels.atomics import address, fetch_or
 from colobench.kernels.jit import Bytes, Integers, Pages, Words, inlined, kernel
-from colobench.kernels.libc import EINTR, errno, readv
+from colobench.kernels.libc import EINTR, errno, readv, splice, vmsplice
 from colobench.kernels.pages import PAGE_SIZE, is_zero_page
 from colobench.kernels.raw import clear, copy, fence, load_word, store_word, stream, swap_bytes
 from colobench.kernels.transport import add_buffer, write_all
@@ -62,9 +62,45 @@ def _store_pair(to: int, high: int, low: int) -> None:
     store_word(to, swap_bytes(np.uint64(high) << _U32 | np.uint64(low)))
 
 
-@kernel("i8(i8, u1[::1], i4[::1], i8, i8, i8, u1[::1], i8, i8, i8, i8, u1[::1], u8[::1], i8[::1])")
+@inlined
+def _splice_all(
+    fd: int, pipe_out: int, pipe_in: int, iov: Words, first: int, entries: int, progress: Integers
+) -> int:
+    """Give the pages of iov[first:entries] themselves to the socket, not copies; 0 or -errno."""
+    while first < entries:
+        taken = vmsplice(pipe_in, address(iov) + 16 * first, entries - first, 0)
+        if taken < 0:
+            failure: int = errno()
+            if failure == EINTR:
+                continue
+            return -failure
+        left = taken
+        while left > 0:
+            given = splice(pipe_out, 0, fd, 0, left, 0)
+            if given < 0:
+                failure = errno()
+                if failure == EINTR:
+                    continue
+                return -failure
+            left -= given
+            progress[BYTES] += given
+        while first < entries and taken >= np.int64(iov[2 * first + 1]):
+            taken -= np.int64(iov[2 * first + 1])
+            first += 1
+        if first < entries:
+            iov[2 * first] += np.uint64(taken)
+            iov[2 * first + 1] -= np.uint64(taken)
+    return 0
+
+
+@kernel(
+    "i8(i8, i8, i8, u1[::1], i4[::1], i8, i8, i8, u1[::1], i8, i8, i8, i8, u1[::1], u8[::1],"
+    " i8[::1])"
+)
 def send_packets(
     fd: int,
+    pipe_out: int,
+    pipe_in: int,
     memory: Bytes,
     pages: Pages,
     begin: int,
@@ -85,6 +121,10 @@ def send_packets(
     ----------
     fd
         A blocking stream socket.
+    pipe_out, pipe_in
+        Both ends of an empty pipe: the socket is given the pages themselves, through it, and what
+        is written to them before the receiver reads them is what it reads. That is for UNIX
+        sockets, where it saves a copy. With -1 they are copied.
     memory
         uint8[bytes], whole pages.
     pages
@@ -146,11 +186,18 @@ def send_packets(
         progress[ZERO_PAGES] += zero
         used += 1
         index += channels
-        if used == _PACKETS_PER_WRITE:
-            status: int = write_all(fd, iov, entries, progress)
-            if status:
-                return status
+        status = 0
+        if pipe_in >= 0:
+            # The first buffer is the packet, which is soon overwritten: that one is copied.
+            status = write_all(fd, iov, 1, progress)
+            if status == 0:
+                status = _splice_all(fd, pipe_out, pipe_in, iov, 1, entries, progress)
             entries, used = 0, 0
+        elif used == _PACKETS_PER_WRITE:
+            status = write_all(fd, iov, entries, progress)
+            entries, used = 0, 0
+        if status:
+            return status
     return write_all(fd, iov, entries, progress)
 
 

@@ -8,6 +8,7 @@ import os
 import select
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -35,6 +36,8 @@ PAGES_FOR_A_THREAD = 2048
 #: Send buffer of channels that bring lists alone: a sender is to be ahead of its reader by some
 #: thousand pages, not by all of RAM, or live migration would end before RAM is there.
 LISTS_BUFFER = 64 * 1024
+#: A packet's pages fit into a pipe of this size.
+PIPE_BYTES = 1 << 20
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 
 
@@ -59,6 +62,24 @@ class PageChannel(Connection):
         self._iov = np.zeros(multifd.IOV_WORDS, dtype=np.uint64)
         self._progress = np.zeros(multifd.PROGRESS_SLOTS, dtype=np.int64)
         self._received = HANDSHAKE_BYTES
+        #: Its reading and its writing end, or -1 twice.
+        self._pipe = (-1, -1)
+
+    def splice(self) -> None:
+        """From now on give the kernel the pages themselves, where the socket can take them."""
+        if self._socket.family == socket.AF_UNIX:
+            self._pipe = os.pipe()
+            # A user may have used up what the system allows; it works with less, only slower.
+            with suppress(OSError):
+                fcntl.fcntl(self._pipe[1], fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+
+    def close(self) -> None:
+        """Close the socket and the pipe."""
+        super().close()
+        for end in self._pipe:
+            if end >= 0:
+                os.close(end)
+        self._pipe = (-1, -1)
 
     def greet(self, channel: int, channels: int, descriptor: int | None) -> None:
         """Send the handshake, and with it a descriptor if there is one."""
@@ -107,6 +128,7 @@ class PageChannel(Connection):
         for part in parts:
             status = multifd.send_packets(
                 self._socket.fileno(),
+                *self._pipe,
                 memory.array,
                 pages,
                 part.begin,
@@ -223,6 +245,8 @@ class PageChannels:
         """
         for number in range(self._count):
             channel = self._add(address.connect(timeout))
+            if not self._shared:
+                channel.splice()
             descriptor = self._memory.fd if self._shared and number == 0 else None
             channel.greet(number, self._count, descriptor)
 

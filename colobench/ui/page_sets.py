@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 import anywidget
+import numpy as np
 import traitlets
 
 from colobench.guest.machine import block_sizes
@@ -83,7 +84,8 @@ class PageSets(anywidget.AnyWidget):
                 {
                     "name": name,
                     "colour": _rgba(colour),
-                    "pages": int(bitmap.popcount(words)),
+                    # A copy, for kernels are compiled for arrays that can be written alone.
+                    "pages": int(bitmap.popcount(words.astype(np.uint64))),
                     "bitmap": words.astype("<u8").tobytes(),
                 }
                 for colour, (name, words) in zip(colours, sets.items(), strict=False)

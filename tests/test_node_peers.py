@@ -341,6 +341,31 @@ def test_bad_page_channel_ends_the_migration_with_one_clear_error(
         assert words in errors, errors
 
 
+@pytest.mark.parametrize("end", ["quit", "main connection closed"])
+def test_wait_for_page_channels_ends_long_before_its_timeout(tmp_path: Path, end: str) -> None:
+    arguments = ["--incoming", f"unix:{tmp_path}/colo", "--transport", "memfd"]
+    arguments += ["--multifd-channels", "2", "--stall-timeout", "300"]
+    with (
+        watched("secondary", tmp_path, *arguments) as node,
+        socket.socket(socket.AF_UNIX) as main,
+        socket.socket(socket.AF_UNIX) as channel,
+    ):
+        main.connect(str(tmp_path / "colo"))
+        channel.connect(str(tmp_path / "colo"))
+        # Whoever has met one channel waits for the other.
+        descriptor = ram_file(ALL_PAGES, SEALS)
+        socket.send_fds(channel, [handshake(0, 2)], [descriptor])
+        os.close(descriptor)
+        if end == "quit":
+            node.node.execute("quit")
+            assert node.node.process.wait(30) == 0
+        else:
+            main.close()
+            assert node.node.process.wait(30) == 1
+            errors = (tmp_path / "secondary.stderr").read_text()
+            assert "connection closed: expected 2 page channels, found" in errors
+
+
 @pytest.mark.parametrize("channel", [0, 1])
 def test_bad_packet_is_named_whichever_channel_it_comes_on(tmp_path: Path, channel: int) -> None:
     arguments = ["--incoming", f"unix:{tmp_path}/colo", "--transport", "multifd"]

@@ -268,6 +268,21 @@ def test_torn_checkpoint_never_reaches_ram(pair: Session) -> None:
     assert (takeover.checkpoint, takeover.equal) == (2, True)
 
 
+@pytest.mark.parametrize("way", ["memfd-shadow"])
+def test_survivor_lets_go_of_the_dead_primarys_ram(pair: Session) -> None:
+    secondary = pair.nodes["secondary"]
+
+    def borrowed() -> int:
+        with open(f"/proc/{secondary.pid}/maps") as maps:
+            return sum(" r--s " in line and "memfd:colobench-ram " in line for line in maps)
+
+    pair.run(2)
+    assert borrowed() == 1
+    pair.kill("primary")
+    pair.failover()
+    assert borrowed() == 0
+
+
 def test_failover_while_a_checkpoint_is_loaded_finishes_the_load(pair: Session) -> None:
     pair.run(2)
     pair.hold("secondary", "flush")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ RAM_SECTION = 2
 BLOCKS = lay_out({"pc.ram": 70 * PAGE_SIZE, "vga.vram": 3 * PAGE_SIZE, "pc.rom": PAGE_SIZE})
 
 
-class _Device:
+class _Device(ABC):
     """What the test's two devices have in common."""
 
     instance_id = 0
@@ -40,8 +41,8 @@ class _Device:
     def minimum_version_id(self) -> int:
         return self.vmstate.minimum_version_id
 
-    def state(self) -> State:
-        raise NotImplementedError
+    @abstractmethod
+    def state(self) -> State: ...
 
     def save(self) -> bytes:
         return self.vmstate.save(self.state())

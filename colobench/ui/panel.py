@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import threading
+from abc import abstractmethod
 from collections.abc import Callable
 from textwrap import shorten
 from typing import Any, ClassVar
@@ -11,6 +12,7 @@ from typing import Any, ClassVar
 import ipywidgets
 
 from colobench.errors import ColobenchError
+from colobench.ui.abstract import AbstractWidget
 
 #: An error is one line of at most so many characters.
 LINE_LENGTH = 300
@@ -74,7 +76,7 @@ class Background:
             self._changed()
 
 
-class Panel(ipywidgets.VBox):  # type: ignore[misc]
+class Panel(ipywidgets.VBox, metaclass=AbstractWidget):  # type: ignore[misc]
     """A panel that owns processes. A new one takes the place of the one before, which is closed.
 
     A cell that is run once more would otherwise leave the earlier pair behind, on a machine that
@@ -90,13 +92,13 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]
         super().__init__()
         self.background = Background(self.update)
 
+    @abstractmethod
     def update(self) -> None:
         """Show how things stand; called in whatever thread."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self) -> None:
         """End all processes."""
-        raise NotImplementedError
 
     def wait(self) -> None:
         """Wait until what a button began is done."""

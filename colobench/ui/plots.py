@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import ipywidgets
@@ -28,6 +29,7 @@ from colobench.lab.report import (
 )
 from colobench.lab.sweep import Line, fit_layouts, fit_line
 from colobench.protocol.colo import Layout
+from colobench.ui.abstract import AbstractWidget
 from colobench.ui.figure import Columns, LiveFigure
 from colobench.ui.pump import frames
 
@@ -44,7 +46,7 @@ AGAINST_PAGES = {
 }
 
 
-class LiveRecords(ipywidgets.VBox):  # type: ignore[misc]
+class LiveRecords(ipywidgets.VBox, metaclass=AbstractWidget):  # type: ignore[misc]
     """A figure that follows records; what it shows of them is its subclasses' matter.
 
     Parameters
@@ -78,9 +80,9 @@ class LiveRecords(ipywidgets.VBox):  # type: ignore[misc]
     def shown(self, records: Records) -> None:
         """Show what follows from all of the records, after some new ones."""
 
+    @abstractmethod
     def rows(self, records: Records) -> Columns:
         """Give what is drawn of some records, as columns."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Follow no more, and vanish."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import inspect
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,20 +42,21 @@ _OPTIONS: dict[str, Any] = {"nogil": True, "_nrt": False}
 
 
 @functools.cache
-def _sources() -> str:
-    """Hash the source of this package, whose functions are inlined into kernels of other files."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
+def _sources(directory: Path) -> str:
+    """Hash the source of this package and of a kernel's, whose functions kernels are made of."""
+    files = sorted({*Path(__file__).parent.glob("*.py"), *directory.glob("*.py")})
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 class KernelCache(FunctionCache):
-    """numba's cache on disk, which misses when any file of this package has changed.
+    """numba's cache on disk, which misses when any file of this package or the kernel's changed.
 
     numba itself notices a change of the file that the kernel is in, and of no other.
     """
 
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
-        return (*super()._index_key(sig, codegen), _sources())  # type: ignore[no-untyped-call]
+        directory = Path(inspect.getfile(self._py_func)).parent
+        return (*super()._index_key(sig, codegen), _sources(directory))  # type: ignore[no-untyped-call]
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keep a compiled kernel, unless the disk is full or was taken away."""

@@ -1,0 +1,82 @@
+"""How a guest program reads and writes its RAM: every write is seen by the tracker.
+
+Addresses are bytes from the beginning of RAM. The data is stored first, then the mark, always:
+whoever takes the marks in between sends the page again.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from colobench.kernels.atomics import address
+from colobench.kernels.bitmap import mark
+from colobench.kernels.jit import Bytes, Words, inlined
+from colobench.kernels.raw import copy, load_word, store_word
+
+
+@inlined
+def mark_bytes(bitmap: Words, at: int, length: int) -> int:
+    """Mark the pages of `length` bytes, at least one; bitmap is empty where nobody wants marks."""
+    if len(bitmap):
+        for page in range(at >> 12, ((at + length - 1) >> 12) + 1):
+            mark(bitmap, page)
+    return 0
+
+
+@inlined
+def get_word(memory: Bytes, at: int) -> np.uint64:
+    """Read a word of the machine's byte order, at any address."""
+    return load_word(np.int64(address(memory)) + at)
+
+
+@inlined
+def put_word(memory: Bytes, bitmap: Words, at: int, value: np.uint64) -> int:
+    """Write a word of the machine's byte order, at any address."""
+    store_word(np.int64(address(memory)) + at, np.uint64(value))
+    return mark_bytes(bitmap, at, 8)
+
+
+@inlined
+def get_big_endian(memory: Bytes, at: int, length: int) -> np.uint64:
+    """Read an unsigned number of up to 8 bytes in network byte order."""
+    value = np.uint64(0)
+    for i in range(length):
+        value = (value << np.uint64(8)) | np.uint64(memory[at + i])
+    return value
+
+
+@inlined
+def put_big_endian(memory: Bytes, bitmap: Words, at: int, length: int, value: np.uint64) -> int:
+    """Write an unsigned number of up to 8 bytes in network byte order."""
+    value = np.uint64(value)
+    for i in range(length):
+        memory[at + length - 1 - i] = np.uint8(value & np.uint64(255))
+        value = value >> np.uint64(8)
+    return mark_bytes(bitmap, at, length)
+
+
+@inlined
+def put_byte(memory: Bytes, bitmap: Words, at: int, value: int) -> int:
+    """Write a byte."""
+    memory[at] = np.uint8(value)
+    return mark_bytes(bitmap, at, 1)
+
+
+@inlined
+def copy_bytes(memory: Bytes, bitmap: Words, to: int, source: int, length: int) -> int:
+    """Copy bytes within RAM; the places must not overlap."""
+    if length > 0:
+        base = np.int64(address(memory))
+        copy(base + to, base + source, length)
+        mark_bytes(bitmap, to, length)
+    return 0
+
+
+@inlined
+def move_down(memory: Bytes, bitmap: Words, to: int, source: int, length: int) -> int:
+    """Copy bytes within RAM to a lower address; the places may overlap."""
+    while length > 0:
+        part = min(length, source - to)
+        copy_bytes(memory, bitmap, to, source, part)
+        to, source, length = to + part, source + part, length - part
+    return 0

@@ -15,7 +15,7 @@ from colobench.errors import LocalError
 from colobench.guest.vmstate import Field, State, StateParser, VMStateDescription, VMStateError
 
 SERIAL_SCROLLBACK = 512
-NIC_QUEUE_LENGTH = 16
+NIC_QUEUE_LENGTH = 64
 NIC_FRAME_SIZE = 1514
 
 U64Array = npt.NDArray[np.uint64]
@@ -117,7 +117,17 @@ def _registers(slots: tuple[str, ...]) -> tuple[Field, ...]:
     return tuple(Field(slot, "u8") for slot in slots)
 
 
-CPU_SLOTS = ("work", "pending_writes", "seed", "program", "writes_per_tick", "working_set")
+CPU_SLOTS = (
+    "work",
+    "pending_writes",
+    "seed",
+    "program",
+    "writes_per_tick",
+    "working_set",
+    "clock_us",
+    "jitter_us",
+    "shuffle",
+)
 
 
 class CPU(_Registers):
@@ -125,7 +135,8 @@ class CPU(_Registers):
 
     ``work`` counts the program's steps; RAM is a function of it and of ``seed``. ``pending_writes``
     says how much of the current tick's work is still to do. ``working_set`` is
-    how many pages the program writes: 0, or more than there are, for all of them.
+    how many pages the program writes: 0, or more than there are, for all of them. The last three
+    are the dials of `colobench.guest.configuration.Nondeterminism`.
     """
 
     vmstate = VMStateDescription("cpu", 1, 1, _registers(CPU_SLOTS))
@@ -195,7 +206,7 @@ class FrameQueue:
     ends
         uint64[2]: frames taken out so far, frames put in so far.
     lengths, frames
-        uint64[16] and uint8[16 * 1514]; frame n is in slot n % 16.
+        uint64[64] and uint8[64 * 1514]; frame n is in slot n % 64.
     """
 
     def __init__(self) -> None:
@@ -222,9 +233,9 @@ class FrameQueue:
         return True
 
     def take_all(self) -> list[bytes]:
-        """Take every frame out, oldest first."""
+        """Take every frame out, oldest first; the guest may put more meanwhile."""
         taken = self.list()
-        self.ends[0] = self.ends[1]
+        self.ends[0] += np.uint64(len(taken))
         return taken
 
     def list(self) -> list[bytes]:
@@ -244,15 +255,14 @@ class FrameQueue:
             self.put(data[begin:end].tobytes())
 
 
-NIC_SLOTS = ("hold_output", "sent", "dropped", "received")
+NIC_SLOTS = ("sent", "dropped", "received")
 
 
 class NIC(_Registers):
-    """A network card with a receive and a transmit queue of 16 Ethernet frames each.
+    """A network card with a receive and a transmit queue of 64 Ethernet frames each.
 
-    While ``hold_output`` is set, frames stay in the transmit queue until `release`: output that no
-    checkpoint covers must not be seen outside (QEMU's filter-buffer does it with packets).
-    Otherwise they leave at once. No network is attached yet: what leaves is counted.
+    The host puts frames into the one and takes them out of the other. What it takes out is no part
+    of the machine any more; who holds it back until a checkpoint covers it is `colobench.net`.
     """
 
     vmstate = VMStateDescription(
@@ -260,7 +270,7 @@ class NIC(_Registers):
         1,
         1,
         (
-            *_registers(NIC_SLOTS[1:]),
+            *_registers(NIC_SLOTS),
             *(
                 field
                 for queue in ("receive", "transmit")
@@ -283,15 +293,8 @@ class NIC(_Registers):
         super().__init__(NIC_SLOTS)
         self.queues = {"receive": FrameQueue(), "transmit": FrameQueue()}
 
-    def release(self) -> int:
-        """Let the held frames go; returns how many."""
-        released = len(self.queues["transmit"].take_all())
-        # A counter that a peer has set may wrap around.
-        self["sent"] = (self["sent"] + released) % 2**64
-        return released
-
     def state(self) -> State:
-        """Give the device's state as it is now; whether output is held is the node's matter."""
+        """Give the device's state as it is now."""
         state = super().state()
         for name, queue in self.queues.items():
             frames = queue.list()
@@ -321,7 +324,6 @@ class NIC(_Registers):
 
     def apply(self, state: State) -> None:
         """Take over a state that `parse` gave."""
-        for slot in NIC_SLOTS[1:]:
-            self[slot] = int(state[slot][0])
+        super().apply(state)
         for name, queue in self.queues.items():
             queue.replace(state[f"{name}_lengths"], state[f"{name}_data"])

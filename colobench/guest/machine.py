@@ -64,6 +64,8 @@ class Machine:
         Its RAM.
     tracker
         Knows which pages of it the guest wrote.
+    kick_fd
+        Descriptor that becomes readable when the guest took or put frames (an eventfd).
     cpu, timer, serial, nic
         Its devices; `devices` lists them in the order in which they are saved.
     """
@@ -85,6 +87,7 @@ class Machine:
         self._control = np.zeros(programs.CONTROL_SLOTS, dtype=np.uint64)
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC)
         self._acknowledge_fd = os.eventfd(0, os.EFD_CLOEXEC)
+        self.kick_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread: threading.Thread | None = None
         self._distribution = np.zeros(1, dtype=np.uint64)
 
@@ -111,6 +114,10 @@ class Machine:
         self._tell(Command.STOP)
         os.eventfd_read(self._acknowledge_fd)
         self.running = False
+
+    def wake(self) -> None:
+        """Have a sleeping CPU look at the NIC's receive queue."""
+        os.eventfd_write(self._wake_fd, 1)
 
     def run_until(self, work: int) -> None:
         """Run without a clock, in this thread, until the program has done so many steps.
@@ -146,6 +153,7 @@ class Machine:
             self._thread = None
         os.close(self._wake_fd)
         os.close(self._acknowledge_fd)
+        os.close(self.kick_fd)
         self.tracker.close()
         self.ram.close()
 
@@ -184,4 +192,5 @@ class Machine:
             np.uint64(SCREEN_BYTES),
             self._wake_fd,
             self._acknowledge_fd,
+            self.kick_fd,
         )

@@ -38,9 +38,10 @@ POLLFD, SECONDS, NANOSECONDS, TOKEN = range(4)
 SCRATCH_SLOTS = 4
 # Slots of the devices' registers, in the order that `colobench.guest.devices` gives them.
 WORK, PENDING_WRITES, SEED, PROGRAM, WRITES_PER_TICK, WORKING_SET = range(6)
+CLOCK_US, JITTER_US, SHUFFLE = range(6, 9)
 PERIOD, REMAINING, TICKS, COALESCED_TICKS = range(4)
 TRANSMITTED = 0
-HOLD_OUTPUT, SENT, DROPPED, RECEIVED = range(4)
+SENT, DROPPED, RECEIVED = range(3)
 
 #: Steps between two lines on the serial console, two frames, and two pixels on the screen.
 STEPS_PER_LINE, STEPS_PER_FRAME, STEPS_PER_PIXEL = 1024, 256, 64
@@ -132,13 +133,10 @@ def transmit(
     begin: int,
     length: np.uint64,
 ) -> int:
-    """Put a frame, `length` bytes at source[begin:], into the transmit queue, or let it out.
+    """Put a frame, `length` bytes at source[begin:], into the transmit queue.
 
-    nic is uint64[4]; ends uint64[2], lengths uint64[16], frames uint8[16 * 1514] are the queue's.
+    nic is uint64[3]; ends uint64[2], lengths uint64[64], frames uint8[64 * 1514] are the queue's.
     """
-    if nic[HOLD_OUTPUT] == _U0:
-        nic[SENT] += _U1
-        return 0
     if ends[1] - ends[0] >= _QUEUE:
         nic[DROPPED] += _U1
         return 0
@@ -147,6 +145,7 @@ def transmit(
     for i in range(np.int64(length)):
         frames[to + i] = source[begin + i]
     lengths[slot] = length
+    nic[SENT] += _U1
     store_release(ends, 1, ends[1] + _U1)
     return 0
 
@@ -174,10 +173,11 @@ def echo_frames(
     out_lengths: Words,
     out_frames: Bytes,
 ) -> int:
-    """Send every received frame back to where it came from.
+    """Send every received frame back to where it came from; gives how many.
 
     The arrays are the receive queue's and then the transmit queue's, as in `transmit`.
     """
+    echoed = 0
     while load_acquire(in_ends, 1) != in_ends[0]:
         slot = in_ends[0] % _QUEUE
         begin = np.int64(slot * _FRAME_SIZE)
@@ -188,7 +188,15 @@ def echo_frames(
         transmit(nic, out_ends, out_lengths, out_frames, in_frames, begin, in_lengths[slot])
         nic[RECEIVED] += _U1
         store_release(in_ends, 0, in_ends[0] + _U1)
-    return 0
+        echoed += 1
+    return echoed
+
+
+@inlined
+def notify(scratch: Words, descriptor: int) -> int:
+    """Write to an eventfd; scratch is uint64[4]."""
+    scratch[TOKEN] = _U1
+    return write(descriptor, address(scratch) + TOKEN * 8, np.uint64(8))
 
 
 @inlined
@@ -202,7 +210,7 @@ def monotonic_ns(scratch: Words) -> np.uint64:
 def wait_for_tick(control: Words, scratch: Words, cpu: Words, timer: Words, wake_fd: int) -> int:
     """Sleep until the timer's next tick or a word of the host; 1 if the tick came.
 
-    control and scratch are uint64[4], cpu uint64[6], timer uint64[4].
+    control and scratch are uint64[4], cpu uint64[9], timer uint64[4].
     """
     now = monotonic_ns(scratch)
     deadline = control[DEADLINE]
@@ -265,7 +273,7 @@ def step(
 @kernel(
     "i8(u8[::1], u8[::1], u8[::1], u8[::1], u8[::1], u1[::1], u8[::1], u1[::1],"
     " u8[::1], u8[::1], u1[::1], u8[::1], u8[::1], u1[::1],"
-    " u8[::1], u1[::1], u8[::1], u8[::1], i8, u8, i8, u8, i8, i8)"
+    " u8[::1], u1[::1], u8[::1], u8[::1], i8, u8, i8, u8, i8, i8, i8)"
 )
 def cpu_loop(
     control: Words,
@@ -292,6 +300,7 @@ def cpu_loop(
     screen_bytes: np.uint64,
     wake_fd: int,
     acknowledge_fd: int,
+    kick_fd: int,
 ) -> int:
     """Be the CPU until the host says EXIT; with control[UNTIL] set, until so much work is done.
 
@@ -300,7 +309,7 @@ def cpu_loop(
     control, scratch
         uint64[4] each, see the slots above.
     cpu, timer, serial, nic
-        The devices' registers, uint64[6], [4], [1] and [4].
+        The devices' registers, uint64[9], [4], [1] and [3].
     scrollback, announcement
         uint8[512] and uint8[60].
     in_ends, in_lengths, in_frames, out_ends, out_lengths, out_frames
@@ -309,8 +318,9 @@ def cpu_loop(
         RAM as uint64 and as uint8, and where writes are marked, uint64[pages / 64] or empty.
     distribution, ram_page, ram_pages, screen_page, screen_bytes
         As in `choose_page` and `step`.
-    wake_fd, acknowledge_fd
-        Blocking eventfds: the host's word has changed; a stop is done.
+    wake_fd, acknowledge_fd, kick_fd
+        Blocking eventfds: the host's word has changed, or there is a frame; a stop is done; frames
+        were taken from the receive queue or put into the transmit queue. The last may be -1.
     """
     acknowledged = _U0
     while load_acquire(control, COMMAND) != _EXIT:
@@ -322,10 +332,10 @@ def cpu_loop(
                     return 0
                 cpu[PENDING_WRITES] = _U1
             if cpu[PENDING_WRITES] == _U0:
-                if wait_for_tick(control, scratch, cpu, timer, wake_fd):
-                    echo_frames(
-                        nic, in_ends, in_lengths, in_frames, out_ends, out_lengths, out_frames
-                    )
+                if wait_for_tick(control, scratch, cpu, timer, wake_fd) and echo_frames(
+                    nic, in_ends, in_lengths, in_frames, out_ends, out_lengths, out_frames
+                ):
+                    notify(scratch, kick_fd)
                 continue
             step(
                 cpu, words, memory, bitmap, distribution, ram_page, ram_pages, screen_page,
@@ -336,13 +346,13 @@ def cpu_loop(
                 print_line(serial, scrollback, cpu[WORK])
             if cpu[PROGRAM] != _IDLE and cpu[WORK] % _FRAME == _U0:
                 announce(nic, out_ends, out_lengths, out_frames, announcement, cpu[WORK])
+                notify(scratch, kick_fd)
         stops = load_acquire(control, STOPS)
         if stops != acknowledged:
             acknowledged = stops
             now = monotonic_ns(scratch)
             late = now >= control[DEADLINE]
             timer[REMAINING] = _U0 if late else control[DEADLINE] - now
-            scratch[TOKEN] = _U1
-            write(acknowledge_fd, address(scratch) + TOKEN * 8, np.uint64(8))
+            notify(scratch, acknowledge_fd)
         read(wake_fd, address(scratch) + TOKEN * 8, np.uint64(8))
     return 0

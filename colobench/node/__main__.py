@@ -6,9 +6,11 @@ import signal
 import sys
 
 from colobench.errors import ColobenchError
-from colobench.node.node import Node
+from colobench.node.host import Host
 from colobench.node.options import parse_options
 from colobench.node.parent import die_with, on_end_of_input
+from colobench.node.primary import Primary
+from colobench.node.secondary import Secondary
 from colobench.protocol.colo import Role
 
 #: A thread that holds the GIL is asked for it after so many seconds: a pause is shorter than 5 ms.
@@ -22,20 +24,12 @@ def main() -> int:
         options = parse_options()
         if options.parent:
             die_with(options.parent)
-        node: Node
-        if options.role is Role.PRIMARY:
-            from colobench.node.primary import Primary
-
-            node = Primary(options)
-        else:
-            from colobench.node.secondary import Secondary
-
-            node = Secondary(options)
+        host = Host(options, Primary if options.role is Role.PRIMARY else Secondary)
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: node.quit())
+            signal.signal(number, lambda *_: host.quit())
         if options.parent:
-            on_end_of_input(node.quit)
-        return node.run()
+            on_end_of_input(host.quit)
+        return host.run()
     except ColobenchError as error:
         print(f"colobench.node: {error}", file=sys.stderr)
         return 1

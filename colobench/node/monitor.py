@@ -29,6 +29,7 @@ MAX_COMMAND_LENGTH = 1 << 20
 #: A client that leaves so many messages waiting does not read; `Monitor.flush` passes it by.
 _FAR_BEHIND = 16
 _ACCEPT_AGAIN_SECONDS = 0.05
+_NEGOTIATION = "qmp_capabilities"
 
 _JSON_TYPES = {
     str: "string",
@@ -105,11 +106,7 @@ class Monitor:
         self, path: str, commands: Mapping[str, Command], *, queue_limit: int = 4096
     ) -> None:
         self._path = path
-        self._commands = {
-            "query-commands": Command(self._query_commands),
-            "query-version": Command(lambda: VERSION),
-            **commands,
-        }
+        self.set_commands(commands)
         self._queue_limit = queue_limit
         self._listener = socket.socket(socket.AF_UNIX)
         self._acceptor = threading.Thread(target=self._accept, name="QMP accept", daemon=True)
@@ -117,6 +114,14 @@ class Monitor:
         # Replaced, never changed, so that emit needs no lock.
         self._clients: tuple[_Client, ...] = ()
         self._closing = threading.Event()
+
+    def set_commands(self, commands: Mapping[str, Command]) -> None:
+        """Take these commands from now on, beside the monitor's own."""
+        self._commands = {
+            "query-commands": Command(self._query_commands),
+            "query-version": Command(lambda: VERSION),
+            **commands,
+        }
 
     def start(self) -> None:
         """Listen.
@@ -202,7 +207,7 @@ class Monitor:
                 if self._closing.wait(_ACCEPT_AGAIN_SECONDS):
                     return
                 continue
-            client = _Client(connection, self._commands, self._queue_limit, self._forget)
+            client = _Client(connection, lambda: self._commands, self._queue_limit, self._forget)
             with self._lock:
                 self._clients += (client,)
             client.start()
@@ -212,7 +217,7 @@ class Monitor:
             self._clients = tuple(other for other in self._clients if other is not client)
 
     def _query_commands(self) -> list[dict[str, str]]:
-        return [{"name": name} for name in sorted({*self._commands, "qmp_capabilities"})]
+        return [{"name": name} for name in sorted({*self._commands, _NEGOTIATION})]
 
 
 class _Client:
@@ -221,15 +226,13 @@ class _Client:
     def __init__(
         self,
         connection: socket.socket,
-        commands: Mapping[str, Command],
+        commands: Callable[[], Mapping[str, Command]],
         queue_limit: int,
         on_end: Callable[[_Client], None],
     ) -> None:
         self._connection = connection
-        self._commands = {
-            "qmp_capabilities": Command(self._negotiate, optional={"enable": list}),
-            **commands,
-        }
+        self._commands = commands
+        self._negotiation = Command(self._negotiate, optional={"enable": list})
         self._queue: SimpleQueue[bytes | _Event | _Sent | None] = SimpleQueue()
         self._queue_limit = queue_limit
         self._on_end = on_end
@@ -322,16 +325,17 @@ class _Client:
         return _encode({**identity, "error": failure})
 
     def _execute(self, name: str, arguments: Mapping[str, object]) -> object:
-        if (name == "qmp_capabilities") == self._negotiated:
+        if (name == _NEGOTIATION) == self._negotiated:
             raise _Refused(
                 "Capabilities negotiation is already complete, command ignored"
                 if self._negotiated
                 else "Expecting capabilities negotiation with 'qmp_capabilities'",
                 "CommandNotFound",
             )
-        if name not in self._commands:
+        command = self._negotiation if name == _NEGOTIATION else self._commands().get(name)
+        if command is None:
             raise _Refused(f"The command {name} has not been found", "CommandNotFound")
-        return self._commands[name].call(arguments)
+        return command.call(arguments)
 
     def _negotiate(self, enable: list[object] | None = None) -> None:
         if enable:

@@ -8,7 +8,6 @@ socket down, which wakes the COLO thread from whatever it waits for.
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import sys
 import threading
@@ -19,16 +18,13 @@ from typing import Any
 
 from colobench.errors import ColobenchError, LocalError
 from colobench.guest.configuration import Program
-from colobench.guest.machine import Machine
-from colobench.kernels.jit import warmup
 from colobench.memory.ram import PageMemory
-from colobench.node.breakpoints import PRIMARY_POINTS, SECONDARY_POINTS, Breakpoints
+from colobench.node.breakpoints import Breakpoints
 from colobench.node.channel import Channel
-from colobench.node.monitor import Command, Monitor
-from colobench.node.options import Options
+from colobench.node.host import Host
+from colobench.node.monitor import Command
 from colobench.node.page_channels import PageChannels
-from colobench.node.transport import PageTransport, usable_cores
-from colobench.node.workers import Workers
+from colobench.node.transport import PageTransport
 from colobench.protocol.colo import Action, Conversation, Local, Role
 from colobench.protocol.failover import Failover, FailoverAction, FailoverEvent, FailoverState
 from colobench.protocol.table import LocalProtocolError
@@ -49,6 +45,11 @@ class Interrupted(ColobenchError):
 class Node(ABC):
     """A node that is not yet either of the two.
 
+    Parameters
+    ----------
+    host
+        The process that it is.
+
     Attributes
     ----------
     machine
@@ -59,28 +60,28 @@ class Node(ABC):
         Number of the last checkpoint that is committed here; 0 is the state that migration brought.
     """
 
-    def __init__(self, options: Options) -> None:
-        self.options = options
-        self.role = options.role
-        self.machine = Machine(options.guest, options.tracker)
+    role: Role
+    points: tuple[str, ...]
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.options = host.options
+        self.machine, self.network, self.workers = host.machine, host.network, host.workers
+        self.monitor, self.quitting = host.monitor, host.quitting
         self.run_state = "prelaunch"
         self.checkpoint = 0
         self.channel: Channel | None = None
-        self.workers = Workers(max(options.channels, min(2, usable_cores())))
-        self.conversation = Conversation(options.role, options.variant, options.layout)
+        options = self.options
+        self.conversation = Conversation(self.role, options.variant, options.layout)
         self.failover = Failover()
-        points = PRIMARY_POINTS if self.role is Role.PRIMARY else SECONDARY_POINTS
-        self.breakpoints = Breakpoints(points, self._held)
-        self.monitor = Monitor(options.qmp, self._commands())
-        self.quitting = threading.Event()
-        self.exit_code = 0
+        self.breakpoints = Breakpoints(self.points, self._held)
         #: Guards the decision who goes first: a failover, or the commit of a checkpoint.
         self.lock = threading.RLock()
         self.colo_thread: threading.Thread | None = None
-        self._colo_enabled = False
+        self.colo_enabled = False
+        self.last_colo_mode = "none"
+        self.colo_reason = "none"
         self._colo_mode = "none"
-        self._last_colo_mode = "none"
-        self._colo_reason = "none"
         #: Whether COLO ended with an error; QEMU tells that by COLO_EXIT alone.
         self._colo_ended = False
         self._actions = self._action_table()
@@ -92,6 +93,10 @@ class Node(ABC):
 
     @abstractmethod
     def _query_migrate(self) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def successor(self) -> Node:
+        """Give the node that this process is after a failover."""
 
     def wake(self) -> None:  # noqa: B027 - a secondary waits on nothing else
         """Wake the COLO thread from a wait that is not on the socket."""
@@ -188,12 +193,14 @@ class Node(ABC):
 
     def start_guest(self) -> None:
         """Let the guest run."""
+        self.network.start()
         self.machine.start()
         self.run_state = "running"
 
     def stop_guest(self, run_state: str) -> None:
         """Stop the guest."""
         self.machine.stop()
+        self.network.stop()
         self.run_state = run_state
 
     def device_buffer(self) -> bytes:
@@ -267,20 +274,21 @@ class Node(ABC):
         taken_over: dict[str, Any] = {"checkpoint": self.checkpoint, "work": self.machine.work}
         if self.options.verify:
             taken_over |= self.digests(self.device_buffer())
-        self._last_colo_mode, self._colo_mode = self._colo_mode, "none"
-        self._colo_reason = "request"
+        self.last_colo_mode, self._colo_mode = self._colo_mode, "none"
+        self.colo_reason = "request"
         # Nobody collects any more; a write should not cost what it costs to be noticed.
         self.machine.tracker.disarm()
-        self.machine.nic["hold_output"] = 0
-        self.machine.nic.release()
+        self.network.stand_alone()
         self.monitor.emit("X_COLO_TAKEOVER", taken_over)
         self.emit_colo_exit("request", "x-colo-lost-heartbeat")
         self.start_guest()
         self.monitor.emit("RESUME", {})
+        self.host.succeed(self.successor())
 
     # The monitor's commands.
 
-    def _commands(self) -> dict[str, Command]:
+    def commands(self) -> dict[str, Command]:
+        """Give the monitor's commands."""
         return {
             "query-status": Command(self._query_status),
             "query-colo-status": Command(self._query_colo_status),
@@ -303,7 +311,7 @@ class Node(ABC):
 
     def quit(self) -> None:
         """End the process in order."""
-        self.quitting.set()
+        self.host.quit()
 
     def _held(self, point: str) -> None:
         self.monitor.emit("X_COLO_HELD", {"at": point, "checkpoint": self.checkpoint + 1})
@@ -319,12 +327,12 @@ class Node(ABC):
     def _query_colo_status(self) -> dict[str, Any]:
         return {
             "mode": self._colo_mode,
-            "last-mode": self._last_colo_mode,
-            "reason": self._colo_reason,
+            "last-mode": self.last_colo_mode,
+            "reason": self.colo_reason,
         }
 
     def _query_migrate_capabilities(self) -> list[dict[str, Any]]:
-        return [{"capability": "x-colo", "state": self._colo_enabled}]
+        return [{"capability": "x-colo", "state": self.colo_enabled}]
 
     def _migrate_set_capabilities(self, capabilities: list[Any]) -> None:
         for each in capabilities:
@@ -332,7 +340,7 @@ class Node(ABC):
                 raise LocalError(f"capability: expected x-colo, found {each!r}")
             if not isinstance(each.get("state"), bool):
                 raise LocalError(f"capability x-colo: expected a boolean state, found {each!r}")
-            self._colo_enabled = each["state"]
+            self.colo_enabled = each["state"]
 
     def _query_guest(self) -> dict[str, Any]:
         machine = self.machine
@@ -343,10 +351,9 @@ class Node(ABC):
             "ticks": machine.timer["ticks"],
             "coalesced-ticks": machine.timer["coalesced_ticks"],
             "checkpoint": self.checkpoint,
-            "frames-sent": machine.nic["sent"],
-            "frames-held": len(machine.nic.queues["transmit"]),
-            "frames-dropped": machine.nic["dropped"],
             "frames-received": machine.nic["received"],
+            "frames-dropped": machine.nic["dropped"],
+            **self.network.figures(),
         }
 
     def _query_digest(self) -> dict[str, Any]:
@@ -362,9 +369,8 @@ class Node(ABC):
             data = bytes.fromhex(frame)
         except ValueError as error:
             raise LocalError(f"frame: expected hexadecimal digits, found {frame!r}") from error
-        with self.lock:
-            if not self.machine.nic.queues["receive"].put(data):
-                raise LocalError("frame: the NIC's receive queue is full")
+        if not self.network.receive(data):
+            raise LocalError("frame: the NIC's receive queue is full")
 
     def _outside_colo(self) -> None:
         if self.in_colo() or self.run_state in ("inmigrate", "finish-migrate"):
@@ -391,43 +397,17 @@ class Node(ABC):
     def begin(self) -> None:
         """Do what the role does first."""
 
-    def run(self) -> int:
-        """Serve until told to quit; returns the exit code."""
-        try:
-            # A checkpoint must not wait for a kernel that is still to be loaded, or compiled.
-            for _ in warmup():
-                pass
-            # What is there by now stays; looking through it for garbage would take milliseconds.
-            gc.collect()
-            gc.freeze()
-            # Whoever can connect finds a node that is ready.
-            self.begin()
-            self.monitor.start()
-            self.quitting.wait()
-            self.monitor.emit("SHUTDOWN", {"guest": False, "reason": "host-qmp-quit"})
-        finally:
-            self.end()
-        return self.exit_code
-
     def end(self) -> None:
-        """Stop everything, in an order in which nobody waits for what is gone."""
-        self.quitting.set()
+        """Leave the pair, in an order in which nobody waits for what is gone."""
         self.breakpoints.go_on()
         if self.channel is not None:
             self.channel.shut_down()
         self.wake()
         if self.colo_thread is not None:
             self.colo_thread.join()
+        self.retire()
+
+    def retire(self) -> None:
+        """Let go of what belonged to this node alone."""
         if self.channel is not None:
             self.channel.close()
-        self.workers.close()
-        self.monitor.close(flush=True)
-        self.machine.close()
-
-    def died(self, error: BaseException) -> None:
-        """End the process because there is nothing to go on with, as QEMU does."""
-        if self.quitting.is_set():
-            return
-        print(f"{self.role.value}: {error}", file=sys.stderr, flush=True)
-        self.exit_code = 1
-        self.quitting.set()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from colobench.errors import LocalError
 from colobench.guest.configuration import Configuration, Program, parse_program, parse_size
 from colobench.memory.tracker import TRACKERS
+from colobench.net.output import Output, check_output
 from colobench.node.address import Address
 from colobench.node.transport import PageTransport, check_channels, check_layout, check_socket
 from colobench.protocol.colo import VARIANTS, Layout, Role, Variant
@@ -40,6 +41,14 @@ class Options:
         What brings the pages.
     channels
         How many connections it has for that, beside the main one.
+    netdev
+        Where the switch is, to which the guest's NIC is linked, or None.
+    mirror
+        Where a secondary waits for its primary's frames, or None.
+    output
+        What holds the guest's output back until the secondary has caught up with it.
+    committed
+        Number of the last checkpoint of the guest that a secondary is going to take in.
     tracker
         How the guest's writes are learnt, see `colobench.memory.tracker`.
     parent
@@ -56,6 +65,10 @@ class Options:
     incoming: Address | None
     transport: PageTransport
     channels: int
+    netdev: Address | None
+    mirror: Address | None
+    output: Output
+    committed: int
     tracker: str
     parent: int
 
@@ -83,6 +96,8 @@ def parse_options(arguments: list[str] | None = None) -> Options:
         add("--multifd-channels", type=int, metavar="N", help="of multifd or memfd")
         add("--stall-timeout", type=float, default=10.0, metavar="SECONDS")
         add("--no-verify", action="store_true", help="do not digest RAM and devices")
+        add("--netdev", metavar="URI", help="the switch: unix:PATH or tcp:HOST:PORT")
+        add("--output", choices=[each.value for each in Output], default="buffer")
         add("--tracker", choices=list(TRACKERS), default="marked", help="how writes are learnt")
         add("--parent", type=int, default=0, metavar="PID", help="die with this process")
         if role is Role.PRIMARY:
@@ -92,6 +107,8 @@ def parse_options(arguments: list[str] | None = None) -> Options:
             add("--working-set", type=int, default=0, metavar="PAGES", help="0 for all of RAM [0]")
         else:
             add("--incoming", required=True, metavar="URI", help="unix:PATH or tcp:HOST:PORT")
+            add("--mirror", metavar="URI", help="where to wait for the primary's frames")
+            add("--committed", type=int, default=0, metavar="N", help="the last checkpoint [0]")
     found = parser.parse_args(arguments)
     role = Role(found.role)
     ram_bytes = parse_size(found.ram)
@@ -123,6 +140,14 @@ def parse_options(arguments: list[str] | None = None) -> Options:
         incoming=incoming,
         transport=transport,
         channels=check_channels(transport, found.multifd_channels),
+        netdev=_address(found.netdev),
+        mirror=_address(getattr(found, "mirror", None)),
+        output=check_output(Output(found.output), VARIANTS[found.variant].secondary_runs),
+        committed=getattr(found, "committed", 0),
         tracker=found.tracker,
         parent=found.parent,
     )
+
+
+def _address(uri: str | None) -> Address | None:
+    return None if uri is None else Address.parse(uri)

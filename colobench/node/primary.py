@@ -5,25 +5,46 @@ from __future__ import annotations
 import base64
 import os
 import time
+import weakref
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from colobench.errors import LocalError, RemoteError
 from colobench.memory.ram import PAGE_SIZE
+from colobench.net.compare import Miscompare, Timeout
+from colobench.net.output import Output
 from colobench.node.address import Address
+from colobench.node.breakpoints import PRIMARY_POINTS
 from colobench.node.channel import Channel
+from colobench.node.frame_socket import FrameSocket
+from colobench.node.host import CONNECT_TIMEOUT, Host
 from colobench.node.monitor import Command
 from colobench.node.node import DELAY_DEFAULT_MS, DELAY_LIMIT_MS, Interrupted, Node
-from colobench.node.options import Options
 from colobench.node.phases import Phases
 from colobench.node.saver import Saver
 from colobench.node.transport import check_socket
-from colobench.protocol.colo import Action, Local, State
+from colobench.protocol.colo import Action, Local, Role, State
 from colobench.protocol.failover import FailoverState
 from colobench.wire.messages import Message
 
-CONNECT_TIMEOUT = 10.0
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why a checkpoint is taken.
+
+    Attributes
+    ----------
+    name
+        timer, requested, shutdown, miscompare or timeout.
+    connection, offset
+        Of a miscompare: whose output differed, and where; see `colobench.net.compare`.
+    """
+
+    name: str
+    connection: str | None = None
+    offset: int | None = None
 
 
 class Primary(Node):
@@ -31,37 +52,51 @@ class Primary(Node):
 
     Parameters
     ----------
-    options
-        What it was started with.
+    host
+        The process that it is.
+    survivor
+        The node of the same process that has taken over, if this one goes on from it.
     """
 
-    def __init__(self, options: Options) -> None:
-        super().__init__(options)
+    role = Role.PRIMARY
+    points = PRIMARY_POINTS
+
+    def __init__(self, host: Host, survivor: Node | None = None) -> None:
+        super().__init__(host)
         self._status = "none"
         self._delay_ms = DELAY_DEFAULT_MS
         self._report_pages = False
         #: Readable when the COLO thread has to look up from its wait for the next checkpoint.
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        # Whoever still has this node may wake it; the number must not be another's by then.
+        weakref.finalize(self, os.close, self._wake_fd)
         self._timer_from = 0.0
-        self._requested: str | None = None
+        self._requested: Cause | None = None
+        #: What colo-compare wants a checkpoint for; set in the network's thread, without a lock.
+        self._wanted: Cause | None = None
         self._saver: Saver | None = None
         self._phases = Phases()
         self._in_colo_since = 0.0
         self._released = 0
         self._resumed_at = 0
+        if survivor is not None:
+            self._status = "completed"
+            self.run_state, self.checkpoint = survivor.run_state, survivor.checkpoint
+            self.colo_enabled = survivor.colo_enabled
+            self.last_colo_mode, self.colo_reason = survivor.last_colo_mode, survivor.colo_reason
 
     def begin(self) -> None:
         """Let the guest run."""
         self.start_guest()
 
-    def end(self) -> None:
-        """Stop everything."""
-        super().end()
-        os.close(self._wake_fd)
+    def successor(self) -> Node:
+        """Give the node that this process is after a failover."""
+        return Primary(self.host, self)
 
-    def _commands(self) -> dict[str, Command]:
-        return super()._commands() | {
-            "migrate": Command(self._migrate, {"uri": str}),
+    def commands(self) -> dict[str, Command]:
+        """Give the monitor's commands."""
+        return super().commands() | {
+            "migrate": Command(self._migrate, {"uri": str}, {"x-mirror": str}),
             "migrate-set-parameters": Command(
                 self._migrate_set_parameters,
                 optional={"x-checkpoint-delay": int, "x-report-pages": bool},
@@ -73,7 +108,7 @@ class Primary(Node):
                 }
             ),
             "x-colo-checkpoint": Command(lambda: self._request("requested")),
-            "system_powerdown": Command(lambda: self._request("shutdown")),
+            "system_powerdown": Command(self._powerdown),
         }
 
     def _action_table(self) -> Mapping[Action, Any]:
@@ -88,18 +123,21 @@ class Primary(Node):
 
     # The monitor's commands.
 
-    def _migrate(self, uri: str) -> None:
+    def _migrate(self, uri: str, x_mirror: str | None = None) -> None:
         address = Address.parse(uri)
+        mirror = None if x_mirror is None else Address.parse(x_mirror)
+        if mirror is None and self.options.output is Output.COMPARE:
+            raise LocalError("migrate: expected x-mirror, as output is compared, found none")
         check_socket(self.options.transport, uri)
         with self.lock:
-            if not self._colo_enabled:
+            if not self.colo_enabled:
                 raise LocalError("migrate: expected the capability x-colo, found it off")
-            if self._status not in ("none", "failed"):
+            if self._status not in ("none", "failed", "completed"):
                 raise LocalError(f"migrate: expected none before, found one {self._status}")
             if not self.machine.running:
                 raise LocalError("migrate: expected a running guest, found it stopped")
             self._set_status("setup")
-        self.run_colo_thread(lambda: self._outgoing(address))
+        self.run_colo_thread(lambda: self._outgoing(address, mirror))
 
     def _migrate_set_parameters(
         self, x_checkpoint_delay: int | None = None, x_report_pages: bool | None = None
@@ -144,8 +182,24 @@ class Primary(Node):
         if self._colo_ended:
             raise LocalError("COLO has ended with an error; only x-colo-lost-heartbeat helps")
         with self.lock:
-            if self._requested != "shutdown":
-                self._requested = cause
+            if self._requested is None or self._requested.name != "shutdown":
+                self._requested = Cause(cause)
+        self.wake()
+
+    def _powerdown(self) -> None:
+        if self.in_colo():
+            self._request("shutdown")
+            return
+        with self.lock:
+            self._outside_colo()
+            self.stop_guest("shutdown")
+        self.quit()
+
+    def _compare_wants(self, request: Miscompare | Timeout) -> None:
+        if isinstance(request, Miscompare):
+            self._wanted = Cause("miscompare", str(request.connection), request.offset)
+        else:
+            self._wanted = Cause("timeout", str(request.connection))
         self.wake()
 
     def lost_heartbeat(self) -> None:
@@ -159,7 +213,7 @@ class Primary(Node):
 
     # The COLO thread.
 
-    def _outgoing(self, address: Address) -> None:
+    def _outgoing(self, address: Address, mirror: Address | None) -> None:
         try:
             channel = Channel(address.connect(CONNECT_TIMEOUT), self.options.stall_timeout)
             with self.lock:
@@ -169,13 +223,15 @@ class Primary(Node):
                     raise Interrupted
             if channel.pages is not None:
                 channel.pages.connect(address, CONNECT_TIMEOUT)
+            if mirror is not None:
+                self.network.attach_mirror(FrameSocket(mirror.connect(CONNECT_TIMEOUT)))
             self._saver = Saver(self.machine, self.channel, self.breakpoints)
             self._set_status("active")
             self._saver.precopy()
         except (LocalError, RemoteError, OSError) as error:
             self._migration_failed(error)
             return
-        self.machine.nic["hold_output"] = 1
+        self.network.hold(self._compare_wants)
         with self.lock:
             self.enter_colo()
             self.stop_guest("finish-migrate")
@@ -189,7 +245,7 @@ class Primary(Node):
         while self.conversation.state is not State.ENDED:
             cause = self._wait_for_cause()
             self._checkpoint(cause)
-            if cause == "shutdown":
+            if cause.name == "shutdown":
                 self.stop_guest("shutdown")
                 self.happened(Local.SHUTDOWN)
         self.quit()
@@ -203,7 +259,7 @@ class Primary(Node):
             self.monitor.emit("X_MIGRATION_ERROR", {"x-why": str(error)})
             self._set_status("failed")
 
-    def _wait_for_cause(self) -> str:
+    def _wait_for_cause(self) -> Cause:
         """Wait for the next checkpoint's time, counted from when the last one was due."""
         assert self.channel is not None
         while True:
@@ -212,7 +268,7 @@ class Primary(Node):
             with self.lock:
                 if self.failover.state is not FailoverState.NONE or self.quitting.is_set():
                     raise Interrupted
-                cause, self._requested = self._requested, None
+                cause, self._requested = self._requested or self._wanted, None
             now, delay = time.monotonic(), self._delay_ms / 1000
             left = self._timer_from + delay - now
             if cause is not None:
@@ -221,12 +277,12 @@ class Primary(Node):
             if left <= 0:
                 # Late ones follow at once, but do not pile up.
                 self._timer_from = max(self._timer_from + delay, now - delay)
-                return "timer"
+                return Cause("timer")
             if self.channel.wait(left, self._wake_fd):
                 # Nothing is expected now: this is the end of the connection, or a fault.
                 self.receive_message()
 
-    def _checkpoint(self, cause: str) -> None:
+    def _checkpoint(self, cause: Cause) -> None:
         assert self.channel is not None
         assert self._saver is not None
         requested = time.monotonic()
@@ -240,7 +296,9 @@ class Primary(Node):
         saved = self._saver.saved
         record: dict[str, Any] = {
             "checkpoint": self.checkpoint,
-            "cause": cause,
+            "cause": cause.name,
+            "cause-connection": cause.connection,
+            "cause-offset": cause.offset,
             "layout": self.options.layout.value,
             "time": requested - self._in_colo_since,
             "pages": saved.pages,
@@ -301,7 +359,9 @@ class Primary(Node):
         self.monitor.flush()
 
     def _release_output(self) -> None:
-        self._released = self.machine.nic.release()
+        # Whatever was unequal so far, the checkpoint has made equal.
+        self._wanted = None
+        self._released += self.network.release()
 
     def _resume(self) -> None:
         self.start_guest()

@@ -15,15 +15,18 @@ from colobench.guest.vmstate import State as DeviceState
 from colobench.kernels import bitmap
 from colobench.memory.ram import RAMCache
 from colobench.memory.tracker import Words
+from colobench.node.breakpoints import SECONDARY_POINTS
 from colobench.node.channel import Channel
 from colobench.node.connection import PeerLost
 from colobench.node.flush import flush
+from colobench.node.frame_socket import FrameSocket
+from colobench.node.host import Host
 from colobench.node.monitor import Command
 from colobench.node.node import Interrupted, Node
-from colobench.node.options import Options
 from colobench.node.phases import Phases
+from colobench.node.primary import Primary
 from colobench.node.transport import PageTransport
-from colobench.protocol.colo import Action, Layout, Local, State
+from colobench.protocol.colo import Action, Layout, Local, Role, State
 from colobench.protocol.failover import FailoverState
 from colobench.wire.errors import CommandError
 from colobench.wire.format import Command as StreamCommand
@@ -48,12 +51,17 @@ class Secondary(Node):
 
     Parameters
     ----------
-    options
-        What it was started with; `incoming` says where it waits.
+    host
+        The process that it is; its option `incoming` says where it waits.
     """
 
-    def __init__(self, options: Options) -> None:
-        super().__init__(options)
+    role = Role.SECONDARY
+    points = SECONDARY_POINTS
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(host)
+        options = host.options
+        self.checkpoint = options.committed
         self.run_state = "inmigrate"
         self._cache = RAMCache("colobench-ram-cache", self.machine.ram.blocks)
         self._incoming = Incoming(
@@ -63,6 +71,8 @@ class Secondary(Node):
             multifd=options.transport is not PageTransport.STREAM,
         )
         self._listener: socket.socket | None = None
+        self._mirror_listener: socket.socket | None = None
+        self._mirror_uri = ""
         self._uri = str(options.incoming)
         self._status = "none"
         self._size = 0
@@ -73,7 +83,7 @@ class Secondary(Node):
         self._phases = Phases()
         self._report_pages = False
         self._flushed_bitmap = self._cache.bitmap
-        self.machine.nic["hold_output"] = 1
+        self.network.follow()
 
     def begin(self) -> None:
         """Listen for the primary."""
@@ -81,25 +91,42 @@ class Secondary(Node):
         self._listener, listening = self.options.incoming.listen()
         self.monitor.emit("X_LISTENING", {"uri": str(listening)})
         self._uri = str(listening)
+        if self.options.mirror is not None:
+            self._mirror_listener, at = self.options.mirror.listen()
+            self._mirror_uri = str(at)
         self.run_colo_thread(self._follow)
 
     def end(self) -> None:
-        """Stop everything."""
-        if self._listener is not None:
-            # Shutting it down wakes whoever waits in accept.
-            self._listener.shutdown(socket.SHUT_RDWR)
+        """Leave the pair."""
+        for listener in (self._listener, self._mirror_listener):
+            if listener is not None:
+                # Shutting it down wakes whoever waits in accept.
+                listener.shutdown(socket.SHUT_RDWR)
         super().end()
-        if self._listener is not None and self.options.incoming is not None:
-            self._listener.close()
-            self.options.incoming.remove()
+
+    def retire(self) -> None:
+        """Let go of what belonged to this node alone."""
+        super().retire()
+        for listener, address in (
+            (self._listener, self.options.incoming),
+            (self._mirror_listener, self.options.mirror),
+        ):
+            if listener is not None and address is not None:
+                listener.close()
+                address.remove()
         self._cache.close()
+
+    def successor(self) -> Node:
+        """Give the node that this process is after a failover."""
+        return Primary(self.host, self)
 
     def loading(self) -> bool:
         """Say whether a committed checkpoint is being loaded just now."""
         return self._loading
 
-    def _commands(self) -> dict[str, Command]:
-        return super()._commands() | {
+    def commands(self) -> dict[str, Command]:
+        """Give the monitor's commands."""
+        return super().commands() | {
             "migrate-set-parameters": Command(
                 self._migrate_set_parameters, optional={"x-report-pages": bool}
             ),
@@ -120,7 +147,7 @@ class Secondary(Node):
         }
 
     def _query_migrate(self) -> dict[str, Any]:
-        return {"status": self._status, "x-incoming": self._uri}
+        return {"status": self._status, "x-incoming": self._uri, "x-mirror": self._mirror_uri}
 
     def _migrate_set_parameters(self, x_report_pages: bool | None = None) -> None:
         if x_report_pages is not None:
@@ -148,11 +175,7 @@ class Secondary(Node):
         self.quit()
 
     def _accept(self) -> None:
-        assert self._listener is not None
-        try:
-            connection, _ = self._listener.accept()
-        except OSError as error:
-            raise PeerLost(f"accept: {error.strerror}") from error
+        connection = self._accept_on(self._listener)
         with self.lock:
             if self.quitting.is_set():
                 connection.close()
@@ -160,8 +183,19 @@ class Secondary(Node):
             self.channel = Channel(connection, self.options.stall_timeout)
             self.channel.pages = self.page_channels(self._cache)
         if self.channel.pages is not None:
+            assert self._listener is not None
             self.channel.pages.accept(self._listener, connection)
+        if self._mirror_listener is not None:
+            self.network.attach_mirror(FrameSocket(self._accept_on(self._mirror_listener)))
         self._status = "active"
+
+    def _accept_on(self, listener: socket.socket | None) -> socket.socket:
+        assert listener is not None
+        try:
+            connection, _ = listener.accept()
+        except OSError as error:
+            raise PeerLost(f"accept: {error.strerror}") from error
+        return connection
 
     def colo_failed(self, error: BaseException) -> None:
         """End a migration that came to nothing; else see `Node`.
@@ -171,7 +205,7 @@ class Secondary(Node):
         """
         if not self.in_colo():
             self._status = "failed"
-            self.died(error)
+            self.host.died(self.role.value, error)
             return
         with self.lock:
             self._loading = False
@@ -190,14 +224,14 @@ class Secondary(Node):
             raise CommandError(
                 "migration", expected="command ENABLE_COLO", found="none", offset=channel.received
             )
-        if not self._colo_enabled:
+        if not self.colo_enabled:
             raise MigrationRefused(
                 "ENABLE_COLO: expected the capability x-colo to be set here, found it off"
             )
         channel.parse(vmdescription_section(channel.buffer))
         self._device_states = loaded.device_states
         self._flush()
-        self.machine.load(self._device_states)
+        self._load()
 
     def _reply(self) -> None:
         self.breakpoints.reach("request")
@@ -262,12 +296,16 @@ class Secondary(Node):
             tracker.arm()
         return flushed
 
+    def _load(self) -> None:
+        self.machine.load(self._device_states)
+        self.network.loaded()
+
     def _flush_and_load(self) -> None:
         self._phases = Phases()
         flushed = self._flush()
         self._phases.end("flush")
         self.breakpoints.reach("flush")
-        self.machine.load(self._device_states)
+        self._load()
         self._phases.end("load")
         record: dict[str, Any] = {"checkpoint": self.checkpoint + 1, "flushed-pages": flushed}
         if self.options.verify:

@@ -1,0 +1,420 @@
+"""The guest's network in a node: its frames' way between the NIC, the filters and the links.
+
+::
+
+     switch ──link──► rewriter ─► mirror ─► NIC ─► guest                 primary
+     switch ◄──link── rewriter ◄─ filter-buffer or colo-compare ◄─ NIC
+                                     ▲      mirror connection
+     primary ──────► rewriter ─► NIC ─► guest                            secondary, if it runs
+     primary ◄────── rewriter ◄─ NIC
+
+One thread does all of it and never waits but for descriptors. The COLO thread tells it when the
+guest stops and starts, when a checkpoint is loaded, and when held output may go.
+
+A frame goes to the secondary when it goes into the primary's NIC. Each end marks its stream, with a
+frame of length zero, where its guest stood still for a checkpoint. So what one guest heard or said
+before a checkpoint is never taken for what it hears or says after it.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import selectors
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from colobench.errors import ColobenchError, LocalError
+from colobench.guest.devices import NIC_QUEUE_LENGTH
+from colobench.guest.machine import Machine
+from colobench.net import frame as frames
+from colobench.net.buffer import FilterBuffer
+from colobench.net.compare import ColoCompare, Miscompare, Outcome, Timeout
+from colobench.net.output import Output
+from colobench.net.rewriter import FilterRewriter
+from colobench.node.frame_socket import FrameSocket, LinkDown
+
+#: Frames that may wait for the guest to take them; as many again are let wait in the link.
+BACKLOG_LIMIT = 1024
+#: A frame of length zero on the mirror connection: the sender's guest stood still here.
+MARK = b""
+#: Seconds between two looks for output that waits too long.
+_SCAN_SECONDS = 0.1
+
+
+class Part(enum.Enum):
+    """What a node's guest is to the outside."""
+
+    #: It alone is the guest: its frames pass.
+    ALONE = enum.auto()
+    #: Its output is held.
+    PRIMARY = enum.auto()
+    #: Nobody outside hears of it.
+    SECONDARY = enum.auto()
+
+
+class Network:
+    """The frames' way between a machine's NIC and the outside.
+
+    Parameters
+    ----------
+    machine
+        Whose NIC it is.
+    output
+        What holds the output of a primary.
+    """
+
+    def __init__(self, machine: Machine, output: Output) -> None:
+        self._machine = machine
+        self._nic = machine.nic.queues
+        self._output = output
+        self._lock = threading.Lock()
+        self._part = Part.ALONE
+        self._accepting = False
+        self._backlog: deque[bytes] = deque()
+        #: Whether what the mirror brings is part of a checkpoint that was loaded, up to its mark.
+        self._skipping = False
+        #: Checkpoints that are committed, and marks of the secondary that came.
+        self._checkpoints = self._marks = 0
+        self._buffer = FilterBuffer()
+        self._compare = ColoCompare()
+        #: Only who is, or was, a secondary with a guest that runs needs one.
+        self._rewriter: FilterRewriter | None = None
+        self._link: FrameSocket | None = None
+        self._mirror: FrameSocket | None = None
+        self._discarded = self._passed = 0
+        self._on_request: Callable[[Miscompare | Timeout], None] = lambda request: None
+        self._selector = selectors.DefaultSelector()
+        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._selector.register(machine.kick_fd, selectors.EVENT_READ, self._kicked)
+        self._selector.register(self._wake_fd, selectors.EVENT_READ, self._woken)
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="network", daemon=True)
+
+    # Begin and end.
+
+    def begin(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread and the links."""
+        self._closing = True
+        self._wake()
+        if self._thread.is_alive():
+            self._thread.join()
+        for link in (self._link, self._mirror):
+            if link is not None:
+                link.close()
+        self._selector.close()
+        os.close(self._wake_fd)
+
+    def attach_link(self, link: FrameSocket) -> None:
+        """Take a link to the switch; one that was there before ends."""
+        with self._lock:
+            self._detach(self._link)
+            self._link = link
+            self._watch(link, selectors.EVENT_READ, self._link_ready)
+            if self._part is not Part.SECONDARY:
+                self._announce()
+        self._wake()
+
+    def attach_mirror(self, mirror: FrameSocket) -> None:
+        """Take the connection to the other node's network."""
+        with self._lock:
+            self._detach(self._mirror)
+            self._mirror = mirror
+            self._checkpoints = self._marks = 0
+            self._skipping = False
+            self._watch(mirror, selectors.EVENT_READ, self._mirror_ready)
+        self._wake()
+
+    def _detach(self, link: FrameSocket | None) -> None:
+        if link is None:
+            return
+        self._watch(link, 0, lambda: None)
+        link.close()
+        if link is self._link:
+            self._link = None
+        else:
+            self._mirror = None
+
+    # What the COLO thread says.
+
+    def start(self) -> None:
+        """The guest is about to run: give it what has come meanwhile."""
+        with self._lock:
+            self._accepting = True
+            self._refill()
+            self._flush()
+
+    def stop(self) -> None:
+        """The guest stands still: what it has sent so far is what this epoch has sent."""
+        with self._lock:
+            if not self._accepting:
+                return
+            self._accepting = False
+            self._drain()
+            if self._mirror is not None and self._part is not Part.ALONE:
+                self._mirror.send(MARK)
+            self._flush()
+
+    def follow(self) -> None:
+        """Be a secondary's network: nobody outside hears of this guest."""
+        with self._lock:
+            self._part = Part.SECONDARY
+            if self._output is Output.COMPARE:
+                self._rewriter = FilterRewriter()
+
+    def hold(self, on_request: Callable[[Miscompare | Timeout], None]) -> None:
+        """Be a primary's network: hold output until a checkpoint covers it, or it is compared.
+
+        Parameters
+        ----------
+        on_request
+            Called with the cause when colo-compare wants a checkpoint, in the network's thread,
+            which must not be kept waiting.
+        """
+        with self._lock:
+            self._part = Part.PRIMARY
+            self._on_request = on_request
+            self._compare.checkpoint()
+
+    def loaded(self) -> None:
+        """A checkpoint is loaded: what the mirror brought before it is part of it."""
+        with self._lock:
+            if self._mirror is None:
+                return
+            if self._rewriter is not None:
+                self._rewriter.checkpoint()
+            if MARK not in self._backlog:
+                self._backlog.clear()
+                self._skipping = True
+            else:
+                while self._backlog.popleft() != MARK:
+                    pass
+
+    def release(self) -> int:
+        """Let out what the committed checkpoint covers; returns how many frames."""
+        with self._lock:
+            self._checkpoints += 1
+            if self._output is Output.COMPARE:
+                released = self._compare.checkpoint()
+            else:
+                released = self._buffer.release()
+            self._let_out(released)
+            self._flush()
+            return len(released)
+
+    def stand_alone(self) -> None:
+        """There is no peer any more: say so to the network, and let all output pass."""
+        with self._lock:
+            was, self._part = self._part, Part.ALONE
+            if self._mirror is not None:
+                self._detach(self._mirror)
+            self._backlog = deque(each for each in self._backlog if each != MARK)
+            if was is Part.PRIMARY:
+                self._let_out(self._buffer.release() + self._compare.checkpoint())
+            elif self._rewriter is not None:
+                self._rewriter.failover()
+            self._announce()
+            self._flush()
+
+    def silence(self) -> None:
+        """Another node is the guest: nothing more goes out."""
+        with self._lock:
+            self._part = Part.SECONDARY
+            self._detach(self._link)
+            self._detach(self._mirror)
+
+    def receive(self, frame: bytes) -> bool:
+        """Give the guest a frame as if a link had brought it; False if too many wait."""
+        if not frames.FRAME_MIN <= len(frame) <= frames.FRAME_MAX:
+            raise LocalError(
+                f"Ethernet frame: expected {frames.FRAME_MIN} to {frames.FRAME_MAX} bytes, "
+                f"found {len(frame)}"
+            )
+        with self._lock:
+            if len(self._backlog) >= BACKLOG_LIMIT:
+                return False
+            self._backlog.append(frame)
+            self._refill()
+            self._flush()
+            return True
+
+    def figures(self) -> dict[str, Any]:
+        """Give the counters that a monitor shows."""
+        with self._lock:
+            return {
+                "frames-sent": self._passed,
+                "frames-held": len(self._buffer) + len(self._compare),
+                "frames-discarded": self._discarded,
+                "frames-waiting": len(self._backlog),
+                "compare": self._compare.counters(),
+            }
+
+    # The network's thread.
+
+    def _run(self) -> None:
+        next_scan = time.monotonic() + _SCAN_SECONDS
+        while not self._closing:
+            ready = self._selector.select(_SCAN_SECONDS)
+            with self._lock:
+                for key, _ in ready:
+                    key.data()
+                if time.monotonic() >= next_scan:
+                    next_scan = time.monotonic() + _SCAN_SECONDS
+                    self._scan()
+                self._flush()
+
+    def _wake(self) -> None:
+        os.eventfd_write(self._wake_fd, 1)
+
+    def _woken(self) -> None:
+        os.eventfd_read(self._wake_fd)
+
+    def _kicked(self) -> None:
+        os.eventfd_read(self._machine.kick_fd)
+        self._drain()
+        self._refill()
+
+    def _link_ready(self) -> None:
+        if self._link is None:
+            return
+        try:
+            arrived = self._link.receive()
+        except (LinkDown, ColobenchError):
+            self._detach(self._link)
+            return
+        if self._part is Part.SECONDARY:
+            return
+        for frame in arrived:
+            self._backlog.extend(self._to_guest(frame))
+        self._refill()
+
+    def _mirror_ready(self) -> None:
+        if self._mirror is None:
+            return
+        try:
+            arrived = self._mirror.receive()
+        except (LinkDown, ColobenchError):
+            self._detach(self._mirror)
+            return
+        if self._part is Part.SECONDARY:
+            self._take_mirrored(arrived)
+        elif self._part is Part.PRIMARY:
+            self._take_redirected(arrived)
+
+    def _take_mirrored(self, arrived: list[bytes]) -> None:
+        for frame in arrived:
+            if self._skipping:
+                self._skipping = frame != MARK
+            elif frame == MARK:
+                self._backlog.append(MARK)
+            else:
+                self._backlog.extend(self._to_guest(frame))
+        self._refill()
+
+    def _take_redirected(self, arrived: list[bytes]) -> None:
+        now = time.monotonic()
+        for frame in arrived:
+            if frame == MARK:
+                self._marks += 1
+            elif self._marks >= self._checkpoints:
+                self._compared(self._compare.secondary(frame, now))
+
+    def _drain(self) -> None:
+        """Take what the guest has sent."""
+        sent = self._nic["transmit"].take_all()
+        for frame in sent:
+            self._transmitted(frame)
+        if len(sent) == NIC_QUEUE_LENGTH:
+            # It may have waited for room.
+            self._machine.wake()
+
+    def _transmitted(self, frame: bytes) -> None:
+        if self._part is Part.ALONE:
+            self._let_out([frame])
+        elif self._output is Output.BUFFER:
+            if self._part is Part.PRIMARY:
+                self._buffer.put(frame)
+            else:
+                self._discarded += 1
+        elif self._part is Part.PRIMARY:
+            self._compared(self._compare.primary(frame, time.monotonic()))
+        elif self._mirror is not None:
+            for each in self._from_guest(frame):
+                self._mirror.send(each)
+
+    def _compared(self, outcome: Outcome) -> None:
+        self._let_out(outcome.release)
+        if outcome.request is not None:
+            self._on_request(outcome.request)
+
+    def _scan(self) -> None:
+        if self._part is Part.PRIMARY and self._output is Output.COMPARE:
+            self._compared(self._compare.scan(time.monotonic()))
+
+    def _let_out(self, released: list[bytes]) -> None:
+        self._passed += len(released)
+        if self._link is not None:
+            for frame in released:
+                for each in self._from_guest(frame):
+                    self._link.send(each)
+
+    def _to_guest(self, frame: bytes) -> list[bytes]:
+        return [frame] if self._rewriter is None else self._rewriter.to_guest(frame)
+
+    def _from_guest(self, frame: bytes) -> list[bytes]:
+        return [frame] if self._rewriter is None else self._rewriter.from_guest(frame)
+
+    def _announce(self) -> None:
+        """Tell the switch where the guest is now, as QEMU's announce-self does."""
+        if self._link is not None:
+            itself = (frames.GUEST_MAC, frames.GUEST_IP)
+            message = frames.ARP(frames.ARP_REQUEST, *itself, bytes(6), frames.GUEST_IP)
+            self._link.send(frames.build_arp(frames.BROADCAST, message))
+
+    def _refill(self) -> None:
+        """Put what waits into the NIC, as far as there is room; then it is mirrored."""
+        put = 0
+        while self._accepting and self._backlog:
+            frame = self._backlog[0]
+            if frame != MARK:
+                if not self._nic["receive"].put(frame):
+                    break
+                if self._part is Part.PRIMARY and self._mirror is not None:
+                    self._mirror.send(frame)
+                put += 1
+            self._backlog.popleft()
+        if put:
+            self._machine.wake()
+
+    def _flush(self) -> None:
+        for link, ready in ((self._link, self._link_ready), (self._mirror, self._mirror_ready)):
+            if link is None:
+                continue
+            try:
+                link.flush()
+            except LinkDown:
+                self._detach(link)
+                continue
+            full = link is self._link and len(self._backlog) >= BACKLOG_LIMIT
+            events = (0 if full else selectors.EVENT_READ) | (
+                selectors.EVENT_WRITE if link.waits_to_send else 0
+            )
+            self._watch(link, events, ready)
+
+    def _watch(self, link: FrameSocket, events: int, ready: Callable[[], None]) -> None:
+        """Wait for these events of a link from now on; 0 for none."""
+        known = self._selector.get_map().get(link.fileno())
+        if known is None:
+            if events:
+                self._selector.register(link.fileno(), events, ready)
+        elif not events:
+            self._selector.unregister(link.fileno())
+        elif known.events != events:
+            self._selector.modify(link.fileno(), events, ready)

@@ -20,6 +20,8 @@ class Program(enum.IntEnum):
     UNIFORM = 1
     HOTCOLD = 2
     SEQUENTIAL = 3
+    #: A Redis-protocol server on TCP port 6379, and RFC 862's echo on port 7.
+    KV = 4
 
 
 def parse_size(text: str) -> int:
@@ -52,6 +54,37 @@ def parse_program(name: str) -> Program:
 
 
 @dataclass(frozen=True, slots=True)
+class Nondeterminism:
+    """How much the program ``kv`` leaves to chance; all zero is as little as it can.
+
+    Parameters
+    ----------
+    clock_us
+        Its clock advances in steps of so many microseconds; 0 is the host's clock as it is. TIME
+        and INFO read it.
+    jitter_us
+        Received requests may wait up to so long before they are served.
+    shuffle
+        In so many of a thousand turns, connections that have requests are served in any order.
+
+    Raises
+    ------
+    LocalError
+        If one of them is out of range.
+    """
+
+    clock_us: int = 0
+    jitter_us: int = 0
+    shuffle: int = 0
+
+    def __post_init__(self) -> None:
+        limits = {"clock_us": 10**9, "jitter_us": 10**6, "shuffle": 1000}
+        for name, limit in limits.items():
+            if not 0 <= getattr(self, name) <= limit:
+                raise LocalError(f"{name}: expected 0 to {limit}, found {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True)
 class Configuration:
     """A guest, before there is one.
 
@@ -67,6 +100,8 @@ class Configuration:
         Words that the program writes at each tick of the 1 ms timer.
     working_set
         How many pages of pc.ram, from its first, the program writes; 0 for all of them.
+    nondeterminism
+        The dials of the program ``kv``.
 
     Raises
     ------
@@ -79,6 +114,7 @@ class Configuration:
     seed: int = 0
     writes_per_tick: int = 4
     working_set: int = 0
+    nondeterminism: Nondeterminism = Nondeterminism()
 
     def __post_init__(self) -> None:
         if self.ram_bytes <= 0 or self.ram_bytes % PAGE_SIZE:

@@ -93,9 +93,9 @@ class Journal:
             if each.event == event and role in (None, each.role):
                 yield each
 
-    def find(self, role: str, event: str, **data: Any) -> Said | None:
-        """Find the first event of that node and name with that data."""
-        for each in self.said(event, role):
+    def find(self, role: str, event: str, *, since: int = 0, **data: Any) -> Said | None:
+        """Find the first event of that node and name with that data, from number `since` on."""
+        for each in self.said(event, role, since=since):
             if data.items() <= each.data.items():
                 return each
         return None

@@ -57,7 +57,9 @@ class NodeProcess:
     Parameters
     ----------
     role
-        ``primary`` or ``secondary``.
+        ``primary``, ``secondary``, ``switch`` or ``arbiter``; a survivor's becomes another.
+    name
+        Its name among the files of `directory`.
     directory
         Where its monitor's socket and its standard error go.
     arguments
@@ -69,16 +71,17 @@ class NodeProcess:
     def __init__(
         self,
         role: str,
+        name: str,
         directory: Path,
         arguments: list[str],
         on_event: Callable[[str, Event], None],
     ) -> None:
         self.role = role
-        self._errors = directory / f"{role}.stderr"
-        self.qmp_path = directory / f"{role}.qmp"
+        self._errors = directory / f"{name}.stderr"
+        self.qmp_path = directory / f"{name}.qmp"
         self.process = _starter.submit(self._spawn, arguments).result()
         self.qmp = QMPConnection(str(self.qmp_path))
-        self.qmp.on_event(lambda event: on_event(role, event))
+        self.qmp.on_event(lambda event: on_event(self.role, event))
         self._connected = False
 
     def _spawn(self, arguments: list[str]) -> subprocess.Popen[bytes]:

@@ -25,7 +25,10 @@ class CheckpointRecord:
     number
         1 for the first after migration.
     cause
-        ``timer``, ``requested`` or ``shutdown``.
+        ``timer``, ``requested`` or ``shutdown``; where output is compared, also ``miscompare`` or
+        ``timeout`` (output that waited too long for its like) or ``overflow``.
+    cause_connection, cause_offset
+        Of a miscompare: the connection whose output differed, and where; else None.
     layout
         ``separated`` or ``buffered``.
     time
@@ -83,6 +86,8 @@ class CheckpointRecord:
     pause_ms: float
     guest_work: int
     verified: bool | None
+    cause_connection: str | None = None
+    cause_offset: int | None = None
     dirty_bitmap: builtins.bytes | None = field(default=None, repr=False)
     flushed_bitmap: builtins.bytes | None = field(default=None, repr=False)
 
@@ -140,6 +145,8 @@ def merge(
         verified=None
         if digests is None
         else all(digests[key] == secondary[key] for key in ("ram", "devices", "work")),
+        cause_connection=primary.get("cause-connection"),
+        cause_offset=primary.get("cause-offset"),
         dirty_bitmap=_decode(primary.get("pages-bitmap")),
         flushed_bitmap=_decode(secondary.get("flushed-bitmap")),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from contextlib import suppress
 
-from colobench.net.link import FrameDecoder, encode_frame
+from colobench.net.link import LinkDecoder, encode_frame
 
 #: Bytes that may wait to be sent; a link that takes nothing loses frames beyond, as networks do.
 PENDING_LIMIT = 1 << 22
@@ -35,7 +35,7 @@ class FrameSocket:
         if connection.family == socket.AF_INET:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = connection
-        self._decoder = FrameDecoder()
+        self._decoder = LinkDecoder()
         self._pending = bytearray()
         self.sent = self.received = self.dropped = 0
 

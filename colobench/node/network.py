@@ -11,9 +11,8 @@
 One thread does all of it and never waits but for descriptors. The COLO thread tells it when the
 guest stops and starts, when a checkpoint is loaded, and when held output may go.
 
-A frame goes to the secondary when it goes into the primary's NIC. Each end marks its stream, with a
-frame of length zero, where its guest stood still for a checkpoint. So what one guest heard or said
-before a checkpoint is never taken for what it hears or says after it.
+A frame goes to the secondary when it goes into the primary's NIC. Each end marks its stream where its
+guest stands still for a checkpoint; `colobench.net.mirror` says why.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ import selectors
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from colobench.errors import ColobenchError, LocalError
@@ -32,15 +31,15 @@ from colobench.guest.devices import NIC_QUEUE_LENGTH
 from colobench.guest.machine import Machine
 from colobench.net import frame as frames
 from colobench.net.buffer import FilterBuffer
-from colobench.net.compare import ColoCompare, Miscompare, Outcome, Timeout
+from colobench.net.compare import ColoCompare
+from colobench.net.mirror import MARK, Gate
+from colobench.net.outcome import Cause, Outcome
 from colobench.net.output import Output
 from colobench.net.rewriter import FilterRewriter
 from colobench.node.frame_socket import FrameSocket, LinkDown
 
 #: Frames that may wait for the guest to take them; as many again are let wait in the link.
 BACKLOG_LIMIT = 1024
-#: A frame of length zero on the mirror connection: the sender's guest stood still here.
-MARK = b""
 #: Seconds between two looks for output that waits too long.
 _SCAN_SECONDS = 0.1
 
@@ -75,10 +74,7 @@ class Network:
         self._part = Part.ALONE
         self._accepting = False
         self._backlog: deque[bytes] = deque()
-        #: Whether what the mirror brings is part of a checkpoint that was loaded, up to its mark.
-        self._skipping = False
-        #: Checkpoints that are committed, and marks of the secondary that came.
-        self._checkpoints = self._marks = 0
+        self._gate = Gate()
         self._buffer = FilterBuffer()
         self._compare = ColoCompare()
         #: Only who is, or was, a secondary with a guest that runs needs one.
@@ -86,7 +82,7 @@ class Network:
         self._link: FrameSocket | None = None
         self._mirror: FrameSocket | None = None
         self._discarded = self._passed = 0
-        self._on_request: Callable[[Miscompare | Timeout], None] = lambda request: None
+        self._on_request: Callable[[Cause], None] = lambda request: None
         self._selector = selectors.DefaultSelector()
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._selector.register(machine.kick_fd, selectors.EVENT_READ, self._kicked)
@@ -127,8 +123,7 @@ class Network:
         with self._lock:
             self._detach(self._mirror)
             self._mirror = mirror
-            self._checkpoints = self._marks = 0
-            self._skipping = False
+            self._gate = Gate()
             self._watch(mirror, selectors.EVENT_READ, self._mirror_ready)
         self._wake()
 
@@ -169,7 +164,7 @@ class Network:
             if self._output is Output.COMPARE:
                 self._rewriter = FilterRewriter()
 
-    def hold(self, on_request: Callable[[Miscompare | Timeout], None]) -> None:
+    def hold(self, on_request: Callable[[Cause], None]) -> None:
         """Be a primary's network: hold output until a checkpoint covers it, or it is compared.
 
         Parameters
@@ -181,7 +176,7 @@ class Network:
         with self._lock:
             self._part = Part.PRIMARY
             self._on_request = on_request
-            self._compare.checkpoint()
+            self._compare = ColoCompare()
 
     def loaded(self) -> None:
         """A checkpoint is loaded: what the mirror brought before it is part of it."""
@@ -190,17 +185,12 @@ class Network:
                 return
             if self._rewriter is not None:
                 self._rewriter.checkpoint()
-            if MARK not in self._backlog:
-                self._backlog.clear()
-                self._skipping = True
-            else:
-                while self._backlog.popleft() != MARK:
-                    pass
+            # The guest stood still, so all that waits here was mirrored before the primary stopped.
+            self._backlog = deque(self._gate.checkpoint())
 
     def release(self) -> int:
         """Let out what the committed checkpoint covers; returns how many frames."""
         with self._lock:
-            self._checkpoints += 1
             if self._output is Output.COMPARE:
                 released = self._compare.checkpoint()
             else:
@@ -215,9 +205,9 @@ class Network:
             was, self._part = self._part, Part.ALONE
             if self._mirror is not None:
                 self._detach(self._mirror)
-            self._backlog = deque(each for each in self._backlog if each != MARK)
+            self._backlog.extend(self._gate.failover())
             if was is Part.PRIMARY:
-                self._let_out(self._buffer.release() + self._compare.checkpoint())
+                self._let_out(self._buffer.release() + self._compare.failover())
             elif self._rewriter is not None:
                 self._rewriter.failover()
             self._announce()
@@ -250,7 +240,7 @@ class Network:
         with self._lock:
             return {
                 "frames-sent": self._passed,
-                "frames-held": len(self._buffer) + len(self._compare),
+                "frames-held": self._buffer.frames + self._compare.counters()["held"],
                 "frames-discarded": self._discarded,
                 "frames-waiting": len(self._backlog),
                 "compare": self._compare.counters(),
@@ -310,21 +300,13 @@ class Network:
 
     def _take_mirrored(self, arrived: list[bytes]) -> None:
         for frame in arrived:
-            if self._skipping:
-                self._skipping = frame != MARK
-            elif frame == MARK:
-                self._backlog.append(MARK)
-            else:
-                self._backlog.extend(self._to_guest(frame))
+            self._backlog.extend(self._gate.frame(frame))
         self._refill()
 
     def _take_redirected(self, arrived: list[bytes]) -> None:
         now = time.monotonic()
         for frame in arrived:
-            if frame == MARK:
-                self._marks += 1
-            elif self._marks >= self._checkpoints:
-                self._compared(self._compare.secondary(frame, now))
+            self._compared(self._compare.secondary(frame, now))
 
     def _drain(self) -> None:
         """Take what the guest has sent."""
@@ -340,7 +322,7 @@ class Network:
             self._let_out([frame])
         elif self._output is Output.BUFFER:
             if self._part is Part.PRIMARY:
-                self._buffer.put(frame)
+                self._buffer.hold(frame)
             else:
                 self._discarded += 1
         elif self._part is Part.PRIMARY:
@@ -350,15 +332,15 @@ class Network:
                 self._mirror.send(each)
 
     def _compared(self, outcome: Outcome) -> None:
-        self._let_out(outcome.release)
-        if outcome.request is not None:
-            self._on_request(outcome.request)
+        self._let_out(outcome.frames)
+        if outcome.cause is not None:
+            self._on_request(outcome.cause)
 
     def _scan(self) -> None:
         if self._part is Part.PRIMARY and self._output is Output.COMPARE:
             self._compared(self._compare.scan(time.monotonic()))
 
-    def _let_out(self, released: list[bytes]) -> None:
+    def _let_out(self, released: Sequence[bytes]) -> None:
         self._passed += len(released)
         if self._link is not None:
             for frame in released:
@@ -381,15 +363,11 @@ class Network:
     def _refill(self) -> None:
         """Put what waits into the NIC, as far as there is room; then it is mirrored."""
         put = 0
-        while self._accepting and self._backlog:
-            frame = self._backlog[0]
-            if frame != MARK:
-                if not self._nic["receive"].put(frame):
-                    break
-                if self._part is Part.PRIMARY and self._mirror is not None:
-                    self._mirror.send(frame)
-                put += 1
-            self._backlog.popleft()
+        while self._accepting and self._backlog and self._nic["receive"].put(self._backlog[0]):
+            frame = self._backlog.popleft()
+            if self._part is Part.PRIMARY and self._mirror is not None:
+                self._mirror.send(frame)
+            put += 1
         if put:
             self._machine.wake()
 

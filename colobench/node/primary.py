@@ -13,7 +13,7 @@ from typing import Any
 
 from colobench.errors import LocalError, RemoteError
 from colobench.memory.ram import PAGE_SIZE
-from colobench.net.compare import Miscompare, Timeout
+from colobench.net.outcome import Miscompare, Overflow, Timeout
 from colobench.net.output import Output
 from colobench.node.address import Address
 from colobench.node.breakpoints import PRIMARY_POINTS
@@ -37,9 +37,9 @@ class Cause:
     Attributes
     ----------
     name
-        timer, requested, shutdown, miscompare or timeout.
+        timer, requested, shutdown, or what colo-compare calls it: miscompare, timeout, overflow.
     connection, offset
-        Of a miscompare: whose output differed, and where; see `colobench.net.compare`.
+        Whose output it was, and where it differed; see `colobench.net.outcome`.
     """
 
     name: str
@@ -195,11 +195,9 @@ class Primary(Node):
             self.stop_guest("shutdown")
         self.quit()
 
-    def _compare_wants(self, request: Miscompare | Timeout) -> None:
-        if isinstance(request, Miscompare):
-            self._wanted = Cause("miscompare", str(request.connection), request.offset)
-        else:
-            self._wanted = Cause("timeout", str(request.connection))
+    def _compare_wants(self, request: Miscompare | Timeout | Overflow) -> None:
+        offset = request.offset if isinstance(request, Miscompare) else None
+        self._wanted = Cause(type(request).__name__.lower(), str(request.connection), offset)
         self.wake()
 
     def lost_heartbeat(self) -> None:

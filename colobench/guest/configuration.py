@@ -84,6 +84,9 @@ class Nondeterminism:
                 raise LocalError(f"{name}: expected 0 to {limit}, found {getattr(self, name)}")
 
 
+DETERMINISTIC = Nondeterminism()
+
+
 @dataclass(frozen=True, slots=True)
 class Configuration:
     """A guest, before there is one.
@@ -114,7 +117,7 @@ class Configuration:
     seed: int = 0
     writes_per_tick: int = 4
     working_set: int = 0
-    nondeterminism: Nondeterminism = Nondeterminism()
+    nondeterminism: Nondeterminism = DETERMINISTIC
 
     def __post_init__(self) -> None:
         if self.ram_bytes <= 0 or self.ram_bytes % PAGE_SIZE:

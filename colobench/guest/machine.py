@@ -82,6 +82,9 @@ class Machine:
         self.cpu["program"], self.cpu["seed"] = configuration.program, configuration.seed
         self.cpu["writes_per_tick"] = configuration.writes_per_tick
         self.cpu["working_set"] = configuration.working_set
+        dials = configuration.nondeterminism
+        self.cpu["clock_us"], self.cpu["jitter_us"] = dials.clock_us, dials.jitter_us
+        self.cpu["shuffle"] = dials.shuffle
         self.timer["period_ns"] = self.timer["remaining_ns"] = TICK_NS
         self.running = False
         self._control = np.zeros(programs.CONTROL_SLOTS, dtype=np.uint64)

@@ -42,11 +42,14 @@ class Journal:
     digests
         The primary's digests by the checkpoint's number, also of checkpoints that it did not
         live to report.
+    time_offset
+        Seconds from the first pair's entry into COLO to the present one's.
     """
 
     def __init__(self, verify: bool) -> None:
         self._verify = verify
         self.records = Records()
+        self.time_offset = 0.0
         self.digests: dict[int, dict[str, Any]] = {}
         self._halves: dict[str, dict[int, dict[str, Any]]] = {role: {} for role in ROLES}
         self._said: list[Said] = []
@@ -79,7 +82,8 @@ class Journal:
         if not all(number in self._halves[each] for each in ROLES):
             return None
         primary, secondary = (self._halves[each].pop(number) for each in ROLES)
-        record = merge(primary, secondary, self.digests.get(number) if self._verify else None)
+        digests = self.digests.get(number) if self._verify else None
+        record = merge(primary | {"time": primary["time"] + self.time_offset}, secondary, digests)
         self.records.append(record)
         return record
 

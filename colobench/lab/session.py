@@ -10,19 +10,28 @@ import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from colobench.errors import LocalError, RemoteError
-from colobench.guest.configuration import Configuration, parse_program, parse_size
+from colobench.guest.configuration import (
+    DETERMINISTIC,
+    Configuration,
+    Nondeterminism,
+    Program,
+    parse_program,
+    parse_size,
+)
 from colobench.lab.journal import ROLES, Journal, Said
 from colobench.lab.limits import usable_memory
+from colobench.lab.outside import Heartbeat, forwarded, start_arbiter, start_switch
 from colobench.lab.process import NodeProcess, ProcessFigures
 from colobench.lab.record import CheckpointRecord, Records
 from colobench.memory.tracker import check_tracker
+from colobench.net.output import Output, check_output
 from colobench.node.transport import PageTransport, Transport, check_channels, check_layout
 
 if TYPE_CHECKING:
@@ -56,6 +65,13 @@ def _check_memory(ram_bytes: int, layout: str, tracker: str) -> None:
             f"RAM: expected at most {limit / 2**20:.0f} MiB where {usable / 2**20:.0f} MiB of "
             f"memory may be used, found {ram_bytes / 2**20:.0f} MiB"
         )
+
+
+def _end_all(processes: list[NodeProcess]) -> None:
+    for process in processes:
+        process.ask_to_quit()
+    for process in processes:
+        process.end()
 
 
 class ColoExit(RemoteError):
@@ -130,7 +146,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
     ram
         Guest RAM, such as ``"64M"``, or in bytes.
     guest
-        Its program: ``uniform``, ``hotcold``, ``sequential`` or ``idle``.
+        Its program: ``uniform``, ``hotcold``, ``sequential`` or ``idle``, which write RAM; or
+        ``kv``, which serves Redis's protocol to whoever connects to `address`.
     seed
         What is in RAM is a function of the program, the seed, and the work done.
     writes_per_tick
@@ -160,6 +177,21 @@ class Session(contextlib.AbstractContextManager["Session"]):
         How the guest's writes are learnt: a name of `colobench.memory.tracker.TRACKERS`.
     stall_timeout
         Seconds of silence, where the protocol wants a word, after which a peer counts as lost.
+    output
+        What the guest's output waits for: ``buffer``, the checkpoint that covers it; ``compare``
+        (with the variant upstream), the same output of the secondary's guest.
+    hostfwd
+        Ports of this host that lead to the guest's, such as ``tcp:127.0.0.1:6379-:6379``; port 0 is
+        any free one, see `address`. A switch, a process of its own, keeps the clients' connections.
+    pcap
+        A file that gets the guest's frames.
+    heartbeat
+        The nodes beat, and an arbiter decides who takes over when they lose each other; None: only
+        `failover` does.
+    nondeterminism
+        The dials of the guest program ``kv``.
+    bug
+        A planted one, a name of `colobench.lab.museum.BUGS`.
 
     Attributes
     ----------
@@ -168,7 +200,9 @@ class Session(contextlib.AbstractContextManager["Session"]):
     guest, transport, settings
         The guest, how pages travel, and all settings by name.
     nodes
-        The two `NodeProcess`, by role; a killed one stays.
+        The two `NodeProcess`, by role; a killed one stays, until another joins in its place.
+    others
+        The switch and the arbiter, if there are, by role.
     relay
         The `Relay`, or None.
 
@@ -201,6 +235,12 @@ class Session(contextlib.AbstractContextManager["Session"]):
         report_pages: bool = False,
         tracker: str = "marked",
         stall_timeout: float = 10.0,
+        output: str = "buffer",
+        hostfwd: str | Sequence[str] = (),
+        pcap: str | None = None,
+        heartbeat: Heartbeat | None = None,
+        nondeterminism: Nondeterminism = DETERMINISTIC,
+        bug: str | None = None,
     ) -> None:
         self.transport = Transport.parse(transport)
         channels = check_channels(self.transport.pages, multifd_channels)
@@ -216,8 +256,15 @@ class Session(contextlib.AbstractContextManager["Session"]):
                 f"found {self.transport.pages.value}"
             )
         check_tracker(tracker)
+        _check_choice("output", output, ("buffer", "compare"))
+        check_output(Output(output), variant == "upstream")
         self.guest = Configuration(
-            parse_size(ram), parse_program(guest), seed, writes_per_tick, working_set
+            parse_size(ram),
+            parse_program(guest),
+            seed,
+            writes_per_tick,
+            working_set,
+            nondeterminism,
         )
         _check_memory(self.guest.ram_bytes, layout, tracker)
         self.settings: dict[str, Any] = {
@@ -234,12 +281,19 @@ class Session(contextlib.AbstractContextManager["Session"]):
             "tracker": tracker,
             "verify": verify,
             "stall_timeout": stall_timeout,
+            "output": output,
+            "heartbeat_limit_ms": heartbeat.limit_ms if heartbeat else None,
+            **asdict(nondeterminism),
         }
+        self._hostfwd = [hostfwd] if isinstance(hostfwd, str) else list(hostfwd)
+        self._pcap = pcap
+        self._heartbeat = heartbeat
         self._verify = verify
         self._capture = capture
         self._report_pages = report_pages
         shared = ["--ram", ram, "--variant", variant, "--layout", layout, "--tracker", tracker]
         shared += ["--transport", self.transport.pages.value]
+        shared += ["--output", output] + (["--bug", bug] if bug else [])
         shared += ["--multifd-channels", str(channels)] if channels else []
         shared += ["--stall-timeout", str(stall_timeout)] + ([] if verify else ["--no-verify"])
         self._arguments = {
@@ -249,9 +303,16 @@ class Session(contextlib.AbstractContextManager["Session"]):
                 *("--guest", guest, "--seed", str(seed)),
                 *("--writes-per-tick", str(writes_per_tick)),
                 *("--working-set", str(working_set)),
+                *("--clock-us", str(nondeterminism.clock_us)),
+                *("--jitter-us", str(nondeterminism.jitter_us)),
+                *("--shuffle", str(nondeterminism.shuffle)),
             ],
         }
+        self._processes: list[NodeProcess] = []
         self.nodes: dict[str, NodeProcess] = {}
+        self.others: dict[str, NodeProcess] = {}
+        #: How many pairs there were, and how many events when the present one began.
+        self._pairs = self._since = 0
         self.relay: Relay | None = None
         self.journal = Journal(verify)
         self._directory: Path | None = None
@@ -305,6 +366,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._alive = True
         self._directory = Path(tempfile.mkdtemp(prefix="colobench-session-"))
         self._closing.callback(shutil.rmtree, self._directory, ignore_errors=True)
+        self._closing.callback(_end_all, self._processes)
         # Whatever happens to this object, the nodes end: at the latest with this interpreter.
         self._finalizer = weakref.finalize(self, self._closing.close)
         try:
@@ -323,23 +385,54 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     def _start_nodes(self, timeout: float) -> None:
         assert self._directory is not None
-        unix = self.transport.socket == "unix"
-        incoming = f"unix:{self._directory / 'colo'}" if unix else "tcp:127.0.0.1:0"
-        self._arguments["secondary"] += ["--incoming", incoming]
+        deliver = self.journal.deliver
+        if self._hostfwd:
+            switch = start_switch(self._directory, self._hostfwd, self._pcap, deliver)
+            self._take_in(switch, self.others)
+        if self._heartbeat is not None:
+            self._take_in(start_arbiter(self._directory, deliver), self.others)
         for role in ROLES:
-            node = NodeProcess(role, self._directory, self._arguments[role], self.journal.deliver)
-            self.nodes[role] = node
-            self._closing.callback(node.end)
+            self._start_node(role)
+        for other in self.others.values():
+            other.connect(timeout)
         for node in self.nodes.values():
-            self._closing.callback(node.ask_to_quit)
-        for node in self.nodes.values():
-            node.connect(timeout)
-            state = [{"capability": "x-colo", "state": True}]
-            node.execute("migrate-set-capabilities", capabilities=state)
+            self._greet(node, timeout)
+
+    def _take_in(self, node: NodeProcess, among: dict[str, NodeProcess]) -> None:
+        among[node.role] = node
+        self._processes.append(node)
+
+    def _start_node(self, role: str, *more: str) -> None:
+        assert self._directory is not None
+        name = f"{role}-{self._pairs}" if self._pairs else role
+        arguments = [*self._arguments[role], *more]
+        if role == "secondary":
+            arguments += ["--incoming", self._listening("colo")]
+            if self.settings["output"] == "compare":
+                arguments += ["--mirror", self._listening("mirror")]
+        node = NodeProcess(role, name, self._directory, arguments, self.journal.deliver)
+        self._take_in(node, self.nodes)
+
+    def _listening(self, name: str) -> str:
+        """Say where a secondary is to listen."""
+        assert self._directory is not None
+        if self.transport.socket == "tcp":
+            return "tcp:127.0.0.1:0"
+        return f"unix:{self._directory / name}-{self._pairs}"
+
+    def _greet(self, node: NodeProcess, timeout: float) -> None:
+        """Wait until a new node is ready, and tell it what it has to know."""
+        assert self._directory is not None
+        node.connect(timeout)
+        state = [{"capability": "x-colo", "state": True}]
+        node.execute("migrate-set-capabilities", capabilities=state)
+        if "switch" in self.others:
+            node.execute("x-netdev", uri=f"unix:{self._directory / 'switch'}")
 
     def _migrate(self, timeout: float) -> None:
         primary = self.nodes["primary"]
-        uri = self.nodes["secondary"].execute("query-migrate")["x-incoming"]
+        incoming = self.nodes["secondary"].execute("query-migrate")
+        uri = incoming["x-incoming"]
         if self._capture:
             from colobench.lab.relay import Relay
 
@@ -354,13 +447,86 @@ class Session(contextlib.AbstractContextManager["Session"]):
             x_report_pages=self._report_pages,
         )
         self.nodes["secondary"].execute("migrate-set-parameters", x_report_pages=self._report_pages)
-        primary.execute("migrate", uri=uri)
+        mirror = {"x_mirror": incoming["x-mirror"]} if incoming["x-mirror"] else {}
+        primary.execute("migrate", uri=uri, **mirror)
 
         def entered_colo() -> bool:
-            return all(self.journal.find(role, "MIGRATION", status="colo") for role in ROLES)
+            return all(
+                self.journal.find(role, "MIGRATION", since=self._since, status="colo")
+                for role in ROLES
+            )
 
         self.wait_for(entered_colo, "both nodes to enter COLO", timeout)
-        self.began = self.wait_for_event("primary", "MIGRATION", status="colo").time
+        entered = self.wait_for_event("primary", "MIGRATION", status="colo").time
+        if self._pairs:
+            # Records count their time from the first pair's entry into COLO.
+            self.journal.time_offset = entered - self.began
+        else:
+            self.began = entered
+        if self._heartbeat is not None:
+            self._start_heartbeats(self._heartbeat)
+
+    def _start_heartbeats(self, heartbeat: Heartbeat) -> None:
+        assert self._directory is not None
+        at = {role: f"unix:{self._directory / role}-{self._pairs}.heartbeat" for role in ROLES}
+        for role, peer in (ROLES, ROLES[::-1]):
+            self.nodes[role].execute(
+                "x-colo-heartbeat",
+                pairing=f"{self._directory.name}-{self._pairs}",
+                node=role,
+                peer=peer,
+                listen=at[role],
+                to=at[peer],
+                interval=heartbeat.interval_ms,
+                limit=heartbeat.limit_ms,
+                arbiter=f"unix:{self._directory / 'arbiter'}",
+            )
+
+    def rejoin(self, timeout: float = 120.0) -> None:
+        """Let a new secondary join the survivor, whose guest serves meanwhile and is protected then.
+
+        From then on the survivor is the primary of `nodes`.
+
+        Parameters
+        ----------
+        timeout
+            Seconds that each step may take.
+
+        Raises
+        ------
+        LocalError
+            If there is no survivor that has taken over.
+        """
+        survivors = [node for node in self.nodes.values() if node.alive()]
+        if len(survivors) != 1 or self._killed is None or not self._alive:
+            raise LocalError("rejoin: expected one survivor of a kill, found none")
+        survivor = survivors[0]
+        guest = survivor.execute("x-query-guest")
+        if survivor.execute("query-colo-status")["mode"] != "none":
+            raise LocalError("rejoin: expected a survivor that has taken over; see failover")
+        survivor.role = "primary"
+        self.nodes["primary"] = survivor
+        self._pairs += 1
+        self._since = len(self.journal)
+        self._killed, self._parted = None, False
+        self._start_node("secondary", "--committed", str(guest["checkpoint"]))
+        self._greet(self.nodes["secondary"], timeout)
+        self._migrate(timeout)
+
+    def address(self, port: int = 6379) -> tuple[str, int]:
+        """Say where clients reach the guest's `port`: host and port.
+
+        Raises
+        ------
+        LocalError
+            If nothing leads there.
+        """
+        found = forwarded(self.others["switch"]) if "switch" in self.others else {}
+        if port not in found:
+            raise LocalError(
+                f"address: expected a hostfwd to the guest's port {port}, found {sorted(found)}"
+            )
+        return found[port]
 
     # Waiting for the nodes.
 
@@ -379,7 +545,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self.journal.wait_for(condition, what, timeout, self._check_nodes)
 
     def wait_for_event(self, role: str, event: str, timeout: float = 30.0, **data: Any) -> Said:
-        """Wait until a node has said `event` with that data, whatever else it says.
+        """Wait until a node has said `event` with that data, since the present pair began.
 
         Raises
         ------
@@ -387,20 +553,20 @@ class Session(contextlib.AbstractContextManager["Session"]):
             If it does not.
         """
         self.journal.wait_for(
-            lambda: self.journal.find(role, event, **data) is not None,
+            lambda: self.journal.find(role, event, since=self._since, **data) is not None,
             f"{event} of the {role}",
             timeout,
         )
-        said = self.journal.find(role, event, **data)
+        said = self.journal.find(role, event, since=self._since, **data)
         assert said is not None
         return said
 
     def _check_nodes(self, what: str) -> None:
-        for said in self.journal.said("COLO_EXIT"):
+        for said in self.journal.said("COLO_EXIT", since=self._since):
             if said.data["reason"] == "error" and not self._parted:
                 why = said.data["x-why"]
                 raise ColoExit(f"expected {what}, found COLO_EXIT of the {said.role}: {why}")
-        for said in self.journal.said("X_MIGRATION_ERROR"):
+        for said in self.journal.said("X_MIGRATION_ERROR", since=self._since):
             raise ColoExit(f"expected {what}, found migration failed: {said.data['x-why']}")
         for node in self.nodes.values():
             killed = self._killed is not None and self._killed.role == node.role
@@ -548,6 +714,25 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._parted = True
         told = time.monotonic()
         node.execute("x-colo-lost-heartbeat")
+        return self._taken_over(role, told, timeout)
+
+    def takeover(self, timeout: float = 30.0) -> Takeover:
+        """Wait until the survivor of a kill has taken over by itself, as its heartbeat has it.
+
+        Raises
+        ------
+        LocalError
+            If nobody was killed, or the session has no heartbeat.
+        SessionTimeout
+            If it does not.
+        """
+        if self._killed is None or self._heartbeat is None:
+            raise LocalError("takeover: expected a kill in a session with a heartbeat")
+        role = next(each for each in ROLES if each != self._killed.role)
+        return self._taken_over(role, self._killed.time, timeout)
+
+    def _taken_over(self, role: str, told: float, timeout: float) -> Takeover:
+        node = self.nodes[role]
         running = self.wait_for_event(role, "RESUME", timeout).time
         taken = self.wait_for_event(role, "X_COLO_TAKEOVER").data
         killed = self._killed.time if self._killed else None
@@ -597,6 +782,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
         """
         from colobench.guest.machine import Machine
 
+        if self.guest.program is Program.KV:
+            raise LocalError("verify: expected a program that depends on its seed, found kv")
         if role is None:
             role = next(each for each in ROLES if self._killed is None or each != self._killed.role)
         node = self._living(role)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from colobench.guest.machine import Machine
 from colobench.kernels.jit import warmup
-from colobench.node.frame_socket import FrameSocket
 from colobench.node.monitor import Monitor
 from colobench.node.network import Network
 from colobench.node.options import Options
@@ -23,9 +22,6 @@ from colobench.node.workers import Workers
 
 if TYPE_CHECKING:
     from colobench.node.node import Node
-
-
-CONNECT_TIMEOUT = 10.0
 
 
 class Host:
@@ -75,9 +71,6 @@ class Host:
             gc.collect()
             gc.freeze()
             self.network.begin()
-            if self.options.netdev is not None:
-                link = self.options.netdev.connect(CONNECT_TIMEOUT)
-                self.network.attach_link(FrameSocket(link))
             # Whoever can connect finds a node that is ready.
             self.node.begin()
             self.monitor.start()

@@ -11,8 +11,8 @@
 One thread does all of it and never waits but for descriptors. The COLO thread tells it when the
 guest stops and starts, when a checkpoint is loaded, and when held output may go.
 
-A frame goes to the secondary when it goes into the primary's NIC. Each end marks its stream where its
-guest stands still for a checkpoint; `colobench.net.mirror` says why.
+A frame goes to the secondary when it goes into the primary's NIC. Each end marks its stream where
+its guest stands still for a checkpoint; `colobench.net.mirror` says why.
 """
 
 from __future__ import annotations
@@ -186,7 +186,8 @@ class Network:
             if self._rewriter is not None:
                 self._rewriter.checkpoint()
             # The guest stood still, so all that waits here was mirrored before the primary stopped.
-            self._backlog = deque(self._gate.checkpoint())
+            self._backlog.clear()
+            self._wait_for_guest(self._gate.checkpoint())
 
     def release(self) -> int:
         """Let out what the committed checkpoint covers; returns how many frames."""
@@ -205,7 +206,7 @@ class Network:
             was, self._part = self._part, Part.ALONE
             if self._mirror is not None:
                 self._detach(self._mirror)
-            self._backlog.extend(self._gate.failover())
+            self._wait_for_guest(self._gate.failover())
             if was is Part.PRIMARY:
                 self._let_out(self._buffer.release() + self._compare.failover())
             elif self._rewriter is not None:
@@ -281,8 +282,7 @@ class Network:
             return
         if self._part is Part.SECONDARY:
             return
-        for frame in arrived:
-            self._backlog.extend(self._to_guest(frame))
+        self._wait_for_guest(arrived)
         self._refill()
 
     def _mirror_ready(self) -> None:
@@ -300,7 +300,7 @@ class Network:
 
     def _take_mirrored(self, arrived: list[bytes]) -> None:
         for frame in arrived:
-            self._backlog.extend(self._gate.frame(frame))
+            self._wait_for_guest(self._gate.frame(frame))
         self._refill()
 
     def _take_redirected(self, arrived: list[bytes]) -> None:
@@ -347,8 +347,12 @@ class Network:
                 for each in self._from_guest(frame):
                     self._link.send(each)
 
-    def _to_guest(self, frame: bytes) -> list[bytes]:
-        return [frame] if self._rewriter is None else self._rewriter.to_guest(frame)
+    def _wait_for_guest(self, arrived: Sequence[bytes]) -> None:
+        for frame in arrived:
+            if self._rewriter is None:
+                self._backlog.append(frame)
+            else:
+                self._backlog.extend(self._rewriter.to_guest(frame))
 
     def _from_guest(self, frame: bytes) -> list[bytes]:
         return [frame] if self._rewriter is None else self._rewriter.from_guest(frame)

@@ -19,8 +19,10 @@ from typing import Any
 from colobench.errors import ColobenchError, LocalError
 from colobench.guest.configuration import Program
 from colobench.memory.ram import PageMemory
+from colobench.node.address import Address
 from colobench.node.breakpoints import Breakpoints
 from colobench.node.channel import Channel
+from colobench.node.frame_socket import FrameSocket
 from colobench.node.host import Host
 from colobench.node.monitor import Command
 from colobench.node.page_channels import PageChannels
@@ -34,6 +36,7 @@ from colobench.wire.messages import Message, encode_message, message
 #: Our section ids; a receiver takes any, as long as START and FULL announce them.
 RAM_SECTION_ID = 2
 DEVICE_SECTION_ID = 3
+CONNECT_TIMEOUT = 10.0
 DELAY_DEFAULT_MS = 20_000
 DELAY_LIMIT_MS = 2**32 - 1
 
@@ -303,6 +306,7 @@ class Node(ABC):
             "x-query-guest": Command(self._query_guest),
             "x-query-console": Command(lambda: {"text": self.machine.serial.text()}),
             "x-query-digest": Command(self._query_digest),
+            "x-netdev": Command(self._netdev, {"uri": str}),
             "x-net-receive": Command(self._net_receive, {"frame": str}),
             "stop": Command(self._stop),
             "cont": Command(self._cont),
@@ -361,6 +365,10 @@ class Node(ABC):
             if self.machine.running:
                 raise LocalError("digest: expected a stopped guest, found it running")
             return self.digests(self.device_buffer())
+
+    def _netdev(self, uri: str) -> None:
+        link = Address.parse(uri).connect(CONNECT_TIMEOUT)
+        self.network.attach_link(FrameSocket(link))
 
     def _net_receive(self, frame: str) -> None:
         if self._colo_mode == "secondary":

@@ -6,7 +6,13 @@ import argparse
 from dataclasses import dataclass
 
 from colobench.errors import LocalError
-from colobench.guest.configuration import Configuration, Program, parse_program, parse_size
+from colobench.guest.configuration import (
+    Configuration,
+    Nondeterminism,
+    Program,
+    parse_program,
+    parse_size,
+)
 from colobench.memory.tracker import TRACKERS
 from colobench.net.output import Output, check_output
 from colobench.node.address import Address
@@ -41,8 +47,6 @@ class Options:
         What brings the pages.
     channels
         How many connections it has for that, beside the main one.
-    netdev
-        Where the switch is, to which the guest's NIC is linked, or None.
     mirror
         Where a secondary waits for its primary's frames, or None.
     output
@@ -65,7 +69,6 @@ class Options:
     incoming: Address | None
     transport: PageTransport
     channels: int
-    netdev: Address | None
     mirror: Address | None
     output: Output
     committed: int
@@ -96,7 +99,6 @@ def parse_options(arguments: list[str] | None = None) -> Options:
         add("--multifd-channels", type=int, metavar="N", help="of multifd or memfd")
         add("--stall-timeout", type=float, default=10.0, metavar="SECONDS")
         add("--no-verify", action="store_true", help="do not digest RAM and devices")
-        add("--netdev", metavar="URI", help="the switch: unix:PATH or tcp:HOST:PORT")
         add("--output", choices=[each.value for each in Output], default="buffer")
         add("--tracker", choices=list(TRACKERS), default="marked", help="how writes are learnt")
         add("--parent", type=int, default=0, metavar="PID", help="die with this process")
@@ -105,6 +107,9 @@ def parse_options(arguments: list[str] | None = None) -> Options:
             add("--seed", type=int, default=0)
             add("--writes-per-tick", type=int, default=4, metavar="N")
             add("--working-set", type=int, default=0, metavar="PAGES", help="0 for all of RAM [0]")
+            add("--clock-us", type=int, default=0, metavar="N", help="kv: step of its clock")
+            add("--jitter-us", type=int, default=0, metavar="N", help="kv: delays at random")
+            add("--shuffle", type=int, default=0, metavar="N", help="kv: turns out of order, ‰")
         else:
             add("--incoming", required=True, metavar="URI", help="unix:PATH or tcp:HOST:PORT")
             add("--mirror", metavar="URI", help="where to wait for the primary's frames")
@@ -115,7 +120,12 @@ def parse_options(arguments: list[str] | None = None) -> Options:
     if role is Role.PRIMARY:
         program = parse_program(found.guest)
         guest = Configuration(
-            ram_bytes, program, found.seed, found.writes_per_tick, found.working_set
+            ram_bytes,
+            program,
+            found.seed,
+            found.writes_per_tick,
+            found.working_set,
+            Nondeterminism(found.clock_us, found.jitter_us, found.shuffle),
         )
         incoming = None
     else:
@@ -140,7 +150,6 @@ def parse_options(arguments: list[str] | None = None) -> Options:
         incoming=incoming,
         transport=transport,
         channels=check_channels(transport, found.multifd_channels),
-        netdev=_address(found.netdev),
         mirror=_address(getattr(found, "mirror", None)),
         output=check_output(Output(found.output), VARIANTS[found.variant].secondary_runs),
         committed=getattr(found, "committed", 0),

@@ -19,9 +19,9 @@ from colobench.node.address import Address
 from colobench.node.breakpoints import PRIMARY_POINTS
 from colobench.node.channel import Channel
 from colobench.node.frame_socket import FrameSocket
-from colobench.node.host import CONNECT_TIMEOUT, Host
+from colobench.node.host import Host
 from colobench.node.monitor import Command
-from colobench.node.node import DELAY_DEFAULT_MS, DELAY_LIMIT_MS, Interrupted, Node
+from colobench.node.node import CONNECT_TIMEOUT, DELAY_DEFAULT_MS, DELAY_LIMIT_MS, Interrupted, Node
 from colobench.node.phases import Phases
 from colobench.node.saver import Saver
 from colobench.node.transport import check_socket

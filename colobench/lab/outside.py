@@ -1,0 +1,72 @@
+"""What a session has beside its pair: the switch that clients connect to, and the arbiter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from colobench.errors import LocalError
+from colobench.lab.process import NodeProcess
+from colobench.lab.qmp import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """How often the nodes beat, and how long a silence is a death.
+
+    Parameters
+    ----------
+    interval_ms, limit_ms
+        Milliseconds; the limit at least twice the interval.
+    """
+
+    interval_ms: int = 50
+    limit_ms: int = 500
+
+    def __post_init__(self) -> None:
+        if self.interval_ms < 1 or self.limit_ms < 2 * self.interval_ms:
+            raise LocalError(
+                "heartbeat: expected an interval from 1 ms and a limit of at least twice that, "
+                f"found {self.interval_ms} ms and {self.limit_ms} ms"
+            )
+
+
+def start_switch(
+    directory: Path,
+    hostfwd: Sequence[str],
+    pcap: str | None,
+    deliver: Callable[[str, Event], None],
+) -> NodeProcess:
+    """Start a switch that listens for nodes at ``DIRECTORY/switch``.
+
+    Parameters
+    ----------
+    directory
+        The session's.
+    hostfwd
+        What it forwards, in QEMU's form ``tcp:127.0.0.1:PORT-:6379``.
+    pcap
+        File for the guest's frames, or None.
+    deliver
+        Gets its events.
+    """
+    arguments = ["--listen", f"unix:{directory / 'switch'}"]
+    for each in hostfwd:
+        arguments += ["--hostfwd", each]
+    arguments += [] if pcap is None else ["--pcap", pcap]
+    return NodeProcess("switch", "switch", directory, arguments, deliver)
+
+
+def start_arbiter(directory: Path, deliver: Callable[[str, Event], None]) -> NodeProcess:
+    """Start an arbiter that listens at ``DIRECTORY/arbiter`` and keeps its grants beside that."""
+    arguments = ["--listen", f"unix:{directory / 'arbiter'}"]
+    arguments += ["--state", str(directory / "arbiter.grants")]
+    return NodeProcess("arbiter", "arbiter", directory, arguments, deliver)
+
+
+def forwarded(switch: NodeProcess) -> dict[int, tuple[str, int]]:
+    """Say where clients reach the guest's ports: host and port by guest port."""
+    found: list[dict[str, Any]] = switch.execute("query-hostfwd")
+    return {each["guest-port"]: (each["host"], each["port"]) for each in found}

@@ -249,8 +249,10 @@ class Heartbeat:
             detector.turn(now)
             if now >= due:
                 self._send(peer)
-                # Beats that were missed are not made up for.
-                due = due + self._interval if now < due + self._interval else now + self._interval
+                due += self._interval
+                if due <= now:
+                    # Beats that were missed are not made up for.
+                    due = now + self._interval
             self._receive(detector)
             if detector.suspects(now):
                 return True

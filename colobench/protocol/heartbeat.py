@@ -3,9 +3,9 @@
 The detector is of the class "eventually perfect", ◇P (T. D. Chandra and S. Toueg, *Unreliable
 Failure Detectors for Reliable Distributed Systems*, Journal of the ACM 43(2), 1996). It is strongly
 complete: a peer that is dead is suspected after the limit, and stays so. It is eventually strongly
-accurate wherever, from some time on, beats follow each other within the limit; before that it may be
-wrong. A limit that grows with each mistake, as theirs does, need not know such a bound, but here the
-first mistake already ends the pairing: there is no second one to learn for.
+accurate wherever, from some time on, beats follow each other within the limit; before that it may
+be wrong. A limit that grows with each mistake, as theirs does, need not know such a bound, but here
+the first mistake already ends the pairing: there is no second one to learn for.
 
 Nothing here does I/O or knows a clock. Times are seconds of a clock that never goes back and is the
 same for all calls.
@@ -128,24 +128,29 @@ class FailureDetector:
     """One node's opinion of its peer.
 
     Whoever drives it reads the clock each time that it runs again, and calls `turn` with that, then
-    `receive` with all that came meanwhile, then `suspects`, with the first reading again: so whatever
-    came before it has been heard, however long the receiving took.
+    `receive` with all that came meanwhile, then `suspects`, with the first reading again: whatever
+    came before it has been heard by then, however long the receiving took.
 
     Parameters
     ----------
     pairing, peer
         Whose beats count.
     interval, limit
-        Seconds, see `check_timing`.
+        Seconds, see `check_timing`. Whoever drives it does so at least once in an interval.
     now
         The time: silence counts from here.
 
     Attributes
     ----------
+    limit
+        As given.
+    pause
+        Seconds: a longer time between two turns is a pause, see `turn`. It lies halfway between
+        interval and limit, so that a turn which is merely late is none.
     counts
         How many datagrams there were of each kind.
     pauses
-        How often this process did not run for longer than the limit.
+        How many there were.
     """
 
     def __init__(
@@ -153,6 +158,7 @@ class FailureDetector:
     ) -> None:
         check_timing(interval, limit)
         self.limit = limit
+        self.pause = (interval + limit) / 2
         self.counts: Counter[Heard] = Counter()
         self.pauses = 0
         self._sender = sender_digest(pairing, peer)
@@ -162,12 +168,13 @@ class FailureDetector:
     def turn(self, now: float) -> None:
         """Learn that this process runs.
 
-        If it did not for longer than the limit (it was stopped, or starved), then it could not have
-        heard anybody. Beats may have found its socket full, and whatever held it up, a frozen
-        machine for one, may have held up its peer as well. So the peer is given one more limit from
-        now on. A process that is held up again and again suspects nobody; but nor does it beat.
+        If it did not for a while (it was stopped, or starved), then it could not have heard
+        anybody. Beats may have found its socket full, and whatever held it up, a frozen machine for
+        one, may have held up its peer as well, whose next beat is yet to come. So the peer is given
+        one more limit from now on. A process that pauses again and again suspects nobody; but nor
+        does it beat in time, so its peer suspects it.
         """
-        if now - self._ran_at > self.limit:
+        if now - self._ran_at > self.pause:
             self.pauses += 1
             self._silent_since = now
         self._ran_at = now

@@ -483,7 +483,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             )
 
     def rejoin(self, timeout: float = 120.0) -> None:
-        """Let a new secondary join the survivor, whose guest serves meanwhile and is protected then.
+        """Let a new secondary join the survivor, whose guest serves meanwhile.
 
         From then on the survivor is the primary of `nodes`.
 

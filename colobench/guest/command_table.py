@@ -1,0 +1,97 @@
+"""The commands that the key-value store has, as a table, and as COMMAND describes them to clients."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Description(NamedTuple):
+    """What Redis' COMMAND INFO says of a command.
+
+    ``arity`` counts the command's name too; a negative one is the smallest that is allowed. Keys
+    are the arguments from ``first_key`` to ``last_key`` (-1: the last one) in steps of ``step``.
+    """
+
+    name: str
+    arity: int
+    flags: tuple[str, ...] = ()
+    first_key: int = 0
+    last_key: int = 0
+    step: int = 0
+
+
+_READ = ("readonly", "fast")
+_WRITE = ("write", "denyoom", "fast")
+_ANY_TIME = ("loading", "stale", "fast")
+_GREETING = ("noscript", "loading", "stale", "fast", "no_auth", "allow_busy")
+
+#: All commands, those first that are asked for most. What Redis 7.0 says of them, to the letter.
+COMMANDS = (
+    Description("get", 2, _READ, 1, 1, 1),
+    Description("set", -3, ("write", "denyoom"), 1, 1, 1),
+    Description("incr", 2, _WRITE, 1, 1, 1),
+    Description("ping", -1, ("fast",)),
+    Description("mset", -3, ("write", "denyoom"), 1, -1, 2),
+    Description("mget", -2, _READ, 1, -1, 1),
+    Description("del", -2, ("write",), 1, -1, 1),
+    Description("exists", -2, _READ, 1, -1, 1),
+    Description("decr", 2, _WRITE, 1, 1, 1),
+    Description("incrby", 3, _WRITE, 1, 1, 1),
+    Description("decrby", 3, _WRITE, 1, 1, 1),
+    Description("append", 3, _WRITE, 1, 1, 1),
+    Description("strlen", 2, _READ, 1, 1, 1),
+    Description("setnx", 3, _WRITE, 1, 1, 1),
+    Description("getset", 3, _WRITE, 1, 1, 1),
+    Description("unlink", -2, ("write", "fast"), 1, -1, 1),
+    Description("type", 2, _READ, 1, 1, 1),
+    Description("dbsize", 1, _READ),
+    Description("flushall", -1, ("write",)),
+    Description("flushdb", -1, ("write",)),
+    Description("echo", 2, _ANY_TIME),
+    Description("time", 1, _ANY_TIME),
+    Description("info", -1, ("loading", "stale")),
+    Description("config", -2),
+    Description("client", -2),
+    Description("command", -1, ("loading", "stale")),
+    Description("hello", -1, _GREETING),
+    Description("select", 2, _ANY_TIME),
+    Description("quit", -1, _GREETING),
+    Description("reset", 1, _GREETING),
+)
+
+
+def index(name: str) -> int:
+    """Give a command's place in the table."""
+    return [command.name for command in COMMANDS].index(name)
+
+
+def packed(name: str) -> int:
+    """Give a name of up to 8 characters as one number, the first character lowest."""
+    return int.from_bytes(name.encode().ljust(8, b"\0"), "little")
+
+
+def _described(command: Description) -> bytes:
+    """Give the reply for one command: 10 elements, as in Redis 7.0, the last four empty."""
+    name, flags = command.name.encode(), [b"+%s\r\n" % flag.encode() for flag in command.flags]
+    numbers = (command.first_key, command.last_key, command.step)
+    return b"".join(
+        [
+            b"*10\r\n$%d\r\n%s\r\n:%d\r\n" % (len(name), name, command.arity),
+            b"*%d\r\n" % len(flags),
+            *flags,
+            *(b":%d\r\n" % number for number in numbers),
+            b"*0\r\n" * 4,
+        ]
+    )
+
+
+#: For each command: its name as a number, the name's length, its arity; with NumPy's types, as
+#: kernels have them as constants.
+NAMES = np.array([packed(command.name) for command in COMMANDS], dtype=np.uint64)
+LENGTHS = np.array([len(command.name) for command in COMMANDS], dtype=np.int64)
+ARITIES = np.array([command.arity for command in COMMANDS], dtype=np.int64)
+#: All descriptions one behind the other, and where each begins and the last one ends.
+DESCRIPTIONS = b"".join(_described(command) for command in COMMANDS)
+BEGINS = np.cumsum([0, *(len(_described(command)) for command in COMMANDS)], dtype=np.int64)

@@ -1,0 +1,243 @@
+"""Memory in pieces of any size out of one stretch of guest RAM: two-level segregated fit.
+
+The algorithm is that of Masmano, Ripoll, Crespo and Real, "TLSF: a new dynamic memory allocator for
+real-time systems" (2004): free blocks lie in lists by size class, two levels of bits say which
+lists have one, neighbours that are free are one block. So each operation takes a bounded time, and
+memory that was freed serves any other size.
+
+A block is a word, its header, and what it holds; sizes are multiples of GRANULE. The header is the
+block's size and two flags. A free block has behind its header the next and the previous block of
+its list, and its size once more in its last word. A used block's size is the first of its class,
+but for a rest that is too small to be a block; so whatever is freed fits its own size again.
+
+`heap` is always the address of the heap's own words, HEAP_BYTES long. Addresses are those of RAM.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+
+from colobench.guest.store import copy_bytes, get_word, put_word
+from colobench.kernels.jit import Bytes, Words, inlined, instruction
+from colobench.kernels.raw import trailing_zeros
+
+#: Bytes that every size is a multiple of.
+GRANULE = 16
+#: Bytes of the smallest block: its header, two links, and its size in the last word.
+SMALLEST_BLOCK = 32
+#: A used block's payload begins so far behind the block.
+HEADER_BYTES = 8
+#: Size classes of sizes below LINEAR_BYTES, one for each, and of each doubling from there.
+CLASSES = 16
+LINEAR_BYTES = GRANULE * CLASSES
+#: Doublings: the largest block is smaller than 1 TiB.
+DOUBLINGS = 34
+#: Flags in a header: this block is free; the one before it is.
+FREE, AFTER_FREE = 1, 2
+_SIZE = ~15
+
+#: The heap's own words: bytes in used blocks, bytes of all blocks, the address of the first one,
+#: a bit for each doubling that has free blocks; for each doubling a bit for each class that has.
+USED_BYTES, TOTAL_BYTES, FIRST_BLOCK, DOUBLING_BITS, CLASS_BITS = (8 * n for n in range(5))
+#: And for each class the address of its first free block, which counts if its bit is set.
+LISTS = CLASS_BITS + 8 * DOUBLINGS
+HEAP_BYTES = LISTS + 8 * DOUBLINGS * CLASSES
+_NEXT, _PREVIOUS = 8, 16
+
+
+@instruction(lambda _: types.int64(types.uint64))
+def _leading_zeros(builder: Any, word: Any) -> Any:
+    """Count the bits above a word's highest bit that is set; 64 for 0."""
+    return builder.ctlz(word, ir.IntType(1)(0))
+
+
+@inlined
+def get_number(memory: Bytes, at: int) -> int:
+    """Read a word as an int64."""
+    return np.int64(get_word(memory, at))
+
+
+@inlined
+def put_number(memory: Bytes, bitmap: Words, at: int, number: int) -> int:
+    """Write an int64, unless it is there already: then the page stays clean."""
+    if get_number(memory, at) != number:
+        put_word(memory, bitmap, at, np.uint64(number))
+    return 0
+
+
+@inlined
+def size_class(size: int) -> int:
+    """Give the class of a block's size: CLASSES times its doubling, and the class in that."""
+    if size < LINEAR_BYTES:
+        return size >> 4
+    top = 63 - _leading_zeros(np.uint64(size))
+    return ((top - 7) << 4) + ((size >> (top - 4)) & 15)
+
+
+@inlined
+def block_size(payload: int) -> int:
+    """Give the size of the block for so many bytes, the smallest of its class."""
+    size = max(SMALLEST_BLOCK, (payload + HEADER_BYTES + GRANULE - 1) & -GRANULE)
+    if size >= LINEAR_BYTES:
+        step = 1 << (59 - _leading_zeros(np.uint64(size)))
+        size = (size + step - 1) & -step
+    return size
+
+
+@inlined
+def _insert(memory: Bytes, bitmap: Words, heap: int, block: int, size: int) -> int:
+    """Make a block free; the ones before and behind it are in use."""
+    number = size_class(size)
+    doubling, bit = number >> 4, 1 << (number & 15)
+    bits = get_number(memory, heap + CLASS_BITS + 8 * doubling)
+    head = get_number(memory, heap + LISTS + 8 * number) if bits & bit else 0
+    put_number(memory, bitmap, block, size | FREE)
+    put_number(memory, bitmap, block + _NEXT, head)
+    put_number(memory, bitmap, block + _PREVIOUS, 0)
+    put_number(memory, bitmap, block + size - 8, size)
+    behind = get_number(memory, block + size)
+    put_number(memory, bitmap, block + size, behind | AFTER_FREE)
+    if head:
+        put_number(memory, bitmap, head + _PREVIOUS, block)
+    put_number(memory, bitmap, heap + LISTS + 8 * number, block)
+    put_number(memory, bitmap, heap + CLASS_BITS + 8 * doubling, bits | bit)
+    doublings = get_number(memory, heap + DOUBLING_BITS)
+    put_number(memory, bitmap, heap + DOUBLING_BITS, doublings | (1 << doubling))
+    return 0
+
+
+@inlined
+def _take(memory: Bytes, bitmap: Words, heap: int, block: int) -> int:
+    """Take a free block out of its list, and give its size; its header is as it was."""
+    size = get_number(memory, block) & _SIZE
+    number = size_class(size)
+    following = get_number(memory, block + _NEXT)
+    previous = get_number(memory, block + _PREVIOUS)
+    if following:
+        put_number(memory, bitmap, following + _PREVIOUS, previous)
+    if previous:
+        put_number(memory, bitmap, previous + _NEXT, following)
+        return size
+    put_number(memory, bitmap, heap + LISTS + 8 * number, following)
+    if not following:
+        doubling = number >> 4
+        bits = get_number(memory, heap + CLASS_BITS + 8 * doubling) & ~(1 << (number & 15))
+        put_number(memory, bitmap, heap + CLASS_BITS + 8 * doubling, bits)
+        if not bits:
+            doublings = get_number(memory, heap + DOUBLING_BITS) & ~(1 << doubling)
+            put_number(memory, bitmap, heap + DOUBLING_BITS, doublings)
+    return size
+
+
+@inlined
+def _use(
+    memory: Bytes, bitmap: Words, heap: int, block: int, whole: int, size: int, flags: int
+) -> int:
+    """Make a block of `size` out of `whole` bytes, free the rest, and give what is in use now."""
+    if whole - size >= SMALLEST_BLOCK:
+        put_number(memory, bitmap, block, size | flags)
+        _insert(memory, bitmap, heap, block + size, whole - size)
+        return size
+    put_number(memory, bitmap, block, whole | flags)
+    behind = get_number(memory, block + whole)
+    put_number(memory, bitmap, block + whole, behind & ~AFTER_FREE)
+    return whole
+
+
+@inlined
+def _count(memory: Bytes, bitmap: Words, heap: int, difference: int) -> int:
+    """Add to the bytes in use."""
+    used = get_number(memory, heap + USED_BYTES)
+    return put_number(memory, bitmap, heap + USED_BYTES, used + difference)
+
+
+@inlined
+def reset(memory: Bytes, bitmap: Words, heap: int, begin: int, end: int) -> int:
+    """Make one free block of everything, whatever was there; what it costs does not depend on it.
+
+    [begin, end) has room for SMALLEST_BLOCK and a last header, which is never free.
+    """
+    total = (end - begin - HEADER_BYTES) & -GRANULE
+    put_number(memory, bitmap, heap + USED_BYTES, 0)
+    put_number(memory, bitmap, heap + TOTAL_BYTES, total)
+    put_number(memory, bitmap, heap + FIRST_BLOCK, begin)
+    put_number(memory, bitmap, heap + DOUBLING_BITS, 0)
+    for doubling in range(DOUBLINGS):
+        put_number(memory, bitmap, heap + CLASS_BITS + 8 * doubling, 0)
+    put_number(memory, bitmap, begin + total, 0)
+    return _insert(memory, bitmap, heap, begin, total)
+
+
+@inlined
+def _find_list(memory: Bytes, heap: int, number: int) -> int:
+    """Give the first class from this one on that has a free block; -1 if there is none."""
+    doubling = number >> 4
+    bits = get_word(memory, heap + CLASS_BITS + 8 * doubling) >> np.uint64(number & 15)
+    if bits != np.uint64(0):
+        return number + trailing_zeros(bits)
+    above = get_word(memory, heap + DOUBLING_BITS) >> np.uint64(doubling + 1)
+    if above == np.uint64(0):
+        return -1
+    doubling += 1 + trailing_zeros(above)
+    bits = get_word(memory, heap + CLASS_BITS + 8 * doubling)
+    return (doubling << 4) + trailing_zeros(bits)
+
+
+@inlined
+def allocate(memory: Bytes, bitmap: Words, heap: int, payload: int) -> int:
+    """Give the address of so many bytes, 64 KiB or a little more at most; 0 if there is no room."""
+    size = block_size(payload)
+    number = _find_list(memory, heap, size_class(size))
+    if number < 0:
+        return 0
+    block = get_number(memory, heap + LISTS + 8 * number)
+    whole = _take(memory, bitmap, heap, block)
+    _count(memory, bitmap, heap, _use(memory, bitmap, heap, block, whole, size, 0))
+    return block + HEADER_BYTES
+
+
+@inlined
+def release(memory: Bytes, bitmap: Words, heap: int, at: int) -> int:
+    """Take back what `allocate` gave."""
+    block = at - HEADER_BYTES
+    header = get_number(memory, block)
+    size = header & _SIZE
+    _count(memory, bitmap, heap, -size)
+    if get_number(memory, block + size) & FREE:
+        size += _take(memory, bitmap, heap, block + size)
+    if header & AFTER_FREE:
+        block -= get_number(memory, block - 8)
+        size += _take(memory, bitmap, heap, block)
+    return _insert(memory, bitmap, heap, block, size)
+
+
+@inlined
+def resize(memory: Bytes, bitmap: Words, heap: int, at: int, payload: int, keep: int) -> int:
+    """Give the address of so many bytes that begin with the `keep` first ones of another piece.
+
+    That piece is taken back, unless there is no room: then the answer is 0 and nothing changes. It
+    stays where it is if the class of its size does, or if there is room behind it.
+    """
+    block = at - HEADER_BYTES
+    header = get_number(memory, block)
+    size = header & _SIZE
+    wanted = block_size(payload)
+    if wanted <= size < wanted + SMALLEST_BLOCK:
+        return at
+    behind = get_number(memory, block + size)
+    whole = size + (behind & _SIZE if behind & FREE else 0)
+    if whole < wanted:
+        to = allocate(memory, bitmap, heap, payload)
+        if to:
+            copy_bytes(memory, bitmap, to, at, keep)
+            release(memory, bitmap, heap, at)
+        return to
+    if whole > size:
+        _take(memory, bitmap, heap, block + size)
+    used = _use(memory, bitmap, heap, block, whole, wanted, header & AFTER_FREE)
+    _count(memory, bitmap, heap, used - size)
+    return at

@@ -1,0 +1,294 @@
+"""The keys and values of the key-value store: a hash table in guest RAM, and what it counts.
+
+The region begins with a superblock, then comes a table of chains, the rest is the heap that entries
+lie in. The number of chains is fixed, for the region's size; keys are spread by SipHash-1-3 with a
+secret of 128 bits that lies in the superblock. The secret is the same for every store, so that the
+same requests give the same RAM.
+
+A link, in the table or in an entry, is the address of the next entry in its low 40 bits and the
+table's generation above them. A link of another generation is empty: so everything can be deleted
+at once by counting the generation up.
+
+An entry is the link to the next one, a word with the lengths of key (low half) and value, the key,
+the value. `kv` is always the address of the region.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from colobench.guest import heap
+from colobench.guest.heap import get_number, put_number
+from colobench.guest.store import copy_bytes, get_word, mark_bytes, put_word
+from colobench.kernels.atomics import address
+from colobench.kernels.jit import Bytes, Words, inlined
+from colobench.kernels.raw import STRETCH, clear, words_in_use
+
+#: Bytes in front of the table.
+SUPERBLOCK_BYTES = 8192
+#: The smallest region that can be a store.
+SMALLEST_STORE = 16384
+#: The table has a chain for so many bytes of the region, but MOST_CHAINS at most.
+BYTES_PER_CHAIN = 128
+MOST_CHAINS = 1 << 24
+
+#: The superblock's words. How many requests were executed, how many keys were looked up and there
+#: or not there, how many replies were errors, and how many of them because memory is full.
+MAGIC, SIZE, CHAINS, GENERATION, KEYS, REQUESTS, HITS, MISSES, ERRORS, REFUSED = (
+    8 * n for n in range(10)
+)
+SECRET_0, SECRET_1 = 80, 88
+HEAP = 128
+assert HEAP + heap.HEAP_BYTES <= SUPERBLOCK_BYTES
+#: What a store's first word is, "colokv01".
+MAGIC_WORD = int.from_bytes(b"colokv01", "little")
+
+#: An entry's words, and where its key begins.
+LINK, LENGTHS, KEY = 0, 8, 16
+ADDRESS_BITS = 40
+_ADDRESS, _LENGTH = (1 << ADDRESS_BITS) - 1, (1 << 32) - 1
+_GENERATIONS = 1 << (63 - ADDRESS_BITS)
+# Any numbers will do: these are the first digits of pi's fraction.
+_SECRET_WORD_0, _SECRET_WORD_1 = np.uint64(0x243F6A8885A308D3), np.uint64(0x13198A2E03707344)
+
+_V0, _V1, _V2, _V3 = (
+    np.uint64(int.from_bytes(text, "big"))
+    for text in (b"somepseu", b"dorandom", b"lygenera", b"tedbytes")
+)
+_FINAL = np.uint64(0xFF)
+_13, _16, _17, _21, _32, _56 = (np.uint64(n) for n in (13, 16, 17, 21, 32, 56))
+_51, _48, _47, _43, _8 = (np.uint64(n) for n in (51, 48, 47, 43, 8))
+_U0, _U1 = np.uint64(0), np.uint64(1)
+
+
+@inlined
+def _sip_round(
+    v0: np.uint64, v1: np.uint64, v2: np.uint64, v3: np.uint64
+) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:
+    """Do one SipRound."""
+    v0, v2 = v0 + v1, v2 + v3
+    v1, v3 = ((v1 << _13) | (v1 >> _51)) ^ v0, ((v3 << _16) | (v3 >> _48)) ^ v2
+    v0 = (v0 << _32) | (v0 >> _32)
+    v2, v0 = v2 + v1, v0 + v3
+    v1, v3 = ((v1 << _17) | (v1 >> _47)) ^ v2, ((v3 << _21) | (v3 >> _43)) ^ v0
+    v2 = (v2 << _32) | (v2 >> _32)
+    return v0, v1, v2, v3
+
+
+@inlined
+def siphash(
+    memory: Bytes, begin: int, length: int, secret_0: np.uint64, secret_1: np.uint64
+) -> np.uint64:
+    """Hash bytes (Aumasson, Bernstein: SipHash, a fast short-input PRF, 2012), here SipHash-1-3."""
+    v0, v1, v2, v3 = secret_0 ^ _V0, secret_1 ^ _V1, secret_0 ^ _V2, secret_1 ^ _V3
+    at, last = begin, begin + (length & ~7)
+    while at < last:
+        word = get_word(memory, at)
+        v0, v1, v2, v3 = _sip_round(v0, v1, v2, v3 ^ word)
+        v0 = v0 ^ word
+        at += 8
+    word = np.uint64(length) << _56
+    for i in range(length & 7):
+        word = word | (np.uint64(memory[last + i]) << (_8 * np.uint64(i)))
+    v0, v1, v2, v3 = _sip_round(v0, v1, v2, v3 ^ word)
+    v0, v2 = v0 ^ word, v2 ^ _FINAL
+    for _ in range(3):
+        v0, v1, v2, v3 = _sip_round(v0, v1, v2, v3)
+    return v0 ^ v1 ^ v2 ^ v3
+
+
+@inlined
+def count(memory: Bytes, bitmap: Words, counter: int) -> int:
+    """Count one of the superblock's words up, whose address is given."""
+    return put_word(memory, bitmap, counter, get_word(memory, counter) + _U1)
+
+
+@inlined
+def count_lookup(memory: Bytes, bitmap: Words, kv: int, entry: int) -> int:
+    """Count a key that was looked up; entry is 0 if it was not there."""
+    return count(memory, bitmap, kv + (HITS if entry else MISSES))
+
+
+@inlined
+def _tagged(memory: Bytes, kv: int, entry: int) -> int:
+    """Give the link to an entry, or with 0 an empty one."""
+    return (get_number(memory, kv + GENERATION) << ADDRESS_BITS) | entry
+
+
+@inlined
+def _follow(memory: Bytes, kv: int, link: int) -> int:
+    """Give the address of the entry that a link leads to, or 0."""
+    word = get_number(memory, link)
+    if word >> ADDRESS_BITS != get_number(memory, kv + GENERATION):
+        return 0
+    return word & _ADDRESS
+
+
+@inlined
+def key_length(memory: Bytes, entry: int) -> int:
+    """Give the length of an entry's key, which begins at its KEY."""
+    return get_number(memory, entry + LENGTHS) & _LENGTH
+
+
+@inlined
+def value_length(memory: Bytes, entry: int) -> int:
+    """Give the length of an entry's value."""
+    return get_number(memory, entry + LENGTHS) >> 32
+
+
+@inlined
+def value(memory: Bytes, entry: int) -> int:
+    """Give the address of an entry's value."""
+    return entry + KEY + key_length(memory, entry)
+
+
+@inlined
+def _same(memory: Bytes, one: int, other: int, length: int) -> bool:
+    """Tell whether the bytes at two addresses are the same."""
+    words = length & ~7
+    for i in range(0, words, 8):
+        if get_word(memory, one + i) != get_word(memory, other + i):
+            return False
+    for i in range(words, length):  # noqa: SIM110 (numba has no `all`)
+        if memory[one + i] != memory[other + i]:
+            return False
+    return True
+
+
+@inlined
+def find(memory: Bytes, kv: int, key: int, length: int) -> tuple[int, int]:
+    """Look for a key.
+
+    Parameters
+    ----------
+    key, length
+        Where the key's bytes lie in RAM, and how many there are.
+
+    Returns
+    -------
+    link, entry
+        The address of the link to the entry, and its own; 0 if there is no such key: then the link
+        is the one at the end of its chain, where it would be.
+    """
+    secret_0, secret_1 = get_word(memory, kv + SECRET_0), get_word(memory, kv + SECRET_1)
+    chain = siphash(memory, key, length, secret_0, secret_1)
+    chain = chain & (get_word(memory, kv + CHAINS) - _U1)
+    link = kv + SUPERBLOCK_BYTES + 8 * np.int64(chain)
+    entry = _follow(memory, kv, link)
+    while entry and not (
+        key_length(memory, entry) == length and _same(memory, entry + KEY, key, length)
+    ):
+        link = entry + LINK
+        entry = _follow(memory, kv, link)
+    return link, entry
+
+
+@inlined
+def new_entry(memory: Bytes, bitmap: Words, kv: int, key: int, length: int, room: int) -> int:
+    """Make an entry with a key and so much room for its value, in no chain yet; 0: no memory."""
+    entry = heap.allocate(memory, bitmap, kv + HEAP, KEY + length + room)
+    if entry:
+        put_number(memory, bitmap, entry + LENGTHS, (room << 32) | length)
+        copy_bytes(memory, bitmap, entry + KEY, key, length)
+    return entry
+
+
+@inlined
+def put_entry(memory: Bytes, bitmap: Words, kv: int, link: int, old: int, entry: int) -> int:
+    """Put an entry into its chain, in place of the old one if `find` found one."""
+    if old:
+        put_number(memory, bitmap, entry + LINK, get_number(memory, old + LINK))
+        heap.release(memory, bitmap, kv + HEAP, old)
+    else:
+        put_number(memory, bitmap, entry + LINK, _tagged(memory, kv, 0))
+        count(memory, bitmap, kv + KEYS)
+    return put_number(memory, bitmap, link, _tagged(memory, kv, entry))
+
+
+@inlined
+def make_room(
+    memory: Bytes,
+    bitmap: Words,
+    kv: int,
+    link: int,
+    entry: int,
+    key: int,
+    length: int,
+    room: int,
+    keep: int,
+) -> int:
+    """Give a key an entry with so much room for its value, of which it keeps the first bytes.
+
+    Link and entry are what `find` found. Gives the entry; 0 if there is no memory: then nothing has
+    changed.
+    """
+    if not entry:
+        entry = new_entry(memory, bitmap, kv, key, length, room)
+        if entry:
+            put_entry(memory, bitmap, kv, link, 0, entry)
+        return entry
+    kept = KEY + length + keep
+    to = heap.resize(memory, bitmap, kv + HEAP, entry, KEY + length + room, kept)
+    if to:
+        put_number(memory, bitmap, to + LENGTHS, (room << 32) | length)
+        if to != entry:
+            put_number(memory, bitmap, link, _tagged(memory, kv, to))
+    return to
+
+
+@inlined
+def remove(memory: Bytes, bitmap: Words, kv: int, link: int, entry: int) -> int:
+    """Delete a key; link and entry are what `find` found."""
+    put_number(memory, bitmap, link, get_number(memory, entry + LINK))
+    heap.release(memory, bitmap, kv + HEAP, entry)
+    return put_word(memory, bitmap, kv + KEYS, get_word(memory, kv + KEYS) - _U1)
+
+
+@inlined
+def _clear_table(memory: Bytes, bitmap: Words, kv: int) -> int:
+    """Set the table to 0, and leave pages clean that are 0 already."""
+    begin = kv + SUPERBLOCK_BYTES
+    for at in range(begin, begin + 8 * get_number(memory, kv + CHAINS), STRETCH):
+        place = np.int64(address(memory)) + at
+        if words_in_use(place) != _U0:
+            clear(place, STRETCH)
+            mark_bytes(bitmap, at, STRETCH)
+    return 0
+
+
+@inlined
+def remove_all(memory: Bytes, bitmap: Words, kv: int) -> int:
+    """Delete all keys, at a cost that does not depend on how many there are."""
+    generation = get_number(memory, kv + GENERATION) + 1
+    if generation == _GENERATIONS:
+        _clear_table(memory, bitmap, kv)
+        generation = 1
+    put_number(memory, bitmap, kv + GENERATION, generation)
+    put_number(memory, bitmap, kv + KEYS, 0)
+    begin = kv + SUPERBLOCK_BYTES + 8 * get_number(memory, kv + CHAINS)
+    return heap.reset(memory, bitmap, kv + HEAP, begin, kv + get_number(memory, kv + SIZE))
+
+
+@inlined
+def make(memory: Bytes, bitmap: Words, kv: int, size: int) -> int:
+    """Make an empty store of a region, see `colobench.guest.kv.initialize`."""
+    if size < SMALLEST_STORE or kv < 0 or kv + size > min(len(memory), 1 << ADDRESS_BITS):
+        return 0
+    chains = SMALLEST_STORE // BYTES_PER_CHAIN
+    while chains < MOST_CHAINS and 2 * chains * BYTES_PER_CHAIN <= size:
+        chains *= 2
+    for word in range(MAGIC, HEAP, 8):
+        put_number(memory, bitmap, kv + word, 0)
+    put_number(memory, bitmap, kv + MAGIC, MAGIC_WORD)
+    put_number(memory, bitmap, kv + SIZE, size)
+    put_number(memory, bitmap, kv + CHAINS, chains)
+    put_word(memory, bitmap, kv + SECRET_0, _SECRET_WORD_0)
+    put_word(memory, bitmap, kv + SECRET_1, _SECRET_WORD_1)
+    _clear_table(memory, bitmap, kv)
+    return remove_all(memory, bitmap, kv) + 1
+
+
+@inlined
+def is_store(memory: Bytes, kv: int) -> bool:
+    """Tell whether `make` has been there."""
+    return get_number(memory, kv + MAGIC) == MAGIC_WORD

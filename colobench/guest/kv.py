@@ -1,0 +1,293 @@
+"""A key-value store in guest RAM that Redis' clients understand: `execute` and `initialize`.
+
+The protocol is in `resp`, the commands are in `commands` and `server_commands`, keys, values and
+counters in `keyspace`, their memory in `heap`. Every write to RAM is marked. What a store answers,
+and what is in RAM then, follows from the requests in their order and, for TIME and INFO, the clock.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from colobench.guest import commands, server_commands
+from colobench.guest.command_table import ARITIES, index
+from colobench.guest.commands import AS_NUMBER, GIVE_OLD, IF_ABSENT
+from colobench.guest.keyspace import ERRORS, REQUESTS, SMALLEST_STORE, count, is_store, make
+from colobench.guest.resp import (
+    BUFFER_BYTES,
+    INCOMPLETE,
+    argument,
+    find_request,
+    put_protocol_error,
+    put_text,
+)
+from colobench.guest.server_commands import find_command, put_arity_error, put_unknown
+from colobench.kernels.jit import Bytes, Words, inlined, kernel
+
+__all__ = [
+    "BLOCKED",
+    "BUFFER_BYTES",
+    "CLOSE",
+    "CONSUMED",
+    "REPLIED",
+    "RESULT_SLOTS",
+    "SMALLEST_STORE",
+    "execute",
+    "execute_kernel",
+    "initialize",
+    "initialize_kernel",
+]
+
+#: Slots of `execute`'s result: bytes of requests consumed, bytes of replies written, whether the
+#: connection is to be closed when they are sent, whether the replies lack room.
+CONSUMED, REPLIED, CLOSE, BLOCKED = range(4)
+RESULT_SLOTS = 8
+
+_MINUS = ord("-")
+_GET, _SET, _INCR, _PING, _MSET, _MGET, _DEL, _EXISTS, _DECR, _INCRBY = (
+    index(name)
+    for name in "get set incr ping mset mget del exists decr incrby".split()
+)
+_DECRBY, _APPEND, _STRLEN, _SETNX, _GETSET, _UNLINK, _TYPE, _DBSIZE, _FLUSHALL, _FLUSHDB = (
+    index(name)
+    for name in "decrby append strlen setnx getset unlink type dbsize flushall flushdb".split()
+)
+_ECHO, _TIME, _INFO, _CONFIG, _CLIENT, _COMMAND, _HELLO, _SELECT, _QUIT, _RESET = (
+    index(name)
+    for name in "echo time info config client command hello select quit reset".split()
+)
+_U0, _U1 = np.uint64(0), np.uint64(1)
+
+
+@inlined
+def _run_on_keys(
+    memory: Bytes,
+    bitmap: Words,
+    kv: int,
+    request: int,
+    cursor: int,
+    command: int,
+    arguments: int,
+    at: int,
+    limit: int,
+) -> int:
+    """Execute a command on keys, or give -1 if it is another one; see `commands`."""
+    if command == _GET:
+        at = commands.get(memory, bitmap, kv, request, cursor, at, limit)
+    elif command == _SET:
+        at = commands.put_with_options(
+            memory, bitmap, kv, request, cursor, arguments, at, limit
+        )
+    elif command == _SETNX or command == _GETSET:
+        options = IF_ABSENT | AS_NUMBER if command == _SETNX else GIVE_OLD
+        at = commands.put_plainly(memory, bitmap, kv, request, cursor, at, limit, options)
+    elif command == _INCR or command == _INCRBY or command == _DECR or command == _DECRBY:
+        sign = 1 if command == _INCR or command == _INCRBY else -1
+        at = commands.increment(
+            memory, bitmap, kv, request, cursor, arguments, at, limit, sign
+        )
+    elif command == _MSET:
+        at = commands.mset(memory, bitmap, kv, request, cursor, arguments, at, limit)
+    elif command == _MGET:
+        at = commands.mget(memory, bitmap, kv, request, cursor, arguments, at, limit)
+    elif command == _DEL or command == _UNLINK:
+        at = commands.delete(memory, bitmap, kv, request, cursor, arguments, at, limit)
+    elif command == _EXISTS:
+        at = commands.exists(memory, bitmap, kv, request, cursor, arguments, at, limit)
+    elif command == _APPEND:
+        at = commands.append(memory, bitmap, kv, request, cursor, at, limit)
+    elif command == _STRLEN or command == _TYPE:
+        kind = command == _TYPE
+        at = commands.describe_value(memory, bitmap, kv, request, cursor, at, limit, kind)
+    elif command == _DBSIZE:
+        at = commands.count_keys(memory, bitmap, kv, at, limit)
+    elif command == _FLUSHALL or command == _FLUSHDB:
+        at = commands.flush(memory, bitmap, kv, request, cursor, arguments, at, limit)
+    else:
+        at = -1
+    return at
+
+
+@inlined
+def _run_on_server(
+    memory: Bytes,
+    bitmap: Words,
+    kv: int,
+    request: int,
+    cursor: int,
+    name: int,
+    command: int,
+    arguments: int,
+    now_us: np.uint64,
+    at: int,
+    limit: int,
+) -> int:
+    """Execute any other command; see `server_commands`."""
+    if command == _PING or command == _ECHO:
+        at = server_commands.ping(memory, bitmap, request, cursor, arguments, at, limit)
+    elif command == _TIME:
+        at = server_commands.time(memory, bitmap, now_us, at, limit)
+    elif command == _INFO:
+        at = server_commands.info(
+            memory, bitmap, kv, request, cursor, arguments, now_us, at, limit
+        )
+    elif command == _CONFIG:
+        at = server_commands.config(
+            memory, bitmap, kv, request, cursor, name, arguments, at, limit
+        )
+    elif command == _CLIENT:
+        at = server_commands.client(
+            memory, bitmap, request, cursor, name, arguments, at, limit
+        )
+    elif command == _COMMAND:
+        at = server_commands.command(
+            memory, bitmap, request, cursor, name, arguments, at, limit
+        )
+    elif command == _HELLO:
+        at = server_commands.hello(memory, bitmap, request, cursor, arguments, at, limit)
+    elif command == _SELECT:
+        at = server_commands.select(memory, bitmap, request, cursor, at, limit)
+    else:
+        text = b"+RESET\r\n" if command == _RESET else b"+OK\r\n"
+        at = put_text(memory, bitmap, at, limit, text)
+    return at
+
+
+@inlined
+def _run(
+    memory: Bytes,
+    bitmap: Words,
+    kv: int,
+    request: int,
+    first: int,
+    arguments: int,
+    now_us: np.uint64,
+    at: int,
+    limit: int,
+) -> tuple[int, bool]:
+    """Execute a request, and give the address behind its reply, and whether it was QUIT."""
+    name, length, cursor = argument(memory, request, first)
+    command = find_command(memory, name, length)
+    if command < 0:
+        end = put_unknown(memory, bitmap, request, first, arguments, at, limit)
+    elif (ARITIES[command] > 0 and ARITIES[command] != arguments) or arguments < -ARITIES[command]:
+        end = put_arity_error(memory, bitmap, at, limit, name, length, 0, 0)
+    else:
+        left = arguments - 1
+        end = _run_on_keys(memory, bitmap, kv, request, cursor, command, left, at, limit)
+        if end < 0:
+            end = _run_on_server(
+                memory, bitmap, kv, request, cursor, name, command, left, now_us, at, limit
+            )
+    if end - at > BUFFER_BYTES:
+        text = b"-ERR reply exceeds 32768 bytes\r\n"
+        end = put_text(memory, bitmap, at, limit, text)
+    return end, command == _QUIT
+
+
+@inlined
+def execute(
+    memory: Bytes,
+    bitmap: Words,
+    kv: int,
+    begin: int,
+    end: int,
+    out: int,
+    out_end: int,
+    now_us: np.uint64,
+    result: Words,
+) -> int:
+    """Execute the whole requests among a connection's received bytes, in order.
+
+    Parameters
+    ----------
+    memory, bitmap
+        uint8[...], all of RAM, and its marks, uint64[pages / 64] or empty. Addresses are bytes from
+        the beginning of `memory`.
+    kv
+        The store's address. What is not a store executes nothing and closes the connection.
+    begin, end
+        Bytes that were received and not consumed yet, BUFFER_BYTES at most. A request that is not
+        whole yet is left. One that can never be whole within BUFFER_BYTES is a protocol error.
+    out, out_end
+        The room for replies; it lies apart from the bytes received and from the store. A request
+        whose reply does not fit is left and nothing of it is executed; a command that changes
+        something is left if there are fewer than `commands.REPLY_ROOM` bytes. With a room of
+        BUFFER_BYTES every request is answered: a longer reply is an error.
+    now_us
+        Microseconds since 1970, for TIME and INFO.
+    result
+        uint64[8], of which CONSUMED, REPLIED, CLOSE and BLOCKED are set. After QUIT and after a
+        protocol error all bytes count as consumed.
+
+    Returns
+    -------
+    int
+        How many requests were executed.
+    """
+    at, request, requests, closed, blocked = out, begin, 0, not is_store(memory, kv), False
+    while request < end and not closed:
+        arguments, first, following = find_request(memory, request, end)
+        if arguments == INCOMPLETE:
+            break
+        reply = at
+        if arguments < 0:
+            closed = True
+            reply = put_protocol_error(memory, bitmap, at, out_end, arguments, first)
+        elif arguments > 0:
+            reply, closed = _run(
+                memory, bitmap, kv, request, first, arguments, now_us, at, out_end
+            )
+        if reply > out_end:
+            closed, blocked = False, True
+            break
+        if reply > at:
+            if memory[at] == _MINUS:
+                count(memory, bitmap, kv + ERRORS)
+            at = reply
+        if arguments > 0:
+            count(memory, bitmap, kv + REQUESTS)
+            requests += 1
+        request = end if closed else following
+    result[CONSUMED] = np.uint64((end if closed else request) - begin)
+    result[REPLIED] = np.uint64(at - out)
+    result[CLOSE] = _U1 if closed else _U0
+    result[BLOCKED] = _U1 if blocked else _U0
+    return requests
+
+
+@inlined
+def initialize(memory: Bytes, bitmap: Words, kv: int, size: int) -> int:
+    """Make an empty store in [kv, kv + size), whatever is there, in which all of its state lies.
+
+    Pages of the hash table that are 0 already stay clean.
+
+    Returns
+    -------
+    int
+        1, or 0 if the region is smaller than SMALLEST_STORE, not within `memory`, or reaches
+        beyond 1 TiB; then nothing is written.
+    """
+    return make(memory, bitmap, kv, size)
+
+
+@kernel("i8(u1[::1], u8[::1], i8, i8, i8, i8, i8, u8, u8[::1])")
+def execute_kernel(
+    memory: Bytes,
+    bitmap: Words,
+    kv: int,
+    begin: int,
+    end: int,
+    out: int,
+    out_end: int,
+    now_us: int,
+    result: Words,
+) -> int:
+    """Do what `execute` does, for Python; see there for the shapes and units."""
+    return execute(memory, bitmap, kv, begin, end, out, out_end, np.uint64(now_us), result)
+
+
+@kernel("i8(u1[::1], u8[::1], i8, i8)")
+def initialize_kernel(memory: Bytes, bitmap: Words, kv: int, size: int) -> int:
+    """Do what `initialize` does, for Python; see there for the shapes and units."""
+    return initialize(memory, bitmap, kv, size)

@@ -1,0 +1,335 @@
+"""RESP2, the protocol of Redis: finding requests among received bytes, and writing replies.
+
+The protocol is described at https://redis.io/docs/latest/develop/reference/protocol-spec/; what is
+accepted and what is answered to malformed requests is what Redis 7.0 does, but for three things. A
+request must fit into a buffer of BUFFER_BYTES, and a length by which it could not is refused as
+soon as it is read. A byte 0 in a line with a length does not hide the line's end. In inline
+requests words in quotes are understood, escapes and quotes within a word are not.
+
+A request is named by the address of its first byte, which tells its kind: ``*`` begins an array of
+bulk strings, everything else an inline request. Its arguments are walked with a cursor, see
+`argument`; nothing is kept about them.
+
+Replies are written from `at` on, as long as they fit before `limit`; the writers return the address
+behind the reply in any case. An address behind `limit` says that there was no room: since addresses
+only grow, nothing was written from the first part on that did not fit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from colobench.guest.store import copy_bytes, mark_bytes
+from colobench.kernels.jit import Bytes, Words, inlined
+
+#: Bytes of a connection's buffer: no request is longer, and no reply.
+BUFFER_BYTES = 32768
+#: Bytes of the shortest argument, ``$0``, with the ends of its two lines.
+SHORTEST_BULK = 6
+#: The longest integer, in digits with its sign.
+INTEGER_DIGITS = 20
+#: How much of an unknown word an error quotes, as in Redis.
+QUOTED_BYTES = 128
+
+#: What `find_request` gives in place of a number of arguments; after INCOMPLETE protocol errors.
+INCOMPLETE, INVALID_COUNT, INVALID_LENGTH, NO_DOLLAR, LONG_LINE = -1, -2, -3, -4, -5
+LONG_COUNT, LONG_LENGTH, UNBALANCED_QUOTES, ESCAPE = -6, -7, -8, -9
+
+_NUL, _TAB, _NEWLINE, _RETURN, _SPACE = 0, 9, 10, 13, 32
+_DOUBLE_QUOTE, _QUOTE, _BACKSLASH, _DOLLAR, _STAR = 34, 39, 92, 36, 42
+_MINUS, _ZERO, _UPPER_A, _UPPER_Z = 45, 48, 65, 90
+_U0, _U10, _U48 = np.uint64(0), np.uint64(10), np.uint64(48)
+_MAX = np.uint64(2**64 - 1)
+_MAX_TENTH = np.uint64((2**64 - 1) // 10)
+_MAX_POSITIVE, _MAX_NEGATIVE = np.uint64(2**63 - 1), np.uint64(2**63)
+
+
+@inlined
+def parse_integer(memory: Bytes, begin: int, length: int) -> tuple[bool, int]:
+    """Tell whether bytes are an int64 in the one way that Redis accepts, and which."""
+    if length < 1 or length > INTEGER_DIGITS:
+        return False, 0
+    at, end = begin, begin + length
+    negative = memory[at] == _MINUS
+    if negative:
+        at += 1
+    if at == end or memory[at] == _ZERO:
+        return length == 1 and not negative, 0
+    value = _U0
+    while at < end:
+        digit = np.uint64(memory[at]) - _U48
+        if digit >= _U10 or value > _MAX_TENTH or value * _U10 > _MAX - digit:
+            return False, 0
+        value = value * _U10 + digit
+        at += 1
+    if negative:
+        return value <= _MAX_NEGATIVE, np.int64(_U0 - value)
+    return value <= _MAX_POSITIVE, np.int64(value)
+
+
+@inlined
+def _find_byte(memory: Bytes, at: int, end: int, byte: int) -> int:
+    """Give the address of a byte's first occurrence before `end`, or `end`."""
+    while at < end and memory[at] != byte:
+        at += 1
+    return at
+
+
+@inlined
+def _word(memory: Bytes, at: int) -> tuple[int, int, int]:
+    """Give the begin and length of an inline request's next word, and where to look on.
+
+    INCOMPLETE in place of the length means that there is none, ESCAPE and UNBALANCED_QUOTES an
+    error. The line's end must be there; a byte 0 ends it, too, as in Redis.
+    """
+    while memory[at] == _SPACE or (_TAB <= memory[at] <= _RETURN and memory[at] != _NEWLINE):
+        at += 1
+    first = memory[at]
+    if first == _NEWLINE or first == _NUL:
+        return at, INCOMPLETE, at
+    begin = at
+    if first == _QUOTE or first == _DOUBLE_QUOTE:
+        at += 1
+        while memory[at] != first:
+            if memory[at] == _NEWLINE or memory[at] == _NUL:
+                return begin, UNBALANCED_QUOTES, at
+            if memory[at] == _BACKSLASH and (first == _DOUBLE_QUOTE or memory[at + 1] == _QUOTE):
+                return begin, ESCAPE, at
+            at += 1
+        after = memory[at + 1]
+        if not (after == _SPACE or _TAB <= after <= _RETURN or after == _NUL):
+            return begin, UNBALANCED_QUOTES, at
+        return begin + 1, at - begin - 1, at + 1
+    while True:
+        byte = memory[at]
+        if byte == _SPACE or byte == _NEWLINE or byte == _RETURN or byte == _TAB or byte == _NUL:
+            return begin, at - begin, at
+        if byte == _QUOTE or byte == _DOUBLE_QUOTE:
+            return begin, ESCAPE, at
+        at += 1
+
+
+@inlined
+def _find_line(memory: Bytes, begin: int, end: int) -> tuple[int, int, int]:
+    """Find an inline request; arguments and result are those of `find_request`."""
+    newline = _find_byte(memory, begin, end, _NEWLINE)
+    if newline == end:
+        return LONG_LINE if end - begin >= BUFFER_BYTES else INCOMPLETE, begin, begin
+    count, at = 0, begin
+    while True:
+        _, length, at = _word(memory, at)
+        if length == INCOMPLETE:
+            return count, begin, newline + 1
+        if length < 0:
+            return length, begin, newline + 1
+        count += 1
+
+
+@inlined
+def _find_array(memory: Bytes, begin: int, end: int) -> tuple[int, int, int]:
+    """Find an array of bulk strings; arguments and result are those of `find_request`."""
+    full = end - begin >= BUFFER_BYTES
+    line = _find_byte(memory, begin, end, _RETURN)
+    if line >= end - 1:
+        return LONG_COUNT if full else INCOMPLETE, begin, begin
+    valid, count = parse_integer(memory, begin + 1, line - begin - 1)
+    first = line + 2
+    room = begin + BUFFER_BYTES - first
+    if not valid or count > BUFFER_BYTES or SHORTEST_BULK * count > room:
+        return INVALID_COUNT, begin, begin
+    at = first
+    for number in range(count):
+        line = _find_byte(memory, at, end, _RETURN)
+        if line >= end - 1:
+            return LONG_LENGTH if full else INCOMPLETE, begin, begin
+        if memory[at] != _DOLLAR:
+            return NO_DOLLAR, at, begin
+        valid, length = parse_integer(memory, at + 1, line - at - 1)
+        room = begin + BUFFER_BYTES - SHORTEST_BULK * (count - number - 1) - line - 4
+        if not valid or length < 0 or length > room:
+            return INVALID_LENGTH, at, begin
+        at = line + 4 + length
+        if at > end:
+            return INCOMPLETE, begin, begin
+    return max(count, 0), first, at
+
+
+@inlined
+def find_request(memory: Bytes, begin: int, end: int) -> tuple[int, int, int]:
+    """Find the request that begins at an address, among bytes up to `end`; there is one at least.
+
+    Returns
+    -------
+    count, cursor, following
+        How many arguments it has, the command's name included; none is a request for nothing. The
+        cursor of the first one, for `argument`. The address behind the request. If count is
+        INCOMPLETE, more bytes are needed; if it is below, it says what is wrong, and NO_DOLLAR
+        gives the byte's address as cursor.
+    """
+    if memory[begin] == _STAR:
+        return _find_array(memory, begin, end)
+    return _find_line(memory, begin, end)
+
+
+@inlined
+def argument(memory: Bytes, request: int, cursor: int) -> tuple[int, int, int]:
+    """Give the begin and length of a whole request's next argument, and the cursor behind it."""
+    if memory[request] != _STAR:
+        return _word(memory, cursor)
+    length = 0
+    at = cursor + 1
+    while memory[at] != _RETURN:
+        length = 10 * length + (np.int64(memory[at]) - _ZERO)
+        at += 1
+    return at + 2, length, at + 4 + length
+
+
+@inlined
+def lower(byte: int) -> int:
+    """Give a letter's lower case, and any other byte as it is."""
+    byte = np.int64(byte)
+    return byte + 32 if _UPPER_A <= byte <= _UPPER_Z else byte
+
+
+@inlined
+def is_word(memory: Bytes, begin: int, length: int, word: bytes) -> bool:
+    """Tell whether bytes are a word, which is given in lower case, in any case."""
+    if length != len(word):
+        return False
+    for i in range(length):
+        if lower(memory[begin + i]) != word[i]:
+            return False
+    return True
+
+
+@inlined
+def digits(number: int) -> int:
+    """Give how many characters a number has."""
+    rest = np.uint64(number) if number >= 0 else _U0 - np.uint64(number)
+    count = 1 if number >= 0 else 2
+    while rest >= _U10:
+        rest = rest // _U10
+        count += 1
+    return count
+
+
+@inlined
+def put_decimal(memory: Bytes, bitmap: Words, at: int, limit: int, number: int) -> int:
+    """Write a number."""
+    end = at + digits(number)
+    if end <= limit:
+        rest = np.uint64(number) if number >= 0 else _U0 - np.uint64(number)
+        place = end
+        while place > at:
+            place -= 1
+            memory[place] = np.uint8(_U48 + rest % _U10)
+            rest = rest // _U10
+        if number < 0:
+            memory[at] = _MINUS
+        mark_bytes(bitmap, at, end - at)
+    return end
+
+
+@inlined
+def put_text(memory: Bytes, bitmap: Words, at: int, limit: int, text: bytes) -> int:
+    """Write a text that the program contains."""
+    end = at + len(text)
+    if end <= limit and end > at:
+        for i in range(len(text)):
+            memory[at + i] = text[i]
+        mark_bytes(bitmap, at, end - at)
+    return end
+
+
+@inlined
+def put_copy(memory: Bytes, bitmap: Words, at: int, limit: int, begin: int, length: int) -> int:
+    """Write bytes that are elsewhere in RAM."""
+    if at + length <= limit:
+        copy_bytes(memory, bitmap, at, begin, length)
+    return at + length
+
+
+@inlined
+def put_quoted(
+    memory: Bytes, bitmap: Words, at: int, limit: int, begin: int, length: int, most: int
+) -> int:
+    """Write bytes as an error quotes them: up to `most`, up to a byte 0, in one line."""
+    end = _find_byte(memory, begin, begin + min(length, most), _NUL)
+    if at + end - begin <= limit and end > begin:
+        for i in range(end - begin):
+            byte = memory[begin + i]
+            memory[at + i] = _SPACE if byte == _NEWLINE or byte == _RETURN else byte
+        mark_bytes(bitmap, at, end - begin)
+    return at + end - begin
+
+
+@inlined
+def put_lower(memory: Bytes, bitmap: Words, at: int, limit: int, begin: int, length: int) -> int:
+    """Write a word of at least one byte in lower case."""
+    if at + length <= limit:
+        for i in range(length):
+            memory[at + i] = lower(memory[begin + i])
+        mark_bytes(bitmap, at, length)
+    return at + length
+
+
+@inlined
+def put_head(memory: Bytes, bitmap: Words, at: int, limit: int, kind: int, number: int) -> int:
+    """Write a line with a number: an integer (``:``), or what an array (``*``) begins with."""
+    end = at + digits(number) + 3
+    if end <= limit:
+        put_decimal(memory, bitmap, at + 1, end, number)
+        memory[at] = kind
+        memory[end - 2] = _RETURN
+        memory[end - 1] = _NEWLINE
+        mark_bytes(bitmap, at, end - at)
+    return end
+
+
+@inlined
+def put_bulk(memory: Bytes, bitmap: Words, at: int, limit: int, begin: int, length: int) -> int:
+    """Write a bulk string of bytes that are elsewhere in RAM."""
+    at = put_head(memory, bitmap, at, limit, _DOLLAR, length)
+    at = put_copy(memory, bitmap, at, limit, begin, length)
+    return put_text(memory, bitmap, at, limit, b"\r\n")
+
+
+@inlined
+def put_bulk_decimal(memory: Bytes, bitmap: Words, at: int, limit: int, number: int) -> int:
+    """Write a bulk string that is a number."""
+    at = put_head(memory, bitmap, at, limit, _DOLLAR, digits(number))
+    at = put_decimal(memory, bitmap, at, limit, number)
+    return put_text(memory, bitmap, at, limit, b"\r\n")
+
+
+@inlined
+def put_protocol_error(
+    memory: Bytes, bitmap: Words, at: int, limit: int, error: int, where: int
+) -> int:
+    """Write what is wrong with a request, see `find_request`; the texts are Redis'."""
+    at = put_text(memory, bitmap, at, limit, b"-ERR Protocol error: ")
+    if error == INVALID_COUNT:
+        text = b"invalid multibulk length"
+    elif error == INVALID_LENGTH:
+        text = b"invalid bulk length"
+    elif error == LONG_LINE:
+        text = b"too big inline request"
+    elif error == LONG_COUNT:
+        text = b"too big mbulk count string"
+    elif error == LONG_LENGTH:
+        text = b"too big bulk count string"
+    elif error == UNBALANCED_QUOTES:
+        text = b"unbalanced quotes in request"
+    elif error == ESCAPE:
+        text = b"escapes and quotes within a word are not supported"
+    else:
+        text = b"expected '$', got '"
+    at = put_text(memory, bitmap, at, limit, text)
+    if error == NO_DOLLAR:
+        byte = memory[where]
+        byte = _SPACE if byte == _NEWLINE or byte == _RETURN else byte
+        if at < limit:
+            memory[at] = byte
+            mark_bytes(bitmap, at, 1)
+        at = put_text(memory, bitmap, at + 1, limit, b"'")
+    return put_text(memory, bitmap, at, limit, b"\r\n")

@@ -1,0 +1,229 @@
+"""The table of TCP connections in guest RAM: blocks, found by a hash table, and who is served next.
+
+A block that is free is in a list; one that is not is in the chain of its head in the hash table.
+Both link by the block's number plus 1, with 0 for the end. The ring of connections that are to be
+attended to holds numbers of blocks, each at most once; it may name a block that was given to
+another connection since, which is attended to without need.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from colobench.guest.kv import BUFFER_BYTES
+from colobench.guest.rings import (
+    BLOCK_BYTES, BLOCKS_AT, BUCKETS, BUCKETS_AT, BUFFERS_AT, BUGS, FREE, JITTER_US, MAX_CONNECTIONS,
+    NEXT_DEADLINE, NOW_MS, RANDOM, READY_AT, READY_FILLED, READY_TAKEN, clear_bytes,
+    connections_in, count, get, put,
+)  # fmt: skip
+from colobench.kernels.jit import Bytes, Words, inlined
+
+#: Words of a block, as offsets. RFC 9293's variables, and in order of their lines:
+#: state; who the peer is (IP << 32 | port << 16 | our port, and MAC); the link of list or chain;
+#: sending; receiving; what of the two buffers is in use; the timer; the rest.
+(
+    STATE, KEY, MAC, LINK,
+    SND_UNA, SND_NXT, SND_MAX, SND_WND, SND_WL1, SND_WL2, SND_MSS,
+    IRS, RCV_NXT, RCV_WND,
+    RECEIVED_BEGIN, RECEIVED_END, REPLY_BEGIN, REPLY_END,
+    DEADLINE, RETRIES, FLAGS, DUE, CHALLENGED,
+) = range(0, 8 * 23, 8)  # fmt: skip
+
+#: States: RFC 9293's. A connection that is not there is CLOSED or, where a service is, in LISTEN.
+(
+    CLOSED, SYN_RECEIVED, ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2, CLOSE_WAIT, CLOSING, LAST_ACK,
+    TIME_WAIT,
+) = range(9)  # fmt: skip
+
+#: Bits of FLAGS: an acknowledgment is due; the block is in the ring; the peer sent FIN; the service
+#: has closed its side, reads no more, and FIN follows the last reply.
+ACK_NOW, QUEUED, PEER_CLOSED, LEAVING = 1, 2, 4, 8
+
+_FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_27, _30, _31 = np.uint64(27), np.uint64(30), np.uint64(31)
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+@inlined
+def mix(word: np.uint64) -> np.uint64:
+    """Mix 64 bits, as splitmix64 does (Steele, Lea, Flood 2014)."""
+    word = (word ^ (word >> _30)) * _FIRST
+    word = (word ^ (word >> _27)) * _SECOND
+    return word ^ (word >> _31)
+
+
+@inlined
+def draw(host: Words, limit: int) -> int:
+    """Draw a number from 0 to ``limit - 1``."""
+    host[RANDOM] += _GOLDEN
+    return np.int64(mix(host[RANDOM]) % np.uint64(limit))
+
+
+@inlined
+def receive_buffer(ram: int, block: int) -> int:
+    """Give the address of a connection's receive buffer; the send buffer is behind it."""
+    return ram + BUFFERS_AT + (block - ram - BLOCKS_AT) // BLOCK_BYTES * 2 * BUFFER_BYTES
+
+
+@inlined
+def block_at(memory: Bytes, ram: int, size: int, number: int) -> int:
+    """Give the address of a block; 0 if there is none of that number, or it contradicts itself."""
+    if number < 0 or number >= connections_in(size):
+        return 0
+    block = ram + BLOCKS_AT + number * BLOCK_BYTES
+    received, received_end = get(memory, block + RECEIVED_BEGIN), get(memory, block + RECEIVED_END)
+    reply, reply_end = get(memory, block + REPLY_BEGIN), get(memory, block + REPLY_END)
+    if 0 <= received <= received_end <= BUFFER_BYTES and 0 <= reply <= reply_end <= BUFFER_BYTES:
+        return block
+    return 0
+
+
+@inlined
+def _head(ram: int, key: int) -> int:
+    """Give the address of the head of a connection's chain."""
+    return ram + BUCKETS_AT + 8 * np.int64(mix(np.uint64(key)) % np.uint64(BUCKETS))
+
+
+@inlined
+def find(memory: Bytes, ram: int, size: int, key: int) -> int:
+    """Give the address of a connection's block, or 0."""
+    link = get(memory, _head(ram, key))
+    for _ in range(connections_in(size)):
+        block = block_at(memory, ram, size, link - 1)
+        if block == 0 or get(memory, block + KEY) == key:
+            return block
+        link = get(memory, block + LINK)
+    return 0
+
+
+@inlined
+def add(memory: Bytes, bitmap: Words, ram: int, size: int, key: int) -> int:
+    """Make a block for a connection; gives its address, or 0 if all are taken."""
+    link = get(memory, ram + FREE)
+    block = block_at(memory, ram, size, link - 1)
+    if block != 0:
+        put(memory, bitmap, ram + FREE, get(memory, block + LINK))
+        flags = get(memory, block + FLAGS) & QUEUED
+        clear_bytes(memory, bitmap, block, BLOCK_BYTES)
+        put(memory, bitmap, block + FLAGS, flags)
+        put(memory, bitmap, block + KEY, key)
+        head = _head(ram, key)
+        put(memory, bitmap, block + LINK, get(memory, head))
+        put(memory, bitmap, head, link)
+    return block
+
+
+@inlined
+def remove(memory: Bytes, bitmap: Words, ram: int, size: int, block: int, counter: int) -> int:
+    """Forget a connection, and count why."""
+    link = (block - ram - BLOCKS_AT) // BLOCK_BYTES + 1
+    at = _head(ram, get(memory, block + KEY))
+    for _ in range(connections_in(size)):
+        other = get(memory, at)
+        if other == link:
+            put(memory, bitmap, at, get(memory, block + LINK))
+            break
+        before = block_at(memory, ram, size, other - 1)
+        if before == 0:
+            break
+        at = before + LINK
+    put(memory, bitmap, block + STATE, CLOSED)
+    put(memory, bitmap, block + DEADLINE, 0)
+    put(memory, bitmap, block + LINK, get(memory, ram + FREE))
+    put(memory, bitmap, ram + FREE, link)
+    return count(memory, bitmap, ram, counter, 1)
+
+
+@inlined
+def initialize_table(memory: Bytes, bitmap: Words, ram: int, size: int) -> int:
+    """Make all blocks free; gives their number."""
+    connections = connections_in(size)
+    clear_bytes(memory, bitmap, ram, READY_AT + 8 * MAX_CONNECTIONS)
+    clear_bytes(memory, bitmap, ram + BLOCKS_AT, connections * BLOCK_BYTES)
+    for number in range(connections - 1):
+        put(memory, bitmap, ram + BLOCKS_AT + number * BLOCK_BYTES + LINK, number + 2)
+    put(memory, bitmap, ram + FREE, 1)
+    return connections
+
+
+@inlined
+def set_timer(memory: Bytes, bitmap: Words, ram: int, block: int, host: Words, ms: int) -> int:
+    """Let a connection's timer end in so many milliseconds of guest time."""
+    deadline = np.int64(host[NOW_MS]) + ms
+    put(memory, bitmap, block + DEADLINE, deadline)
+    soonest = get(memory, ram + NEXT_DEADLINE)
+    if soonest == 0 or deadline < soonest:
+        put(memory, bitmap, ram + NEXT_DEADLINE, deadline)
+    return 0
+
+
+@inlined
+def ready_count(memory: Bytes, ram: int) -> int:
+    """Say how many connections are to be attended to."""
+    waiting = get(memory, ram + READY_FILLED) - get(memory, ram + READY_TAKEN)
+    return max(0, min(waiting, MAX_CONNECTIONS))
+
+
+@inlined
+def _ready_slot(ram: int, place: int) -> int:
+    return ram + READY_AT + 8 * (place & (MAX_CONNECTIONS - 1))
+
+
+@inlined
+def make_ready(memory: Bytes, bitmap: Words, ram: int, block: int, due: int) -> int:
+    """Let a connection be attended to from that time on (guest ms), if it is not waiting yet."""
+    flags = get(memory, block + FLAGS)
+    if not flags & QUEUED:
+        put(memory, bitmap, block + FLAGS, flags | QUEUED)
+        put(memory, bitmap, block + DUE, due)
+        filled = get(memory, ram + READY_FILLED)
+        number = (block - ram - BLOCKS_AT) // BLOCK_BYTES
+        put(memory, bitmap, _ready_slot(ram, filled), number)
+        put(memory, bitmap, ram + READY_FILLED, filled + 1)
+    return 0
+
+
+@inlined
+def due_time(memory: Bytes, block: int, host: Words) -> int:
+    """Say when a connection is to be attended to, in guest milliseconds.
+
+    Data that waits may be delayed by up to the dial's microseconds; the rest of a millisecond
+    counts as a whole one as often as it should.
+    """
+    due = np.int64(host[NOW_MS])
+    waits = get(memory, block + RECEIVED_BEGIN) != get(memory, block + RECEIVED_END)
+    if waits and host[JITTER_US] != np.uint64(0):
+        due += (draw(host, np.int64(host[JITTER_US]) + 1) + draw(host, 1000)) // 1000
+    return due
+
+
+@inlined
+def take_ready(
+    memory: Bytes, bitmap: Words, ram: int, size: int, host: Words, shuffled: bool
+) -> int:
+    """Take the connection that waits longest, or any, out of the ring; it must not be empty.
+
+    Gives its block, or 0 if it is not yet due and waits on.
+    """
+    taken = get(memory, ram + READY_TAKEN)
+    place = taken
+    if shuffled:
+        place += draw(host, ready_count(memory, ram))
+    number = get(memory, _ready_slot(ram, place))
+    if place != taken:
+        put(memory, bitmap, _ready_slot(ram, place), get(memory, _ready_slot(ram, taken)))
+    put(memory, bitmap, ram + READY_TAKEN, taken + 1)
+    block = block_at(memory, ram, size, number)
+    if block != 0:
+        flags = get(memory, block + FLAGS) & ~QUEUED
+        put(memory, bitmap, block + FLAGS, flags)
+        if get(memory, block + DUE) > np.int64(host[NOW_MS]):
+            make_ready(memory, bitmap, ram, block, get(memory, block + DUE))
+            return 0
+    return block
+
+
+@inlined
+def has_bug(host: Words, bug: int) -> bool:
+    """Say whether a planted bug is in."""
+    return np.int64(host[BUGS]) & bug != 0

@@ -1,0 +1,210 @@
+"""Where things lie in pc.ram while the network stack lives there, and the NIC's rings among them.
+
+=========  =======  ==============================================================================
+offset     bytes
+=========  =======  ==============================================================================
+0          4 KiB    superblock: the words and counters below, then lengths of the rings' frames
+4 KiB      8 KiB    heads of the hash table of connections
+12 KiB     8 KiB    ring of the connections that are to be attended to
+20 KiB     128 KiB  receive ring: 64 frames
+148 KiB    128 KiB  transmit ring: 64 frames
+276 KiB    256 KiB  connection blocks, see `colobench.guest.connections`
+532 KiB             64 KiB for each connection: its receive buffer, its send buffer
+then                the key-value store, in all the rest
+=========  =======  ==============================================================================
+
+The place of everything follows from the address and the size of pc.ram. Whatever is read from RAM
+is checked or cut before it leads to an address: a guest may be broken (a torn checkpoint, a planted
+bug), but it must not write outside of its RAM. All numbers are int64; words of RAM that are to be
+unsigned keep their bits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from colobench.guest.devices import NIC_FRAME_SIZE
+from colobench.guest.kv import BUFFER_BYTES
+from colobench.guest.store import get_word, mark_bytes, put_word
+from colobench.kernels.atomics import address, load_acquire, store_release
+from colobench.kernels.jit import Bytes, Words, inlined
+from colobench.kernels.raw import clear, copy
+
+#: Words of the superblock, as offsets. A ring is two counters: what was taken out, what was put in.
+RX_TAKEN, RX_FILLED, TX_TAKEN, TX_FILLED, READY_TAKEN, READY_FILLED, FREE, NEXT_DEADLINE = range(
+    0, 64, 8
+)
+#: Counters of the superblock, in the order of their words, from this offset.
+COUNTERS_AT = 256
+COUNTERS = (
+    "frames_received",
+    "frames_sent",
+    "dropped_malformed",
+    "dropped_checksum",
+    "dropped_fragment",
+    "dropped_address",
+    "dropped_protocol",
+    "dropped_unexpected",
+    "segments_out_of_order",
+    "segments_unacceptable",
+    "connections_opened",
+    "connections_closed",
+    "connections_refused",
+    "connections_reset",
+    "connections_given_up",
+    "resets_sent",
+    "retransmissions",
+    "window_probes",
+    "requests",
+)
+(
+    FRAMES_RECEIVED, FRAMES_SENT,
+    MALFORMED, CHECKSUM, FRAGMENT, ADDRESS, PROTOCOL, UNEXPECTED,
+    OUT_OF_ORDER, UNACCEPTABLE,
+    OPENED, CLOSED_ORDERLY, REFUSED, RESET, GIVEN_UP,
+    RESETS_SENT, RETRANSMISSIONS, WINDOW_PROBES, REQUESTS,
+) = range(COUNTERS_AT, COUNTERS_AT + 8 * len(COUNTERS), 8)  # fmt: skip
+RX_LENGTHS, TX_LENGTHS = 1024, 2048
+
+RING_FRAMES, FRAME_ROOM = 64, 2048
+#: Most connections that there can be, in the largest RAM; heads of the hash table.
+MAX_CONNECTIONS, BUCKETS = 1024, 1024
+BLOCK_BYTES = 256
+BUCKETS_AT = 4096
+READY_AT = BUCKETS_AT + 8 * BUCKETS
+RX_FRAMES = READY_AT + 8 * MAX_CONNECTIONS
+TX_FRAMES = RX_FRAMES + RING_FRAMES * FRAME_ROOM
+BLOCKS_AT = TX_FRAMES + RING_FRAMES * FRAME_ROOM
+BUFFERS_AT = BLOCKS_AT + MAX_CONNECTIONS * BLOCK_BYTES
+#: RAM that has room for one more connection: a quarter of it are that connection's buffers.
+BYTES_PER_CONNECTION = 4 * 2 * BUFFER_BYTES
+#: The least size of pc.ram that the stack works in.
+MINIMUM_BYTES = 1 << 20
+
+# Slots of `host`: words of the host that are not part of the guest's state.
+CONSUMED, WRITTEN, CLOSE, LACKS_ROOM, RANDOM, NOW_MS, NOW_US, BUGS, JITTER_US = range(9)
+HOST_SLOTS = 16
+
+_ETHERNET_HEADER = 14
+
+
+@inlined
+def get(memory: Bytes, at: int) -> int:
+    """Read a word of RAM."""
+    return np.int64(get_word(memory, at))
+
+
+@inlined
+def put(memory: Bytes, bitmap: Words, at: int, value: int) -> int:
+    """Write a word of RAM."""
+    return put_word(memory, bitmap, at, np.uint64(value))
+
+
+@inlined
+def count(memory: Bytes, bitmap: Words, ram: int, counter: int, more: int) -> int:
+    """Add to a counter of the superblock."""
+    return put(memory, bitmap, ram + counter, get(memory, ram + counter) + more)
+
+
+@inlined
+def clear_bytes(memory: Bytes, bitmap: Words, at: int, length: int) -> int:
+    """Set bytes of RAM, at least one, to 0."""
+    clear(np.int64(address(memory)) + at, np.int64(length))
+    return mark_bytes(bitmap, at, length)
+
+
+@inlined
+def connections_in(size: int) -> int:
+    """Say how many connections there can be in pc.ram of that size."""
+    return min(MAX_CONNECTIONS, size // BYTES_PER_CONNECTION)
+
+
+@inlined
+def store_begin(ram: int, size: int) -> int:
+    """Give the address of the key-value store, which goes on to the end of pc.ram."""
+    return ram + BUFFERS_AT + connections_in(size) * 2 * BUFFER_BYTES
+
+
+@inlined
+def receive_room(memory: Bytes, ram: int) -> int:
+    """Say how many frames have room in the receive ring."""
+    return RING_FRAMES - (get(memory, ram + RX_FILLED) - get(memory, ram + RX_TAKEN))
+
+
+@inlined
+def transmit_room(memory: Bytes, ram: int) -> int:
+    """Say how many frames have room in the transmit ring."""
+    return RING_FRAMES - (get(memory, ram + TX_FILLED) - get(memory, ram + TX_TAKEN))
+
+
+@inlined
+def receive_frames(
+    memory: Bytes, bitmap: Words, ram: int, ends: Words, lengths: Words, frames: Bytes
+) -> int:
+    """Move frames from the device's receive queue into the ring while it has room; how many.
+
+    ends, lengths and frames are `colobench.guest.devices.FrameQueue`'s.
+    """
+    moved = 0
+    room = min(receive_room(memory, ram), RING_FRAMES)
+    while moved < room and load_acquire(ends, 1) != ends[0]:
+        source = np.int64(ends[0] % np.uint64(len(lengths)))
+        length = min(np.int64(lengths[source]), NIC_FRAME_SIZE)
+        filled = get(memory, ram + RX_FILLED)
+        slot = filled & (RING_FRAMES - 1)
+        if length > 0:
+            to = ram + RX_FRAMES + slot * FRAME_ROOM
+            begin = np.int64(address(frames)) + source * NIC_FRAME_SIZE
+            copy(np.int64(address(memory)) + to, begin, np.int64(length))
+            mark_bytes(bitmap, to, length)
+        put(memory, bitmap, ram + RX_LENGTHS + 8 * slot, length)
+        put(memory, bitmap, ram + RX_FILLED, filled + 1)
+        store_release(ends, 0, ends[0] + np.uint64(1))
+        moved += 1
+    return moved
+
+
+@inlined
+def transmit_frames(
+    memory: Bytes, bitmap: Words, ram: int, ends: Words, lengths: Words, frames: Bytes
+) -> int:
+    """Move frames from the ring into the device's transmit queue while it has room; how many."""
+    moved = 0
+    for _ in range(RING_FRAMES):
+        taken = get(memory, ram + TX_TAKEN)
+        room = len(lengths) - np.int64(ends[1] - load_acquire(ends, 0))
+        if taken >= get(memory, ram + TX_FILLED) or room <= 0:
+            break
+        slot = taken & (RING_FRAMES - 1)
+        length = get(memory, ram + TX_LENGTHS + 8 * slot)
+        put(memory, bitmap, ram + TX_TAKEN, taken + 1)
+        if _ETHERNET_HEADER <= length <= NIC_FRAME_SIZE:
+            to = np.int64(ends[1] % np.uint64(len(lengths)))
+            source = np.int64(address(memory)) + ram + TX_FRAMES + slot * FRAME_ROOM
+            copy(np.int64(address(frames)) + to * NIC_FRAME_SIZE, source, length)
+            lengths[to] = np.uint64(length)
+            store_release(ends, 1, ends[1] + np.uint64(1))
+            moved += 1
+    return moved
+
+
+@inlined
+def next_frame(memory: Bytes, ram: int) -> int:
+    """Give the address at which the stack makes its next frame; the ring must have room."""
+    slot = get(memory, ram + TX_FILLED) & (RING_FRAMES - 1)
+    return ram + TX_FRAMES + slot * FRAME_ROOM
+
+
+@inlined
+def send_frame(memory: Bytes, bitmap: Words, ram: int, length: int) -> int:
+    """Hand over the frame at `next_frame`."""
+    filled = get(memory, ram + TX_FILLED)
+    put(memory, bitmap, ram + TX_LENGTHS + 8 * (filled & (RING_FRAMES - 1)), length)
+    put(memory, bitmap, ram + TX_FILLED, filled + 1)
+    return count(memory, bitmap, ram, FRAMES_SENT, 1)
+
+
+def counters(memory: Bytes, ram: int) -> dict[str, int]:
+    """Read the counters of a stack whose pc.ram begins at byte `ram` of `memory`."""
+    words = memory[ram + COUNTERS_AT :][: 8 * len(COUNTERS)].view(np.uint64)
+    return dict(zip(COUNTERS, map(int, words), strict=True))

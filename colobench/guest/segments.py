@@ -1,0 +1,238 @@
+"""TCP segments that the guest sends: what a connection has to say, and to whom there is none.
+
+There is no congestion control, no Nagle algorithm and no fast retransmission. After a timeout the
+first segment is sent again, alone; once the peer acknowledges something, all that it lacks.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from colobench.guest.connections import (
+    ACK_NOW, CLOSE_WAIT, DEADLINE, ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2, FLAGS, KEY, LAST_ACK, LEAVING, MAC,
+    RCV_NXT, RCV_WND, RECEIVED_BEGIN, RECEIVED_END, REPLY_BEGIN, REPLY_END, RETRIES, SND_MAX,
+    SND_MSS, SND_NXT, SND_UNA, SND_WND, STATE, SYN_RECEIVED, TIME_WAIT, make_ready, receive_buffer, set_timer,
+)  # fmt: skip
+from colobench.guest.ipv4 import (
+    BODY, ETHERNET_HEADER, GUEST_IP, IPV4_HEADER, TCP, fold, number, put_network_word, send_ipv4,
+    sum_address, sum_bytes,
+)  # fmt: skip
+from colobench.guest.kv import BUFFER_BYTES
+from colobench.guest.devices import NIC_FRAME_SIZE
+from colobench.guest.rings import (
+    NOW_MS, RESETS_SENT, WINDOW_PROBES, count, get, next_frame, put, transmit_room,
+)  # fmt: skip
+from colobench.guest.store import copy_bytes, put_big_endian
+from colobench.kernels.jit import Bytes, Words, inlined
+
+FIN, SYN, RST, PSH, ACK = 0x01, 0x02, 0x04, 0x08, 0x10
+TCP_HEADER = 20
+#: Payload of a segment in the longest frame; what RFC 9293 takes for a peer's that does not say it;
+#: and the least that we believe.
+MSS = NIC_FRAME_SIZE - ETHERNET_HEADER - IPV4_HEADER - TCP_HEADER
+DEFAULT_MSS, LEAST_MSS = 536, 64
+#: First retransmission timeout; each further one is twice as long, up to the second (RFC 6298,
+#: sections 2.1, 2.5 and 5.5, without estimating round-trip times).
+RTO_MS, RTO_MAX_MS = 200, 60_000
+_SEQUENCE = 0xFFFFFFFF
+_MSS_OPTION = (2 << 24) | (4 << 16) | MSS
+
+
+@inlined
+def ahead(left: int, right: int) -> int:
+    """Give how far one sequence number is ahead of another, from -2**31 to 2**31 - 1."""
+    return ((left - right + 0x80000000) & _SEQUENCE) - 0x80000000
+
+
+@inlined
+def put_segment(
+    memory: Bytes,
+    bitmap: Words,
+    ram: int,
+    mac: int,
+    key: int,
+    seq: int,
+    ack: int,
+    flags: int,
+    window: int,
+    data: int,
+    length: int,
+) -> int:
+    """Send a segment with `length` bytes at `data`; the transmit ring must have room."""
+    at = next_frame(memory, ram) + BODY
+    ip = (key >> 32) & 0xFFFFFFFF
+    header = TCP_HEADER
+    ports = ((key & 0xFFFF) << 48) | (((key >> 16) & 0xFFFF) << 32)
+    put_network_word(memory, bitmap, at, ports | (seq & _SEQUENCE))
+    if flags & SYN:
+        header += 4
+        put_big_endian(memory, bitmap, at + TCP_HEADER, 4, np.uint64(_MSS_OPTION))
+    controls = ((header >> 2) << 28) | (flags << 16) | window
+    put_network_word(memory, bitmap, at + 8, ((ack & _SEQUENCE) << 32) | controls)
+    put_big_endian(memory, bitmap, at + 16, 4, np.uint64(0))
+    copy_bytes(memory, bitmap, at + header, data, length)
+    total = header + length
+    check = sum_bytes(memory, at, total) + TCP + total + sum_address(GUEST_IP) + sum_address(ip)
+    put_big_endian(memory, bitmap, at + 16, 2, np.uint64(fold(check) ^ 0xFFFF))
+    return send_ipv4(memory, bitmap, ram, mac, ip, TCP, total)
+
+
+@inlined
+def refuse(
+    memory: Bytes, bitmap: Words, ram: int, mac: int, key: int, seq: int, ack: int, flags: int,
+    length: int,
+) -> int:  # fmt: skip
+    """Answer a segment that belongs to no connection with RST (RFC 9293, section 3.10.7.1).
+
+    seq, ack, flags and length are the segment's; its length counts SYN and FIN.
+    """
+    if flags & RST:
+        return 0
+    count(memory, bitmap, ram, RESETS_SENT, 1)
+    if flags & ACK:
+        return put_segment(memory, bitmap, ram, mac, key, ack, 0, RST, 0, 0, 0)
+    return put_segment(memory, bitmap, ram, mac, key, 0, seq + length, RST | ACK, 0, 0, 0)
+
+
+@inlined
+def free_room(memory: Bytes, block: int) -> int:
+    """Say how much a connection's receive buffer takes in; what nobody will read takes no room."""
+    if get(memory, block + FLAGS) & LEAVING:
+        return BUFFER_BYTES
+    waiting = get(memory, block + RECEIVED_END) - get(memory, block + RECEIVED_BEGIN)
+    return BUFFER_BYTES - waiting
+
+
+@inlined
+def send_segment(
+    memory: Bytes, bitmap: Words, ram: int, block: int, seq: int, flags: int, data: int, length: int
+) -> int:
+    """Send a segment of a connection, which acknowledges what was received so far."""
+    window = free_room(memory, block)
+    mac, key = get(memory, block + MAC), get(memory, block + KEY)
+    put_segment(
+        memory, bitmap, ram, mac, key, seq, get(memory, block + RCV_NXT), flags | ACK, window, data,
+        length,
+    )  # fmt: skip
+    put(memory, bitmap, block + RCV_WND, window)
+    put(memory, bitmap, block + FLAGS, get(memory, block + FLAGS) & ~ACK_NOW)
+    end = (seq + length + (flags & FIN) + ((flags & SYN) >> 1)) & _SEQUENCE
+    if ahead(end, get(memory, block + SND_MAX)) > 0:
+        put(memory, bitmap, block + SND_MAX, end)
+    return 0
+
+
+@inlined
+def send_syn(memory: Bytes, bitmap: Words, ram: int, block: int) -> int:
+    """Answer a connection's SYN; again, if need be."""
+    return send_segment(memory, bitmap, ram, block, get(memory, block + SND_UNA), SYN, 0, 0)
+
+
+@inlined
+def has_unacknowledged(memory: Bytes, block: int) -> bool:
+    """Say whether the peer has not acknowledged all that there is to send, FIN included."""
+    state = get(memory, block + STATE)
+    return (
+        get(memory, block + SND_UNA) != get(memory, block + SND_MAX)
+        or get(memory, block + REPLY_BEGIN) != get(memory, block + REPLY_END)
+        or (
+            get(memory, block + FLAGS) & LEAVING != 0
+            and (state == ESTABLISHED or state == CLOSE_WAIT)
+        )
+    )
+
+
+@inlined
+def timeout(memory: Bytes, block: int) -> int:
+    """Give the retransmission timeout in ms, with the exponential back-off."""
+    retries = max(0, min(get(memory, block + RETRIES), 16))
+    return min(RTO_MS << retries, RTO_MAX_MS)
+
+
+@inlined
+def send_part(memory: Bytes, bitmap: Words, ram: int, block: int, part: int, fin: bool) -> int:
+    """Send `part` bytes from SND.NXT on, and FIN behind them."""
+    begin = get(memory, block + REPLY_BEGIN)
+    length = get(memory, block + REPLY_END) - begin
+    nxt = get(memory, block + SND_NXT)
+    offset = (nxt - get(memory, block + SND_UNA)) & _SEQUENCE
+    flags = PSH if part > 0 and offset + part == length else 0
+    if fin:
+        flags |= FIN
+    data = receive_buffer(ram, block) + BUFFER_BYTES + begin + offset
+    put(memory, bitmap, block + SND_NXT, (nxt + part + (flags & FIN)) & _SEQUENCE)
+    send_segment(memory, bitmap, ram, block, nxt, flags, data, part)
+    if fin and get(memory, block + STATE) == ESTABLISHED:
+        put(memory, bitmap, block + STATE, FIN_WAIT_1)
+    elif fin and get(memory, block + STATE) == CLOSE_WAIT:
+        put(memory, bitmap, block + STATE, LAST_ACK)
+    return 0
+
+
+@inlined
+def sends_fin(memory: Bytes, block: int) -> bool:
+    """Say whether FIN follows the last byte, and was not acknowledged."""
+    state = get(memory, block + STATE)
+    leaving = get(memory, block + FLAGS) & LEAVING != 0
+    return leaving and state != FIN_WAIT_2 and state != TIME_WAIT
+
+
+@inlined
+def send_all(memory: Bytes, bitmap: Words, ram: int, block: int) -> int:
+    """Send what the peer's window lets through, while the transmit ring has room."""
+    while get(memory, block + RETRIES) == 0 and transmit_room(memory, ram) > 0:
+        length = get(memory, block + REPLY_END) - get(memory, block + REPLY_BEGIN)
+        window = get(memory, block + SND_WND)
+        offset = (get(memory, block + SND_NXT) - get(memory, block + SND_UNA)) & _SEQUENCE
+        part = min(min(length, window) - offset, get(memory, block + SND_MSS))
+        part = max(0, min(part, MSS))
+        fin = sends_fin(memory, block) and offset + part == length and length < window
+        if part == 0 and not fin:
+            break
+        send_part(memory, bitmap, ram, block, part, fin)
+    return 0
+
+
+@inlined
+def output(memory: Bytes, bitmap: Words, ram: int, block: int, host: Words) -> int:
+    """Say what a connection has to say now; the rest when the transmit ring has room again."""
+    state = get(memory, block + STATE)
+    if state > SYN_RECEIVED:
+        send_all(memory, bitmap, ram, block)
+    if get(memory, block + FLAGS) & ACK_NOW and transmit_room(memory, ram) > 0:
+        send_segment(memory, bitmap, ram, block, get(memory, block + SND_MAX), 0, 0, 0)
+    if transmit_room(memory, ram) <= 0:
+        make_ready(memory, bitmap, ram, block, np.int64(host[NOW_MS]))
+    if get(memory, block + DEADLINE) == 0 and has_unacknowledged(memory, block):
+        set_timer(memory, bitmap, ram, block, host, timeout(memory, block))
+    return 0
+
+
+@inlined
+def send_again(memory: Bytes, bitmap: Words, ram: int, block: int) -> int:
+    """Send the first segment that is not acknowledged; one byte, if the peer's window is closed."""
+    length = get(memory, block + REPLY_END) - get(memory, block + REPLY_BEGIN)
+    window = get(memory, block + SND_WND)
+    part = max(0, min(min(length, MSS), min(get(memory, block + SND_MSS), max(window, 1))))
+    put(memory, bitmap, block + SND_NXT, get(memory, block + SND_UNA))
+    if window == 0:
+        count(memory, bitmap, ram, WINDOW_PROBES, 1)
+    fin = sends_fin(memory, block) and part == length
+    return send_part(memory, bitmap, ram, block, part, fin)
+
+
+@inlined
+def mss_option(memory: Bytes, at: int, length: int) -> int:
+    """Find a SYN's maximum segment size among `length` bytes of options."""
+    end = at + length
+    while at < end and memory[at] != 0:
+        if memory[at] == 1:
+            at += 1
+            continue
+        size = np.int64(memory[at + 1]) if at + 1 < end else 0
+        if size < 2 or at + size > end:
+            break
+        if memory[at] == 2 and size == 4:
+            return max(LEAST_MSS, min(number(memory, at + 2, 2), MSS))
+        at += size
+    return DEFAULT_MSS

@@ -1,0 +1,645 @@
+"""The guest's TCP (RFC 9293, passive open), and `serve`, the whole of its network stack.
+
+Port 7 echoes (RFC 862), port 6379 is the key-value server. All state is in guest RAM, so that a
+machine that gets a copy of it continues every connection at the byte. Timers count guest time,
+which stands while the guest does.
+
+Left out: active open, congestion control, the sender's avoidance of silly windows, round-trip
+times, fast retransmission, window scaling, selective acknowledgments, timestamps, urgent data,
+keep-alives. Data out of order is dropped and asked for again.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from colobench.guest import kv
+from colobench.guest.connections import (
+    ACK_NOW, CHALLENGED, CLOSE_WAIT, CLOSED, CLOSING, DEADLINE, DUE, ESTABLISHED,
+    FIN_WAIT_1, FIN_WAIT_2, FLAGS, IRS, KEY, LAST_ACK, LEAVING, MAC, PEER_CLOSED, RCV_NXT, RCV_WND,
+    RECEIVED_BEGIN, RECEIVED_END, REPLY_BEGIN, REPLY_END, RETRIES, SND_MAX, SND_MSS, SND_NXT,
+    SND_UNA, SND_WL1, SND_WL2, SND_WND, STATE, SYN_RECEIVED, TIME_WAIT, add, block_at, draw, due_time,
+    find, has_bug, initialize_table, make_ready, mix, ready_count, receive_buffer, remove,
+    set_timer, take_ready,
+)  # fmt: skip
+from colobench.guest.ipv4 import (
+    BROADCAST, ETHERNET_HEADER, ETHERTYPE_ARP, ETHERTYPE_IPV4, GUEST_MAC, ICMP, TCP, check_ipv4,
+    fold, number, receive_arp, receive_icmp, sum_bytes,
+)  # fmt: skip
+from colobench.guest.kv import BUFFER_BYTES
+from colobench.guest.rings import (
+    ADDRESS, BUGS, CHECKSUM, CLOSE, CLOSED_ORDERLY, CONSUMED, FRAMES_RECEIVED, GIVEN_UP, JITTER_US,
+    LACKS_ROOM, MALFORMED, MINIMUM_BYTES, NEXT_DEADLINE, NOW_MS, NOW_US, OPENED, OUT_OF_ORDER,
+    PROTOCOL, RANDOM, REFUSED, REQUESTS, RESET, RETRANSMISSIONS, RING_FRAMES, RX_FILLED, RX_FRAMES,
+    RX_LENGTHS, RX_TAKEN, UNACCEPTABLE, UNEXPECTED, WRITTEN, connections_in, count, get, put,
+    receive_frames, receive_room, store_begin, transmit_frames, transmit_room, FRAME_ROOM,
+)  # fmt: skip
+from colobench.guest.devices import NIC_FRAME_SIZE
+from colobench.guest.segments import (
+    ACK, FIN, MSS, RST, RTO_MS, SYN, TCP_HEADER, ahead, free_room, has_unacknowledged, mss_option,
+    output, refuse, send_again, send_syn, timeout,
+)  # fmt: skip
+from colobench.guest.store import copy_bytes, move_down
+from colobench.kernels.atomics import load_acquire
+from colobench.kernels.jit import Bytes, Words, inlined, kernel
+
+ECHO_PORT, KV_PORT = 7, 6379
+#: A connection is given up when so many retransmissions had no answer: after 0.2 s * (2**9 - 1),
+#: 102 s (RFC 9293, section 3.8.3, wants 100 s at least), a connection in SYN-RECEIVED after 12.6 s.
+RETRIES_MAX, SYN_RETRIES_MAX = 8, 5
+#: While a peer answers the probes of its closed window, they go on with at most this back-off.
+PROBE_RETRIES_MAX = 6
+#: 2 MSL for one network segment (RFC 9293 has 4 minutes), and how long a peer may take for its FIN.
+TIME_WAIT_MS, FIN_WAIT_2_MS = 1_000, 60_000
+#: The peer is told of room in the receive buffer when it is so much more than it knew.
+WINDOW_STEP = 2 * MSS
+#: Bits of `bugs`, planted for the bug museum: nothing is ever sent again.
+LOST_RETRANSMISSION = 1
+#: The most frames that one call of `serve` takes in.
+FRAMES_PER_CALL = RING_FRAMES
+JITTER_MAX_US = 1_000_000
+_SEQUENCE = 0xFFFFFFFF
+#: RFC 6528: the clock in initial sequence numbers ticks every 4 µs.
+_TICKS_PER_MS = 250
+
+
+@inlined
+def listen(
+    memory: Bytes, bitmap: Words, ram: int, size: int, frame: int, at: int, header: int, key: int,
+    host: Words,
+) -> int:  # fmt: skip
+    """Take a segment at `at` that belongs to no connection: open one, or refuse it.
+
+    `header` is the length of its TCP header; gives the counter of a drop, or 0.
+    """
+    port = key & 0xFFFF
+    seq, ack = number(memory, at + 4, 4), number(memory, at + 8, 4)
+    flags, mac = np.int64(memory[at + 13]), number(memory, frame + 6, 6)
+    controls = flags & (SYN | ACK | RST)
+    block = 0
+    if port == ECHO_PORT or port == KV_PORT:
+        if controls == 0:
+            return UNEXPECTED
+        if controls == SYN:
+            block = add(memory, bitmap, ram, size, key)
+            if block == 0:
+                count(memory, bitmap, ram, REFUSED, 1)
+    if block == 0:
+        # What follows the header; Ethernet's padding is not part of it.
+        data = number(memory, frame + 16, 2) - (at - frame - ETHERNET_HEADER) - header
+        length = data + (flags & FIN) + ((flags & SYN) >> 1)
+        refuse(memory, bitmap, ram, mac, key, seq, ack, flags, length)
+        return UNEXPECTED
+    count(memory, bitmap, ram, OPENED, 1)
+    secret = mix(np.uint64(key) ^ mix(host[RANDOM]))
+    clock = np.int64(host[NOW_MS]) * _TICKS_PER_MS
+    iss = (clock + np.int64(secret & np.uint64(_SEQUENCE))) & _SEQUENCE
+    put(memory, bitmap, block + STATE, SYN_RECEIVED)
+    put(memory, bitmap, block + MAC, mac)
+    put(memory, bitmap, block + SND_UNA, iss)
+    put(memory, bitmap, block + SND_NXT, (iss + 1) & _SEQUENCE)
+    put(memory, bitmap, block + SND_MAX, iss)
+    put(memory, bitmap, block + SND_MSS, mss_option(memory, at + TCP_HEADER, header - TCP_HEADER))
+    put(memory, bitmap, block + IRS, seq)
+    put(memory, bitmap, block + RCV_NXT, (seq + 1) & _SEQUENCE)
+    send_syn(memory, bitmap, ram, block)
+    set_timer(memory, bitmap, ram, block, host, RTO_MS)
+    return 0
+
+
+@inlined
+def is_acceptable(memory: Bytes, block: int, seq: int, length: int) -> bool:
+    """Say whether a segment is at least partly in the window (RFC 9293, section 3.10.7.4).
+
+    One that begins where we are is taken while the window is closed too: its data will not fit, but
+    what it acknowledges counts.
+    """
+    window = max(0, get(memory, block + RCV_WND))
+    begin = ahead(seq, get(memory, block + RCV_NXT))
+    last = begin + max(length, 1) - 1
+    return begin == 0 or 0 <= begin < window or 0 <= last < window
+
+
+@inlined
+def acknowledge_unacceptable(
+    memory: Bytes, bitmap: Words, block: int, length: int, host: Words
+) -> int:
+    """Answer a segment that does not fit with an acknowledgment.
+
+    Empty ones have one answer in a millisecond, so that two sides that disagree do not answer each
+    other without end (RFC 5961, section 7).
+    """
+    now = np.int64(host[NOW_MS])
+    if length > 0 or get(memory, block + CHALLENGED) != now:
+        put(memory, bitmap, block + FLAGS, get(memory, block + FLAGS) | ACK_NOW)
+    if length == 0:
+        put(memory, bitmap, block + CHALLENGED, now)
+    return 0
+
+
+@inlined
+def take_window(
+    memory: Bytes, bitmap: Words, block: int, seq: int, ack: int, window: int
+) -> int:
+    """Believe the peer's window, if the segment is not older than the one that said the last."""
+    newer = ahead(seq, get(memory, block + SND_WL1))
+    if newer < 0 or (newer == 0 and ahead(ack, get(memory, block + SND_WL2)) < 0):
+        return 0
+    before = get(memory, block + SND_WND)
+    put(memory, bitmap, block + SND_WND, window)
+    put(memory, bitmap, block + SND_WL1, seq)
+    put(memory, bitmap, block + SND_WL2, ack)
+    if window == 0:
+        retries = min(get(memory, block + RETRIES), PROBE_RETRIES_MAX)
+        put(memory, bitmap, block + RETRIES, retries)
+    elif before == 0:
+        # The byte that probed the window was not taken.
+        put(memory, bitmap, block + RETRIES, 0)
+        put(memory, bitmap, block + SND_NXT, get(memory, block + SND_UNA))
+    return 0
+
+
+@inlined
+def take_acknowledgment(
+    memory: Bytes, bitmap: Words, ram: int, block: int, ack: int, host: Words
+) -> int:
+    """Forget what the peer has; 1 if our FIN is among it."""
+    una = get(memory, block + SND_UNA)
+    acknowledged = ahead(ack, una)
+    begin, end = get(memory, block + REPLY_BEGIN), get(memory, block + REPLY_END)
+    if acknowledged <= 0:
+        return 0
+    fin = acknowledged > end - begin
+    begin = min(begin + acknowledged, end)
+    put(memory, bitmap, block + REPLY_BEGIN, 0 if begin == end else begin)
+    put(memory, bitmap, block + REPLY_END, 0 if begin == end else end)
+    put(memory, bitmap, block + SND_UNA, ack)
+    if ahead(ack, get(memory, block + SND_NXT)) > 0:
+        put(memory, bitmap, block + SND_NXT, ack)
+    put(memory, bitmap, block + RETRIES, 0)
+    put(memory, bitmap, block + DEADLINE, 0)
+    if has_unacknowledged(memory, block):
+        set_timer(memory, bitmap, ram, block, host, RTO_MS)
+    return 1 if fin else 0
+
+
+@inlined
+def close_after_fin(memory: Bytes, bitmap: Words, ram: int, size: int, block: int, host: Words) -> int:
+    """Go on where the peer has acknowledged our FIN; 1 if the connection is gone."""
+    state = get(memory, block + STATE)
+    if state == LAST_ACK:
+        remove(memory, bitmap, ram, size, block, CLOSED_ORDERLY)
+        return 1
+    if state == FIN_WAIT_1:
+        put(memory, bitmap, block + STATE, FIN_WAIT_2)
+        set_timer(memory, bitmap, ram, block, host, FIN_WAIT_2_MS)
+    elif state == CLOSING:
+        put(memory, bitmap, block + STATE, TIME_WAIT)
+        set_timer(memory, bitmap, ram, block, host, TIME_WAIT_MS)
+    return 0
+
+
+@inlined
+def take_data(
+    memory: Bytes, bitmap: Words, ram: int, block: int, seq: int, data: int, length: int
+) -> int:
+    """Take in what of `length` bytes at `data` is next and has room; 1 if that is all of it."""
+    nxt = get(memory, block + RCV_NXT)
+    skipped = ahead(nxt, seq)
+    put(memory, bitmap, block + FLAGS, get(memory, block + FLAGS) | ACK_NOW)
+    if skipped < 0:
+        count(memory, bitmap, ram, OUT_OF_ORDER, 1)
+        return 0
+    fresh = max(0, length - skipped)
+    part = min(fresh, free_room(memory, block))
+    if not get(memory, block + FLAGS) & LEAVING and part > 0:
+        begin, end = get(memory, block + RECEIVED_BEGIN), get(memory, block + RECEIVED_END)
+        buffer = receive_buffer(ram, block)
+        if end + part > BUFFER_BYTES:
+            move_down(memory, bitmap, buffer, buffer + begin, end - begin)
+            put(memory, bitmap, block + RECEIVED_BEGIN, 0)
+            end -= begin
+        copy_bytes(memory, bitmap, buffer + end, data + skipped, part)
+        put(memory, bitmap, block + RECEIVED_END, end + part)
+    put(memory, bitmap, block + RCV_NXT, (nxt + part) & _SEQUENCE)
+    put(memory, bitmap, block + RCV_WND, max(0, get(memory, block + RCV_WND) - part))
+    return 1 if part == fresh else 0
+
+
+@inlined
+def take_fin(memory: Bytes, bitmap: Words, ram: int, block: int, host: Words) -> int:
+    """The peer has said all that it has to say."""
+    state = get(memory, block + STATE)
+    put(memory, bitmap, block + RCV_NXT, (get(memory, block + RCV_NXT) + 1) & _SEQUENCE)
+    put(memory, bitmap, block + FLAGS, get(memory, block + FLAGS) | PEER_CLOSED | ACK_NOW)
+    if state == ESTABLISHED:
+        put(memory, bitmap, block + STATE, CLOSE_WAIT)
+    elif state == FIN_WAIT_1:
+        put(memory, bitmap, block + STATE, CLOSING)
+    elif state == FIN_WAIT_2:
+        put(memory, bitmap, block + STATE, TIME_WAIT)
+        set_timer(memory, bitmap, ram, block, host, TIME_WAIT_MS)
+    return 0
+
+
+@inlined
+def arrive(
+    memory: Bytes, bitmap: Words, ram: int, size: int, block: int, at: int, header: int, length: int,
+    host: Words,
+) -> int:  # fmt: skip
+    """Take a segment of a connection: "SEGMENT ARRIVES" (RFC 9293, section 3.10.7.4).
+
+    It is at `at`, has `header` bytes of header and `length` bytes in all; gives the counter of a
+    drop, or 0.
+    """
+    seq, ack = number(memory, at + 4, 4), number(memory, at + 8, 4)
+    flags, window = np.int64(memory[at + 13]), number(memory, at + 14, 2)
+    state, data = get(memory, block + STATE), length - header
+    occupied = data + (flags & FIN) + ((flags & SYN) >> 1)
+    if state == SYN_RECEIVED and flags & (SYN | ACK | RST) == SYN:
+        if seq == get(memory, block + IRS):
+            send_syn(memory, bitmap, ram, block)
+            return 0
+    if flags & RST:
+        if seq != get(memory, block + RCV_NXT):
+            # RFC 5961: whoever guesses a number in the window is asked for the right one.
+            if is_acceptable(memory, block, seq, occupied):
+                acknowledge_unacceptable(memory, bitmap, block, 0, host)
+            return UNACCEPTABLE
+        remove(memory, bitmap, ram, size, block, RESET)
+        return 0
+    if flags & SYN or not is_acceptable(memory, block, seq, occupied):
+        if state == TIME_WAIT:
+            set_timer(memory, bitmap, ram, block, host, TIME_WAIT_MS)
+        acknowledge_unacceptable(memory, bitmap, block, occupied, host)
+        return UNACCEPTABLE
+    if not flags & ACK:
+        return UNEXPECTED
+    if state == SYN_RECEIVED and ack != get(memory, block + SND_MAX):
+        mac, key = get(memory, block + MAC), get(memory, block + KEY)
+        refuse(memory, bitmap, ram, mac, key, seq, ack, flags, occupied)
+        return UNEXPECTED
+    if ahead(ack, get(memory, block + SND_MAX)) > 0:
+        acknowledge_unacceptable(memory, bitmap, block, occupied, host)
+        return UNACCEPTABLE
+    if state == SYN_RECEIVED:
+        put(memory, bitmap, block + STATE, ESTABLISHED)
+        put(memory, bitmap, block + SND_UNA, ack)
+        put(memory, bitmap, block + RETRIES, 0)
+        put(memory, bitmap, block + DEADLINE, 0)
+        put(memory, bitmap, block + SND_WND, window)
+        put(memory, bitmap, block + SND_WL1, seq)
+        put(memory, bitmap, block + SND_WL2, ack)
+    fin = take_acknowledgment(memory, bitmap, ram, block, ack, host)
+    if ahead(ack, get(memory, block + SND_UNA)) == 0:
+        take_window(memory, bitmap, block, seq, ack, window)
+    if fin and close_after_fin(memory, bitmap, ram, size, block, host):
+        return 0
+    if occupied > 0 and get(memory, block + FLAGS) & PEER_CLOSED == 0:
+        whole = take_data(memory, bitmap, ram, block, seq, at + header, data)
+        if whole and flags & FIN:
+            take_fin(memory, bitmap, ram, block, host)
+    return 0
+
+
+@inlined
+def receive_segment(
+    memory: Bytes, bitmap: Words, ram: int, size: int, frame: int, at: int, length: int, host: Words
+) -> int:
+    """Take a TCP segment of `length` bytes at `at` in a frame; gives the counter of a drop, or 0."""
+    if length < TCP_HEADER:
+        return MALFORMED
+    header = (np.int64(memory[at + 12]) >> 4) * 4
+    if header < TCP_HEADER or header > length:
+        return MALFORMED
+    check = sum_bytes(memory, at, length) + sum_bytes(memory, frame + 26, 8) + TCP + length
+    if fold(check) != 0xFFFF:
+        return CHECKSUM
+    key = (
+        (number(memory, frame + 26, 4) << 32)
+        | (number(memory, at, 2) << 16)
+        | number(memory, at + 2, 2)
+    )
+    block = find(memory, ram, size, key)
+    if block != 0 and get(memory, block + STATE) == TIME_WAIT:
+        controls = memory[at + 13] & (SYN | ACK | RST)
+        seq = number(memory, at + 4, 4)
+        if controls == SYN and ahead(seq, get(memory, block + RCV_NXT)) >= 0:
+            remove(memory, bitmap, ram, size, block, CLOSED_ORDERLY)
+            block = 0
+    if block == 0:
+        return listen(memory, bitmap, ram, size, frame, at, header, key, host)
+    mac = number(memory, frame + 6, 6)
+    if get(memory, block + MAC) != mac:
+        put(memory, bitmap, block + MAC, mac)
+    reason = arrive(memory, bitmap, ram, size, block, at, header, length, host)
+    if get(memory, block + STATE) != CLOSED:
+        make_ready(memory, bitmap, ram, block, due_time(memory, block, host))
+        if get(memory, block + DUE) > np.int64(host[NOW_MS]):
+            # What the service will say comes later; the acknowledgment does not wait for it.
+            output(memory, bitmap, ram, block, host)
+    return reason
+
+
+@inlined
+def receive_frame(
+    memory: Bytes, bitmap: Words, ram: int, size: int, frame: int, length: int, host: Words
+) -> int:
+    """Take a frame of `length` bytes; gives the counter of a drop, or 0."""
+    if length < ETHERNET_HEADER or length > NIC_FRAME_SIZE:
+        return MALFORMED
+    destination, ethertype = number(memory, frame, 6), number(memory, frame + 12, 2)
+    if ethertype == ETHERTYPE_ARP and (destination == GUEST_MAC or destination == BROADCAST):
+        return receive_arp(memory, bitmap, ram, frame, length)
+    if destination != GUEST_MAC:
+        return ADDRESS
+    if ethertype != ETHERTYPE_IPV4:
+        return PROTOCOL
+    reason = check_ipv4(memory, frame, length)
+    if reason != 0:
+        return reason
+    header = (np.int64(memory[frame + 14]) & 15) * 4
+    body, protocol = number(memory, frame + 16, 2) - header, memory[frame + 23]
+    if protocol == ICMP:
+        return receive_icmp(memory, bitmap, ram, frame, header, body)
+    if protocol == TCP:
+        at = frame + ETHERNET_HEADER + header
+        return receive_segment(memory, bitmap, ram, size, frame, at, body, host)
+    return PROTOCOL
+
+
+@inlined
+def take_frame(memory: Bytes, bitmap: Words, ram: int, size: int, host: Words) -> int:
+    """Take the next frame out of the receive ring, which must not be empty."""
+    taken = get(memory, ram + RX_TAKEN)
+    slot = taken & (RING_FRAMES - 1)
+    length = get(memory, ram + RX_LENGTHS + 8 * slot)
+    frame = ram + RX_FRAMES + slot * FRAME_ROOM
+    count(memory, bitmap, ram, FRAMES_RECEIVED, 1)
+    reason = receive_frame(memory, bitmap, ram, size, frame, length, host)
+    if reason != 0:
+        count(memory, bitmap, ram, reason, 1)
+    return put(memory, bitmap, ram + RX_TAKEN, taken + 1)
+
+
+@inlined
+def echo(
+    memory: Bytes, bitmap: Words, begin: int, end: int, out: int, out_end: int, host: Words
+) -> int:
+    """Send back what was received (RFC 862); the interface is that of `kv.execute`."""
+    length = min(end - begin, out_end - out)
+    copy_bytes(memory, bitmap, out, begin, length)
+    host[CONSUMED] = host[WRITTEN] = np.uint64(length)
+    host[CLOSE] = np.uint64(0)
+    host[LACKS_ROOM] = np.uint64(length < end - begin)
+    return 1
+
+
+@inlined
+def execute_once(
+    memory: Bytes, bitmap: Words, ram: int, size: int, block: int, host: Words
+) -> int:
+    """Let the service of a connection execute what was received; gives the number of requests."""
+    begin, end = get(memory, block + RECEIVED_BEGIN), get(memory, block + RECEIVED_END)
+    reply_end = get(memory, block + REPLY_END)
+    received = receive_buffer(ram, block)
+    replies = received + BUFFER_BYTES
+    if get(memory, block + KEY) & 0xFFFF == ECHO_PORT:
+        requests = echo(
+            memory, bitmap, received + begin, received + end, replies + reply_end,
+            replies + BUFFER_BYTES, host,
+        )  # fmt: skip
+    else:
+        requests = kv.execute(
+            memory, bitmap, store_begin(ram, size), received + begin, received + end,
+            replies + reply_end, replies + BUFFER_BYTES, host[NOW_US], host,
+        )  # fmt: skip
+    begin = min(begin + max(0, np.int64(host[CONSUMED])), end)
+    reply_end = min(reply_end + max(0, np.int64(host[WRITTEN])), BUFFER_BYTES)
+    put(memory, bitmap, block + RECEIVED_BEGIN, 0 if begin == end else begin)
+    put(memory, bitmap, block + RECEIVED_END, 0 if begin == end else end)
+    put(memory, bitmap, block + REPLY_END, reply_end)
+    return requests
+
+
+@inlined
+def move_replies(memory: Bytes, bitmap: Words, ram: int, block: int) -> int:
+    """Move what is to be sent to the beginning of the send buffer."""
+    begin, end = get(memory, block + REPLY_BEGIN), get(memory, block + REPLY_END)
+    replies = receive_buffer(ram, block) + BUFFER_BYTES
+    move_down(memory, bitmap, replies, replies + begin, end - begin)
+    put(memory, bitmap, block + REPLY_BEGIN, 0)
+    return put(memory, bitmap, block + REPLY_END, end - begin)
+
+
+@inlined
+def execute(memory: Bytes, bitmap: Words, ram: int, size: int, block: int, host: Words) -> int:
+    """Execute all whole requests whose replies have room, and close after the last one.
+
+    Gives the number of requests. The last one is the one that says so, or the last before the
+    peer's FIN. A request that the receive buffer cannot hold will never be whole.
+    """
+    requests, lacks_room, close = 0, False, False
+    for _ in range(2):
+        waiting = get(memory, block + RECEIVED_END) - get(memory, block + RECEIVED_BEGIN)
+        begin = get(memory, block + REPLY_BEGIN)
+        if waiting == 0 or (lacks_room and begin == 0):
+            break
+        if lacks_room or BUFFER_BYTES - get(memory, block + REPLY_END) < begin:
+            move_replies(memory, bitmap, ram, block)
+        requests += execute_once(memory, bitmap, ram, size, block, host)
+        lacks_room = host[LACKS_ROOM] != np.uint64(0)
+        stuck = waiting == BUFFER_BYTES and host[CONSUMED] == np.uint64(0)
+        close = host[CLOSE] != np.uint64(0) or (stuck and not lacks_room)
+        if close or not lacks_room:
+            break
+    flags = get(memory, block + FLAGS)
+    if close or (flags & PEER_CLOSED and not lacks_room):
+        put(memory, bitmap, block + FLAGS, flags | LEAVING)
+        put(memory, bitmap, block + RECEIVED_BEGIN, 0)
+        put(memory, bitmap, block + RECEIVED_END, 0)
+    if requests > 0:
+        count(memory, bitmap, ram, REQUESTS, requests)
+    return requests
+
+
+@inlined
+def attend(memory: Bytes, bitmap: Words, ram: int, size: int, block: int, host: Words) -> int:
+    """Execute a connection's requests and send what it has to say; gives the number of requests."""
+    state, requests = get(memory, block + STATE), 0
+    if state == CLOSED:
+        return 0
+    if (state == ESTABLISHED or state == CLOSE_WAIT) and not (
+        get(memory, block + FLAGS) & LEAVING
+    ):
+        requests = execute(memory, bitmap, ram, size, block, host)
+    known = get(memory, block + RCV_WND)
+    more = free_room(memory, block) - known
+    flags = get(memory, block + FLAGS)
+    if flags & PEER_CLOSED == 0 and (more >= WINDOW_STEP or (known == 0 and more > 0)):
+        put(memory, bitmap, block + FLAGS, flags | ACK_NOW)
+    output(memory, bitmap, ram, block, host)
+    return requests
+
+
+@inlined
+def attend_ready(
+    memory: Bytes, bitmap: Words, ram: int, size: int, host: Words, shuffled: bool
+) -> int:
+    """Attend to the connections that wait, until the transmit ring is full; gives the requests."""
+    requests = 0
+    for _ in range(ready_count(memory, ram)):
+        if transmit_room(memory, ram) <= 0:
+            break
+        block = take_ready(memory, bitmap, ram, size, host, shuffled)
+        if block != 0:
+            requests += attend(memory, bitmap, ram, size, block, host)
+    return requests
+
+
+@inlined
+def expire(memory: Bytes, bitmap: Words, ram: int, size: int, block: int, host: Words) -> int:
+    """A connection's timer ended: send again, or forget it. The transmit ring must have room."""
+    state, retries = get(memory, block + STATE), get(memory, block + RETRIES)
+    in_flight = get(memory, block + SND_UNA) != get(memory, block + SND_MAX)
+    put(memory, bitmap, block + DEADLINE, 0)
+    if state == TIME_WAIT or state == FIN_WAIT_2:
+        return remove(memory, bitmap, ram, size, block, CLOSED_ORDERLY)
+    if state == CLOSED or not has_unacknowledged(memory, block):
+        return 0
+    if retries >= (SYN_RETRIES_MAX if state == SYN_RECEIVED else RETRIES_MAX):
+        return remove(memory, bitmap, ram, size, block, GIVEN_UP)
+    if not (in_flight and has_bug(host, LOST_RETRANSMISSION)):
+        put(memory, bitmap, block + RETRIES, retries + 1)
+        if in_flight:
+            count(memory, bitmap, ram, RETRANSMISSIONS, 1)
+        if state == SYN_RECEIVED:
+            send_syn(memory, bitmap, ram, block)
+        else:
+            send_again(memory, bitmap, ram, block)
+    return set_timer(memory, bitmap, ram, block, host, timeout(memory, block))
+
+
+@inlined
+def scan_timers(memory: Bytes, bitmap: Words, ram: int, size: int, host: Words) -> int:
+    """Look for timers that ended, if any can have, and for the next one that will."""
+    now, soonest = np.int64(host[NOW_MS]), get(memory, ram + NEXT_DEADLINE)
+    if soonest == 0 or now < soonest:
+        return 0
+    soonest = 0
+    for number_of in range(connections_in(size)):
+        block = block_at(memory, ram, size, number_of)
+        if block == 0:
+            continue
+        deadline = get(memory, block + DEADLINE)
+        if 0 < deadline <= now:
+            if transmit_room(memory, ram) > 0:
+                expire(memory, bitmap, ram, size, block, host)
+                deadline = get(memory, block + DEADLINE)
+            else:
+                deadline = now + 1
+        if deadline > 0 and (soonest == 0 or deadline < soonest):
+            soonest = deadline
+    return put(memory, bitmap, ram + NEXT_DEADLINE, soonest)
+
+
+@kernel("i8(u1[::1], u8[::1], i8, i8)")
+def initialize(memory: Bytes, bitmap: Words, ram: int, size: int) -> int:
+    """Make a network stack without connections and an empty store; gives its connections' number.
+
+    Parameters
+    ----------
+    memory
+        uint8[bytes], all of RAM.
+    bitmap
+        uint64[pages / 64], where the pages that are written get marked, or empty.
+    ram, size
+        Where pc.ram begins and its length, in bytes, multiples of 4096; at least MINIMUM_BYTES, or
+        nothing is done and 0 returned.
+    """
+    if size < MINIMUM_BYTES:
+        return 0
+    store = store_begin(ram, size)
+    kv.initialize(memory, bitmap, store, ram + size - store)
+    return initialize_table(memory, bitmap, ram, size)
+
+
+@kernel(
+    "i8(u1[::1], u8[::1], i8, i8, u8[::1], u8[::1], u1[::1], u8[::1], u8[::1], u1[::1],"
+    " u8, u8, u8, u8, u8, u8, u8[::1])"
+)
+def serve(
+    memory: Bytes,
+    bitmap: Words,
+    ram: int,
+    size: int,
+    in_ends: Words,
+    in_lengths: Words,
+    in_frames: Bytes,
+    out_ends: Words,
+    out_lengths: Words,
+    out_frames: Bytes,
+    now_ms: np.uint64,
+    now_us: np.uint64,
+    random: np.uint64,
+    jitter: np.uint64,
+    shuffle: np.uint64,
+    bugs: np.uint64,
+    host: Words,
+) -> int:
+    """Take in the frames that have come, answer them, and let timers end; gives the requests.
+
+    Without the dials each frame is dealt with to its end before the next one, so the bytes of all
+    connections are a function of the sequence of frames, but for the initial sequence numbers. A
+    call takes in FRAMES_PER_CALL frames at most.
+
+    Parameters
+    ----------
+    memory, bitmap, ram, size
+        As in `initialize`.
+    in_ends, in_lengths, in_frames, out_ends, out_lengths, out_frames
+        The NIC's receive and transmit queues, as in `colobench.guest.devices.FrameQueue`.
+    now_ms
+        Guest time in milliseconds.
+    now_us
+        The host's clock in microseconds, for the key-value server.
+    random
+        Fresh random bits, for initial sequence numbers (RFC 6528) and the dials.
+    jitter
+        By how many microseconds the service of received data is delayed at random, at most; 0 to
+        JITTER_MAX_US.
+    shuffle
+        In how many of 1000 calls the connections are served in random order.
+    bugs
+        Which planted bugs are in, see LOST_RETRANSMISSION.
+    host
+        uint64[HOST_SLOTS], scratch. Afterwards it holds: [0] frames taken in; [1] frames put out;
+        [2] 1 if a further call has something to do at once.
+    """
+    if size < MINIMUM_BYTES:
+        return 0
+    host[RANDOM], host[NOW_MS], host[NOW_US], host[BUGS] = random, now_ms, now_us, bugs
+    host[JITTER_US] = min(jitter, np.uint64(JITTER_MAX_US))
+    shuffled = shuffle > np.uint64(0) and draw(host, 1000) < np.int64(shuffle)
+    in_order = not shuffled and jitter == np.uint64(0)
+    requests, received, sent = 0, 0, 0
+    for _ in range(FRAMES_PER_CALL):
+        received += receive_frames(memory, bitmap, ram, in_ends, in_lengths, in_frames)
+        if not shuffled:
+            requests += attend_ready(memory, bitmap, ram, size, host, False)
+        sent += transmit_frames(memory, bitmap, ram, out_ends, out_lengths, out_frames)
+        if transmit_room(memory, ram) <= 0:
+            break
+        if in_order and ready_count(memory, ram) > 0:
+            continue
+        if receive_room(memory, ram) >= RING_FRAMES:
+            break
+        take_frame(memory, bitmap, ram, size, host)
+    requests += attend_ready(memory, bitmap, ram, size, host, shuffled)
+    scan_timers(memory, bitmap, ram, size, host)
+    sent += transmit_frames(memory, bitmap, ram, out_ends, out_lengths, out_frames)
+    waits = receive_room(memory, ram) < RING_FRAMES or load_acquire(in_ends, 1) != in_ends[0]
+    waits = waits or (jitter == np.uint64(0) and ready_count(memory, ram) > 0)
+    host[0], host[1] = np.uint64(received), np.uint64(sent)
+    host[2] = np.uint64(waits and transmit_room(memory, ram) > 0)
+    return requests

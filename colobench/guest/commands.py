@@ -67,9 +67,7 @@ def put_syntax_error(memory: Bytes, bitmap: Words, at: int, limit: int) -> int:
 @inlined
 def put_not_integer(memory: Bytes, bitmap: Words, at: int, limit: int) -> int:
     """Write Redis' answer to what should be an int64."""
-    return put_text(
-        memory, bitmap, at, limit, b"-ERR value is not an integer or out of range\r\n"
-    )
+    return put_text(memory, bitmap, at, limit, b"-ERR value is not an integer or out of range\r\n")
 
 
 @inlined
@@ -265,11 +263,15 @@ def put_with_options(
             options |= GIVE_OLD
         elif is_word(memory, word, letters, b"keepttl"):
             keep = True
-        elif left > 0 and not expiry and (
-            is_word(memory, word, letters, b"ex")
-            or is_word(memory, word, letters, b"px")
-            or is_word(memory, word, letters, b"exat")
-            or is_word(memory, word, letters, b"pxat")
+        elif (
+            left > 0
+            and not expiry
+            and (
+                is_word(memory, word, letters, b"ex")
+                or is_word(memory, word, letters, b"px")
+                or is_word(memory, word, letters, b"exat")
+                or is_word(memory, word, letters, b"pxat")
+            )
         ):
             expiry = True
             _, _, cursor = argument(memory, request, cursor)

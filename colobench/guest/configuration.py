@@ -10,6 +10,8 @@ from colobench.errors import LocalError
 PAGE_SIZE = 4096
 SEED_LIMIT = 2**64
 WRITES_LIMIT = 1_000_000
+#: The network stack and a store that is worth its name need so much.
+KV_MINIMUM_BYTES = 4 << 20
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -123,6 +125,11 @@ class Configuration:
         if self.ram_bytes <= 0 or self.ram_bytes % PAGE_SIZE:
             raise LocalError(
                 f"RAM: expected a positive multiple of {PAGE_SIZE} bytes, found {self.ram_bytes}"
+            )
+        if self.program is Program.KV and self.ram_bytes < KV_MINIMUM_BYTES:
+            raise LocalError(
+                f"RAM: expected at least {KV_MINIMUM_BYTES >> 20} MiB for the program kv, "
+                f"found {self.ram_bytes} bytes"
             )
         if not 0 <= self.seed < SEED_LIMIT:
             raise LocalError(f"seed: expected 0 to 2**64 - 1, found {self.seed}")

@@ -45,16 +45,14 @@ RESULT_SLOTS = 8
 
 _MINUS = ord("-")
 _GET, _SET, _INCR, _PING, _MSET, _MGET, _DEL, _EXISTS, _DECR, _INCRBY = (
-    index(name)
-    for name in "get set incr ping mset mget del exists decr incrby".split()
+    index(name) for name in "get set incr ping mset mget del exists decr incrby".split()
 )
 _DECRBY, _APPEND, _STRLEN, _SETNX, _GETSET, _UNLINK, _TYPE, _DBSIZE, _FLUSHALL, _FLUSHDB = (
     index(name)
     for name in "decrby append strlen setnx getset unlink type dbsize flushall flushdb".split()
 )
 _ECHO, _TIME, _INFO, _CONFIG, _CLIENT, _COMMAND, _HELLO, _SELECT, _QUIT, _RESET = (
-    index(name)
-    for name in "echo time info config client command hello select quit reset".split()
+    index(name) for name in "echo time info config client command hello select quit reset".split()
 )
 _U0, _U1 = np.uint64(0), np.uint64(1)
 
@@ -75,17 +73,13 @@ def _run_on_keys(
     if command == _GET:
         at = commands.get(memory, bitmap, kv, request, cursor, at, limit)
     elif command == _SET:
-        at = commands.put_with_options(
-            memory, bitmap, kv, request, cursor, arguments, at, limit
-        )
+        at = commands.put_with_options(memory, bitmap, kv, request, cursor, arguments, at, limit)
     elif command == _SETNX or command == _GETSET:
         options = IF_ABSENT | AS_NUMBER if command == _SETNX else GIVE_OLD
         at = commands.put_plainly(memory, bitmap, kv, request, cursor, at, limit, options)
     elif command == _INCR or command == _INCRBY or command == _DECR or command == _DECRBY:
         sign = 1 if command == _INCR or command == _INCRBY else -1
-        at = commands.increment(
-            memory, bitmap, kv, request, cursor, arguments, at, limit, sign
-        )
+        at = commands.increment(memory, bitmap, kv, request, cursor, arguments, at, limit, sign)
     elif command == _MSET:
         at = commands.mset(memory, bitmap, kv, request, cursor, arguments, at, limit)
     elif command == _MGET:
@@ -128,21 +122,13 @@ def _run_on_server(
     elif command == _TIME:
         at = server_commands.time(memory, bitmap, now_us, at, limit)
     elif command == _INFO:
-        at = server_commands.info(
-            memory, bitmap, kv, request, cursor, arguments, now_us, at, limit
-        )
+        at = server_commands.info(memory, bitmap, kv, request, cursor, arguments, now_us, at, limit)
     elif command == _CONFIG:
-        at = server_commands.config(
-            memory, bitmap, kv, request, cursor, name, arguments, at, limit
-        )
+        at = server_commands.config(memory, bitmap, kv, request, cursor, name, arguments, at, limit)
     elif command == _CLIENT:
-        at = server_commands.client(
-            memory, bitmap, request, cursor, name, arguments, at, limit
-        )
+        at = server_commands.client(memory, bitmap, request, cursor, name, arguments, at, limit)
     elif command == _COMMAND:
-        at = server_commands.command(
-            memory, bitmap, request, cursor, name, arguments, at, limit
-        )
+        at = server_commands.command(memory, bitmap, request, cursor, name, arguments, at, limit)
     elif command == _HELLO:
         at = server_commands.hello(memory, bitmap, request, cursor, arguments, at, limit)
     elif command == _SELECT:
@@ -235,9 +221,7 @@ def execute(
             closed = True
             reply = put_protocol_error(memory, bitmap, at, out_end, arguments, first)
         elif arguments > 0:
-            reply, closed = _run(
-                memory, bitmap, kv, request, first, arguments, now_us, at, out_end
-            )
+            reply, closed = _run(memory, bitmap, kv, request, first, arguments, now_us, at, out_end)
         if reply > out_end:
             closed, blocked = False, True
             break

@@ -12,9 +12,11 @@ import numpy.typing as npt
 
 from colobench.errors import LocalError
 from colobench.guest import programs
-from colobench.guest.configuration import Configuration
+from colobench.guest.configuration import PAGE_SIZE, Configuration, Program
 from colobench.guest.devices import CPU, NIC, Device, Serial, Timer
 from colobench.guest.programs import Command
+from colobench.guest.rings import HOST_SLOTS
+from colobench.guest.tcp import initialize
 from colobench.guest.vmstate import State
 from colobench.kernels.digest import digest
 from colobench.memory.ram import RAM, RAMBlock, lay_out
@@ -86,8 +88,17 @@ class Machine:
         self.cpu["clock_us"], self.cpu["jitter_us"] = dials.clock_us, dials.jitter_us
         self.cpu["shuffle"] = dials.shuffle
         self.timer["period_ns"] = self.timer["remaining_ns"] = TICK_NS
+        if configuration.program is Program.KV:
+            ram = self._block("pc.ram")
+            initialize(
+                self.ram.array,
+                self.tracker.marks,
+                ram.first_page * PAGE_SIZE,
+                ram.pages * PAGE_SIZE,
+            )
         self.running = False
         self._control = np.zeros(programs.CONTROL_SLOTS, dtype=np.uint64)
+        self._control[programs.ENTROPY] = int.from_bytes(os.urandom(8), "little")
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC)
         self._acknowledge_fd = os.eventfd(0, os.EFD_CLOEXEC)
         self.kick_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -196,4 +207,5 @@ class Machine:
             self._wake_fd,
             self._acknowledge_fd,
             self.kick_fd,
+            np.zeros(HOST_SLOTS, dtype=np.uint64),
         )

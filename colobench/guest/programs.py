@@ -1,10 +1,11 @@
-"""What runs in the guest: one kernel that is the CPU, its timer, and four programs that write RAM.
+"""What runs in the guest: one kernel that is the CPU and its timer, four programs that write RAM,
+and one that serves clients (`colobench.guest.tcp`, `colobench.guest.kv`).
 
 The CPU runs in a thread that stays inside `cpu_loop` for the machine's whole life. The host sets a
 command word and writes to an eventfd; the CPU sees the word before its next write, or is woken from
 its sleep, and answers a stop on a second eventfd. Nobody needs the GIL for that.
 
-Every step of a program is a function of the seed and the work counter alone, so RAM is too: a guest
+Every step of a program that writes RAM is a function of the seed and the work counter alone, so RAM is too: a guest
 that is stopped, copied and resumed at any place has the RAM of one that never was.
 """
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from colobench.guest.configuration import Program
 from colobench.guest.devices import NIC_FRAME_SIZE, NIC_QUEUE_LENGTH, SERIAL_SCROLLBACK
+from colobench.guest.tcp import serve
 from colobench.kernels.atomics import address, load_acquire, store_release
 from colobench.kernels.bitmap import mark
 from colobench.kernels.jit import Bytes, Words, inlined, kernel
@@ -30,9 +32,10 @@ class Command(enum.IntEnum):
     EXIT = 2
 
 
-# Slots of `control`: the host's words to the CPU thread, not part of the guest's state.
-COMMAND, STOPS, UNTIL, DEADLINE = range(4)
-CONTROL_SLOTS = 4
+# Slots of `control`: the host's words to the CPU thread, not part of the guest's state. ENTROPY is
+# the state of a generator that no other host has; BUGS are those of `colobench.guest.tcp`.
+COMMAND, STOPS, UNTIL, DEADLINE, ENTROPY, BUGS = range(6)
+CONTROL_SLOTS = 6
 # Slots of `scratch`: arguments of system calls, so that the kernel allocates nothing.
 POLLFD, SECONDS, NANOSECONDS, TOKEN = range(4)
 SCRATCH_SLOTS = 4
@@ -54,11 +57,13 @@ _U10, _U48, _U255, _U511 = (np.uint64(n) for n in (10, 48, 255, 511))
 _U27, _U30, _U31 = np.uint64(27), np.uint64(30), np.uint64(31)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_SECOND = np.uint64(1_000_000_000)
+_SECOND, _MILLISECOND = np.uint64(1_000_000_000), np.uint64(1_000_000)
 _RUN, _EXIT = np.uint64(Command.RUN), np.uint64(Command.EXIT)
-_IDLE, _HOTCOLD, _SEQUENTIAL = (
-    np.uint64(program) for program in (Program.IDLE, Program.HOTCOLD, Program.SEQUENTIAL)
+_IDLE, _HOTCOLD, _SEQUENTIAL, _KV = (
+    np.uint64(program)
+    for program in (Program.IDLE, Program.HOTCOLD, Program.SEQUENTIAL, Program.KV)
 )
+_THOUSAND = np.uint64(1000)
 _LINE, _FRAME, _PIXEL = (np.uint64(n) for n in (STEPS_PER_LINE, STEPS_PER_FRAME, STEPS_PER_PIXEL))
 _SCROLLBACK, _QUEUE, _FRAME_SIZE = (
     np.uint64(n) for n in (SERIAL_SCROLLBACK, NIC_QUEUE_LENGTH, NIC_FRAME_SIZE)
@@ -207,10 +212,63 @@ def monotonic_ns(scratch: Words) -> np.uint64:
 
 
 @inlined
+def writes_ram(program: np.uint64) -> bool:
+    """Say whether a program does its work by writing RAM at each tick."""
+    return program != _IDLE and program != _KV
+
+
+@inlined
+def host_clock_us(scratch: Words, step: np.uint64) -> np.uint64:
+    """Read CLOCK_REALTIME in microseconds, a multiple of `step` unless that is 0."""
+    clock_gettime(0, address(scratch) + SECONDS * 8)
+    now = (scratch[SECONDS] * _SECOND + scratch[NANOSECONDS]) // _THOUSAND
+    return now if step == _U0 else now - now % step
+
+
+@inlined
+def serve_clients(
+    control: Words,
+    scratch: Words,
+    cpu: Words,
+    timer: Words,
+    nic: Words,
+    in_ends: Words,
+    in_lengths: Words,
+    in_frames: Bytes,
+    out_ends: Words,
+    out_lengths: Words,
+    out_frames: Bytes,
+    memory: Bytes,
+    bitmap: Words,
+    ram: int,
+    size: int,
+    kick_fd: int,
+    service: Words,
+) -> bool:
+    """Run the network stack and the key-value store once; True if there is more to do at once.
+
+    `ram` and `size` are pc.ram's first byte and length; service is `tcp.serve`'s uint64[16]; the
+    others are as in `cpu_loop`. The stack's clock is the timer's, which stands with the guest.
+    """
+    control[ENTROPY] = splitmix64(control[ENTROPY])
+    serve(
+        memory, bitmap, ram, size, in_ends, in_lengths, in_frames, out_ends, out_lengths,
+        out_frames, (timer[TICKS] + timer[COALESCED_TICKS]) * timer[PERIOD] // _MILLISECOND,
+        host_clock_us(scratch, cpu[CLOCK_US]), control[ENTROPY], cpu[JITTER_US], cpu[SHUFFLE],
+        control[BUGS], service,
+    )  # fmt: skip
+    nic[RECEIVED] += service[0]
+    nic[SENT] += service[1]
+    if service[0] != _U0 or service[1] != _U0:
+        notify(scratch, kick_fd)
+    return service[2] != _U0
+
+
+@inlined
 def wait_for_tick(control: Words, scratch: Words, cpu: Words, timer: Words, wake_fd: int) -> int:
     """Sleep until the timer's next tick or a word of the host; 1 if the tick came.
 
-    control and scratch are uint64[4], cpu uint64[9], timer uint64[4].
+    control is uint64[6], scratch uint64[4], cpu uint64[9], timer uint64[4].
     """
     now = monotonic_ns(scratch)
     deadline = control[DEADLINE]
@@ -225,7 +283,7 @@ def wait_for_tick(control: Words, scratch: Words, cpu: Words, timer: Words, wake
     timer[TICKS] += _U1
     timer[COALESCED_TICKS] += missed
     control[DEADLINE] = deadline + (missed + _U1) * timer[PERIOD]
-    cpu[PENDING_WRITES] = _U1 if cpu[PROGRAM] == _IDLE else cpu[WRITES_PER_TICK]
+    cpu[PENDING_WRITES] = cpu[WRITES_PER_TICK] if writes_ram(cpu[PROGRAM]) else _U1
     return 1
 
 
@@ -249,7 +307,7 @@ def step(
     alone.
     """
     work = cpu[WORK]
-    if cpu[PROGRAM] != _IDLE:
+    if writes_ram(cpu[PROGRAM]):
         random = splitmix64(cpu[SEED] ^ splitmix64(work))
         pages = ram_pages
         if _U0 < cpu[WORKING_SET] < pages:
@@ -273,7 +331,7 @@ def step(
 @kernel(
     "i8(u8[::1], u8[::1], u8[::1], u8[::1], u8[::1], u1[::1], u8[::1], u1[::1],"
     " u8[::1], u8[::1], u1[::1], u8[::1], u8[::1], u1[::1],"
-    " u8[::1], u1[::1], u8[::1], u8[::1], i8, u8, i8, u8, i8, i8, i8)"
+    " u8[::1], u1[::1], u8[::1], u8[::1], i8, u8, i8, u8, i8, i8, i8, u8[::1])"
 )
 def cpu_loop(
     control: Words,
@@ -301,13 +359,14 @@ def cpu_loop(
     wake_fd: int,
     acknowledge_fd: int,
     kick_fd: int,
+    service: Words,
 ) -> int:
     """Be the CPU until the host says EXIT; with control[UNTIL] set, until so much work is done.
 
     Parameters
     ----------
     control, scratch
-        uint64[4] each, see the slots above.
+        uint64[6] and uint64[4], see the slots above.
     cpu, timer, serial, nic
         The devices' registers, uint64[9], [4], [1] and [3].
     scrollback, announcement
@@ -332,7 +391,14 @@ def cpu_loop(
                     return 0
                 cpu[PENDING_WRITES] = _U1
             if cpu[PENDING_WRITES] == _U0:
-                if wait_for_tick(control, scratch, cpu, timer, wake_fd) and echo_frames(
+                if cpu[PROGRAM] == _KV:
+                    if not serve_clients(
+                        control, scratch, cpu, timer, nic, in_ends, in_lengths, in_frames,
+                        out_ends, out_lengths, out_frames, memory, bitmap, ram_page << 12,
+                        np.int64(ram_pages) << 12, kick_fd, service,
+                    ):  # fmt: skip
+                        wait_for_tick(control, scratch, cpu, timer, wake_fd)
+                elif wait_for_tick(control, scratch, cpu, timer, wake_fd) and echo_frames(
                     nic, in_ends, in_lengths, in_frames, out_ends, out_lengths, out_frames
                 ):
                     notify(scratch, kick_fd)
@@ -342,9 +408,9 @@ def cpu_loop(
                 screen_bytes,
             )  # fmt: skip
             cpu[PENDING_WRITES] -= _U1
-            if cpu[PROGRAM] != _IDLE and cpu[WORK] % _LINE == _U0:
+            if writes_ram(cpu[PROGRAM]) and cpu[WORK] % _LINE == _U0:
                 print_line(serial, scrollback, cpu[WORK])
-            if cpu[PROGRAM] != _IDLE and cpu[WORK] % _FRAME == _U0:
+            if writes_ram(cpu[PROGRAM]) and cpu[WORK] % _FRAME == _U0:
                 announce(nic, out_ends, out_lengths, out_frames, announcement, cpu[WORK])
                 notify(scratch, kick_fd)
         stops = load_acquire(control, STOPS)

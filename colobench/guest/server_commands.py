@@ -145,9 +145,7 @@ def select(memory: Bytes, bitmap: Words, request: int, cursor: int, at: int, lim
     if not valid:
         return put_not_integer(memory, bitmap, at, limit)
     if number < _LOWEST_INT or number > _HIGHEST_INT:
-        text = (
-            b"-ERR value is out of range, value must between -2147483648 and 2147483647\r\n"
-        )
+        text = b"-ERR value is out of range, value must between -2147483648 and 2147483647\r\n"
     else:
         text = b"-ERR DB index is out of range\r\n" if number else b"+OK\r\n"
     return put_text(memory, bitmap, at, limit, text)
@@ -206,9 +204,7 @@ def hello(
 
 
 @inlined
-def _put_figure(
-    memory: Bytes, bitmap: Words, at: int, limit: int, name: bytes, number: int
-) -> int:
+def _put_figure(memory: Bytes, bitmap: Words, at: int, limit: int, name: bytes, number: int) -> int:
     """Write a line of INFO."""
     at = put_text(memory, bitmap, at, limit, name)
     at = put_decimal(memory, bitmap, at, limit, number)
@@ -333,7 +329,14 @@ def _is_wanted(memory: Bytes, request: int, cursor: int, count: int, name: bytes
 
 @inlined
 def _put_parameters(
-    memory: Bytes, bitmap: Words, kv: int, request: int, cursor: int, count: int, at: int, limit: int
+    memory: Bytes,
+    bitmap: Words,
+    kv: int,
+    request: int,
+    cursor: int,
+    count: int,
+    at: int,
+    limit: int,
 ) -> tuple[int, int]:
     """Write the parameters that a request's patterns match; give their number, too."""
     number = 0

@@ -138,9 +138,7 @@ def acknowledge_unacceptable(
 
 
 @inlined
-def take_window(
-    memory: Bytes, bitmap: Words, block: int, seq: int, ack: int, window: int
-) -> int:
+def take_window(memory: Bytes, bitmap: Words, block: int, seq: int, ack: int, window: int) -> int:
     """Believe the peer's window, if the segment is not older than the one that said the last."""
     newer = ahead(seq, get(memory, block + SND_WL1))
     if newer < 0 or (newer == 0 and ahead(ack, get(memory, block + SND_WL2)) < 0):
@@ -184,7 +182,9 @@ def take_acknowledgment(
 
 
 @inlined
-def close_after_fin(memory: Bytes, bitmap: Words, ram: int, size: int, block: int, host: Words) -> int:
+def close_after_fin(
+    memory: Bytes, bitmap: Words, ram: int, size: int, block: int, host: Words
+) -> int:
     """Go on where the peer has acknowledged our FIN; 1 if the connection is gone."""
     state = get(memory, block + STATE)
     if state == LAST_ACK:
@@ -396,9 +396,7 @@ def echo(
 
 
 @inlined
-def execute_once(
-    memory: Bytes, bitmap: Words, ram: int, size: int, block: int, host: Words
-) -> int:
+def execute_once(memory: Bytes, bitmap: Words, ram: int, size: int, block: int, host: Words) -> int:
     """Let the service of a connection execute what was received; gives the number of requests."""
     begin, end = get(memory, block + RECEIVED_BEGIN), get(memory, block + RECEIVED_END)
     reply_end = get(memory, block + REPLY_END)
@@ -469,9 +467,7 @@ def attend(memory: Bytes, bitmap: Words, ram: int, size: int, block: int, host: 
     state, requests = get(memory, block + STATE), 0
     if state == CLOSED:
         return 0
-    if (state == ESTABLISHED or state == CLOSE_WAIT) and not (
-        get(memory, block + FLAGS) & LEAVING
-    ):
+    if (state == ESTABLISHED or state == CLOSE_WAIT) and not (get(memory, block + FLAGS) & LEAVING):
         requests = execute(memory, bitmap, ram, size, block, host)
     known = get(memory, block + RCV_WND)
     more = free_room(memory, block) - known

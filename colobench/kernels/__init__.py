@@ -12,6 +12,8 @@ _MODULES = (
     "colobench.kernels.tracking",
     "colobench.kernels.transport",
     "colobench.kernels.xbzrle",
+    "colobench.guest.kv",
+    "colobench.guest.tcp",
     "colobench.guest.programs",
 )
 

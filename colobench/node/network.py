@@ -270,7 +270,6 @@ class Network:
     def _kicked(self) -> None:
         os.eventfd_read(self._machine.kick_fd)
         self._drain()
-        self._refill()
 
     def _link_ready(self) -> None:
         if self._link is None:
@@ -316,6 +315,7 @@ class Network:
         if len(sent) == NIC_QUEUE_LENGTH:
             # It may have waited for room.
             self._machine.wake()
+        self._refill()
 
     def _transmitted(self, frame: bytes) -> None:
         if self._part is Part.ALONE:
@@ -355,7 +355,11 @@ class Network:
                 self._backlog.extend(self._rewriter.to_guest(frame))
 
     def _from_guest(self, frame: bytes) -> list[bytes]:
-        return [frame] if self._rewriter is None else self._rewriter.from_guest(frame)
+        if self._rewriter is None:
+            return [frame]
+        outward, inward = self._rewriter.from_guest(frame)
+        self._backlog.extend(inward)
+        return outward
 
     def _announce(self) -> None:
         """Tell the switch where the guest is now, as QEMU's announce-self does."""

@@ -14,6 +14,7 @@ import threading
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from colobench.errors import ColobenchError, LocalError
@@ -23,10 +24,12 @@ from colobench.node.address import Address
 from colobench.node.breakpoints import Breakpoints
 from colobench.node.channel import Channel
 from colobench.node.frame_socket import FrameSocket
+from colobench.node.heartbeat import DatagramAddress
 from colobench.node.host import Host
 from colobench.node.monitor import Command
 from colobench.node.page_channels import PageChannels
 from colobench.node.transport import PageTransport
+from colobench.node.watch import Watch
 from colobench.protocol.colo import Action, Conversation, Local, Role
 from colobench.protocol.failover import Failover, FailoverAction, FailoverEvent, FailoverState
 from colobench.protocol.table import LocalProtocolError
@@ -81,6 +84,7 @@ class Node(ABC):
         #: Guards the decision who goes first: a failover, or the commit of a checkpoint.
         self.lock = threading.RLock()
         self.colo_thread: threading.Thread | None = None
+        self.watch: Watch | None = None
         self.colo_enabled = False
         self.last_colo_mode = "none"
         self.colo_reason = "none"
@@ -185,6 +189,8 @@ class Node(ABC):
             if self.failover.state is not FailoverState.NONE or self.quitting.is_set():
                 return
             self._colo_ended = True
+            if self.watch is not None:
+                self.watch.colo_failed()
             print(f"{self.role.value}: {error}", file=sys.stderr, flush=True)
             self.emit_colo_exit("error", str(error))
 
@@ -272,6 +278,9 @@ class Node(ABC):
     def _run_alone(self) -> None:
         with self.lock:
             self._begin_to_run_alone()
+        # Without the lock: whoever is waited for here may want it.
+        self.host.succeed(self.successor())
+        self.monitor.emit("RESUME", {})
 
     def _begin_to_run_alone(self) -> None:
         taken_over: dict[str, Any] = {"checkpoint": self.checkpoint, "work": self.machine.work}
@@ -285,8 +294,6 @@ class Node(ABC):
         self.monitor.emit("X_COLO_TAKEOVER", taken_over)
         self.emit_colo_exit("request", "x-colo-lost-heartbeat")
         self.start_guest()
-        self.monitor.emit("RESUME", {})
-        self.host.succeed(self.successor())
 
     # The monitor's commands.
 
@@ -306,6 +313,14 @@ class Node(ABC):
             "x-query-guest": Command(self._query_guest),
             "x-query-console": Command(lambda: {"text": self.machine.serial.text()}),
             "x-query-digest": Command(self._query_digest),
+            "x-colo-heartbeat": Command(
+                self._watch_peer,
+                {
+                    **dict.fromkeys(("pairing", "node", "peer", "listen", "to"), str),
+                    **dict.fromkeys(("interval", "limit"), int),
+                },
+                {"arbiter": str},
+            ),
             "x-netdev": Command(self._netdev, {"uri": str}),
             "x-net-receive": Command(self._net_receive, {"frame": str}),
             "stop": Command(self._stop),
@@ -366,6 +381,50 @@ class Node(ABC):
                 raise LocalError("digest: expected a stopped guest, found it running")
             return self.digests(self.device_buffer())
 
+    def _watch_peer(
+        self,
+        pairing: str,
+        node: str,
+        peer: str,
+        listen: str,
+        to: str,
+        interval: int,
+        limit: int,
+        arbiter: str | None = None,
+    ) -> None:
+        with self.lock:
+            if not self.in_colo() or self.watch is not None:
+                raise LocalError("heartbeat: expected a node in COLO that has none yet")
+            self.watch = Watch(
+                pairing,
+                node,
+                peer,
+                DatagramAddress.parse(listen),
+                DatagramAddress.parse(to),
+                interval / 1000,
+                limit / 1000,
+                None if arbiter is None else Address.parse(arbiter),
+                on_lost=lambda silence: self.monitor.emit(
+                    "X_COLO_HEARTBEAT_LOST", {"mode": self.role.value, "silence": silence}
+                ),
+                on_granted=self._granted,
+                on_refused=self._fence,
+                on_unreachable=lambda why: self.monitor.emit(
+                    "X_ARBITER_UNREACHABLE", {"x-why": why}
+                ),
+            )
+
+    def _granted(self) -> None:
+        # Somebody may have said x-colo-lost-heartbeat already.
+        with suppress(LocalError):
+            self.host.node.lost_heartbeat()
+
+    def _fence(self, holder: str) -> None:
+        """Another node is the guest from now on: let nothing out any more, and end."""
+        self.network.silence()
+        self.monitor.emit("X_COLO_FENCED", {"mode": self.role.value, "holder": holder})
+        self.host.died(self.role.value, LocalError(f"the arbiter has granted {holder}, not us"))
+
     def _netdev(self, uri: str) -> None:
         link = Address.parse(uri).connect(CONNECT_TIMEOUT)
         self.network.attach_link(FrameSocket(link))
@@ -417,5 +476,7 @@ class Node(ABC):
 
     def retire(self) -> None:
         """Let go of what belonged to this node alone."""
+        if self.watch is not None:
+            self.watch.stop()
         if self.channel is not None:
             self.channel.close()

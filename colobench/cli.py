@@ -8,7 +8,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +70,12 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--report", type=Path, metavar="FILE", help="HTML report [colobench-report.html]"
     )
+    serve = verb("run", _run, "serve real clients until Ctrl-C; kill either node meanwhile")
+    add_session_options(serve, guest="kv")
+    add_network_options(serve)
+    serve.add_argument("--seconds", type=_positive, metavar="N", help="end by itself")
+    serve.add_argument("--no-rejoin", action="store_true", help="run on alone after a takeover")
+    serve.add_argument("--json", action="store_true", help="print one JSON object at the end")
     words = "open JupyterLab at notebooks/00_index.ipynb; jupyter lab's own options may follow"
     verb("lab", _lab, words)
     doctor = verb("doctor", _doctor, "say what this machine offers, by testing its effect")
@@ -83,11 +92,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_session_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that describe a session."""
+def add_session_options(parser: argparse.ArgumentParser, guest: str = "uniform") -> None:
+    """Add the options that describe a session; `guest` is the program if none is given."""
     add = parser.add_argument
+    programs = ["uniform", "hotcold", "sequential", "idle", "kv"]
     add("--ram", default="64M", metavar="SIZE", help="guest RAM [64M]")
-    add("--guest", default="uniform", choices=["uniform", "hotcold", "sequential", "idle"])
+    add("--guest", default=guest, choices=programs, help=f"its program [{guest}]")
     add("--seed", type=int, default=0, help="what the guest writes follows from it [0]")
     add("--writes-per-tick", type=int, default=4, metavar="N", help="words written per ms [4]")
     add("--working-set", type=int, default=0, metavar="PAGES", help="write only so many pages")
@@ -107,13 +117,44 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
         help="how writes are learnt: marked, userfault, shadow or mprotect [marked]",
     )
     add("--layout", default="separated", choices=["separated", "buffered"])
-    add("--variant", default="v12", choices=["v12", "upstream"])
+    add("--variant", choices=["v12", "upstream"], help="[v12; upstream where output is compared]")
     add("--stall-timeout", type=float, default=10.0, metavar="SECONDS", help="[10]")
     add("--no-verify", action="store_true", help="do not digest RAM and devices: for measuring")
 
 
-def make_session(options: argparse.Namespace) -> Session:
-    """Make the session that the options describe."""
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that describe a session's network, and who decides on a failover."""
+    add = parser.add_argument
+    add(
+        "--hostfwd",
+        action="append",
+        metavar="RULE",
+        help="such as tcp:127.0.0.1:6379-:6379, which is the default; port 0: any free one",
+    )
+    add("--pcap", metavar="FILE", help="write the guest's frames")
+    add("--output", default="buffer", choices=["buffer", "compare"], help="[buffer]")
+    add("--heartbeat-interval", type=int, default=50, metavar="MS", help="[50]")
+    add("--heartbeat-limit", type=int, default=500, metavar="MS", help="a silence is a death [500]")
+    add("--clock-us", type=int, default=0, metavar="N", help="step of the guest's clock")
+    add("--jitter-us", type=int, default=0, metavar="N", help="requests wait up to so long")
+    add("--shuffle", type=int, default=0, metavar="N", help="turns out of order, per mille")
+
+
+def _network_settings(options: argparse.Namespace) -> dict[str, Any]:
+    from colobench.guest.configuration import Nondeterminism
+    from colobench.lab.outside import Heartbeat
+
+    return {
+        "hostfwd": options.hostfwd or ["tcp:127.0.0.1:6379-:6379"],
+        "pcap": options.pcap,
+        "output": options.output,
+        "heartbeat": Heartbeat(options.heartbeat_interval, options.heartbeat_limit),
+        "nondeterminism": Nondeterminism(options.clock_us, options.jitter_us, options.shuffle),
+    }
+
+
+def make_session(options: argparse.Namespace, **more: Any) -> Session:
+    """Make the session that the options describe; `more` are further parameters of its."""
     from colobench.lab.session import Session
 
     return Session(
@@ -127,9 +168,10 @@ def make_session(options: argparse.Namespace) -> Session:
         multifd_channels=options.multifd_channels,
         tracker=options.tracker,
         layout=options.layout,
-        variant=options.variant,
+        variant=options.variant or ("upstream" if more.get("output") == "compare" else "v12"),
         stall_timeout=options.stall_timeout,
         verify=not options.no_verify,
+        **more,
     )
 
 
@@ -185,6 +227,45 @@ def _demo(options: argparse.Namespace) -> int:
     for proof, holds in summary["proofs"].items():
         if not holds:
             print(f"colobench demo: not so: {proof.replace('_', ' ')}", file=sys.stderr)
+    return 0 if summary["verified"] else 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from colobench.lab.serving import serve
+    from colobench.lab.table import figures
+
+    session = make_session(options, **_network_settings(options))
+    _compile_kernels(always_show=False)
+    words = sys.stderr if options.json else sys.stdout
+    with session, tqdm(unit=" checkpoints", disable=None, leave=False, delay=0.5) as bar:
+
+        def say(sentence: str) -> None:
+            with bar.external_write_mode(words):
+                print(sentence, file=words, flush=True)
+
+        for port, (host, at) in session.forwarded().items():
+            say(f"the guest's port {port} is at {host}:{at}")
+        end = None if options.seconds is None else time.monotonic() + options.seconds
+        with suppress(KeyboardInterrupt):
+            serve(
+                session,
+                rejoin=not options.no_rejoin,
+                until=lambda: end is not None and time.monotonic() >= end,
+                say=say,
+                turn=lambda: bar.update(len(session.records) - bar.n),
+            )
+    summary = figures(session.records) | {
+        "causes": dict(Counter(record.cause for record in session.records)),
+        "verified": all(record.verified is not False for record in session.records),
+        "parameters": dict(session.settings),
+    }
+    if options.json:
+        print(json.dumps(summary))
+    else:
+        causes = ", ".join(f"{count} {cause}" for cause, count in summary["causes"].items())
+        print(f"{len(session.records)} checkpoints ({causes or 'none'})")
     return 0 if summary["verified"] else 1
 
 

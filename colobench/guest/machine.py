@@ -129,6 +129,10 @@ class Machine:
         os.eventfd_read(self._acknowledge_fd)
         self.running = False
 
+    def plant(self, bug: int) -> None:
+        """Put a bug of `colobench.guest.tcp` into the guest."""
+        self._control[programs.BUGS] |= np.uint64(bug)
+
     def wake(self) -> None:
         """Have a sleeping CPU look at the NIC's receive queue."""
         os.eventfd_write(self._wake_fd, 1)

@@ -32,6 +32,7 @@ from colobench.lab.process import NodeProcess, ProcessFigures
 from colobench.lab.record import CheckpointRecord, Records
 from colobench.memory.tracker import check_tracker
 from colobench.net.output import Output, check_output
+from colobench.node.bugs import check_bug
 from colobench.node.transport import PageTransport, Transport, check_channels, check_layout
 
 if TYPE_CHECKING:
@@ -191,7 +192,9 @@ class Session(contextlib.AbstractContextManager["Session"]):
     nondeterminism
         The dials of the guest program ``kv``.
     bug
-        A planted one, a name of `colobench.lab.museum.BUGS`.
+        A planted one, a name of `colobench.node.bugs.Bug`; refused unless `experiment` is set.
+    experiment
+        Whether what the guest holds may be lost.
 
     Attributes
     ----------
@@ -241,7 +244,9 @@ class Session(contextlib.AbstractContextManager["Session"]):
         heartbeat: Heartbeat | None = None,
         nondeterminism: Nondeterminism = DETERMINISTIC,
         bug: str | None = None,
+        experiment: bool = False,
     ) -> None:
+        check_bug(bug, experiment)
         self.transport = Transport.parse(transport)
         channels = check_channels(self.transport.pages, multifd_channels)
         _check_choice("layout", layout, ("separated", "buffered"))
@@ -282,6 +287,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             "verify": verify,
             "stall_timeout": stall_timeout,
             "output": output,
+            "bug": bug,
             "heartbeat_limit_ms": heartbeat.limit_ms if heartbeat else None,
             **asdict(nondeterminism),
         }
@@ -293,7 +299,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._report_pages = report_pages
         shared = ["--ram", ram, "--variant", variant, "--layout", layout, "--tracker", tracker]
         shared += ["--transport", self.transport.pages.value]
-        shared += ["--output", output] + (["--bug", bug] if bug else [])
+        shared += ["--output", output] + (["--bug", bug, "--experiment"] if bug else [])
         shared += ["--multifd-channels", str(channels)] if channels else []
         shared += ["--stall-timeout", str(stall_timeout)] + ([] if verify else ["--no-verify"])
         self._arguments = {
@@ -513,6 +519,10 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._greet(self.nodes["secondary"], timeout)
         self._migrate(timeout)
 
+    def forwarded(self) -> dict[int, tuple[str, int]]:
+        """Say where clients reach the guest's ports: host and port, by the guest's port."""
+        return forwarded(self.others["switch"]) if "switch" in self.others else {}
+
     def address(self, port: int = 6379) -> tuple[str, int]:
         """Say where clients reach the guest's `port`: host and port.
 
@@ -521,7 +531,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         LocalError
             If nothing leads there.
         """
-        found = forwarded(self.others["switch"]) if "switch" in self.others else {}
+        found = self.forwarded()
         if port not in found:
             raise LocalError(
                 f"address: expected a hostfwd to the guest's port {port}, found {sorted(found)}"
@@ -690,6 +700,19 @@ class Session(contextlib.AbstractContextManager["Session"]):
         status = node.kill()
         self._killed = Killed(role, node.pid, status, at, committed, when)
         return self._killed
+
+    def found_dead(self) -> Killed | None:
+        """Look whether somebody else has ended a node; if so, it counts as killed from now on."""
+        if self._parted or not self._alive:
+            return None
+        for role in ROLES:
+            status = self.nodes[role].process.poll()
+            if status is not None:
+                self._parted = True
+                now, committed = time.monotonic(), len(self.records)
+                self._killed = Killed(role, self.nodes[role].pid, status, None, committed, now)
+                return self._killed
+        return None
 
     def failover(self, role: str | None = None, timeout: float = 30.0) -> Takeover:
         """Tell a node that its peer is lost (``x-colo-lost-heartbeat``), and see it take over.

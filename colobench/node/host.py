@@ -13,7 +13,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from colobench.guest.machine import Machine
+from colobench.guest.tcp import LOST_RETRANSMISSION
 from colobench.kernels.jit import warmup
+from colobench.node.bugs import Bug
 from colobench.node.monitor import Monitor
 from colobench.node.network import Network
 from colobench.node.options import Options
@@ -47,6 +49,8 @@ class Host:
     def __init__(self, options: Options, first: Callable[[Host], Node]) -> None:
         self.options = options
         self.machine = Machine(options.guest, options.tracker)
+        if options.bug is Bug.LOST_RETRANSMISSION:
+            self.machine.plant(LOST_RETRANSMISSION)
         self.network = Network(self.machine, options.output)
         self.workers = Workers(max(options.channels, min(2, usable_cores())))
         self.quitting = threading.Event()

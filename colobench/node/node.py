@@ -22,6 +22,7 @@ from colobench.guest.configuration import Program
 from colobench.memory.ram import PageMemory
 from colobench.node.address import Address
 from colobench.node.breakpoints import Breakpoints
+from colobench.node.bugs import Bug
 from colobench.node.channel import Channel
 from colobench.node.frame_socket import FrameSocket
 from colobench.node.heartbeat import DatagramAddress
@@ -291,6 +292,8 @@ class Node(ABC):
         # Nobody collects any more; a write should not cost what it costs to be noticed.
         self.machine.tracker.disarm()
         self.network.stand_alone()
+        if self.options.bug is Bug.DOUBLE_EXECUTION:
+            self.machine.plant(DOUBLE_EXECUTION)
         self.monitor.emit("X_COLO_TAKEOVER", taken_over)
         self.emit_colo_exit("request", "x-colo-lost-heartbeat")
         self.start_guest()

@@ -16,6 +16,7 @@ from colobench.guest.configuration import (
 from colobench.memory.tracker import TRACKERS
 from colobench.net.output import Output, check_output
 from colobench.node.address import Address
+from colobench.node.bugs import Bug, check_bug
 from colobench.node.transport import PageTransport, check_channels, check_layout, check_socket
 from colobench.protocol.colo import VARIANTS, Layout, Role, Variant
 
@@ -51,6 +52,8 @@ class Options:
         Where a secondary waits for its primary's frames, or None.
     output
         What holds the guest's output back until the secondary has caught up with it.
+    bug
+        A planted one, or None.
     committed
         Number of the last checkpoint of the guest that a secondary is going to take in.
     tracker
@@ -71,6 +74,7 @@ class Options:
     channels: int
     mirror: Address | None
     output: Output
+    bug: Bug | None
     committed: int
     tracker: str
     parent: int
@@ -99,6 +103,8 @@ def parse_options(arguments: list[str] | None = None) -> Options:
         add("--multifd-channels", type=int, metavar="N", help="of multifd or memfd")
         add("--stall-timeout", type=float, default=10.0, metavar="SECONDS")
         add("--no-verify", action="store_true", help="do not digest RAM and devices")
+        add("--bug", metavar="NAME", help="a planted bug; only with --experiment")
+        add("--experiment", action="store_true", help="what the guest holds may be lost")
         add("--output", choices=[each.value for each in Output], default="buffer")
         add("--tracker", choices=list(TRACKERS), default="marked", help="how writes are learnt")
         add("--parent", type=int, default=0, metavar="PID", help="die with this process")
@@ -152,6 +158,7 @@ def parse_options(arguments: list[str] | None = None) -> Options:
         channels=check_channels(transport, found.multifd_channels),
         mirror=_address(getattr(found, "mirror", None)),
         output=check_output(Output(found.output), VARIANTS[found.variant].secondary_runs),
+        bug=check_bug(found.bug, found.experiment),
         committed=getattr(found, "committed", 0),
         tracker=found.tracker,
         parent=found.parent,

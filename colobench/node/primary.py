@@ -17,6 +17,7 @@ from colobench.net.outcome import Miscompare, Overflow, Timeout
 from colobench.net.output import Output
 from colobench.node.address import Address
 from colobench.node.breakpoints import PRIMARY_POINTS
+from colobench.node.bugs import Bug
 from colobench.node.channel import Channel
 from colobench.node.frame_socket import FrameSocket
 from colobench.node.host import Host
@@ -223,7 +224,8 @@ class Primary(Node):
                 channel.pages.connect(address, CONNECT_TIMEOUT)
             if mirror is not None:
                 self.network.attach_mirror(FrameSocket(mirror.connect(CONNECT_TIMEOUT)))
-            self._saver = Saver(self.machine, self.channel, self.breakpoints)
+            forgets = self.options.bug is Bug.MISSED_DIRTY_BIT
+            self._saver = Saver(self.machine, self.channel, self.breakpoints, forgets=forgets)
             self._set_status("active")
             self._saver.precopy()
         except (LocalError, RemoteError, OSError) as error:
@@ -341,6 +343,8 @@ class Primary(Node):
         assert self._saver is not None
         self._saver.send_checkpoint(self._save_devices, self.options.layout, self._phases)
         self.happened(Local.ALL_SENT)
+        if self.options.bug is Bug.EARLY_RELEASE:
+            self._release_output()
         self.breakpoints.reach("sent")
 
     def _save_devices(self) -> bytes:

@@ -67,6 +67,8 @@ class Saver:
         What is saved, and where it goes.
     breakpoints
         Where a checkpoint can be held.
+    forgets
+        Whether one dirty page of each checkpoint is forgotten (`Bug.MISSED_DIRTY_BIT`).
 
     Attributes
     ----------
@@ -76,7 +78,16 @@ class Saver:
         Precopy's progress.
     """
 
-    def __init__(self, machine: Machine, channel: Channel, breakpoints: Breakpoints) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        channel: Channel,
+        breakpoints: Breakpoints,
+        *,
+        forgets: bool = False,
+    ) -> None:
+        self._forgets = forgets
+        self._checkpoints = 0
         self._machine = machine
         self._channel = channel
         self._breakpoints = breakpoints
@@ -142,6 +153,9 @@ class Saver:
         ahead = self._channel.pages is None
         device_buffer = save_devices() if ahead else b""
         pages = self._collect()
+        if self._forgets and len(pages):
+            self._checkpoints += 1
+            pages = np.delete(pages, self._checkpoints * 7919 % len(pages))
         phases.end("collect")
         if layout is Layout.SEPARATED:
             zero_pages = self._send_section(SectionType.END, pages)

@@ -16,6 +16,7 @@ from colobench.kernels import bitmap
 from colobench.memory.ram import RAMCache
 from colobench.memory.tracker import Words
 from colobench.node.breakpoints import SECONDARY_POINTS
+from colobench.node.bugs import Bug
 from colobench.node.channel import Channel
 from colobench.node.connection import PeerLost
 from colobench.node.flush import flush
@@ -257,6 +258,8 @@ class Secondary(Node):
         channel = self._channel()
         channel.parse(self._incoming.load_sections(channel.buffer, COLO_RAM))
         self._phases.end("ram")
+        if self.options.bug is Bug.EARLY_FLUSH:
+            self._flush()
         self.breakpoints.reach("ram-received")
         self.happened(Local.RAM_RECEIVED)
 
@@ -287,7 +290,8 @@ class Secondary(Node):
     def _flush(self) -> int:
         """Copy to RAM what came, and what our own guest wrote since it last equalled the cache."""
         tracker = self.machine.tracker
-        tracker.collect(self._cache.bitmap)
+        if self.options.bug is not Bug.FLUSH_PRIMARY_ONLY:
+            tracker.collect(self._cache.bitmap)
         tracker.disarm()
         if self._report_pages:
             self._flushed_bitmap = self._cache.bitmap.copy()

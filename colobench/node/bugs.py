@@ -1,0 +1,45 @@
+"""Planted bugs: each breaks one promise of COLO, for experiments that must catch it.
+
+Some were in QEMU for years; ``docs/bug-museum.md`` tells of each.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from colobench.errors import LocalError
+
+
+class Bug(enum.Enum):
+    """A bug, by the name that ``--bug`` takes."""
+
+    #: Output is released when a checkpoint is sent, not when the secondary has it.
+    EARLY_RELEASE = "early-release"
+    #: The RAM cache is flushed when RAM is there, before the device state has come.
+    EARLY_FLUSH = "early-flush"
+    #: One dirty page of each checkpoint is not sent.
+    MISSED_DIRTY_BIT = "missed-dirty-bit"
+    #: The flush copies what the primary wrote, and not what the secondary's own guest did.
+    FLUSH_PRIMARY_ONLY = "flush-primary-only"
+    #: The guest sends nothing again.
+    LOST_RETRANSMISSION = "lost-retransmission"
+    #: A survivor executes each connection's last request once more.
+    DOUBLE_EXECUTION = "double-execution"
+
+
+def check_bug(name: str | None, experiment: bool) -> Bug | None:
+    """Find a bug by its name.
+
+    Raises
+    ------
+    LocalError
+        If there is no such bug, or this is no experiment.
+    """
+    if name is None:
+        return None
+    names = [bug.value for bug in Bug]
+    if name not in names:
+        raise LocalError(f"bug: expected one of {', '.join(names)}, found {name!r}")
+    if not experiment:
+        raise LocalError(f"bug {name}: expected an experiment, which loses data, found none")
+    return Bug(name)

@@ -128,8 +128,8 @@ class TcpConnection(Flow[Segment]):
         #: equal parts of held segments were let out.
         self._compared = self._origin = self._eased = 0
         self._ended = False
-        #: What the secondary said and the primary did not: ends of segments with their times, a
-        #: SYN's time, times of RSTs by their sequence numbers (None: the primary said it, too).
+        #: What the secondary said and the primary did not: ends of segments with their times, the
+        #: time of a SYN, times of RSTs by their sequence numbers (None: the primary said it, too).
         self._waiting: deque[tuple[int, float]] = deque()
         self._opened_at: float | None = None
         self._resets: dict[int, float | None] = {}
@@ -164,7 +164,7 @@ class TcpConnection(Flow[Segment]):
                 self._open_secondary(segment, now)
         elif flags & RST:
             self._reset(segment.seq, now)
-        elif said.opened != self._primary.opened:
+        elif said.opened != self._primary.opened and self._opened_at is None:
             # Of a connection that the primary's guest has closed, or opened anew.
             self._counters.dropped_secondary += 1
             return []
@@ -254,6 +254,9 @@ class TcpConnection(Flow[Segment]):
         self.difference = None
         self.closed = False
         self._primary = _Said(_opening(segment), segment.seq)
+        if self._secondary.opened != self._primary.opened:
+            # The secondary's guest is still in that older one.
+            self._opened_at = None
         self._start((segment.seq + 1) % _MODULO)
 
     def _open_secondary(self, segment: Segment, now: float) -> None:

@@ -8,7 +8,6 @@ from typing import NamedTuple, TypeAlias
 
 from colobench.net.frame import Connection
 
-
 #: Stands for a protocol: IPv4 packets in fragments, whose ports nobody knows.
 FRAGMENTS = 256
 

@@ -170,6 +170,8 @@ class FilterRewriter:
             waiting = opening.waiting
             if flags & SYN:
                 self._track(connection, _Tracked(opening.client_isn, segment.seq))
+            elif flags & RST:
+                self._forget(connection)
         tracked = self._tracked.get(connection)
         if tracked is None:
             return [frame], [early for early, _, _ in waiting]

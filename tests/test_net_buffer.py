@@ -1,0 +1,72 @@
+"""filter_buffer holds everything, in order, until it is told; and the gate keeps epochs apart."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from colobench.net.buffer import FilterBuffer
+from colobench.net.frame import ethertype
+from colobench.net.mirror import MARK, Gate
+
+
+@given(st.lists(st.one_of(st.binary(max_size=30), st.none())))
+def test_each_frame_leaves_once_in_order_and_at_a_release(steps):
+    buffer = FilterBuffer()
+    held, most, most_bytes, released = [], 0, 0, 0
+    for frame in steps:
+        if frame is None:
+            assert buffer.release() == held
+            released += len(held)
+            held = []
+        else:
+            buffer.hold(frame)
+            held.append(frame)
+        most, most_bytes = max(most, len(held)), max(most_bytes, len(b"".join(held)))
+        counters = buffer.counters()
+        assert (counters["frames"], counters["bytes"]) == (len(held), len(b"".join(held)))
+        assert (counters["frames_high_water"], counters["bytes_high_water"]) == (most, most_bytes)
+        assert counters["frames_released"] == released
+    assert buffer.bytes_released + buffer.bytes == len(b"".join(filter(None, steps)))
+
+
+def test_what_was_released_is_the_callers():
+    buffer = FilterBuffer()
+    buffer.hold(b"a")
+    released = buffer.release()
+    buffer.hold(b"b")
+    assert released == [b"a"]
+
+
+@given(st.data())
+def test_the_gate_lets_a_frame_pass_in_its_own_epoch_only(data):
+    """Frames carry their epoch; marks and checkpoints come in any order that a link allows."""
+    gate, sent, entered, passed, early = Gate(), 0, 0, [], 0
+    for _ in range(data.draw(st.integers(0, 30))):
+        action = data.draw(st.sampled_from(["frame", "frame", "mark", "checkpoint"]))
+        if action == "mark" and sent <= entered:
+            sent += 1
+            assert gate.frame(MARK) == []
+        elif action == "checkpoint" and entered <= sent:
+            entered += 1
+            now = gate.checkpoint()
+            assert now == [bytes([entered])] * (early if entered == sent else 0)
+            early = 0
+        elif action == "frame":
+            now = gate.frame(bytes([sent]))
+            early += sent > entered
+            passed.append((sent == entered, now == [bytes([sent])], now == []))
+    assert all(ours == whole and whole != nothing for ours, whole, nothing in passed)
+
+
+def test_a_failover_gives_what_waits_for_a_checkpoint_that_never_comes():
+    gate = Gate()
+    assert gate.frame(MARK) == []
+    assert gate.frame(b"x") == []
+    assert gate.failover() == [b"x"]
+    assert gate.frame(b"y") == [b"y"]
+
+
+def test_a_mark_is_an_ethernet_frame_of_no_protocol_that_a_guest_speaks():
+    assert len(MARK) == 60
+    assert ethertype(MARK) == 0x88B5

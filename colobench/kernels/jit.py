@@ -91,8 +91,17 @@ def kernel(signature: str) -> Callable[[Callable[..., int]], Any]:
 
 
 def inlined(function: F) -> F:
-    """Compile a function as a part of the kernels that call it; Python does not call it."""
-    return cast(F, numba.njit(**_OPTIONS)(function))
+    """Compile a function as a part of the kernels that call it; Python does not call it.
+
+    Without the wrappers that Python would call it through, a part is compiled in half the time; and
+    it is compiled for integers, where numba would do it once more for each constant.
+    """
+    part: Any = numba.njit(**_OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+    template = part.get_call_template
+    part.get_call_template = lambda arguments, named: template(
+        tuple(types.unliteral(argument) for argument in arguments), named
+    )
+    return cast(F, part)
 
 
 def instruction(signature: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:

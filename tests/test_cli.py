@@ -100,7 +100,7 @@ def test_demo_that_is_interrupted_ends_at_once_and_says_so(how: signal.Signals) 
     ) as demo:
         assert demo.stderr is not None
         directory = Path(os.environ["TMPDIR"])
-        while not list(directory.glob("colobench-session-*/primary.qmp")):
+        while not list(directory.glob("colobench-session-*/node-0.qmp")):
             assert demo.poll() is None
         demo.send_signal(how)
         assert demo.wait(60) == 128 + how

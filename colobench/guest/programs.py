@@ -5,8 +5,8 @@ The CPU runs in a thread that stays inside `cpu_loop` for the machine's whole li
 command word and writes to an eventfd; the CPU sees the word before its next write, or is woken from
 its sleep, and answers a stop on a second eventfd. Nobody needs the GIL for that.
 
-Every step of a program that writes RAM is a function of the seed and the work counter alone, so RAM is too: a guest
-that is stopped, copied and resumed at any place has the RAM of one that never was.
+Every step of a program that writes RAM is a function of the seed and the work counter alone, so RAM
+is too: a guest that is stopped, copied and resumed at any place has the RAM of one that never was.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from colobench.guest.configuration import Program
 from colobench.guest.devices import NIC_FRAME_SIZE, NIC_QUEUE_LENGTH, SERIAL_SCROLLBACK
-from colobench.guest.tcp import serve
+from colobench.guest.tcp import DOUBLE_EXECUTION, serve
 from colobench.kernels.atomics import address, load_acquire, store_release
 from colobench.kernels.bitmap import mark
 from colobench.kernels.jit import Bytes, Words, inlined, kernel
@@ -257,6 +257,8 @@ def serve_clients(
         host_clock_us(scratch, cpu[CLOCK_US]), control[ENTROPY], cpu[JITTER_US], cpu[SHUFFLE],
         control[BUGS], service,
     )  # fmt: skip
+    # Once is enough.
+    control[BUGS] &= ~np.uint64(DOUBLE_EXECUTION)
     nic[RECEIVED] += service[0]
     nic[SENT] += service[1]
     if service[0] != _U0 or service[1] != _U0:

@@ -53,8 +53,9 @@ PROBE_RETRIES_MAX = 6
 TIME_WAIT_MS, FIN_WAIT_2_MS = 1_000, 60_000
 #: The peer is told of room in the receive buffer when it is so much more than it knew.
 WINDOW_STEP = 2 * MSS
-#: Bits of `bugs`, planted for the bug museum: nothing is ever sent again.
-LOST_RETRANSMISSION = 1
+#: Bits of `bugs`, planted for the bug museum: nothing is ever sent again; what a connection has asked
+#: for last is executed once more.
+LOST_RETRANSMISSION, DOUBLE_EXECUTION = 1, 2
 #: The most frames that one call of `serve` takes in.
 FRAMES_PER_CALL = RING_FRAMES
 JITTER_MAX_US = 1_000_000
@@ -539,6 +540,22 @@ def scan_timers(memory: Bytes, bitmap: Words, ram: int, size: int, host: Words) 
     return put(memory, bitmap, ram + NEXT_DEADLINE, soonest)
 
 
+@inlined
+def execute_again(memory: Bytes, bitmap: Words, ram: int, size: int, host: Words) -> int:
+    """Execute what lies at the beginning of receive buffers, executed or not (DOUBLE_EXECUTION)."""
+    for number_of in range(connections_in(size)):
+        block = block_at(memory, ram, size, number_of)
+        if block == 0 or get(memory, block + KEY) & 0xFFFF != KV_PORT:
+            continue
+        received = receive_buffer(ram, block)
+        replies = received + BUFFER_BYTES
+        kv.execute(
+            memory, bitmap, store_begin(ram, size), received, replies,
+            replies + get(memory, block + REPLY_END), replies + BUFFER_BYTES, host[NOW_US], host,
+        )  # fmt: skip
+    return 0
+
+
 @kernel("i8(u1[::1], u8[::1], i8, i8)")
 def initialize(memory: Bytes, bitmap: Words, ram: int, size: int) -> int:
     """Make a network stack without connections and an empty store; gives its connections' number.
@@ -607,7 +624,7 @@ def serve(
     shuffle
         In how many of 1000 calls the connections are served in random order.
     bugs
-        Which planted bugs are in, see LOST_RETRANSMISSION.
+        Which planted bugs are in, see LOST_RETRANSMISSION and DOUBLE_EXECUTION.
     host
         uint64[HOST_SLOTS], scratch. Afterwards it holds: [0] frames taken in; [1] frames put out;
         [2] 1 if a further call has something to do at once.
@@ -618,6 +635,8 @@ def serve(
     host[JITTER_US] = min(jitter, np.uint64(JITTER_MAX_US))
     shuffled = shuffle > np.uint64(0) and draw(host, 1000) < np.int64(shuffle)
     in_order = not shuffled and jitter == np.uint64(0)
+    if has_bug(host, DOUBLE_EXECUTION):
+        execute_again(memory, bitmap, ram, size, host)
     requests, received, sent = 0, 0, 0
     for _ in range(FRAMES_PER_CALL):
         received += receive_frames(memory, bitmap, ram, in_ends, in_lengths, in_frames)

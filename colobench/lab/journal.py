@@ -42,14 +42,16 @@ class Journal:
     digests
         The primary's digests by the checkpoint's number, also of checkpoints that it did not
         live to report.
-    time_offset
-        Seconds from the first pair's entry into COLO to the present one's.
+    began
+        When the first pair entered COLO, of `time.monotonic`; records count their time from it.
     """
 
     def __init__(self, verify: bool) -> None:
         self._verify = verify
         self.records = Records()
-        self.time_offset = 0.0
+        self.began: float | None = None
+        #: Seconds from the first pair's entry into COLO to the present one's.
+        self._time_offset = 0.0
         self.digests: dict[int, dict[str, Any]] = {}
         self._halves: dict[str, dict[int, dict[str, Any]]] = {role: {} for role in ROLES}
         self._said: list[Said] = []
@@ -63,14 +65,17 @@ class Journal:
     def deliver(self, role: str, event: Event) -> None:
         """Take an event in."""
         name, data = event["event"], event.get("data", {})
-        record = None
+        record, now = None, time.monotonic()
         with self._changed:
             if name == "X_COLO_CHECKPOINT":
                 record = self._half_arrived(role, data)
             elif name == "X_COLO_DIGEST":
                 self.digests[data["checkpoint"]] = data
             else:
-                self._said.append(Said(role, name, data, time.monotonic()))
+                self._said.append(Said(role, name, data, now))
+                if (role, name, data.get("status")) == ("primary", "MIGRATION", "colo"):
+                    self.began = self.began or now
+                    self._time_offset = now - self.began
             self._changed.notify_all()
         if record is not None:
             for observer in self._observers:
@@ -83,7 +88,7 @@ class Journal:
             return None
         primary, secondary = (self._halves[each].pop(number) for each in ROLES)
         digests = self.digests.get(number) if self._verify else None
-        record = merge(primary | {"time": primary["time"] + self.time_offset}, secondary, digests)
+        record = merge(primary | {"time": primary["time"] + self._time_offset}, secondary, digests)
         self.records.append(record)
         return record
 

@@ -191,6 +191,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
         `failover` does.
     nondeterminism
         The dials of the guest program ``kv``.
+    spare
+        Whether a further secondary is always started ahead, so that `rejoin` is quicker.
     bug
         A planted one, a name of `colobench.node.bugs.Bug`; refused unless `experiment` is set.
     experiment
@@ -243,6 +245,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         pcap: str | None = None,
         heartbeat: Heartbeat | None = None,
         nondeterminism: Nondeterminism = DETERMINISTIC,
+        spare: bool = False,
         bug: str | None = None,
         experiment: bool = False,
     ) -> None:
@@ -294,6 +297,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._hostfwd = [hostfwd] if isinstance(hostfwd, str) else list(hostfwd)
         self._pcap = pcap
         self._heartbeat = heartbeat
+        self._wants_spare = spare
+        self._spare: NodeProcess | None = None
         self._verify = verify
         self._capture = capture
         self._report_pages = report_pages
@@ -318,7 +323,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self.nodes: dict[str, NodeProcess] = {}
         self.others: dict[str, NodeProcess] = {}
         #: How many pairs there were, and how many events when the present one began.
-        self._pairs = self._since = 0
+        self._pairs = self._since = self._secondaries = 0
         self.relay: Relay | None = None
         self.journal = Journal(verify)
         self._directory: Path | None = None
@@ -326,10 +331,13 @@ class Session(contextlib.AbstractContextManager["Session"]):
         #: Whether we parted the pair ourselves: then a COLO_EXIT is what one expects.
         self._parted = False
         self._alive = False
-        #: When the pair entered COLO, of `time.monotonic`; records count their time from it.
-        self.began = 0.0
         self._closing = contextlib.ExitStack()
         self._finalizer: weakref.finalize[Any, Any] | None = None
+
+    @property
+    def began(self) -> float:
+        """When the pair entered COLO, of `time.monotonic`; records count their time from it."""
+        return self.journal.began or 0.0
 
     @property
     def records(self) -> Records:
@@ -397,8 +405,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
             self._take_in(switch, self.others)
         if self._heartbeat is not None:
             self._take_in(start_arbiter(self._directory, deliver), self.others)
-        for role in ROLES:
-            self._start_node(role)
+        self._take_in(self._start_primary(), self.nodes)
+        self._take_in(self._start_secondary(), self.nodes)
         for other in self.others.values():
             other.connect(timeout)
         for node in self.nodes.values():
@@ -408,23 +416,26 @@ class Session(contextlib.AbstractContextManager["Session"]):
         among[node.role] = node
         self._processes.append(node)
 
-    def _start_node(self, role: str, *more: str) -> None:
+    def _start_primary(self) -> NodeProcess:
         assert self._directory is not None
-        name = f"{role}-{self._pairs}" if self._pairs else role
-        arguments = [*self._arguments[role], *more]
-        if role == "secondary":
-            arguments += ["--incoming", self._listening("colo")]
-            if self.settings["output"] == "compare":
-                arguments += ["--mirror", self._listening("mirror")]
-        node = NodeProcess(role, name, self._directory, arguments, self.journal.deliver)
-        self._take_in(node, self.nodes)
+        arguments = self._arguments["primary"]
+        return NodeProcess("primary", "node-0", self._directory, arguments, self.journal.deliver)
+
+    def _start_secondary(self) -> NodeProcess:
+        assert self._directory is not None
+        self._secondaries += 1
+        arguments = [*self._arguments["secondary"], "--incoming", self._listening("colo")]
+        if self.settings["output"] == "compare":
+            arguments += ["--mirror", self._listening("mirror")]
+        name = f"node-{self._secondaries}"
+        return NodeProcess("secondary", name, self._directory, arguments, self.journal.deliver)
 
     def _listening(self, name: str) -> str:
         """Say where a secondary is to listen."""
         assert self._directory is not None
         if self.transport.socket == "tcp":
             return "tcp:127.0.0.1:0"
-        return f"unix:{self._directory / name}-{self._pairs}"
+        return f"unix:{self._directory / name}-{self._secondaries}"
 
     def _greet(self, node: NodeProcess, timeout: float) -> None:
         """Wait until a new node is ready, and tell it what it has to know."""
@@ -463,14 +474,12 @@ class Session(contextlib.AbstractContextManager["Session"]):
             )
 
         self.wait_for(entered_colo, "both nodes to enter COLO", timeout)
-        entered = self.wait_for_event("primary", "MIGRATION", status="colo").time
-        if self._pairs:
-            # Records count their time from the first pair's entry into COLO.
-            self.journal.time_offset = entered - self.began
-        else:
-            self.began = entered
         if self._heartbeat is not None:
             self._start_heartbeats(self._heartbeat)
+        if self._wants_spare:
+            self._spare = self._start_secondary()
+            self._spare.role = "spare"
+            self._processes.append(self._spare)
 
     def _start_heartbeats(self, heartbeat: Heartbeat) -> None:
         assert self._directory is not None
@@ -515,8 +524,13 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._pairs += 1
         self._since = len(self.journal)
         self._killed, self._parted = None, False
-        self._start_node("secondary", "--committed", str(guest["checkpoint"]))
-        self._greet(self.nodes["secondary"], timeout)
+        secondary = self._spare or self._start_secondary()
+        secondary.role, self._spare = "secondary", None
+        self.nodes["secondary"] = secondary
+        if secondary not in self._processes:
+            self._processes.append(secondary)
+        self._greet(secondary, timeout)
+        secondary.execute("migrate-set-parameters", x_committed=guest["checkpoint"])
         self._migrate(timeout)
 
     def forwarded(self) -> dict[int, tuple[str, int]]:

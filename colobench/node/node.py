@@ -19,6 +19,7 @@ from typing import Any
 
 from colobench.errors import ColobenchError, LocalError
 from colobench.guest.configuration import Program
+from colobench.guest.tcp import DOUBLE_EXECUTION
 from colobench.memory.ram import PageMemory
 from colobench.node.address import Address
 from colobench.node.breakpoints import Breakpoints

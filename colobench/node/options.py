@@ -54,8 +54,6 @@ class Options:
         What holds the guest's output back until the secondary has caught up with it.
     bug
         A planted one, or None.
-    committed
-        Number of the last checkpoint of the guest that a secondary is going to take in.
     tracker
         How the guest's writes are learnt, see `colobench.memory.tracker`.
     parent
@@ -75,7 +73,6 @@ class Options:
     mirror: Address | None
     output: Output
     bug: Bug | None
-    committed: int
     tracker: str
     parent: int
 
@@ -119,7 +116,6 @@ def parse_options(arguments: list[str] | None = None) -> Options:
         else:
             add("--incoming", required=True, metavar="URI", help="unix:PATH or tcp:HOST:PORT")
             add("--mirror", metavar="URI", help="where to wait for the primary's frames")
-            add("--committed", type=int, default=0, metavar="N", help="the last checkpoint [0]")
     found = parser.parse_args(arguments)
     role = Role(found.role)
     ram_bytes = parse_size(found.ram)
@@ -159,7 +155,6 @@ def parse_options(arguments: list[str] | None = None) -> Options:
         mirror=_address(getattr(found, "mirror", None)),
         output=check_output(Output(found.output), VARIANTS[found.variant].secondary_runs),
         bug=check_bug(found.bug, found.experiment),
-        committed=getattr(found, "committed", 0),
         tracker=found.tracker,
         parent=found.parent,
     )

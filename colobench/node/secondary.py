@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from colobench.errors import RemoteError
+from colobench.errors import LocalError, RemoteError
 from colobench.guest.devices import Device
 from colobench.guest.machine import MACHINE_TYPE
 from colobench.guest.vmstate import State as DeviceState
@@ -62,7 +62,6 @@ class Secondary(Node):
     def __init__(self, host: Host) -> None:
         super().__init__(host)
         options = host.options
-        self.checkpoint = options.committed
         self.run_state = "inmigrate"
         self._cache = RAMCache("colobench-ram-cache", self.machine.ram.blocks)
         self._incoming = Incoming(
@@ -129,7 +128,8 @@ class Secondary(Node):
         """Give the monitor's commands."""
         return super().commands() | {
             "migrate-set-parameters": Command(
-                self._migrate_set_parameters, optional={"x-report-pages": bool}
+                self._migrate_set_parameters,
+                optional={"x-report-pages": bool, "x-committed": int},
             ),
             "x-query-ram-cache": Command(self._query_ram_cache),
         }
@@ -150,9 +150,18 @@ class Secondary(Node):
     def _query_migrate(self) -> dict[str, Any]:
         return {"status": self._status, "x-incoming": self._uri, "x-mirror": self._mirror_uri}
 
-    def _migrate_set_parameters(self, x_report_pages: bool | None = None) -> None:
+    def _migrate_set_parameters(
+        self, x_report_pages: bool | None = None, x_committed: int | None = None
+    ) -> None:
         if x_report_pages is not None:
             self._report_pages = x_report_pages
+        if x_committed is not None:
+            # Checkpoints of a guest that was protected before go on being counted.
+            if self.in_colo() or x_committed < 0:
+                raise LocalError(
+                    f"x-committed: expected a number from 0 up before COLO, found {x_committed}"
+                )
+            self.checkpoint = x_committed
 
     def _query_ram_cache(self) -> dict[str, Any]:
         received = self._cache.bitmap.copy()

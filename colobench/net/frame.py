@@ -316,3 +316,30 @@ def build_echo(
     sum_of = checksum(_ICMP.pack(kind, 0, 0, identifier, sequence) + payload)
     body = _ICMP.pack(kind, 0, sum_of, identifier, sequence) + payload
     return build_ipv4(destination_mac, source_mac, source, destination, ICMP, body)
+
+
+class Echo(NamedTuple):
+    """An ICMP echo request or reply: ECHO_REQUEST or ECHO_REPLY, and what a reply repeats."""
+
+    kind: int
+    identifier: int
+    sequence: int
+    payload: bytes
+
+
+def parse_echo(packet: Packet) -> Echo | None:
+    """Take an ICMP echo request or reply out of an IPv4 packet; None for any other packet.
+
+    Raises
+    ------
+    FrameError
+        If it is ICMP without ICMP's header.
+    """
+    if packet.protocol != ICMP or packet.fragment:
+        return None
+    if len(packet.body) < ICMP_HEADER:
+        raise FrameError(f"ICMP: expected a header of 8 bytes, found {len(packet.body)}")
+    kind, code, _, identifier, sequence = _ICMP.unpack_from(packet.body)
+    if kind not in (ECHO_REPLY, ECHO_REQUEST) or code:
+        return None
+    return Echo(kind, identifier, sequence, packet.body[ICMP_HEADER:])

@@ -1,52 +1,80 @@
-"""``python -m colobench.node primary|secondary|arbiter …``: be one node, or help nodes."""
+"""``python -m colobench.node primary|secondary|switch|arbiter …``: be a node, or help nodes."""
 
 from __future__ import annotations
 
-import importlib
 import signal
 import sys
+from typing import Protocol
 
 from colobench.errors import ColobenchError
+from colobench.node.parent import die_with, on_end_of_input
 
 #: A thread that holds the GIL is asked for it after so many seconds: a pause is shorter than 5 ms.
 _SWITCH_INTERVAL = 0.0002
-#: Roles without a guest, and the module whose `main` they are. They start at once, as they import
-#: no numba; so nothing that does may be imported here before.
-LIGHT_ROLES = {"arbiter": "colobench.node.arbiter"}
 
 
-def main() -> int:
-    """Run a node until it is told to quit."""
+class Process(Protocol):
+    """What runs until it is told to quit."""
+
+    def quit(self) -> None:
+        """End it in order, from any thread."""
+
+    def run(self) -> int:
+        """Serve until told to quit; returns the exit code."""
+
+
+# Each role is imported when it is played: a switch needs nothing of what makes a node start slowly.
+
+
+def _make_node(arguments: list[str]) -> tuple[Process, int]:
+    from colobench.node.host import Host
+    from colobench.node.options import parse_options
+    from colobench.node.primary import Primary
+    from colobench.node.secondary import Secondary
+    from colobench.protocol.colo import Role
+
+    options = parse_options(arguments)
+    if options.parent:
+        die_with(options.parent)
+    return Host(options, Primary if options.role is Role.PRIMARY else Secondary), options.parent
+
+
+def _make_switch(arguments: list[str]) -> tuple[Process, int]:
+    from colobench.node.switch import SwitchProcess, parse_switch_options
+
+    options = parse_switch_options(arguments[1:])
+    if options.parent:
+        die_with(options.parent)
+    return SwitchProcess(options), options.parent
+
+
+def _make_arbiter(arguments: list[str]) -> tuple[Process, int]:
+    from colobench.node.arbiter import ArbiterProcess, parse_options
+
+    options = parse_options(arguments[1:])
+    if options.parent:
+        die_with(options.parent)
+    return ArbiterProcess(options), options.parent
+
+
+_LIGHT_ROLES = {"switch": _make_switch, "arbiter": _make_arbiter}
+
+
+def main(arguments: list[str]) -> int:
+    """Play a role until told to quit."""
     sys.setswitchinterval(_SWITCH_INTERVAL)
-    role = sys.argv[1] if len(sys.argv) > 1 else ""
-    if role in LIGHT_ROLES:
-        status: int = importlib.import_module(LIGHT_ROLES[role]).main(sys.argv[2:])
-        return status
+    role = arguments[0] if arguments else ""
     try:
-        return _be_node()
+        process, parent = _LIGHT_ROLES.get(role, _make_node)(arguments)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: process.quit())
+        if parent:
+            on_end_of_input(process.quit)
+        return process.run()
     except ColobenchError as error:
         print(f"colobench.node: {error}", file=sys.stderr)
         return 1
 
 
-def _be_node() -> int:
-    from colobench.node.host import Host
-    from colobench.node.options import parse_options
-    from colobench.node.parent import die_with, on_end_of_input
-    from colobench.node.primary import Primary
-    from colobench.node.secondary import Secondary
-    from colobench.protocol.colo import Role
-
-    options = parse_options()
-    if options.parent:
-        die_with(options.parent)
-    host = Host(options, Primary if options.role is Role.PRIMARY else Secondary)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: host.quit())
-    if options.parent:
-        on_end_of_input(host.quit)
-    return host.run()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -267,20 +267,3 @@ def _remove_dead_socket(path: str | tuple[str, int]) -> None:
                 probe.connect(path)
             except ConnectionRefusedError:
                 os.unlink(path)
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Be the arbiter until told to quit; returns the exit code."""
-    try:
-        options = parse_options(arguments)
-        if options.parent:
-            die_with(options.parent)
-        arbiter = ArbiterProcess(options)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: arbiter.quit())
-        if options.parent:
-            on_end_of_input(arbiter.quit)
-        return arbiter.run()
-    except ColobenchError as error:
-        print(f"colobench.node arbiter: {error}", file=sys.stderr)
-        return 1

@@ -1,0 +1,509 @@
+"""One end of a TCP connection, sans I/O: segments and clock readings in, segments out (RFC 9293).
+
+There are retransmission (RFC 6298; fast after three duplicate ACKs, RFC 5681), flow control with
+probes of a closed window, half-close, and resets that have to be exact (RFC 5961). Left out,
+because frames cross one machine in order or not at all: congestion control, window scaling, SACK,
+time stamps, urgent data, and a queue for segments that came too early. A connection that has much
+to send again therefore sends all of it again from the first missing byte on. Nagle's algorithm
+and delayed ACKs are left out because latency counts: an ACK waits only for its caller's turn.
+"""
+
+from __future__ import annotations
+
+from colobench.errors import LocalError
+from colobench.net.frame import (
+    ACK,
+    FIN,
+    MSS,
+    PSH,
+    RST,
+    SYN,
+    Connection,
+    Segment,
+    sequence_difference,
+)
+from colobench.net.tcp_states import TABLE, Action, Event, State
+
+#: Bytes that wait to be acknowledged or sent, and bytes that wait for our user, per connection.
+SEND_BYTES, RECEIVE_BYTES = 65536, 65535
+#: What a peer that does not say so takes (RFC 9293, 3.7.1).
+MSS_DEFAULT = 536
+#: Seconds until the first retransmission, without and with an estimate of the round trip.
+RTO_FIRST, RTO_MIN, RTO_MAX = 1.0, 0.2, 60.0
+#: Doubled again and again, the time to the next retransmission grows no longer than this, unless
+#: the round trip itself is longer: the peer may be back at any time. RFC 6298 would have 60 s.
+RTO_BACKED_OFF_MAX = 4.0
+#: Seconds without an answer after which a connection is given up (RFC 9293, 3.8.3: R2).
+SILENCE_LIMIT = 300.0
+#: Twice the seconds that a segment may be on its way, as Linux has them.
+TWICE_MSL = 60.0
+_DUPLICATES = 3
+#: At most one answer in so many seconds to a segment without data that makes no sense.
+_ANSWER_INTERVAL = 0.5
+_MODULUS = 2**32
+_TAKES_DATA = frozenset({State.ESTABLISHED, State.FIN_WAIT_1, State.FIN_WAIT_2})
+_FAILURES = {Event.RST: "reset", Event.SILENCE: "no answer"}
+_CONNECTING = frozenset({State.SYN_SENT, State.SYN_RECEIVED})
+
+
+def refusal(segment: Segment) -> Segment | None:
+    """Give the RST that answers a segment of no connection (RFC 9293, 3.10.7.1), if one does."""
+    if segment.flags & RST:
+        return None
+    back = segment.connection.reversed()
+    if segment.flags & ACK:
+        return Segment(back, segment.ack, 0, RST, 0)
+    return Segment(back, 0, segment.end, RST | ACK, 0)
+
+
+class TCPConnection:
+    """One end of a connection.
+
+    After `receive`, `send`, `consume`, `close`, `abort`, `tick` or `connection_moved` the caller
+    sends what `segments` gives. Times are seconds of a monotonic clock.
+
+    Parameters
+    ----------
+    connection
+        Addresses and ports, as our own segments name them.
+    iss
+        The initial sequence number.
+
+    Attributes
+    ----------
+    state
+        See `colobench.net.tcp_states`.
+    inbox
+        Data that came and that our user has not taken yet, at most RECEIVE_BYTES.
+    end_of_data
+        Whether the peer has said that there is no more behind `inbox`.
+    failure
+        Why it broke, "reset" or "no answer"; empty if it did not.
+    deadline
+        When `tick` is to be called, or None.
+    retransmissions
+        Segments that were sent again.
+    """
+
+    __slots__ = (
+        "_acks_due",
+        "_answered_at",
+        "_backoff",
+        "_begin",
+        "_close_later",
+        "_data",
+        "_duplicates",
+        "_edge",
+        "_extra",
+        "_fin",
+        "_go_back",
+        "_heard_at",
+        "_iss",
+        "_largest_window",
+        "_max",
+        "_mss",
+        "_next",
+        "_receive_next",
+        "_recover",
+        "_resend",
+        "_round_trip",
+        "_timed",
+        "_timed_at",
+        "_unacknowledged",
+        "_variation",
+        "_window",
+        "_window_from",
+        "connection",
+        "deadline",
+        "end_of_data",
+        "failure",
+        "inbox",
+        "retransmissions",
+        "state",
+    )
+
+    # Sequence numbers are not wrapped in here: they are compared as plain integers.
+
+    def __init__(self, connection: Connection, iss: int) -> None:
+        self.connection = connection
+        self.state = State.CLOSED
+        self.inbox = bytearray()
+        self.end_of_data = False
+        self.failure = ""
+        self.deadline: float | None = None
+        self.retransmissions = 0
+        # Sending: unacknowledged ≤ next ≤ max. `data` begins at `begin`; FIN is behind it.
+        self._iss = self._unacknowledged = self._next = self._max = self._recover = iss
+        self._data, self._begin = bytearray(), iss + 1
+        self._fin = self._close_later = False
+        self._extra: list[Segment] = []
+        self._mss = MSS_DEFAULT
+        self._window = self._largest_window = 0
+        self._window_from = (0, 0)
+        # Sending again.
+        self._resend = self._go_back = False
+        self._duplicates = self._backoff = 0
+        self._timed: int | None = None
+        self._timed_at = self._heard_at = 0.0
+        self._round_trip: float | None = None
+        self._variation = 0.0
+        # Receiving: `edge` is the end of the window that the peer was told.
+        self._receive_next = self._edge = 0
+        self._acks_due = 0
+        self._answered_at = float("-inf")
+
+    @classmethod
+    def accept(cls, segment: Segment, iss: int, now: float) -> TCPConnection:
+        """Answer a peer's SYN: the passive side."""
+        tcp = cls(segment.connection.reversed(), iss)
+        tcp._synchronize(segment)
+        tcp._on(Event.SYN, now)
+        return tcp
+
+    # What our user does.
+
+    def open(self, now: float) -> None:
+        """Begin to connect."""
+        self._on(Event.OPEN, now)
+
+    @property
+    def room(self) -> int:
+        """How many bytes `send` takes."""
+        closed = self._fin or self._close_later or self.state is State.CLOSED
+        return 0 if closed else SEND_BYTES - len(self._data)
+
+    def send(self, data: bytes) -> None:
+        """Queue data to be sent.
+
+        Raises
+        ------
+        LocalError
+            If there is no room for it.
+        """
+        if len(data) > self.room:
+            raise LocalError(f"send: expected at most {self.room} bytes, found {len(data)}")
+        self._data += data
+
+    def consume(self, count: int) -> None:
+        """Take the first `count` bytes out of `inbox`; the peer may send more then."""
+        del self.inbox[:count]
+        opened = self._receive_next + RECEIVE_BYTES - len(self.inbox) - self._edge
+        if opened >= min(2 * MSS, RECEIVE_BYTES // 2) and self.state in _TAKES_DATA:
+            self._acks_due = self._acks_due or 1
+
+    def close(self, now: float) -> None:
+        """Send no more than was queued so far; data may still come. Once only."""
+        self._on(Event.CLOSE, now)
+
+    def abort(self, now: float) -> None:
+        """End the connection with a reset, whatever is still queued."""
+        if self.state is not State.CLOSED:
+            self._on(Event.ABORT, now)
+
+    def connection_moved(self, now: float) -> None:
+        """Send all again that is not acknowledged, at once: the peer is somewhere else now.
+
+        It may have sent what never came here. Three duplicate ACKs say to it what is here, and have
+        it send the rest again without waiting for its timer.
+        """
+        if self.state in (State.CLOSED, State.TIME_WAIT):
+            return
+        self._send_again()
+        self._rewind(self._unacknowledged)
+        self._go_back = False
+        self._backoff = 0
+        self.deadline = None
+        if self.state not in _CONNECTING:
+            self._acks_due = _DUPLICATES
+
+    def tick(self, now: float) -> None:
+        """Do what is due at `deadline`, if it has come."""
+        if self.deadline is None or now < self.deadline:
+            return
+        if self.state is State.TIME_WAIT:
+            self._on(Event.TWICE_MSL, now)
+        elif now - self._heard_at >= SILENCE_LIMIT:
+            self._on(Event.SILENCE, now)
+        else:
+            self._backoff += 1
+            self._send_again()
+            self.deadline = now + self._timeout()
+
+    # What the peer sends.
+
+    def receive(self, segment: Segment, now: float) -> None:
+        """Take in a segment of this connection."""
+        if self.state is State.SYN_SENT:
+            self._receive_answer(segment, now)
+        elif self.state is not State.CLOSED:
+            self._receive_synchronized(segment, now)
+
+    def _receive_answer(self, segment: Segment, now: float) -> None:
+        """Take in what comes in answer to our SYN."""
+        flags = segment.flags
+        if not flags & ACK or segment.ack != (self._iss + 1) % _MODULUS or self._max == self._iss:
+            # It is of an earlier connection, which the peer shall forget.
+            self._refuse(segment)
+        elif flags & RST:
+            self._on(Event.RST, now)
+        elif flags & SYN:
+            self._synchronize(segment)
+            self._advance(self._iss + 1, now)
+            self._window_update(segment, self._receive_next, self._unacknowledged)
+            self._on(Event.SYN_ACK, now)
+
+    def _receive_synchronized(self, segment: Segment, now: float) -> None:
+        expected, flags = self._receive_next, segment.flags
+        seq = expected + sequence_difference(segment.seq, expected % _MODULUS)
+        length = segment.length
+        if flags & RST:
+            if seq == expected:
+                self._on(Event.RST, now)
+            elif expected < seq <= self._edge:
+                self._answer(now)
+            return
+        if flags & SYN:
+            if self.state is State.SYN_RECEIVED and seq == expected - 1:
+                self._send_again()
+            else:
+                self._answer(now)
+            return
+        if not flags & ACK:
+            return
+        if not expected - RECEIVE_BYTES <= seq <= self._edge:
+            self._answer(now, length)
+            return
+        self._heard_at = now
+        if seq + length < expected:
+            self._answer(now, length)
+        if self._acknowledge(segment, seq, now) and length:
+            self._take_in(segment, seq, now)
+
+    def _synchronize(self, segment: Segment) -> None:
+        """Take the peer's SYN."""
+        self._receive_next = self._edge = segment.seq + 1
+        self._mss = min(MSS, max(1, segment.mss or MSS_DEFAULT))
+        self._window = self._largest_window = segment.window
+
+    def _refuse(self, segment: Segment) -> None:
+        """Answer a segment that cannot be of this connection."""
+        answer = refusal(segment)
+        self._extra += [] if answer is None else [answer]
+
+    def _answer(self, now: float, length: int = 0) -> None:
+        """Say what is expected; not so often that two ends that disagree do nothing else."""
+        if length or now - self._answered_at >= _ANSWER_INTERVAL:
+            self._answered_at = now if not length else self._answered_at
+            self._acks_due = self._acks_due or 1
+
+    def _acknowledge(self, segment: Segment, seq: int, now: float) -> bool:
+        """Take in a segment's ACK and window; False if it acknowledges what was never sent."""
+        before = self._unacknowledged
+        ack = before + sequence_difference(segment.ack, before % _MODULUS)
+        if self.state is State.SYN_RECEIVED and not before < ack <= self._max:
+            self._refuse(segment)
+            return False
+        if ack > self._max:
+            self._answer(now)
+            return False
+        if ack > before:
+            self._advance(ack, now)
+        elif ack == before < self._max and not segment.length and segment.window == self._window:
+            self._duplicates += 1
+            if self._duplicates == _DUPLICATES and before > self._recover:
+                self._send_again()
+        self._window_update(segment, seq, ack)
+        return True
+
+    def _advance(self, ack: int, now: float) -> None:
+        """Let go of what is acknowledged."""
+        if self._timed is not None and ack >= self._timed:
+            self._measured(now - self._timed_at)
+            self._timed = None
+        taken = max(0, min(ack - self._begin, len(self._data)))
+        del self._data[:taken]
+        self._begin += taken
+        self._unacknowledged = ack
+        self._duplicates = self._backoff = 0
+        if self._go_back and ack < self._recover:
+            # The peer keeps nothing that came too early: the rest has to be sent again, too.
+            self._rewind(ack)
+        self._go_back = False
+        self._next = max(self._next, ack)
+        self._heard_at = now
+        self.deadline = now + self._timeout() if ack < self._max else None
+        if self.state is State.SYN_RECEIVED:
+            self._on(Event.ACK_OF_SYN, now)
+        if self._fin and ack > self._begin:
+            self._on(Event.ACK_OF_FIN, now)
+
+    def _window_update(self, segment: Segment, seq: int, ack: int) -> None:
+        """Take the window of a segment that is not older than the last one's."""
+        if (seq, ack) < self._window_from:
+            return
+        self._window_from = (seq, ack)
+        if not self._window and segment.window and ack == self._unacknowledged:
+            # A probe that the peer has not taken is sent again with what belongs to it.
+            self._rewind(ack)
+        self._window = segment.window
+        self._largest_window = max(self._largest_window, segment.window)
+
+    def _take_in(self, segment: Segment, seq: int, now: float) -> None:
+        """Take the data and the FIN that follow what is here already."""
+        skip = self._receive_next - seq
+        if skip < 0:
+            # Something is missing; the peer counts how often it is told so.
+            self._acks_due = min(self._acks_due + 1, _DUPLICATES)
+            return
+        self._acks_due = self._acks_due or 1
+        if self.state not in _TAKES_DATA or skip > len(segment.payload):
+            if self.state is State.TIME_WAIT and segment.flags & FIN:
+                self._on(Event.FIN, now)
+            return
+        new = segment.payload[skip:] if skip else segment.payload
+        taken = new[: self._edge - self._receive_next]
+        self.inbox += taken
+        self._receive_next += len(taken)
+        if segment.flags & FIN and len(taken) == len(new):
+            self._receive_next += 1
+            self._edge = max(self._edge, self._receive_next)
+            self._on(Event.FIN, now)
+
+    # Time.
+
+    def _measured(self, seconds: float) -> None:
+        """Take in how long a segment and its ACK took (RFC 6298, 2.2 and 2.3)."""
+        if self._round_trip is None:
+            self._round_trip, self._variation = seconds, seconds / 2
+        else:
+            self._variation += (abs(self._round_trip - seconds) - self._variation) / 4
+            self._round_trip += (seconds - self._round_trip) / 8
+
+    def _timeout(self) -> float:
+        """Give the seconds until the next retransmission."""
+        if self._round_trip is None:
+            base = RTO_FIRST
+        else:
+            base = min(max(self._round_trip + 4 * self._variation, RTO_MIN), RTO_MAX)
+        return min(base * 2.0 ** min(self._backoff, 10), max(base, RTO_BACKED_OFF_MAX))
+
+    def _send_again(self) -> None:
+        """Have the first unacknowledged segment sent again, or the window probed."""
+        self._resend = True
+        self._go_back = self._unacknowledged < self._max
+        self._recover = self._max
+        self._timed = None
+
+    def _rewind(self, seq: int) -> None:
+        """Have everything sent again from a sequence number on."""
+        self._next = seq
+        # What is sent twice measures nothing (Karn's algorithm).
+        self._timed = None
+
+    # What is sent.
+
+    def segments(self, now: float) -> list[Segment]:
+        """Give what is to be sent now."""
+        out, self._extra = self._extra, []
+        if self.state is State.CLOSED:
+            return out
+        resend, self._resend = self._resend, False
+        edge = max(self._unacknowledged + self._window, self._unacknowledged + resend)
+        if resend and self._unacknowledged < self._next:
+            self._append_piece(out, self._unacknowledged, edge, now)
+        elif self._next == self._iss:
+            self._next = self._append_piece(out, self._iss, edge, now)
+        if self.state not in _CONNECTING:
+            self._append_new(out, edge, resend, now)
+        if self._acks_due and (not out or self._acks_due > 1):
+            seq = min(self._max, self._unacknowledged + self._window)
+            out += [self._segment(seq, ACK)] * self._acks_due
+        self._acks_due = 0
+        return out
+
+    def _append_new(self, out: list[Segment], edge: int, probe: bool, now: float) -> None:
+        """Append segments of all that was not sent yet and that the window allows."""
+        end = self._begin + len(self._data)
+        last = end + self._fin
+        while self._next < last:
+            usable = edge - self._next
+            if usable <= 0:
+                break
+            if usable < min(self._mss, end - self._next, self._largest_window // 2) and not probe:
+                # A small window fills up with ever smaller segments (RFC 9293, 3.8.6.2.1).
+                break
+            self._next = self._append_piece(out, self._next, edge, now)
+        if self.deadline is None and (self._next < last or self._unacknowledged < self._max):
+            self._heard_at = now
+            self.deadline = now + self._timeout()
+
+    def _append_piece(self, out: list[Segment], seq: int, edge: int, now: float) -> int:
+        """Append one segment of what is to be sent from `seq` on; gives the number behind it."""
+        if seq == self._iss:
+            flags = SYN if self.state is State.SYN_SENT else SYN | ACK
+            segment = self._segment(seq, flags, b"", MSS)
+        else:
+            begin = seq - self._begin
+            end = begin + min(self._mss, edge - seq, len(self._data) - begin)
+            flags = ACK
+            if end == len(self._data):
+                flags |= PSH if end > begin else 0
+                flags |= FIN if self._fin and seq + end - begin < edge else 0
+            segment = self._segment(seq, flags, bytes(self._data[begin:end]))
+        behind = seq + segment.length
+        if seq < self._max:
+            self.retransmissions += 1
+        elif self._timed is None:
+            self._timed, self._timed_at = behind, now
+        self._max = max(self._max, behind)
+        if self.deadline is None:
+            self._heard_at = now
+            self.deadline = now + self._timeout()
+        out.append(segment)
+        return behind
+
+    def _segment(
+        self, seq: int, flags: int, payload: bytes = b"", mss: int | None = None
+    ) -> Segment:
+        """Make a segment; with ACK it tells the peer what is here and how much may come."""
+        if not flags & ACK:
+            return Segment(self.connection, seq % _MODULUS, 0, flags, RECEIVE_BYTES, payload, mss)
+        free = RECEIVE_BYTES - len(self.inbox)
+        if free >= MSS:
+            self._edge = max(self._edge, self._receive_next + free)
+        window = self._edge - self._receive_next
+        ack = self._receive_next % _MODULUS
+        return Segment(self.connection, seq % _MODULUS, ack, flags, window, payload, mss)
+
+    # The table's actions.
+
+    def _on(self, event: Event, now: float) -> None:
+        """Take a step of the table."""
+        row = TABLE[self.state]
+        if event not in row:
+            expected = " or ".join(known.name for known in row)
+            raise LocalError(f"TCP {self.state.name}: expected {expected}, found {event.name}")
+        self.state, actions = row[event]
+        for action in actions:
+            self._do(action, event, now)
+        if self.state is State.CLOSED:
+            self.deadline = None
+            self._data.clear()
+
+    def _do(self, action: Action, event: Event, now: float) -> None:
+        if action is Action.SEND_ACK:
+            self._acks_due = self._acks_due or 1
+        elif action is Action.SEND_FIN:
+            self._fin = True
+        elif action is Action.SEND_RST:
+            self._extra.append(self._segment(self._max, RST | ACK))
+        elif action is Action.CLOSE_LATER:
+            self._close_later = True
+        elif action is Action.CONNECTED and self._close_later:
+            self._on(Event.CLOSE, now)
+        elif action is Action.END_OF_DATA:
+            self.end_of_data = True
+        elif action is Action.FAILED:
+            self.failure = _FAILURES[event]
+        elif action is Action.WAIT_TWICE_MSL:
+            self.deadline = now + TWICE_MSL

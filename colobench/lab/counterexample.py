@@ -11,7 +11,8 @@ nothing impossible that was not (a history with an order still has one after eac
    been executed after it or not.
 3. *Each operation* that can be missed is left out, by delta debugging (Zeller and Hildebrandt, IEEE
    Trans. Software Eng. 28(2), 2002) until no single one can be. A read can always be left out. A
-   write can if no operation that stays could have met its value, `may_leave_out`.
+   write can if no operation that stays could have met its value, `may_leave_out`; answered INCR
+   and APPEND stay, because a count says little without the one before it.
 
 So the result is the shortest of those that leave out single operations, not the smallest of all.
 """
@@ -216,13 +217,23 @@ def _leave_out(
         at, changed = 0, False
         while at < len(left):
             kept, dropped = left[:at] + left[at + size :], left[at : at + size]
-            if kept and may_leave_out(kept, dropped) and impossible(kept):
+            if kept and _may_miss(kept, dropped) and impossible(kept):
                 left, changed = kept, True
             else:
                 at += size
         if size == 1 and not changed:
             return left
         size = max(1, size // 2)
+
+
+def _may_miss(kept: Sequence[Operation], dropped: Sequence[Operation]) -> bool:
+    """Say whether operations may be left out, and their absence puzzles nobody.
+
+    INCR and APPEND that were answered stay: a count that is too high says little without the one
+    before it.
+    """
+    counted = any(each.returned is not None and adds(each) for each in dropped)
+    return not counted and may_leave_out(kept, dropped)
 
 
 def may_leave_out(kept: Sequence[Operation], dropped: Sequence[Operation]) -> bool:

@@ -75,9 +75,9 @@ def diagnose(operations: Sequence[Operation], every: Sequence[Operation], zero: 
     case = _Case(last, operations, every, zero)
     finding = None
     if last.command in ("GET", "MGET") and isinstance(last.answer, bytes):
-        finding = case.log() or case.unwritten() or case.amount() or case.replaced(last.answer)
+        finding = case.log() or case.unwritten() or case.amounts() or case.replaced(last.answer)
     elif last.answer and _count(last) is not None:
-        finding = case.amount()
+        finding = case.amounts()
     elif changes_nothing(last) or last.command == "DEL":
         finding = case.replaced(None) if last.answer in (None, 0) else None
     return finding or case.anything()
@@ -130,8 +130,9 @@ class _Case:
                 )
         for each in reversed(self._before()):
             read = each.answer
-            is_read = each.command in ("GET", "MGET") and isinstance(read, bytes)
-            if is_read and not value.startswith(read):
+            if each.command not in ("GET", "MGET") or not isinstance(read, bytes):
+                continue
+            if not value.startswith(read):
                 return "reordered", (
                     f"client {each.client} read {show_value(read)} "
                     f"{self._at(each.returned)}, and client {self.last.client} then read "
@@ -183,20 +184,23 @@ class _Case:
             return "lost write", f"{text}; nobody ever saw that it was done"
         return None
 
-    def amount(self) -> Finding | None:
+    def amounts(self) -> Finding | None:
         """Compare a count with what was added to it: a number, or the length of a log."""
+        return self._amounts(self.every) or self._amounts(self.operations)
+
+    def _amounts(self, operations: Sequence[Operation]) -> Finding | None:
         last, count = self.last, _count(self.last)
-        counted = [each for each in _over(self.every, last) if _count(each) is not None]
+        counted = [each for each in _over(operations, last) if _count(each) is not None]
         before = counted[-1] if counted else None
         adding = [
             each
-            for each in self.every
+            for each in operations
             if adds(each)
             and each not in (last, before)
             and each.call <= (last.returned or 0)
             and (before is None or each.returned is None or each.returned > before.call)
         ]
-        if count is None or self._was_reset() or not any(map(adds, (*adding, last))):
+        if count is None or self._was_reset() or not any(map(adds, self.operations)):
             return None
         base = 0 if before is None else _count(before) or 0
         amounts = [

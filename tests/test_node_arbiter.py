@@ -36,7 +36,7 @@ WAIT = 60.0
 #: An arbiter that is killed, by itself and at once, at one point of granting.
 MORTAL = """
 import os, signal, sys
-from colobench.node import arbiter
+from colobench.node.__main__ import main
 from colobench.node.grants import GrantsFile
 
 point = sys.argv.pop(1)
@@ -58,7 +58,7 @@ def dying_append(self, pairing, node):
     append(self, pairing, node)
 
 GrantsFile.append = dying_append
-sys.exit(arbiter.main(sys.argv[1:]))
+sys.exit(main(["arbiter", *sys.argv[1:]]))
 """
 
 

@@ -69,4 +69,4 @@ def start_arbiter(directory: Path, deliver: Callable[[str, Event], None]) -> Nod
 def forwarded(switch: NodeProcess) -> dict[int, tuple[str, int]]:
     """Say where clients reach the guest's ports: host and port by guest port."""
     found: list[dict[str, Any]] = switch.execute("query-hostfwd")
-    return {each["guest-port"]: (each["host"], each["port"]) for each in found}
+    return {each["guest-port"]: (each["host-address"], each["host-port"]) for each in found}

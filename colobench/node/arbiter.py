@@ -9,10 +9,8 @@ from __future__ import annotations
 import argparse
 import os
 import selectors
-import signal
 import socket
 import stat
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -21,11 +19,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
 
-from colobench.errors import ColobenchError
 from colobench.node.address import Address
 from colobench.node.grants import GrantsFile
 from colobench.node.monitor import Command, Monitor
-from colobench.node.parent import die_with, on_end_of_input
 from colobench.protocol.arbiter import (
     LINE_LIMIT,
     Arbiter,

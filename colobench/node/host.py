@@ -52,6 +52,7 @@ class Host:
         if options.bug is Bug.LOST_RETRANSMISSION:
             self.machine.plant(LOST_RETRANSMISSION)
         self.network = Network(self.machine, options.output)
+        self.machine.devices += self.network.devices()
         self.workers = Workers(max(options.channels, min(2, usable_cores())))
         self.quitting = threading.Event()
         self.exit_code = 0

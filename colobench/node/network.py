@@ -35,7 +35,8 @@ from colobench.net.compare import ColoCompare
 from colobench.net.mirror import MARK, Gate
 from colobench.net.outcome import Cause, Outcome
 from colobench.net.output import Output
-from colobench.net.rewriter import FilterRewriter
+from colobench.net.rewriter import FilterRewriter, Rewritten
+from colobench.net.rewriter_device import RewriterDevice
 from colobench.node.frame_socket import FrameSocket, LinkDown
 
 #: Frames that may wait for the guest to take them; as many again are let wait in the link.
@@ -79,6 +80,8 @@ class Network:
         self._compare = ColoCompare()
         #: Only who is, or was, a secondary with a guest that runs needs one.
         self._rewriter: FilterRewriter | None = None
+        #: What the primary's rewriter does, for when this node takes over.
+        self._primary_rewrites: list[Rewritten] = []
         self._link: FrameSocket | None = None
         self._mirror: FrameSocket | None = None
         self._discarded = self._passed = 0
@@ -211,8 +214,28 @@ class Network:
                 self._let_out(self._buffer.release() + self._compare.failover())
             elif self._rewriter is not None:
                 self._rewriter.failover()
+                ours = {each.connection: each for each in self._rewriter.state()}
+                theirs = {each.connection: each for each in self._primary_rewrites}
+                self._rewriter.load((theirs | ours).values())
             self._announce()
             self._flush()
+
+    def devices(self) -> tuple[RewriterDevice, ...]:
+        """Give what of the network has to travel with a checkpoint."""
+        if self._output is not Output.COMPARE:
+            return ()
+        return (RewriterDevice(self._rewrites, self._take_rewrites),)
+
+    def _rewrites(self) -> list[Rewritten]:
+        with self._lock:
+            if self._part is Part.SECONDARY:
+                # As it is on the primary, so that what is compared is equal.
+                return self._primary_rewrites
+            return [] if self._rewriter is None else self._rewriter.state()
+
+    def _take_rewrites(self, rewrites: list[Rewritten]) -> None:
+        with self._lock:
+            self._primary_rewrites = rewrites
 
     def silence(self) -> None:
         """Another node is the guest: nothing more goes out."""

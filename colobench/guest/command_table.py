@@ -1,4 +1,4 @@
-"""The commands that the key-value store has, as a table, and as COMMAND describes them to clients."""
+"""The commands that the key-value store has: a table, and how COMMAND describes them."""
 
 from __future__ import annotations
 

@@ -5,15 +5,18 @@ and the cursor behind its name, how many arguments follow, and the room for its 
 the address behind the reply. If that is behind `limit`, the reply did not fit, and nothing else has
 changed; so whatever changes something looks first whether there is room, see `REPLY_ROOM`.
 
-A value is no longer than LONGEST_VALUE, so that GET can always answer; a key is as long as a request
-allows. A write is refused for want of memory if what it writes has no room, and then it changes
-nothing. MSET makes room for all of its values before it drops the old ones. There is no expiry.
+A value is no longer than LONGEST_VALUE, so that GET can always answer; a key is as long as a
+request allows. A write is refused for want of memory if what it writes has no room, and then it
+changes nothing. MSET makes room for all of its values before it drops the old ones. There is no
+expiry.
 """
 
 from __future__ import annotations
 
+import numpy as np
+
 from colobench.guest import heap
-from colobench.guest.heap import get_number, put_number
+from colobench.guest.heap import ZERO, get_number, put_number
 from colobench.guest.keyspace import (
     HEAP,
     KEY,
@@ -33,7 +36,9 @@ from colobench.guest.keyspace import (
     value_length,
 )
 from colobench.guest.resp import (
+    ARRAY,
     BUFFER_BYTES,
+    INTEGER,
     argument,
     digits,
     is_word,
@@ -54,7 +59,6 @@ REPLY_ROOM = 128
 #: What SET may be told, and that its answer is a number.
 IF_ABSENT, IF_PRESENT, GIVE_OLD, AS_NUMBER = 1, 2, 4, 8
 
-_INTEGER, _ARRAY = ord(":"), ord("*")
 _LOWEST = -(2**63)
 
 
@@ -125,8 +129,8 @@ def describe_value(
     if kind:
         text = b"+string\r\n" if entry else b"+none\r\n"
         return put_text(memory, bitmap, at, limit, text)
-    length = value_length(memory, entry) if entry else 0
-    return put_head(memory, bitmap, at, limit, _INTEGER, length)
+    size = value_length(memory, entry) if entry else ZERO
+    return put_head(memory, bitmap, at, limit, INTEGER, size)
 
 
 @inlined
@@ -158,7 +162,7 @@ def exists(
     if at + REPLY_ROOM > limit:
         return at + REPLY_ROOM
     found = _look_up(memory, bitmap, kv, request, cursor, arguments)
-    return put_head(memory, bitmap, at, limit, _INTEGER, found)
+    return put_head(memory, bitmap, at, limit, INTEGER, found)
 
 
 @inlined
@@ -174,7 +178,7 @@ def mget(
 ) -> int:
     """MGET key..."""
     first = cursor
-    at = put_head(memory, bitmap, at, limit, _ARRAY, arguments)
+    at = put_head(memory, bitmap, at, limit, ARRAY, arguments)
     for _ in range(arguments):
         key, length, cursor = argument(memory, request, cursor)
         _, entry = find(memory, kv, key, length)
@@ -209,14 +213,14 @@ def put(
         count_lookup(memory, bitmap, kv, entry)
     done = not (options & IF_ABSENT if entry else options & IF_PRESENT)
     if done:
-        entry = make_room(memory, bitmap, kv, link, entry, key, length, size, 0)
+        entry = make_room(memory, bitmap, kv, link, entry, key, length, size, ZERO)
         if not entry:
             return _refuse(memory, bitmap, kv, at, limit)
         copy_bytes(memory, bitmap, value(memory, entry), begin, size)
     if options & GIVE_OLD:
         return end
     if options & AS_NUMBER:
-        return put_head(memory, bitmap, at, limit, _INTEGER, 1 if done else 0)
+        return put_head(memory, bitmap, at, limit, INTEGER, np.int64(done))
     return put_text(memory, bitmap, at, limit, b"+OK\r\n" if done else b"$-1\r\n")
 
 
@@ -307,7 +311,7 @@ def delete(
         if entry:
             remove(memory, bitmap, kv, link, entry)
             deleted += 1
-    return put_head(memory, bitmap, at, limit, _INTEGER, deleted)
+    return put_head(memory, bitmap, at, limit, INTEGER, deleted)
 
 
 @inlined
@@ -336,12 +340,12 @@ def add(
         text = b"-ERR increment or decrement would overflow\r\n"
         return put_text(memory, bitmap, at, limit, text)
     size = digits(total)
-    entry = make_room(memory, bitmap, kv, link, entry, key, length, size, 0)
+    entry = make_room(memory, bitmap, kv, link, entry, key, length, size, ZERO)
     if not entry:
         return _refuse(memory, bitmap, kv, at, limit)
     begin = value(memory, entry)
     put_decimal(memory, bitmap, begin, begin + size, total)
-    return put_head(memory, bitmap, at, limit, _INTEGER, total)
+    return put_head(memory, bitmap, at, limit, INTEGER, total)
 
 
 @inlined
@@ -387,7 +391,7 @@ def append(
     if not entry:
         return _refuse(memory, bitmap, kv, at, limit)
     copy_bytes(memory, bitmap, value(memory, entry) + before, begin, size)
-    return put_head(memory, bitmap, at, limit, _INTEGER, before + size)
+    return put_head(memory, bitmap, at, limit, INTEGER, before + size)
 
 
 @inlined
@@ -417,7 +421,7 @@ def mset(
         return put_text(memory, bitmap, at, limit, text)
     if at + REPLY_ROOM > limit:
         return at + REPLY_ROOM
-    first, last = 0, 0
+    first, last = ZERO, ZERO
     for _ in range(arguments // 2):
         key, length, cursor = argument(memory, request, cursor)
         begin, size, cursor = argument(memory, request, cursor)
@@ -426,7 +430,7 @@ def mset(
             _release_list(memory, bitmap, kv, first)
             return _refuse(memory, bitmap, kv, at, limit)
         copy_bytes(memory, bitmap, value(memory, entry), begin, size)
-        put_number(memory, bitmap, entry + LINK, 0)
+        put_number(memory, bitmap, entry + LINK, ZERO)
         if last:
             put_number(memory, bitmap, last + LINK, entry)
         else:
@@ -443,7 +447,7 @@ def mset(
 @inlined
 def count_keys(memory: Bytes, bitmap: Words, kv: int, at: int, limit: int) -> int:
     """DBSIZE."""
-    return put_head(memory, bitmap, at, limit, _INTEGER, get_number(memory, kv + KEYS))
+    return put_head(memory, bitmap, at, limit, INTEGER, get_number(memory, kv + KEYS))
 
 
 @inlined

@@ -38,6 +38,8 @@ LINEAR_BYTES = GRANULE * CLASSES
 DOUBLINGS = 34
 #: Flags in a header: this block is free; the one before it is.
 FREE, AFTER_FREE = 1, 2
+#: 0 as an argument: of NumPy's type, since numba compiles a function anew for each Python constant.
+ZERO = np.int64(0)
 _SIZE = ~15
 
 #: The heap's own words: bytes in used blocks, bytes of all blocks, the address of the first one,
@@ -55,6 +57,15 @@ def _leading_zeros(builder: Any, word: Any) -> Any:
     return builder.ctlz(word, ir.IntType(1)(0))
 
 
+@instruction(lambda: types.void())
+def apart(builder: Any) -> None:
+    """Keep the function that begins with this call as one, instead of a copy at each of its calls.
+
+    Copies of a long function would make its callers no quicker, only long to compile.
+    """
+    builder.function.attributes.add("noinline")
+
+
 @inlined
 def get_number(memory: Bytes, at: int) -> int:
     """Read a word as an int64."""
@@ -64,6 +75,7 @@ def get_number(memory: Bytes, at: int) -> int:
 @inlined
 def put_number(memory: Bytes, bitmap: Words, at: int, number: int) -> int:
     """Write an int64, unless it is there already: then the page stays clean."""
+    apart()
     if get_number(memory, at) != number:
         put_word(memory, bitmap, at, np.uint64(number))
     return 0
@@ -91,13 +103,14 @@ def block_size(payload: int) -> int:
 @inlined
 def _insert(memory: Bytes, bitmap: Words, heap: int, block: int, size: int) -> int:
     """Make a block free; the ones before and behind it are in use."""
+    apart()
     number = size_class(size)
     doubling, bit = number >> 4, 1 << (number & 15)
     bits = get_number(memory, heap + CLASS_BITS + 8 * doubling)
     head = get_number(memory, heap + LISTS + 8 * number) if bits & bit else 0
     put_number(memory, bitmap, block, size | FREE)
     put_number(memory, bitmap, block + _NEXT, head)
-    put_number(memory, bitmap, block + _PREVIOUS, 0)
+    put_number(memory, bitmap, block + _PREVIOUS, ZERO)
     put_number(memory, bitmap, block + size - 8, size)
     behind = get_number(memory, block + size)
     put_number(memory, bitmap, block + size, behind | AFTER_FREE)
@@ -113,6 +126,7 @@ def _insert(memory: Bytes, bitmap: Words, heap: int, block: int, size: int) -> i
 @inlined
 def _take(memory: Bytes, bitmap: Words, heap: int, block: int) -> int:
     """Take a free block out of its list, and give its size; its header is as it was."""
+    apart()
     size = get_number(memory, block) & _SIZE
     number = size_class(size)
     following = get_number(memory, block + _NEXT)
@@ -162,13 +176,13 @@ def reset(memory: Bytes, bitmap: Words, heap: int, begin: int, end: int) -> int:
     [begin, end) has room for SMALLEST_BLOCK and a last header, which is never free.
     """
     total = (end - begin - HEADER_BYTES) & -GRANULE
-    put_number(memory, bitmap, heap + USED_BYTES, 0)
+    put_number(memory, bitmap, heap + USED_BYTES, ZERO)
     put_number(memory, bitmap, heap + TOTAL_BYTES, total)
     put_number(memory, bitmap, heap + FIRST_BLOCK, begin)
-    put_number(memory, bitmap, heap + DOUBLING_BITS, 0)
+    put_number(memory, bitmap, heap + DOUBLING_BITS, ZERO)
     for doubling in range(DOUBLINGS):
-        put_number(memory, bitmap, heap + CLASS_BITS + 8 * doubling, 0)
-    put_number(memory, bitmap, begin + total, 0)
+        put_number(memory, bitmap, heap + CLASS_BITS + 8 * doubling, ZERO)
+    put_number(memory, bitmap, begin + total, ZERO)
     return _insert(memory, bitmap, heap, begin, total)
 
 
@@ -190,19 +204,21 @@ def _find_list(memory: Bytes, heap: int, number: int) -> int:
 @inlined
 def allocate(memory: Bytes, bitmap: Words, heap: int, payload: int) -> int:
     """Give the address of so many bytes, 64 KiB or a little more at most; 0 if there is no room."""
+    apart()
     size = block_size(payload)
     number = _find_list(memory, heap, size_class(size))
     if number < 0:
         return 0
     block = get_number(memory, heap + LISTS + 8 * number)
     whole = _take(memory, bitmap, heap, block)
-    _count(memory, bitmap, heap, _use(memory, bitmap, heap, block, whole, size, 0))
+    _count(memory, bitmap, heap, _use(memory, bitmap, heap, block, whole, size, ZERO))
     return block + HEADER_BYTES
 
 
 @inlined
 def release(memory: Bytes, bitmap: Words, heap: int, at: int) -> int:
     """Take back what `allocate` gave."""
+    apart()
     block = at - HEADER_BYTES
     header = get_number(memory, block)
     size = header & _SIZE
@@ -222,6 +238,7 @@ def resize(memory: Bytes, bitmap: Words, heap: int, at: int, payload: int, keep:
     That piece is taken back, unless there is no room: then the answer is 0 and nothing changes. It
     stays where it is if the class of its size does, or if there is room behind it.
     """
+    apart()
     block = at - HEADER_BYTES
     header = get_number(memory, block)
     size = header & _SIZE

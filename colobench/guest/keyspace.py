@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 
 from colobench.guest import heap
-from colobench.guest.heap import get_number, put_number
+from colobench.guest.heap import ZERO, apart, get_number, put_number
 from colobench.guest.store import copy_bytes, get_word, mark_bytes, put_word
 from colobench.kernels.atomics import address
 from colobench.kernels.jit import Bytes, Words, inlined
@@ -41,7 +41,7 @@ SECRET_0, SECRET_1 = 80, 88
 HEAP = 128
 assert HEAP + heap.HEAP_BYTES <= SUPERBLOCK_BYTES
 #: What a store's first word is, "colokv01".
-MAGIC_WORD = int.from_bytes(b"colokv01", "little")
+MAGIC_WORD = np.int64(int.from_bytes(b"colokv01", "little"))
 
 #: An entry's words, and where its key begins.
 LINK, LENGTHS, KEY = 0, 8, 16
@@ -161,6 +161,8 @@ def find(memory: Bytes, kv: int, key: int, length: int) -> tuple[int, int]:
 
     Parameters
     ----------
+    memory, kv
+        RAM, and the address of the store.
     key, length
         Where the key's bytes lie in RAM, and how many there are.
 
@@ -170,6 +172,7 @@ def find(memory: Bytes, kv: int, key: int, length: int) -> tuple[int, int]:
         The address of the link to the entry, and its own; 0 if there is no such key: then the link
         is the one at the end of its chain, where it would be.
     """
+    apart()
     secret_0, secret_1 = get_word(memory, kv + SECRET_0), get_word(memory, kv + SECRET_1)
     chain = siphash(memory, key, length, secret_0, secret_1)
     chain = chain & (get_word(memory, kv + CHAINS) - _U1)
@@ -186,6 +189,7 @@ def find(memory: Bytes, kv: int, key: int, length: int) -> tuple[int, int]:
 @inlined
 def new_entry(memory: Bytes, bitmap: Words, kv: int, key: int, length: int, room: int) -> int:
     """Make an entry with a key and so much room for its value, in no chain yet; 0: no memory."""
+    apart()
     entry = heap.allocate(memory, bitmap, kv + HEAP, KEY + length + room)
     if entry:
         put_number(memory, bitmap, entry + LENGTHS, (room << 32) | length)
@@ -196,11 +200,12 @@ def new_entry(memory: Bytes, bitmap: Words, kv: int, key: int, length: int, room
 @inlined
 def put_entry(memory: Bytes, bitmap: Words, kv: int, link: int, old: int, entry: int) -> int:
     """Put an entry into its chain, in place of the old one if `find` found one."""
+    apart()
     if old:
         put_number(memory, bitmap, entry + LINK, get_number(memory, old + LINK))
         heap.release(memory, bitmap, kv + HEAP, old)
     else:
-        put_number(memory, bitmap, entry + LINK, _tagged(memory, kv, 0))
+        put_number(memory, bitmap, entry + LINK, _tagged(memory, kv, ZERO))
         count(memory, bitmap, kv + KEYS)
     return put_number(memory, bitmap, link, _tagged(memory, kv, entry))
 
@@ -222,10 +227,11 @@ def make_room(
     Link and entry are what `find` found. Gives the entry; 0 if there is no memory: then nothing has
     changed.
     """
+    apart()
     if not entry:
         entry = new_entry(memory, bitmap, kv, key, length, room)
         if entry:
-            put_entry(memory, bitmap, kv, link, 0, entry)
+            put_entry(memory, bitmap, kv, link, ZERO, entry)
         return entry
     kept = KEY + length + keep
     to = heap.resize(memory, bitmap, kv + HEAP, entry, KEY + length + room, kept)
@@ -239,6 +245,7 @@ def make_room(
 @inlined
 def remove(memory: Bytes, bitmap: Words, kv: int, link: int, entry: int) -> int:
     """Delete a key; link and entry are what `find` found."""
+    apart()
     put_number(memory, bitmap, link, get_number(memory, entry + LINK))
     heap.release(memory, bitmap, kv + HEAP, entry)
     return put_word(memory, bitmap, kv + KEYS, get_word(memory, kv + KEYS) - _U1)
@@ -259,12 +266,13 @@ def _clear_table(memory: Bytes, bitmap: Words, kv: int) -> int:
 @inlined
 def remove_all(memory: Bytes, bitmap: Words, kv: int) -> int:
     """Delete all keys, at a cost that does not depend on how many there are."""
+    apart()
     generation = get_number(memory, kv + GENERATION) + 1
     if generation == _GENERATIONS:
         _clear_table(memory, bitmap, kv)
         generation = 1
     put_number(memory, bitmap, kv + GENERATION, generation)
-    put_number(memory, bitmap, kv + KEYS, 0)
+    put_number(memory, bitmap, kv + KEYS, ZERO)
     begin = kv + SUPERBLOCK_BYTES + 8 * get_number(memory, kv + CHAINS)
     return heap.reset(memory, bitmap, kv + HEAP, begin, kv + get_number(memory, kv + SIZE))
 
@@ -278,7 +286,7 @@ def make(memory: Bytes, bitmap: Words, kv: int, size: int) -> int:
     while chains < MOST_CHAINS and 2 * chains * BYTES_PER_CHAIN <= size:
         chains *= 2
     for word in range(MAGIC, HEAP, 8):
-        put_number(memory, bitmap, kv + word, 0)
+        put_number(memory, bitmap, kv + word, ZERO)
     put_number(memory, bitmap, kv + MAGIC, MAGIC_WORD)
     put_number(memory, bitmap, kv + SIZE, size)
     put_number(memory, bitmap, kv + CHAINS, chains)

@@ -44,16 +44,20 @@ CONSUMED, REPLIED, CLOSE, BLOCKED = range(4)
 RESULT_SLOTS = 8
 
 _MINUS = ord("-")
-_GET, _SET, _INCR, _PING, _MSET, _MGET, _DEL, _EXISTS, _DECR, _INCRBY = (
-    index(name) for name in "get set incr ping mset mget del exists decr incrby".split()
+_GET, _SET, _SETNX, _GETSET, _MSET, _MGET = (
+    index(name) for name in ("get", "set", "setnx", "getset", "mset", "mget")
 )
-_DECRBY, _APPEND, _STRLEN, _SETNX, _GETSET, _UNLINK, _TYPE, _DBSIZE, _FLUSHALL, _FLUSHDB = (
-    index(name)
-    for name in "decrby append strlen setnx getset unlink type dbsize flushall flushdb".split()
+_INCR, _INCRBY, _DECR, _DECRBY, _APPEND = (
+    index(name) for name in ("incr", "incrby", "decr", "decrby", "append")
 )
-_ECHO, _TIME, _INFO, _CONFIG, _CLIENT, _COMMAND, _HELLO, _SELECT, _QUIT, _RESET = (
-    index(name) for name in "echo time info config client command hello select quit reset".split()
+_DEL, _UNLINK, _EXISTS, _STRLEN, _TYPE = (
+    index(name) for name in ("del", "unlink", "exists", "strlen", "type")
 )
+_DBSIZE, _FLUSHALL, _FLUSHDB = (index(name) for name in ("dbsize", "flushall", "flushdb"))
+_PING, _ECHO, _TIME, _INFO, _CONFIG, _CLIENT, _COMMAND = (
+    index(name) for name in ("ping", "echo", "time", "info", "config", "client", "command")
+)
+_HELLO, _SELECT, _QUIT, _RESET = (index(name) for name in ("hello", "select", "quit", "reset"))
 _U0, _U1 = np.uint64(0), np.uint64(1)
 
 
@@ -74,28 +78,28 @@ def _run_on_keys(
         at = commands.get(memory, bitmap, kv, request, cursor, at, limit)
     elif command == _SET:
         at = commands.put_with_options(memory, bitmap, kv, request, cursor, arguments, at, limit)
-    elif command == _SETNX or command == _GETSET:
+    elif command in (_SETNX, _GETSET):
         options = IF_ABSENT | AS_NUMBER if command == _SETNX else GIVE_OLD
         at = commands.put_plainly(memory, bitmap, kv, request, cursor, at, limit, options)
-    elif command == _INCR or command == _INCRBY or command == _DECR or command == _DECRBY:
-        sign = 1 if command == _INCR or command == _INCRBY else -1
+    elif command in (_INCR, _INCRBY, _DECR, _DECRBY):
+        sign = 1 if command in (_INCR, _INCRBY) else -1
         at = commands.increment(memory, bitmap, kv, request, cursor, arguments, at, limit, sign)
     elif command == _MSET:
         at = commands.mset(memory, bitmap, kv, request, cursor, arguments, at, limit)
     elif command == _MGET:
         at = commands.mget(memory, bitmap, kv, request, cursor, arguments, at, limit)
-    elif command == _DEL or command == _UNLINK:
+    elif command in (_DEL, _UNLINK):
         at = commands.delete(memory, bitmap, kv, request, cursor, arguments, at, limit)
     elif command == _EXISTS:
         at = commands.exists(memory, bitmap, kv, request, cursor, arguments, at, limit)
     elif command == _APPEND:
         at = commands.append(memory, bitmap, kv, request, cursor, at, limit)
-    elif command == _STRLEN or command == _TYPE:
+    elif command in (_STRLEN, _TYPE):
         kind = command == _TYPE
         at = commands.describe_value(memory, bitmap, kv, request, cursor, at, limit, kind)
     elif command == _DBSIZE:
         at = commands.count_keys(memory, bitmap, kv, at, limit)
-    elif command == _FLUSHALL or command == _FLUSHDB:
+    elif command in (_FLUSHALL, _FLUSHDB):
         at = commands.flush(memory, bitmap, kv, request, cursor, arguments, at, limit)
     else:
         at = -1
@@ -109,7 +113,6 @@ def _run_on_server(
     kv: int,
     request: int,
     cursor: int,
-    name: int,
     command: int,
     arguments: int,
     now_us: np.uint64,
@@ -117,18 +120,18 @@ def _run_on_server(
     limit: int,
 ) -> int:
     """Execute any other command; see `server_commands`."""
-    if command == _PING or command == _ECHO:
+    if command in (_PING, _ECHO):
         at = server_commands.ping(memory, bitmap, request, cursor, arguments, at, limit)
     elif command == _TIME:
         at = server_commands.time(memory, bitmap, now_us, at, limit)
     elif command == _INFO:
         at = server_commands.info(memory, bitmap, kv, request, cursor, arguments, now_us, at, limit)
     elif command == _CONFIG:
-        at = server_commands.config(memory, bitmap, kv, request, cursor, name, arguments, at, limit)
+        at = server_commands.config(memory, bitmap, kv, request, cursor, arguments, at, limit)
     elif command == _CLIENT:
-        at = server_commands.client(memory, bitmap, request, cursor, name, arguments, at, limit)
+        at = server_commands.client(memory, bitmap, request, cursor, arguments, at, limit)
     elif command == _COMMAND:
-        at = server_commands.command(memory, bitmap, request, cursor, name, arguments, at, limit)
+        at = server_commands.command(memory, bitmap, request, cursor, arguments, at, limit)
     elif command == _HELLO:
         at = server_commands.hello(memory, bitmap, request, cursor, arguments, at, limit)
     elif command == _SELECT:
@@ -157,13 +160,13 @@ def _run(
     if command < 0:
         end = put_unknown(memory, bitmap, request, first, arguments, at, limit)
     elif (ARITIES[command] > 0 and ARITIES[command] != arguments) or arguments < -ARITIES[command]:
-        end = put_arity_error(memory, bitmap, at, limit, name, length, 0, 0)
+        end = put_arity_error(memory, bitmap, at, limit, name, length)
     else:
         left = arguments - 1
         end = _run_on_keys(memory, bitmap, kv, request, cursor, command, left, at, limit)
         if end < 0:
             end = _run_on_server(
-                memory, bitmap, kv, request, cursor, name, command, left, now_us, at, limit
+                memory, bitmap, kv, request, cursor, command, left, now_us, at, limit
             )
     if end - at > BUFFER_BYTES:
         text = b"-ERR reply exceeds 32768 bytes\r\n"

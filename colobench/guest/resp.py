@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from colobench.guest.heap import ZERO, apart
 from colobench.guest.store import copy_bytes, mark_bytes
 from colobench.kernels.jit import Bytes, Words, inlined
 
@@ -29,14 +30,16 @@ SHORTEST_BULK = 6
 #: The longest integer, in digits with its sign.
 INTEGER_DIGITS = 20
 #: How much of an unknown word an error quotes, as in Redis.
-QUOTED_BYTES = 128
+QUOTED_BYTES = np.int64(128)
 
 #: What `find_request` gives in place of a number of arguments; after INCOMPLETE protocol errors.
 INCOMPLETE, INVALID_COUNT, INVALID_LENGTH, NO_DOLLAR, LONG_LINE = -1, -2, -3, -4, -5
 LONG_COUNT, LONG_LENGTH, UNBALANCED_QUOTES, ESCAPE = -6, -7, -8, -9
 
-_NUL, _TAB, _NEWLINE, _RETURN, _SPACE = 0, 9, 10, 13, 32
-_DOUBLE_QUOTE, _QUOTE, _BACKSLASH, _DOLLAR, _STAR = 34, 39, 92, 36, 42
+_NUL, _TAB, _NEWLINE, _RETURN, _SPACE = ZERO, 9, np.int64(10), np.int64(13), 32
+_DOUBLE_QUOTE, _QUOTE, _BACKSLASH, _DOLLAR, _STAR = 34, 39, 92, np.int64(36), 42
+#: What replies with a number begin with.
+INTEGER, ARRAY = np.int64(ord(":")), np.int64(ord("*"))
 _MINUS, _ZERO, _UPPER_A, _UPPER_Z = 45, 48, 65, 90
 _U0, _U10, _U48 = np.uint64(0), np.uint64(10), np.uint64(48)
 _MAX = np.uint64(2**64 - 1)
@@ -47,6 +50,7 @@ _MAX_POSITIVE, _MAX_NEGATIVE = np.uint64(2**63 - 1), np.uint64(2**63)
 @inlined
 def parse_integer(memory: Bytes, begin: int, length: int) -> tuple[bool, int]:
     """Tell whether bytes are an int64 in the one way that Redis accepts, and which."""
+    apart()
     if length < 1 or length > INTEGER_DIGITS:
         return False, 0
     at, end = begin, begin + length
@@ -85,10 +89,10 @@ def _word(memory: Bytes, at: int) -> tuple[int, int, int]:
     while memory[at] == _SPACE or (_TAB <= memory[at] <= _RETURN and memory[at] != _NEWLINE):
         at += 1
     first = memory[at]
-    if first == _NEWLINE or first == _NUL:
+    if first in (_NEWLINE, _NUL):
         return at, INCOMPLETE, at
     begin = at
-    if first == _QUOTE or first == _DOUBLE_QUOTE:
+    if first in (_QUOTE, _DOUBLE_QUOTE):
         at += 1
         while memory[at] != first:
             if memory[at] == _NEWLINE or memory[at] == _NUL:
@@ -97,14 +101,14 @@ def _word(memory: Bytes, at: int) -> tuple[int, int, int]:
                 return begin, ESCAPE, at
             at += 1
         after = memory[at + 1]
-        if not (after == _SPACE or _TAB <= after <= _RETURN or after == _NUL):
+        if not (after in (_SPACE, _NUL) or _TAB <= after <= _RETURN):
             return begin, UNBALANCED_QUOTES, at
         return begin + 1, at - begin - 1, at + 1
     while True:
         byte = memory[at]
-        if byte == _SPACE or byte == _NEWLINE or byte == _RETURN or byte == _TAB or byte == _NUL:
+        if byte in (_SPACE, _NEWLINE, _RETURN, _TAB, _NUL):
             return begin, at - begin, at
-        if byte == _QUOTE or byte == _DOUBLE_QUOTE:
+        if byte in (_QUOTE, _DOUBLE_QUOTE):
             return begin, ESCAPE, at
         at += 1
 
@@ -112,6 +116,7 @@ def _word(memory: Bytes, at: int) -> tuple[int, int, int]:
 @inlined
 def _find_line(memory: Bytes, begin: int, end: int) -> tuple[int, int, int]:
     """Find an inline request; arguments and result are those of `find_request`."""
+    apart()
     newline = _find_byte(memory, begin, end, _NEWLINE)
     if newline == end:
         return LONG_LINE if end - begin >= BUFFER_BYTES else INCOMPLETE, begin, begin
@@ -128,6 +133,7 @@ def _find_line(memory: Bytes, begin: int, end: int) -> tuple[int, int, int]:
 @inlined
 def _find_array(memory: Bytes, begin: int, end: int) -> tuple[int, int, int]:
     """Find an array of bulk strings; arguments and result are those of `find_request`."""
+    apart()
     full = end - begin >= BUFFER_BYTES
     line = _find_byte(memory, begin, end, _RETURN)
     if line >= end - 1:
@@ -174,6 +180,7 @@ def find_request(memory: Bytes, begin: int, end: int) -> tuple[int, int, int]:
 @inlined
 def argument(memory: Bytes, request: int, cursor: int) -> tuple[int, int, int]:
     """Give the begin and length of a whole request's next argument, and the cursor behind it."""
+    apart()
     if memory[request] != _STAR:
         return _word(memory, cursor)
     length = 0
@@ -194,9 +201,10 @@ def lower(byte: int) -> int:
 @inlined
 def is_word(memory: Bytes, begin: int, length: int, word: bytes) -> bool:
     """Tell whether bytes are a word, which is given in lower case, in any case."""
+    apart()
     if length != len(word):
         return False
-    for i in range(length):
+    for i in range(length):  # noqa: SIM110 (numba has no `all`)
         if lower(memory[begin + i]) != word[i]:
             return False
     return True
@@ -216,6 +224,7 @@ def digits(number: int) -> int:
 @inlined
 def put_decimal(memory: Bytes, bitmap: Words, at: int, limit: int, number: int) -> int:
     """Write a number."""
+    apart()
     end = at + digits(number)
     if end <= limit:
         rest = np.uint64(number) if number >= 0 else _U0 - np.uint64(number)
@@ -233,6 +242,7 @@ def put_decimal(memory: Bytes, bitmap: Words, at: int, limit: int, number: int) 
 @inlined
 def put_text(memory: Bytes, bitmap: Words, at: int, limit: int, text: bytes) -> int:
     """Write a text that the program contains."""
+    apart()
     end = at + len(text)
     if end <= limit and end > at:
         for i in range(len(text)):
@@ -254,11 +264,12 @@ def put_quoted(
     memory: Bytes, bitmap: Words, at: int, limit: int, begin: int, length: int, most: int
 ) -> int:
     """Write bytes as an error quotes them: up to `most`, up to a byte 0, in one line."""
+    apart()
     end = _find_byte(memory, begin, begin + min(length, most), _NUL)
     if at + end - begin <= limit and end > begin:
         for i in range(end - begin):
             byte = memory[begin + i]
-            memory[at + i] = _SPACE if byte == _NEWLINE or byte == _RETURN else byte
+            memory[at + i] = _SPACE if byte in (_NEWLINE, _RETURN) else byte
         mark_bytes(bitmap, at, end - begin)
     return at + end - begin
 
@@ -266,6 +277,7 @@ def put_quoted(
 @inlined
 def put_lower(memory: Bytes, bitmap: Words, at: int, limit: int, begin: int, length: int) -> int:
     """Write a word of at least one byte in lower case."""
+    apart()
     if at + length <= limit:
         for i in range(length):
             memory[at + i] = lower(memory[begin + i])
@@ -276,6 +288,7 @@ def put_lower(memory: Bytes, bitmap: Words, at: int, limit: int, begin: int, len
 @inlined
 def put_head(memory: Bytes, bitmap: Words, at: int, limit: int, kind: int, number: int) -> int:
     """Write a line with a number: an integer (``:``), or what an array (``*``) begins with."""
+    apart()
     end = at + digits(number) + 3
     if end <= limit:
         put_decimal(memory, bitmap, at + 1, end, number)
@@ -289,6 +302,7 @@ def put_head(memory: Bytes, bitmap: Words, at: int, limit: int, kind: int, numbe
 @inlined
 def put_bulk(memory: Bytes, bitmap: Words, at: int, limit: int, begin: int, length: int) -> int:
     """Write a bulk string of bytes that are elsewhere in RAM."""
+    apart()
     at = put_head(memory, bitmap, at, limit, _DOLLAR, length)
     at = put_copy(memory, bitmap, at, limit, begin, length)
     return put_text(memory, bitmap, at, limit, b"\r\n")
@@ -297,6 +311,7 @@ def put_bulk(memory: Bytes, bitmap: Words, at: int, limit: int, begin: int, leng
 @inlined
 def put_bulk_decimal(memory: Bytes, bitmap: Words, at: int, limit: int, number: int) -> int:
     """Write a bulk string that is a number."""
+    apart()
     at = put_head(memory, bitmap, at, limit, _DOLLAR, digits(number))
     at = put_decimal(memory, bitmap, at, limit, number)
     return put_text(memory, bitmap, at, limit, b"\r\n")
@@ -307,6 +322,7 @@ def put_protocol_error(
     memory: Bytes, bitmap: Words, at: int, limit: int, error: int, where: int
 ) -> int:
     """Write what is wrong with a request, see `find_request`; the texts are Redis'."""
+    apart()
     at = put_text(memory, bitmap, at, limit, b"-ERR Protocol error: ")
     if error == INVALID_COUNT:
         text = b"invalid multibulk length"
@@ -327,7 +343,7 @@ def put_protocol_error(
     at = put_text(memory, bitmap, at, limit, text)
     if error == NO_DOLLAR:
         byte = memory[where]
-        byte = _SPACE if byte == _NEWLINE or byte == _RETURN else byte
+        byte = _SPACE if byte in (_NEWLINE, _RETURN) else byte
         if at < limit:
             memory[at] = byte
             mark_bytes(bitmap, at, 1)

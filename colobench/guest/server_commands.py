@@ -12,12 +12,13 @@ import numpy as np
 from colobench.guest import heap
 from colobench.guest.command_table import BEGINS, DESCRIPTIONS, LENGTHS, NAMES
 from colobench.guest.commands import LONGEST_VALUE, put_not_integer, put_syntax_error
-from colobench.guest.heap import get_number
+from colobench.guest.heap import ZERO, get_number
 from colobench.guest.keyspace import ERRORS, HEAP, HITS, KEYS, MISSES, REFUSED, REQUESTS
 from colobench.guest.resp import (
+    ARRAY,
+    INTEGER,
     QUOTED_BYTES,
     argument,
-    digits,
     is_word,
     lower,
     parse_integer,
@@ -36,11 +37,10 @@ from colobench.kernels.jit import Bytes, Words, inlined
 SERVER, MEMORY, STATS, KEYSPACE = 1, 2, 4, 8
 _ALL = SERVER | MEMORY | STATS | KEYSPACE
 
-_ARRAY, _BULK, _INTEGER, _STAR = ord("*"), ord("$"), ord(":"), ord("*")
+_BULK, _STAR, _TWO = np.int64(ord("$")), ord("*"), np.int64(2)
+_LONGEST_VALUE = np.int64(LONGEST_VALUE)
 _LOWEST_INT, _HIGHEST_INT = -(2**31), 2**31 - 1
 _SECOND, _U0 = np.uint64(1_000_000), np.uint64(0)
-#: Commands that have commands of their own.
-_CONFIG, _CLIENT, _COMMAND = 0, 1, 2
 
 
 @inlined
@@ -59,21 +59,22 @@ def find_command(memory: Bytes, begin: int, length: int) -> int:
 
 @inlined
 def put_arity_error(
-    memory: Bytes,
-    bitmap: Words,
-    at: int,
-    limit: int,
-    name: int,
-    length: int,
-    word: int,
-    letters: int,
+    memory: Bytes, bitmap: Words, at: int, limit: int, name: int, length: int
 ) -> int:
-    """Write that a command, or with ``letters > 0`` its subcommand, takes other arguments."""
+    """Write that a command takes another number of arguments."""
     at = put_text(memory, bitmap, at, limit, b"-ERR wrong number of arguments for '")
     at = put_lower(memory, bitmap, at, limit, name, length)
-    if letters > 0:
-        at = put_text(memory, bitmap, at, limit, b"|")
-        at = put_lower(memory, bitmap, at, limit, word, letters)
+    return put_text(memory, bitmap, at, limit, b"' command\r\n")
+
+
+@inlined
+def _put_subcommand_arity_error(
+    memory: Bytes, bitmap: Words, at: int, limit: int, word: int, letters: int, container: bytes
+) -> int:
+    """Write that a command's subcommand takes another number of arguments."""
+    at = put_text(memory, bitmap, at, limit, b"-ERR wrong number of arguments for '")
+    at = put_text(memory, bitmap, at, limit, container)
+    at = put_lower(memory, bitmap, at, limit, word, letters)
     return put_text(memory, bitmap, at, limit, b"' command\r\n")
 
 
@@ -100,19 +101,14 @@ def put_unknown(
 
 @inlined
 def _put_unknown_subcommand(
-    memory: Bytes, bitmap: Words, at: int, limit: int, word: int, letters: int, container: int
+    memory: Bytes, bitmap: Words, at: int, limit: int, word: int, letters: int, container: bytes
 ) -> int:
     """Write that a command has no such subcommand."""
     at = put_text(memory, bitmap, at, limit, b"-ERR unknown subcommand '")
     at = put_quoted(memory, bitmap, at, limit, word, letters, QUOTED_BYTES)
     at = put_text(memory, bitmap, at, limit, b"'. Try ")
-    if container == _CONFIG:
-        text = b"CONFIG HELP.\r\n"
-    elif container == _CLIENT:
-        text = b"CLIENT HELP.\r\n"
-    else:
-        text = b"COMMAND HELP.\r\n"
-    return put_text(memory, bitmap, at, limit, text)
+    at = put_text(memory, bitmap, at, limit, container)
+    return put_text(memory, bitmap, at, limit, b" HELP.\r\n")
 
 
 @inlined
@@ -132,7 +128,7 @@ def ping(
 @inlined
 def time(memory: Bytes, bitmap: Words, now_us: np.uint64, at: int, limit: int) -> int:
     """TIME: seconds since 1970, and microseconds of the current one."""
-    at = put_head(memory, bitmap, at, limit, _ARRAY, 2)
+    at = put_head(memory, bitmap, at, limit, ARRAY, _TWO)
     at = put_bulk_decimal(memory, bitmap, at, limit, np.int64(now_us // _SECOND))
     return put_bulk_decimal(memory, bitmap, at, limit, np.int64(now_us % _SECOND))
 
@@ -360,7 +356,7 @@ def _put_parameters(
         number += 1
     if _is_wanted(memory, request, cursor, count, b"proto-max-bulk-len"):
         at = put_text(memory, bitmap, at, limit, b"$18\r\nproto-max-bulk-len\r\n")
-        at = put_bulk_decimal(memory, bitmap, at, limit, LONGEST_VALUE)
+        at = put_bulk_decimal(memory, bitmap, at, limit, _LONGEST_VALUE)
         number += 1
     return at, number
 
@@ -372,19 +368,18 @@ def config(
     kv: int,
     request: int,
     cursor: int,
-    name: int,
     count: int,
     at: int,
     limit: int,
 ) -> int:
-    """CONFIG GET pattern...; `name` is where the word CONFIG lies."""
+    """CONFIG GET pattern...."""
     word, letters, cursor = argument(memory, request, cursor)
     if not is_word(memory, word, letters, b"get"):
-        return _put_unknown_subcommand(memory, bitmap, at, limit, word, letters, _CONFIG)
+        return _put_unknown_subcommand(memory, bitmap, at, limit, word, letters, b"CONFIG")
     if count < 2:
-        return put_arity_error(memory, bitmap, at, limit, name, 6, word, letters)
+        return _put_subcommand_arity_error(memory, bitmap, at, limit, word, letters, b"config|")
     _, number = _put_parameters(memory, bitmap, kv, request, cursor, count - 1, at, at - 1)
-    at = put_head(memory, bitmap, at, limit, _ARRAY, 2 * number)
+    at = put_head(memory, bitmap, at, limit, ARRAY, 2 * number)
     at, _ = _put_parameters(memory, bitmap, kv, request, cursor, count - 1, at, limit)
     return at
 
@@ -395,20 +390,19 @@ def client(
     bitmap: Words,
     request: int,
     cursor: int,
-    name: int,
     count: int,
     at: int,
     limit: int,
 ) -> int:
-    """CLIENT SETNAME, GETNAME (always nil), SETINFO, NO-EVICT; `name` as in `config`."""
+    """CLIENT SETNAME, GETNAME (always nil), SETINFO, NO-EVICT."""
     word, letters, cursor = argument(memory, request, cursor)
     getname = is_word(memory, word, letters, b"getname")
     setname = is_word(memory, word, letters, b"setname")
     setinfo = is_word(memory, word, letters, b"setinfo")
     if not (getname or setname or setinfo or is_word(memory, word, letters, b"no-evict")):
-        return _put_unknown_subcommand(memory, bitmap, at, limit, word, letters, _CLIENT)
+        return _put_unknown_subcommand(memory, bitmap, at, limit, word, letters, b"CLIENT")
     if count != (1 if getname else 3 if setinfo else 2):
-        return put_arity_error(memory, bitmap, at, limit, name, 6, word, letters)
+        return _put_subcommand_arity_error(memory, bitmap, at, limit, word, letters, b"client|")
     if getname:
         return put_text(memory, bitmap, at, limit, b"$-1\r\n")
     begin, length, _ = argument(memory, request, cursor)
@@ -443,26 +437,27 @@ def command(
     bitmap: Words,
     request: int,
     cursor: int,
-    name: int,
     count: int,
     at: int,
     limit: int,
 ) -> int:
-    """COMMAND, COMMAND COUNT, INFO [name...], DOCS (there are none); `name` as in `config`."""
-    word, letters = 0, 0
+    """COMMAND, COMMAND COUNT, INFO [name...], DOCS (there are none)."""
+    word, letters = ZERO, ZERO
     if count > 0:
         word, letters, cursor = argument(memory, request, cursor)
     if count > 0 and is_word(memory, word, letters, b"count"):
         if count > 1:
-            return put_arity_error(memory, bitmap, at, limit, name, 7, word, letters)
-        return put_head(memory, bitmap, at, limit, _INTEGER, len(BEGINS) - 1)
+            return _put_subcommand_arity_error(
+                memory, bitmap, at, limit, word, letters, b"command|"
+            )
+        return put_head(memory, bitmap, at, limit, INTEGER, len(BEGINS) - 1)
     if count > 0 and is_word(memory, word, letters, b"docs"):
         return put_text(memory, bitmap, at, limit, b"*0\r\n")
     if count > 0 and not is_word(memory, word, letters, b"info"):
-        return _put_unknown_subcommand(memory, bitmap, at, limit, word, letters, _COMMAND)
+        return _put_unknown_subcommand(memory, bitmap, at, limit, word, letters, b"COMMAND")
     named = count > 1
     number = count - 1 if named else len(BEGINS) - 1
-    at = put_head(memory, bitmap, at, limit, _ARRAY, number)
+    at = put_head(memory, bitmap, at, limit, ARRAY, number)
     for i in range(number):
         if named:
             word, letters, cursor = argument(memory, request, cursor)

@@ -34,6 +34,8 @@ from colobench.net.frame import (
 from colobench.net.outcome import Counters, Quirk
 
 _MODULO = 2**32
+#: How far `_eased` may be behind; segments that are held are not so long.
+_BEHIND = 2**30
 #: As many different RSTs of a connection are remembered.
 _RESETS = 16
 
@@ -329,7 +331,10 @@ class TcpConnection(Flow[Segment]):
         released = []
         while self.held and self._may_go(self.held[0].content):
             released.append(self.held.popleft().frame)
-        self._counters.frames_released_equal += len(released)
+        if released:
+            self._counters.frames_released_equal += len(released)
+            # It must stay near: sequence numbers are ahead of each other by half of all at most.
+            self._eased = later(self._eased, self._compared - _BEHIND)
         if self._ended and not self.held:
             self.closed = True
         return released

@@ -159,23 +159,17 @@ class FilterRewriter:
             return [frame], []
         at, segment = found
         connection, flags = segment.connection.reversed(), segment.flags
-        opening = self._opening.get(connection)
-        waiting: list[tuple[bytes, int, Segment]] = []
-        if flags & (SYN | ACK) == SYN:
-            known = self._tracked.get(connection)
-            if known is None or (known.client_isn, known.guest_isn) != (None, segment.seq):
-                self._track(connection, _Tracked(None, segment.seq))
-        elif opening is not None and _answers(segment, opening.client_isn):
-            del self._opening[connection]
-            waiting = opening.waiting
-            if flags & SYN:
-                self._track(connection, _Tracked(opening.client_isn, segment.seq))
-            elif flags & RST:
-                self._forget(connection)
+        waiting = self._answered(connection, segment)
+        if flags & SYN:
+            self._accept(connection, segment)
         tracked = self._tracked.get(connection)
         if tracked is None:
             return [frame], [early for early, _, _ in waiting]
         to_guest = [self._moved_ack(tracked, *early) for early in waiting]
+        if tracked.offset is None and flags & (SYN | RST | ACK) == ACK:
+            # The guest has read the client's answer to its SYN, and that did not come by here. So
+            # both came with a checkpoint.
+            tracked.offset = 0
         offset = tracked.offset
         self._note_end(connection, tracked, flags, _GUEST_ENDED)
         if not offset:
@@ -232,6 +226,25 @@ class FilterRewriter:
         self._opening[connection] = _Opening(client_isn)
         if len(self._opening) > self._max_connections:
             del self._opening[next(iter(self._opening))]
+
+    def _answered(
+        self, connection: Connection, segment: Segment
+    ) -> list[tuple[bytes, int, Segment]]:
+        """Give what has waited for the guest to say what it makes of a SYN, if this says it."""
+        opening = self._opening.get(connection)
+        if opening is None or not _answers(segment, opening.client_isn):
+            return []
+        del self._opening[connection]
+        if segment.flags & RST:
+            self._forget(connection)
+        return opening.waiting
+
+    def _accept(self, connection: Connection, segment: Segment) -> None:
+        """Note a guest's SYN. Its client's may not have come by here, but with a checkpoint."""
+        client_isn = (segment.ack - 1) % _MODULO if segment.flags & ACK else None
+        known = self._tracked.get(connection)
+        if known is None or (known.client_isn, known.guest_isn) != (client_isn, segment.seq):
+            self._track(connection, _Tracked(client_isn, segment.seq))
 
     def _track(self, connection: Connection, tracked: _Tracked) -> None:
         self._forget(connection)

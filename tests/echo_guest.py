@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from colobench.net import frame as net
 from colobench.net.frame import ARP, Segment
@@ -33,11 +34,9 @@ class Link:
 
     def flush(self) -> None:
         self.socket.setblocking(False)
-        try:
+        with suppress(BlockingIOError):
             while self.out:
                 del self.out[: self.socket.send(self.out[: 1 << 18])]
-        except BlockingIOError:
-            pass
 
 
 class EchoGuest:
@@ -48,12 +47,15 @@ class EchoGuest:
     loss
         How many of its frames are lost, either way: 0 to 1.
     mute
-        Whether it neither reads nor writes.
+        Whether it neither reads nor writes frames.
+    hungry
+        Whether its program takes what has come.
     """
 
     def __init__(self, uri: str, seed: int = 0) -> None:
         self.loss = 0.0
         self.mute = False
+        self.hungry = True
         self.connections: dict[net.Connection, TCPConnection] = {}
         self.errors: list[BaseException] = []
         self._random = random.Random(seed)
@@ -62,6 +64,7 @@ class EchoGuest:
         self._selector.register(self._wake, selectors.EVENT_READ)
         self._todo: list[Callable[[], None]] = []
         self._ended = False
+        self._turned = threading.Condition()
         self._links: list[Link] = []
         self.link = self._add(uri)
         self._thread = threading.Thread(target=self._run, name="guest")
@@ -76,6 +79,11 @@ class EchoGuest:
         self._waker.send(b"w")
         assert done.wait(30), self.errors
 
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Wait until something has become true of the guest."""
+        with self._turned:
+            assert self._turned.wait_for(condition, 30), self.errors
+
     def move(self, uri: str, *, announce: bool = True, close: bool = True) -> None:
         """Go to a new link; whatever was on its way on the old one is lost."""
 
@@ -88,19 +96,14 @@ class EchoGuest:
 
         self.do(go)
 
+    def drop_link(self) -> None:
+        """Lose the link, and have no other."""
+        self.do(lambda: self._drop(self.link))
+
     def announce(self) -> None:
         """Announce the guest, as QEMU's announce-self does."""
         message = ARP(net.ARP_REQUEST, net.GUEST_MAC, net.GUEST_IP, bytes(6), net.GUEST_IP)
         self._send(net.build_arp(net.BROADCAST, message))
-
-    def send_raw(self, data: bytes) -> None:
-        """Put bytes onto the link, whatever they mean."""
-
-        def send() -> None:
-            self.link.out += data
-            self.link.flush()
-
-        self.do(send)
 
     def close(self) -> None:
         self._ended = True
@@ -150,11 +153,16 @@ class EchoGuest:
             self._act(tcp, now)
             if tcp.state is State.CLOSED:
                 del self.connections[key]
-        if not self.mute:
+        if not self.mute and self.link in self._links:
             self.link.flush()
+        with self._turned:
+            self._turned.notify_all()
 
     def _read(self, link: Link, now: float) -> None:
-        data = link.socket.recv(1 << 18)
+        try:
+            data = link.socket.recv(1 << 18)
+        except ConnectionResetError:
+            data = b""
         if not data:
             self._selector.unregister(link.socket)
         for frame in link.decoder.feed(data):
@@ -191,7 +199,7 @@ class EchoGuest:
 
     def _act(self, tcp: TCPConnection, now: float) -> None:
         tcp.tick(now)
-        if count := min(tcp.room, len(tcp.inbox)):
+        if self.hungry and (count := min(tcp.room, len(tcp.inbox))):
             tcp.send(bytes(tcp.inbox[:count]))
             tcp.consume(count)
         if tcp.end_of_data and not tcp.inbox and tcp.state is State.CLOSE_WAIT:

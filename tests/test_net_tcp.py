@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -151,9 +152,7 @@ def opened(data: bytes = b"", iss: int = 100, appetite: int = 1 << 20) -> End:
 
 
 class Open(End):
-    """An end that stays open."""
-
-    closed = True
+    """An end that does not close by itself."""
 
     def __init__(self, tcp: TCPConnection | None, data: bytes = b"") -> None:
         super().__init__(tcp, data)
@@ -348,7 +347,7 @@ def test_time_between_retransmissions_doubles_up_to_its_limit() -> None:
     host.data = b"x"
     world.run(lambda: len(world.crossed) == 8)
     times = [moment for moment, _, _ in world.crossed]
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
     assert gaps == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 4.0, 4.0])
 
 

@@ -214,12 +214,17 @@ def _mss_option(options: bytes) -> int | None:
 
 
 def checksums_correct(frame: bytes) -> bool:
-    """Say whether a frame's IPv4 header and TCP or ICMP checksums are right; True without any."""
+    """Say whether a frame's IPv4 header and TCP or ICMP checksums are right; True without any.
+
+    Of a packet in parts, only the part's header can be checked.
+    """
     packet = parse_ipv4(frame)
     if packet is None:
         return True
     if checksum(frame[ETHERNET_HEADER : ETHERNET_HEADER + packet.header]):
         return False
+    if packet.fragment:
+        return True
     if packet.protocol == TCP:
         start = _pseudo_header(packet.source, packet.destination, TCP, len(packet.body))
         return checksum(packet.body, start) == 0

@@ -195,16 +195,18 @@ class Switch:
         destination, source = frame[:6], frame[6:12]
         if source[0] & 1 or source == HOST_MAC:
             raise FrameError(f"frame: expected a station's own address, found {source.hex(':')}")
+        message = parse_arp(frame)
+        if message is not None:
+            self._arp(number, message, source)
         if source == self.guest_mac:
-            self._guest_heard(number, now)
+            announced = message is not None and message.sender == message.target
+            self._guest_heard(number, now, announced)
         elif source in self._stations or len(self._stations) < STATIONS_LIMIT:
             self._stations[source] = number
         if destination == HOST_MAC:
             self._to_host(number, frame, now)
-            return
-        if destination[0] & 1:
-            self._arp(number, frame, now)
-        self._forward(number, destination, frame)
+        else:
+            self._forward(number, destination, frame)
 
     def _forward(self, number: int, destination: bytes, frame: bytes) -> None:
         """Send a frame on to where its station is, or to all if nobody knows."""
@@ -222,7 +224,7 @@ class Switch:
 
     # Where the guest is.
 
-    def _guest_heard(self, number: int, now: float, announced: bool = False) -> None:
+    def _guest_heard(self, number: int, now: float, announced: bool) -> None:
         """Take note of a frame of the guest's."""
         moved = number != self.guest_port
         if moved:
@@ -263,9 +265,7 @@ class Switch:
     def _to_host(self, number: int, frame: bytes, now: float) -> None:
         """Take in a frame for the host."""
         packet = parse_ipv4(frame)
-        if packet is None:
-            self._arp(number, frame, now)
-        elif packet.destination == HOST_IP and not packet.fragment:
+        if packet is not None and packet.destination == HOST_IP and not packet.fragment:
             if not checksums_correct(frame):
                 raise FrameError("frame: expected correct checksums")
             if packet.protocol == TCP:
@@ -273,21 +273,16 @@ class Switch:
             elif packet.protocol == ICMP:
                 self._echo(number, packet, now)
 
-    def _arp(self, number: int, frame: bytes, now: float) -> None:
-        """Take in an ARP message: where the guest is, or who we are."""
-        message = parse_arp(frame)
-        if message is None:
-            return
-        if message.sender_mac != frame[6:12]:
+    def _arp(self, number: int, message: ARP, source: bytes) -> None:
+        """Take in an ARP message: who the guest is, or a question who we are."""
+        if message.sender_mac != source:
             raise FrameError("ARP: expected the sender's own address, found another's")
         if message.sender == GUEST_IP:
-            self.guest_mac = message.sender_mac
-            self._stations.pop(self.guest_mac, None)
-            self._guest_heard(number, now, announced=message.sender == message.target)
+            self.guest_mac = source
+            self._stations.pop(source, None)
         if message.operation == ARP_REQUEST and message.target == HOST_IP != message.sender:
-            mac = message.sender_mac
-            answer = ARP(ARP_REPLY, HOST_MAC, HOST_IP, mac, message.sender)
-            self._emit(number, build_arp(mac, answer))
+            answer = ARP(ARP_REPLY, HOST_MAC, HOST_IP, source, message.sender)
+            self._emit(number, build_arp(source, answer))
 
     def _tcp(self, segment: Segment, now: float) -> None:
         """Take in a segment for the host."""

@@ -60,7 +60,8 @@ class Guest:
         return self.memory[: self.ram].tobytes() + self.memory[self.ram + self.size :].tobytes()
 
     def _check(self, before: np.ndarray) -> None:
-        changed = np.flatnonzero((self.memory != before).reshape(-1, PAGE).any(axis=1))
+        different = self.memory.view(np.uint64) != before.view(np.uint64)
+        changed = np.flatnonzero(different.reshape(-1, PAGE // 8).any(axis=1))
         marked = np.unpackbits(self.bitmap.view(np.uint8), bitorder="little")
         assert marked[changed].all(), "a page changed without a mark"
         assert self._around() == self._outside, "written outside of pc.ram"
@@ -103,8 +104,10 @@ class Guest:
         """Let time pass; gives when something was said, from now on, and what."""
         begin, said = self.now, []
         while self.now < begin + ms:
-            soonest = int(self.inside()[rings.NEXT_DEADLINE :][:8].view(np.uint64)[0])
-            step = 1 if self.jitter else max(1, (soonest or begin + ms) - self.now)
+            superblock = self.inside()[:64].view(np.uint64)
+            soonest = int(superblock[rings.NEXT_DEADLINE // 8]) or begin + ms
+            waiting = superblock[rings.READY_TAKEN // 8] != superblock[rings.READY_FILLED // 8]
+            step = 1 if waiting else max(1, soonest - self.now)
             self.now = min(begin + ms, self.now + step)
             answers = self.exchange()
             if answers:
@@ -194,7 +197,8 @@ class Client:
             if segment.connection != self.connection.reversed():
                 continue
             if segment.flags & RST:
-                self.reset = True
+                # Whoever speaks after both sides have closed is told so; that is no loss.
+                self.reset |= not self.peer_fin or self.fin or bool(self.out)
             elif segment.flags & SYN:
                 if self.rcv is None and segment.ack == (self.iss + 1) % 2**32:
                     self.rcv, self.una = segment.end, segment.ack

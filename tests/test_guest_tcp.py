@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import random
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tcp_peer import MIB, Client, Guest, connect, segments
 
-from colobench.guest import connections, rings, tcp
-from colobench.guest import segments as sending
+from colobench.guest import connections, tcp, tcp_input
 from colobench.guest.kv import BUFFER_BYTES
 from colobench.net import frame as net
 from colobench.net.frame import ACK, FIN, PSH, RST, SYN, Segment
@@ -267,7 +265,7 @@ def test_a_closed_window_is_probed_and_what_waits_goes_on_when_it_opens() -> Non
         steps.append(waited + 200)
         assert guest.exchange(client.acknowledge()) == []
     assert steps[:4] == [200, 400, 800, 1600]
-    assert max(steps) == steps[-1] == 200 << (tcp.PROBE_RETRIES_MAX + 1)
+    assert max(steps) == steps[-1] == 200 << (tcp_input.PROBE_RETRIES_MAX + 1)
     assert guest.state(client.connection) == connections.ESTABLISHED
     client.window = 3
     client.hear(guest.exchange(client.acknowledge()))
@@ -366,11 +364,11 @@ def test_closing_first_ends_in_time_wait() -> None:
     (answer,) = send(guest, client, ACK | FIN, client.una + 4)
     assert (answer.flags, answer.ack) == (ACK, client.una + 5)
     assert guest.state(client.connection) == connections.TIME_WAIT
-    guest.tick(tcp.TIME_WAIT_MS - 1)
+    guest.tick(tcp_input.TIME_WAIT_MS - 1)
     # The acknowledgment was lost: the peer says FIN again, and the time begins anew.
     (again,) = send(guest, client, ACK | FIN, client.una + 4)
     assert (again.flags, again.ack) == (ACK, answer.ack)
-    guest.tick(tcp.TIME_WAIT_MS - 1)
+    guest.tick(tcp_input.TIME_WAIT_MS - 1)
     assert guest.state(client.connection) == connections.TIME_WAIT
     guest.tick(1)
     assert guest.state(client.connection) == connections.CLOSED
@@ -414,7 +412,7 @@ def test_a_peer_that_never_closes_is_forgotten() -> None:
     client, answers = quitting(guest)
     client.hear(answers)
     guest.exchange(client.acknowledge())
-    guest.tick(tcp.FIN_WAIT_2_MS)
+    guest.tick(tcp_input.FIN_WAIT_2_MS)
     assert guest.state(client.connection) == connections.CLOSED
 
 

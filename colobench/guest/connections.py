@@ -12,10 +12,27 @@ import numpy as np
 
 from colobench.guest.kv import BUFFER_BYTES
 from colobench.guest.rings import (
-    BLOCK_BYTES, BLOCKS_AT, BUCKETS, BUCKETS_AT, BUFFERS_AT, BUGS, FREE, JITTER_US, MAX_CONNECTIONS,
-    NEXT_DEADLINE, NOW_MS, RANDOM, READY_AT, READY_FILLED, READY_TAKEN, clear_bytes,
-    connections_in, count, get, put,
-)  # fmt: skip
+    BLOCK_BYTES,
+    BLOCKS_AT,
+    BUCKETS,
+    BUCKETS_AT,
+    BUFFERS_AT,
+    BUGS,
+    FREE,
+    JITTER_US,
+    MAX_CONNECTIONS,
+    NEXT_DEADLINE,
+    NOW_MS,
+    RANDOM,
+    READY_AT,
+    READY_FILLED,
+    READY_TAKEN,
+    clear_bytes,
+    connections_in,
+    count,
+    get,
+    put,
+)
 from colobench.kernels.jit import Bytes, Words, inlined
 
 #: Words of a block, as offsets. RFC 9293's variables, and in order of their lines:

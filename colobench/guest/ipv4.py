@@ -9,8 +9,15 @@ from __future__ import annotations
 import numpy as np
 
 from colobench.guest.rings import (
-    ADDRESS, CHECKSUM, FRAGMENT, MALFORMED, PROTOCOL, next_frame, put, send_frame,
-)  # fmt: skip
+    ADDRESS,
+    CHECKSUM,
+    FRAGMENT,
+    MALFORMED,
+    PROTOCOL,
+    next_frame,
+    put,
+    send_frame,
+)
 from colobench.guest.store import copy_bytes, get_big_endian, get_word, put_big_endian, put_byte
 from colobench.kernels.jit import Bytes, Words, inlined
 from colobench.kernels.raw import swap_bytes

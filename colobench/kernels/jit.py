@@ -39,6 +39,7 @@ REGISTRY: list[tuple[Any, str]] = []
 #: Without numba's runtime (NRT) nothing can be allocated, which numba says when it compiles, and
 #: nobody counts references to arrays: a call is quicker by a third.
 _OPTIONS: dict[str, Any] = {"nogil": True, "_nrt": False}
+_PART_OPTIONS = _OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 @functools.cache
@@ -96,10 +97,11 @@ def inlined(function: F) -> F:
     Without the wrappers that Python would call it through, a part is compiled in half the time; and
     it is compiled for integers, where numba would do it once more for each constant.
     """
-    part: Any = numba.njit(**_OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+    part: Any = numba.njit(**_PART_OPTIONS)(function)
     template = part.get_call_template
+    unliteral: Any = types.unliteral
     part.get_call_template = lambda arguments, named: template(
-        tuple(types.unliteral(argument) for argument in arguments), named
+        tuple(map(unliteral, arguments)), named
     )
     return cast(F, part)
 

@@ -9,19 +9,61 @@ from __future__ import annotations
 import numpy as np
 
 from colobench.guest.connections import (
-    ACK_NOW, CLOSE_WAIT, DEADLINE, ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2, FLAGS, KEY, LAST_ACK, LEAVING, MAC,
-    RCV_NXT, RCV_WND, RECEIVED_BEGIN, RECEIVED_END, REPLY_BEGIN, REPLY_END, RETRIES, SND_MAX,
-    SND_MSS, SND_NXT, SND_UNA, SND_WND, STATE, SYN_RECEIVED, TIME_WAIT, make_ready, receive_buffer, set_timer,
-)  # fmt: skip
-from colobench.guest.ipv4 import (
-    BODY, ETHERNET_HEADER, GUEST_IP, IPV4_HEADER, TCP, fold, number, put_network_word, send_ipv4,
-    sum_address, sum_bytes,
-)  # fmt: skip
-from colobench.guest.kv import BUFFER_BYTES
+    ACK_NOW,
+    CLOSE_WAIT,
+    DEADLINE,
+    ESTABLISHED,
+    FIN_WAIT_1,
+    FIN_WAIT_2,
+    FLAGS,
+    KEY,
+    LAST_ACK,
+    LEAVING,
+    MAC,
+    RCV_NXT,
+    RCV_WND,
+    RECEIVED_BEGIN,
+    RECEIVED_END,
+    REPLY_BEGIN,
+    REPLY_END,
+    RETRIES,
+    SND_MAX,
+    SND_MSS,
+    SND_NXT,
+    SND_UNA,
+    SND_WND,
+    STATE,
+    SYN_RECEIVED,
+    TIME_WAIT,
+    make_ready,
+    receive_buffer,
+    set_timer,
+)
 from colobench.guest.devices import NIC_FRAME_SIZE
+from colobench.guest.ipv4 import (
+    BODY,
+    ETHERNET_HEADER,
+    GUEST_IP,
+    IPV4_HEADER,
+    TCP,
+    fold,
+    number,
+    put_network_word,
+    send_ipv4,
+    sum_address,
+    sum_bytes,
+)
+from colobench.guest.kv import BUFFER_BYTES
 from colobench.guest.rings import (
-    NOW_MS, RESETS_SENT, WINDOW_PROBES, count, get, next_frame, put, transmit_room,
-)  # fmt: skip
+    NOW_MS,
+    RESETS_SENT,
+    WINDOW_PROBES,
+    count,
+    get,
+    next_frame,
+    put,
+    transmit_room,
+)
 from colobench.guest.store import copy_bytes, put_big_endian
 from colobench.kernels.jit import Bytes, Words, inlined
 
@@ -135,10 +177,7 @@ def has_unacknowledged(memory: Bytes, block: int) -> bool:
     return (
         get(memory, block + SND_UNA) != get(memory, block + SND_MAX)
         or get(memory, block + REPLY_BEGIN) != get(memory, block + REPLY_END)
-        or (
-            get(memory, block + FLAGS) & LEAVING != 0
-            and (state == ESTABLISHED or state == CLOSE_WAIT)
-        )
+        or (get(memory, block + FLAGS) & LEAVING != 0 and state in (ESTABLISHED, CLOSE_WAIT))
     )
 
 

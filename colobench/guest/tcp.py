@@ -326,7 +326,7 @@ def execute_again(memory: Bytes, bitmap: Words, ram: int, size: int, host: Words
     """Execute what lies at the beginning of receive buffers, executed or not (DOUBLE_EXECUTION)."""
     for number_of in range(connections_in(size)):
         block = block_at(memory, ram, size, number_of)
-        if block == 0 or get(memory, block + KEY) & 0xFFFF != KV_PORT:
+        if block == 0 or get(memory, block + KEY) & 0xFFFF == ECHO_PORT:
             continue
         received = receive_buffer(ram, block)
         replies = received + BUFFER_BYTES

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 from colobench.lab.diagnosis import diagnose, show, show_answer
 from colobench.lab.history import Operation
-from colobench.lab.linearizability import CONFIGURATIONS_LIMIT, Search
+from colobench.lab.linearizability import CONFIGURATIONS_LIMIT, Search, Undecided
 from colobench.lab.store_model import (
     LITERAL,
     REFUSED,
@@ -117,16 +117,15 @@ def find_counterexample(
     zero
         The history's start in ns.
     limit
-        How many configurations a search may keep in mind.
-
-    Raises
-    ------
-    Undecided
-        If `limit` is reached.
+        How many configurations a search may keep in mind. Where that is too few, what could have
+        been left out stays.
     """
 
     def impossible(some: Iterable[Operation], start: State) -> bool:
-        return not Search(list(some), start=start, limit=limit).run()
+        try:
+            return not Search(list(some), start=start, limit=limit).run()
+        except Undecided:
+            return False
 
     left = _cut_end(operations, blocked_at, impossible)
     left, start = _cut_start(left, impossible)

@@ -3,7 +3,7 @@
 Shortest is meant step by step, each of which keeps what is left impossible to explain and makes
 nothing impossible that was not (a history with an order still has one after each):
 
-1. *The end.* The history is cut at the first answer that, with all before it, has no order: a
+1. *The end.* The history is cut at the first answer that, with those before it, has no order: a
    beginning of a linearizable history is linearizable. What had no answer by then may have been
    executed or not.
 2. *The start.* As many operations as can be are left out that were over before all others began.
@@ -19,13 +19,15 @@ So the result is the shortest of those that leave out single operations, not the
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from colobench.lab.diagnosis import diagnose, show, show_answer
 from colobench.lab.history import Operation
-from colobench.lab.linearizability import CONFIGURATIONS_LIMIT, Search
+from colobench.lab.linearizability import CONFIGURATIONS_LIMIT, Search, Undecided
 from colobench.lab.store_model import (
     LITERAL,
     REFUSED,
@@ -39,6 +41,13 @@ from colobench.lab.store_model import (
 
 #: How many operations a drawing has.
 DRAWN = 12
+#: Windows that are tried first: how many answers they have, how many of them are later than where
+#: the search does not get on, and how many configurations it may take.
+WINDOW_ANSWERS = (8, 64, 512)
+WINDOW_AHEAD = (0, 2, 8, 32)
+WINDOW_LIMIT = 50_000
+
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +108,68 @@ class Counterexample:
         return f"{self.kind}: {self.sentence}\n({start})\n{self.diagram()}"
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A part of a history that has no order by itself.
+
+    Attributes
+    ----------
+    start
+        It has what began after this time, ns, and before it the value is unknown; None if it has
+        all from the start.
+    end
+        It has what was known at this time, ns.
+    """
+
+    start: int | None
+    end: int
+
+    def of(self, operations: Sequence[Operation]) -> list[Operation]:
+        """Give its operations."""
+        left = until(operations, self.end)
+        return left if self.start is None else since(left, self.start)
+
+    def is_impossible(self, operations: Sequence[Operation], limit: int) -> bool:
+        """Say whether it has no order; False if that takes more than `limit` configurations."""
+        start = None if self.start is None else Unknown()
+        return _is_impossible(self.of(operations), start, limit)
+
+
+def _is_impossible(operations: Sequence[Operation], start: State, limit: int) -> bool:
+    try:
+        return not Search(operations, start=start, limit=limit).run()
+    except Undecided:
+        return False
+
+
+def find_window(operations: Sequence[Operation], blocked_at: int) -> Window | None:
+    """Look for a short window without an order, around where a search does not get on.
+
+    A search that fails has tried all there is before; a window's search is over at once.
+
+    Parameters
+    ----------
+    operations
+        Of one key, those that `linearizability.relevant` gives.
+    blocked_at
+        As a search of all of them found it, finished or not.
+
+    Returns
+    -------
+    Window or None
+        None if none was found, which says nothing.
+    """
+    returns = _returns(operations)
+    first = bisect.bisect_left(returns, blocked_at)
+    for size in WINDOW_ANSWERS:
+        for ahead in WINDOW_AHEAD:
+            end = min(first + ahead, len(returns) - 1)
+            window = Window(returns[end - size] if end >= size else None, returns[end])
+            if window.is_impossible(operations, WINDOW_LIMIT):
+                return window
+    return None
+
+
 def find_counterexample(
     operations: Sequence[Operation],
     *,
@@ -113,29 +184,20 @@ def find_counterexample(
     operations
         Those that `linearizability.relevant` gives.
     blocked_at
-        As a search found it.
+        As a search of all of them found it, finished or not.
     zero
         The history's start in ns.
     limit
-        How many configurations a search may keep in mind.
-
-    Raises
-    ------
-    Undecided
-        If `limit` is reached.
+        How many configurations a search may keep in mind. Where that is too few, what could have
+        been left out stays.
     """
-
-    def impossible(some: Iterable[Operation], start: State) -> bool:
-        return not Search(list(some), start=start, limit=limit).run()
-
-    left = _cut_end(operations, blocked_at, impossible)
-    left, start = _cut_start(left, impossible)
-    left = _leave_out(left, lambda some: impossible(some, start))
+    found = find_window(operations, blocked_at) or Window(None, max(_returns(operations)))
+    found = _cut_end(operations, found, blocked_at, limit)
+    found = _cut_start(operations, found, limit)
+    start = None if found.start is None else Unknown()
+    left = _leave_out(found.of(operations), lambda some: _is_impossible(some, start, limit))
     kind, sentence = diagnose(left, operations, zero)
     return Counterexample(operations[0].key, tuple(left), start, kind, sentence, zero)
-
-
-_Impossible = Callable[[Iterable[Operation], State], bool]
 
 
 def _optional(operation: Operation) -> Operation:
@@ -174,41 +236,51 @@ def _returns(operations: Iterable[Operation]) -> list[int]:
 
 
 def _cut_end(
-    operations: Sequence[Operation], blocked_at: int, impossible: _Impossible
-) -> list[Operation]:
+    operations: Sequence[Operation], window: Window, blocked_at: int, limit: int
+) -> Window:
     """Find the first answer that no order explains; all before `blocked_at` have one."""
-    ends = [end for end in _returns(operations) if end >= blocked_at]
-    low, high, step = 0, 0, 1
-    while high < len(ends) - 1 and not impossible(until(operations, ends[high]), None):
-        low, high, step = high + 1, min(high + step, len(ends) - 1), step * 2
-    while low < high:
-        middle = (low + high) // 2
-        if impossible(until(operations, ends[middle]), None):
-            high = middle
-        else:
-            low = middle + 1
-    return until(operations, ends[high])
+
+    def until_end(end: int) -> Window:
+        return dataclasses.replace(window, end=end)
+
+    ends = [end for end in _returns(operations) if blocked_at <= end <= window.end]
+    return until_end(_first(ends, lambda end: until_end(end).is_impossible(operations, limit)))
 
 
-def _cut_start(
-    operations: list[Operation], impossible: _Impossible
-) -> tuple[list[Operation], State]:
+def _cut_start(operations: Sequence[Operation], window: Window, limit: int) -> Window:
     """Leave out as many operations at the start as can be; none if what they left matters."""
-    starts = _returns(operations)
-    low, high = 0, len(starts)
+
+    def from_start(start: int | None) -> Window:
+        return dataclasses.replace(window, start=start)
+
+    known = -1 if window.start is None else window.start
+    starts: list[int | None] = [each for each in _returns(operations) if known < each < window.end]
+    starts = [window.start, *starts]
+    starts.reverse()
+    return from_start(
+        _first(starts, lambda start: from_start(start).is_impossible(operations, limit))
+    )
+
+
+def _first(values: Sequence[_Value], fits: Callable[[_Value], bool]) -> _Value:
+    """Find the first value that fits, if all after it fit, and the last does; try early ones first.
+
+    What is early is cheap, so steps grow from one to the next.
+    """
+    low, high, step = 0, 0, 1
+    while high < len(values) - 1 and not fits(values[high]):
+        low, high, step = high + 1, min(high + step, len(values) - 1), step * 2
     while low < high:
         middle = (low + high) // 2
-        if impossible(since(operations, starts[middle]), Unknown()):
-            low = middle + 1
-        else:
+        if fits(values[middle]):
             high = middle
-    if low == 0:
-        return operations, None
-    return since(operations, starts[low - 1]), Unknown()
+        else:
+            low = middle + 1
+    return values[high]
 
 
 def _leave_out(
-    operations: list[Operation], impossible: Callable[[Iterable[Operation]], bool]
+    operations: list[Operation], impossible: Callable[[Sequence[Operation]], bool]
 ) -> list[Operation]:
     """Leave out operations until no single one can be missed."""
     left = sorted(operations, key=lambda each: each.call)

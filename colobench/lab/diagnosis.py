@@ -186,7 +186,23 @@ class _Case:
 
     def amounts(self) -> Finding | None:
         """Compare a count with what was added to it: a number, or the length of a log."""
-        return self._amounts(self.every) or self._amounts(self.operations)
+        return (
+            self._amounts(self.every) or self._amounts(self.operations) or self._added_to_the_same()
+        )
+
+    def _added_to_the_same(self) -> Finding | None:
+        found: dict[int, Operation] = {}
+        for each in self.operations:
+            count, added = _count(each), adds(each)
+            if count is None or not added:
+                continue
+            other = found.setdefault(count - added, each)
+            if other is not each:
+                return "lost write", (
+                    f"{self._said(each)}, and {self._said(other)}: both were added to "
+                    f"{count - added}, so one is lost"
+                )
+        return None
 
     def _amounts(self, operations: Sequence[Operation]) -> Finding | None:
         last, count = self.last, _count(self.last)
@@ -201,6 +217,8 @@ class _Case:
             and (before is None or each.returned is None or each.returned > before.call)
         ]
         if count is None or self._was_reset() or not any(map(adds, self.operations)):
+            return None
+        if before is None and operations is not self.every:
             return None
         base = 0 if before is None else _count(before) or 0
         amounts = [
@@ -220,9 +238,6 @@ class _Case:
             return "lost write", (
                 f"{self._said(last)}{since}: {least - count} less than what was answered adds up to"
             )
-        for each in adding:
-            if own and _count(each) == count:
-                return "lost write", f"{self._said(last)}, and so {self._said(each)}: one is lost"
         return None
 
     def anything(self) -> Finding:

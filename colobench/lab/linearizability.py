@@ -37,7 +37,7 @@ from colobench.lab.store_model import (
 )
 
 #: How many configurations are kept in mind before the search gives up; about 300 bytes each.
-CONFIGURATIONS_LIMIT = 2_000_000
+CONFIGURATIONS_LIMIT = 1_000_000
 
 _NEVER = 2**63
 #: A step's index and the state after it. Steps that were not answered count from -1 downwards.

@@ -497,6 +497,39 @@ def test_file_that_no_arbiter_wrote_is_refused_and_left_as_it_is(
     assert path.read_bytes() == content
 
 
+def test_grant_is_on_disk_when_append_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grants = GrantsFile(str(tmp_path / "grants"))
+    synced: list[bytes] = []
+    fsync = os.fsync
+
+    def watched_fsync(file: int) -> None:
+        fsync(file)
+        synced.append((tmp_path / "grants").read_bytes())
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    grants.append("p", "a")
+    grants.close()
+    assert synced == [HEADER + record("p", "a")]
+
+
+def test_grant_that_was_read_but_perhaps_not_synced_is_synced_before_it_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "grants").write_bytes(HEADER + record("p", "a"))
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def watched_fsync(file: int) -> None:
+        fsync(file)
+        synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{file}")))
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    assert opened(tmp_path / "grants") == {"p": "a"}
+    assert synced == ["grants", tmp_path.name]
+
+
 def test_file_that_cannot_be_had_is_named(tmp_path: Path) -> None:
     with pytest.raises(LocalError, match="No such file"):
         opened(tmp_path / "nowhere" / "grants")

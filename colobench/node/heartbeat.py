@@ -4,10 +4,10 @@ Datagrams, not the connection that is there already: a host that dies says nothi
 closes a dead process's connections at once. A takeover that waited for that would look quicker than
 it is. So an address that nobody listens on any more is only silence.
 
-The thread needs the GIL for each beat, a few dozen microseconds. Kernels of `colobench.kernels` and
-system calls release it, and Python code gives it up when asked (`sys.setswitchinterval`, 0.2 ms in
-a node). Only a long call of a library that keeps it can hold a beat up, so an interval of less than
-some 10 ms is not worth much.
+The thread needs the GIL for each beat, for about a tenth of a millisecond. Kernels of
+`colobench.kernels` and system calls release it, and Python code gives it up when asked
+(`sys.setswitchinterval`, 0.2 ms in a node). Only a long call of a library that keeps it can hold a
+beat up, so an interval of less than some 10 ms is not worth much.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 The protocol is described at https://redis.io/docs/latest/develop/reference/protocol-spec/; what is
 accepted and what is answered to malformed requests is what Redis 7.0 does, but for three things. A
 request must fit into a buffer of BUFFER_BYTES, and a length by which it could not is refused as
-soon as it is read. A byte 0 in a line with a length does not hide the line's end. In inline
-requests words in quotes are understood, escapes and quotes within a word are not.
+soon as it is read. A byte 0 does not hide the end of the line it is in. In inline requests words
+in quotes are understood, escapes and quotes within a word are not.
 
 A request is named by the address of its first byte, which tells its kind: ``*`` begins an array of
 bulk strings, everything else an inline request. Its arguments are walked with a cursor, see

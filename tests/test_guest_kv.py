@@ -1,0 +1,593 @@
+"""The key-value store in guest RAM: answers, memory, marks, whatever the bytes and their pieces."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable
+
+import naive
+import naive_kv
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from naive_kv import LONGEST_VALUE, OUT_OF_MEMORY, Redis, Region, encode
+
+from colobench.guest import heap, keyspace, kv
+from colobench.guest.commands import REPLY_ROOM
+
+PAGE = 4096
+NOW = 1_700_000_000_123_456
+#: The store lies behind the buffers, with memory around each of them that nobody may touch.
+RECEIVED, REPLIES, STORE, SIZE = 3 * PAGE - 77, 13 * PAGE, 23 * PAGE + 32, 40 * PAGE + 96
+PAGES = 64
+GARBAGE = np.random.default_rng(4).integers(0, 256, PAGES * PAGE, dtype=np.uint8)
+
+
+class Guest:
+    """RAM with one store and one connection, and the check that marks and bounds are kept."""
+
+    def __init__(self, size: int = SIZE, garbage: np.ndarray = GARBAGE) -> None:
+        self.size = size
+        self.memory = garbage.copy()
+        self.bitmap = np.zeros(PAGES // 64, dtype=np.uint64)
+        self.result = np.zeros(kv.RESULT_SLOTS, dtype=np.uint64)
+        self.waiting, self.closed, self.requests = b"", False, 0
+        before = self.memory.copy()
+        assert kv.initialize_kernel(self.memory, self.bitmap, STORE, size) == 1
+        self.hold_bounds(before, [(STORE, STORE + size)])
+
+    def hold_bounds(self, before: np.ndarray, allowed: list[tuple[int, int]]) -> set[int]:
+        """Hold that nothing else was written and that what was is marked; give the marks."""
+        changed = np.flatnonzero(before != self.memory)
+        inside = np.zeros(len(changed), dtype=bool)
+        for begin, end in allowed:
+            inside |= (begin <= changed) & (changed < end)
+        assert inside.all()
+        marked = set(naive.pages_of(self.bitmap))
+        assert set((changed // PAGE).tolist()) <= marked
+        assert all(any(b // PAGE <= page <= e // PAGE for b, e in allowed) for page in marked)
+        self.bitmap[:] = 0
+        return marked
+
+    def execute(self, room: int = kv.BUFFER_BYTES) -> tuple[bytes, set[int]]:
+        """Execute what is waiting, once; give the replies and the pages that were marked."""
+        end = RECEIVED + len(self.waiting)
+        self.memory[RECEIVED:end] = np.frombuffer(self.waiting, dtype=np.uint8)
+        before = self.memory.copy()
+        self.requests += kv.execute_kernel(
+            self.memory,
+            self.bitmap,
+            STORE,
+            RECEIVED,
+            end,
+            REPLIES,
+            REPLIES + room,
+            NOW,
+            self.result,
+        )
+        marked = self.hold_bounds(before, [(STORE, STORE + self.size), (REPLIES, REPLIES + room)])
+        consumed, replied, closed, blocked = map(int, self.result[:4])
+        assert consumed <= len(self.waiting)
+        assert replied <= room
+        assert not (closed and blocked)
+        assert not closed or consumed == len(self.waiting)
+        self.waiting, self.closed = self.waiting[consumed:], bool(closed)
+        self.blocked = bool(blocked)
+        return self.memory[REPLIES : REPLIES + replied].tobytes(), marked
+
+    def send(self, data: bytes, pieces: Iterable[int] = (), rooms: Iterable[int] = ()) -> bytes:
+        """Send bytes in pieces, with so much room each time; as TCP does, it calls again."""
+        replies, rooms, pieces = b"", iter(rooms), iter(pieces)
+        while data and not self.closed:
+            space = kv.BUFFER_BYTES - len(self.waiting)
+            assert space > 0, "a full buffer must be an error"
+            piece = min(space, next(pieces, space))
+            self.waiting, data = self.waiting + data[:piece], data[piece:]
+            self.blocked = True
+            while self.blocked:
+                reply, _ = self.execute(next(rooms, kv.BUFFER_BYTES))
+                replies += reply
+        return replies
+
+    def call(self, *arguments: bytes) -> bytes:
+        return self.send(encode(*arguments))
+
+    @property
+    def region(self) -> Region:
+        return Region(self.memory, STORE, self.size)
+
+    @property
+    def bytes(self) -> bytes:
+        return self.memory[STORE : STORE + self.size].tobytes()
+
+    def information(self) -> dict[str, str]:
+        text = self.call(b"INFO").split(b"\r\n", 1)[1].decode()
+        return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+
+
+KEYS = st.sampled_from(
+    [b"", b"a", b"b", b"key:000000000001", b"12345678", b"\0\r\n\xff", b"k" * 300, b"1"]
+) | st.binary(max_size=9)
+EXTREMES = [0, 1, -1, 10, 2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 2**64, 10**19, 99]
+NUMBERS = st.one_of(st.sampled_from(EXTREMES), st.integers(-(2**64), 2**64)).map(
+    lambda n: b"%d" % n
+)
+ODD_NUMBERS = st.sampled_from(
+    [b"", b"-", b"+1", b"01", b"-0", b"1 ", b" 1", b"1e3", b"0x1", b"1\0"]
+)
+LONG = st.tuples(st.binary(min_size=1, max_size=1), st.integers(0, 3000)).map(lambda x: x[0] * x[1])
+VALUES = st.one_of(st.binary(max_size=40), NUMBERS, LONG)
+OPTIONS = st.lists(
+    st.sampled_from([b"nx", b"XX", b"get", b"GET", b"KeepTTL", b"no", b""]), max_size=3
+)
+
+
+def request(name: bytes, *parts: st.SearchStrategy[bytes]) -> st.SearchStrategy[list[bytes]]:
+    """Give requests with these arguments, their name written in any way."""
+    names = st.sampled_from([name, name.upper(), name.title()])
+    return st.tuples(names, *parts).map(list)
+
+
+def many(name: bytes, parts: st.SearchStrategy[bytes]) -> st.SearchStrategy[list[bytes]]:
+    return st.tuples(request(name), st.lists(parts, min_size=1, max_size=6)).map(
+        lambda both: both[0] + both[1]
+    )
+
+
+WRITES = [
+    request(b"set", KEYS, VALUES),
+    st.tuples(request(b"set", KEYS, VALUES), OPTIONS).map(lambda both: both[0] + both[1]),
+    request(b"setnx", KEYS, VALUES),
+    request(b"getset", KEYS, VALUES),
+    request(b"append", KEYS, VALUES),
+    request(b"incr", KEYS),
+    request(b"decr", KEYS),
+    request(b"incrby", KEYS, NUMBERS | ODD_NUMBERS),
+    request(b"decrby", KEYS, NUMBERS | ODD_NUMBERS),
+    request(b"set", KEYS, NUMBERS | ODD_NUMBERS),
+    st.tuples(request(b"mset"), st.lists(st.tuples(KEYS, VALUES), min_size=1, max_size=5)).map(
+        lambda both: both[0] + [part for pair in both[1] for part in pair]
+    ),
+    many(b"del", KEYS),
+    many(b"unlink", KEYS),
+]
+READS = [
+    request(b"get", KEYS),
+    request(b"strlen", KEYS),
+    request(b"type", KEYS),
+    request(b"dbsize"),
+    request(b"ping"),
+    request(b"ping", VALUES),
+    request(b"echo", VALUES),
+    request(b"select", NUMBERS | ODD_NUMBERS),
+    request(b"reset"),
+    many(b"mget", KEYS),
+    many(b"exists", KEYS),
+]
+WRONG = [
+    st.tuples(st.sampled_from(sorted(naive_kv.ARITIES)), st.lists(KEYS, max_size=4)).map(
+        lambda both: [both[0], *both[1]]
+    ),
+    st.lists(st.binary(max_size=12) | LONG, min_size=1, max_size=5),
+    many(b"nope", KEYS),
+]
+FLUSHES = [request(b"flushall"), request(b"flushdb", st.sampled_from([b"sync", b"ASYNC", b"x"]))]
+EXPIRIES = request(
+    b"set", KEYS, VALUES, st.sampled_from([b"ex", b"PX", b"exat", b"Pxat"]), st.just(b"10")
+)
+
+
+def supported(arguments: list[bytes]) -> bool:
+    """Tell whether the twin, and Redis in the same way, has this command or has it not."""
+    others = {b"time", b"info", b"config", b"client", b"command", b"hello", b"quit"}
+    return arguments[0].lower() not in others
+
+
+REQUESTS = st.one_of(*WRITES, *READS, *WRITES, *WRONG, *FLUSHES).filter(supported)
+PIECES = st.lists(st.integers(1, 200), max_size=60)
+ROOMS = st.lists(st.integers(0, 700), max_size=60)
+
+
+@given(st.lists(REQUESTS | EXPIRIES, max_size=40), PIECES, ROOMS)
+def test_any_pieces_and_any_room_give_the_replies_of_the_naive_twin(
+    requests: list[list[bytes]], pieces: list[int], rooms: list[int]
+) -> None:
+    guest, whole, twin = Guest(), Guest(), Redis()
+    data = b"".join(encode(*arguments) for arguments in requests)
+    expected = b"".join(twin.call(*arguments) for arguments in requests)
+    assert guest.send(data, pieces, rooms) == expected
+    assert guest.requests == len(requests)
+    assert guest.region.check() == twin.keys
+    assert whole.send(data) == expected
+    assert whole.bytes == guest.bytes
+    figures = guest.information()
+    assert int(figures["total_commands_processed"]) == twin.requests
+    assert int(figures["keyspace_hits"]) == twin.hits
+    assert int(figures["keyspace_misses"]) == twin.misses
+    assert int(figures["total_error_replies"]) == twin.errors
+
+
+class Store(RuleBasedStateMachine):
+    """A store that is full most of the time, beside a twin that is told what was refused."""
+
+    @initialize(pages=st.integers(4, 12))
+    def start(self, pages: int) -> None:
+        self.guest, self.twin, self.refused = Guest(pages * PAGE + 32), Redis(), 0
+
+    def take(self, arguments: list[bytes]) -> None:
+        before = dict(self.twin.keys)
+        reply = self.guest.call(*arguments)
+        if reply == OUT_OF_MEMORY:
+            assert arguments[0].lower() in naive_kv.DENIED_WITHOUT_MEMORY
+            self.refused += 1
+            self.twin.keys = before
+        else:
+            assert reply == self.twin.call(*arguments)
+
+    @rule(arguments=st.one_of(*WRITES))
+    def write(self, arguments: list[bytes]) -> None:
+        self.take(arguments)
+
+    @rule(arguments=st.one_of(*READS))
+    def read(self, arguments: list[bytes]) -> None:
+        self.take(arguments)
+
+    @rule(
+        number=st.integers(0, 50),
+        size=st.integers(0, 4000),
+        kind=st.sampled_from([b"set", b"append", b"getset"]),
+    )
+    def fill(self, number: int, size: int, kind: bytes) -> None:
+        self.take([kind, b"%d" % number, bytes([number]) * size])
+
+    @rule(numbers=st.lists(st.integers(0, 50), min_size=1, max_size=9), size=st.integers(0, 900))
+    def fill_with_many(self, numbers: list[int], size: int) -> None:
+        pairs = [(b"%d" % number, bytes([number]) * size) for number in numbers]
+        self.take([b"mset", *(part for pair in pairs for part in pair)])
+
+    @precondition(lambda self: self.twin.keys)
+    @rule(data=st.data())
+    def delete_and_write_the_same_size_again(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.twin.keys)))
+        value = self.twin.keys[key]
+        assert self.guest.call(b"del", key) == self.twin.call(b"del", key)
+        assert self.guest.call(b"set", key, value[::-1]) == b"+OK\r\n"
+        self.twin.keys[key] = value[::-1]
+
+    @rule(arguments=FLUSHES[0])
+    def flush(self, arguments: list[bytes]) -> None:
+        self.take(arguments)
+        assert len(self.guest.region.blocks()) == 1
+
+    @invariant()
+    def memory_is_whole(self) -> None:
+        assert self.guest.region.check() == self.twin.keys
+        refused = self.guest.region.word(STORE + keyspace.REFUSED)
+        assert refused == self.refused
+
+
+TestStore = Store.TestCase
+TestStore.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def fill(guest: Guest, size: int) -> int:
+    """Set keys until memory is full; give how many there are."""
+    number = 0
+    while guest.call(b"set", b"%06d" % number, b"x" * size) == b"+OK\r\n":
+        number += 1
+    return number
+
+
+@pytest.mark.parametrize("size", [0, 9, 100, 1000, 5000])
+def test_a_full_store_refuses_writes_and_takes_them_again_after_a_delete(size: int) -> None:
+    guest = Guest()
+    keys = fill(guest, size)
+    used = int(guest.information()["used_memory"])
+    assert used >= int(guest.information()["maxmemory"]) * 0.9
+    contents = guest.region.check()
+    assert len(contents) == keys
+    full = guest.call(b"mset", b"000000", b"y" * size, b"new", b"y" * (size + 64))
+    assert full == OUT_OF_MEMORY
+    assert guest.call(b"append", b"000000", b"z" * 20000) == OUT_OF_MEMORY
+    assert guest.region.check() == contents
+    assert guest.call(b"get", b"000001") == b"$%d\r\n%s\r\n" % (size, b"x" * size)
+    assert guest.call(b"del", b"000001") == b":1\r\n"
+    assert guest.call(b"set", b"999999", b"w" * size) == b"+OK\r\n"
+    assert guest.call(b"set", b"999998", b"w" * size) == OUT_OF_MEMORY
+
+
+def test_memory_of_many_small_values_serves_a_large_one() -> None:
+    guest = Guest()
+    keys = fill(guest, 10)
+    for number in range(keys):
+        assert guest.call(b"del", b"%06d" % number) == b":1\r\n"
+    assert len(guest.region.blocks()) == 1
+    total = int(guest.information()["maxmemory"])
+    assert fill(guest, 30000) == total // (30000 + 1000)
+
+
+def test_deleting_all_gives_everything_back_and_writes_few_pages() -> None:
+    guest = Guest()
+    fill(guest, 10)
+    guest.waiting = encode(b"flushall")
+    reply, marked = guest.execute()
+    assert reply == b"+OK\r\n"
+    assert guest.region.check() == {}
+    assert len(guest.region.blocks()) == 1
+    # The superblock's two pages and a bit, the heap's ends, the reply.
+    assert len(marked) <= 6
+
+
+def test_generations_that_run_out_bring_no_key_back() -> None:
+    guest = Guest()
+    for key in (b"a", b"b", b"c"):
+        guest.call(b"set", key, b"1")
+    assert guest.call(b"flushall") == b"+OK\r\n"
+    at = STORE + keyspace.GENERATION
+    guest.memory[at : at + 8] = np.frombuffer((2**23 - 1).to_bytes(8, "little"), dtype=np.uint8)
+    assert guest.call(b"set", b"a", b"2") == b"+OK\r\n"
+    assert guest.region.check() == {b"a": b"2"}
+    assert guest.call(b"flushall") == b"+OK\r\n"
+    assert guest.region.word(at) == 1
+    assert guest.call(b"mget", b"a", b"b", b"c") == b"*3\r\n$-1\r\n$-1\r\n$-1\r\n"
+    assert guest.call(b"set", b"c", b"3") == b"+OK\r\n"
+    assert guest.region.check() == {b"c": b"3"}
+
+
+def test_a_value_of_the_same_class_is_written_in_place() -> None:
+    guest = Guest()
+    for number in range(200):
+        guest.call(b"set", b"%d" % number, b"x" * 300)
+    blocks = guest.region.blocks()
+    guest.waiting = encode(b"set", b"77", b"y" * 301)
+    _, marked = guest.execute()
+    assert guest.region.blocks() == blocks
+    # What it counts, the value, which may cross a page's end, and the reply.
+    assert len(marked) <= 4
+    guest.waiting = encode(b"get", b"77")
+    _, marked = guest.execute()
+    assert len(marked) <= 2
+
+
+SCRAPS = st.sampled_from(
+    b"*|$|\r\n|\r|\n|\0|1|3|-|9| |'|\"|\\|GET|SET a b|PING|*2\r\n$3\r\nGET\r\n$1\r\na\r\n"
+    b"|$4\r\nMSET\r\n|*3\r\n|*1\r\n$4\r\nQUIT\r\n|$32768\r\n|*5461\r\n|*99999999999\r\n"
+    b"|COMMAND|INFO|CONFIG GET *|CLIENT SETNAME x|HELLO 3|*4\r\n".split(b"|")
+)
+
+
+@given(st.binary(max_size=400) | st.lists(SCRAPS, max_size=40).map(b"".join), PIECES, ROOMS)
+@settings(max_examples=300)
+def test_any_bytes_end_and_touch_nothing_else(
+    data: bytes, pieces: list[int], rooms: list[int]
+) -> None:
+    guest, other = Guest(), Guest(garbage=GARBAGE[::-1].copy())
+    # What lies behind the received bytes makes no difference, nor how they arrive.
+    assert guest.send(data, pieces, rooms) == other.send(data)
+    assert guest.closed == other.closed
+    assert guest.region.check() == other.region.check()
+
+
+#: What Redis answers with the same words …
+MALFORMED = {
+    b"*1\r\n:3\r\n": b"expected '$', got ':'",
+    b"*1\r\n\n\r\n": b"expected '$', got ' '",
+    b"*a\r\n": b"invalid multibulk length",
+    b"*01\r\n": b"invalid multibulk length",
+    b"*\r\n": b"invalid multibulk length",
+    b"*99999999999\r\n": b"invalid multibulk length",
+    b"*1\r\n$-1\r\n": b"invalid bulk length",
+    b"*1\r\n$1 \r\n": b"invalid bulk length",
+    b"*1\r\n$99999999999\r\n": b"invalid bulk length",
+    b"set 'a\r\n": b"unbalanced quotes in request",
+    b'get "a"b\r\n': b"unbalanced quotes in request",
+}
+#: … and what Redis would understand, or wait for.
+REFUSED = {
+    b"*5461\r\n": b"invalid multibulk length",
+    b"*1\r\n$32756\r\n": b"invalid bulk length",
+    b"*2\r\n$32750\r\n": b"invalid bulk length",
+    b'get "a\\n"\r\n': b"escapes and quotes within a word are not supported",
+    b'get a"b"\r\n': b"escapes and quotes within a word are not supported",
+    b"x" * kv.BUFFER_BYTES: b"too big inline request",
+    b"*" + b"1" * kv.BUFFER_BYTES: b"too big mbulk count string",
+    b"*1\r\n$" + b"1" * kv.BUFFER_BYTES: b"too big bulk count string",
+}
+
+
+@pytest.mark.parametrize("data", MALFORMED | REFUSED, ids=lambda data: repr(data[:20]))
+def test_a_malformed_request_gets_a_protocol_error_and_ends_its_connection(data: bytes) -> None:
+    guest = Guest()
+    replies = guest.send(b"PING\r\n" + data + encode(b"PING"), [6])
+    assert replies == b"+PONG\r\n-ERR Protocol error: %s\r\n" % (MALFORMED | REFUSED)[data]
+    assert guest.closed
+    assert guest.waiting == b""
+    guest.closed = False
+    assert guest.call(b"PING") == b"+PONG\r\n"
+
+
+@pytest.mark.parametrize("length", [0, 1, 16, 1000, 32725, 32726, 32727, 32728, 40000])
+def test_a_request_fits_into_a_buffer_or_is_refused_when_its_length_is_known(length: int) -> None:
+    guest = Guest()
+    whole = encode(b"SET", b"a", b"x" * length)
+    header = whole.index(b"$%d\r\n" % length) + len(b"$%d\r\n" % length)
+    replies = guest.send(whole[:header])
+    if len(whole) > kv.BUFFER_BYTES:
+        assert replies == b"-ERR Protocol error: invalid bulk length\r\n"
+        assert guest.closed
+        return
+    assert replies == b""
+    assert guest.send(whole[header:], [1000] * 32) == b"+OK\r\n"
+    assert guest.call(b"STRLEN", b"a") == b":%d\r\n" % length
+
+
+@example(32758)
+@example(32759)
+@given(st.integers(30000, 36000))
+@settings(max_examples=20)
+def test_every_value_can_be_read_and_a_longer_reply_is_an_error(length: int) -> None:
+    guest = Guest()
+    assert guest.call(b"SET", b"a", b"x" * 20000) == b"+OK\r\n"
+    reply = guest.call(b"APPEND", b"a", b"y" * (length - 20000))
+    if length > LONGEST_VALUE:
+        assert reply == (b"-ERR string exceeds maximum allowed size (proto-max-bulk-len)\r\n")
+        return
+    assert reply == b":%d\r\n" % length
+    assert len(guest.call(b"GET", b"a")) == length + 10
+    assert guest.call(b"MGET", b"a", b"a") == b"-ERR reply exceeds 32768 bytes\r\n"
+    assert len(guest.call(b"GETSET", b"a", b"")) == length + 10
+
+
+@pytest.mark.parametrize("room", range(0, 150, 7))
+def test_a_request_whose_reply_lacks_room_is_not_executed(room: int) -> None:
+    guest = Guest()
+    guest.call(b"MSET", b"n", b"5", b"v", b"x" * 140)
+    before = guest.bytes
+    for arguments in ([b"INCR", b"n"], [b"GET", b"v"], [b"GETSET", b"v", b"y"], [b"FLUSHALL"]):
+        guest.waiting = encode(*arguments)
+        replies, _ = guest.execute(room)
+        fits = arguments[0] in (b"INCR", b"FLUSHALL") and room >= REPLY_ROOM
+        assert guest.blocked != fits
+        if not fits:
+            assert replies == b""
+            assert guest.bytes == before
+            assert guest.waiting == encode(*arguments)
+        before = guest.bytes
+
+
+def test_replies_that_do_not_fit_wait_for_those_before() -> None:
+    guest = Guest()
+    guest.call(b"SET", b"v", b"x" * 100)
+    guest.waiting = encode(b"GET", b"v") * 5
+    replies, _ = guest.execute(350)
+    assert replies == (b"$100\r\n" + b"x" * 100 + b"\r\n") * 3
+    assert guest.blocked
+    assert guest.waiting == encode(b"GET", b"v") * 2
+
+
+@pytest.mark.parametrize("size", [0, 4096, kv.SMALLEST_STORE - 1])
+def test_a_region_that_is_too_small_is_left_alone(size: int) -> None:
+    memory, bitmap = GARBAGE.copy(), np.zeros(1, dtype=np.uint64)
+    assert kv.initialize_kernel(memory, bitmap, STORE, size) == 0
+    assert kv.initialize_kernel(memory, bitmap, 60 * PAGE, 5 * PAGE) == 0
+    assert (memory == GARBAGE).all()
+    assert not bitmap.any()
+
+
+def test_a_fresh_store_in_empty_memory_leaves_its_table_clean() -> None:
+    memory, bitmap = np.zeros(64 * PAGE, dtype=np.uint8), np.zeros(1, dtype=np.uint64)
+    assert kv.initialize_kernel(memory, bitmap, 0, 64 * PAGE) == 1
+    assert naive.pages_of(bitmap) == [0, 6, 63]
+
+
+def test_what_is_not_a_store_executes_nothing_and_closes() -> None:
+    guest = Guest()
+    guest.memory[STORE] ^= 1
+    assert guest.call(b"SET", b"a", b"b") == b""
+    assert guest.closed
+    assert guest.requests == 0
+
+
+def test_the_hash_is_siphash() -> None:
+    # The paper's example, for SipHash-2-4; `Region.entries` holds the store to the twin.
+    key = (0x0706050403020100, 0x0F0E0D0C0B0A0908)
+    assert naive_kv.siphash(bytes(range(15)), key, 2, 4) == 0xA129CA6149BE45E5
+
+
+def test_keys_spread_over_the_chains() -> None:
+    guest = Guest(garbage=np.zeros_like(GARBAGE))
+    keys = fill(guest, 0)
+    region = guest.region
+    chains = region.word(STORE + keyspace.CHAINS)
+    table = STORE + keyspace.SUPERBLOCK_BYTES
+    taken = sum(region.word(table + 8 * chain) != 0 for chain in range(chains))
+    # As many as that many balls leave boxes that are not empty, roughly.
+    assert abs(taken / chains - (1 - (1 - 1 / chains) ** keys)) < 0.05
+
+
+def test_quit_answers_and_drops_what_follows() -> None:
+    guest = Guest()
+    assert guest.send(encode(b"quit") + encode(b"set", b"a", b"b")) == b"+OK\r\n"
+    assert guest.closed
+    guest.closed = False
+    assert guest.call(b"exists", b"a") == b":0\r\n"
+
+
+def test_a_request_for_nothing_is_skipped() -> None:
+    guest = Guest()
+    assert guest.send(b"*0\r\n*-1\r\n\r\n  \r\n\n" + encode(b"PING")) == b"+PONG\r\n"
+    assert guest.requests == 1
+
+
+@pytest.mark.parametrize("line", [b"set 'a b' c\r\n", b'  SET\t"a b" c  \n', b"set 'a b' 'c'\r\n"])
+def test_inline_requests_have_words_and_simple_quotes(line: bytes) -> None:
+    guest = Guest()
+    assert guest.send(line) == b"+OK\r\n"
+    assert guest.region.check() == {b"a b": b"c"}
+
+
+def test_time_is_the_clock_it_was_given() -> None:
+    assert Guest().call(b"TIME") == b"*2\r\n$10\r\n1700000000\r\n$6\r\n123456\r\n"
+
+
+def test_info_gives_the_sections_it_is_asked_for() -> None:
+    guest = Guest()
+    assert guest.call(b"INFO", b"keyspace") == b"$12\r\n# Keyspace\r\n\r\n"
+    assert guest.call(b"INFO", b"nope") == b"$0\r\n\r\n"
+    guest.call(b"MSET", b"a", b"1", b"b", b"2")
+    assert guest.call(b"INFO", b"KeySpace") == (
+        b"$44\r\n# Keyspace\r\ndb0:keys=2,expires=0,avg_ttl=0\r\n\r\n"
+    )
+    everything = guest.call(b"INFO")
+    assert b"total_commands_processed:4\r\n" in everything
+    assert guest.call(b"INFO", b"ALL") == everything.replace(b"processed:4", b"processed:5")
+    sections = guest.call(b"INFO", b"server", b"stats").split(b"\r\n# ")
+    assert [section.split(b"\r\n")[0] for section in sections[1:]] == [b"Server", b"Stats"]
+    used = int(guest.information()["used_memory"])
+    assert used == sum(size for size, free in guest.region.blocks().values() if not free)
+    total = guest.region.word(STORE + keyspace.HEAP + heap.TOTAL_BYTES)
+    assert int(guest.information()["maxmemory"]) == total
+
+
+@pytest.mark.parametrize(
+    ("words", "reply"),
+    [
+        ("HELLO 3", b"-NOPROTO unsupported protocol version\r\n"),
+        ("HELLO x", b"-ERR Protocol version is not an integer or out of range\r\n"),
+        ("HELLO 2 AUTH a b", b"-ERR Syntax error in HELLO option 'AUTH'\r\n"),
+        ("HELLO 2 SETNAME", b"-ERR Syntax error in HELLO option 'SETNAME'\r\n"),
+        ("CLIENT SETNAME me", b"+OK\r\n"),
+        ("CLIENT GETNAME", b"$-1\r\n"),
+        ("CLIENT SETINFO LIB-NAME redis-py", b"+OK\r\n"),
+        ("CLIENT NO-EVICT on", b"+OK\r\n"),
+        ("CLIENT NO-EVICT maybe", b"-ERR syntax error\r\n"),
+        ("CLIENT ID", b"-ERR unknown subcommand 'ID'. Try CLIENT HELP.\r\n"),
+        ("CLIENT setname", b"-ERR wrong number of arguments for 'client|setname' command\r\n"),
+        ("CONFIG GET save", b"*2\r\n$4\r\nsave\r\n$0\r\n\r\n"),
+        ("CONFIG GET AppendOnly", b"*2\r\n$10\r\nappendonly\r\n$2\r\nno\r\n"),
+        ("CONFIG GET nope", b"*0\r\n"),
+        ("CONFIG GET", b"-ERR wrong number of arguments for 'config|get' command\r\n"),
+        ("CONFIG SET save 1", b"-ERR unknown subcommand 'SET'. Try CONFIG HELP.\r\n"),
+        ("COMMAND COUNT", b":30\r\n"),
+        ("COMMAND DOCS get", b"*0\r\n"),
+        ("COMMAND INFO nope", b"*1\r\n$-1\r\n"),
+        ("COMMAND LIST", b"-ERR unknown subcommand 'LIST'. Try COMMAND HELP.\r\n"),
+    ],
+)
+def test_what_clients_ask_on_their_own_is_answered(words: str, reply: bytes) -> None:
+    assert Guest().call(*words.encode().split()) == reply
+    assert Guest().send(words.encode() + b"\r\n") == reply
+
+
+PARTS = st.sampled_from([b"*", b"max", b"memory", b"-", b"policy", b"save", b"a"])
+PARAMETERS = ["save", "appendonly", "databases", "maxmemory", "maxmemory-policy"]
+PARAMETERS += ["proto-max-bulk-len"]
+
+
+@given(st.lists(PARTS, max_size=5))
+def test_patterns_of_config_match_as_in_a_shell(parts: list[bytes]) -> None:
+    pattern = b"".join(parts)
+    words = Guest().call(b"CONFIG", b"GET", pattern).split(b"\r\n")[2::4]
+    assert [word.decode() for word in words] == fnmatch.filter(PARAMETERS, pattern.decode())

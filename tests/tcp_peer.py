@@ -28,8 +28,8 @@ class Guest:
         self.size, self.ram = size, BEFORE * PAGE
         pages = size // PAGE + BEFORE + AFTER
         self.random = np.random.default_rng(seed)
+        # What was there before a start is anything.
         self.memory = self.random.integers(1, 256, pages * PAGE, dtype=np.uint8)
-        self.inside()[:] = 0
         self.bitmap = np.zeros(-(-pages // 64), dtype=np.uint64)
         self.receive, self.transmit = FrameQueue(), FrameQueue()
         self.host = np.zeros(rings.HOST_SLOTS, dtype=np.uint64)

@@ -15,6 +15,7 @@ _MODULES = (
     "colobench.guest.kv",
     "colobench.guest.tcp",
     "colobench.guest.programs",
+    "colobench.guest.tcp",
 )
 
 

@@ -76,6 +76,17 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--seconds", type=_positive, metavar="N", help="end by itself")
     serve.add_argument("--no-rejoin", action="store_true", help="run on alone after a takeover")
     serve.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    tortures = verb("torture", _torture, "kill nodes of a serving pair, and judge what clients saw")
+    add = tortures.add_argument
+    add("--kills", type=_positive, default=20, metavar="N", help="[20]")
+    add("--seed", type=int, default=1, help="of the plan [1]")
+    add("--results", type=Path, metavar="FILE", help="a line for each kill; what is there is kept")
+    add("--clients", type=_positive, default=8, metavar="N", help="[8]")
+    add("--transport", action="append", metavar="NAME", help="[stream, multifd and memfd]")
+    add("--output", action="append", choices=["buffer", "compare"], help="[both]")
+    add("--heartbeat-limit", type=_positive, default=200, metavar="MS", help="[200]")
+    add("--bug", metavar="NAME", help="plant a bug, see docs/bug-museum.md, and stop when caught")
+    add("--json", action="store_true", help="print the summary as one JSON object")
     words = "open JupyterLab at notebooks/00_index.ipynb; jupyter lab's own options may follow"
     verb("lab", _lab, words)
     doctor = verb("doctor", _doctor, "say what this machine offers, by testing its effect")
@@ -267,6 +278,54 @@ def _run(options: argparse.Namespace) -> int:
         causes = ", ".join(f"{count} {cause}" for cause, count in summary["causes"].items())
         print(f"{len(session.records)} checkpoints ({causes or 'none'})")
     return 0 if summary["verified"] else 1
+
+
+def _torture(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from colobench.lab.museum import exhibit
+    from colobench.lab.outside import Heartbeat
+    from colobench.lab.plan import MODES, TRANSPORTS, Results, plan, summarize
+    from colobench.lab.torture import Settings, torture
+    from colobench.lab.torture_text import as_json, render
+
+    shown = exhibit(options.bug) if options.bug else None
+    planned = plan(
+        options.seed,
+        options.kills,
+        transports=options.transport or TRANSPORTS,
+        modes=options.output or (shown.modes if shown else MODES),
+        **({"victims": shown.victims, "points": shown.points} if shown else {}),
+    )
+    limit = options.heartbeat_limit
+    settings = Settings(
+        clients=options.clients, heartbeat=Heartbeat(max(1, limit // 10), limit), bug=options.bug
+    )
+    file = None if options.results is None else Results(options.results)
+    results = [] if file is None else file.load()
+    left = planned if file is None else file.remaining(planned)
+    _compile_kernels(always_show=False)
+    with (
+        tqdm(
+            total=len(planned), initial=len(planned) - len(left), unit=" kills", disable=None
+        ) as bar,
+        suppress(KeyboardInterrupt),
+    ):
+        for result in torture(left, settings, say=bar.set_description_str):
+            results.append(result)
+            if file is not None:
+                file.append(result)
+            bar.update()
+            for violation in result.violations:
+                with bar.external_write_mode(sys.stderr):
+                    print(f"kill {result.kill.number}: {violation}", file=sys.stderr, flush=True)
+            if result.violations and options.bug:
+                break
+    summary = summarize(results)
+    print(json.dumps(as_json(summary, settings)) if options.json else render(summary, settings))
+    if options.bug:
+        return 0 if summary.violations else 1
+    return 0 if summary.clean and summary.kills else 1
 
 
 def _report_writer(path: Path) -> Any:

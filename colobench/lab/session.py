@@ -834,6 +834,10 @@ class Session(contextlib.AbstractContextManager["Session"]):
         finally:
             machine.close()
 
+    def all_processes(self) -> list[NodeProcess]:
+        """Give every process that this session has started, the dead ones too."""
+        return list(self._processes)
+
     def processes(self) -> list[ProcessFigures]:
         """Look at memory and processor time of the nodes that live."""
         found = [node.figures() for node in self.nodes.values()]

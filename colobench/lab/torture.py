@@ -1,0 +1,249 @@
+"""Torture: nodes of a serving pair are killed, again and again, and the clients' history is judged.
+
+Each kill of a plan (`colobench.lab.plan`) happens while clients ask and write. Somebody takes over,
+another secondary joins, the clients go on all the time on the same connections; then all keys are
+read, and what the clients were told has to be explained by one order of their requests.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+
+from colobench.errors import ColobenchError, RemoteError
+from colobench.lab.clients import MIX, Clients, ClientsStalled, Keys
+from colobench.lab.linearizability import Undecided
+from colobench.lab.outside import Heartbeat
+from colobench.lab.plan import Kill, KillResult
+from colobench.lab.resp import ReplyParser, encode
+from colobench.lab.session import Session, Takeover
+from colobench.lab.verdict import check
+
+#: Kills with the same transport and mode come one after the other, so many at most.
+BLOCK = 20
+#: The clients have so many answers each, on average, before a kill.
+ANSWERS_BEFORE = 12
+_PATIENCE = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What all kills of a run have in common.
+
+    Parameters
+    ----------
+    clients
+        How many ask at a time.
+    mix
+        What they ask, see `colobench.lab.clients.MIX`.
+    ram
+        The guest's.
+    heartbeat
+        Of the nodes.
+    buffer_delay_ms, compare_delay_ms
+        The checkpoints' distance where output is buffered, and the longest where it is compared.
+    verify
+        Whether the survivor's state is compared with that of its checkpoint, too.
+    bug
+        A planted one, or None.
+    """
+
+    clients: int = 8
+    mix: Mapping[str, float] = field(default_factory=lambda: MIX)
+    ram: str = "16M"
+    heartbeat: Heartbeat = field(default_factory=lambda: Heartbeat(20, 200))
+    buffer_delay_ms: int = 20
+    compare_delay_ms: int = 500
+    verify: bool = True
+    bug: str | None = None
+
+
+USUAL = Settings()
+
+
+def in_blocks(kills: Sequence[Kill]) -> Iterator[list[Kill]]:
+    """Put kills that the same pair can suffer together, without moving them far."""
+    left = list(kills)
+    while left:
+        kind = left[0].transport, left[0].mode
+        block = [each for each in left if (each.transport, each.mode) == kind][:BLOCK]
+        taken = {each.number for each in block}
+        left = [each for each in left if each.number not in taken]
+        yield block
+
+
+def torture(
+    kills: Sequence[Kill],
+    settings: Settings = USUAL,
+    *,
+    say: Callable[[str], None] = lambda words: None,
+) -> Iterator[KillResult]:
+    """Carry out kills, and give what came of each.
+
+    After a violation the pair is given up, and the next kill meets a new one.
+
+    Parameters
+    ----------
+    kills
+        What is to be done, see `colobench.lab.plan.plan`.
+    settings
+        How.
+    say
+        Called with what is done just now.
+    """
+    for block in in_blocks(kills):
+        left = iter(block)
+        while following := list(itertools.islice(left, 1)):
+            with ExitStack() as closing:
+                say(f"a pair with {following[0].transport}, {following[0].mode}")
+                session = closing.enter_context(_session(following[0], settings))
+                for kill in itertools.chain(following, left):
+                    say(f"kill {kill.number}: {' '.join(kill.combination)}")
+                    result = _Round(session, kill, settings).result()
+                    yield result
+                    if result.violations:
+                        break
+                processes = [each.process for each in session.all_processes()]
+            alive = [each.pid for each in processes if psutil.pid_exists(each.pid)]
+            assert not alive, f"processes that were left: {alive}"
+
+
+def _session(kill: Kill, settings: Settings) -> Session:
+    compares = kill.mode == "compare"
+    return Session(
+        ram=settings.ram,
+        guest="kv",
+        seed=kill.seed,
+        transport=kill.transport,
+        variant="upstream" if compares else "v12",
+        output=kill.mode,
+        delay=settings.compare_delay_ms if compares else settings.buffer_delay_ms,
+        hostfwd="tcp:127.0.0.1:0-:6379",
+        heartbeat=settings.heartbeat,
+        verify=settings.verify,
+        spare=True,
+        bug=settings.bug,
+        experiment=settings.bug is not None,
+    )
+
+
+class _Round:
+    """One kill: what happens, and what was wrong."""
+
+    def __init__(self, session: Session, kill: Kill, settings: Settings) -> None:
+        self._session, self._kill, self._settings = session, kill, settings
+        self._violations: list[str] = []
+        self._figures: dict[str, Any] = {}
+        self._linearizable: bool | None = None
+        self._operations = 0
+        self._takeover_ms: float | None = None
+        self._every_ms: float | None = None
+
+    def result(self) -> KillResult:
+        """Do it all."""
+        try:
+            self._ask(b"FLUSHALL")
+            clients = Clients(
+                self._session.address(),
+                self._settings.clients,
+                seed=self._kill.seed,
+                mix=self._settings.mix,
+                keys=Keys(prefix=b"%d." % self._kill.number),
+                timeout=_PATIENCE,
+            )
+            with clients:
+                self._suffer(clients)
+            self._judge(clients)
+        except ColobenchError as error:
+            if not isinstance(error, RemoteError):
+                raise
+            self._violations.append(f"{type(error).__name__}: {error}")
+        return KillResult(
+            self._kill,
+            self._takeover_ms,
+            self._every_ms,
+            self._operations,
+            self._linearizable,
+            tuple(self._violations),
+            self._figures,
+        )
+
+    def _suffer(self, clients: Clients) -> None:
+        """Kill, and see the clients go on: with the survivor, and with who joins it."""
+        session, kill = self._session, self._kill
+        clients.wait_until_answered(ANSWERS_BEFORE * self._settings.clients, timeout=_PATIENCE)
+        if kill.delay_ms is not None:
+            # A random moment, not one when something has just been answered.
+            time.sleep(kill.delay_ms / 1000)
+        killed = session.kill(kill.victim, at=kill.point, held=kill.holder)
+        killed_ns = round(killed.time * 1e9)
+        takeover = session.takeover(_PATIENCE)
+        self._note(takeover)
+        # A client whose last word was answered just before the kill asks again, and is answered.
+        clients.wait_until_all_answered(killed_ns, timeout=_PATIENCE)
+        self._measure(clients, killed_ns, round(takeover.running_at * 1e9))
+        session.rejoin()
+        joined = time.monotonic_ns()
+        session.checkpoint()
+        clients.wait_until_all_answered(joined, timeout=_PATIENCE)
+
+    def _note(self, takeover: Takeover) -> None:
+        if takeover.equal is False:
+            self._violations.append(
+                f"torn state: the survivor is not what checkpoint {takeover.checkpoint} was"
+            )
+        self._figures |= {
+            "checkpoint": takeover.checkpoint,
+            "equal": takeover.equal,
+            "running_ms": takeover.takeover_ms,
+        }
+
+    def _measure(self, clients: Clients, killed: int, running: int) -> None:
+        """Take the times of the first answer of the survivor, and of each client's first."""
+        first: dict[int, int] = {}
+        for answered in reversed(clients.answers[:]):
+            if answered.returned < killed:
+                break
+            if answered.returned >= running:
+                first[answered.client] = answered.returned
+        if first:
+            self._takeover_ms = (min(first.values()) - killed) / 1e6
+            self._every_ms = (max(first.values()) - killed) / 1e6
+
+    def _judge(self, clients: Clients) -> None:
+        history = clients.final_reads()
+        lost = [str(each) for each in history.lost]
+        self._violations += [f"connection lost: {each}" for each in lost]
+        try:
+            verdict = check(history)
+        except Undecided:
+            return
+        self._linearizable, self._operations = verdict.linearizable, verdict.operations
+        if verdict.counterexample is not None:
+            self._violations.append(str(verdict))
+        last = {
+            each.request[1]: each.reply for each in clients.answers if each.request[0] == b"GET"
+        }
+        there = sum(last[key] is not None for key in history.keys)
+        counted = self._ask(b"DBSIZE")
+        if counted != there:
+            self._violations.append(f"torn state: {there} keys are there, and DBSIZE is {counted}")
+        records = [each for each in self._session.records[-50:] if each.verified is False]
+        self._violations += [f"checkpoint {each.number} was not equal" for each in records]
+
+    def _ask(self, *request: bytes) -> Any:
+        """Ask through a client of its own."""
+        with socket.create_connection(self._session.address(), _PATIENCE) as connection:
+            connection.sendall(encode(*request))
+            parser = ReplyParser()
+            while data := connection.recv(1 << 16):
+                for reply in parser.feed(data):
+                    return reply
+        raise ClientsStalled(f"{request[0].decode()}: expected an answer, found the end")

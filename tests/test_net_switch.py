@@ -232,6 +232,22 @@ def test_connection_ends_after_its_wait_and_its_port_is_used_last() -> None:
     assert again.connection.source_port == FIRST_PORT + 1
 
 
+def test_connection_that_is_gone_takes_no_other_with_it() -> None:
+    switch = Switch(FIRST_PORT)
+    switch.link_up(1)
+    old, _ = connect(switch, 1, 0.0)
+    old.abort(1.0)
+    switch.ready[old] = None
+    output(switch, 1.0)
+    switch._next_port = FIRST_PORT
+    new, _ = connect(switch, 1, 2.0)
+    assert new.connection == old.connection
+    # Its user still had data to take from it.
+    switch.ready[old] = None
+    output(switch, 3.0)
+    assert switch.connections == {FIRST_PORT: new}
+
+
 def test_ports_of_the_host_are_used_in_turn_and_run_out() -> None:
     switch = Switch(LAST_PORT)
     count = LAST_PORT - FIRST_PORT + 1

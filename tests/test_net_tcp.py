@@ -392,8 +392,71 @@ def test_closed_window_is_probed_and_the_rest_follows_when_it_opens() -> None:
     world.run(lambda: len(world.crossed) > 20)
     probes = [segment for _, end, segment in world.crossed if end == 0]
     assert {len(segment.payload) for segment in probes} == {1}
+    # While a probe is on its way; what opens the window is said at once, and acted on at once.
+    world.fate = never
+    world.run(lambda: bool(host.tcp and host.tcp._next > host.tcp._unacknowledged))
+    world.fate = at_once
     guest.appetite = 1 << 20
+    opened_at = world.now
     world.run(lambda: guest.received == data)
+    assert world.now - opened_at < RTO_MIN
+
+
+def test_window_that_opens_by_little_stays_closed_for_the_peer() -> None:
+    _, host, _ = established()
+    tcp = host.tcp
+    assert tcp is not None
+    ack = tcp._segment(tcp._max, ACK)
+    back = CONNECTION.reversed()
+    for begin in range(0, RECEIVE_BYTES, 1000):
+        payload = bytes(min(1000, RECEIVE_BYTES - begin))
+        tcp.receive(Segment(back, (ack.ack + begin) % MODULUS, ack.seq, ACK, 65535, payload), 1.0)
+    assert [segment.window for segment in tcp.segments(1.0)] == [0]
+    tcp.consume(frames.MSS - 1)
+    tcp.receive(Segment(back, (ack.ack - 1) % MODULUS, ack.seq, ACK, 65535, b"?"), 2.0)
+    assert [segment.window for segment in tcp.segments(2.0)] == [0]
+    tcp.consume(3 * frames.MSS)
+    assert [segment.window for segment in tcp.segments(3.0)] == [4 * frames.MSS - 1]
+
+
+def test_small_window_is_not_filled_with_small_segments() -> None:
+    _, host, _ = established()
+    tcp = host.tcp
+    assert tcp is not None
+    tcp.send(bytes(10 * frames.MSS))
+    sent = tcp.segments(1.0)
+    back = CONNECTION.reversed()
+    answer = Segment(back, sent[0].ack, sent[-1].end, ACK, 100)
+    tcp.receive(answer, 1.0)
+    tcp.send(bytes(1000))
+    assert tcp.segments(1.0) == []
+    assert tcp.deadline is not None
+    tcp.tick(tcp.deadline)
+    assert [len(segment.payload) for segment in tcp.segments(2.0)] == [100]
+
+
+def test_round_trip_is_learnt_and_no_segment_sent_again_in_vain() -> None:
+    slow = [0.4]
+    world, host, guest = established(lambda: slow)
+    assert host.tcp is not None
+    for count in range(1, 20):
+        host.data = bytes(100)
+        world.run(lambda count=count: len(guest.received) == 100 * count)  # type: ignore[misc]
+        world.run(lambda: host.tcp is not None and host.tcp.deadline is None)
+    # The first estimate, of the handshake, was too short.
+    assert host.tcp.retransmissions <= 6
+    retransmissions = host.tcp.retransmissions
+    slow[0] = 0.0005
+    for count in range(20, 60):
+        world.now += 1
+        host.data = bytes(100)
+        world.turn()
+        world.run(lambda count=count: len(guest.received) == 100 * count)  # type: ignore[misc]
+        world.run(lambda: host.tcp is not None and host.tcp.deadline is None)
+    assert host.tcp.retransmissions == retransmissions
+    host.data = bytes(100)
+    world.turn()
+    assert host.tcp.deadline == pytest.approx(world.now + RTO_MIN)
 
 
 def test_reader_that_takes_little_opens_no_small_windows() -> None:

@@ -25,10 +25,11 @@ from colobench.errors import LocalError
 from colobench.lab.errors import NodeGone, QMPCommandError
 from colobench.lab.process import NodeProcess
 from colobench.net import frame as net
-from colobench.net.frame import ARP
+from colobench.net.frame import ARP, Connection
 from colobench.net.link import FRAME_LIMIT, LinkDecoder, encode_frame
-from colobench.net.tcp import RECEIVE_BYTES, SEND_BYTES
+from colobench.net.tcp import RECEIVE_BYTES, SEND_BYTES, TCPConnection
 from colobench.node.address import Address
+from colobench.node.client import Client
 from colobench.node.hostfwd import HostForward
 from colobench.node.port import QUEUE_BYTES
 
@@ -329,6 +330,32 @@ def test_who_does_not_read_stops_the_other_and_loses_nothing(
         assert read_all(client) == pattern_of(0, sent)
 
 
+def test_client_is_watched_only_for_what_can_be_dealt_with() -> None:
+    tcp = TCPConnection(Connection(net.HOST_IP, 50000, net.GUEST_IP, 7), 1)
+    tcp.open(0.0)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as there,
+        selectors.DefaultSelector() as selector,
+    ):
+        here, _ = server.accept()
+        client = Client(here, tcp, selector, lambda tcp: None)
+        assert selector.get_key(here).events == selectors.EVENT_READ
+        tcp.send(bytes(tcp.room))
+        client.deliver(0.0)
+        # It would be ready to be read from all the time.
+        assert selector.get_map() == {}
+        tcp.inbox += bytes(1 << 24)
+        client.deliver(0.0)
+        assert tcp.inbox
+        assert selector.get_key(here).events == selectors.EVENT_WRITE
+        taken = len(tcp.inbox)
+        assert len(there.recv(1 << 16)) > 0
+        client.close()
+        assert selector.get_map() == {}
+        assert taken < 1 << 24
+
+
 def test_clients_outlive_a_lost_link(switch: Switch) -> None:
     with switch.client() as client, guest_of(switch) as guest:
         assert echo(client, b"before") == b"before"
@@ -503,6 +530,15 @@ def test_switch_ends_with_its_parent_and_in_order_when_its_input_ends(tmp_path: 
     assert node.process.wait(TIMEOUT) == 0
     assert not (tmp_path / "net").exists()
     node.end()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_switch_ends_in_order_when_a_signal_says_so(tmp_path: Path, number: int) -> None:
+    with running(tmp_path) as switch:
+        with switch.client() as client:
+            switch.node.process.send_signal(number)
+            assert client.recv(1) == b""
+        switch.wait_for("SHUTDOWN")
 
 
 def test_switch_that_is_killed_is_gone_and_says_so(tmp_path: Path) -> None:

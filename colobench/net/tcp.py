@@ -324,7 +324,7 @@ class TCPConnection:
         del self._data[:taken]
         self._begin += taken
         self._unacknowledged = ack
-        self._duplicates = self._backoff = 0
+        self._duplicates = 0
         if self._go_back and ack < self._recover:
             # The peer keeps nothing that came too early: the rest has to be sent again, too.
             self._rewind(ack)
@@ -372,7 +372,12 @@ class TCPConnection:
     # Time.
 
     def _measured(self, seconds: float) -> None:
-        """Take in how long a segment and its ACK took (RFC 6298, 2.2 and 2.3)."""
+        """Take in how long a segment and its ACK took (RFC 6298, 2.2 and 2.3).
+
+        Only now is the timeout short again: otherwise a round trip that has become longer than it
+        would never be measured, since everything is sent twice (Karn's algorithm, the other half).
+        """
+        self._backoff = 0
         if self._round_trip is None:
             self._round_trip, self._variation = seconds, seconds / 2
         else:

@@ -297,6 +297,18 @@ def test_after_a_checkpoint_both_go_on_from_the_primarys_state(drawn, cut):
     assert len(released) + compare.counters()["frames_absorbed"] == len(primary)
 
 
+def test_after_a_checkpoint_the_secondary_has_acknowledged_and_ended_what_the_primary_has():
+    compare = opened()
+    frames = [
+        tcp(103, CLIENT_ISN + 9, payload=b"behind a gap"),
+        tcp(120, CLIENT_ISN + 9, FIN | ACK),
+        tcp(121, CLIENT_ISN + 9),
+    ]
+    assert all(compare.primary(frame, 0.0) == Outcome() for frame in frames)
+    assert compare.checkpoint() == frames
+    assert [compare.primary(frame, 0.0).frames for frame in frames] == [(f,) for f in frames]
+
+
 def opened(quirks=frozenset(), **options):
     """Give a compare on whose connection both guests have sent their SYN; data begins at 101."""
     compare = ColoCompare(quirks=quirks, **options)

@@ -164,7 +164,6 @@ class ColoCompare:
         """Give all that is held, first come first: the secondary has this state (RECEIVED)."""
         frames = self._release_all()
         for key, flow in list(self._flows.items()):
-            flow.asked = False
             if not flow.checkpoint():
                 del self._flows[key]
                 self._closed.pop(key, None)
@@ -173,8 +172,8 @@ class ColoCompare:
             # The secondary may be quick: what it says from this state can be here already.
             for frame in self._gate.checkpoint():
                 self._said(frame, self._now)
-            for flow in self._flows.values():
-                flow.asked = False
+        for flow in self._flows.values():
+            flow.asked = False
         return frames
 
     def failover(self) -> list[bytes]:

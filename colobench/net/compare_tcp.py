@@ -256,9 +256,6 @@ class TcpConnection(Flow[Segment]):
         self.difference = None
         self.closed = False
         self._primary = _Said(_opening(segment), segment.seq)
-        if self._secondary.opened != self._primary.opened:
-            # The secondary's guest is still in that older one.
-            self._opened_at = None
         self._start((segment.seq + 1) % _MODULO)
 
     def _open_secondary(self, segment: Segment, now: float) -> None:

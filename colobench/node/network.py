@@ -184,8 +184,7 @@ class Network:
     def loaded(self) -> None:
         """A checkpoint is loaded: what the mirror brought before it is part of it."""
         with self._lock:
-            if self._mirror is None:
-                return
+            # The mirror may have ended with the primary; what it brought counts all the same.
             if self._rewriter is not None:
                 self._rewriter.checkpoint()
             # The guest stood still, so all that waits here was mirrored before the primary stopped.

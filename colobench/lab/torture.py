@@ -188,7 +188,7 @@ class _Round:
         self._note(takeover)
         # A client whose last word was answered just before the kill asks again, and is answered.
         clients.wait_until_all_answered(killed_ns, timeout=_PATIENCE)
-        self._measure(clients, killed_ns, round(takeover.running_at * 1e9))
+        self._measure(clients, killed_ns)
         session.rejoin()
         joined = time.monotonic_ns()
         session.checkpoint()
@@ -205,14 +205,15 @@ class _Round:
             "running_ms": takeover.takeover_ms,
         }
 
-    def _measure(self, clients: Clients, killed: int, running: int) -> None:
+    def _measure(self, clients: Clients, killed: int) -> None:
         """Take the times of the first answer of the survivor, and of each client's first."""
+        # What comes sooner is what the dead one has said: nobody takes over so soon.
+        soonest = killed + self._settings.heartbeat.limit_ms * 1_000_000 // 2
         first: dict[int, int] = {}
         for answered in reversed(clients.answers[:]):
-            if answered.returned < killed:
+            if answered.returned < soonest:
                 break
-            if answered.returned >= running:
-                first[answered.client] = answered.returned
+            first[answered.client] = answered.returned
         if first:
             self._takeover_ms = (min(first.values()) - killed) / 1e6
             self._every_ms = (max(first.values()) - killed) / 1e6

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from colobench.guest.configuration import DETERMINISTIC, Nondeterminism
 from colobench.lab.clients import Request
@@ -79,6 +79,7 @@ def provoke(
     ask_time: bool = True,
     ram: str = "16M",
     into: Records | None = None,
+    go_on: Callable[[], bool] = lambda: True,
 ) -> Records:
     """Let clients ask a guest whose output is compared, and see what makes it take checkpoints.
 
@@ -94,6 +95,8 @@ def provoke(
         The guest's.
     into
         Where records are appended as they come, for those who watch.
+    go_on
+        Says whether to go on; it is asked all the time.
 
     Returns
     -------
@@ -119,6 +122,7 @@ def provoke(
             at_once=AT_ONCE,
             every_ms=10.0,
             seen=lambda answered: None,
+            go_on=go_on,
         )
     return records
 

@@ -211,8 +211,6 @@ class FailoverStory:
             self._note(said.time, said.role, "has lost the heartbeat, asks the arbiter")
         for said in session.journal.said("X_GRANTED", since=self._heard):
             self._note(said.time, "arbiter", f"grants the {said.data['node']}")
-        base = f"checkpoint {taken.checkpoint}" if taken.role == "secondary" else "where it was"
-        self._note(taken.running_at, taken.role, f"takes over, goes on from {base}")
         killed_ns = round(self.killed.time * 1e9)
         self.clients.wait_until_all_answered(killed_ns, timeout=PATIENCE)
         # What comes sooner is what the dead one has said: nobody takes over so soon.
@@ -221,6 +219,10 @@ class FailoverStory:
         first = min(late, key=lambda each: each.returned)
         last = max({each.client: each.returned for each in reversed(late)}.values())
         self.first_ms = (first.returned - killed_ns) / 1e6
+        base = f"checkpoint {taken.checkpoint}" if taken.role == "secondary" else "where it was"
+        # Events are noted when they arrive, which an answer may be quicker to do.
+        running = min(taken.running_at, first.returned / 1e9)
+        self._note(running, taken.role, f"takes over, goes on from {base}")
         self._note(first.returned / 1e9, f"client {first.client}", "has the first answer")
         self._note(last / 1e9, "clients", "all of them have one")
         self.spans.append((first.returned / 1e9 - self.began, ALONE))

@@ -59,6 +59,10 @@ class Latencies:
     checkpoints: list[tuple[str, float]] = field(default_factory=list)
     delay_ms: int = 100
 
+    def count(self, state: str) -> int:
+        """Count the answers of a state."""
+        return sum(each.state == state for each in self.answers)
+
     def percentile(self, state: str, percent: float) -> float:
         """Give a percentile of a state's latencies in ms; not a number without answers."""
         found = [each.latency_ms for each in self.answers if each.state == state]
@@ -72,15 +76,13 @@ class Latencies:
         """Write a table, and both ratios."""
         lines = [f"{'output':<12} {'answers':>8} {'p50':>11} {'p90':>11} {'p99':>11}"]
         for state in STATES:
-            count = sum(each.state == state for each in self.answers)
-            if count:
+            if count := self.count(state):
                 shown = " ".join(f"{self.percentile(state, p):8.2f} ms" for p in (50, 90, 99))
                 lines.append(f"{state:<12} {count:8,} {shown}")
         if len(lines) == 1 + len(STATES):
             lines += [
-                f"compared, one waits {self.ratio('compare', 'unprotected'):.2f} × as long as "
-                "unprotected (p50),",
-                f"buffered, {self.ratio('buffer', 'compare'):,.0f} × as long as compared",
+                f"compared: {self.ratio('compare', 'unprotected'):.2f} × unprotected (p50)",
+                f"buffered: {self.ratio('buffer', 'compare'):,.0f} × compared (p50)",
             ]
         return "\n".join(lines)
 

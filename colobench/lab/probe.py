@@ -26,9 +26,7 @@ class _Connection:
             self.socket = socket.create_connection(address, timeout)
         except OSError as error:
             host, port = address
-            raise ClientsStalled(
-                f"probe: expected to connect to {host}:{port}: {error}"
-            ) from error
+            raise ClientsStalled(f"probe: expected to connect to {host}:{port}: {error}") from error
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.waiting: deque[tuple[Request, int]] = deque()
         self.parser = ReplyParser()
@@ -56,6 +54,7 @@ def probe(
     at_once: int = 1,
     connections: int = 32,
     seen: Callable[[Answered], None],
+    go_on: Callable[[], bool] = lambda: True,
     timeout: float = 10.0,
 ) -> None:
     """Send requests at fixed times, in turn on many connections, and tell of each answer.
@@ -80,6 +79,8 @@ def probe(
         How many there are. One that still waits for an answer gets its next request behind it.
     seen
         Called with each answer, in this thread.
+    go_on
+        Says whether to send any more; it is asked before each time of sending.
     timeout
         Seconds without an answer after which there will be none.
 
@@ -102,7 +103,7 @@ def probe(
         turn = itertools.cycle(opened)
         due = time.monotonic()
         end = due + seconds
-        while due < end:
+        while due < end and go_on():
             for _ in range(at_once):
                 next(turn).ask(next(requests))
             due += every_ms / 1000

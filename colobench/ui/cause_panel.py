@@ -100,6 +100,7 @@ class CausePanel(Panel):
         if len(records) != self._shown:
             self._shown = len(records)
             self.words.value = _html(self.table)
+            self.update()
 
     def update(self) -> None:
         """Show whether something is being done, or went wrong."""
@@ -112,7 +113,7 @@ class CausePanel(Panel):
     def _words(self) -> tuple[str, str]:
         doing, error = self.background.doing, self.background.error
         if doing:
-            return RUNS, f"{doing} …".capitalize()
+            return RUNS, f"{doing} … so far by cause: {self.table.counted()}".capitalize()
         if error:
             return BROKEN, f"It failed: {error}"
         if not self.records:
@@ -126,16 +127,13 @@ class CausePanel(Panel):
 
 
 def _html(table: CauseTable) -> str:
-    """Write the counts, and the last miscompares as a table."""
-    if not table.counts:
-        return ""
-    counts = f"<p>So far, by cause: {escape(table.counted())}.</p>"
+    """Write the last miscompares as a table."""
     if not table.miscompares:
-        return counts
+        return ""
     heads = ("checkpoint", "at", "connection", "first byte that differs")
     head = "".join(f'<th style="{_CELL}">{name}</th>' for name in heads)
     rows = "".join(
         "<tr>" + "".join(f'<td style="{_CELL}">{escape(cell)}</td>' for cell in row) + "</tr>"
         for row in table.rows()
     )
-    return f"{counts}<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"

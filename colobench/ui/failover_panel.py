@@ -28,7 +28,7 @@ from colobench.ui.figure import Columns, LiveFigure
 from colobench.ui.panel import Panel, button, turn
 from colobench.ui.plots import legend_above, make_plot
 from colobench.ui.pump import frames
-from colobench.ui.status import BROKEN, NOTHING, RUNS, WELL, status_line
+from colobench.ui.status import BROKEN, NOTHING, RUNS, WELL, status_line, verdict_text
 
 NOBODY = "nobody: any moment"
 COLOURS = {PROTECTED: "#62a964", SILENT: TAKEOVER_COLOUR, ALONE: SECONDARY_COLOUR}
@@ -38,9 +38,6 @@ WHOLE_SECONDS, NEAR_SECONDS = 0.05, 0.005
 BEFORE, AFTER = 0.15, 0.45
 
 _CELL = "padding: 0 16px 0 0; line-height: 1.5; text-align: "
-_TEXT = (
-    "font: 12px/1.5 monospace; padding: 8px 10px; background: #8882; overflow-x: auto; margin: 4px"
-)
 
 
 class FailoverPanel(Panel):
@@ -264,8 +261,8 @@ def _html(story: FailoverStory) -> str:
         for each in story.moments
     )
     verdict = story.violations or ([str(story.verdict)] if story.verdict else [])
-    text = escape("\n".join(verdict))
-    return f"<table>{rows}</table>" + (f'<pre style="{_TEXT}">{text}</pre>' if text else "")
+    text = "\n".join(verdict)
+    return f"<table>{rows}</table>{verdict_text(text)}"
 
 
 def _draw() -> LayoutDOM:
@@ -278,7 +275,7 @@ def _draw() -> LayoutDOM:
     ):
         plot = make_plot(
             title,
-            "client",
+            "answers to client",
             height=280,
             x_range=Range1d(start=0, end=1, name=shown),
             y_range=Range1d(start=-2.2, end=CLIENTS),
@@ -294,9 +291,7 @@ def _draw() -> LayoutDOM:
                 legend_label=state,
             )
         dots = ColumnDataSource({"seconds": [], "client": []}, name=name)
-        plot.scatter(
-            "seconds", "client", source=dots, size=4, color=NEUTRAL_COLOUR, legend_label="an answer"
-        )
+        plot.scatter("seconds", "client", source=dots, size=4, color=NEUTRAL_COLOUR)
         plot.yaxis.ticker = list(range(CLIENTS))
         legend_above(plot)
         plots.append(plot)

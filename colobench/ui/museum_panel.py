@@ -12,13 +12,10 @@ from colobench.lab.museum import MUSEUM
 from colobench.node.bugs import Bug
 from colobench.ui.controls import dropdown
 from colobench.ui.panel import Panel, button, turn
-from colobench.ui.status import BROKEN, NOTHING, RUNS, WELL, status_line
+from colobench.ui.status import BROKEN, NOTHING, RUNS, WELL, status_line, verdict_text
 
 KILLS = 20
 _STORY = "padding: 4px 10px; font-size: 14px; line-height: 1.5; max-width: 860px"
-_TEXT = (
-    "font: 12px/1.5 monospace; padding: 8px 10px; background: #8882; overflow-x: auto; margin: 4px"
-)
 
 
 class MuseumPanel(Panel):
@@ -99,8 +96,7 @@ class MuseumPanel(Panel):
             f'<div style="{_STORY}"><b>{escape(shown.promise)}</b> {escape(shown.story)}</div>'
         )
         self.status.value = status_line(*self._words())
-        text = repr(caught) if caught and caught.caught else ""
-        self.found.value = f'<pre style="{_TEXT}">{escape(text)}</pre>' if text else ""
+        self.found.value = verdict_text(repr(caught) if caught and caught.caught else "")
 
     def _words(self) -> tuple[str, str]:
         doing, error, caught = self.background.doing, self.background.error, self.caught

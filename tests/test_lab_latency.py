@@ -65,8 +65,7 @@ def test_a_table_of_causes_counts_all_and_names_the_last():
     table = CauseTable([*records, make_record(10, cause="timer")])
     assert table.counted() == "miscompare 9, timer 1"
     assert [row[0] for row in table.rows()] == [str(n) for n in range(10 - SHOWN, 10)]
-    assert repr(table).splitlines()[-1].split() == ["9", *repr(table).split()[-5:]]
-    assert "1,234" in repr(table)
+    assert repr(table).splitlines()[-1].split() == ["9", "0.90", "s", "a", ">", "b", "1,234"]
     assert repr(CauseTable([])) == "checkpoints by cause: none"
 
 

@@ -50,7 +50,7 @@ def make(sent):
     yield make
     for each in made:
         each.close()
-        assert type(each)._current is None
+    assert all(type(each)._current is None for each in made)
 
 
 def press(panel, button):

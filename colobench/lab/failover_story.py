@@ -207,10 +207,6 @@ class FailoverStory:
         session = self._session
         assert self.killed is not None
         self.takeover = taken = session.takeover(PATIENCE)
-        for said in session.journal.said("X_COLO_HEARTBEAT_LOST", since=self._heard):
-            self._note(said.time, said.role, "has lost the heartbeat, asks the arbiter")
-        for said in session.journal.said("X_GRANTED", since=self._heard):
-            self._note(said.time, "arbiter", f"grants the {said.data['node']}")
         killed_ns = round(self.killed.time * 1e9)
         self.clients.wait_until_all_answered(killed_ns, timeout=PATIENCE)
         # What comes sooner is what the dead one has said: nobody takes over so soon.
@@ -219,14 +215,29 @@ class FailoverStory:
         first = min(late, key=lambda each: each.returned)
         last = max({each.client: each.returned for each in reversed(late)}.values())
         self.first_ms = (first.returned - killed_ns) / 1e6
-        base = f"checkpoint {taken.checkpoint}" if taken.role == "secondary" else "where it was"
-        # Events are noted when they arrive, which an answer may be quicker to do.
-        running = min(taken.running_at, first.returned / 1e9)
-        self._note(running, taken.role, f"takes over, goes on from {base}")
+        self._note_takeover(taken, min(taken.running_at, first.returned / 1e9))
         self._note(first.returned / 1e9, f"client {first.client}", "has the first answer")
         self._note(last / 1e9, "clients", "all of them have one")
         self.spans.append((first.returned / 1e9 - self.began, ALONE))
         self.moments.sort(key=lambda moment: moment.seconds)
+
+    def _note_takeover(self, taken: Takeover, running: float) -> None:
+        """Note what led to a guest that certainly ran at that time.
+
+        Events are noted when they arrive, which an answer, or another node's event, may be
+        quicker to do.
+        """
+        journal, since = self._session.journal, self._heard
+        journal.wait_for(
+            lambda: any(journal.said("X_GRANTED", since=since)), "the arbiter's word", PATIENCE
+        )
+        for said in journal.said("X_COLO_HEARTBEAT_LOST", taken.role, since=since):
+            lost = min(said.time, running)
+            self._note(lost, said.role, "has lost the heartbeat, asks the arbiter")
+        for said in journal.said("X_GRANTED", since=since):
+            self._note(min(said.time, running), "arbiter", f"grants the {said.data['node']}")
+        base = f"checkpoint {taken.checkpoint}" if taken.role == "secondary" else "where it was"
+        self._note(running, taken.role, f"takes over, goes on from {base}")
 
     def _rejoin(self) -> None:
         time.sleep(AFTER_SECONDS)

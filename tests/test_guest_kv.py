@@ -20,7 +20,7 @@ from colobench.guest.commands import REPLY_ROOM
 PAGE = 4096
 NOW = 1_700_000_000_123_456
 #: The store lies behind the buffers, with memory around each of them that nobody may touch.
-RECEIVED, REPLIES, STORE, SIZE = 3 * PAGE - 77, 13 * PAGE, 23 * PAGE + 32, 40 * PAGE + 96
+RECEIVED, REPLIES, STORE, SIZE = 3 * PAGE - 77, 13 * PAGE - 4, 23 * PAGE + 32, 40 * PAGE + 96
 PAGES = 64
 GARBAGE = np.random.default_rng(4).integers(0, 256, PAGES * PAGE, dtype=np.uint8)
 
@@ -513,6 +513,21 @@ def test_quit_answers_and_drops_what_follows() -> None:
     assert guest.closed
     guest.closed = False
     assert guest.call(b"exists", b"a") == b":0\r\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [encode(b"SET", b"a", b"\r\n$1\r\nb"), encode(b"INCR", b""), b"set 'a b' c\r\n", b"PING\n"],
+)
+def test_a_request_is_executed_when_its_last_byte_is_there(data: bytes) -> None:
+    for length in range(1, len(data)):
+        guest = Guest()
+        before = guest.bytes
+        assert guest.send(data[:length]) == b""
+        assert guest.requests == 0
+        assert guest.waiting == data[:length]
+        assert guest.bytes == before
+        assert guest.send(data[length:]) in (b"+OK\r\n", b":1\r\n", b"+PONG\r\n")
 
 
 def test_a_request_for_nothing_is_skipped() -> None:

@@ -7,8 +7,8 @@ the configurations, which are the set of operations that are done and the value,
 was before. Porcupine and Knossos do the same. A key is searched by itself (Horn and Kroening 2015,
 arXiv:1504.00204). Two things are known of a key's values, and save most of the search:
 
-* An operation that can be next and changes nothing is next: whatever explains the rest, with this
-  operation moved to the front it still does.
+* An operation that can be next and changes no value at all, as a read, is next: whatever order
+  explains the rest, with this operation moved to the front it still does.
 * A value that an operation still has to find, and that nobody can write again, is not replaced.
 """
 
@@ -26,6 +26,7 @@ from colobench.lab.store_model import (
     Refused,
     State,
     Unknown,
+    adds,
     changes_nothing,
     check_operation,
     follow,
@@ -107,6 +108,7 @@ class Search:
         self._done = 0
         self._optional_done = 0
         self._twins = _twins(self._optional)
+        self._idle = [changes_nothing(each) or adds(each) == 0 for each in self._steps]
         self._required = [required(each) for each in self._steps]
         self._needs = Counter(self._required)
         self._sources = Counter(map(literal_product, ordered))
@@ -155,7 +157,7 @@ class Search:
         while index != root and calls[index] <= bound:
             new = follow(steps[index], state)
             if not isinstance(new, Refused):
-                if new == state:
+                if new == state and self._idle[index]:
                     return [(index, new)]
                 found.append((index, new))
             if returns[index] < bound:

@@ -35,7 +35,7 @@ class Guest:
         self.result = np.zeros(kv.RESULT_SLOTS, dtype=np.uint64)
         self.waiting, self.closed, self.requests = b"", False, 0
         before = self.memory.copy()
-        assert kv.initialize_kernel(self.memory, self.bitmap, STORE, size) == 1
+        assert kv.initialize(self.memory, self.bitmap, STORE, size) == 1
         self.hold_bounds(before, [(STORE, STORE + size)])
 
     def hold_bounds(self, before: np.ndarray, allowed: list[tuple[int, int]]) -> set[int]:
@@ -56,7 +56,7 @@ class Guest:
         end = RECEIVED + len(self.waiting)
         self.memory[RECEIVED:end] = np.frombuffer(self.waiting, dtype=np.uint8)
         before = self.memory.copy()
-        self.requests += kv.execute_kernel(
+        self.requests += kv.execute(
             self.memory,
             self.bitmap,
             STORE,
@@ -64,7 +64,7 @@ class Guest:
             end,
             REPLIES,
             REPLIES + room,
-            NOW,
+            np.uint64(NOW),
             self.result,
         )
         marked = self.hold_bounds(before, [(STORE, STORE + self.size), (REPLIES, REPLIES + room)])
@@ -470,15 +470,15 @@ def test_replies_that_do_not_fit_wait_for_those_before() -> None:
 @pytest.mark.parametrize("size", [0, 4096, kv.SMALLEST_STORE - 1])
 def test_a_region_that_is_too_small_is_left_alone(size: int) -> None:
     memory, bitmap = GARBAGE.copy(), np.zeros(1, dtype=np.uint64)
-    assert kv.initialize_kernel(memory, bitmap, STORE, size) == 0
-    assert kv.initialize_kernel(memory, bitmap, 60 * PAGE, 5 * PAGE) == 0
+    assert kv.initialize(memory, bitmap, STORE, size) == 0
+    assert kv.initialize(memory, bitmap, 60 * PAGE, 5 * PAGE) == 0
     assert (memory == GARBAGE).all()
     assert not bitmap.any()
 
 
 def test_a_fresh_store_in_empty_memory_leaves_its_table_clean() -> None:
     memory, bitmap = np.zeros(64 * PAGE, dtype=np.uint8), np.zeros(1, dtype=np.uint64)
-    assert kv.initialize_kernel(memory, bitmap, 0, 64 * PAGE) == 1
+    assert kv.initialize(memory, bitmap, 0, 64 * PAGE) == 1
     assert naive.pages_of(bitmap) == [0, 6, 63]
 
 

@@ -392,6 +392,8 @@ def cpu_loop(
     wake_fd, acknowledge_fd, kick_fd
         Blocking eventfds: the host's word has changed, or there is a frame; a stop is done; frames
         were taken from the receive queue or put into the transmit queue. The last may be -1.
+    service
+        uint64[16], scratch of the program KV.
     """
     acknowledged = _U0
     while load_acquire(control, COMMAND) != _EXIT:

@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     add = tortures.add_argument
     add("--kills", type=_positive, default=20, metavar="N", help="[20]")
     add("--seed", type=int, default=1, help="of the plan [1]")
+    add("--jobs", type=_positive, default=1, metavar="N", help="pairs that suffer at a time [1]")
     add("--results", type=Path, metavar="FILE", help="a line for each kill; what is there is kept")
     add("--clients", type=_positive, default=8, metavar="N", help="[8]")
     add("--transport", action="append", metavar="NAME", help="[stream, multifd and memfd]")
@@ -311,7 +312,7 @@ def _torture(options: argparse.Namespace) -> int:
         ) as bar,
         suppress(KeyboardInterrupt),
     ):
-        for result in torture(left, settings, say=bar.set_description_str):
+        for result in torture(left, settings, jobs=options.jobs, say=bar.set_description_str):
             results.append(result)
             if file is not None:
                 file.append(result)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import itertools
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import psutil
@@ -68,6 +69,10 @@ class Settings:
 USUAL = Settings()
 
 
+class ProcessesLeft(RemoteError):
+    """Processes that outlived their session."""
+
+
 def in_blocks(kills: Sequence[Kill]) -> Iterator[list[Kill]]:
     """Put kills that the same pair can suffer together, without moving them far."""
     left = list(kills)
@@ -83,11 +88,13 @@ def torture(
     kills: Sequence[Kill],
     settings: Settings = USUAL,
     *,
+    jobs: int = 1,
     say: Callable[[str], None] = lambda words: None,
 ) -> Iterator[KillResult]:
-    """Carry out kills, and give what came of each.
+    """Carry out kills, and give what came of each, as it comes.
 
-    After a violation the pair is given up, and the next kill meets a new one.
+    After a violation the pair is given up, and the next kill meets a new one. If the caller does
+    not want more, kills that are under way are finished, and not told.
 
     Parameters
     ----------
@@ -95,24 +102,64 @@ def torture(
         What is to be done, see `colobench.lab.plan.plan`.
     settings
         How.
+    jobs
+        How many pairs suffer at a time.
     say
-        Called with what is done just now.
+        Called with what is done just now, in the pairs' threads.
     """
+    blocks: SimpleQueue[list[Kill]] = SimpleQueue()
     for block in in_blocks(kills):
-        left = iter(block)
-        while following := list(itertools.islice(left, 1)):
-            with ExitStack() as closing:
-                say(f"a pair with {following[0].transport}, {following[0].mode}")
-                session = closing.enter_context(_session(following[0], settings))
-                for kill in itertools.chain(following, left):
-                    say(f"kill {kill.number}: {' '.join(kill.combination)}")
-                    result = _Round(session, kill, settings).result()
-                    yield result
-                    if result.violations:
-                        break
-                processes = [each.process for each in session.all_processes()]
-            alive = [each.pid for each in processes if psutil.pid_exists(each.pid)]
-            assert not alive, f"processes that were left: {alive}"
+        blocks.put(block)
+    found: SimpleQueue[KillResult | BaseException | None] = SimpleQueue()
+    stopping = threading.Event()
+
+    def work() -> None:
+        try:
+            while not stopping.is_set():
+                for result in _suffer_block(blocks.get_nowait(), settings, stopping, say):
+                    found.put(result)
+        except Empty:
+            pass
+        except BaseException as error:
+            found.put(error)
+        found.put(None)
+
+    threads = [threading.Thread(target=work, name="torture", daemon=True) for _ in range(jobs)]
+    for thread in threads:
+        thread.start()
+    try:
+        working = jobs
+        while working:
+            result = found.get()
+            if isinstance(result, BaseException):
+                raise result
+            if result is None:
+                working -= 1
+            else:
+                yield result
+    finally:
+        stopping.set()
+        for thread in threads:
+            thread.join()
+
+
+def _suffer_block(
+    block: list[Kill], settings: Settings, stopping: threading.Event, say: Callable[[str], None]
+) -> Iterator[KillResult]:
+    left = iter(block)
+    while not stopping.is_set() and (first := next(left, None)) is not None:
+        say(f"a new pair: {first.transport}, {first.mode}")
+        with _session(first, settings) as session:
+            for kill in itertools.chain([first], left):
+                say(f"kill {kill.number}: {' '.join(kill.combination)}")
+                result = _Round(session, kill, settings).result()
+                yield result
+                if result.violations or stopping.is_set():
+                    break
+            pids = [each.pid for each in session.all_processes()]
+        alive = [pid for pid in pids if psutil.pid_exists(pid)]
+        if alive:
+            raise ProcessesLeft(f"expected every process to end with its session, found {alive}")
 
 
 def _session(kill: Kill, settings: Settings) -> Session:

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", action="append", choices=["buffer", "compare"], help="[both]")
     add("--heartbeat-limit", type=_positive, default=200, metavar="MS", help="[200]")
     add("--bug", metavar="NAME", help="plant a bug, see docs/bug-museum.md, and stop when caught")
+    add("--clean", type=_positive, metavar="N", help="kill nobody; take so many checkpoints")
     add("--json", action="store_true", help="print the summary as one JSON object")
     words = "open JupyterLab at notebooks/00_index.ipynb; jupyter lab's own options may follow"
     verb("lab", _lab, words)
@@ -284,6 +286,7 @@ def _run(options: argparse.Namespace) -> int:
 def _torture(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
+    from colobench.guest.configuration import DETERMINISTIC
     from colobench.lab.museum import exhibit
     from colobench.lab.outside import Heartbeat
     from colobench.lab.plan import MODES, TRANSPORTS, Results, plan, summarize
@@ -300,8 +303,13 @@ def _torture(options: argparse.Namespace) -> int:
     )
     limit = options.heartbeat_limit
     settings = Settings(
-        clients=options.clients, heartbeat=Heartbeat(max(1, limit // 10), limit), bug=options.bug
+        clients=options.clients,
+        heartbeat=Heartbeat(max(1, limit // 10), limit),
+        nondeterminism=shown.nondeterminism if shown else DETERMINISTIC,
+        bug=options.bug,
     )
+    if options.clean:
+        return _torture_nobody(options, settings)
     file = None if options.results is None else Results(options.results)
     results = [] if file is None else file.load()
     left = planned if file is None else file.remaining(planned)
@@ -327,6 +335,29 @@ def _torture(options: argparse.Namespace) -> int:
     if options.bug:
         return 0 if summary.violations else 1
     return 0 if summary.clean and summary.kills else 1
+
+
+def _torture_nobody(options: argparse.Namespace, settings: Any) -> int:
+    from tqdm import tqdm
+
+    from colobench.lab.torture import run_clean
+
+    _compile_kernels(always_show=False)
+    found = {}
+    with tqdm(total=options.clean, unit=" checkpoints", disable=None, leave=False) as bar:
+        for mode, judgement in run_clean(
+            options.clean, settings, progress=lambda done, total: bar.update(done - bar.n)
+        ):
+            found[mode] = judgement
+    clean = all(each.linearizable and not each.violations for each in found.values())
+    if options.json:
+        shown = {mode: asdict(judgement) for mode, judgement in found.items()}
+        print(json.dumps({"checkpoints": options.clean, "clean": clean, "modes": shown}))
+    else:
+        for mode, judgement in found.items():
+            wrong = "; ".join(judgement.violations) or "no alarm"
+            print(f"{mode}: {judgement.operations:,} operations checked: {wrong}")
+    return 0 if clean else 1
 
 
 def _report_writer(path: Path) -> Any:

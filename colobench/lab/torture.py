@@ -11,14 +11,16 @@ import itertools
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from typing import Any
 
 import psutil
 
 from colobench.errors import ColobenchError, RemoteError
+from colobench.guest.configuration import DETERMINISTIC, Nondeterminism
 from colobench.lab.clients import MIX, Clients, ClientsStalled, Keys
 from colobench.lab.linearizability import Undecided
 from colobench.lab.outside import Heartbeat
@@ -32,6 +34,7 @@ BLOCK = 20
 #: The clients have so many answers each, on average, before a kill.
 ANSWERS_BEFORE = 12
 _PATIENCE = 20.0
+_CLEAN_DELAY_MS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,8 @@ class Settings:
         The checkpoints' distance where output is buffered, and the longest where it is compared.
     verify
         Whether the survivor's state is compared with that of its checkpoint, too.
+    nondeterminism
+        The guest's dials.
     bug
         A planted one, or None.
     """
@@ -63,6 +68,7 @@ class Settings:
     buffer_delay_ms: int = 20
     compare_delay_ms: int = 500
     verify: bool = True
+    nondeterminism: Nondeterminism = DETERMINISTIC
     bug: str | None = None
 
 
@@ -163,15 +169,19 @@ def _suffer_block(
 
 
 def _session(kill: Kill, settings: Settings) -> Session:
-    compares = kill.mode == "compare"
+    delay = settings.compare_delay_ms if kill.mode == "compare" else settings.buffer_delay_ms
+    return _serving(kill.transport, kill.mode, settings, delay)
+
+
+def _serving(transport: str, mode: str, settings: Settings, delay: int) -> Session:
     return Session(
         ram=settings.ram,
         guest="kv",
-        seed=kill.seed,
-        transport=kill.transport,
-        variant="upstream" if compares else "v12",
-        output=kill.mode,
-        delay=settings.compare_delay_ms if compares else settings.buffer_delay_ms,
+        transport=transport,
+        variant="upstream" if mode == "compare" else "v12",
+        output=mode,
+        delay=delay,
+        nondeterminism=settings.nondeterminism,
         hostfwd="tcp:127.0.0.1:0-:6379",
         heartbeat=settings.heartbeat,
         verify=settings.verify,
@@ -196,7 +206,7 @@ class _Round:
     def result(self) -> KillResult:
         """Do it all."""
         try:
-            self._ask(b"FLUSHALL")
+            ask(self._session, b"FLUSHALL")
             clients = Clients(
                 self._session.address(),
                 self._settings.clients,
@@ -266,32 +276,107 @@ class _Round:
             self._every_ms = (max(first.values()) - killed) / 1e6
 
     def _judge(self, clients: Clients) -> None:
-        history = clients.final_reads()
-        lost = [str(each) for each in history.lost]
-        self._violations += [f"connection lost: {each}" for each in lost]
-        try:
-            verdict = check(history)
-        except Undecided:
-            return
-        self._linearizable, self._operations = verdict.linearizable, verdict.operations
-        if verdict.counterexample is not None:
-            self._violations.append(str(verdict))
-        last = {
-            each.request[1]: each.reply for each in clients.answers if each.request[0] == b"GET"
-        }
-        there = sum(last[key] is not None for key in history.keys)
-        counted = self._ask(b"DBSIZE")
-        if counted != there:
-            self._violations.append(f"torn state: {there} keys are there, and DBSIZE is {counted}")
-        records = [each for each in self._session.records[-50:] if each.verified is False]
-        self._violations += [f"checkpoint {each.number} was not equal" for each in records]
+        judgement = judge(clients, self._session)
+        self._linearizable, self._operations = judgement.linearizable, judgement.operations
+        self._violations += judgement.violations
 
-    def _ask(self, *request: bytes) -> Any:
-        """Ask through a client of its own."""
-        with socket.create_connection(self._session.address(), _PATIENCE) as connection:
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What clients and records tell of a run.
+
+    Attributes
+    ----------
+    operations, linearizable
+        How many operations the checker looked at, and its verdict; None if it was undecided.
+    violations
+        A sentence for each thing that must not be.
+    """
+
+    operations: int
+    linearizable: bool | None
+    violations: tuple[str, ...]
+
+
+def judge(clients: Clients, session: Session, since: int = -50) -> Judgement:
+    """Read all keys, and judge what stopped clients were told.
+
+    Parameters
+    ----------
+    clients
+        They have asked a store that was empty.
+    session
+        What has served them.
+    since
+        The first of the session's records that is looked at.
+    """
+    history = clients.final_reads()
+    violations = [f"connection lost: {each}" for each in history.lost]
+    operations, linearizable = 0, None
+    try:
+        verdict = check(history)
+    except Undecided:
+        pass
+    else:
+        operations, linearizable = verdict.operations, verdict.linearizable
+        violations += [] if linearizable else [str(verdict)]
+    last = {each.request[1]: each.reply for each in clients.answers if each.request[0] == b"GET"}
+    there = sum(last[key] is not None for key in history.keys)
+    counted = ask(session, b"DBSIZE")
+    if counted != there:
+        violations.append(f"torn state: {there} keys are there, and DBSIZE is {counted}")
+    unequal = [each.number for each in session.records[since:] if each.verified is False]
+    if unequal:
+        violations.append(f"{len(unequal)} checkpoints were not equal, the first is {unequal[0]}")
+    return Judgement(operations, linearizable, tuple(violations))
+
+
+def ask(session: Session, *request: bytes) -> Any:
+    """Ask the guest through a client of its own.
+
+    Raises
+    ------
+    ClientsStalled
+        If there is no answer.
+    """
+    try:
+        with socket.create_connection(session.address(), _PATIENCE) as connection:
             connection.sendall(encode(*request))
             parser = ReplyParser()
             while data := connection.recv(1 << 16):
                 for reply in parser.feed(data):
                     return reply
-        raise ClientsStalled(f"{request[0].decode()}: expected an answer, found the end")
+    except OSError as error:
+        raise ClientsStalled(f"{request[0].decode()}: {error}") from error
+    raise ClientsStalled(f"{request[0].decode()}: expected an answer, found the end")
+
+
+def run_clean(
+    checkpoints: int,
+    settings: Settings = USUAL,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Iterator[tuple[str, Judgement]]:
+    """Take checkpoints while clients ask, and kill nobody: nothing must be found.
+
+    Half of them are taken with each way of output. Where it is compared, every checkpoint that is
+    not the timer's is a false alarm.
+
+    Yields
+    ------
+    mode, judgement
+    """
+    done = 0
+    for mode, count in (("buffer", checkpoints // 2), ("compare", checkpoints - checkpoints // 2)):
+        with _serving("stream", mode, settings, delay=_CLEAN_DELAY_MS) as session:
+            with Clients(session.address(), settings.clients, mix=settings.mix) as clients:
+                before = done
+                session.run(
+                    count,
+                    progress=lambda now, _, before=before: progress(before + now, checkpoints),
+                )
+            judgement = judge(clients, session, since=0)
+            causes = Counter(record.cause for record in session.records)
+            alarms = [f"{number} × {cause}" for cause, number in causes.items() if cause != "timer"]
+            yield mode, replace(judgement, violations=(*judgement.violations, *alarms))
+        done += count

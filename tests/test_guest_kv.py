@@ -317,7 +317,7 @@ def test_deleting_all_gives_everything_back_and_writes_few_pages() -> None:
     assert guest.region.check() == {}
     assert len(guest.region.blocks()) == 1
     # The superblock's two pages and a bit, the heap's ends, the reply.
-    assert len(marked) <= 6
+    assert len(marked) <= 7
 
 
 def test_generations_that_run_out_bring_no_key_back() -> None:
@@ -344,11 +344,11 @@ def test_a_value_of_the_same_class_is_written_in_place() -> None:
     guest.waiting = encode(b"set", b"77", b"y" * 301)
     _, marked = guest.execute()
     assert guest.region.blocks() == blocks
-    # What it counts, the value, which may cross a page's end, and the reply.
-    assert len(marked) <= 4
+    # What it counts, the value and the reply, which may both cross a page's end.
+    assert len(marked) <= 5
     guest.waiting = encode(b"get", b"77")
     _, marked = guest.execute()
-    assert len(marked) <= 2
+    assert len(marked) <= 3
 
 
 SCRAPS = st.sampled_from(

@@ -586,6 +586,7 @@ def test_a_survivor_rewrites_what_has_an_offset_and_nothing_else():
     rewriter.from_guest(from_guest(40, 11, SYN | ACK, b"", new))
     assert rewriter.to_guest(to_guest(11, 41, ACK, b"", new)) == [to_guest(11, 41, ACK, b"", new)]
     assert [each.connection for each in rewriter.state()] == [CONNECTION, pending]
+    assert len(rewriter) == 2
     copy_of = FilterRewriter()
     copy_of.load(rewriter.state())
     assert copy_of.from_guest(from_guest(5009, 11))[0] == [from_guest(1009, 11)]

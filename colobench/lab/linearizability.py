@@ -81,8 +81,6 @@ class Search:
     blocked_at
         After an unsuccessful search: no order was found that comes past this answer, ns. A history
         that ends before it has one.
-    configurations
-        How many were kept in mind.
     """
 
     def __init__(
@@ -114,11 +112,6 @@ class Search:
         self._sources = Counter(map(literal_product, ordered))
         self._irreplaceable = _values_come_once(ordered)
         self._seen: set[tuple[int, int, int, State]] = set()
-
-    @property
-    def configurations(self) -> int:
-        """How many were kept in mind."""
-        return len(self._seen)
 
     def run(self) -> bool:
         """Search, and say whether there is an order.

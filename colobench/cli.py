@@ -289,7 +289,7 @@ def _torture(options: argparse.Namespace) -> int:
     from colobench.guest.configuration import DETERMINISTIC
     from colobench.lab.museum import exhibit
     from colobench.lab.outside import Heartbeat
-    from colobench.lab.plan import MODES, TRANSPORTS, Results, plan, summarize
+    from colobench.lab.plan import MODES, POINTS, SIDES, TRANSPORTS, Results, plan, summarize
     from colobench.lab.torture import Settings, torture
     from colobench.lab.torture_text import as_json, render
 
@@ -299,7 +299,8 @@ def _torture(options: argparse.Namespace) -> int:
         options.kills,
         transports=options.transport or TRANSPORTS,
         modes=options.output or (shown.modes if shown else MODES),
-        **({"victims": shown.victims, "points": shown.points} if shown else {}),
+        victims=shown.victims if shown else SIDES,
+        points=shown.points if shown else POINTS,
     )
     limit = options.heartbeat_limit
     settings = Settings(

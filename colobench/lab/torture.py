@@ -370,11 +370,9 @@ def run_clean(
     for mode, count in (("buffer", checkpoints // 2), ("compare", checkpoints - checkpoints // 2)):
         with _serving("stream", mode, settings, delay=_CLEAN_DELAY_MS) as session:
             with Clients(session.address(), settings.clients, mix=settings.mix) as clients:
-                before = done
-                session.run(
-                    count,
-                    progress=lambda now, _, before=before: progress(before + now, checkpoints),
-                )
+                for number in range(1, count + 1):
+                    session.run(1)
+                    progress(done + number, checkpoints)
             judgement = judge(clients, session, since=0)
             causes = Counter(record.cause for record in session.records)
             alarms = [f"{number} × {cause}" for cause, number in causes.items() if cause != "timer"]

@@ -258,7 +258,7 @@ def initialize(memory: Bytes, bitmap: Words, kv: int, size: int) -> int:
     return make(memory, bitmap, kv, size)
 
 
-@kernel("i8(u1[::1], u8[::1], i8, i8, i8, i8, i8, u8, u8[::1])")
+@kernel("i8(u1[::1], u8[::1], i8, i8, i8, i8, i8, i8, u8[::1])")
 def execute_kernel(
     memory: Bytes,
     bitmap: Words,

@@ -13,6 +13,7 @@ _MODULES = (
     "colobench.kernels.transport",
     "colobench.kernels.xbzrle",
     "colobench.guest.programs",
+    "colobench.guest.kv",
 )
 
 

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,12 +81,14 @@ def _parser() -> argparse.ArgumentParser:
     add = tortures.add_argument
     add("--kills", type=_positive, default=20, metavar="N", help="[20]")
     add("--seed", type=int, default=1, help="of the plan [1]")
+    add("--jobs", type=_positive, default=1, metavar="N", help="pairs that suffer at a time [1]")
     add("--results", type=Path, metavar="FILE", help="a line for each kill; what is there is kept")
     add("--clients", type=_positive, default=8, metavar="N", help="[8]")
     add("--transport", action="append", metavar="NAME", help="[stream, multifd and memfd]")
     add("--output", action="append", choices=["buffer", "compare"], help="[both]")
     add("--heartbeat-limit", type=_positive, default=200, metavar="MS", help="[200]")
     add("--bug", metavar="NAME", help="plant a bug, see docs/bug-museum.md, and stop when caught")
+    add("--clean", type=_positive, metavar="N", help="kill nobody; take so many checkpoints")
     add("--json", action="store_true", help="print the summary as one JSON object")
     words = "open JupyterLab at notebooks/00_index.ipynb; jupyter lab's own options may follow"
     verb("lab", _lab, words)
@@ -283,9 +286,10 @@ def _run(options: argparse.Namespace) -> int:
 def _torture(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
+    from colobench.guest.configuration import DETERMINISTIC
     from colobench.lab.museum import exhibit
     from colobench.lab.outside import Heartbeat
-    from colobench.lab.plan import MODES, TRANSPORTS, Results, plan, summarize
+    from colobench.lab.plan import MODES, POINTS, SIDES, TRANSPORTS, Results, plan, summarize
     from colobench.lab.torture import Settings, torture
     from colobench.lab.torture_text import as_json, render
 
@@ -295,12 +299,18 @@ def _torture(options: argparse.Namespace) -> int:
         options.kills,
         transports=options.transport or TRANSPORTS,
         modes=options.output or (shown.modes if shown else MODES),
-        **({"victims": shown.victims, "points": shown.points} if shown else {}),
+        victims=shown.victims if shown else SIDES,
+        points=shown.points if shown else POINTS,
     )
     limit = options.heartbeat_limit
     settings = Settings(
-        clients=options.clients, heartbeat=Heartbeat(max(1, limit // 10), limit), bug=options.bug
+        clients=options.clients,
+        heartbeat=Heartbeat(max(1, limit // 10), limit),
+        nondeterminism=shown.nondeterminism if shown else DETERMINISTIC,
+        bug=options.bug,
     )
+    if options.clean:
+        return _torture_nobody(options, settings)
     file = None if options.results is None else Results(options.results)
     results = [] if file is None else file.load()
     left = planned if file is None else file.remaining(planned)
@@ -311,7 +321,7 @@ def _torture(options: argparse.Namespace) -> int:
         ) as bar,
         suppress(KeyboardInterrupt),
     ):
-        for result in torture(left, settings, say=bar.set_description_str):
+        for result in torture(left, settings, jobs=options.jobs, say=bar.set_description_str):
             results.append(result)
             if file is not None:
                 file.append(result)
@@ -326,6 +336,29 @@ def _torture(options: argparse.Namespace) -> int:
     if options.bug:
         return 0 if summary.violations else 1
     return 0 if summary.clean and summary.kills else 1
+
+
+def _torture_nobody(options: argparse.Namespace, settings: Any) -> int:
+    from tqdm import tqdm
+
+    from colobench.lab.torture import run_clean
+
+    _compile_kernels(always_show=False)
+    found = {}
+    with tqdm(total=options.clean, unit=" checkpoints", disable=None, leave=False) as bar:
+        for mode, judgement in run_clean(
+            options.clean, settings, progress=lambda done, total: bar.update(done - bar.n)
+        ):
+            found[mode] = judgement
+    clean = all(each.linearizable and not each.violations for each in found.values())
+    if options.json:
+        shown = {mode: asdict(judgement) for mode, judgement in found.items()}
+        print(json.dumps({"checkpoints": options.clean, "clean": clean, "modes": shown}))
+    else:
+        for mode, judgement in found.items():
+            wrong = "; ".join(judgement.violations) or "no alarm"
+            print(f"{mode}: {judgement.operations:,} operations checked: {wrong}")
+    return 0 if clean else 1
 
 
 def _report_writer(path: Path) -> Any:

@@ -195,7 +195,7 @@ class Server:
         self.memory = np.zeros(self.SIZE, dtype=np.uint8)
         self.bitmap = np.zeros(self.SIZE // 4096 // 64, dtype=np.uint64)
         self.result = np.zeros(kv.RESULT_SLOTS, dtype=np.uint64)
-        assert kv.initialize_kernel(self.memory, self.bitmap, self.KV, self.SIZE - self.KV)
+        assert kv.initialize(self.memory, self.bitmap, self.KV, self.SIZE - self.KV)
         self.selector = selectors.DefaultSelector()
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(path)
@@ -236,9 +236,9 @@ class Server:
     def execute(self, connection: socket.socket, begin: int, length: int) -> bool:
         out = begin + kv.BUFFER_BYTES
         while True:
-            kv.execute_kernel(
+            kv.execute(
                 self.memory, self.bitmap, self.KV, begin, begin + length, out,
-                out + kv.BUFFER_BYTES, 1, self.result,
+                out + kv.BUFFER_BYTES, np.uint64(1), self.result,
             )  # fmt: skip
             consumed, replied, closed, blocked = map(int, self.result[:4])
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):

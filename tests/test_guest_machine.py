@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from colobench.errors import LocalError
 from colobench.guest import programs
-from colobench.guest.configuration import Configuration, Program, parse_size
+from colobench.guest.configuration import WRITERS, Configuration, Program, parse_size
 from colobench.guest.machine import SCREEN_BYTES, Machine, zipf_distribution
 from colobench.memory.ram import PAGE_SIZE
 
 PAGES = 70
-PROGRAMS = st.sampled_from(list(Program))
+PROGRAMS = st.sampled_from(WRITERS)
 SEEDS = st.integers(0, 2**64 - 1)
 
 
@@ -181,7 +181,7 @@ def test_received_frames_are_echoed_to_their_sender(machine: Machine) -> None:
     assert echo in machine.nic.queues["transmit"].list()
 
 
-@pytest.mark.parametrize("program", list(Program))
+@pytest.mark.parametrize("program", WRITERS)
 def test_work_goes_on_in_every_program(program: Program) -> None:
     machine = guest(program, 1)
     machine.start()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from colobench.errors import LocalError
-from colobench.guest.configuration import Configuration, Program
+from colobench.guest.configuration import WRITERS, Configuration
 from colobench.guest.machine import Machine
 from colobench.lab.flush import cached_pages, foretell_flush, hold_before_flush, pages_written
 from colobench.lab.session import Session
@@ -31,7 +31,7 @@ def test_what_is_foretold_is_the_union_and_changes_neither(received, written):
     assert (one.tolist(), other.tolist()) == (received, written)
 
 
-@pytest.mark.parametrize("program", list(Program))
+@pytest.mark.parametrize("program", WRITERS)
 def test_pages_written_are_those_that_differ(program):
     guest = Configuration(2 << 20, program, seed=7, working_set=100)
     machine = Machine(guest)

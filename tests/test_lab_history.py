@@ -139,6 +139,7 @@ def explains(order, state):
     return True
 
 
+@settings(max_examples=500)
 @given(any_execution(30))
 def test_what_a_store_did_one_by_one_is_linearizable(operations):
     assert check(History(operations)).linearizable
@@ -218,6 +219,16 @@ def test_no_single_operation_of_a_counterexample_can_be_missed(operations):
         assert stays or possible(others, found.start)
     assert found.sentence
     assert len(found.rows()) == len(some)
+
+
+def test_a_write_of_the_value_that_is_there_may_come_later():
+    writes = [
+        op(0, "SET", b"b", at=0, until=1, answer="OK"),
+        op(1, "DEL", at=10, until=20, answer=1),
+        op(2, "SET", b"b", at=15, until=25, answer="OK"),
+    ]
+    assert is_linearizable([*writes, op(3, "GET", at=30, until=40, answer=b"b")])
+    assert is_linearizable([*writes, op(3, "GET", at=30, until=40)])
 
 
 def rejected(*operations):

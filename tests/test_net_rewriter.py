@@ -439,6 +439,14 @@ def test_a_moved_checksum_is_as_wrong_as_before(payload, by, where):
     assert not net.checksums_correct(_moved(damaged, 34, where, by))
 
 
+def test_a_checksum_of_nothing_is_written_as_zero():
+    frame = from_guest(1, 2, ACK, b"payload")
+    by = int.from_bytes(frame[50:52], "big")
+    moved = _moved(frame, 34, 4, by)
+    assert moved == from_guest(1 + by, 2, ACK, b"payload")
+    assert moved[50:52] == bytes(2)
+
+
 def test_what_comes_before_the_guests_syn_waits_for_it():
     rewriter = FilterRewriter(max_waiting=2)
     rewriter.to_guest(to_guest(10, 0, SYN))
@@ -479,9 +487,22 @@ def test_a_connection_that_is_opened_again_gets_an_offset_of_its_own():
     established(rewriter)
     rewriter.to_guest(to_guest(90000, 0, SYN))
     assert rewriter.from_guest(from_guest(5001, 11))[0] == [from_guest(1001, 11)]
-    rewriter.from_guest(from_guest(70000, 90001, SYN | ACK))
-    assert rewriter.to_guest(to_guest(90001, 20001)) == [to_guest(90001, 70001)]
+    assert rewriter.to_guest(to_guest(11, 1001)) == [to_guest(11, 5001)]
+    early = to_guest(90001, 20001)
+    assert rewriter.to_guest(early) == []
+    syn = from_guest(70000, 90001, SYN | ACK)
+    waiting = rewriter.from_guest(syn)[1]
+    assert waiting == rewriter.to_guest(early) == [to_guest(90001, 70001)]
     assert rewriter.from_guest(from_guest(70001, 90001))[0] == [from_guest(20001, 90001)]
+
+
+def test_an_older_connections_segment_teaches_nothing():
+    rewriter = FilterRewriter()
+    rewriter.to_guest(to_guest(10, 0, SYN))
+    rewriter.from_guest(from_guest(5000, 11, SYN | ACK))
+    for stale in (to_guest(10 - 1, 77), to_guest(11 + 2**16, 77)):
+        assert rewriter.to_guest(stale) == [stale]
+    assert rewriter.to_guest(to_guest(11, 1001)) == [to_guest(11, 5001)]
 
 
 def test_a_refused_connection_leaves_its_frames_alone():
@@ -565,6 +586,7 @@ def test_a_survivor_rewrites_what_has_an_offset_and_nothing_else():
     rewriter.from_guest(from_guest(40, 11, SYN | ACK, b"", new))
     assert rewriter.to_guest(to_guest(11, 41, ACK, b"", new)) == [to_guest(11, 41, ACK, b"", new)]
     assert [each.connection for each in rewriter.state()] == [CONNECTION, pending]
+    assert len(rewriter) == 2
     copy_of = FilterRewriter()
     copy_of.load(rewriter.state())
     assert copy_of.from_guest(from_guest(5009, 11))[0] == [from_guest(1009, 11)]

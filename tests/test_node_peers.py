@@ -38,7 +38,7 @@ class Watched:
     def __init__(self, role: str, directory: Path, arguments: list[str]) -> None:
         self.events: list[dict[str, Any]] = []
         self._changed = threading.Condition()
-        self.node = NodeProcess(role, role, directory, [*RAM, *arguments], self._on_event)
+        self.node = NodeProcess(role, directory, [*RAM, *arguments], self._on_event)
         self.node.connect(60)
         self.node.execute(
             "migrate-set-capabilities", capabilities=[{"capability": "x-colo", "state": True}]
@@ -407,7 +407,6 @@ def test_nodes_refuse_a_socket_that_is_taken(tmp_path: Path) -> None:
     (tmp_path / "colo").write_text("not a socket")
     node = NodeProcess(
         "secondary",
-        "secondary",
         tmp_path,
         [*RAM, "--incoming", f"unix:{tmp_path}/colo"],
         lambda role, event: None,
@@ -422,7 +421,6 @@ def test_secondary_that_cannot_listen_leaves_the_socket_of_another_alone(tmp_pat
     (tmp_path / "other").mkdir()
     with watched("secondary", tmp_path, "--incoming", uri):
         other = NodeProcess(
-            "secondary",
             "secondary",
             tmp_path / "other",
             [*RAM, "--incoming", uri],

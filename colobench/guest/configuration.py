@@ -26,6 +26,10 @@ class Program(enum.IntEnum):
     KV = 4
 
 
+#: The programs whose RAM is a function of their seed and the work done.
+WRITERS = tuple(program for program in Program if program is not Program.KV)
+
+
 def parse_size(text: str) -> int:
     """Read a size such as ``64M``, in bytes.
 

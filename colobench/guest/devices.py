@@ -127,6 +127,7 @@ CPU_SLOTS = (
     "clock_us",
     "jitter_us",
     "shuffle",
+    "keys",
 )
 
 
@@ -135,8 +136,9 @@ class CPU(_Registers):
 
     ``work`` counts the program's steps; RAM is a function of it and of ``seed``. ``pending_writes``
     says how much of the current tick's work is still to do. ``working_set`` is
-    how many pages the program writes: 0, or more than there are, for all of them. The last three
-    are the dials of `colobench.guest.configuration.Nondeterminism`.
+    how many pages the program writes: 0, or more than there are, for all of them. The next three
+    are the dials of `colobench.guest.configuration.Nondeterminism`. ``keys`` is how many keys the
+    program kv has.
     """
 
     vmstate = VMStateDescription("cpu", 1, 1, _registers(CPU_SLOTS))

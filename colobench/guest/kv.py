@@ -33,9 +33,7 @@ __all__ = [
     "RESULT_SLOTS",
     "SMALLEST_STORE",
     "execute",
-    "execute_kernel",
     "initialize",
-    "initialize_kernel",
 ]
 
 #: Slots of `execute`'s result: bytes of requests consumed, bytes of replies written, whether the
@@ -174,7 +172,7 @@ def _run(
     return end, command == _QUIT
 
 
-@inlined
+@kernel("i8(u1[::1], u8[::1], i8, i8, i8, i8, i8, u8, u8[::1])")
 def execute(
     memory: Bytes,
     bitmap: Words,
@@ -243,7 +241,7 @@ def execute(
     return requests
 
 
-@inlined
+@kernel("i8(u1[::1], u8[::1], i8, i8)")
 def initialize(memory: Bytes, bitmap: Words, kv: int, size: int) -> int:
     """Make an empty store in [kv, kv + size), whatever is there, in which all of its state lies.
 
@@ -256,25 +254,3 @@ def initialize(memory: Bytes, bitmap: Words, kv: int, size: int) -> int:
         beyond 1 TiB; then nothing is written.
     """
     return make(memory, bitmap, kv, size)
-
-
-@kernel("i8(u1[::1], u8[::1], i8, i8, i8, i8, i8, u8, u8[::1])")
-def execute_kernel(
-    memory: Bytes,
-    bitmap: Words,
-    kv: int,
-    begin: int,
-    end: int,
-    out: int,
-    out_end: int,
-    now_us: int,
-    result: Words,
-) -> int:
-    """Do what `execute` does, for Python; see there for the shapes and units."""
-    return execute(memory, bitmap, kv, begin, end, out, out_end, np.uint64(now_us), result)
-
-
-@kernel("i8(u1[::1], u8[::1], i8, i8)")
-def initialize_kernel(memory: Bytes, bitmap: Words, kv: int, size: int) -> int:
-    """Do what `initialize` does, for Python; see there for the shapes and units."""
-    return initialize(memory, bitmap, kv, size)

@@ -15,8 +15,11 @@ import enum
 
 import numpy as np
 
+from colobench.guest import keyspace
 from colobench.guest.configuration import Program
 from colobench.guest.devices import NIC_FRAME_SIZE, NIC_QUEUE_LENGTH, SERIAL_SCROLLBACK
+from colobench.guest.rings import store_begin
+from colobench.guest.store import get_word, put_word
 from colobench.guest.tcp import DOUBLE_EXECUTION, serve
 from colobench.kernels.atomics import address, load_acquire, store_release
 from colobench.kernels.bitmap import mark
@@ -41,7 +44,7 @@ POLLFD, SECONDS, NANOSECONDS, TOKEN = range(4)
 SCRATCH_SLOTS = 4
 # Slots of the devices' registers, in the order that `colobench.guest.devices` gives them.
 WORK, PENDING_WRITES, SEED, PROGRAM, WRITES_PER_TICK, WORKING_SET = range(6)
-CLOCK_US, JITTER_US, SHUFFLE = range(6, 9)
+CLOCK_US, JITTER_US, SHUFFLE, KEYS = range(6, 10)
 PERIOD, REMAINING, TICKS, COALESCED_TICKS = range(4)
 TRANSMITTED = 0
 SENT, DROPPED, RECEIVED = range(3)
@@ -247,16 +250,23 @@ def serve_clients(
 ) -> bool:
     """Run the network stack and the key-value store once; True if there is more to do at once.
 
+    As a program keeps in registers what it counts, the number of keys is in one of the CPU's. So
+    DBSIZE tells whether RAM and devices are of the same moment.
+
     `ram` and `size` are pc.ram's first byte and length; service is `tcp.serve`'s uint64[16]; the
     others are as in `cpu_loop`. The stack's clock is the timer's, which stands with the guest.
     """
     control[ENTROPY] = splitmix64(control[ENTROPY])
+    keys_at = store_begin(ram, size) + keyspace.KEYS
+    if get_word(memory, keys_at) != cpu[KEYS]:
+        put_word(memory, bitmap, keys_at, cpu[KEYS])
     serve(
         memory, bitmap, ram, size, in_ends, in_lengths, in_frames, out_ends, out_lengths,
         out_frames, (timer[TICKS] + timer[COALESCED_TICKS]) * timer[PERIOD] // _MILLISECOND,
         host_clock_us(scratch, cpu[CLOCK_US]), control[ENTROPY], cpu[JITTER_US], cpu[SHUFFLE],
         control[BUGS], service,
     )  # fmt: skip
+    cpu[KEYS] = get_word(memory, keys_at)
     # Once is enough.
     control[BUGS] &= ~np.uint64(DOUBLE_EXECUTION)
     nic[RECEIVED] += service[0]
@@ -270,7 +280,7 @@ def serve_clients(
 def wait_for_tick(control: Words, scratch: Words, cpu: Words, timer: Words, wake_fd: int) -> int:
     """Sleep until the timer's next tick or a word of the host; 1 if the tick came.
 
-    control is uint64[6], scratch uint64[4], cpu uint64[9], timer uint64[4].
+    control is uint64[6], scratch uint64[4], cpu uint64[10], timer uint64[4].
     """
     now = monotonic_ns(scratch)
     deadline = control[DEADLINE]
@@ -370,7 +380,7 @@ def cpu_loop(
     control, scratch
         uint64[6] and uint64[4], see the slots above.
     cpu, timer, serial, nic
-        The devices' registers, uint64[9], [4], [1] and [3].
+        The devices' registers, uint64[10], [4], [1] and [3].
     scrollback, announcement
         uint8[512] and uint8[60].
     in_ends, in_lengths, in_frames, out_ends, out_lengths, out_frames
@@ -382,6 +392,8 @@ def cpu_loop(
     wake_fd, acknowledge_fd, kick_fd
         Blocking eventfds: the host's word has changed, or there is a frame; a stop is done; frames
         were taken from the receive queue or put into the transmit queue. The last may be -1.
+    service
+        uint64[16], scratch of the program KV.
     """
     acknowledged = _U0
     while load_acquire(control, COMMAND) != _EXIT:

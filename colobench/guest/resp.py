@@ -35,6 +35,19 @@ QUOTED_BYTES = np.int64(128)
 #: What `find_request` gives in place of a number of arguments; after INCOMPLETE protocol errors.
 INCOMPLETE, INVALID_COUNT, INVALID_LENGTH, NO_DOLLAR, LONG_LINE = -1, -2, -3, -4, -5
 LONG_COUNT, LONG_LENGTH, UNBALANCED_QUOTES, ESCAPE = -6, -7, -8, -9
+#: The texts of the protocol errors, in that order, and where each begins and the last one ends.
+_TEXTS = (
+    b"invalid multibulk length",
+    b"invalid bulk length",
+    b"expected '$', got '",
+    b"too big inline request",
+    b"too big mbulk count string",
+    b"too big bulk count string",
+    b"unbalanced quotes in request",
+    b"escapes and quotes within a word are not supported",
+)
+_ERROR_TEXTS = b"".join(_TEXTS)
+_ERROR_BEGINS = np.cumsum([0, *map(len, _TEXTS)], dtype=np.int64)
 
 _NUL, _TAB, _NEWLINE, _RETURN, _SPACE = ZERO, 9, np.int64(10), np.int64(13), 32
 _DOUBLE_QUOTE, _QUOTE, _BACKSLASH, _DOLLAR, _STAR = 34, 39, 92, np.int64(36), 42
@@ -252,6 +265,19 @@ def put_text(memory: Bytes, bitmap: Words, at: int, limit: int, text: bytes) -> 
 
 
 @inlined
+def put_part(
+    memory: Bytes, bitmap: Words, at: int, limit: int, text: bytes, first: int, last: int
+) -> int:
+    """Write a part of a text that the program contains, of at least one byte."""
+    end = at + last - first
+    if end <= limit:
+        for i in range(last - first):
+            memory[at + i] = text[first + i]
+        mark_bytes(bitmap, at, last - first)
+    return end
+
+
+@inlined
 def put_copy(memory: Bytes, bitmap: Words, at: int, limit: int, begin: int, length: int) -> int:
     """Write bytes that are elsewhere in RAM."""
     if at + length <= limit:
@@ -324,23 +350,10 @@ def put_protocol_error(
     """Write what is wrong with a request, see `find_request`; the texts are Redis'."""
     apart()
     at = put_text(memory, bitmap, at, limit, b"-ERR Protocol error: ")
-    if error == INVALID_COUNT:
-        text = b"invalid multibulk length"
-    elif error == INVALID_LENGTH:
-        text = b"invalid bulk length"
-    elif error == LONG_LINE:
-        text = b"too big inline request"
-    elif error == LONG_COUNT:
-        text = b"too big mbulk count string"
-    elif error == LONG_LENGTH:
-        text = b"too big bulk count string"
-    elif error == UNBALANCED_QUOTES:
-        text = b"unbalanced quotes in request"
-    elif error == ESCAPE:
-        text = b"escapes and quotes within a word are not supported"
-    else:
-        text = b"expected '$', got '"
-    at = put_text(memory, bitmap, at, limit, text)
+    number = INVALID_COUNT - error
+    at = put_part(
+        memory, bitmap, at, limit, _ERROR_TEXTS, _ERROR_BEGINS[number], _ERROR_BEGINS[number + 1]
+    )
     if error == NO_DOLLAR:
         byte = memory[where]
         byte = _SPACE if byte in (_NEWLINE, _RETURN) else byte

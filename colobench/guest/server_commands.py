@@ -27,10 +27,10 @@ from colobench.guest.resp import (
     put_decimal,
     put_head,
     put_lower,
+    put_part,
     put_quoted,
     put_text,
 )
-from colobench.guest.store import mark_bytes
 from colobench.kernels.jit import Bytes, Words, inlined
 
 #: INFO's sections, as bits.
@@ -423,12 +423,8 @@ def _put_description(memory: Bytes, bitmap: Words, at: int, limit: int, command:
     """Write what a command is, or nil if it is -1."""
     if command < 0:
         return put_text(memory, bitmap, at, limit, b"$-1\r\n")
-    first, length = BEGINS[command], BEGINS[command + 1] - BEGINS[command]
-    if at + length <= limit:
-        for i in range(length):
-            memory[at + i] = DESCRIPTIONS[first + i]
-        mark_bytes(bitmap, at, length)
-    return at + length
+    first, last = BEGINS[command], BEGINS[command + 1]
+    return put_part(memory, bitmap, at, limit, DESCRIPTIONS, first, last)
 
 
 @inlined

@@ -15,7 +15,6 @@ _MODULES = (
     "colobench.guest.kv",
     "colobench.guest.tcp",
     "colobench.guest.programs",
-    "colobench.guest.tcp",
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -376,10 +376,3 @@ def _read(text: str | None) -> Scalar:
         case "-":
             return ErrorReply(rest)
     raise ValueError(text)
-
-
-def answered(operations: Iterable[Operation]) -> Iterator[tuple[Operation, int]]:
-    """Give the operations that were answered, with the time of their answer in ns."""
-    for operation in operations:
-        if operation.returned is not None:
-            yield operation, operation.returned

@@ -7,8 +7,8 @@ the configurations, which are the set of operations that are done and the value,
 was before. Porcupine and Knossos do the same. A key is searched by itself (Horn and Kroening 2015,
 arXiv:1504.00204). Two things are known of a key's values, and save most of the search:
 
-* An operation that can be next and changes nothing is next: whatever explains the rest, with this
-  operation moved to the front it still does.
+* An operation that can be next and changes no value at all, as a read, is next: whatever order
+  explains the rest, with this operation moved to the front it still does.
 * A value that an operation still has to find, and that nobody can write again, is not replaced.
 """
 
@@ -26,6 +26,7 @@ from colobench.lab.store_model import (
     Refused,
     State,
     Unknown,
+    adds,
     changes_nothing,
     check_operation,
     follow,
@@ -80,8 +81,6 @@ class Search:
     blocked_at
         After an unsuccessful search: no order was found that comes past this answer, ns. A history
         that ends before it has one.
-    configurations
-        How many were kept in mind.
     """
 
     def __init__(
@@ -107,16 +106,12 @@ class Search:
         self._done = 0
         self._optional_done = 0
         self._twins = _twins(self._optional)
+        self._idle = [changes_nothing(each) or adds(each) == 0 for each in self._steps]
         self._required = [required(each) for each in self._steps]
         self._needs = Counter(self._required)
         self._sources = Counter(map(literal_product, ordered))
         self._irreplaceable = _values_come_once(ordered)
         self._seen: set[tuple[int, int, int, State]] = set()
-
-    @property
-    def configurations(self) -> int:
-        """How many were kept in mind."""
-        return len(self._seen)
 
     def run(self) -> bool:
         """Search, and say whether there is an order.
@@ -155,7 +150,7 @@ class Search:
         while index != root and calls[index] <= bound:
             new = follow(steps[index], state)
             if not isinstance(new, Refused):
-                if new == state:
+                if new == state and self._idle[index]:
                     return [(index, new)]
                 found.append((index, new))
             if returns[index] < bound:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from colobench.guest.configuration import DETERMINISTIC, Nondeterminism
 from colobench.lab.plan import MODES, POINTS, SIDES
 from colobench.node.bugs import Bug, check_bug
 
@@ -26,6 +27,8 @@ class Exhibit:
         What is done wrong.
     modes, victims, points
         Where kills are worth trying, see `colobench.lab.plan.plan`.
+    nondeterminism
+        The guest's dials that it takes.
     """
 
     bug: Bug
@@ -34,6 +37,7 @@ class Exhibit:
     modes: tuple[str, ...] = MODES
     victims: tuple[str, ...] = ("primary",)
     points: Mapping[str, tuple[str | None, ...]] = field(default_factory=lambda: POINTS)
+    nondeterminism: Nondeterminism = DETERMINISTIC
 
 
 MUSEUM = {
@@ -67,6 +71,8 @@ MUSEUM = {
             "Pages that only the secondary's own guest wrote since the last checkpoint stay as "
             "they are; the flush copies what the primary sent, and no more.",
             modes=("compare",),
+            # Two guests that do the same write the same pages.
+            nondeterminism=Nondeterminism(jitter_us=8000, shuffle=500),
         ),
         Exhibit(
             Bug.LOST_RETRANSMISSION,

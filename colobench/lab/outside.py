@@ -56,14 +56,14 @@ def start_switch(
     for each in hostfwd:
         arguments += ["--hostfwd", each]
     arguments += [] if pcap is None else ["--pcap", pcap]
-    return NodeProcess("switch", "switch", directory, arguments, deliver)
+    return NodeProcess("switch", directory, arguments, deliver)
 
 
 def start_arbiter(directory: Path, deliver: Callable[[str, Event], None]) -> NodeProcess:
     """Start an arbiter that listens at ``DIRECTORY/arbiter`` and keeps its grants beside that."""
     arguments = ["--listen", f"unix:{directory / 'arbiter'}"]
     arguments += ["--state", str(directory / "arbiter.grants")]
-    return NodeProcess("arbiter", "arbiter", directory, arguments, deliver)
+    return NodeProcess("arbiter", directory, arguments, deliver)
 
 
 def forwarded(switch: NodeProcess) -> dict[int, tuple[str, int]]:

@@ -58,25 +58,26 @@ class NodeProcess:
     ----------
     role
         ``primary``, ``secondary``, ``switch`` or ``arbiter``; a survivor's becomes another.
-    name
-        Its name among the files of `directory`.
     directory
         Where its monitor's socket and its standard error go.
     arguments
         What follows the role on its command line.
     on_event
         Called with every event of its monitor, in the monitor connection's thread.
+    name
+        Its name among the files of `directory`; None is its role.
     """
 
     def __init__(
         self,
         role: str,
-        name: str,
         directory: Path,
         arguments: list[str],
         on_event: Callable[[str, Event], None],
+        name: str | None = None,
     ) -> None:
         self.role = role
+        name = name or role
         self._errors = directory / f"{name}.stderr"
         self.qmp_path = directory / f"{name}.qmp"
         self.process = _starter.submit(self._spawn, arguments).result()

@@ -419,7 +419,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
     def _start_primary(self) -> NodeProcess:
         assert self._directory is not None
         arguments = self._arguments["primary"]
-        return NodeProcess("primary", "node-0", self._directory, arguments, self.journal.deliver)
+        return NodeProcess("primary", self._directory, arguments, self.journal.deliver, "node-0")
 
     def _start_secondary(self) -> NodeProcess:
         assert self._directory is not None
@@ -428,7 +428,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         if self.settings["output"] == "compare":
             arguments += ["--mirror", self._listening("mirror")]
         name = f"node-{self._secondaries}"
-        return NodeProcess("secondary", name, self._directory, arguments, self.journal.deliver)
+        return NodeProcess("secondary", self._directory, arguments, self.journal.deliver, name)
 
     def _listening(self, name: str) -> str:
         """Say where a secondary is to listen."""

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import itertools
 import socket
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import psutil
 
 from colobench.errors import ColobenchError, RemoteError
+from colobench.guest.configuration import DETERMINISTIC, Nondeterminism
 from colobench.lab.clients import MIX, Clients, ClientsStalled, Keys
 from colobench.lab.linearizability import Undecided
 from colobench.lab.outside import Heartbeat
@@ -31,6 +34,7 @@ BLOCK = 20
 #: The clients have so many answers each, on average, before a kill.
 ANSWERS_BEFORE = 12
 _PATIENCE = 20.0
+_CLEAN_DELAY_MS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,8 @@ class Settings:
         The checkpoints' distance where output is buffered, and the longest where it is compared.
     verify
         Whether the survivor's state is compared with that of its checkpoint, too.
+    nondeterminism
+        The guest's dials.
     bug
         A planted one, or None.
     """
@@ -62,10 +68,15 @@ class Settings:
     buffer_delay_ms: int = 20
     compare_delay_ms: int = 500
     verify: bool = True
+    nondeterminism: Nondeterminism = DETERMINISTIC
     bug: str | None = None
 
 
 USUAL = Settings()
+
+
+class ProcessesLeft(RemoteError):
+    """Processes that outlived their session."""
 
 
 def in_blocks(kills: Sequence[Kill]) -> Iterator[list[Kill]]:
@@ -83,11 +94,13 @@ def torture(
     kills: Sequence[Kill],
     settings: Settings = USUAL,
     *,
+    jobs: int = 1,
     say: Callable[[str], None] = lambda words: None,
 ) -> Iterator[KillResult]:
-    """Carry out kills, and give what came of each.
+    """Carry out kills, and give what came of each, as it comes.
 
-    After a violation the pair is given up, and the next kill meets a new one.
+    After a violation the pair is given up, and the next kill meets a new one. If the caller does
+    not want more, kills that are under way are finished, and not told.
 
     Parameters
     ----------
@@ -95,36 +108,80 @@ def torture(
         What is to be done, see `colobench.lab.plan.plan`.
     settings
         How.
+    jobs
+        How many pairs suffer at a time.
     say
-        Called with what is done just now.
+        Called with what is done just now, in the pairs' threads.
     """
+    blocks: SimpleQueue[list[Kill]] = SimpleQueue()
     for block in in_blocks(kills):
-        left = iter(block)
-        while following := list(itertools.islice(left, 1)):
-            with ExitStack() as closing:
-                say(f"a pair with {following[0].transport}, {following[0].mode}")
-                session = closing.enter_context(_session(following[0], settings))
-                for kill in itertools.chain(following, left):
-                    say(f"kill {kill.number}: {' '.join(kill.combination)}")
-                    result = _Round(session, kill, settings).result()
-                    yield result
-                    if result.violations:
-                        break
-                processes = [each.process for each in session.all_processes()]
-            alive = [each.pid for each in processes if psutil.pid_exists(each.pid)]
-            assert not alive, f"processes that were left: {alive}"
+        blocks.put(block)
+    found: SimpleQueue[KillResult | BaseException | None] = SimpleQueue()
+    stopping = threading.Event()
+
+    def work() -> None:
+        try:
+            while not stopping.is_set():
+                for result in _suffer_block(blocks.get_nowait(), settings, stopping, say):
+                    found.put(result)
+        except Empty:
+            pass
+        except BaseException as error:
+            found.put(error)
+        found.put(None)
+
+    threads = [threading.Thread(target=work, name="torture", daemon=True) for _ in range(jobs)]
+    for thread in threads:
+        thread.start()
+    try:
+        working = jobs
+        while working:
+            result = found.get()
+            if isinstance(result, BaseException):
+                raise result
+            if result is None:
+                working -= 1
+            else:
+                yield result
+    finally:
+        stopping.set()
+        for thread in threads:
+            thread.join()
+
+
+def _suffer_block(
+    block: list[Kill], settings: Settings, stopping: threading.Event, say: Callable[[str], None]
+) -> Iterator[KillResult]:
+    left = iter(block)
+    while not stopping.is_set() and (first := next(left, None)) is not None:
+        say(f"a new pair: {first.transport}, {first.mode}")
+        with _session(first, settings) as session:
+            for kill in itertools.chain([first], left):
+                say(f"kill {kill.number}: {' '.join(kill.combination)}")
+                result = _Round(session, kill, settings).result()
+                yield result
+                if result.violations or stopping.is_set():
+                    break
+            pids = [each.pid for each in session.all_processes()]
+        alive = [pid for pid in pids if psutil.pid_exists(pid)]
+        if alive:
+            raise ProcessesLeft(f"expected every process to end with its session, found {alive}")
 
 
 def _session(kill: Kill, settings: Settings) -> Session:
-    compares = kill.mode == "compare"
+    delay = settings.compare_delay_ms if kill.mode == "compare" else settings.buffer_delay_ms
+    return _serving(kill.transport, kill.mode, settings, delay)
+
+
+def _serving(transport: str, mode: str, settings: Settings, delay: int) -> Session:
     return Session(
         ram=settings.ram,
         guest="kv",
-        seed=kill.seed,
-        transport=kill.transport,
-        variant="upstream" if compares else "v12",
-        output=kill.mode,
-        delay=settings.compare_delay_ms if compares else settings.buffer_delay_ms,
+        transport=transport,
+        variant="upstream" if mode == "compare" else "v12",
+        output=mode,
+        delay=delay,
+        nondeterminism=settings.nondeterminism,
         hostfwd="tcp:127.0.0.1:0-:6379",
         heartbeat=settings.heartbeat,
         verify=settings.verify,
@@ -149,7 +206,7 @@ class _Round:
     def result(self) -> KillResult:
         """Do it all."""
         try:
-            self._ask(b"FLUSHALL")
+            ask(self._session, b"FLUSHALL")
             clients = Clients(
                 self._session.address(),
                 self._settings.clients,
@@ -219,32 +276,105 @@ class _Round:
             self._every_ms = (max(first.values()) - killed) / 1e6
 
     def _judge(self, clients: Clients) -> None:
-        history = clients.final_reads()
-        lost = [str(each) for each in history.lost]
-        self._violations += [f"connection lost: {each}" for each in lost]
-        try:
-            verdict = check(history)
-        except Undecided:
-            return
-        self._linearizable, self._operations = verdict.linearizable, verdict.operations
-        if verdict.counterexample is not None:
-            self._violations.append(str(verdict))
-        last = {
-            each.request[1]: each.reply for each in clients.answers if each.request[0] == b"GET"
-        }
-        there = sum(last[key] is not None for key in history.keys)
-        counted = self._ask(b"DBSIZE")
-        if counted != there:
-            self._violations.append(f"torn state: {there} keys are there, and DBSIZE is {counted}")
-        records = [each for each in self._session.records[-50:] if each.verified is False]
-        self._violations += [f"checkpoint {each.number} was not equal" for each in records]
+        judgement = judge(clients, self._session)
+        self._linearizable, self._operations = judgement.linearizable, judgement.operations
+        self._violations += judgement.violations
 
-    def _ask(self, *request: bytes) -> Any:
-        """Ask through a client of its own."""
-        with socket.create_connection(self._session.address(), _PATIENCE) as connection:
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What clients and records tell of a run.
+
+    Attributes
+    ----------
+    operations, linearizable
+        How many operations the checker looked at, and its verdict; None if it was undecided.
+    violations
+        A sentence for each thing that must not be.
+    """
+
+    operations: int
+    linearizable: bool | None
+    violations: tuple[str, ...]
+
+
+def judge(clients: Clients, session: Session, since: int = -50) -> Judgement:
+    """Read all keys, and judge what stopped clients were told.
+
+    Parameters
+    ----------
+    clients
+        They have asked a store that was empty.
+    session
+        What has served them.
+    since
+        The first of the session's records that is looked at.
+    """
+    history = clients.final_reads()
+    violations = [f"connection lost: {each}" for each in history.lost]
+    operations, linearizable = 0, None
+    try:
+        verdict = check(history)
+    except Undecided:
+        pass
+    else:
+        operations, linearizable = verdict.operations, verdict.linearizable
+        violations += [] if linearizable else [str(verdict)]
+    last = {each.request[1]: each.reply for each in clients.answers if each.request[0] == b"GET"}
+    there = sum(last[key] is not None for key in history.keys)
+    counted = ask(session, b"DBSIZE")
+    if counted != there:
+        violations.append(f"torn state: {there} keys are there, and DBSIZE is {counted}")
+    unequal = [each.number for each in session.records[since:] if each.verified is False]
+    if unequal:
+        violations.append(f"{len(unequal)} checkpoints were not equal, the first is {unequal[0]}")
+    return Judgement(operations, linearizable, tuple(violations))
+
+
+def ask(session: Session, *request: bytes) -> Any:
+    """Ask the guest through a client of its own.
+
+    Raises
+    ------
+    ClientsStalled
+        If there is no answer.
+    """
+    try:
+        with socket.create_connection(session.address(), _PATIENCE) as connection:
             connection.sendall(encode(*request))
             parser = ReplyParser()
             while data := connection.recv(1 << 16):
                 for reply in parser.feed(data):
                     return reply
-        raise ClientsStalled(f"{request[0].decode()}: expected an answer, found the end")
+    except OSError as error:
+        raise ClientsStalled(f"{request[0].decode()}: {error}") from error
+    raise ClientsStalled(f"{request[0].decode()}: expected an answer, found the end")
+
+
+def run_clean(
+    checkpoints: int,
+    settings: Settings = USUAL,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Iterator[tuple[str, Judgement]]:
+    """Take checkpoints while clients ask, and kill nobody: nothing must be found.
+
+    Half of them are taken with each way of output. Where it is compared, every checkpoint that is
+    not the timer's is a false alarm.
+
+    Yields
+    ------
+    mode, judgement
+    """
+    done = 0
+    for mode, count in (("buffer", checkpoints // 2), ("compare", checkpoints - checkpoints // 2)):
+        with _serving("stream", mode, settings, delay=_CLEAN_DELAY_MS) as session:
+            with Clients(session.address(), settings.clients, mix=settings.mix) as clients:
+                for number in range(1, count + 1):
+                    session.run(1)
+                    progress(done + number, checkpoints)
+            judgement = judge(clients, session, since=0)
+            causes = Counter(record.cause for record in session.records)
+            alarms = [f"{number} × {cause}" for cause, number in causes.items() if cause != "timer"]
+            yield mode, replace(judgement, violations=(*judgement.violations, *alarms))
+        done += count

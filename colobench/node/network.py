@@ -170,6 +170,8 @@ class Network:
     def hold(self, on_request: Callable[[Cause], None]) -> None:
         """Be a primary's network: hold output until a checkpoint covers it, or it is compared.
 
+        The guest stands still, and the secondary is about to get its state.
+
         Parameters
         ----------
         on_request
@@ -180,6 +182,9 @@ class Network:
             self._part = Part.PRIMARY
             self._on_request = on_request
             self._compare = ColoCompare()
+            if self._mirror is not None:
+                self._mirror.send(MARK)
+                self._flush()
 
     def loaded(self) -> None:
         """A checkpoint is loaded: what the mirror brought before it is part of it."""

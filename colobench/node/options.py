@@ -87,7 +87,11 @@ def parse_options(arguments: list[str] | None = None) -> Options:
     SystemExit
         If argparse does not understand it; it has printed why.
     """
-    parser = argparse.ArgumentParser(prog="colobench.node", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="colobench.node",
+        description=__doc__,
+        epilog="The role switch, between clients and nodes, has options of its own: switch --help.",
+    )
     roles = parser.add_subparsers(dest="role", required=True)
     for role in Role:
         of_role = roles.add_parser(role.value, help=f"be the {role.value}")

@@ -231,10 +231,11 @@ class Primary(Node):
         except (LocalError, RemoteError, OSError) as error:
             self._migration_failed(error)
             return
-        self.network.hold(self._compare_wants)
         with self.lock:
             self.enter_colo()
+            # What it has said so far is in what the secondary is about to get.
             self.stop_guest("finish-migrate")
+            self.network.hold(self._compare_wants)
         devices = self.device_buffer()
         if self.options.verify:
             self._announce_digests(0, devices)

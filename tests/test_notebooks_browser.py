@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -187,8 +188,8 @@ def test_in_notebook_06_a_click_kills_the_secondary_and_the_clients_history_is_j
     run_all(page, lab, "06_failover", "Break it")
     page.get_by_text("What the clients can prove").first.wait_for()
     page.get_by_label("victim").select_option("secondary")
-    kill = page.get_by_role("button", name="Kill", exact=True)
-    kill.click()
+    # Its name begins with an icon.
+    page.get_by_role("button", name=re.compile("Kill$")).click()
     page.get_by_text("SIGKILL to the secondary, the primary held at").first.wait_for()
     page.get_by_text("is linearizable.").wait_for()
     page.wait_for_function(f"({PLOTTED})().some(rows => rows >= 100)")

@@ -75,6 +75,10 @@ class Settings:
 USUAL = Settings()
 
 
+class LostWithoutAKill(RemoteError):
+    """A pair that parted before its kill, as on a machine that is too busy for the heartbeat."""
+
+
 class ProcessesLeft(RemoteError):
     """Processes that outlived their session."""
 
@@ -99,7 +103,8 @@ def torture(
 ) -> Iterator[KillResult]:
     """Carry out kills, and give what came of each, as it comes.
 
-    After a violation the pair is given up, and the next kill meets a new one. If the caller does
+    After a violation the pair is given up, and the next kill meets a new one; where a pair parts
+    without a kill, the kill is tried again. If the caller does
     not want more, kills that are under way are finished, and not told.
 
     Parameters
@@ -152,15 +157,20 @@ def torture(
 def _suffer_block(
     block: list[Kill], settings: Settings, stopping: threading.Event, say: Callable[[str], None]
 ) -> Iterator[KillResult]:
-    left = iter(block)
-    while not stopping.is_set() and (first := next(left, None)) is not None:
-        say(f"a new pair: {first.transport}, {first.mode}")
-        with _session(first, settings) as session:
-            for kill in itertools.chain([first], left):
-                say(f"kill {kill.number}: {' '.join(kill.combination)}")
-                result = _Round(session, kill, settings).result()
+    left = list(block)
+    while left and not stopping.is_set():
+        say(f"a new pair: {left[0].transport}, {left[0].mode}")
+        with _session(left[0], settings) as session:
+            while left and not stopping.is_set():
+                say(f"kill {left[0].number}: {' '.join(left[0].combination)}")
+                try:
+                    result = _Round(session, left[0], settings).result()
+                except LostWithoutAKill as error:
+                    say(str(error))
+                    break
+                left.pop(0)
                 yield result
-                if result.violations or stopping.is_set():
+                if result.violations:
                     break
             pids = [each.pid for each in session.all_processes()]
         alive = [pid for pid in pids if psutil.pid_exists(pid)]
@@ -219,6 +229,8 @@ class _Round:
                 self._suffer(clients)
             self._judge(clients)
         except ColobenchError as error:
+            if self._session.lost_without_a_kill():
+                raise LostWithoutAKill("a node took its living peer for dead") from error
             if not isinstance(error, RemoteError):
                 raise
             self._violations.append(f"{type(error).__name__}: {error}")

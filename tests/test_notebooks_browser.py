@@ -165,3 +165,32 @@ def test_in_notebook_03_one_guesses_and_sees_what_is_flushed(page: Any, lab: str
     page.get_by_text("page by page; your guess was 12. RAM is equal on both sides.").wait_for()
     assert page.get_by_text("written there only: ").count() == 1
     assert_no_errors(page)
+
+
+def test_in_notebook_05_latencies_are_drawn_and_a_turned_dial_makes_miscompares(
+    page: Any, lab: str
+) -> None:
+    run = run_all(page, lab, "05_output_commit", "Run for 2 s")
+    page.wait_for_function(f"({PLOTTED})().some(rows => rows >= 100)")
+    page.get_by_text("checkpoints by cause: miscompare").first.wait_for()
+    page.get_by_label("some ask TIME").uncheck()
+    run.click()
+    page.wait_for_function("button => button.disabled", arg=run.element_handle())
+    page.wait_for_function("button => !button.disabled", arg=run.element_handle())
+    assert page.locator("table:has(th:text-is('first byte that differs')) tbody tr").count() == 6
+    assert_no_errors(page)
+
+
+def test_in_notebook_06_a_click_kills_the_secondary_and_the_clients_history_is_judged(
+    page: Any, lab: str
+) -> None:
+    run_all(page, lab, "06_failover", "Break it")
+    page.get_by_text("Caught by kill").wait_for()
+    page.get_by_label("victim").select_option("secondary")
+    kill = page.get_by_role("button", name="Kill", exact=True)
+    kill.click()
+    page.get_by_text("SIGKILL to the secondary, the primary held at").first.wait_for()
+    page.get_by_text("primary", exact=True).last.wait_for()
+    page.get_by_text("is linearizable.").wait_for()
+    page.wait_for_function(f"({PLOTTED})().some(rows => rows >= 100)")
+    assert_no_errors(page)

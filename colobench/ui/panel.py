@@ -5,7 +5,8 @@ from __future__ import annotations
 import atexit
 import threading
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from textwrap import shorten
 from typing import Any, ClassVar
 
@@ -76,6 +77,29 @@ class Background:
             self._changed()
 
 
+class Turn:
+    """Lets panels whose pairs live no longer than a press have them one after the other."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def taken(self, go_on: Callable[[], bool]) -> Iterator[bool]:
+        """Wait for the turn; False, without it, if that is given up before."""
+        while not self._lock.acquire(timeout=0.1):
+            if not go_on():
+                yield False
+                return
+        try:
+            yield True
+        finally:
+            self._lock.release()
+
+
+#: Two pairs with a spare node each, and a notebook, are more than Binder has memory for.
+turn = Turn()
+
+
 class Panel(ipywidgets.VBox, metaclass=AbstractWidget):  # type: ignore[misc]
     """A panel that owns processes. A new one takes the place of the one before, which is closed.
 
@@ -83,14 +107,21 @@ class Panel(ipywidgets.VBox, metaclass=AbstractWidget):  # type: ignore[misc]
     may have room for one.
     """
 
+    #: A subclass that has this, too, has a place of its own beside the other panels'.
     _current: ClassVar[Panel | None] = None
 
     def __init__(self) -> None:
-        if Panel._current is not None:
-            Panel._current.close()
-        Panel._current = self
+        place = self._place()
+        if place._current is not None:
+            place._current.close()
+        place._current = self
         super().__init__()
         self.background = Background(self.update)
+
+    @classmethod
+    def _place(cls) -> type[Panel]:
+        """Find the class whose `_current` is for this one."""
+        return next(each for each in cls.__mro__ if "_current" in vars(each))
 
     @abstractmethod
     def update(self) -> None:
@@ -106,8 +137,9 @@ class Panel(ipywidgets.VBox, metaclass=AbstractWidget):  # type: ignore[misc]
 
     def close(self) -> None:
         """End all processes, whatever is being done with them, and vanish."""
-        if Panel._current is self:
-            Panel._current = None
+        place = self._place()
+        if place._current is self:
+            place._current = None
         # What is being done fails, then; or had just begun something that has to be ended, too.
         self.end()
         self.wait()
@@ -118,8 +150,9 @@ class Panel(ipywidgets.VBox, metaclass=AbstractWidget):  # type: ignore[misc]
 @atexit.register
 def _close_last_panel() -> None:
     # Now, while threads can still be waited for, and not when the interpreter clears up.
-    if Panel._current is not None:
-        Panel._current.close()
+    for place in (Panel, *Panel.__subclasses__()):
+        if place._current is not None:
+            place._current.close()
 
 
 def button(text: str, action: Callable[[], None], style: str = "", icon: str = "") -> Any:

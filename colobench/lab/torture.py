@@ -7,7 +7,6 @@ read, and what the clients were told has to be explained by one order of their r
 
 from __future__ import annotations
 
-import itertools
 import socket
 import threading
 import time

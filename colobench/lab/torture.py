@@ -32,7 +32,7 @@ from colobench.lab.verdict import check
 BLOCK = 20
 #: The clients have so many answers each, on average, before a kill.
 ANSWERS_BEFORE = 12
-_PATIENCE = 20.0
+_ASK_SECONDS = 20.0
 _CLEAN_DELAY_MS = 5
 
 
@@ -52,6 +52,8 @@ class Settings:
         Of the nodes.
     buffer_delay_ms, compare_delay_ms
         The checkpoints' distance where output is buffered, and the longest where it is compared.
+    patience
+        Seconds after which an answer, or a takeover, counts as missing.
     verify
         Whether the survivor's state is compared with that of its checkpoint, too.
     nondeterminism
@@ -66,6 +68,7 @@ class Settings:
     heartbeat: Heartbeat = field(default_factory=lambda: Heartbeat(20, 200))
     buffer_delay_ms: int = 20
     compare_delay_ms: int = 500
+    patience: float = 20.0
     verify: bool = True
     nondeterminism: Nondeterminism = DETERMINISTIC
     bug: str | None = None
@@ -222,7 +225,7 @@ class _Round:
                 seed=self._kill.seed,
                 mix=self._settings.mix,
                 keys=Keys(prefix=b"%d." % self._kill.number),
-                timeout=_PATIENCE,
+                timeout=self._settings.patience,
             )
             with clients:
                 self._suffer(clients)
@@ -245,22 +248,22 @@ class _Round:
 
     def _suffer(self, clients: Clients) -> None:
         """Kill, and see the clients go on: with the survivor, and with who joins it."""
-        session, kill = self._session, self._kill
-        clients.wait_until_answered(ANSWERS_BEFORE * self._settings.clients, timeout=_PATIENCE)
+        session, kill, patience = self._session, self._kill, self._settings.patience
+        clients.wait_until_answered(ANSWERS_BEFORE * self._settings.clients, timeout=patience)
         if kill.delay_ms is not None:
             # A random moment, not one when something has just been answered.
             time.sleep(kill.delay_ms / 1000)
         killed = session.kill(kill.victim, at=kill.point, held=kill.holder)
         killed_ns = round(killed.time * 1e9)
-        takeover = session.takeover(_PATIENCE)
+        takeover = session.takeover(patience)
         self._note(takeover)
         # A client whose last word was answered just before the kill asks again, and is answered.
-        clients.wait_until_all_answered(killed_ns, timeout=_PATIENCE)
+        clients.wait_until_all_answered(killed_ns, timeout=patience)
         self._measure(clients, killed_ns)
         session.rejoin()
         joined = time.monotonic_ns()
         session.checkpoint()
-        clients.wait_until_all_answered(joined, timeout=_PATIENCE)
+        clients.wait_until_all_answered(joined, timeout=patience)
 
     def _note(self, takeover: Takeover) -> None:
         if takeover.equal is False:
@@ -351,7 +354,7 @@ def ask(session: Session, *request: bytes) -> Any:
         If there is no answer.
     """
     try:
-        with socket.create_connection(session.address(), _PATIENCE) as connection:
+        with socket.create_connection(session.address(), _ASK_SECONDS) as connection:
             connection.sendall(encode(*request))
             parser = ReplyParser()
             while data := connection.recv(1 << 16):

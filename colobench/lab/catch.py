@@ -98,7 +98,8 @@ def catch(
         victims=shown.victims,
         points=shown.points,
     )
-    for result in torture(planned, Settings(bug=bug), say=say):
+    settings = Settings(bug=bug, nondeterminism=shown.nondeterminism)
+    for result in torture(planned, settings, say=say):
         found.results.append(result)
         if result.violations or not go_on():
             break

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ from colobench.lab.clients import Clients
 from colobench.lab.history import History
 from colobench.lab.journal import ROLES
 from colobench.lab.outside import Heartbeat
-from colobench.lab.resp import encode
 from colobench.lab.session import Killed, Session, Takeover
+from colobench.lab.torture import ask
 from colobench.lab.verdict import Verdict, check
 
 CLIENTS = 8
@@ -165,7 +164,8 @@ class FailoverStory:
         ClientsStalled, ColoExit, SessionTimeout
             If clients get no answer any more, nobody takes over, or nobody joins.
         """
-        self._forget_everything()
+        # The checker wants to know what was there before: nothing.
+        ask(self._session, b"FLUSHALL")
         self.began = time.monotonic()
         with self.clients:
             say("clients ask")
@@ -178,12 +178,6 @@ class FailoverStory:
         self.history = self.clients.final_reads()
         self.verdict = check(self.history)
         return self
-
-    def _forget_everything(self) -> None:
-        """Empty the store: the checker wants to know what was there before."""
-        with socket.create_connection(self._session.address(), PATIENCE) as connection:
-            connection.sendall(encode(b"FLUSHALL"))
-            connection.recv(64)
 
     def _note(self, when: float, who: str, what: str) -> None:
         self.moments.append(Moment(when - self.began, who, what))

@@ -79,6 +79,9 @@ MUSEUM = {
             "A client's connection survives, and so does what was on its way.",
             "The guest's TCP never sends anything again. An answer that died with the primary is "
             "never heard.",
+            modes=("buffer",),
+            # The checkpoint is committed, with answers in it that nobody has been told.
+            points={"primary": ("received", "loaded"), "secondary": ("received", "flush", "load")},
         ),
         Exhibit(
             Bug.DOUBLE_EXECUTION,

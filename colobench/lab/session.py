@@ -728,6 +728,14 @@ class Session(contextlib.AbstractContextManager["Session"]):
                 return self._killed
         return None
 
+    def lost_without_a_kill(self) -> bool:
+        """Say whether a node of the present pair took its peer for dead before anybody was killed.
+
+        A machine that is so busy that a node gets no processor for the heartbeat's limit does that.
+        """
+        lost = [said.time for said in self.journal.said("X_COLO_HEARTBEAT_LOST", since=self._since)]
+        return any(self._killed is None or time_ < self._killed.time for time_ in lost)
+
     def failover(self, role: str | None = None, timeout: float = 30.0) -> Takeover:
         """Tell a node that its peer is lost (``x-colo-lost-heartbeat``), and see it take over.
 

@@ -7,7 +7,6 @@ read, and what the clients were told has to be explained by one order of their r
 
 from __future__ import annotations
 
-import itertools
 import socket
 import threading
 import time
@@ -33,7 +32,7 @@ from colobench.lab.verdict import check
 BLOCK = 20
 #: The clients have so many answers each, on average, before a kill.
 ANSWERS_BEFORE = 12
-_PATIENCE = 20.0
+_ASK_SECONDS = 20.0
 _CLEAN_DELAY_MS = 5
 
 
@@ -53,6 +52,8 @@ class Settings:
         Of the nodes.
     buffer_delay_ms, compare_delay_ms
         The checkpoints' distance where output is buffered, and the longest where it is compared.
+    patience
+        Seconds after which an answer, or a takeover, counts as missing.
     verify
         Whether the survivor's state is compared with that of its checkpoint, too.
     nondeterminism
@@ -67,12 +68,17 @@ class Settings:
     heartbeat: Heartbeat = field(default_factory=lambda: Heartbeat(20, 200))
     buffer_delay_ms: int = 20
     compare_delay_ms: int = 500
+    patience: float = 20.0
     verify: bool = True
     nondeterminism: Nondeterminism = DETERMINISTIC
     bug: str | None = None
 
 
 USUAL = Settings()
+
+
+class LostWithoutAKill(RemoteError):
+    """A pair that parted before its kill, as on a machine that is too busy for the heartbeat."""
 
 
 class ProcessesLeft(RemoteError):
@@ -99,7 +105,8 @@ def torture(
 ) -> Iterator[KillResult]:
     """Carry out kills, and give what came of each, as it comes.
 
-    After a violation the pair is given up, and the next kill meets a new one. If the caller does
+    After a violation the pair is given up, and the next kill meets a new one; where a pair parts
+    without a kill, the kill is tried again. If the caller does
     not want more, kills that are under way are finished, and not told.
 
     Parameters
@@ -152,15 +159,20 @@ def torture(
 def _suffer_block(
     block: list[Kill], settings: Settings, stopping: threading.Event, say: Callable[[str], None]
 ) -> Iterator[KillResult]:
-    left = iter(block)
-    while not stopping.is_set() and (first := next(left, None)) is not None:
-        say(f"a new pair: {first.transport}, {first.mode}")
-        with _session(first, settings) as session:
-            for kill in itertools.chain([first], left):
-                say(f"kill {kill.number}: {' '.join(kill.combination)}")
-                result = _Round(session, kill, settings).result()
+    left = list(block)
+    while left and not stopping.is_set():
+        say(f"a new pair: {left[0].transport}, {left[0].mode}")
+        with _session(left[0], settings) as session:
+            while left and not stopping.is_set():
+                say(f"kill {left[0].number}: {' '.join(left[0].combination)}")
+                try:
+                    result = _Round(session, left[0], settings).result()
+                except LostWithoutAKill as error:
+                    say(str(error))
+                    break
+                left.pop(0)
                 yield result
-                if result.violations or stopping.is_set():
+                if result.violations:
                     break
             pids = [each.pid for each in session.all_processes()]
         alive = [pid for pid in pids if psutil.pid_exists(pid)]
@@ -213,12 +225,14 @@ class _Round:
                 seed=self._kill.seed,
                 mix=self._settings.mix,
                 keys=Keys(prefix=b"%d." % self._kill.number),
-                timeout=_PATIENCE,
+                timeout=self._settings.patience,
             )
             with clients:
                 self._suffer(clients)
             self._judge(clients)
         except ColobenchError as error:
+            if self._session.lost_without_a_kill():
+                raise LostWithoutAKill("a node took its living peer for dead") from error
             if not isinstance(error, RemoteError):
                 raise
             self._violations.append(f"{type(error).__name__}: {error}")
@@ -234,22 +248,22 @@ class _Round:
 
     def _suffer(self, clients: Clients) -> None:
         """Kill, and see the clients go on: with the survivor, and with who joins it."""
-        session, kill = self._session, self._kill
-        clients.wait_until_answered(ANSWERS_BEFORE * self._settings.clients, timeout=_PATIENCE)
+        session, kill, patience = self._session, self._kill, self._settings.patience
+        clients.wait_until_answered(ANSWERS_BEFORE * self._settings.clients, timeout=patience)
         if kill.delay_ms is not None:
             # A random moment, not one when something has just been answered.
             time.sleep(kill.delay_ms / 1000)
         killed = session.kill(kill.victim, at=kill.point, held=kill.holder)
         killed_ns = round(killed.time * 1e9)
-        takeover = session.takeover(_PATIENCE)
+        takeover = session.takeover(patience)
         self._note(takeover)
         # A client whose last word was answered just before the kill asks again, and is answered.
-        clients.wait_until_all_answered(killed_ns, timeout=_PATIENCE)
+        clients.wait_until_all_answered(killed_ns, timeout=patience)
         self._measure(clients, killed_ns)
         session.rejoin()
         joined = time.monotonic_ns()
         session.checkpoint()
-        clients.wait_until_all_answered(joined, timeout=_PATIENCE)
+        clients.wait_until_all_answered(joined, timeout=patience)
 
     def _note(self, takeover: Takeover) -> None:
         if takeover.equal is False:
@@ -340,7 +354,7 @@ def ask(session: Session, *request: bytes) -> Any:
         If there is no answer.
     """
     try:
-        with socket.create_connection(session.address(), _PATIENCE) as connection:
+        with socket.create_connection(session.address(), _ASK_SECONDS) as connection:
             connection.sendall(encode(*request))
             parser = ReplyParser()
             while data := connection.recv(1 << 16):

@@ -1,0 +1,313 @@
+"""A guest that serves real clients, through checkpoints, deaths, and new secondaries."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from colobench.errors import LocalError
+from colobench.guest.configuration import Nondeterminism
+from colobench.lab.clients import Clients
+from colobench.lab.outside import Heartbeat
+from colobench.lab.resp import ReplyParser, encode
+from colobench.lab.session import Session
+from colobench.lab.verdict import check
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+needs_redis = pytest.mark.skipif(
+    shutil.which("redis-benchmark") is None, reason="redis-benchmark is not installed"
+)
+needs_tshark = pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed")
+
+
+def serving(output: str = "buffer", **settings: Any) -> Session:
+    """Make a session that serves, with a small guest."""
+    usual: dict[str, Any] = {
+        "ram": "8M",
+        "guest": "kv",
+        "variant": "upstream" if output == "compare" else "v12",
+        "output": output,
+        "delay": 20,
+        "hostfwd": ["tcp:127.0.0.1:0-:6379", "tcp:127.0.0.1:0-:7"],
+        "heartbeat": Heartbeat(100, 1000),
+    }
+    return Session(**(usual | settings))
+
+
+class Client:
+    """One connection that asks and waits for the answer."""
+
+    def __init__(self, session: Session) -> None:
+        self._connection = socket.create_connection(session.address(), 60)
+        self._parser = ReplyParser()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def send(self, *request: bytes) -> None:
+        self._connection.sendall(encode(*request))
+
+    def receive(self) -> Any:
+        while data := self._connection.recv(1 << 16):
+            for reply in self._parser.feed(data):
+                return reply
+        raise AssertionError("the connection has ended")
+
+    def ask(self, *request: bytes) -> Any:
+        self.send(*request)
+        return self.receive()
+
+
+@pytest.mark.parametrize("output", ["buffer", "compare"])
+def test_connections_and_answered_writes_survive_each_death(output: str) -> None:
+    with serving(output, spare=True) as pair, Clients(pair.address(), 6, seed=4) as clients:
+        clients.wait_until_answered(60)
+        # The second takeover is by a node that has never seen the clients connect.
+        for victim in ("primary", "primary", "secondary"):
+            killed = pair.kill(victim)
+            takeover = pair.takeover()
+            assert takeover.role != victim
+            assert takeover.equal in (True, None)
+            clients.wait_until_all_answered(round(killed.time * 1e9))
+            pair.rejoin()
+            clients.wait_until_all_answered(time.monotonic_ns())
+            assert pair.checkpoint().verified
+        clients.stop()
+        history = clients.final_reads()
+        assert not history.lost
+        assert check(history).linearizable
+        numbers = [record.number for record in pair.records]
+        assert numbers == list(range(1, len(numbers) + 1))
+        times = [record.time for record in pair.records]
+        assert times == sorted(times)
+
+
+def test_buffered_answer_leaves_with_its_checkpoint() -> None:
+    with serving(delay=None) as pair, socket.create_connection(pair.address(), 60) as connection:
+        connection.sendall(encode(b"SET", b"a", b"1"))
+        connection.settimeout(0.01)
+        # A connection is output, too: its SYN-ACK waits like an answer.
+        released = 0
+        while True:
+            try:
+                assert connection.recv(100) == b"+OK\r\n"
+                break
+            except TimeoutError:
+                released += pair.checkpoint().frames
+        assert released >= 2
+
+
+def test_equal_answers_need_no_checkpoint() -> None:
+    with serving("compare", delay=None) as pair, Client(pair) as client:
+        assert client.ask(b"SET", b"a", b"1") == "OK"
+        assert [client.ask(b"INCR", b"a") for _ in range(20)] == list(range(2, 22))
+        assert len(pair.records) == 0
+        compare = pair.nodes["primary"].execute("x-query-guest")["compare"]
+        assert compare["bytes_compared"] >= 20 * len(b":2\r\n")
+
+
+def test_miscompare_asks_for_a_checkpoint_and_names_connection_and_byte() -> None:
+    with serving("compare", delay=None) as pair, Client(pair) as client:
+        assert client.ask(b"PING") == "PONG"
+        # Two guests read two clocks.
+        seconds, microseconds = client.ask(b"TIME")
+        assert seconds.isdigit()
+        assert microseconds.isdigit()
+        pair.wait_for(lambda: len(pair.records) > 0, "a record", 30)
+        [record] = pair.records
+        assert record.cause == "miscompare"
+        assert record.cause_connection is not None
+        assert record.cause_connection.startswith("10.0.2.15:6379 > 10.0.2.2:")
+        assert record.cause_offset is not None
+        # Behind "+PONG\r\n".
+        assert record.cause_offset > 7
+        assert record.verified
+
+
+def test_coarse_clock_is_the_same_clock() -> None:
+    # Its step is longer than the test: both guests read the same, unless the step ends just now.
+    dials = Nondeterminism(clock_us=10**9)
+    with serving("compare", delay=None, nondeterminism=dials) as pair, Client(pair) as client:
+        seconds, microseconds = client.ask(b"TIME")
+        assert (int(seconds) * 10**6 + int(microseconds)) % 10**9 == 0
+
+
+def test_node_that_was_stopped_too_long_is_refused_and_ends() -> None:
+    with serving() as pair, Client(pair) as client:
+        assert client.ask(b"SET", b"a", b"1") == "OK"
+        primary = pair.nodes["primary"]
+        primary.process.send_signal(signal.SIGSTOP)
+        try:
+            pair.wait_for_event("secondary", "RESUME", timeout=60)
+            assert client.ask(b"INCR", b"a") == 2
+        finally:
+            primary.process.send_signal(signal.SIGCONT)
+        assert primary.process.wait(60) == 1
+        fenced = pair.wait_for_event("primary", "X_COLO_FENCED")
+        assert fenced.data == {"mode": "primary", "holder": "secondary"}
+        assert client.ask(b"INCR", b"a") == 3
+        assert pair.nodes["secondary"].alive()
+
+
+def test_without_the_arbiter_nobody_takes_over_until_somebody_says_so() -> None:
+    with serving(heartbeat=Heartbeat(20, 200)) as pair, Client(pair) as client:
+        assert client.ask(b"SET", b"a", b"1") == "OK"
+        pair.others["arbiter"].kill()
+        pair.kill("primary")
+        pair.wait_for_event("secondary", "X_ARBITER_UNREACHABLE", timeout=60)
+        assert pair.nodes["secondary"].execute("query-status")["running"] is False
+        pair.failover("secondary")
+        assert client.ask(b"INCR", b"a") == 2
+
+
+def test_survivor_can_be_shut_down_in_order() -> None:
+    with serving() as pair:
+        pair.kill("primary")
+        pair.takeover()
+        pair.nodes["secondary"].execute("system_powerdown")
+        assert pair.nodes["secondary"].process.wait(60) == 0
+
+
+def test_rejoin_wants_a_survivor() -> None:
+    words = "expected one survivor of a kill, found none"
+    with serving() as pair, pytest.raises(LocalError, match=words):
+        pair.rejoin()
+
+
+def test_guest_shutdown_ends_both_while_clients_are_connected() -> None:
+    with serving() as pair, Client(pair) as client:
+        assert client.ask(b"PING") == "PONG"
+        pair.nodes["primary"].execute("system_powerdown")
+        for node in pair.nodes.values():
+            assert node.process.wait(60) == 0
+
+
+@needs_tshark
+def test_captured_frames_have_no_expert_error(tmp_path: Path) -> None:
+    path = tmp_path / "guest.pcap"
+    with serving(pcap=str(path)) as pair, Client(pair) as client:
+        assert client.ask(b"SET", b"a", b"x" * 5000) == "OK"
+        pair.others["switch"].execute("x-ping")
+        pair.kill("primary")
+        pair.takeover()
+        assert client.ask(b"GET", b"a") == b"x" * 5000
+    checks = ["-o", "tcp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE"]
+    errors = ["-Y", "_ws.expert.severity == error || tcp.checksum.status == 0"]
+    found = subprocess.run(
+        ["tshark", "-r", str(path), *checks, *errors], capture_output=True, text=True, check=True
+    )
+    assert found.stdout == ""
+    every = subprocess.run(
+        ["tshark", "-r", str(path)], capture_output=True, text=True, check=True
+    ).stdout
+    assert "ARP" in every
+    assert "Echo (ping) reply" in every
+    assert "TCP" in every
+
+
+@pytest.fixture
+def run_output(tmp_path: Path) -> Iterator[Any]:
+    """Start ``colobench run``, and give where it listens, its pids, and how to end it."""
+    started = []
+
+    def start(*arguments: str) -> tuple[int, dict[str, int], Any]:
+        command = [sys.executable, "-m", "colobench", "run", "--guest", "kv"]
+        command += ["--hostfwd", "tcp:127.0.0.1:0-:6379", "--json", *arguments]
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"TQDM_DISABLE": "1"},
+            # A shell that runs tests in the background may have SIGINT ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        started.append(process)
+        assert process.stderr is not None
+        port = int(process.stderr.readline().rpartition(":")[2])
+        words = process.stderr.readline().replace(",", "").split()
+        return port, {words[0]: int(words[2]), words[3]: int(words[5])}, process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@needs_redis
+@pytest.mark.parametrize("output", ["buffer", "compare"])
+def test_redis_benchmark_and_cli_are_served_through_a_kill(run_output: Any, output: str) -> None:
+    port, pids, process = run_output("--output", output, "--delay", "50")
+    redis = ["-p", str(port)]
+
+    def ask(*words: str) -> str:
+        command = ["redis-cli", *redis, *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert ask("SET", "mykey", "hello") == "OK"
+    tests = ["-t", "ping_inline,ping_mbulk,set,get,incr,mset", "-c", "50"]
+    measured = subprocess.run(
+        ["redis-benchmark", *redis, *tests, "-n", "400", "-P", "4", "--csv"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows = measured.stdout.splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == [
+        '"PING_INLINE"', '"PING_MBULK"', '"SET"', '"GET"', '"INCR"', '"MSET (10 keys)"'
+    ]  # fmt: skip
+    counted = 40_000
+    benchmark = subprocess.Popen(
+        ["redis-benchmark", *redis, "-t", "incr", "-c", "50", "-n", str(counted), "-P", "16"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while int(ask("GET", "counter:__rand_int__") or 0) < 2000:
+        pass
+    os.kill(pids["primary"], signal.SIGKILL)
+    printed, errors = benchmark.communicate(timeout=200)
+    assert benchmark.returncode == 0, errors
+    assert "Connection reset" not in printed + errors
+    # 400 before; each request once, none lost, none twice.
+    assert int(ask("GET", "counter:__rand_int__")) == 400 + counted
+    assert ask("GET", "mykey") == "hello"
+    words = ""
+    while "protected again" not in words:
+        words += process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    summary = json.loads(printed)
+    assert summary["verified"]
+    assert summary["parameters"]["output"] == output
+    assert "has taken over from checkpoint" in words
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"output": "compare", "variant": "v12"}, "expected the variant upstream"),
+        ({"output": "later"}, "output: expected buffer or compare, found 'later'"),
+        ({"ram": "1M"}, "expected at least 4 MiB for the program kv"),
+        ({"bug": "early-release"}, "expected an experiment"),
+        ({"bug": "late-release", "experiment": True}, "bug: expected one of early-release"),
+    ],
+)
+def test_wrong_setting_is_one_clear_error(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(LocalError, match=words):
+        Session(**({"guest": "kv"} | settings))

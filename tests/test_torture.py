@@ -1,0 +1,73 @@
+"""Torture: kills by plan find nothing in our COLO, and each planted bug is found."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from colobench.cli import main
+from colobench.lab.museum import MUSEUM
+from colobench.lab.plan import Results, plan, summarize
+from colobench.lab.torture import Settings, in_blocks, run_clean, torture
+from colobench.node.bugs import Bug
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+def test_twenty_kills_lose_no_answered_write_and_no_connection() -> None:
+    kills = plan(1, 20)
+    results = list(torture(kills, jobs=2))
+    summary = summarize(results)
+    assert summary.violations == ()
+    assert summary.clean
+    assert sorted(each.kill.number for each in results) == list(range(20))
+    assert summary.operations > 0
+    print(f"\ntakeover, ms: {summary.takeover_ms}")
+
+
+@pytest.mark.parametrize("bug", Bug, ids=lambda bug: bug.value)
+def test_each_planted_bug_is_caught(bug: Bug) -> None:
+    shown = MUSEUM[bug]
+    kills = plan(1, 200, modes=shown.modes, victims=shown.victims, points=shown.points)
+    settings = Settings(clients=6, patience=6.0, nondeterminism=shown.nondeterminism, bug=bug.value)
+    for result in torture(kills, settings):
+        if result.violations:
+            print(f"\n{bug.value}, kill {result.kill.number}: {result.violations[0]}")
+            return
+    pytest.fail("not caught in 200 kills")
+
+
+def test_clean_checkpoints_raise_no_alarm() -> None:
+    found = dict(run_clean(200, Settings(clients=6)))
+    assert set(found) == {"buffer", "compare"}
+    for judgement in found.values():
+        assert judgement.linearizable
+        assert judgement.violations == ()
+
+
+def test_interrupted_torture_goes_on_where_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "results.jsonl"
+    arguments = ["torture", "--results", str(path), "--transport", "memfd", "--output", "buffer"]
+    arguments += ["--clients", "4", "--json", "--kills"]
+    assert main([*arguments, "1"]) == 0
+    [first] = Results(path).load()
+    assert main([*arguments, "2"]) == 0
+    assert Results(path).load()[0] == first
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert summary["kills"] == 2
+    assert summary["clean"]
+    # All is done already, and nothing is started.
+    assert main([*arguments, "2"]) == 0
+    assert main([*arguments, "1", "--seed", "7"]) == 1
+    assert "expected results of" in capsys.readouterr().err
+
+
+def test_blocks_keep_every_kill_and_one_pair_suffers_each() -> None:
+    kills = plan(3, 300)
+    blocks = list(in_blocks(kills))
+    assert sorted(kill.number for block in blocks for kill in block) == list(range(300))
+    assert all(len({(kill.transport, kill.mode) for kill in block}) == 1 for block in blocks)

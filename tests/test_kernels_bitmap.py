@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parts import from_python
 
 from colobench.kernels import bitmap as kernels
 from colobench.kernels.jit import target_has
@@ -100,7 +101,8 @@ def test_list_runs_gives_each_run_whole_and_leaves_the_bitmap(bitmap):
 
 @puts
 def test_both_ways_to_list_a_words_bits_give_the_same_lists(put):
-    list_pages, list_runs = kernels.page_lister(put), kernels.run_lister(put)
+    list_pages = from_python(kernels.page_lister(put))
+    list_runs = from_python(kernels.run_lister(put))
 
     @given(bitmaps)
     @settings(deadline=None)

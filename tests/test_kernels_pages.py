@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parts import from_python
 
 from colobench.kernels import pages as kernels
 from colobench.kernels.pages import PAGE_SIZE
@@ -100,12 +101,15 @@ def test_two_threads_flush_two_parts_at_once(marked, border):
     assert not bitmap.any()
 
 
+is_zero_page = from_python(kernels.is_zero_page)
+
+
 @pytest.mark.parametrize("byte", [0, 1, 255, 256, 2047, 3840, 4095])
 def test_one_byte_that_is_not_zero_makes_a_page_not_zero(byte):
     memory = np.zeros(PAGE_SIZE, dtype=np.uint8)
-    assert kernels.is_zero_page(memory.ctypes.data)
+    assert is_zero_page(memory.ctypes.data)
     memory[byte] = 1
-    assert not kernels.is_zero_page(memory.ctypes.data)
+    assert not is_zero_page(memory.ctypes.data)
 
 
 #: Bytes to change: a page, a byte in it (its borders are read first), and how it changes.

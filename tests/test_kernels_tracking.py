@@ -6,18 +6,20 @@ import naive
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from parts import from_python
 
 from colobench.kernels import tracking as kernels
 from colobench.kernels.pages import PAGE_SIZE
 
 WORDS = 3
 PAGES = 64 * WORDS
+set_run = from_python(kernels.set_run)
 
 
 @given(st.integers(0, PAGES), st.integers(0, PAGES), st.sets(st.integers(0, PAGES - 1)))
 def test_a_run_sets_its_bits_and_leaves_the_others(begin: int, end: int, pages: set[int]) -> None:
     bitmap = np.array(naive.bitmap_of(pages, WORDS), dtype=np.uint64)
-    kernels.set_run(bitmap, begin, end)
+    set_run(bitmap, begin, end)
     assert naive.pages_of(bitmap) == sorted(pages | set(range(begin, end)))
 
 

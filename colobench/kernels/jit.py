@@ -92,9 +92,9 @@ def kernel(signature: str) -> Callable[[Callable[..., int]], Any]:
 
 
 def inlined(function: F) -> F:
-    """Compile a function as a part of the kernels that call it; Python does not call it.
+    """Compile a function as a part of the kernels that call it; Python must not call it.
 
-    Without the wrappers that Python would call it through, a part is compiled in half the time; and
+    It has no entry for that: the process would end. Without the wrappers that Python would call it through, a part is compiled in half the time; and
     it is compiled for integers, where numba would do it once more for each constant.
     """
     part: Any = numba.njit(**_PART_OPTIONS)(function)

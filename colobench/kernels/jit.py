@@ -94,8 +94,9 @@ def kernel(signature: str) -> Callable[[Callable[..., int]], Any]:
 def inlined(function: F) -> F:
     """Compile a function as a part of the kernels that call it; Python must not call it.
 
-    It has no entry for that: the process would end. Without the wrappers that Python would call it through, a part is compiled in half the time; and
-    it is compiled for integers, where numba would do it once more for each constant.
+    It has no entry for that: the process would end. Without the wrappers that Python would call it
+    through, a part is compiled in half the time; and it is compiled for integers, where numba would
+    do it once more for each constant.
     """
     part: Any = numba.njit(**_PART_OPTIONS)(function)
     template = part.get_call_template

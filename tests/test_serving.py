@@ -198,8 +198,9 @@ def test_guest_shutdown_ends_both_while_clients_are_connected() -> None:
 
 @needs_tshark
 def test_captured_frames_have_no_expert_error(tmp_path: Path) -> None:
-    path = tmp_path / "guest.pcap"
-    with serving(pcap=str(path)) as pair, Client(pair) as client:
+    path, mirror = tmp_path / "guest.pcap", tmp_path / "mirror.pcap"
+    captured = {"pcap": str(path), "pcap_mirror": str(mirror)}
+    with serving("compare", **captured) as pair, Client(pair) as client:
         assert client.ask(b"SET", b"a", b"x" * 5000) == "OK"
         pair.others["switch"].execute("x-ping")
         pair.kill("primary")
@@ -207,13 +208,15 @@ def test_captured_frames_have_no_expert_error(tmp_path: Path) -> None:
         assert client.ask(b"GET", b"a") == b"x" * 5000
     checks = ["-o", "tcp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE"]
     errors = ["-Y", "_ws.expert.severity == error || tcp.checksum.status == 0"]
-    found = subprocess.run(
-        ["tshark", "-r", str(path), *checks, *errors], capture_output=True, text=True, check=True
-    )
-    assert found.stdout == ""
-    every = subprocess.run(
-        ["tshark", "-r", str(path)], capture_output=True, text=True, check=True
-    ).stdout
+
+    def tshark(path: Path, *arguments: str) -> str:
+        command = ["tshark", "-r", str(path), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert tshark(path, *checks, *errors) == ""
+    assert tshark(mirror, *checks, *errors) == ""
+    assert "6379" in tshark(mirror)
+    every = tshark(path)
     assert "ARP" in every
     assert "Echo (ping) reply" in every
     assert "TCP" in every

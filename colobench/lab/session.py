@@ -184,8 +184,9 @@ class Session(contextlib.AbstractContextManager["Session"]):
     hostfwd
         Ports of this host that lead to the guest's, such as ``tcp:127.0.0.1:6379-:6379``; port 0 is
         any free one, see `address`. A switch, a process of its own, keeps the clients' connections.
-    pcap
-        A file that gets the guest's frames.
+    pcap, pcap_mirror
+        Files that get the frames on the guest's links, and on the connection between the nodes
+        (where output is compared).
     heartbeat
         The nodes beat, and an arbiter decides who takes over when they lose each other; None: only
         `failover` does.
@@ -243,6 +244,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         output: str = "buffer",
         hostfwd: str | Sequence[str] = (),
         pcap: str | None = None,
+        pcap_mirror: str | None = None,
         heartbeat: Heartbeat | None = None,
         nondeterminism: Nondeterminism = DETERMINISTIC,
         spare: bool = False,
@@ -295,7 +297,9 @@ class Session(contextlib.AbstractContextManager["Session"]):
             **asdict(nondeterminism),
         }
         self._hostfwd = [hostfwd] if isinstance(hostfwd, str) else list(hostfwd)
-        self._pcap = pcap
+        if pcap_mirror is not None and output != "compare":
+            raise LocalError("pcap_mirror: expected output compare, found buffer: nothing is there")
+        self._pcap, self._pcap_mirror = pcap, pcap_mirror
         self._heartbeat = heartbeat
         self._wants_spare = spare
         self._spare: NodeProcess | None = None
@@ -465,6 +469,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
         )
         self.nodes["secondary"].execute("migrate-set-parameters", x_report_pages=self._report_pages)
         mirror = {"x_mirror": incoming["x-mirror"]} if incoming["x-mirror"] else {}
+        if self._pcap_mirror is not None:
+            mirror["x_mirror_pcap"] = self._pcap_mirror
         primary.execute("migrate", uri=uri, **mirror)
 
         def entered_colo() -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+import time
 from contextlib import suppress
 
 from colobench.net.link import LinkDecoder, encode_frame
+from colobench.net.pcap import PcapWriter
 
 #: Bytes that may wait to be sent; a link that takes nothing loses frames beyond, as networks do.
 PENDING_LIMIT = 1 << 22
@@ -23,6 +25,8 @@ class FrameSocket:
     ----------
     connection
         A connected stream socket.
+    pcap
+        Gets all frames, or None.
 
     Attributes
     ----------
@@ -30,13 +34,14 @@ class FrameSocket:
         Frames so far; dropped are those that the other end was too slow for.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, pcap: PcapWriter | None = None) -> None:
         connection.setblocking(False)
         if connection.family == socket.AF_INET:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = connection
         self._decoder = LinkDecoder()
         self._pending = bytearray()
+        self._pcap = pcap
         self.sent = self.received = self.dropped = 0
 
     def fileno(self) -> int:
@@ -68,6 +73,8 @@ class FrameSocket:
             raise LinkDown("closed by the other end")
         frames = self._decoder.feed(data)
         self.received += len(frames)
+        for frame in frames:
+            self._capture(frame)
         return frames
 
     def send(self, frame: bytes) -> None:
@@ -77,6 +84,7 @@ class FrameSocket:
             return
         self._pending += encode_frame(frame)
         self.sent += 1
+        self._capture(frame)
 
     def flush(self) -> None:
         """Send as much as the socket takes.
@@ -86,6 +94,8 @@ class FrameSocket:
         LinkDown
             If the link has ended.
         """
+        if self._pcap is not None:
+            self._pcap.flush()
         while self._pending:
             try:
                 count = self._socket.send(self._pending)
@@ -100,3 +110,10 @@ class FrameSocket:
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
+        if self._pcap is not None:
+            self._pcap.close()
+            self._pcap = None
+
+    def _capture(self, frame: bytes) -> None:
+        if self._pcap is not None:
+            self._pcap.write(frame, time.time_ns())

@@ -15,6 +15,7 @@ from colobench.errors import LocalError, RemoteError
 from colobench.memory.ram import PAGE_SIZE
 from colobench.net.outcome import Miscompare, Overflow, Timeout
 from colobench.net.output import Output
+from colobench.net.pcap import PcapWriter
 from colobench.node.address import Address
 from colobench.node.breakpoints import PRIMARY_POINTS
 from colobench.node.bugs import Bug
@@ -97,7 +98,9 @@ class Primary(Node):
     def commands(self) -> dict[str, Command]:
         """Give the monitor's commands."""
         return super().commands() | {
-            "migrate": Command(self._migrate, {"uri": str}, {"x-mirror": str}),
+            "migrate": Command(
+                self._migrate, {"uri": str}, {"x-mirror": str, "x-mirror-pcap": str}
+            ),
             "migrate-set-parameters": Command(
                 self._migrate_set_parameters,
                 optional={"x-checkpoint-delay": int, "x-report-pages": bool},
@@ -124,7 +127,9 @@ class Primary(Node):
 
     # The monitor's commands.
 
-    def _migrate(self, uri: str, x_mirror: str | None = None) -> None:
+    def _migrate(
+        self, uri: str, x_mirror: str | None = None, x_mirror_pcap: str | None = None
+    ) -> None:
         address = Address.parse(uri)
         mirror = None if x_mirror is None else Address.parse(x_mirror)
         if mirror is None and self.options.output is Output.COMPARE:
@@ -138,7 +143,8 @@ class Primary(Node):
             if not self.machine.running:
                 raise LocalError("migrate: expected a running guest, found it stopped")
             self._set_status("setup")
-        self.run_colo_thread(lambda: self._outgoing(address, mirror))
+        pcap = None if x_mirror_pcap is None else PcapWriter(x_mirror_pcap)
+        self.run_colo_thread(lambda: self._outgoing(address, mirror, pcap))
 
     def _migrate_set_parameters(
         self, x_checkpoint_delay: int | None = None, x_report_pages: bool | None = None
@@ -212,7 +218,7 @@ class Primary(Node):
 
     # The COLO thread.
 
-    def _outgoing(self, address: Address, mirror: Address | None) -> None:
+    def _outgoing(self, address: Address, mirror: Address | None, pcap: PcapWriter | None) -> None:
         try:
             channel = Channel(address.connect(CONNECT_TIMEOUT), self.options.stall_timeout)
             with self.lock:
@@ -223,7 +229,7 @@ class Primary(Node):
             if channel.pages is not None:
                 channel.pages.connect(address, CONNECT_TIMEOUT)
             if mirror is not None:
-                self.network.attach_mirror(FrameSocket(mirror.connect(CONNECT_TIMEOUT)))
+                self.network.attach_mirror(FrameSocket(mirror.connect(CONNECT_TIMEOUT), pcap))
             forgets = self.options.bug is Bug.MISSED_DIRTY_BIT
             self._saver = Saver(self.machine, self.channel, self.breakpoints, forgets=forgets)
             self._set_status("active")

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,13 +17,27 @@ from typing import Any
 
 import pytest
 
-from colobench.errors import LocalError
+from colobench.errors import LocalError, RemoteError
 from colobench.guest.configuration import Nondeterminism
 from colobench.lab.clients import Clients
 from colobench.lab.outside import Heartbeat
+from colobench.lab.process import NodeProcess
 from colobench.lab.resp import ReplyParser, encode
 from colobench.lab.session import Session
 from colobench.lab.verdict import check
+from colobench.net.frame import (
+    ARP,
+    ARP_REPLY,
+    ARP_REQUEST,
+    BROADCAST,
+    GUEST_IP,
+    GUEST_MAC,
+    HOST_IP,
+    HOST_MAC,
+    build_arp,
+    parse_arp,
+)
+from colobench.net.link import LinkDecoder, encode_frame
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 needs_redis = pytest.mark.skipif(
@@ -314,3 +329,56 @@ def test_redis_benchmark_and_cli_are_served_through_a_kill(run_output: Any, outp
 def test_wrong_setting_is_one_clear_error(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(LocalError, match=words):
         Session(**({"guest": "kv"} | settings))
+
+
+@pytest.mark.parametrize("when", ["before", "in the middle"])
+def test_survivor_serves_on_when_who_joins_it_dies(
+    when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving() as pair, Client(pair) as client:
+        assert client.ask(b"SET", b"a", b"1") == "OK"
+        pair.kill("secondary")
+        pair.takeover()
+        survivor, greet = pair.nodes["primary"], pair._greet
+
+        def kill_when_the_guest_stands(joiner: NodeProcess) -> None:
+            while survivor.execute("query-status")["status"] != "finish-migrate":
+                pass
+            joiner.process.kill()
+
+        def greet_and_harm(joiner: NodeProcess, timeout: float) -> None:
+            greet(joiner, timeout)
+            if when == "before":
+                joiner.kill()
+            else:
+                # All of so small a guest waits in the socket, and nobody reads it.
+                joiner.process.send_signal(signal.SIGSTOP)
+                threading.Thread(target=kill_when_the_guest_stands, args=[joiner]).start()
+
+        monkeypatch.setattr(pair, "_greet", greet_and_harm)
+        with pytest.raises(RemoteError):
+            pair.rejoin()
+        monkeypatch.undo()
+        assert client.ask(b"INCR", b"a") == 2
+        pair.rejoin()
+        assert pair.checkpoint().verified
+        assert client.ask(b"INCR", b"a") == 3
+
+
+def test_frame_that_no_nic_would_take_is_passed_by(tmp_path: Path) -> None:
+    with serving(hostfwd=()) as pair, socket.socket(socket.AF_UNIX) as switch:
+        switch.bind(str(tmp_path / "switch"))
+        switch.listen()
+        primary = pair.nodes["primary"]
+        primary.execute("x-netdev", uri=f"unix:{tmp_path / 'switch'}")
+        link, _ = switch.accept()
+        question = ARP(ARP_REQUEST, HOST_MAC, HOST_IP, bytes(6), GUEST_IP)
+        with link:
+            for frame in (bytes(2000), b"", bytes(13), build_arp(BROADCAST, question)):
+                link.sendall(encode_frame(frame))
+            decoder, answers = LinkDecoder(), []
+            while not answers:
+                heard = [parse_arp(frame) for frame in decoder.feed(link.recv(1 << 16))]
+                answers = [each for each in heard if each and each.operation == ARP_REPLY]
+        assert answers == [ARP(ARP_REPLY, GUEST_MAC, GUEST_IP, HOST_MAC, HOST_IP)]
+        assert primary.execute("x-query-guest")["frames-refused"] == 3

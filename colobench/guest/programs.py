@@ -254,7 +254,7 @@ def serve_clients(
     DBSIZE tells whether RAM and devices are of the same moment.
 
     `ram` and `size` are pc.ram's first byte and length; service is `tcp.serve`'s uint64[16]; the
-    others are as in `cpu_loop`. The stack's clock is the timer's, which stands with the guest.
+    others are as in `cpu_loop`. The stack's clock is the timer's.
     """
     control[ENTROPY] = splitmix64(control[ENTROPY])
     keys_at = store_begin(ram, size) + keyspace.KEYS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from colobench.errors import RemoteError
 from colobench.lab.session import Session
 
 _LOOK_SECONDS = 0.05
@@ -37,6 +38,7 @@ def serve(
         If nobody takes over, or nobody joins.
     """
     say(_who(session))
+    joins = False
     while not until():
         killed = session.found_dead()
         if killed is not None:
@@ -46,8 +48,14 @@ def serve(
                 f"the {taken.role} has taken over from checkpoint {taken.checkpoint}, "
                 f"{taken.takeover_ms:.0f} ms after that was seen"
             )
-            if rejoin:
+            joins = rejoin
+        if joins:
+            try:
                 session.rejoin()
+            except RemoteError as error:
+                say(f"nobody has joined: {error}")
+            else:
+                joins = False
                 say(f"protected again: {_who(session)}")
         turn()
         time.sleep(_LOOK_SECONDS)

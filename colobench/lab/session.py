@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from colobench.errors import LocalError, RemoteError
+from colobench.errors import ColobenchError, LocalError, RemoteError
 from colobench.guest.configuration import (
     DETERMINISTIC,
     Configuration,
@@ -458,6 +458,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
             from colobench.lab.relay import Relay
 
             assert self._directory is not None
+            if self.relay is not None:
+                self.relay.close()
             self.relay = Relay(f"unix:{self._directory / 'relay'}", uri)
             self._closing.callback(self.relay.close)
             uri = f"unix:{self._directory / 'relay'}"
@@ -535,9 +537,29 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self.nodes["secondary"] = secondary
         if secondary not in self._processes:
             self._processes.append(secondary)
-        self._greet(secondary, timeout)
-        secondary.execute("migrate-set-parameters", x_committed=guest["checkpoint"])
-        self._migrate(timeout)
+        try:
+            self._greet(secondary, timeout)
+            secondary.execute("migrate-set-parameters", x_committed=guest["checkpoint"])
+            self._migrate(timeout)
+        except ColobenchError:
+            self._give_up(secondary)
+            raise
+
+    def _give_up(self, secondary: NodeProcess) -> None:
+        """Have the survivor serve alone again: whoever was to join it is dead for sure."""
+        if not self.nodes["primary"].alive():
+            # Then the new one may be all that is left.
+            return
+        when, committed = time.monotonic(), len(self.records)
+        self._parted = True
+        self._killed = Killed("secondary", secondary.pid, secondary.kill(), None, committed, when)
+        survivor = self.nodes["primary"]
+        with contextlib.suppress(ColobenchError):
+            while survivor.execute("query-migrate")["status"] in ("setup", "active"):
+                time.sleep(TICK_SECONDS)
+            if survivor.execute("query-colo-status")["mode"] != "none":
+                # Its guest may stand still since the migration's end.
+                survivor.execute("x-colo-lost-heartbeat")
 
     def forwarded(self) -> dict[int, tuple[str, int]]:
         """Say where clients reach the guest's ports: host and port, by the guest's port."""

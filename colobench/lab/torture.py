@@ -34,6 +34,8 @@ BLOCK = 20
 ANSWERS_BEFORE = 12
 _ASK_SECONDS = 20.0
 _CLEAN_DELAY_MS = 5
+#: So often in a row a pair may part without a kill.
+_PARTED_LIMIT = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,7 @@ def torture(
 def _suffer_block(
     block: list[Kill], settings: Settings, stopping: threading.Event, say: Callable[[str], None]
 ) -> Iterator[KillResult]:
-    left = list(block)
+    left, parted = list(block), 0
     while left and not stopping.is_set():
         say(f"a new pair: {left[0].transport}, {left[0].mode}")
         with _session(left[0], settings) as session:
@@ -169,8 +171,12 @@ def _suffer_block(
                     result = _Round(session, left[0], settings).result()
                 except LostWithoutAKill as error:
                     say(str(error))
+                    parted += 1
+                    if parted > _PARTED_LIMIT:
+                        raise
                     break
                 left.pop(0)
+                parted = 0
                 yield result
                 if result.violations:
                     break
@@ -208,6 +214,7 @@ class _Round:
 
     def __init__(self, session: Session, kill: Kill, settings: Settings) -> None:
         self._session, self._kill, self._settings = session, kill, settings
+        self._first_record = len(session.records)
         self._violations: list[str] = []
         self._figures: dict[str, Any] = {}
         self._linearizable: bool | None = None
@@ -290,7 +297,7 @@ class _Round:
             self._every_ms = (max(first.values()) - killed) / 1e6
 
     def _judge(self, clients: Clients) -> None:
-        judgement = judge(clients, self._session)
+        judgement = judge(clients, self._session, self._first_record)
         self._linearizable, self._operations = judgement.linearizable, judgement.operations
         self._violations += judgement.violations
 
@@ -312,7 +319,7 @@ class Judgement:
     violations: tuple[str, ...]
 
 
-def judge(clients: Clients, session: Session, since: int = -50) -> Judgement:
+def judge(clients: Clients, session: Session, since: int = 0) -> Judgement:
     """Read all keys, and judge what stopped clients were told.
 
     Parameters
@@ -387,7 +394,7 @@ def run_clean(
                 for number in range(1, count + 1):
                     session.run(1)
                     progress(done + number, checkpoints)
-            judgement = judge(clients, session, since=0)
+            judgement = judge(clients, session)
             causes = Counter(record.cause for record in session.records)
             alarms = [f"{number} × {cause}" for cause, number in causes.items() if cause != "timer"]
             yield mode, replace(judgement, violations=(*judgement.violations, *alarms))

@@ -77,9 +77,17 @@ class FrameSocket:
             self._capture(frame)
         return frames
 
-    def send(self, frame: bytes) -> None:
-        """Put a frame behind those that wait; `flush` sends them."""
-        if len(self._pending) > PENDING_LIMIT:
+    def send(self, frame: bytes, *, always: bool = False) -> None:
+        """Put a frame behind those that wait; `flush` sends them.
+
+        Parameters
+        ----------
+        frame
+            The frame.
+        always
+            Whether it must not be dropped, however much waits.
+        """
+        if len(self._pending) > PENDING_LIMIT and not always:
             self.dropped += 1
             return
         self._pending += encode_frame(frame)

@@ -51,7 +51,9 @@ class Host:
         self.machine = Machine(options.guest, options.tracker)
         if options.bug is Bug.LOST_RETRANSMISSION:
             self.machine.plant(LOST_RETRANSMISSION)
-        self.network = Network(self.machine, options.output)
+        self.network = Network(
+            self.machine, options.output, lambda error: self.died("network", error)
+        )
         self.machine.devices += self.network.devices()
         self.workers = Workers(max(options.channels, min(2, usable_cores())))
         self.quitting = threading.Event()

@@ -22,6 +22,7 @@ import os
 import selectors
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -65,10 +66,15 @@ class Network:
         Whose NIC it is.
     output
         What holds the output of a primary.
+    on_failure
+        Called if the network's thread cannot go on.
     """
 
-    def __init__(self, machine: Machine, output: Output) -> None:
+    def __init__(
+        self, machine: Machine, output: Output, on_failure: Callable[[BaseException], None]
+    ) -> None:
         self._machine = machine
+        self._on_failure = on_failure
         self._nic = machine.nic.queues
         self._output = output
         self._lock = threading.Lock()
@@ -84,7 +90,7 @@ class Network:
         self._primary_rewrites: list[Rewritten] = []
         self._link: FrameSocket | None = None
         self._mirror: FrameSocket | None = None
-        self._discarded = self._passed = 0
+        self._discarded = self._passed = self._refused = 0
         self._on_request: Callable[[Cause], None] = lambda request: None
         self._selector = selectors.DefaultSelector()
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -157,7 +163,7 @@ class Network:
             self._accepting = False
             self._drain()
             if self._mirror is not None and self._part is not Part.ALONE:
-                self._mirror.send(MARK)
+                self._mirror.send(MARK, always=True)
             self._flush()
 
     def follow(self) -> None:
@@ -183,7 +189,7 @@ class Network:
             self._on_request = on_request
             self._compare = ColoCompare()
             if self._mirror is not None:
-                self._mirror.send(MARK)
+                self._mirror.send(MARK, always=True)
                 self._flush()
 
     def loaded(self) -> None:
@@ -270,6 +276,7 @@ class Network:
                 "frames-sent": self._passed,
                 "frames-held": self._buffer.frames + self._compare.counters()["held"],
                 "frames-discarded": self._discarded,
+                "frames-refused": self._refused,
                 "frames-waiting": len(self._backlog),
                 "compare": self._compare.counters(),
             }
@@ -277,6 +284,14 @@ class Network:
     # The network's thread.
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except BaseException as error:
+            # A guest that nobody hears is worse than none: the peer takes over.
+            traceback.print_exc()
+            self._on_failure(error)
+
+    def _serve(self) -> None:
         next_scan = time.monotonic() + _SCAN_SECONDS
         while not self._closing:
             ready = self._selector.select(_SCAN_SECONDS)
@@ -376,7 +391,10 @@ class Network:
 
     def _wait_for_guest(self, arrived: Sequence[bytes]) -> None:
         for frame in arrived:
-            if self._rewriter is None:
+            if not frames.FRAME_MIN <= len(frame) <= frames.FRAME_MAX:
+                # No NIC would take it.
+                self._refused += 1
+            elif self._rewriter is None:
                 self._backlog.append(frame)
             else:
                 self._backlog.extend(self._rewriter.to_guest(frame))

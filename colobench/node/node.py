@@ -419,9 +419,9 @@ class Node(ABC):
             )
 
     def _granted(self) -> None:
-        # Somebody may have said x-colo-lost-heartbeat already.
+        # Somebody may have said x-colo-lost-heartbeat already; then this node is no more.
         with suppress(LocalError):
-            self.host.node.lost_heartbeat()
+            self.lost_heartbeat()
 
     def _fence(self, holder: str) -> None:
         """Another node is the guest from now on: let nothing out any more, and end."""

@@ -6,6 +6,7 @@ import base64
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from colobench.errors import LocalError, RemoteError
@@ -77,7 +78,7 @@ class Secondary(Node):
         self._status = "none"
         self._size = 0
         self._device_states: list[tuple[Device, DeviceState]] = []
-        self._loading = False
+        self._loading = self._applying = False
         self._committed_at = 0
         self._record: dict[str, Any] = {}
         self._phases = Phases()
@@ -101,7 +102,8 @@ class Secondary(Node):
         for listener in (self._listener, self._mirror_listener):
             if listener is not None:
                 # Shutting it down wakes whoever waits in accept.
-                listener.shutdown(socket.SHUT_RDWR)
+                with suppress(OSError):
+                    listener.shutdown(socket.SHUT_RDWR)
         super().end()
 
     def retire(self) -> None:
@@ -213,7 +215,8 @@ class Secondary(Node):
         A checkpoint whose RECEIVED could not be said was never committed, so nothing is being
         loaded, and a failover that waited for that load can go on.
         """
-        if not self.in_colo():
+        if not self.in_colo() or self._applying:
+            # Half of a checkpoint is in RAM: this guest must never serve.
             self._status = "failed"
             self.host.died(self.role.value, error)
             return
@@ -315,10 +318,12 @@ class Secondary(Node):
 
     def _flush_and_load(self) -> None:
         self._phases = Phases()
+        self._applying = True
         flushed = self._flush()
         self._phases.end("flush")
         self.breakpoints.reach("flush")
         self._load()
+        self._applying = False
         self._phases.end("load")
         record: dict[str, Any] = {"checkpoint": self.checkpoint + 1, "flushed-pages": flushed}
         if self.options.verify:

@@ -55,6 +55,7 @@ class Watch:
         self._on_refused, self._on_unreachable = on_refused, on_unreachable
         self._stopped = threading.Event()
         self._lost = threading.Lock()
+        self._asking: threading.Thread | None = None
         self._heartbeat = Heartbeat(
             listen, pairing, node, peer, self._peer_lost, interval=interval, limit=limit
         )
@@ -65,14 +66,18 @@ class Watch:
 
         A host that dies closes no connections, so the end of one is no sooner proof than silence.
         """
-        threading.Thread(target=self._wait_and_ask, name="COLO failed", daemon=True).start()
+        self._asking = threading.Thread(target=self._wait_and_ask, name="COLO failed", daemon=True)
+        self._asking.start()
 
     def stop(self) -> None:
-        """Beat no more, and ask nobody any more."""
+        """Beat no more, ask nobody any more, and wait for what is done about an answer."""
         self._stopped.set()
         if self._arbiter is not None:
             self._arbiter.close()
         self._heartbeat.stop()
+        asking = self._asking
+        if asking is not None and asking is not threading.current_thread():
+            asking.join()
 
     def figures(self) -> dict[str, Any]:
         """Give the heartbeat's counters."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
+import numba
 import numpy as np
 
 from colobench.kernels import xbzrle
-from colobench.kernels.jit import Bytes, Pages, inlined
+from colobench.kernels.jit import Bytes, Pages
 from colobench.lab.bench.case import Case, Measured, at_least, subject
 from colobench.lab.bench.laboratory import PAGE_SIZE, Laboratory, as_rates
 from colobench.lab.bench.timing import timed
@@ -47,7 +48,7 @@ def change(old: Bytes, percent: float, cluster: int) -> Bytes:
     return old ^ (chosen * chance.integers(1, 256, len(old), dtype=np.uint8))
 
 
-@inlined
+@numba.njit(nogil=True)  # type: ignore[untyped-decorator]
 def decode_pages(memory: Bytes, pages: Pages, count: int, data: Bytes, lengths: Pages) -> int:
     """Decode many pages, as the C reference does: what it costs without a call for each page.
 

@@ -48,7 +48,7 @@ def change(old: Bytes, percent: float, cluster: int) -> Bytes:
     return old ^ (chosen * chance.integers(1, 256, len(old), dtype=np.uint8))
 
 
-@numba.njit(nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True)
 def decode_pages(memory: Bytes, pages: Pages, count: int, data: Bytes, lengths: Pages) -> int:
     """Decode many pages, as the C reference does: what it costs without a call for each page.
 

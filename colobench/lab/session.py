@@ -69,9 +69,11 @@ def _check_memory(ram_bytes: int, layout: str, tracker: str) -> None:
 
 
 def _end_all(processes: list[NodeProcess]) -> None:
-    for process in processes:
+    """End all processes, and take them off the list."""
+    ending, processes[:] = processes[:], []
+    for process in ending:
         process.ask_to_quit()
-    for process in processes:
+    for process in ending:
         process.end()
 
 
@@ -398,6 +400,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
         """End both nodes and remove every trace of the session; its records stay."""
         self._alive = False
         self._closing.close()
+        # One that `start`, interrupted in another thread, has made meanwhile.
+        _end_all(self._processes)
         if self._finalizer is not None:
             self._finalizer.detach()
 

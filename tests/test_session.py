@@ -25,7 +25,7 @@ from colobench.node.breakpoints import PRIMARY_POINTS, SECONDARY_POINTS
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 #: Kills at random moments, half of each side.
-KILLS = int(os.environ.get("COLOBENCH_KILLS", "40"))
+KILLS = int(os.environ.get("COLOBENCH_KILLS", "20"))
 FORMS = [
     {"layout": layout, "variant": variant, "transport": transport}
     for layout in ("separated", "buffered")

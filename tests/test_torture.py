@@ -11,6 +11,7 @@ from colobench.cli import main
 from colobench.lab.museum import MUSEUM
 from colobench.lab.plan import Results, plan, summarize
 from colobench.lab.torture import Settings, in_blocks, run_clean, torture
+from colobench.lab.torture_text import render
 from colobench.node.bugs import Bug
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -71,3 +72,15 @@ def test_blocks_keep_every_kill_and_one_pair_suffers_each() -> None:
     blocks = list(in_blocks(kills))
     assert sorted(kill.number for block in blocks for kill in block) == list(range(300))
     assert all(len({(kill.transport, kill.mode) for kill in block}) == 1 for block in blocks)
+
+
+def test_published_figures_are_those_of_the_published_results() -> None:
+    directory = Path(__file__).parents[1] / "datasets" / "torture"
+    results = Results(directory / "2026-11-23-1000-kills.jsonl").load()
+    kills = plan(20261123, 1000)
+    assert sorted((each.kill for each in results), key=lambda kill: kill.number) == kills
+    assert render(summarize(results), Settings()) in (directory / "README.md").read_text()
+    clean = json.loads((directory / "2026-11-23-10000-clean.json").read_text())
+    assert clean["clean"]
+    operations = sum(mode["operations"] for mode in clean["modes"].values())
+    assert f"{operations:,} operations checked" in (directory / "README.md").read_text()

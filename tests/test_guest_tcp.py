@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tcp_peer import MIB, Client, Guest, connect, segments
 
 from colobench.guest import connections, tcp, tcp_input
+from colobench.guest.devices import NIC_QUEUE_LENGTH
 from colobench.guest.kv import BUFFER_BYTES
 from colobench.net import frame as net
 from colobench.net.frame import ACK, FIN, PSH, RST, SYN, Segment
@@ -598,19 +599,18 @@ def test_jitter_delays_the_service_and_not_the_acknowledgment() -> None:
 
 
 def test_output_that_has_no_room_waits_and_nothing_is_lost() -> None:
-    guest = Guest()
-    clients = [connect(guest, Client(40_000 + n)) for n in range(4)]
+    guest = Guest(8 * MIB)
+    clients = [connect(guest, Client(40_000 + n)) for n in range(24)]
     for client in clients:
         client.out = bytes([client.connection.source_port & 255]) * 30_000
         client.peer_window = BUFFER_BYTES
     frames = [frame for client in clients for frame in client.say()]
-    while frames:
-        while frames and guest.receive.put(frames[0]):
+    held = 0
+    while not held == len(guest.transmit) == len(guest.receive) == NIC_QUEUE_LENGTH:
+        while guest.receive.put(frames[0]):
             frames.pop(0)
         held = len(guest.transmit)
         guest.serve(take=False)
-        if len(guest.transmit) == held == 16 and len(guest.receive) == 16:
-            break
     # Everything is full, down to the wire: nothing is dropped, and nothing goes on.
     assert guest.host[2] == 0
     received = guest.counter("frames_received")
@@ -637,8 +637,9 @@ def test_a_call_does_a_bounded_amount_of_work() -> None:
     )
     while guest.receive.put(echo_request):
         pass
-    assert len(guest.serve()) == 16
-    assert guest.counter("frames_received") == guest.counter("frames_sent") == 16
+    frames = tcp.FRAMES_PER_CALL
+    assert len(guest.serve()) == frames
+    assert guest.counter("frames_received") == guest.counter("frames_sent") == frames
     before = guest.memory.copy()
     guest.serve()
     assert (guest.memory == before).all()

@@ -70,7 +70,8 @@ def probe(
     requests
         What is asked.
     seconds
-        For how long requests are sent; the answers to all of them are waited for.
+        For how long requests are sent, `seconds * 1000 / every_ms` times, rounded; the answers to
+        all of them are waited for.
     every_ms
         Milliseconds from one time of sending to the next.
     at_once
@@ -101,13 +102,13 @@ def probe(
             stack.enter_context(closing(opened[-1].socket))
             selector.register(opened[-1].socket, selectors.EVENT_READ, opened[-1])
         turn = itertools.cycle(opened)
-        due = time.monotonic()
-        end = due + seconds
-        while due < end and go_on():
+        begin = time.monotonic()
+        for done in range(1, round(seconds * 1000 / every_ms) + 1):
+            if not go_on():
+                break
             for _ in range(at_once):
                 next(turn).ask(next(requests))
-            due += every_ms / 1000
-            _receive_until(selector, due, seen)
+            _receive_until(selector, begin + done * every_ms / 1000, seen)
         _receive_rest(selector, opened, seen, timeout)
 
 

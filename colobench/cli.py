@@ -318,24 +318,24 @@ def _torture(options: argparse.Namespace) -> int:
     results = [] if file is None else file.load()
     left = planned if file is None else file.remaining(planned)
     _compile_kernels(always_show=False)
-    with (
-        tqdm(
-            total=len(planned), initial=len(planned) - len(left), unit=" kills", disable=None
-        ) as bar,
-        suppress(KeyboardInterrupt),
-    ):
-        for result in torture(left, settings, jobs=options.jobs, say=bar.set_description_str):
-            results.append(result)
-            if file is not None:
-                file.append(result)
-            bar.update()
-            for violation in result.violations:
-                with bar.external_write_mode(sys.stderr):
-                    print(f"kill {result.kill.number}: {violation}", file=sys.stderr, flush=True)
-            if result.violations and options.bug:
-                break
-    summary = summarize(results)
-    print(json.dumps(as_json(summary, settings)) if options.json else render(summary, settings))
+    bar = tqdm(total=len(planned), initial=len(planned) - len(left), unit=" kills", disable=None)
+    try:
+        with bar:
+            for result in torture(left, settings, jobs=options.jobs, say=bar.set_description_str):
+                results.append(result)
+                if file is not None:
+                    file.append(result)
+                bar.update()
+                for violation in result.violations:
+                    with bar.external_write_mode(sys.stderr):
+                        print(f"kill {result.kill.number}: {violation}", file=sys.stderr)
+                if result.violations and options.bug:
+                    break
+    finally:
+        # Interrupted or not, what was found is there.
+        summary = summarize(results)
+        text = json.dumps(as_json(summary, settings)) if options.json else render(summary, settings)
+        print(text, flush=True)
     if options.bug:
         return 0 if summary.violations else 1
     return 0 if summary.clean and summary.kills else 1

@@ -19,7 +19,8 @@ from colobench.errors import ColobenchError, LocalError
 from colobench.lab.errors import QMPCommandError
 from colobench.lab.journal import SessionTimeout
 from colobench.lab.record import PHASES
-from colobench.lab.session import ColoExit, Session, Takeover
+from colobench.lab.session import ColoExit, Session
+from colobench.lab.takeover import Takeover
 from colobench.node.breakpoints import PRIMARY_POINTS, SECONDARY_POINTS
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,9 +52,28 @@ def test_clean_checkpoints_raise_no_alarm() -> None:
         assert judgement.violations == ()
 
 
-def test_interrupted_torture_goes_on_where_it_was(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_torture_that_is_interrupted_shows_what_it_found_and_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    command = [sys.executable, "-m", "colobench", "torture", "--kills", "100", "--clients", "4"]
+    with subprocess.Popen(
+        [*command, "--results", str(path), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs tests in the background may have SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        env=os.environ | {"TQDM_DISABLE": "1"},
+    ) as tortures:
+        while not (path.exists() and path.read_bytes().endswith(b"\n")):
+            assert tortures.poll() is None
+        tortures.send_signal(signal.SIGINT)
+        printed, errors = tortures.communicate(timeout=120)
+    assert tortures.returncode == 130
+    assert errors == "colobench torture: interrupted\n"
+    assert json.loads(printed)["kills"] == len(Results(path).load())
+
+
+def test_torture_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "results.jsonl"
     arguments = ["torture", "--results", str(path), "--transport", "memfd", "--output", "buffer"]
     arguments += ["--clients", "4", "--json", "--kills"]

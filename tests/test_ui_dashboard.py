@@ -11,7 +11,8 @@ import threading
 import psutil
 import pytest
 
-from colobench.lab.session import ColoExit, Session, Takeover
+from colobench.lab.session import ColoExit, Session
+from colobench.lab.takeover import Takeover
 from colobench.ui import dashboard as dashboard_module
 from colobench.ui.dashboard import MOMENTS, Dashboard
 from colobench.ui.next_checkpoint import NextCheckpoint

@@ -8,8 +8,9 @@ from typing import Any
 
 from colobench.lab.machine import describe_machine
 from colobench.lab.record import Records
-from colobench.lab.session import Killed, Session, Takeover
+from colobench.lab.session import Session
 from colobench.lab.table import figures
+from colobench.lab.takeover import Killed, Takeover
 
 
 def run_demo(

@@ -13,7 +13,8 @@ from colobench.lab.clients import Clients
 from colobench.lab.history import History
 from colobench.lab.journal import ROLES
 from colobench.lab.outside import Heartbeat
-from colobench.lab.session import Killed, Session, Takeover
+from colobench.lab.session import Session
+from colobench.lab.takeover import Killed, Takeover
 from colobench.lab.torture import ask
 from colobench.lab.verdict import Verdict, check
 

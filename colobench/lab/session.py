@@ -11,61 +11,25 @@ import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from colobench.errors import ColobenchError, LocalError, RemoteError
-from colobench.guest.configuration import (
-    DETERMINISTIC,
-    Configuration,
-    Nondeterminism,
-    Program,
-    parse_program,
-    parse_size,
-)
+from colobench.guest.configuration import DETERMINISTIC, Nondeterminism, Program
 from colobench.lab.journal import ROLES, Journal, Said
-from colobench.lab.limits import usable_memory
 from colobench.lab.outside import Heartbeat, forwarded, start_arbiter, start_switch
 from colobench.lab.process import NodeProcess, ProcessFigures
 from colobench.lab.record import CheckpointRecord, Records
-from colobench.memory.tracker import check_tracker
-from colobench.net.output import Output, check_output
-from colobench.node.bugs import check_bug
-from colobench.node.transport import PageTransport, Transport, check_channels, check_layout
+from colobench.lab.settings import NEVER_MS, SessionSettings
+from colobench.lab.takeover import Killed, Takeover
 
 if TYPE_CHECKING:
     from colobench.lab.relay import Relay
 
-#: A delay (ms) that no session lives to see: checkpoints are taken on request alone.
-NEVER_MS = 2**32 - 1
-#: What the nodes and this process take beside guest RAM: numba is large.
-PROCESSES_BYTES = 512 * 2**20
 #: How long a guest that runs may take to do its next bit of work, in seconds.
 WORK_TIMEOUT = 10.0
 TICK_SECONDS = 0.001
-
-
-def _check_choice(what: str, found: str, choices: tuple[str, ...]) -> None:
-    if found not in choices:
-        raise LocalError(f"{what}: expected {' or '.join(choices)}, found {found!r}")
-
-
-def _check_memory(ram_bytes: int, layout: str, tracker: str) -> None:
-    """Refuse a guest with which the machine would run out of memory.
-
-    RAM is there on both sides, the RAM cache on one, and `Session.verify` makes another. A buffered
-    checkpoint is on both sides, in the worst case all of RAM. So is what the tracker `shadow` has.
-    """
-    copies = 4 + 2 * (layout == "buffered") + 2 * (tracker == "shadow")
-    usable = usable_memory()
-    limit = max(0.0, usable - PROCESSES_BYTES) / copies
-    if ram_bytes > limit:
-        raise LocalError(
-            f"RAM: expected at most {limit / 2**20:.0f} MiB where {usable / 2**20:.0f} MiB of "
-            f"memory may be used, found {ram_bytes / 2**20:.0f} MiB"
-        )
 
 
 def _end_all(processes: list[NodeProcess]) -> None:
@@ -79,66 +43,6 @@ def _end_all(processes: list[NodeProcess]) -> None:
 
 class ColoExit(RemoteError):
     """A node said COLO_EXIT with an error: checkpoints have ended, a survivor waits to be told."""
-
-
-@dataclass(frozen=True, slots=True)
-class Killed:
-    """A node that was killed.
-
-    Attributes
-    ----------
-    role, pid, status
-        Who, and the exit status: -9, for SIGKILL.
-    point
-        Where it, or its peer, was held at that moment, or None.
-    committed
-        The last checkpoint that both sides had reported by then.
-    time
-        When the signal was sent, of `time.monotonic`.
-    """
-
-    role: str
-    pid: int
-    status: int
-    point: str | None
-    committed: int
-    time: float
-
-
-@dataclass(frozen=True, slots=True)
-class Takeover:
-    """A survivor that runs alone.
-
-    Attributes
-    ----------
-    role
-        Who survived.
-    takeover_ms
-        Milliseconds from the kill to the running guest, None if nobody was killed.
-    checkpoint
-        The checkpoint that it goes on from, 0 for the state that migration brought; for a
-        primary, the last one that it made.
-    equal
-        Whether RAM and devices were, before the guest ran, those of that checkpoint on the primary;
-        None where there is no such thing: the session does not verify, or the survivor is the
-        primary, or a secondary whose own guest ran since the checkpoint.
-    work_at_takeover, work_after
-        The guest's work counter at takeover, and a moment later.
-    killed_at, told_at, running_at, observed_at
-        When these things happened, of `time.monotonic`: the kill, the lost heartbeat told to the
-        survivor, its guest running, its work counter seen to have moved.
-    """
-
-    role: str
-    takeover_ms: float | None
-    checkpoint: int
-    equal: bool | None
-    work_at_takeover: int
-    work_after: int
-    killed_at: float | None
-    told_at: float
-    running_at: float
-    observed_at: float
 
 
 class Session(contextlib.AbstractContextManager["Session"]):
@@ -253,78 +157,35 @@ class Session(contextlib.AbstractContextManager["Session"]):
         bug: str | None = None,
         experiment: bool = False,
     ) -> None:
-        check_bug(bug, experiment)
-        self.transport = Transport.parse(transport)
-        channels = check_channels(self.transport.pages, multifd_channels)
-        _check_choice("layout", layout, ("separated", "buffered"))
-        _check_choice("variant", variant, ("v12", "upstream"))
-        if delay is not None and (not isinstance(delay, int) or not 0 <= delay <= NEVER_MS):
-            raise LocalError(f"delay: expected 0 to {NEVER_MS} ms or None, found {delay!r}")
-        ram = str(ram)
-        check_layout(self.transport.pages, layout)
-        if capture and self.transport.pages is not PageTransport.STREAM:
-            raise LocalError(
-                f"capture: expected transport stream, whose bytes are all on one connection, "
-                f"found {self.transport.pages.value}"
-            )
-        check_tracker(tracker)
-        _check_choice("output", output, ("buffer", "compare"))
-        check_output(Output(output), variant == "upstream")
-        self.guest = Configuration(
-            parse_size(ram),
-            parse_program(guest),
-            seed,
-            writes_per_tick,
-            working_set,
-            nondeterminism,
+        self._asked = SessionSettings(
+            ram=str(ram),
+            guest=guest,
+            seed=seed,
+            writes_per_tick=writes_per_tick,
+            working_set=working_set,
+            delay=delay,
+            transport=transport,
+            multifd_channels=multifd_channels,
+            layout=layout,
+            variant=variant,
+            verify=verify,
+            capture=capture,
+            report_pages=report_pages,
+            tracker=tracker,
+            stall_timeout=stall_timeout,
+            output=output,
+            hostfwd=[hostfwd] if isinstance(hostfwd, str) else list(hostfwd),
+            pcap=pcap,
+            pcap_mirror=pcap_mirror,
+            heartbeat=heartbeat,
+            nondeterminism=nondeterminism,
+            spare=spare,
+            bug=bug,
+            experiment=experiment,
         )
-        _check_memory(self.guest.ram_bytes, layout, tracker)
-        self.settings: dict[str, Any] = {
-            "ram": ram,
-            "guest": guest,
-            "seed": seed,
-            "writes_per_tick": writes_per_tick,
-            "working_set": working_set,
-            "delay": delay,
-            "transport": str(self.transport),
-            "multifd_channels": channels,
-            "layout": layout,
-            "variant": variant,
-            "tracker": tracker,
-            "verify": verify,
-            "stall_timeout": stall_timeout,
-            "output": output,
-            "bug": bug,
-            "heartbeat_limit_ms": heartbeat.limit_ms if heartbeat else None,
-            **asdict(nondeterminism),
-        }
-        self._hostfwd = [hostfwd] if isinstance(hostfwd, str) else list(hostfwd)
-        if pcap_mirror is not None and output != "compare":
-            raise LocalError("pcap_mirror: expected output compare, found buffer: nothing is there")
-        self._pcap, self._pcap_mirror = pcap, pcap_mirror
-        self._heartbeat = heartbeat
-        self._wants_spare = spare
+        self.guest, self.transport = self._asked.configuration, self._asked.pages
+        self.settings = self._asked.by_name()
         self._spare: NodeProcess | None = None
-        self._verify = verify
-        self._capture = capture
-        self._report_pages = report_pages
-        shared = ["--ram", ram, "--variant", variant, "--layout", layout, "--tracker", tracker]
-        shared += ["--transport", self.transport.pages.value]
-        shared += ["--output", output] + (["--bug", bug, "--experiment"] if bug else [])
-        shared += ["--multifd-channels", str(channels)] if channels else []
-        shared += ["--stall-timeout", str(stall_timeout)] + ([] if verify else ["--no-verify"])
-        self._arguments = {
-            "secondary": shared,
-            "primary": [
-                *shared,
-                *("--guest", guest, "--seed", str(seed)),
-                *("--writes-per-tick", str(writes_per_tick)),
-                *("--working-set", str(working_set)),
-                *("--clock-us", str(nondeterminism.clock_us)),
-                *("--jitter-us", str(nondeterminism.jitter_us)),
-                *("--shuffle", str(nondeterminism.shuffle)),
-            ],
-        }
         self._processes: list[NodeProcess] = []
         self.nodes: dict[str, NodeProcess] = {}
         self.others: dict[str, NodeProcess] = {}
@@ -408,10 +269,10 @@ class Session(contextlib.AbstractContextManager["Session"]):
     def _start_nodes(self, timeout: float) -> None:
         assert self._directory is not None
         deliver = self.journal.deliver
-        if self._hostfwd:
-            switch = start_switch(self._directory, self._hostfwd, self._pcap, deliver)
+        if self._asked.hostfwd:
+            switch = start_switch(self._directory, self._asked.hostfwd, self._asked.pcap, deliver)
             self._take_in(switch, self.others)
-        if self._heartbeat is not None:
+        if self._asked.heartbeat is not None:
             self._take_in(start_arbiter(self._directory, deliver), self.others)
         self._take_in(self._start_primary(), self.nodes)
         self._take_in(self._start_secondary(), self.nodes)
@@ -426,14 +287,14 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     def _start_primary(self) -> NodeProcess:
         assert self._directory is not None
-        arguments = self._arguments["primary"]
+        arguments = self._asked.node_arguments() + self._asked.guest_arguments()
         return NodeProcess("primary", self._directory, arguments, self.journal.deliver, "node-0")
 
     def _start_secondary(self) -> NodeProcess:
         assert self._directory is not None
         self._secondaries += 1
-        arguments = [*self._arguments["secondary"], "--incoming", self._listening("colo")]
-        if self.settings["output"] == "compare":
+        arguments = [*self._asked.node_arguments(), "--incoming", self._listening("colo")]
+        if self._asked.output == "compare":
             arguments += ["--mirror", self._listening("mirror")]
         name = f"node-{self._secondaries}"
         return NodeProcess("secondary", self._directory, arguments, self.journal.deliver, name)
@@ -458,7 +319,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         primary = self.nodes["primary"]
         incoming = self.nodes["secondary"].execute("query-migrate")
         uri = incoming["x-incoming"]
-        if self._capture:
+        if self._asked.capture:
             from colobench.lab.relay import Relay
 
             assert self._directory is not None
@@ -467,16 +328,16 @@ class Session(contextlib.AbstractContextManager["Session"]):
             self.relay = Relay(f"unix:{self._directory / 'relay'}", uri)
             self._closing.callback(self.relay.close)
             uri = f"unix:{self._directory / 'relay'}"
-        delay = self.settings["delay"]
+        delay, report_pages = self._asked.delay, self._asked.report_pages
         primary.execute(
             "migrate-set-parameters",
             x_checkpoint_delay=NEVER_MS if delay is None else delay,
-            x_report_pages=self._report_pages,
+            x_report_pages=report_pages,
         )
-        self.nodes["secondary"].execute("migrate-set-parameters", x_report_pages=self._report_pages)
+        self.nodes["secondary"].execute("migrate-set-parameters", x_report_pages=report_pages)
         mirror = {"x_mirror": incoming["x-mirror"]} if incoming["x-mirror"] else {}
-        if self._pcap_mirror is not None:
-            mirror["x_mirror_pcap"] = self._pcap_mirror
+        if self._asked.pcap_mirror is not None:
+            mirror["x_mirror_pcap"] = self._asked.pcap_mirror
         primary.execute("migrate", uri=uri, **mirror)
 
         def entered_colo() -> bool:
@@ -486,9 +347,9 @@ class Session(contextlib.AbstractContextManager["Session"]):
             )
 
         self.wait_for(entered_colo, "both nodes to enter COLO", timeout)
-        if self._heartbeat is not None:
-            self._start_heartbeats(self._heartbeat)
-        if self._wants_spare:
+        if self._asked.heartbeat is not None:
+            self._start_heartbeats(self._asked.heartbeat)
+        if self._asked.spare:
             self._spare = self._start_secondary()
             self._spare.role = "spare"
             self._processes.append(self._spare)
@@ -659,7 +520,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         """
         self._check_pair()
         first = len(self.records)
-        delay = self.settings["delay"]
+        delay = self._asked.delay
         patience = timeout or 10.0 + (delay or 0) / 1000
         for done in range(1, checkpoints + 1):
             if delay is None:
@@ -803,7 +664,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         SessionTimeout
             If it does not.
         """
-        if self._killed is None or self._heartbeat is None:
+        if self._killed is None or self._asked.heartbeat is None:
             raise LocalError("takeover: expected a kill in a session with a heartbeat")
         role = next(each for each in ROLES if each != self._killed.role)
         return self._taken_over(role, self._killed.time, timeout)
@@ -829,8 +690,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
         )
 
     def _equal_at_takeover(self, role: str, taken: dict[str, Any]) -> bool | None:
-        stood_still = role == "secondary" and self.settings["variant"] == "v12"
-        if not self._verify or not stood_still:
+        stood_still = role == "secondary" and self._asked.variant == "v12"
+        if not self._asked.verify or not stood_still:
             return None
         digests = self.journal.digests.get(taken["checkpoint"])
         return digests is not None and all(

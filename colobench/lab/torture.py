@@ -25,7 +25,8 @@ from colobench.lab.linearizability import Undecided
 from colobench.lab.outside import Heartbeat
 from colobench.lab.plan import Kill, KillResult
 from colobench.lab.resp import ReplyParser, encode
-from colobench.lab.session import Session, Takeover
+from colobench.lab.session import Session
+from colobench.lab.takeover import Takeover
 from colobench.lab.verdict import check
 
 #: Kills with the same transport and mode come one after the other, so many at most.

@@ -15,7 +15,10 @@ def render(summary: Summary, settings: Settings) -> str:
         shares = ", ".join(f"{value} {count}" for value, count in sorted(counts.items()))
         lines.append(f"  by {name}: {shares}")
     limit = settings.heartbeat.limit_ms
-    for what, times in (("first answer", summary.takeover_ms), ("every client", summary.every_ms)):
+    for what, times in (
+        ("first answer", summary.takeover_ms),
+        ("answer to the last client", summary.every_ms),
+    ):
         if times:
             shown = ", ".join(f"p{percent} {times[percent]:.0f}" for percent in times)
             lines.append(

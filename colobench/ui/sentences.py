@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from colobench.lab.session import Takeover
 from colobench.lab.table import milliseconds
+from colobench.lab.takeover import Takeover
 
 
 def tell_takeover(takeover: Takeover) -> str:

@@ -19,6 +19,8 @@ from colobench.guest.commands import REPLY_ROOM
 
 PAGE = 4096
 NOW = 1_700_000_000_123_456
+#: How many are connected, and how many ever were.
+CLIENTS = 3, 7
 #: The store lies behind the buffers, with memory around each of them that nobody may touch.
 RECEIVED, REPLIES, STORE, SIZE = 3 * PAGE - 77, 13 * PAGE - 4, 23 * PAGE + 32, 40 * PAGE + 96
 PAGES = 64
@@ -65,6 +67,7 @@ class Guest:
             REPLIES,
             REPLIES + room,
             np.uint64(NOW),
+            *CLIENTS,
             self.result,
         )
         marked = self.hold_bounds(before, [(STORE, STORE + self.size), (REPLIES, REPLIES + room)])
@@ -408,6 +411,20 @@ def test_a_malformed_request_gets_a_protocol_error_and_ends_its_connection(data:
     assert guest.call(b"PING") == b"+PONG\r\n"
 
 
+@pytest.mark.parametrize("data", [b"POST / HTTP/1.1\r\n", b"hOST: 127.0.0.1\r\n"])
+def test_a_browsers_request_ends_its_connection_before_its_body_is_executed(data: bytes) -> None:
+    guest = Guest()
+    assert guest.send(b"PING\r\n" + data + b"\r\nSET a b\r\n") == b"+PONG\r\n"
+    assert guest.closed
+    guest.closed = False
+    assert guest.call(b"DBSIZE") == b":0\r\n"
+
+
+@pytest.mark.parametrize("count", [0, -1, -(2**62) - 1, -(2**63)])
+def test_a_request_of_no_arguments_is_none(count: int) -> None:
+    assert Guest().send(b"*%d\r\nPING\r\n" % count) == b"+PONG\r\n"
+
+
 @pytest.mark.parametrize("length", [0, 1, 16, 1000, 32725, 32726, 32727, 32728, 40000])
 def test_a_request_fits_into_a_buffer_or_is_refused_when_its_length_is_known(length: int) -> None:
     guest = Guest()
@@ -560,6 +577,11 @@ def test_info_gives_the_sections_it_is_asked_for() -> None:
     assert guest.call(b"INFO", b"ALL") == everything.replace(b"processed:4", b"processed:5")
     sections = guest.call(b"INFO", b"server", b"stats").split(b"\r\n# ")
     assert [section.split(b"\r\n")[0] for section in sections[1:]] == [b"Server", b"Stats"]
+    # What redis-cli --stat reads.
+    assert guest.call(b"INFO", b"clients") == (
+        b"$51\r\n# Clients\r\nconnected_clients:3\r\nblocked_clients:0\r\n\r\n"
+    )
+    assert guest.information()["total_connections_received"] == "7"
     used = int(guest.information()["used_memory"])
     assert used == sum(size for size, free in guest.region.blocks().values() if not free)
     total = guest.region.word(STORE + keyspace.HEAP + heap.TOTAL_BYTES)
@@ -596,7 +618,7 @@ def test_what_clients_ask_on_their_own_is_answered(words: str, reply: bytes) -> 
     assert Guest().send(words.encode() + b"\r\n") == reply
 
 
-PARTS = st.sampled_from([b"*", b"max", b"memory", b"-", b"policy", b"save", b"a"])
+PARTS = st.sampled_from([b"*", b"?", b"max", b"memory", b"-", b"policy", b"save", b"a"])
 PARAMETERS = ["save", "appendonly", "databases", "maxmemory", "maxmemory-policy"]
 PARAMETERS += ["proto-max-bulk-len"]
 

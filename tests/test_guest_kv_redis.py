@@ -238,7 +238,7 @@ class Server:
         while True:
             kv.execute(
                 self.memory, self.bitmap, self.KV, begin, begin + length, out,
-                out + kv.BUFFER_BYTES, np.uint64(1), self.result,
+                out + kv.BUFFER_BYTES, np.uint64(1), 0, 0, self.result,
             )  # fmt: skip
             consumed, replied, closed, blocked = map(int, self.result[:4])
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):

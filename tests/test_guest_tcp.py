@@ -147,6 +147,23 @@ def test_hundreds_of_connections_and_the_next_is_refused() -> None:
     assert (opened, closed) == (len(clients) + 1, len(clients[::3]))
 
 
+@pytest.mark.parametrize("leaves", [True, False])
+def test_connections_that_only_wait_make_room_for_new_ones(leaves: bool) -> None:
+    guest = Guest(4 * MIB)
+    for n in range(3 * guest.connections):
+        client = connect(guest, Client(1_000 + n, service=6379))
+        client.out = QUIT
+        client.hear(guest.exchange(*client.say()))
+        guest.exchange(client.acknowledge())
+        assert client.peer_fin
+        client.fin = leaves
+        guest.exchange(*client.say())
+        waits = connections.TIME_WAIT if leaves else connections.FIN_WAIT_2
+        assert guest.state(client.connection) == waits
+    assert guest.counter("connections_refused") == 0
+    assert guest.counter("connections_closed") == 2 * guest.connections
+
+
 # ---- data ----
 
 
@@ -273,6 +290,20 @@ def test_a_closed_window_is_probed_and_what_waits_goes_on_when_it_opens() -> Non
     assert client.heard == b"hel"
     client.hear(guest.exchange(client.acknowledge()))
     assert client.heard == b"hello"
+
+
+def test_an_acknowledgment_is_acceptable_while_the_window_is_closed() -> None:
+    guest, client = Guest(), Client()
+    connect(guest, client)
+    client.window = 0
+    client.out = b"held"
+    client.hear(guest.exchange(*client.say()))
+    # A probe is a byte beyond the window, and nobody has taken it in.
+    (probe,) = segments(guest.tick(200))
+    assert len(probe.payload) == 1
+    (answer,) = send(guest, client, ACK, client.una, b"more")
+    # RFC 9293, 3.10.7.4: with a window of zero only this sequence number is.
+    assert (answer.seq, answer.ack) == (client.rcv, client.una + 4)
 
 
 def test_a_peer_that_is_gone_while_its_window_is_closed_is_given_up() -> None:

@@ -365,6 +365,34 @@ def test_survivor_serves_on_when_who_joins_it_dies(
         assert client.ask(b"INCR", b"a") == 3
 
 
+def test_who_has_just_joined_serves_on_when_the_survivor_dies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with serving() as pair, Client(pair) as client:
+        assert client.ask(b"SET", b"a", b"1") == "OK"
+        pair.kill("secondary")
+        pair.takeover()
+        assert client.ask(b"INCR", b"a") == 2
+        start_heartbeats = pair._start_heartbeats
+
+        def kill_before(*roles: Any) -> None:
+            # Both are in COLO, and nobody watches them yet.
+            monkeypatch.undo()
+            pair.nodes["primary"].kill()
+            start_heartbeats(*roles)
+
+        monkeypatch.setattr(pair, "_start_heartbeats", kill_before)
+        with pytest.raises(RemoteError):
+            pair.rejoin()
+        killed = pair.found_dead()
+        assert killed is not None
+        assert killed.role == "primary"
+        assert pair.takeover().role == "secondary"
+        assert client.ask(b"INCR", b"a") == 3
+        pair.rejoin()
+        assert pair.checkpoint().verified
+
+
 def test_frame_that_no_nic_would_take_is_passed_by(tmp_path: Path) -> None:
     with serving(hostfwd=()) as pair, socket.socket(socket.AF_UNIX) as switch:
         switch.bind(str(tmp_path / "switch"))

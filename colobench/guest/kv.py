@@ -18,6 +18,7 @@ from colobench.guest.resp import (
     INCOMPLETE,
     argument,
     find_request,
+    is_word,
     put_protocol_error,
     put_text,
 )
@@ -114,6 +115,8 @@ def _run_on_server(
     command: int,
     arguments: int,
     now_us: np.uint64,
+    clients: int,
+    connections: int,
     at: int,
     limit: int,
 ) -> int:
@@ -123,7 +126,9 @@ def _run_on_server(
     elif command == _TIME:
         at = server_commands.time(memory, bitmap, now_us, at, limit)
     elif command == _INFO:
-        at = server_commands.info(memory, bitmap, kv, request, cursor, arguments, now_us, at, limit)
+        at = server_commands.info(
+            memory, bitmap, kv, request, cursor, arguments, now_us, clients, connections, at, limit
+        )
     elif command == _CONFIG:
         at = server_commands.config(memory, bitmap, kv, request, cursor, arguments, at, limit)
     elif command == _CLIENT:
@@ -149,13 +154,21 @@ def _run(
     first: int,
     arguments: int,
     now_us: np.uint64,
+    clients: int,
+    connections: int,
     at: int,
     limit: int,
 ) -> tuple[int, bool]:
-    """Execute a request, and give the address behind its reply, and whether it was QUIT."""
+    """Execute a request, and give the address behind its reply, and whether it ends the connection.
+
+    QUIT does, and so does what is HTTP's, without a reply: as with Redis, a browser must not be led
+    to have a request's body executed.
+    """
     name, length, cursor = argument(memory, request, first)
     command = find_command(memory, name, length)
     if command < 0:
+        if is_word(memory, name, length, b"post") or is_word(memory, name, length, b"host:"):
+            return at, True
         end = put_unknown(memory, bitmap, request, first, arguments, at, limit)
     elif (ARITIES[command] > 0 and ARITIES[command] != arguments) or arguments < -ARITIES[command]:
         end = put_arity_error(memory, bitmap, at, limit, name, length)
@@ -164,15 +177,16 @@ def _run(
         end = _run_on_keys(memory, bitmap, kv, request, cursor, command, left, at, limit)
         if end < 0:
             end = _run_on_server(
-                memory, bitmap, kv, request, cursor, command, left, now_us, at, limit
-            )
+                memory, bitmap, kv, request, cursor, command, left, now_us, clients, connections,
+                at, limit,
+            )  # fmt: skip
     if end - at > BUFFER_BYTES:
         text = b"-ERR reply exceeds 32768 bytes\r\n"
         end = put_text(memory, bitmap, at, limit, text)
     return end, command == _QUIT
 
 
-@kernel("i8(u1[::1], u8[::1], i8, i8, i8, i8, i8, u8, u8[::1])")
+@kernel("i8(u1[::1], u8[::1], i8, i8, i8, i8, i8, u8, i8, i8, u8[::1])")
 def execute(
     memory: Bytes,
     bitmap: Words,
@@ -182,6 +196,8 @@ def execute(
     out: int,
     out_end: int,
     now_us: np.uint64,
+    clients: int,
+    connections: int,
     result: Words,
 ) -> int:
     """Execute the whole requests among a connection's received bytes, in order.
@@ -203,9 +219,11 @@ def execute(
         BUFFER_BYTES every request is answered: a longer reply is an error.
     now_us
         Microseconds since 1970, for TIME and INFO.
+    clients, connections
+        How many are connected, and how many ever were, for INFO.
     result
-        uint64[8], of which CONSUMED, REPLIED, CLOSE and BLOCKED are set. After QUIT and after a
-        protocol error all bytes count as consumed.
+        uint64[8], of which CONSUMED, REPLIED, CLOSE and BLOCKED are set. After what ends the
+        connection all bytes count as consumed.
 
     Returns
     -------
@@ -222,7 +240,10 @@ def execute(
             closed = True
             reply = put_protocol_error(memory, bitmap, at, out_end, arguments, first)
         elif arguments > 0:
-            reply, closed = _run(memory, bitmap, kv, request, first, arguments, now_us, at, out_end)
+            reply, closed = _run(
+                memory, bitmap, kv, request, first, arguments, now_us, clients, connections, at,
+                out_end,
+            )  # fmt: skip
         if reply > out_end:
             closed, blocked = False, True
             break

@@ -154,7 +154,7 @@ def _find_array(memory: Bytes, begin: int, end: int) -> tuple[int, int, int]:
     valid, count = parse_integer(memory, begin + 1, line - begin - 1)
     first = line + 2
     room = begin + BUFFER_BYTES - first
-    if not valid or count > BUFFER_BYTES or SHORTEST_BULK * count > room:
+    if not valid or count > BUFFER_BYTES or SHORTEST_BULK * max(count, 0) > room:
         return INVALID_COUNT, begin, begin
     at = first
     for number in range(count):

@@ -34,10 +34,11 @@ from colobench.guest.resp import (
 from colobench.kernels.jit import Bytes, Words, inlined
 
 #: INFO's sections, as bits.
-SERVER, MEMORY, STATS, KEYSPACE = 1, 2, 4, 8
-_ALL = SERVER | MEMORY | STATS | KEYSPACE
+SERVER, CLIENTS, MEMORY, STATS, KEYSPACE = 1, 2, 4, 8, 16
+_ALL = SERVER | CLIENTS | MEMORY | STATS | KEYSPACE
 
-_BULK, _STAR, _TWO = np.int64(ord("$")), ord("*"), np.int64(2)
+_BULK, _TWO = np.int64(ord("$")), np.int64(2)
+_STAR, _ANY = ord("*"), ord("?")
 _LONGEST_VALUE = np.int64(LONGEST_VALUE)
 _LOWEST_INT, _HIGHEST_INT = -(2**31), 2**31 - 1
 _SECOND, _U0 = np.uint64(1_000_000), np.uint64(0)
@@ -213,6 +214,8 @@ def _put_sections(
     bitmap: Words,
     kv: int,
     now_us: np.uint64,
+    clients: int,
+    connections: int,
     sections: int,
     at: int,
     limit: int,
@@ -225,8 +228,13 @@ def _put_sections(
         )
         at = put_text(memory, bitmap, at, limit, text)
         at = _put_figure(memory, bitmap, at, limit, b"server_time_usec:", np.int64(now_us))
+    if sections & CLIENTS:
+        text = b"\r\n# Clients\r\n" if sections & SERVER else b"# Clients\r\n"
+        at = put_text(memory, bitmap, at, limit, text)
+        at = _put_figure(memory, bitmap, at, limit, b"connected_clients:", clients)
+        at = put_text(memory, bitmap, at, limit, b"blocked_clients:0\r\n")
     if sections & MEMORY:
-        text = b"\r\n# Memory\r\n" if sections & SERVER else b"# Memory\r\n"
+        text = b"\r\n# Memory\r\n" if sections & (MEMORY - 1) else b"# Memory\r\n"
         at = put_text(memory, bitmap, at, limit, text)
         used = get_number(memory, kv + HEAP + heap.USED_BYTES)
         at = _put_figure(memory, bitmap, at, limit, b"used_memory:", used)
@@ -236,6 +244,8 @@ def _put_sections(
     if sections & STATS:
         text = b"\r\n# Stats\r\n" if sections & (STATS - 1) else b"# Stats\r\n"
         at = put_text(memory, bitmap, at, limit, text)
+        text = b"total_connections_received:"
+        at = _put_figure(memory, bitmap, at, limit, text, connections)
         requests = get_number(memory, kv + REQUESTS)
         at = _put_figure(memory, bitmap, at, limit, b"total_commands_processed:", requests)
         hits, misses = get_number(memory, kv + HITS), get_number(memory, kv + MISSES)
@@ -264,6 +274,8 @@ def info(
     cursor: int,
     count: int,
     now_us: np.uint64,
+    clients: int,
+    connections: int,
     at: int,
     limit: int,
 ) -> int:
@@ -273,6 +285,8 @@ def info(
         word, letters, cursor = argument(memory, request, cursor)
         if is_word(memory, word, letters, b"server"):
             sections |= SERVER
+        elif is_word(memory, word, letters, b"clients"):
+            sections |= CLIENTS
         elif is_word(memory, word, letters, b"memory"):
             sections |= MEMORY
         elif is_word(memory, word, letters, b"stats"):
@@ -286,21 +300,27 @@ def info(
         ):
             sections = _ALL
     # Written twice, the first time behind a limit: so nothing but the length comes of it.
-    length = _put_sections(memory, bitmap, kv, now_us, sections, at, at - 1) - at
+    length = (
+        _put_sections(
+            memory, bitmap, kv, now_us, clients, connections, sections, at, at - 1
+        ) - at
+    )  # fmt: skip
     at = put_head(memory, bitmap, at, limit, _BULK, length)
-    at = _put_sections(memory, bitmap, kv, now_us, sections, at, limit)
+    at = _put_sections(memory, bitmap, kv, now_us, clients, connections, sections, at, limit)
     return put_text(memory, bitmap, at, limit, b"\r\n")
 
 
 @inlined
 def _matches(memory: Bytes, begin: int, length: int, name: bytes) -> bool:
-    """Tell whether a name matches a pattern in RAM, in which ``*`` stands for any characters."""
+    """Tell whether a name matches a pattern in RAM: ``*`` is any characters, ``?`` is any one."""
     at, place, star, retry = 0, 0, -1, 0
     while place < len(name):
         if at < length and memory[begin + at] == _STAR:
             star, retry = at, place
             at += 1
-        elif at < length and lower(memory[begin + at]) == name[place]:
+        elif at < length and (
+            lower(memory[begin + at]) == name[place] or memory[begin + at] == _ANY
+        ):
             at += 1
             place += 1
         elif star >= 0:

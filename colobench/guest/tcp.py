@@ -70,6 +70,8 @@ from colobench.guest.rings import (
     FRAME_ROOM,
     FRAMES_RECEIVED,
     GIVEN_UP,
+    OPENED,
+    RESET,
     JITTER_US,
     LACKS_ROOM,
     MALFORMED,
@@ -178,6 +180,13 @@ def echo(
 
 
 @inlined
+def connected(memory: Bytes, ram: int) -> int:
+    """Say how many connections there are."""
+    gone = get(memory, ram + CLOSED_ORDERLY) + get(memory, ram + RESET) + get(memory, ram + GIVEN_UP)
+    return get(memory, ram + OPENED) - gone
+
+
+@inlined
 def execute_once(memory: Bytes, bitmap: Words, ram: int, size: int, block: int, host: Words) -> int:
     """Let the service of a connection execute what was received; gives the number of requests."""
     begin, end = get(memory, block + RECEIVED_BEGIN), get(memory, block + RECEIVED_END)
@@ -192,7 +201,8 @@ def execute_once(memory: Bytes, bitmap: Words, ram: int, size: int, block: int, 
     else:
         requests = kv.execute(
             memory, bitmap, store_begin(ram, size), received + begin, received + end,
-            replies + reply_end, replies + BUFFER_BYTES, host[NOW_US], host,
+            replies + reply_end, replies + BUFFER_BYTES, host[NOW_US], connected(memory, ram),
+            get(memory, ram + OPENED), host,
         )  # fmt: skip
     begin = min(begin + max(0, np.int64(host[CONSUMED])), end)
     reply_end = min(reply_end + max(0, np.int64(host[WRITTEN])), BUFFER_BYTES)
@@ -332,7 +342,8 @@ def execute_again(memory: Bytes, bitmap: Words, ram: int, size: int, host: Words
         replies = received + BUFFER_BYTES
         kv.execute(
             memory, bitmap, store_begin(ram, size), received, replies,
-            replies + get(memory, block + REPLY_END), replies + BUFFER_BYTES, host[NOW_US], host,
+            replies + get(memory, block + REPLY_END), replies + BUFFER_BYTES, host[NOW_US],
+            connected(memory, ram), get(memory, ram + OPENED), host,
         )  # fmt: skip
     return 0
 

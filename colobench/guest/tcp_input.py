@@ -40,6 +40,7 @@ from colobench.guest.connections import (
     SYN_RECEIVED,
     TIME_WAIT,
     add,
+    block_at,
     due_time,
     find,
     make_ready,
@@ -62,6 +63,7 @@ from colobench.guest.rings import (
     RESET,
     UNACCEPTABLE,
     UNEXPECTED,
+    connections_in,
     count,
     get,
     put,
@@ -95,6 +97,21 @@ _TICKS_PER_MS = 250
 
 
 @inlined
+def evict(memory: Bytes, bitmap: Words, ram: int, size: int) -> bool:
+    """Forget the connection that only waits, for the shortest time to come; False if none does."""
+    oldest, soonest = 0, 0
+    for number_of in range(connections_in(size)):
+        block = block_at(memory, ram, size, number_of)
+        if block != 0 and get(memory, block + STATE) in (TIME_WAIT, FIN_WAIT_2):
+            deadline = get(memory, block + DEADLINE)
+            if oldest == 0 or deadline < soonest:
+                oldest, soonest = block, deadline
+    if oldest != 0:
+        remove(memory, bitmap, ram, size, oldest, CLOSED_ORDERLY)
+    return oldest != 0
+
+
+@inlined
 def listen(
     memory: Bytes, bitmap: Words, ram: int, size: int, frame: int, at: int, header: int, key: int,
     host: Words,
@@ -113,6 +130,8 @@ def listen(
             return UNEXPECTED
         if controls == SYN:
             block = add(memory, bitmap, ram, size, key)
+            if block == 0 and evict(memory, bitmap, ram, size):
+                block = add(memory, bitmap, ram, size, key)
             if block == 0:
                 count(memory, bitmap, ram, REFUSED, 1)
     if block == 0:

@@ -239,7 +239,11 @@ def output(memory: Bytes, bitmap: Words, ram: int, block: int, host: Words) -> i
     if state > SYN_RECEIVED:
         send_all(memory, bitmap, ram, block)
     if get(memory, block + FLAGS) & ACK_NOW and transmit_room(memory, ram) > 0:
-        send_segment(memory, bitmap, ram, block, get(memory, block + SND_MAX), 0, 0, 0)
+        seq = get(memory, block + SND_MAX)
+        if state > SYN_RECEIVED:
+            una = get(memory, block + SND_UNA)
+            seq = (una + min(ahead(seq, una), get(memory, block + SND_WND))) & _SEQUENCE
+        send_segment(memory, bitmap, ram, block, seq, 0, 0, 0)
     if transmit_room(memory, ram) <= 0:
         make_ready(memory, bitmap, ram, block, np.int64(host[NOW_MS]))
     if get(memory, block + DEADLINE) == 0 and has_unacknowledged(memory, block):

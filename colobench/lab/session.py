@@ -347,17 +347,20 @@ class Session(contextlib.AbstractContextManager["Session"]):
             )
 
         self.wait_for(entered_colo, "both nodes to enter COLO", timeout)
-        if self._asked.heartbeat is not None:
-            self._start_heartbeats(self._asked.heartbeat)
+        self._start_heartbeats()
         if self._asked.spare:
             self._spare = self._start_secondary()
             self._spare.role = "spare"
             self._processes.append(self._spare)
 
-    def _start_heartbeats(self, heartbeat: Heartbeat) -> None:
+    def _start_heartbeats(self, roles: Sequence[str] = ROLES) -> None:
+        heartbeat = self._asked.heartbeat
+        if heartbeat is None:
+            return
         assert self._directory is not None
         at = {role: f"unix:{self._directory / role}-{self._pairs}.heartbeat" for role in ROLES}
-        for role, peer in (ROLES, ROLES[::-1]):
+        for role in roles:
+            [peer] = set(ROLES) - {role}
             self.nodes[role].execute(
                 "x-colo-heartbeat",
                 pairing=f"{self._directory.name}-{self._pairs}",
@@ -411,10 +414,25 @@ class Session(contextlib.AbstractContextManager["Session"]):
             raise
 
     def _give_up(self, secondary: NodeProcess) -> None:
+        """End a pair that did not come about, so that one of the two serves alone, if it can."""
+        if self.nodes["primary"].alive():
+            self._give_up_secondary(secondary)
+        else:
+            self._give_up_primary(secondary)
+
+    def _give_up_primary(self, secondary: NodeProcess) -> None:
+        """Have who was about to join ask for the guest, if it has got it whole after all."""
+        deadline = time.monotonic() + self._asked.stall_timeout
+        with contextlib.suppress(ColobenchError):
+            # Else it sees the end of its connection, and ends.
+            while secondary.execute("query-colo-status")["mode"] == "none":
+                if time.monotonic() > deadline:
+                    return
+                time.sleep(TICK_SECONDS)
+            self._start_heartbeats(["secondary"])
+
+    def _give_up_secondary(self, secondary: NodeProcess) -> None:
         """Have the survivor serve alone again: whoever was to join it is dead for sure."""
-        if not self.nodes["primary"].alive():
-            # Then the new one may be all that is left.
-            return
         when, committed = time.monotonic(), len(self.records)
         self._parted = True
         self._killed = Killed("secondary", secondary.pid, secondary.kill(), None, committed, when)

@@ -147,7 +147,8 @@ class EchoGuest:
                 self._wake.recv(100)
                 while self._todo:
                     self._todo.pop(0)()
-            elif not self.mute:
+            elif not self.mute and key.data in self._links:
+                # Else it was dropped just now.
                 self._read(key.data, now)
         for key, tcp in list(self.connections.items()):
             self._act(tcp, now)

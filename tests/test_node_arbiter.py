@@ -415,7 +415,7 @@ def test_arbiter_of_another_parent_does_not_begin(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=WAIT)
     assert ended.returncode == 1
-    assert ended.stderr.startswith("colobench.node arbiter: parent: expected process 1, found")
+    assert ended.stderr.startswith("colobench.node: parent: expected process 1, found")
 
 
 # The file.

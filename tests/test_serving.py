@@ -339,26 +339,34 @@ def test_survivor_serves_on_when_who_joins_it_dies(
         assert client.ask(b"SET", b"a", b"1") == "OK"
         pair.kill("secondary")
         pair.takeover()
-        survivor, greet = pair.nodes["primary"], pair._greet
+        survivor = pair.nodes["primary"]
+        execute = survivor.execute
 
         def kill_when_the_guest_stands(joiner: NodeProcess) -> None:
-            while survivor.execute("query-status")["status"] != "finish-migrate":
+            while execute("query-status")["status"] != "finish-migrate":
                 pass
             joiner.process.kill()
 
-        def greet_and_harm(joiner: NodeProcess, timeout: float) -> None:
-            greet(joiner, timeout)
-            if when == "before":
-                joiner.kill()
-            else:
-                # All of so small a guest waits in the socket, and nobody reads it.
-                joiner.process.send_signal(signal.SIGSTOP)
-                threading.Thread(target=kill_when_the_guest_stands, args=[joiner]).start()
+        def harm_who_joins(command: str, **arguments: Any) -> Any:
+            if command == "migrate":
+                joiner = pair.nodes["secondary"]
+                if when == "before":
+                    joiner.kill()
+                else:
+                    # All of so small a guest waits in the socket, and nobody reads it.
+                    joiner.process.send_signal(signal.SIGSTOP)
+                    thread.start()
+            return execute(command, **arguments)
 
-        monkeypatch.setattr(pair, "_greet", greet_and_harm)
+        thread = threading.Thread(
+            target=lambda: kill_when_the_guest_stands(pair.nodes["secondary"])
+        )
+        monkeypatch.setattr(survivor, "execute", harm_who_joins)
         with pytest.raises(RemoteError):
             pair.rejoin()
         monkeypatch.undo()
+        if thread.ident is not None:
+            thread.join()
         assert client.ask(b"INCR", b"a") == 2
         pair.rejoin()
         assert pair.checkpoint().verified

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from colobench.errors import LocalError
+from colobench.errors import LocalError, RemoteError
 from colobench.guest.configuration import Configuration
 from colobench.guest.machine import Machine
 from colobench.kernels import bitmap
@@ -108,9 +108,36 @@ def pages_written(guest: Configuration, begin: int, end: int) -> Words:
         machine.close()
 
 
-def cached_pages(session: Session) -> Words:
-    """Ask the secondary which pages wait in its RAM cache: uint64[pages / 64]."""
-    found = session.nodes["secondary"].execute("x-query-ram-cache")
+def cached_pages(session: Session, *, at_least: int = 0) -> Words:
+    """Ask the secondary which pages wait in its RAM cache.
+
+    Parameters
+    ----------
+    session
+        Whose secondary.
+    at_least
+        So many pages are waited for: what the primary has sent may still be on its way.
+
+    Returns
+    -------
+    uint64[pages / 64]
+        Bit i of word w for page 64 w + i.
+
+    Raises
+    ------
+    RemoteError
+        If so many do not come.
+    """
+    deadline = time.monotonic() + STEP_TIMEOUT
+    while True:
+        found = session.nodes["secondary"].execute("x-query-ram-cache")
+        if found["pages"] >= at_least:
+            break
+        if time.monotonic() > deadline:
+            raise RemoteError(
+                f"RAM cache: expected at least {at_least} pages in {STEP_TIMEOUT:g} s, "
+                f"found {found['pages']}"
+            )
     words = np.frombuffer(base64.b64decode(found["pages-bitmap"]), "<u8")
     return words.astype(np.uint64)
 

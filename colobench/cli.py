@@ -36,8 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.further = further
     elif further:
         parser.error(f"unrecognized arguments: {' '.join(further)}")
-    # Asked to end, it ends like any other program, and what it has started ends with it.
+    # Asked to end, it ends like any other program, and what it has started ends with it. A script's
+    # background jobs begin with SIGINT ignored; but whoever sends it here means it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         status: int = options.verb(options)
         sys.stdout.flush()

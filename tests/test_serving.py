@@ -251,8 +251,6 @@ def run_output(tmp_path: Path) -> Iterator[Any]:
             stderr=subprocess.PIPE,
             text=True,
             env=os.environ | {"TQDM_DISABLE": "1"},
-            # A shell that runs tests in the background may have SIGINT ignored.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         started.append(process)
         assert process.stderr is not None

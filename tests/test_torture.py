@@ -60,8 +60,6 @@ def test_torture_that_is_interrupted_shows_what_it_found_and_leaves_nothing(tmp_
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell that runs tests in the background may have SIGINT ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         env=os.environ | {"TQDM_DISABLE": "1"},
     ) as tortures:
         while not (path.exists() and path.read_bytes().endswith(b"\n")):

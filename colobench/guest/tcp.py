@@ -70,8 +70,6 @@ from colobench.guest.rings import (
     FRAME_ROOM,
     FRAMES_RECEIVED,
     GIVEN_UP,
-    OPENED,
-    RESET,
     JITTER_US,
     LACKS_ROOM,
     MALFORMED,
@@ -79,9 +77,11 @@ from colobench.guest.rings import (
     NEXT_DEADLINE,
     NOW_MS,
     NOW_US,
+    OPENED,
     PROTOCOL,
     RANDOM,
     REQUESTS,
+    RESET,
     RETRANSMISSIONS,
     RING_FRAMES,
     RX_FRAMES,
@@ -182,7 +182,9 @@ def echo(
 @inlined
 def connected(memory: Bytes, ram: int) -> int:
     """Say how many connections there are."""
-    gone = get(memory, ram + CLOSED_ORDERLY) + get(memory, ram + RESET) + get(memory, ram + GIVEN_UP)
+    gone = (
+        get(memory, ram + CLOSED_ORDERLY) + get(memory, ram + RESET) + get(memory, ram + GIVEN_UP)
+    )
     return get(memory, ram + OPENED) - gone
 
 

@@ -36,11 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.further = further
     elif further:
         parser.error(f"unrecognized arguments: {' '.join(further)}")
-    # Asked to end, it ends like any other program, and what it has started ends with it. A script's
-    # background jobs begin with SIGINT ignored; but whoever sends it here means it.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    _end_when_asked_to()
     try:
         status: int = options.verb(options)
         sys.stdout.flush()
@@ -55,6 +51,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"colobench {options.name}: interrupted", file=sys.stderr)
         return 130
+
+
+def _end_when_asked_to() -> None:
+    """Have signals end this like any other program, and with it what it has started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: sys.exit(128 + signal.SIGHUP))
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # A script's background jobs begin so; but whoever sends it means it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -85,7 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--kills", type=_positive, default=20, metavar="N", help="[20]")
     add("--seed", type=int, default=1, help="of the plan [1]")
     add("--jobs", type=_positive, default=1, metavar="N", help="pairs that suffer at a time [1]")
-    add("--results", type=Path, metavar="FILE", help="a line for each kill; what is there is kept")
+    words = "a line for each kill; what is there is kept"
+    add("--results", type=_new_file, metavar="FILE", help=words)
     add("--clients", type=_positive, default=8, metavar="N", help="[8]")
     add("--transport", action="append", metavar="NAME", help="[stream, multifd and memfd]")
     add("--output", action="append", choices=["buffer", "compare"], help="[both]")
@@ -265,7 +272,7 @@ def _run(options: argparse.Namespace) -> int:
             with bar.external_write_mode(words):
                 print(sentence, file=words, flush=True)
 
-        for port, (host, at) in session.forwarded().items():
+        for port, (host, at) in session.forwarded():
             say(f"the guest's port {port} is at {host}:{at}")
         end = None if options.seconds is None else time.monotonic() + options.seconds
         with suppress(KeyboardInterrupt):
@@ -319,7 +326,9 @@ def _torture(options: argparse.Namespace) -> int:
         return _torture_nobody(options, settings)
     file = None if options.results is None else Results(options.results)
     results = [] if file is None else file.load()
-    left = planned if file is None else file.remaining(planned)
+    left = planned if file is None else file.remaining(planned, settings.by_name())
+    if options.bug and any(result.violations for result in results):
+        left = []
     _compile_kernels(always_show=False)
     bar = tqdm(total=len(planned), initial=len(planned) - len(left), unit=" kills", disable=None)
     try:

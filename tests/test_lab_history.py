@@ -50,10 +50,10 @@ def commands_with(some_values):
             ),
         ),
         "counter": st.sampled_from(
-            [("INCR",), ("GET",), ("DECR",), ("INCRBY", b"3"), ("INCRBY", b"0")]
+            [("INCR",), ("GET",), ("DECR",), ("INCRBY", b"3"), ("INCRBY", b"0"), ("DEL",)]
         ),
         "log": st.sampled_from(
-            [("APPEND", b"x"), ("APPEND", b"y"), ("APPEND", b""), ("GET",), ("STRLEN",)]
+            [("APPEND", b"x"), ("APPEND", b"y"), ("APPEND", b""), ("GET",), ("STRLEN",), ("DEL",)]
         ),
     }
 
@@ -161,6 +161,19 @@ def test_keys_are_judged_by_themselves(of_keys):
 @given(spoilt(5))
 def test_the_search_finds_an_order_exactly_if_there_is_one(operations):
     assert is_linearizable(operations) is possible(operations)
+
+
+@pytest.mark.parametrize(("command", "argument"), [("INCRBY", b"0"), ("APPEND", b"")])
+def test_what_adds_nothing_may_still_make_a_key(command, argument):
+    operations = [
+        op(0, command, argument, at=0, until=2, answer=0),
+        op(1, "DEL", at=1, until=4, answer=1),
+        op(2, command, argument, at=3, until=5, answer=0),
+        op(3, "DEL", at=6, until=8, answer=1),
+        op(4, "DEL", at=7, until=9, answer=0),
+    ]
+    assert possible(operations)
+    assert is_linearizable(operations)
 
 
 @settings(max_examples=300)

@@ -143,15 +143,33 @@ def test_results_are_appended_and_a_torn_last_line_is_forgotten(tmp_path):
         assert [each.kill for each in results.load()] == kills[:2]
     results.append(result(kills[3]))
     assert [each.kill for each in results.load()] == [*kills[:2], kills[3]]
-    assert results.remaining(kills) == [kills[2]]
+    assert results.remaining(kills, {}) == [kills[2]]
 
 
 def test_results_of_another_plan_are_not_continued(tmp_path):
     results = Results(tmp_path / "results.jsonl")
     results.append(result(plan(1, 1)[0]))
-    assert results.remaining(plan(1, 2)) == plan(1, 2)[1:]
+    assert results.remaining(plan(1, 2), {}) == plan(1, 2)[1:]
     with pytest.raises(LocalError, match="expected results of Kill"):
-        results.remaining(plan(2, 2))
+        results.remaining(plan(2, 2), {})
+
+
+def test_results_with_other_settings_are_not_continued(tmp_path):
+    results = Results(tmp_path / "results.jsonl")
+    results.append(result(plan(1, 1)[0], settings={"bug": "early-release"}))
+    assert results.remaining(plan(1, 1), {"bug": "early-release"}) == []
+    with pytest.raises(LocalError, match="expected results with bug early-flush, found some with"):
+        results.remaining(plan(1, 2), {"bug": "early-flush"})
+
+
+@pytest.mark.parametrize("data", [b"notes of mine", b'{"kill": {"name', b"\x7fELF\n\xff\xfe"])
+def test_a_file_with_anything_else_in_it_is_refused_and_left_as_it_is(tmp_path, data):
+    path = tmp_path / "results.jsonl"
+    path.write_bytes(data)
+    for act in (Results(path).load, lambda: Results(path).append(result(plan(1, 1)[0]))):
+        with pytest.raises(LocalError, match="expected"):
+            act()
+    assert path.read_bytes() == data
 
 
 @pytest.mark.parametrize("line", ["{}", "[]", "7", "nonsense", json.dumps({"kill": {}})])

@@ -593,6 +593,21 @@ def test_a_survivor_rewrites_what_has_an_offset_and_nothing_else():
     assert copy_of.state() == rewriter.state()
 
 
+def test_a_connection_whose_port_is_used_again_does_not_travel_any_more():
+    survivor = FilterRewriter()
+    survivor.load([Rewritten(CONNECTION, 10, 5000, 4000)])
+    survivor.failover()
+    assert survivor.state() == [Rewritten(CONNECTION, 10, 5000, 4000)]
+    survivor.to_guest(to_guest(90, 0, SYN))
+    # The guest's own SYN is held until the checkpoint, with which this travels.
+    assert survivor.state() == []
+    assert survivor.from_guest(from_guest(7000, 91, SYN | ACK)) == (
+        [from_guest(7000, 91, SYN | ACK)],
+        [],
+    )
+    assert survivor.to_guest(to_guest(91, 7001, ACK)) == [to_guest(91, 7001, ACK)]
+
+
 def test_ended_connections_are_forgotten_first_and_the_number_is_bounded():
     rewriter = FilterRewriter(max_connections=3)
     for port in range(8):

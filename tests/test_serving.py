@@ -7,12 +7,16 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -20,9 +24,12 @@ import pytest
 from colobench.errors import LocalError, RemoteError
 from colobench.guest.configuration import Nondeterminism
 from colobench.lab.clients import Clients
+from colobench.lab.errors import NodeGone
 from colobench.lab.outside import Heartbeat
 from colobench.lab.process import NodeProcess
+from colobench.lab.qmp import QMPConnection
 from colobench.lab.resp import ReplyParser, encode
+from colobench.lab.serving import serve
 from colobench.lab.session import Session
 from colobench.lab.verdict import check
 from colobench.net.frame import (
@@ -71,6 +78,12 @@ class Client:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def reset(self) -> None:
+        """Close with RST."""
+        linger = struct.pack("@ii", 1, 0)
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self._connection.close()
 
     def send(self, *request: bytes) -> None:
@@ -397,6 +410,158 @@ def test_who_has_just_joined_serves_on_when_the_survivor_dies(
         assert client.ask(b"INCR", b"a") == 3
         pair.rejoin()
         assert pair.checkpoint().verified
+
+
+def test_survivor_serves_on_when_who_joins_it_dies_in_the_switch_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # So much RAM is dirty in the end that the primary still sends when the joiner dies.
+    busy = {"ram": "32M", "guest": "uniform", "writes_per_tick": 4000, "hostfwd": ()}
+    with serving(**busy) as pair:
+        pair.kill("secondary")
+        pair.takeover()
+        survivor = pair.nodes["primary"]
+        execute = survivor.execute
+
+        def kill_in_the_switch_over() -> None:
+            while execute("query-colo-status")["mode"] == "none":
+                pass
+            pair.nodes["secondary"].process.kill()
+
+        thread = threading.Thread(target=kill_in_the_switch_over)
+
+        def also_kill(command: str, **arguments: Any) -> Any:
+            if command == "migrate":
+                thread.start()
+            return execute(command, **arguments)
+
+        monkeypatch.setattr(survivor, "execute", also_kill)
+        with pytest.raises(RemoteError):
+            pair.rejoin()
+        thread.join()
+        monkeypatch.undo()
+        assert survivor.execute("query-status")["running"]
+        assert survivor.execute("query-colo-status")["mode"] == "none"
+        pair.rejoin()
+        assert pair.checkpoint().verified
+
+
+def test_who_joined_and_takes_over_before_its_first_checkpoint_is_what_the_survivor_was() -> None:
+    with serving(delay=None) as pair:
+        pair.checkpoint()
+        pair.kill("primary")
+        pair.takeover()
+        pair.rejoin()
+        pair.kill("primary")
+        takeover = pair.takeover()
+        assert (takeover.checkpoint, takeover.equal) == (1, True)
+
+
+def test_connections_that_clients_reset_are_not_the_survivors_for_ever() -> None:
+    with serving(ram="4M", delay=None) as pair, ExitStack() as opened:
+        switch = pair.others["switch"]
+        # As many as the guest has room for …
+        clients = [opened.enter_context(Client(pair)) for _ in range(16)]
+        executor = opened.enter_context(ThreadPoolExecutor(16))
+        answers = [executor.submit(client.ask, b"PING") for client in clients]
+        while not all(answer.done() for answer in answers):
+            pair.checkpoint()
+        assert [answer.result() for answer in answers] == ["PONG"] * 16
+        # … which are gone again, and no checkpoint knows of that.
+        for client in clients:
+            client.reset()
+        while switch.execute("x-query-switch")["connections"]:
+            pass
+        pair.kill("primary")
+        pair.takeover()
+        with Client(pair) as late:
+            assert late.ask(b"PING") == "PONG"
+
+
+# -- A session that is watched over ----------------------------------------------------------------
+
+
+class Watched:
+    """`serve` in a thread of its own; a test takes what it says, in order."""
+
+    def __init__(self, pair: Session, **settings: Any) -> None:
+        self.said: SimpleQueue[str] = SimpleQueue()
+        self._ended = threading.Event()
+        self._result = ThreadPoolExecutor(1).submit(
+            serve, pair, until=self._ended.is_set, say=self.said.put, **settings
+        )
+
+    def wait_for(self, words: str) -> str:
+        """Wait until it says so; everything before is passed by."""
+        while words not in (sentence := self.said.get(timeout=60)):
+            pass
+        return sentence
+
+    def error(self) -> BaseException | None:
+        """Wait for its end."""
+        return self._result.exception(timeout=60)
+
+    def end(self) -> None:
+        self._ended.set()
+        assert self.error() is None
+
+
+def test_arbiter_that_ends_is_started_again_and_remembers() -> None:
+    with serving() as pair, Client(pair) as client:
+        watched = Watched(pair)
+        pair.others["arbiter"].process.kill()
+        watched.wait_for("the arbiter had ended, and was started again")
+        assert client.ask(b"SET", b"a", b"1") == "OK"
+        pair.nodes["primary"].process.kill()
+        watched.wait_for("the secondary has taken over")
+        assert client.ask(b"INCR", b"a") == 2
+        watched.wait_for("protected again")
+        watched.end()
+
+
+def test_node_that_was_stopped_too_long_is_replaced() -> None:
+    with serving() as pair, Client(pair) as client:
+        watched = Watched(pair)
+        assert client.ask(b"SET", b"a", b"1") == "OK"
+        primary = pair.nodes["primary"]
+        primary.process.send_signal(signal.SIGSTOP)
+        watched.wait_for(f"the primary, pid {primary.pid}, is dead (status -9)")
+        watched.wait_for("protected again")
+        assert client.ask(b"INCR", b"a") == 2
+        watched.end()
+
+
+@pytest.mark.parametrize(
+    ("victims", "words"),
+    [
+        (["switch"], "expected the switch to live, found it ended with status -9"),
+        (["primary", "secondary"], "found"),
+    ],
+)
+def test_what_cannot_be_replaced_ends_it_with_one_sentence(victims: list[str], words: str) -> None:
+    with serving() as pair:
+        watched = Watched(pair)
+        for victim in victims:
+            (pair.nodes | pair.others)[victim].process.kill()
+        error = watched.error()
+        assert isinstance(error, NodeGone)
+        assert words in str(error)
+
+
+def test_survivor_that_nobody_joins_is_missed_too() -> None:
+    with serving() as pair:
+        watched = Watched(pair, rejoin=False)
+        pair.nodes["primary"].process.kill()
+        watched.wait_for("the secondary has taken over")
+        pair.nodes["secondary"].process.kill()
+        assert "nobody has the guest's state" in str(watched.error())
+
+
+def test_stopped_node_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving() as pair:
+        pair.nodes["secondary"].process.send_signal(signal.SIGSTOP)
+        # It would not answer, so nobody asks it.
+        monkeypatch.setattr(QMPConnection, "execute", None)
 
 
 def test_frame_that_no_nic_would_take_is_passed_by(tmp_path: Path) -> None:

@@ -86,6 +86,13 @@ def test_torture_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main([*arguments, "2"]) == 0
     assert main([*arguments, "1", "--seed", "7"]) == 1
     assert "expected results of" in capsys.readouterr().err
+    assert main([*arguments, "1", "--heartbeat-limit", "300"]) == 1
+    assert "expected results with clients 4" in capsys.readouterr().err
+
+
+def test_more_clients_than_the_guest_takes_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["torture", "--kills", "1", "--clients", "64"]) == 1
+    assert "clients: expected at most 63 of a guest with 16M" in capsys.readouterr().err
 
 
 def test_blocks_keep_every_kill_and_one_pair_suffers_each() -> None:

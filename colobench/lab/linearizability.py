@@ -106,7 +106,7 @@ class Search:
         self._done = 0
         self._optional_done = 0
         self._twins = _twins(self._optional)
-        self._idle = [changes_nothing(each) or adds(each) == 0 for each in self._steps]
+        self._idle = [_is_idle(each) for each in self._steps]
         self._required = [required(each) for each in self._steps]
         self._needs = Counter(self._required)
         self._sources = Counter(map(literal_product, ordered))
@@ -233,6 +233,14 @@ class Search:
             self._needs[self._required[step]] += 1
         self._sources[literal_product(operation)] += 1
         self._state = state
+
+
+def _is_idle(operation: Operation) -> bool:
+    """Say whether an operation leaves every value that it can meet as it is.
+
+    What adds nothing does, but for a key that is not there: that it makes, as 0 or empty.
+    """
+    return changes_nothing(operation) or (adds(operation) == 0 and operation.answer != 0)
 
 
 def _twins(optional: Sequence[Operation]) -> list[int | None]:

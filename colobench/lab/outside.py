@@ -66,7 +66,7 @@ def start_arbiter(directory: Path, deliver: Callable[[str, Event], None]) -> Nod
     return NodeProcess("arbiter", directory, arguments, deliver)
 
 
-def forwarded(switch: NodeProcess) -> dict[int, tuple[str, int]]:
-    """Say where clients reach the guest's ports: host and port by guest port."""
+def forwarded(switch: NodeProcess) -> list[tuple[int, tuple[str, int]]]:
+    """Say which ports of the guest clients reach, and at which host and port."""
     found: list[dict[str, Any]] = switch.execute("query-hostfwd")
-    return {each["guest-port"]: (each["host-address"], each["host-port"]) for each in found}
+    return [(each["guest-port"], (each["host-address"], each["host-port"])) for each in found]

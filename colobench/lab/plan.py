@@ -207,6 +207,8 @@ class KillResult:
         processes left behind, and so on.
     figures
         Whatever else was measured.
+    settings
+        What all kills of its run had in common, see `colobench.lab.torture.Settings.by_name`.
     """
 
     kill: Kill
@@ -216,13 +218,14 @@ class KillResult:
     linearizable: bool | None
     violations: tuple[str, ...] = ()
     figures: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Write the result on one line."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
-    def from_json(cls, line: str) -> KillResult:
+    def from_json(cls, line: str | bytes) -> KillResult:
         """Read what `to_json` wrote.
 
         Raises
@@ -258,12 +261,18 @@ class Results:
         Raises
         ------
         LocalError
-            If a line that is not torn is no result.
+            If there is anything else in the file.
         """
-        return [KillResult.from_json(line) for line in self._whole().decode().splitlines()]
+        return [KillResult.from_json(line) for line in self._whole().splitlines()]
 
     def append(self, result: KillResult) -> None:
-        """Write a result behind the others, so that it is on disk when this returns."""
+        """Write a result behind the others, so that it is on disk when this returns.
+
+        Raises
+        ------
+        LocalError
+            If there is anything else in the file.
+        """
         whole = len(self._whole())
         with open(self._path, "r+b" if self._path.exists() else "x+b") as file:
             file.truncate(whole)
@@ -272,26 +281,45 @@ class Results:
             file.flush()
             os.fsync(file.fileno())
 
-    def remaining(self, planned: Sequence[Kill]) -> list[Kill]:
+    def remaining(self, planned: Sequence[Kill], settings: Mapping[str, Any]) -> list[Kill]:
         """Give those of a plan's kills that have no result.
 
         Raises
         ------
         LocalError
-            If the results are those of another plan.
+            If the results are those of another plan, or of kills with other settings.
         """
-        done = {each.kill.number: each.kill for each in self.load()}
+        found = self.load()
+        done = {each.kill.number: each.kill for each in found}
         for each in planned:
             if done.get(each.number, each) != each:
                 raise LocalError(
                     f"{self._path}: expected results of {each}, found those of {done[each.number]}"
                 )
+        for result in found:
+            if result.settings != settings:
+                raise LocalError(
+                    f"{self._path}: expected results with {_shown(settings)}, "
+                    f"found some with {_shown(result.settings)}"
+                )
         return [each for each in planned if each.number not in done]
 
     def _whole(self) -> bytes:
-        """Give the file's whole lines."""
+        """Give the file's whole lines; behind them there may be the beginning of one more."""
         data = self._path.read_bytes() if self._path.exists() else b""
-        return data[: data.rfind(b"\n") + 1]
+        whole = data[: data.rfind(b"\n") + 1]
+        torn = data[len(whole) :]
+        if torn[: len(_BEGINNING)] != _BEGINNING[: len(torn)]:
+            raise LocalError(f"{self._path}: expected results of kills, found {torn[:80]!r}")
+        return whole
+
+
+#: What each line of a file of results begins with.
+_BEGINNING = b'{"kill": {"number": '
+
+
+def _shown(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items()) or "none"
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,21 @@ class NodeProcess:
         """Say whether the process runs."""
         return self.process.poll() is None
 
+    def is_gone(self) -> bool:
+        """Ask whether the process lives.
+
+        The kernel closes a dead process's connections before its end can be waited for, so who has
+        just lost a connection may find it alive for a moment.
+        """
+        try:
+            self.execute("query-status")
+        except NodeGone:
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(QUIT_TIMEOUT)
+        except LocalError:
+            pass
+        return not self.alive()
+
     def connect(self, timeout: float) -> None:
         """Wait until its monitor answers.
 
@@ -174,9 +189,8 @@ class NodeProcess:
             # It may not even have come to the point of listening to us.
             self.process.kill()
         elif self.alive():
-            # Whatever goes wrong, `end` goes on without being answered.
-            with suppress(LocalError, NodeGone):
-                self.qmp.execute("quit")
+            # A stopped one would not answer; `end` goes on anyway.
+            self.qmp.tell("quit")
 
     def end(self) -> None:
         """End the process, in order if it does so in time, and let go of all that belongs to it."""

@@ -139,6 +139,12 @@ class QMPConnection:
                 f"{self._path}: {command}: no answer within {self._timeout:g} s"
             ) from error
 
+    def tell(self, command: str) -> None:
+        """Send a command without arguments, and do not wait for what comes of it."""
+        with self._lock:
+            if self._connected:
+                asyncio.run_coroutine_threadsafe(self._client.execute(command), self._loop)
+
     def close(self) -> None:
         """Close the connection; commands still waiting raise NodeGone."""
         with self._lock:

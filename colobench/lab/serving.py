@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from colobench.errors import RemoteError
+from colobench.lab.journal import SessionTimeout
 from colobench.lab.session import Session
 
 _LOOK_SECONDS = 0.05
@@ -34,20 +35,19 @@ def serve(
 
     Raises
     ------
-    ColoExit, SessionTimeout
-        If nobody takes over, or nobody joins.
+    NodeGone
+        If nobody is left who could serve.
     """
     say(_who(session))
     joins = False
     while not until():
+        session.check_serving()
+        if session.revive_arbiter():
+            say("the arbiter had ended, and was started again")
         killed = session.found_dead()
         if killed is not None:
             say(f"the {killed.role}, pid {killed.pid}, is dead (status {killed.status})")
-            taken = session.takeover()
-            say(
-                f"the {taken.role} has taken over from checkpoint {taken.checkpoint}, "
-                f"{taken.takeover_ms:.0f} ms after that was seen"
-            )
+            _see_takeover(session, say)
             joins = rejoin
         if joins:
             try:
@@ -59,6 +59,22 @@ def serve(
                 say(f"protected again: {_who(session)}")
         turn()
         time.sleep(_LOOK_SECONDS)
+
+
+def _see_takeover(session: Session, say: Callable[[str], None]) -> None:
+    """Wait for the survivor, for as long as it lives: it may wait for the arbiter."""
+    while True:
+        try:
+            taken = session.takeover()
+            break
+        except SessionTimeout:
+            say("nobody has taken over yet")
+            session.revive_arbiter()
+    after = max(0.0, taken.takeover_ms or 0.0)
+    say(
+        f"the {taken.role} has taken over from checkpoint {taken.checkpoint}, "
+        f"{after:.0f} ms after that was seen"
+    )
 
 
 def _who(session: Session) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from colobench.errors import ColobenchError, LocalError, RemoteError
 from colobench.guest.configuration import DETERMINISTIC, Nondeterminism, Program
+from colobench.lab.errors import NodeGone
 from colobench.lab.journal import ROLES, Journal, Said
 from colobench.lab.outside import Heartbeat, forwarded, start_arbiter, start_switch
 from colobench.lab.process import NodeProcess, ProcessFigures
@@ -415,10 +416,10 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     def _give_up(self, secondary: NodeProcess) -> None:
         """End a pair that did not come about, so that one of the two serves alone, if it can."""
-        if self.nodes["primary"].alive():
-            self._give_up_secondary(secondary)
-        else:
+        if self.nodes["primary"].is_gone():
             self._give_up_primary(secondary)
+        else:
+            self._give_up_secondary(secondary)
 
     def _give_up_primary(self, secondary: NodeProcess) -> None:
         """Have who was about to join ask for the guest, if it has got it whole after all."""
@@ -438,15 +439,16 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._killed = Killed("secondary", secondary.pid, secondary.kill(), None, committed, when)
         survivor = self.nodes["primary"]
         with contextlib.suppress(ColobenchError):
-            while survivor.execute("query-migrate")["status"] in ("setup", "active"):
+            while survivor.execute("query-colo-status")["mode"] == "none":
+                if survivor.execute("query-migrate")["status"] not in ("setup", "active", "colo"):
+                    return
                 time.sleep(TICK_SECONDS)
-            if survivor.execute("query-colo-status")["mode"] != "none":
-                # Its guest may stand still since the migration's end.
-                survivor.execute("x-colo-lost-heartbeat")
+            # Its guest may stand still since the migration's end.
+            survivor.execute("x-colo-lost-heartbeat")
 
-    def forwarded(self) -> dict[int, tuple[str, int]]:
-        """Say where clients reach the guest's ports: host and port, by the guest's port."""
-        return forwarded(self.others["switch"]) if "switch" in self.others else {}
+    def forwarded(self) -> list[tuple[int, tuple[str, int]]]:
+        """Say where clients reach the guest's ports: for each rule the port, and host and port."""
+        return forwarded(self.others["switch"]) if "switch" in self.others else []
 
     def address(self, port: int = 6379) -> tuple[str, int]:
         """Say where clients reach the guest's `port`: host and port.
@@ -457,11 +459,13 @@ class Session(contextlib.AbstractContextManager["Session"]):
             If nothing leads there.
         """
         found = self.forwarded()
-        if port not in found:
-            raise LocalError(
-                f"address: expected a hostfwd to the guest's port {port}, found {sorted(found)}"
-            )
-        return found[port]
+        for of_guest, address in found:
+            if of_guest == port:
+                return address
+        ports = sorted({of_guest for of_guest, _ in found})
+        raise LocalError(
+            f"address: expected a hostfwd to the guest's port {port}, found {ports or 'none'}"
+        )
 
     # Waiting for the nodes.
 
@@ -479,8 +483,18 @@ class Session(contextlib.AbstractContextManager["Session"]):
         """
         self.journal.wait_for(condition, what, timeout, self._check_nodes)
 
-    def wait_for_event(self, role: str, event: str, timeout: float = 30.0, **data: Any) -> Said:
+    def wait_for_event(
+        self,
+        role: str,
+        event: str,
+        timeout: float = 30.0,
+        *,
+        check: Callable[[str], None] = lambda what: None,
+        **data: Any,
+    ) -> Said:
         """Wait until a node has said `event` with that data, since the present pair began.
+
+        `check` is that of `Journal.wait_for`.
 
         Raises
         ------
@@ -491,6 +505,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             lambda: self.journal.find(role, event, since=self._since, **data) is not None,
             f"{event} of the {role}",
             timeout,
+            check,
         )
         said = self.journal.find(role, event, since=self._since, **data)
         assert said is not None
@@ -627,17 +642,59 @@ class Session(contextlib.AbstractContextManager["Session"]):
         return self._killed
 
     def found_dead(self) -> Killed | None:
-        """Look whether somebody else has ended a node; if so, it counts as killed from now on."""
+        """Look whether somebody else has ended a node; if so, it counts as killed from now on.
+
+        A node that was stopped for so long that its peer has taken over is refused by the arbiter,
+        so it is ended for good.
+        """
         if self._parted or not self._alive:
             return None
-        for role in ROLES:
-            status = self.nodes[role].process.poll()
+        for role, peer in (ROLES, ROLES[::-1]):
+            when, node = time.monotonic(), self.nodes[role]
+            status = node.process.poll()
+            taken = self.journal.find(peer, "X_COLO_TAKEOVER", since=self._since)
+            if status is None and taken is not None:
+                when, status = taken.time, node.kill()
             if status is not None:
                 self._parted = True
-                now, committed = time.monotonic(), len(self.records)
-                self._killed = Killed(role, self.nodes[role].pid, status, None, committed, now)
+                self._killed = Killed(role, node.pid, status, None, len(self.records), when)
                 return self._killed
         return None
+
+    def check_serving(self) -> None:
+        """Look whether there still is what no other can take the place of.
+
+        Raises
+        ------
+        NodeGone
+            If the switch has ended, which had the clients' connections, or if no node is left.
+        """
+        switch = self.others.get("switch")
+        if switch is not None and not switch.alive():
+            raise NodeGone(
+                f"expected the switch to live, found it ended with status "
+                f"{switch.process.returncode}{switch.last_words()}"
+            )
+        if not any(node.alive() for node in self.nodes.values()):
+            raise NodeGone("expected a living node, found none: nobody has the guest's state")
+
+    def revive_arbiter(self, timeout: float = 30.0) -> bool:
+        """Start the arbiter again if it has ended; what it has granted is in its file.
+
+        Returns
+        -------
+        bool
+            Whether it had ended.
+        """
+        arbiter = self.others.get("arbiter")
+        if arbiter is None or arbiter.alive():
+            return False
+        assert self._directory is not None
+        arbiter.end()
+        self._processes.remove(arbiter)
+        self._take_in(start_arbiter(self._directory, self.journal.deliver), self.others)
+        self.others["arbiter"].connect(timeout)
+        return True
 
     def lost_without_a_kill(self) -> bool:
         """Say whether a node of the present pair took its peer for dead before anybody was killed.
@@ -689,8 +746,16 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     def _taken_over(self, role: str, told: float, timeout: float) -> Takeover:
         node = self.nodes[role]
-        running = self.wait_for_event(role, "RESUME", timeout).time
-        taken = self.wait_for_event(role, "X_COLO_TAKEOVER").data
+
+        def check(what: str) -> None:
+            if not node.alive():
+                raise NodeGone(
+                    f"expected {what}, found it ended with status "
+                    f"{node.process.returncode}{node.last_words()}"
+                )
+
+        running = self.wait_for_event(role, "RESUME", timeout, check=check).time
+        taken = self.wait_for_event(role, "X_COLO_TAKEOVER", check=check).data
         killed = self._killed.time if self._killed else None
         work = int(taken["work"])
         after = self._work_beyond(node, work)

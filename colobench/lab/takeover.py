@@ -18,7 +18,8 @@ class Killed:
     committed
         The last checkpoint that both sides had reported by then.
     time
-        When the signal was sent, of `time.monotonic`.
+        When the signal was sent, of `time.monotonic`; where others have ended it, when that was
+        seen; of one that was stopped, when its peer took over.
     """
 
     role: str

@@ -12,14 +12,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from queue import Empty, SimpleQueue
 from typing import Any
 
 import psutil
 
-from colobench.errors import ColobenchError, RemoteError
-from colobench.guest.configuration import DETERMINISTIC, Nondeterminism
+from colobench.errors import ColobenchError, LocalError, RemoteError
+from colobench.guest.configuration import DETERMINISTIC, Nondeterminism, parse_size
 from colobench.lab.clients import MIX, Clients, ClientsStalled, Keys
 from colobench.lab.linearizability import Undecided
 from colobench.lab.outside import Heartbeat
@@ -76,6 +76,33 @@ class Settings:
     nondeterminism: Nondeterminism = DETERMINISTIC
     bug: str | None = None
 
+    def by_name(self) -> dict[str, Any]:
+        """Give what results tell, by name; what has no option is left out."""
+        return {
+            "clients": self.clients,
+            "ram": self.ram,
+            "heartbeat_limit_ms": self.heartbeat.limit_ms,
+            "bug": self.bug,
+            **asdict(self.nondeterminism),
+        }
+
+    def check(self) -> None:
+        """Refuse more clients than the guest takes, which has to have room for one more.
+
+        Raises
+        ------
+        LocalError
+            If there are.
+        """
+        from colobench.guest.rings import BYTES_PER_CONNECTION, MAX_CONNECTIONS
+
+        most = min(MAX_CONNECTIONS, parse_size(self.ram) // BYTES_PER_CONNECTION) - 1
+        if self.clients > most:
+            raise LocalError(
+                f"clients: expected at most {most} of a guest with {self.ram} of RAM, "
+                f"found {self.clients}"
+            )
+
 
 USUAL = Settings()
 
@@ -122,7 +149,13 @@ def torture(
         How many pairs suffer at a time.
     say
         Called with what is done just now, in the pairs' threads.
+
+    Raises
+    ------
+    LocalError
+        If the settings are such that it cannot be done.
     """
+    settings.check()
     blocks: SimpleQueue[list[Kill]] = SimpleQueue()
     for block in in_blocks(kills):
         blocks.put(block)
@@ -252,6 +285,7 @@ class _Round:
             self._linearizable,
             tuple(self._violations),
             self._figures,
+            self._settings.by_name(),
         )
 
     def _suffer(self, clients: Clients) -> None:
@@ -388,6 +422,7 @@ def run_clean(
     ------
     mode, judgement
     """
+    settings.check()
     done = 0
     for mode, count in (("buffer", checkpoints // 2), ("compare", checkpoints - checkpoints // 2)):
         with _serving("stream", mode, settings, delay=_CLEAN_DELAY_MS) as session:

@@ -188,11 +188,15 @@ class FilterRewriter:
             self._forget(connection)
 
     def state(self) -> list[Rewritten]:
-        """Give what a copy of the guest needs: a survivor's clients keep their first numbers."""
+        """Give what a copy of the guest needs: a survivor's clients keep their first numbers.
+
+        Whose client has said a new SYN has let go of the old connection. The guest may have
+        accepted it already; then its SYN waits for the checkpoint that this state travels with.
+        """
         return [
             Rewritten(key, each.client_isn, each.guest_isn, each.offset)
             for key, each in self._tracked.items()
-            if each.offset != 0
+            if each.offset != 0 and key not in self._opening
         ]
 
     def load(self, state: Iterable[Rewritten]) -> None:

@@ -9,6 +9,7 @@ itself there (a gratuitous ARP), every connection sends at once whatever is not 
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from dataclasses import dataclass
 
 from colobench.errors import LocalError
@@ -26,6 +27,7 @@ from colobench.net.frame import (
     HOST_MAC,
     ICMP,
     IPV4_HEADER,
+    RST,
     TCP,
     TCP_HEADER,
     Connection,
@@ -50,6 +52,8 @@ FIRST_PORT, LAST_PORT = 10000, 65535
 ASK_INTERVAL = 0.1
 #: Stations other than the guest whose ports are remembered.
 STATIONS_LIMIT = 1024
+#: So many resets are sent once more if the guest moves within so many seconds.
+RESETS_LIMIT, RESET_SECONDS = 4096, 60.0
 _HEADERS = ETHERNET_HEADER + IPV4_HEADER + TCP_HEADER
 _PING_IDENTIFIER = 0xC010
 _PING_PAYLOAD = b"colobench".ljust(56, b".")
@@ -161,6 +165,8 @@ class Switch:
         # One timer a connection, never later than its deadline.
         self._timers: list[tuple[float, int]] = []
         self._timer_at: dict[int, float] = {}
+        # Nobody acknowledges a reset, and a survivor may not know of it.
+        self._resets: deque[tuple[float, Segment]] = deque(maxlen=RESETS_LIMIT)
 
     # Ports.
 
@@ -239,6 +245,9 @@ class Switch:
                 self.ready[tcp] = None
             for sequence in self._pings:
                 self._send_ping(sequence)
+            for sent, reset in self._resets:
+                if now - sent < RESET_SECONDS and reset.connection[1] not in self.connections:
+                    self._send_segment(reset, now)
 
     def _ask(self, now: float) -> None:
         """Ask all ports where the guest is, if that was not done just now."""
@@ -376,6 +385,8 @@ class Switch:
             for segment in tcp.segments(now):
                 room -= _HEADERS + len(segment.payload)
                 self._send_segment(segment, now)
+                if segment.flags & RST:
+                    self._resets.append((now, segment))
             number = tcp.connection.source_port
             if self.connections.get(number) is not tcp:
                 continue

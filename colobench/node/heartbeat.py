@@ -193,6 +193,10 @@ class Heartbeat:
                 self._closed = True
                 self._close()
 
+    def is_current_thread(self) -> bool:
+        """Say whether the caller runs in the heartbeat's own thread: in `on_lost`."""
+        return self._thread is threading.current_thread()
+
     def _close(self) -> None:
         self._socket.close()
         os.close(self._wake_fd)

@@ -142,8 +142,8 @@ class Primary(Node):
                 raise LocalError(f"migrate: expected none before, found one {self._status}")
             if not self.machine.running:
                 raise LocalError("migrate: expected a running guest, found it stopped")
+            pcap = None if x_mirror_pcap is None else PcapWriter(x_mirror_pcap)
             self._set_status("setup")
-        pcap = None if x_mirror_pcap is None else PcapWriter(x_mirror_pcap)
         self.run_colo_thread(lambda: self._outgoing(address, mirror, pcap))
 
     def _migrate_set_parameters(
@@ -244,7 +244,7 @@ class Primary(Node):
             self.network.hold(self._compare_wants)
         devices = self.device_buffer()
         if self.options.verify:
-            self._announce_digests(0, devices)
+            self._announce_digests(self.checkpoint, devices)
         self._saver.switch(devices)
         self._set_status("colo")
         self._in_colo_since = self._timer_from = time.monotonic()

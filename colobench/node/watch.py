@@ -76,7 +76,10 @@ class Watch:
             self._arbiter.close()
         self._heartbeat.stop()
         asking = self._asking
-        if asking is not None and asking is not threading.current_thread():
+        # Who is told of a grant by the heartbeat's thread must not wait for one that waits for it.
+        if asking is not None and not (
+            asking is threading.current_thread() or self._heartbeat.is_current_thread()
+        ):
             asking.join()
 
     def figures(self) -> dict[str, Any]:

@@ -42,11 +42,13 @@ if TYPE_CHECKING:
     from colobench.lab.tracker_table import tabulate_trackers as tabulate_trackers
     from colobench.lab.trackers import compare_trackers as compare_trackers
     from colobench.lab.verdict import check as check
+    from colobench.net.compare_settings import CompareSettings as CompareSettings
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "CauseTable": "colobench.lab.causes",
+    "CompareSettings": "colobench.net.compare_settings",
     "CheckpointRecord": "colobench.lab.record",
     "Clients": "colobench.lab.clients",
     "ColobenchError": "colobench.errors",

@@ -149,6 +149,8 @@ def add_session_options(parser: argparse.ArgumentParser, guest: str = "uniform")
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that describe a session's network, and who decides on a failover."""
+    from colobench.node.compare_options import add_compare_options
+
     add = parser.add_argument
     add(
         "--hostfwd",
@@ -159,6 +161,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     add("--pcap", metavar="FILE", help="write the frames on the guest's links")
     add("--pcap-mirror", metavar="FILE", help="write those between the nodes (output compare)")
     add("--output", default="buffer", choices=["buffer", "compare"], help="[buffer]")
+    add_compare_options(parser)
     add("--heartbeat-interval", type=int, default=50, metavar="MS", help="[50]")
     add("--heartbeat-limit", type=int, default=500, metavar="MS", help="a silence is a death [500]")
     add("--clock-us", type=int, default=0, metavar="N", help="step of the guest's clock")
@@ -169,12 +172,14 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
 def _network_settings(options: argparse.Namespace) -> dict[str, Any]:
     from colobench.guest.configuration import Nondeterminism
     from colobench.lab.outside import Heartbeat
+    from colobench.node.compare_options import compare_settings
 
     return {
         "hostfwd": options.hostfwd or ["tcp:127.0.0.1:6379-:6379"],
         "pcap": None if options.pcap is None else os.path.abspath(options.pcap),
         "pcap_mirror": options.pcap_mirror and os.path.abspath(options.pcap_mirror),
         "output": options.output,
+        "compare": compare_settings(options),
         "heartbeat": Heartbeat(options.heartbeat_interval, options.heartbeat_limit),
         "nondeterminism": Nondeterminism(options.clock_us, options.jitter_us, options.shuffle),
     }

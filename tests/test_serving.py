@@ -32,6 +32,7 @@ from colobench.lab.resp import ReplyParser, encode
 from colobench.lab.serving import serve
 from colobench.lab.session import Session
 from colobench.lab.verdict import check
+from colobench.net.compare_settings import CompareSettings
 from colobench.net.frame import (
     ARP,
     ARP_REPLY,
@@ -164,6 +165,30 @@ def test_miscompare_asks_for_a_checkpoint_and_names_connection_and_byte() -> Non
         # Behind "+PONG\r\n".
         assert record.cause_offset > 7
         assert record.verified
+
+
+@pytest.mark.parametrize(
+    ("compare", "cause"),
+    [
+        (CompareSettings(max_queue_size=1), "overflow"),
+        (CompareSettings(compare_timeout=1), "timeout"),
+    ],
+)
+def test_what_waits_too_long_or_is_too_much_asks_for_a_checkpoint(
+    compare: CompareSettings, cause: str
+) -> None:
+    with serving("compare", delay=None, heartbeat=None, compare=compare) as pair:
+        primary, secondary = pair.nodes["primary"], pair.nodes["secondary"]
+        with Client(pair) as client:
+            assert client.ask(b"SET", b"a", b"x" * 5000) == "OK"
+            secondary.process.send_signal(signal.SIGSTOP)
+            client.send(b"GET", b"a")
+            while not primary.execute("x-query-guest")["compare"]["checkpoints_requested"]:
+                pass
+            secondary.process.send_signal(signal.SIGCONT)
+            assert client.receive() == b"x" * 5000
+            pair.wait_for(lambda: len(pair.records) > 0, "a record", 30)
+            assert {record.cause for record in pair.records} == {cause}
 
 
 def test_coarse_clock_is_the_same_clock() -> None:
@@ -332,6 +357,7 @@ def test_redis_benchmark_and_cli_are_served_through_a_kill(run_output: Any, outp
     [
         ({"output": "compare", "variant": "v12"}, "expected the variant upstream"),
         ({"output": "later"}, "output: expected buffer or compare, found 'later'"),
+        ({"compare": CompareSettings(max_queue_size=7)}, "expected output compare, found buffer"),
         ({"ram": "1M"}, "expected at least 4 MiB for the program kv"),
         ({"bug": "early-release"}, "expected an experiment"),
         ({"bug": "late-release", "experiment": True}, "bug: expected one of early-release"),
@@ -340,6 +366,18 @@ def test_redis_benchmark_and_cli_are_served_through_a_kill(run_output: Any, outp
 def test_wrong_setting_is_one_clear_error(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(LocalError, match=words):
         Session(**({"guest": "kv"} | settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"quirks": ("fast",)}, "quirk: expected one of empty-at-once, .*, found 'fast'"),
+        ({"compare_timeout": 0}, "compare_timeout: expected at least 1, found 0"),
+    ],
+)
+def test_wrong_way_to_compare_is_one_clear_error(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(LocalError, match=words):
+        CompareSettings(**settings)
 
 
 @pytest.mark.parametrize("when", ["before", "in the middle"])

@@ -24,10 +24,12 @@ from colobench.lab.process import NodeProcess, ProcessFigures
 from colobench.lab.record import CheckpointRecord, Records
 from colobench.lab.settings import NEVER_MS, SessionSettings
 from colobench.lab.takeover import Killed, Takeover
+from colobench.net.compare_settings import CompareSettings
 
 if TYPE_CHECKING:
     from colobench.lab.relay import Relay
 
+USUAL_COMPARISON = CompareSettings()
 #: How long a guest that runs may take to do its next bit of work, in seconds.
 WORK_TIMEOUT = 10.0
 TICK_SECONDS = 0.001
@@ -88,6 +90,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
     output
         What the guest's output waits for: ``buffer``, the checkpoint that covers it; ``compare``
         (with the variant upstream), the same output of the secondary's guest.
+    compare
+        How it is compared, and with which of QEMU's quirks.
     hostfwd
         Ports of this host that lead to the guest's, such as ``tcp:127.0.0.1:6379-:6379``; port 0 is
         any free one, see `address`. A switch, a process of its own, keeps the clients' connections.
@@ -149,6 +153,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         tracker: str = "marked",
         stall_timeout: float = 10.0,
         output: str = "buffer",
+        compare: CompareSettings = USUAL_COMPARISON,
         hostfwd: str | Sequence[str] = (),
         pcap: str | None = None,
         pcap_mirror: str | None = None,
@@ -175,6 +180,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             tracker=tracker,
             stall_timeout=stall_timeout,
             output=output,
+            compare=compare,
             hostfwd=[hostfwd] if isinstance(hostfwd, str) else list(hostfwd),
             pcap=pcap,
             pcap_mirror=pcap_mirror,

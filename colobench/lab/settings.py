@@ -16,6 +16,7 @@ from colobench.guest.configuration import (
 from colobench.lab.limits import usable_memory
 from colobench.lab.outside import Heartbeat
 from colobench.memory.tracker import check_tracker
+from colobench.net.compare_settings import CompareSettings
 from colobench.net.output import Output, check_output
 from colobench.node.bugs import check_bug
 from colobench.node.transport import PageTransport, Transport, check_channels, check_layout
@@ -61,6 +62,7 @@ class SessionSettings:
     tracker: str
     stall_timeout: float
     output: str
+    compare: CompareSettings
     hostfwd: Sequence[str]
     pcap: str | None
     pcap_mirror: str | None
@@ -107,6 +109,8 @@ class SessionSettings:
             )
         if self.pcap_mirror is not None and self.output != "compare":
             raise LocalError("pcap_mirror: expected output compare, found buffer: nothing is there")
+        if self.compare != CompareSettings() and self.output != "compare":
+            raise LocalError("compare: expected output compare, found buffer: nothing is compared")
 
     def by_name(self) -> dict[str, Any]:
         """Give what a report says of a session."""
@@ -125,6 +129,7 @@ class SessionSettings:
             "verify": self.verify,
             "stall_timeout": self.stall_timeout,
             "output": self.output,
+            "quirks": list(self.compare.quirks),
             "bug": self.bug,
             "heartbeat_limit_ms": self.heartbeat.limit_ms if self.heartbeat else None,
             **asdict(self.nondeterminism),
@@ -135,6 +140,7 @@ class SessionSettings:
         arguments = ["--ram", self.ram, "--variant", self.variant, "--layout", self.layout]
         arguments += ["--tracker", self.tracker, "--transport", self.pages.pages.value]
         arguments += ["--output", self.output, "--stall-timeout", str(self.stall_timeout)]
+        arguments += self.compare.arguments() if self.output == "compare" else []
         arguments += ["--bug", self.bug, "--experiment"] if self.bug else []
         arguments += ["--multifd-channels", str(self.channels)] if self.channels else []
         arguments += [] if self.verify else ["--no-verify"]

@@ -52,7 +52,10 @@ class Host:
         if options.bug is Bug.LOST_RETRANSMISSION:
             self.machine.plant(LOST_RETRANSMISSION)
         self.network = Network(
-            self.machine, options.output, lambda error: self.died("network", error)
+            self.machine,
+            options.output,
+            options.compare,
+            lambda error: self.died("network", error),
         )
         self.machine.devices += self.network.devices()
         self.workers = Workers(max(options.channels, min(2, usable_cores())))

@@ -33,6 +33,7 @@ from colobench.guest.machine import Machine
 from colobench.net import frame as frames
 from colobench.net.buffer import FilterBuffer
 from colobench.net.compare import ColoCompare
+from colobench.net.compare_settings import CompareSettings
 from colobench.net.mirror import MARK, Gate
 from colobench.net.outcome import Cause, Outcome
 from colobench.net.output import Output
@@ -66,12 +67,18 @@ class Network:
         Whose NIC it is.
     output
         What holds the output of a primary.
+    compare
+        How output is compared, if it is.
     on_failure
         Called if the network's thread cannot go on.
     """
 
     def __init__(
-        self, machine: Machine, output: Output, on_failure: Callable[[BaseException], None]
+        self,
+        machine: Machine,
+        output: Output,
+        compare: CompareSettings,
+        on_failure: Callable[[BaseException], None],
     ) -> None:
         self._machine = machine
         self._on_failure = on_failure
@@ -83,7 +90,8 @@ class Network:
         self._backlog: deque[bytes] = deque()
         self._gate = Gate()
         self._buffer = FilterBuffer()
-        self._compare = ColoCompare()
+        self._settings = compare
+        self._compare = self._comparison()
         #: Only who is, or was, a secondary with a guest that runs needs one.
         self._rewriter: FilterRewriter | None = None
         #: What the primary's rewriter does, for when this node takes over.
@@ -187,7 +195,7 @@ class Network:
         with self._lock:
             self._part = Part.PRIMARY
             self._on_request = on_request
-            self._compare = ColoCompare()
+            self._compare = self._comparison()
             if self._mirror is not None:
                 self._mirror.send(MARK, always=True)
                 self._flush()
@@ -372,6 +380,14 @@ class Network:
         elif self._mirror is not None:
             for each in self._from_guest(frame):
                 self._mirror.send(each)
+
+    def _comparison(self) -> ColoCompare:
+        return ColoCompare(
+            self._settings.compare_timeout / 1000,
+            self._settings.expired_scan_cycle / 1000,
+            self._settings.max_queue_size,
+            self._settings.quirks,
+        )
 
     def _compared(self, outcome: Outcome) -> None:
         self._let_out(outcome.frames)

@@ -14,9 +14,11 @@ from colobench.guest.configuration import (
     parse_size,
 )
 from colobench.memory.tracker import TRACKERS
+from colobench.net.compare_settings import CompareSettings
 from colobench.net.output import Output, check_output
 from colobench.node.address import Address
 from colobench.node.bugs import Bug, check_bug
+from colobench.node.compare_options import add_compare_options, compare_settings
 from colobench.node.transport import PageTransport, check_channels, check_layout, check_socket
 from colobench.protocol.colo import VARIANTS, Layout, Role, Variant
 
@@ -52,6 +54,8 @@ class Options:
         Where a secondary waits for its primary's frames, or None.
     output
         What holds the guest's output back until the secondary has caught up with it.
+    compare
+        How it is compared, if it is.
     bug
         A planted one, or None.
     tracker
@@ -72,6 +76,7 @@ class Options:
     channels: int
     mirror: Address | None
     output: Output
+    compare: CompareSettings
     bug: Bug | None
     tracker: str
     parent: int
@@ -107,6 +112,7 @@ def parse_options(arguments: list[str] | None = None) -> Options:
         add("--bug", metavar="NAME", help="a planted bug; only with --experiment")
         add("--experiment", action="store_true", help="what the guest holds may be lost")
         add("--output", choices=[each.value for each in Output], default="buffer")
+        add_compare_options(of_role)
         add("--tracker", choices=list(TRACKERS), default="marked", help="how writes are learnt")
         add("--parent", type=int, default=0, metavar="PID", help="die with this process")
         if role is Role.PRIMARY:
@@ -158,6 +164,7 @@ def parse_options(arguments: list[str] | None = None) -> Options:
         channels=check_channels(transport, found.multifd_channels),
         mirror=_address(getattr(found, "mirror", None)),
         output=check_output(Output(found.output), VARIANTS[found.variant].secondary_runs),
+        compare=compare_settings(found),
         bug=check_bug(found.bug, found.experiment),
         tracker=found.tracker,
         parent=found.parent,

@@ -104,11 +104,11 @@ def test_blocks_keep_every_kill_and_one_pair_suffers_each() -> None:
 
 def test_published_figures_are_those_of_the_published_results() -> None:
     directory = Path(__file__).parents[1] / "datasets" / "torture"
-    results = Results(directory / "2026-11-23-1000-kills.jsonl").load()
-    kills = plan(20261123, 1000)
+    results = Results(directory / "2026-11-27-1000-kills.jsonl").load()
+    kills = plan(20261127, 1000)
     assert sorted((each.kill for each in results), key=lambda kill: kill.number) == kills
     assert render(summarize(results), Settings()) in (directory / "README.md").read_text()
-    clean = json.loads((directory / "2026-11-23-10000-clean.json").read_text())
+    clean = json.loads((directory / "2026-11-27-10000-clean.json").read_text())
     assert clean["clean"]
     operations = sum(mode["operations"] for mode in clean["modes"].values())
     assert f"{operations:,} operations checked" in (directory / "README.md").read_text()

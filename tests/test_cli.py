@@ -88,7 +88,7 @@ def test_wrong_argument_is_one_clear_error(arguments: list[str], words: str) -> 
     assert "Traceback" not in finished.stderr
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_demo_that_is_interrupted_ends_at_once_and_says_so(how: signal.Signals) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "colobench", "demo", "--ram", "4M", "--checkpoints", "100000"],

@@ -340,6 +340,19 @@ def test_held_node_tells_the_checkpoint_that_is_being_made(pair: Session) -> Non
         pair.wait_for(lambda number=number: len(pair.records) == number, "the record", 30)
 
 
+def test_node_whose_end_nobody_has_waited_for_is_gone_all_the_same(
+    pair: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    primary, secondary = pair.nodes["primary"], pair.nodes["secondary"]
+    assert not primary.is_gone()
+    primary.process.kill()
+    # For a moment it is so by itself: the connections end sooner than the process.
+    with monkeypatch.context() as moment:
+        moment.setattr(primary, "alive", lambda: primary.process.returncode is None)
+        assert primary.is_gone()
+    assert not secondary.is_gone()
+
+
 def test_second_lost_heartbeat_is_refused(pair: Session) -> None:
     pair.run(1)
     pair.kill("primary")

@@ -48,10 +48,10 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "CauseTable": "colobench.lab.causes",
-    "CompareSettings": "colobench.net.compare_settings",
     "CheckpointRecord": "colobench.lab.record",
     "Clients": "colobench.lab.clients",
     "ColobenchError": "colobench.errors",
+    "CompareSettings": "colobench.net.compare_settings",
     "FailoverStory": "colobench.lab.failover_story",
     "Heartbeat": "colobench.lab.outside",
     "Latencies": "colobench.lab.latency",

@@ -147,6 +147,18 @@ def test_hundreds_of_connections_and_the_next_is_refused() -> None:
     assert (opened, closed) == (len(clients) + 1, len(clients[::3]))
 
 
+def test_info_tells_how_many_are_connected_and_ever_were() -> None:
+    guest = Guest(4 * MIB)
+    gone, *stay = [connect(guest, Client(40_000 + n, service=6379)) for n in range(3)]
+    gone.fin = True
+    gone.hear(guest.exchange(*gone.say()))
+    guest.exchange(gone.acknowledge())
+    stay[0].out = b"INFO clients stats\r\n"
+    stay[0].hear(guest.exchange(*stay[0].say()))
+    assert b"\r\nconnected_clients:2\r\n" in stay[0].heard
+    assert b"\r\ntotal_connections_received:3\r\n" in stay[0].heard
+
+
 @pytest.mark.parametrize("leaves", [True, False])
 def test_connections_that_only_wait_make_room_for_new_ones(leaves: bool) -> None:
     guest = Guest(4 * MIB)

@@ -191,6 +191,21 @@ def test_what_waits_too_long_or_is_too_much_asks_for_a_checkpoint(
             assert {record.cause for record in pair.records} == {cause}
 
 
+def test_quirk_that_was_asked_for_is_the_nodes() -> None:
+    compare = CompareSettings(max_queue_size=1, quirks=("drop-overflow",))
+    with serving("compare", delay=None, heartbeat=None, compare=compare) as pair:
+        primary, secondary = pair.nodes["primary"], pair.nodes["secondary"]
+        with Client(pair) as client:
+            assert client.ask(b"SET", b"a", b"x" * 5000) == "OK"
+            secondary.process.send_signal(signal.SIGSTOP)
+            client.send(b"GET", b"a")
+            while not primary.execute("x-query-guest")["compare"]["dropped_primary"]:
+                pass
+            secondary.process.send_signal(signal.SIGCONT)
+            # What was dropped is sent again.
+            assert client.receive() == b"x" * 5000
+
+
 def test_coarse_clock_is_the_same_clock() -> None:
     # Its step is longer than the test: both guests read the same, unless the step ends just now.
     dials = Nondeterminism(clock_us=10**9)

@@ -113,7 +113,7 @@ class NodeProcess:
         return self.process.poll() is None
 
     def is_gone(self) -> bool:
-        """Ask whether the process lives.
+        """Ask whether the process has ended.
 
         The kernel closes a dead process's connections before its end can be waited for, so who has
         just lost a connection may find it alive for a moment.
@@ -139,11 +139,10 @@ class NodeProcess:
             self.qmp.connect(self.alive, timeout=timeout)
             self._connected = True
         except NodeGone as error:
-            status = self.process.poll()
-            if status is None:
+            if self.alive():
                 raise
             raise NodeGone(
-                f"the {self.role} ended with status {status} before it was ready{self.last_words()}"
+                f"expected the {self.role} to become ready, found it {self.how_it_ended()}"
             ) from error
 
     def execute(self, command: str, **arguments: Any) -> Any:
@@ -152,6 +151,10 @@ class NodeProcess:
             return self.qmp.execute(command, **arguments)
         except NodeGone as error:
             raise NodeGone(f"{self.role}: {error}{self.last_words()}") from error
+
+    def how_it_ended(self) -> str:
+        """Say with which status an ended process has ended, and its last words."""
+        return f"ended with status {self.process.poll()}{self.last_words()}"
 
     def last_words(self) -> str:
         """Give the end of what it wrote to standard error, to be appended to an error's text."""

@@ -25,6 +25,7 @@ from colobench.lab.record import CheckpointRecord, Records
 from colobench.lab.settings import NEVER_MS, SessionSettings
 from colobench.lab.takeover import Killed, Takeover
 from colobench.net.compare_settings import CompareSettings
+from colobench.node.transport import Transport
 
 if TYPE_CHECKING:
     from colobench.lab.relay import Relay
@@ -170,7 +171,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             writes_per_tick=writes_per_tick,
             working_set=working_set,
             delay=delay,
-            transport=transport,
+            transport=Transport.parse(transport),
             multifd_channels=multifd_channels,
             layout=layout,
             variant=variant,
@@ -190,7 +191,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             bug=bug,
             experiment=experiment,
         )
-        self.guest, self.transport = self._asked.configuration, self._asked.pages
+        self.guest, self.transport = self._asked.configuration, self._asked.transport
         self.settings = self._asked.by_name()
         self._spare: NodeProcess | None = None
         self._processes: list[NodeProcess] = []
@@ -527,10 +528,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         for node in self.nodes.values():
             killed = self._killed is not None and self._killed.role == node.role
             if not killed and not node.alive():
-                raise ColoExit(
-                    f"expected {what}, found the {node.role} ended with status "
-                    f"{node.process.returncode}{node.last_words()}"
-                )
+                raise ColoExit(f"expected {what}, found the {node.role} {node.how_it_ended()}")
 
     # What one does with a pair.
 
@@ -677,10 +675,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         """
         switch = self.others.get("switch")
         if switch is not None and not switch.alive():
-            raise NodeGone(
-                f"expected the switch to live, found it ended with status "
-                f"{switch.process.returncode}{switch.last_words()}"
-            )
+            raise NodeGone(f"expected the switch to live, found it {switch.how_it_ended()}")
         if not any(node.alive() for node in self.nodes.values()):
             raise NodeGone("expected a living node, found none: nobody has the guest's state")
 
@@ -755,10 +750,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
         def check(what: str) -> None:
             if not node.alive():
-                raise NodeGone(
-                    f"expected {what}, found it ended with status "
-                    f"{node.process.returncode}{node.last_words()}"
-                )
+                raise NodeGone(f"expected {what}, found it {node.how_it_ended()}")
 
         running = self.wait_for_event(role, "RESUME", timeout, check=check).time
         taken = self.wait_for_event(role, "X_COLO_TAKEOVER", check=check).data

@@ -35,8 +35,6 @@ class SessionSettings:
     ----------
     configuration
         The guest.
-    pages
-        How pages travel.
     channels
         How many connections there are for pages alone; None if there are none.
 
@@ -52,7 +50,7 @@ class SessionSettings:
     writes_per_tick: int
     working_set: int
     delay: int | None
-    transport: str
+    transport: Transport
     multifd_channels: int | None
     layout: str
     variant: str
@@ -72,18 +70,17 @@ class SessionSettings:
     bug: str | None
     experiment: bool
     configuration: Configuration = field(init=False)
-    pages: Transport = field(init=False)
     channels: int | None = field(init=False)
 
     def __post_init__(self) -> None:
         check_bug(self.bug, self.experiment)
-        pages = Transport.parse(self.transport)
-        channels = check_channels(pages.pages, self.multifd_channels)
+        pages = self.transport.pages
+        channels = check_channels(pages, self.multifd_channels)
         _check_choice("layout", self.layout, ("separated", "buffered"))
         _check_choice("variant", self.variant, ("v12", "upstream"))
         _check_delay(self.delay)
-        check_layout(pages.pages, self.layout)
-        self._check_capture(pages.pages)
+        check_layout(pages, self.layout)
+        self._check_capture(pages)
         check_tracker(self.tracker)
         _check_choice("output", self.output, ("buffer", "compare"))
         check_output(Output(self.output), self.variant == "upstream")
@@ -98,7 +95,6 @@ class SessionSettings:
         _check_memory(configuration.ram_bytes, self.layout, self.tracker)
         # How a frozen dataclass sets what follows from its fields.
         object.__setattr__(self, "configuration", configuration)
-        object.__setattr__(self, "pages", pages)
         object.__setattr__(self, "channels", channels)
 
     def _check_capture(self, pages: PageTransport) -> None:
@@ -121,7 +117,7 @@ class SessionSettings:
             "writes_per_tick": self.writes_per_tick,
             "working_set": self.working_set,
             "delay": self.delay,
-            "transport": str(self.pages),
+            "transport": str(self.transport),
             "multifd_channels": self.channels,
             "layout": self.layout,
             "variant": self.variant,
@@ -138,7 +134,7 @@ class SessionSettings:
     def node_arguments(self) -> list[str]:
         """Give what the command lines of both nodes say."""
         arguments = ["--ram", self.ram, "--variant", self.variant, "--layout", self.layout]
-        arguments += ["--tracker", self.tracker, "--transport", self.pages.pages.value]
+        arguments += ["--tracker", self.tracker, "--transport", self.transport.pages.value]
         arguments += ["--output", self.output, "--stall-timeout", str(self.stall_timeout)]
         arguments += self.compare.arguments() if self.output == "compare" else []
         arguments += ["--bug", self.bug, "--experiment"] if self.bug else []

@@ -112,3 +112,25 @@ def test_published_figures_are_those_of_the_published_results() -> None:
     assert clean["clean"]
     operations = sum(mode["operations"] for mode in clean["modes"].values())
     assert f"{operations:,} operations checked" in (directory / "README.md").read_text()
+
+
+#: What the published table calls a violation, by a part of its sentence.
+REASONS = {
+    "ClientsStalled": "clients without an answer",
+    "torn state": "torn state",
+    "not linearizable": "not linearizable",
+    "checkpoints were not equal": "digests",
+}
+
+
+def test_published_table_of_planted_bugs_is_that_of_the_published_runs() -> None:
+    directory = Path(__file__).parents[1] / "datasets" / "torture"
+    lines = (directory / "2026-11-28-planted-bugs.jsonl").read_text().splitlines()
+    runs = [json.loads(line) for line in lines]
+    table = (directory / "README.md").read_text()
+    for bug in Bug:
+        of_bug = {run["seed"]: run for run in runs if run["bug"] == bug.value}
+        said = "\n".join(words for run in of_bug.values() for _, words in run["violations"])
+        kills = " | ".join(str(of_bug[seed]["kills"]) for seed in (1, 2, 3))
+        reasons = "; ".join(name for part, name in REASONS.items() if part in said)
+        assert f"| {bug.value} | {kills} | {reasons} |" in table

@@ -17,6 +17,7 @@ import psutil
 
 from colobench.errors import LocalError
 from colobench.lab.errors import NodeGone
+from colobench.lab.owner import Owner
 from colobench.lab.qmp import Event, QMPConnection
 
 #: A node that does not end within so many seconds of being asked to is killed.
@@ -24,7 +25,17 @@ QUIT_TIMEOUT = 5.0
 
 # The kernel kills a node when the *thread* that started it ends (prctl(2), PR_SET_PDEATHSIG), so
 # all are started by one that lasts as long as this process.
-_starter = ThreadPoolExecutor(1, thread_name_prefix="colobench start")
+_starter: ThreadPoolExecutor
+
+
+def _make_starter() -> None:
+    global _starter
+    _starter = ThreadPoolExecutor(1, thread_name_prefix="colobench start")
+
+
+_make_starter()
+# A thread does not survive a fork: a child that starts nodes needs one of its own.
+os.register_at_fork(after_in_child=_make_starter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +91,7 @@ class NodeProcess:
         name = name or role
         self._errors = directory / f"{name}.stderr"
         self.qmp_path = directory / f"{name}.qmp"
+        self._owner = Owner()
         self.process = _starter.submit(self._spawn, arguments).result()
         self.qmp = QMPConnection(str(self.qmp_path))
         self.qmp.on_event(lambda event: on_event(self.role, event))
@@ -110,6 +122,7 @@ class NodeProcess:
 
     def alive(self) -> bool:
         """Say whether the process runs."""
+        self._owner.check(self.role)
         return self.process.poll() is None
 
     def is_gone(self) -> bool:
@@ -166,6 +179,7 @@ class NodeProcess:
 
     def kill(self) -> int:
         """Kill it with SIGKILL, wait for its end, and give the exit status, -9 if that ended it."""
+        self._owner.check(self.role)
         self.process.send_signal(signal.SIGKILL)
         return self.process.wait()
 

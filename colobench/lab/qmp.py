@@ -17,6 +17,7 @@ from qemu.qmp.message import Message
 
 from colobench.errors import LocalError
 from colobench.lab.errors import NodeGone, QMPCommandError
+from colobench.lab.owner import Owner
 
 #: As QMP has it: ``{"event": …, "data": …, "timestamp": {"seconds": …, "microseconds": …}}``.
 Event = dict[str, Any]
@@ -50,6 +51,7 @@ class QMPConnection:
         self._client.events.event_filter = self._deliver
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self._thread = threading.Thread(target=self._run_loop, name="QMP client", daemon=True)
+        self._owner = Owner()
         self._lock = threading.Lock()
         self._connected = False
 
@@ -118,6 +120,7 @@ class QMPConnection:
         NodeGone
             If the node ended or did not answer in time. The command may have been executed.
         """
+        self._owner.check(command)
         named = {name.replace("_", "-"): value for name, value in arguments.items()}
         with self._lock:
             if not self._connected or threading.current_thread() is self._thread:
@@ -141,12 +144,15 @@ class QMPConnection:
 
     def tell(self, command: str) -> None:
         """Send a command without arguments, and do not wait for what comes of it."""
+        self._owner.check(command)
         with self._lock:
             if self._connected:
                 asyncio.run_coroutine_threadsafe(self._client.execute(command), self._loop)
 
     def close(self) -> None:
         """Close the connection; commands still waiting raise NodeGone."""
+        if not self._owner.is_this_process():
+            return
         with self._lock:
             if not self._connected:
                 return

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -20,9 +19,11 @@ from colobench.guest.configuration import DETERMINISTIC, Nondeterminism, Program
 from colobench.lab.errors import NodeGone
 from colobench.lab.journal import ROLES, Journal, Said
 from colobench.lab.outside import Heartbeat, forwarded, start_arbiter, start_switch
+from colobench.lab.owner import Owner
 from colobench.lab.process import NodeProcess, ProcessFigures
 from colobench.lab.record import CheckpointRecord, Records
 from colobench.lab.settings import NEVER_MS, SessionSettings
+from colobench.lab.socket_directory import SESSION_PREFIX, make_socket_directory
 from colobench.lab.takeover import Killed, Takeover
 from colobench.net.compare_settings import CompareSettings
 from colobench.node.transport import Transport
@@ -43,6 +44,11 @@ def _end_all(processes: list[NodeProcess]) -> None:
         process.ask_to_quit()
     for process in ending:
         process.end()
+
+
+def _close_unless_forked(closing: contextlib.ExitStack, owner: Owner) -> None:
+    if owner.is_this_process():
+        closing.close()
 
 
 class ColoExit(RemoteError):
@@ -207,6 +213,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._parted = False
         self._alive = False
         self._closing = contextlib.ExitStack()
+        self._owner = Owner()
         self._finalizer: weakref.finalize[Any, Any] | None = None
 
     @property
@@ -253,11 +260,12 @@ class Session(contextlib.AbstractContextManager["Session"]):
         if self.nodes:
             raise LocalError("session: expected one that was not started, found it started")
         self._alive = True
-        self._directory = Path(tempfile.mkdtemp(prefix="colobench-session-"))
+        self._directory = make_socket_directory(SESSION_PREFIX)
         self._closing.callback(shutil.rmtree, self._directory, ignore_errors=True)
         self._closing.callback(_end_all, self._processes)
         # Whatever happens to this object, the nodes end: at the latest with this interpreter.
-        self._finalizer = weakref.finalize(self, self._closing.close)
+        self._owner = Owner()
+        self._finalizer = weakref.finalize(self, _close_unless_forked, self._closing, self._owner)
         try:
             self._start_nodes(timeout)
             self._migrate(timeout)
@@ -266,7 +274,12 @@ class Session(contextlib.AbstractContextManager["Session"]):
             raise
 
     def close(self) -> None:
-        """End both nodes and remove every trace of the session; its records stay."""
+        """End both nodes and remove every trace of the session; its records stay.
+
+        In a process that was forked since the start it does nothing: the nodes are not its own.
+        """
+        if not self._owner.is_this_process():
+            return
         self._alive = False
         self._closing.close()
         # One that `start`, interrupted in another thread, has made meanwhile.
@@ -568,6 +581,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     def _check_pair(self) -> None:
         """Refuse what needs a pair where there is none."""
+        self._owner.check("session")
         if self._parted or not self.nodes or not self._alive:
             found = "one parted" if self._parted else "none started" if not self.nodes else "closed"
             raise LocalError(f"session: expected a pair in COLO, found {found}")

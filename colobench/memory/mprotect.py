@@ -68,6 +68,10 @@ class _Faults:
         self._code: Any = None
         self._used: dict[int, Words] = {}
 
+    def renew_lock(self) -> None:
+        """Take a new lock, in a child whose fork found the old one held by another thread."""
+        self._lock = threading.Lock()
+
     def watch(self, begin: int, length: int, marks: Words) -> int:
         """Let writes to read-only pages of a range be admitted and marked; give its slot."""
         with self._lock:
@@ -119,6 +123,7 @@ class _Faults:
 
 
 _faults = _Faults()
+os.register_at_fork(after_in_child=_faults.renew_lock)
 
 
 class MProtect(Tracker):

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from colobench.lab.errors import NodeGone, QMPCommandError
 from colobench.lab.limits import usable_memory
 from colobench.lab.process import NodeProcess
 from colobench.lab.qmp import Event
+from colobench.lab.socket_directory import QEMU_PREFIX, make_socket_directory
 
 PROGRAM = "qemu-system-x86_64"
 PAGE_SIZE = 4096
@@ -177,7 +177,9 @@ class _QEMU(NodeProcess):
 
     def _spawn(self, arguments: list[str]) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-P", "-c", _LAUNCHER, str(os.getpid()), *arguments]
-        command += ["-qmp", f"unix:{self.qmp_path},server=on,wait=on"]
+        # QEMU ends a value at a comma, unless it is doubled.
+        monitor = str(self.qmp_path).replace(",", ",,")
+        command += ["-qmp", f"unix:{monitor},server=on,wait=on"]
         package = str(Path(__file__).parents[3])
         path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
         with open(self._errors, "wb") as errors:
@@ -324,9 +326,8 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
 
     def _start(self) -> None:
         program = _find_program()
-        self._directory = Path(
-            self._closing.enter_context(tempfile.TemporaryDirectory(prefix="colobench-qemu-"))
-        )
+        self._directory = make_socket_directory(QEMU_PREFIX)
+        self._closing.callback(shutil.rmtree, self._directory, ignore_errors=True)
         image = self._directory / "bios"
         image.write_bytes(guest_image(self.pages))
         machine = [program, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]

@@ -556,7 +556,9 @@ def test_forgotten_session_ends_with_the_object() -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, None])
-def test_nodes_die_with_the_process_that_started_them(how: signal.Signals | None) -> None:
+def test_nodes_die_with_the_process_that_started_them_and_the_next_removes_what_is_left(
+    how: signal.Signals | None,
+) -> None:
     script = (
         "from colobench.lab.session import Session\n"
         "import sys\n"
@@ -581,7 +583,7 @@ def test_nodes_die_with_the_process_that_started_them(how: signal.Signals | None
         owner.wait(30)
         assert psutil.wait_procs(nodes, timeout=30)[1] == []
     if how is not None:
-        # Nobody was left who could have removed it.
-        import shutil
-
-        shutil.rmtree(os.path.dirname(qmp_path))
+        # Nobody was left who could have removed it, so the next session does.
+        assert os.path.isdir(os.path.dirname(qmp_path))
+        with session(delay=None):
+            assert not os.path.exists(os.path.dirname(qmp_path))

@@ -6,7 +6,6 @@ Notebooks, the command line and the tests all use this, and this uses what any Q
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -22,8 +21,8 @@ from colobench.lab.outside import Heartbeat, forwarded, start_arbiter, start_swi
 from colobench.lab.owner import Owner
 from colobench.lab.process import NodeProcess, ProcessFigures
 from colobench.lab.record import CheckpointRecord, Records
+from colobench.lab.session_directory import SessionDirectory, remove_left
 from colobench.lab.settings import NEVER_MS, SessionSettings
-from colobench.lab.socket_directory import SESSION_PREFIX, make_socket_directory
 from colobench.lab.takeover import Killed, Takeover
 from colobench.net.compare_settings import CompareSettings
 from colobench.node.transport import Transport
@@ -260,8 +259,10 @@ class Session(contextlib.AbstractContextManager["Session"]):
         if self.nodes:
             raise LocalError("session: expected one that was not started, found it started")
         self._alive = True
-        self._directory = make_socket_directory(SESSION_PREFIX)
-        self._closing.callback(shutil.rmtree, self._directory, ignore_errors=True)
+        directory = SessionDirectory()
+        self._closing.callback(directory.remove)
+        self._directory = directory.path
+        remove_left(directory.path.parent)
         self._closing.callback(_end_all, self._processes)
         # Whatever happens to this object, the nodes end: at the latest with this interpreter.
         self._owner = Owner()

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from colobench.errors import LocalError
+from colobench.node.sockets import bind
 from colobench.node.transport import CHANNELS_LIMIT
 
 
@@ -67,15 +68,11 @@ class Address:
         LocalError
             If the address cannot be had.
         """
-        listener = socket.socket(self.family, socket.SOCK_STREAM)
         try:
-            if self.family == socket.AF_INET:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(self.target)
-            listener.listen(CHANNELS_LIMIT + 1)
+            listener = bind(self.family, self.target)
         except OSError as error:
-            listener.close()
             raise LocalError(f"listen on {self}: {error.strerror or error}") from error
+        listener.listen(CHANNELS_LIMIT + 1)
         target = listener.getsockname()
         return listener, Address(self.family, target)
 

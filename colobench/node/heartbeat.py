@@ -25,6 +25,7 @@ from typing import Any, Final
 
 from colobench.errors import LocalError
 from colobench.node.address import Address
+from colobench.node.sockets import bind
 from colobench.protocol.heartbeat import (
     BEAT_BYTES,
     Beat,
@@ -288,14 +289,9 @@ class Heartbeat:
 
 def _bind(address: DatagramAddress) -> tuple[socket.socket, DatagramAddress]:
     """Listen; returns the socket and where it listens (port 0 has become a real one)."""
-    listener = socket.socket(address.family, socket.SOCK_DGRAM)
     try:
-        listener.setblocking(False)
-        if address.family == socket.AF_UNIX:
-            # Linux gives the socket's file the mode of the socket: it is never open to others.
-            os.fchmod(listener.fileno(), 0o600)
-        listener.bind(address.target)
+        listener = bind(address.family, address.target, socket.SOCK_DGRAM)
     except OSError as error:
-        listener.close()
         raise LocalError(f"heartbeat on {address}: {error.strerror or error}") from error
+    listener.setblocking(False)
     return listener, DatagramAddress(address.family, listener.getsockname())

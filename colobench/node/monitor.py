@@ -21,6 +21,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from colobench.errors import ColobenchError, LocalError
+from colobench.node.sockets import bind
 
 #: What the greeting and `query-version` say; QMP calls the server's own version "qemu".
 VERSION = {"qemu": {"micro": 0, "minor": 1, "major": 0}, "package": "colobench"}
@@ -108,7 +109,7 @@ class Monitor:
         self._path = path
         self.set_commands(commands)
         self._queue_limit = queue_limit
-        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener: socket.socket | None = None
         self._acceptor = threading.Thread(target=self._accept, name="QMP accept", daemon=True)
         self._lock = threading.Lock()
         # Replaced, never changed, so that emit needs no lock.
@@ -132,11 +133,8 @@ class Monitor:
             If the path cannot be had.
         """
         try:
-            # Linux gives the socket's file the mode of the socket: it is never open to others.
-            os.fchmod(self._listener.fileno(), 0o600)
-            self._listener.bind(self._path)
+            self._listener = bind(socket.AF_UNIX, self._path)
         except OSError as error:
-            self._listener.close()
             raise LocalError(f"QMP monitor at {self._path}: {error}") from error
         self._listener.listen()
         self._acceptor.start()
@@ -184,13 +182,13 @@ class Monitor:
         if self._closing.is_set():
             return
         self._closing.set()
-        if self._acceptor.is_alive():
+        if self._listener is not None:
             # Closing alone would not wake the thread that accepts.
             self._listener.shutdown(socket.SHUT_RDWR)
             self._acceptor.join()
             with suppress(FileNotFoundError):
                 os.unlink(self._path)
-        self._listener.close()
+            self._listener.close()
         clients = self._clients
         for how in (socket.SHUT_RD, socket.SHUT_RDWR) if flush else (socket.SHUT_RDWR,):
             for client in clients:
@@ -199,6 +197,7 @@ class Monitor:
                 client.join(timeout)
 
     def _accept(self) -> None:
+        assert self._listener is not None
         while True:
             try:
                 connection, _ = self._listener.accept()

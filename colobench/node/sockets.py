@@ -1,0 +1,45 @@
+"""Sockets that processes bind: those on UNIX paths are their owner's alone from the beginning."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+#: Mode of a UNIX socket's file, whatever the umask says.
+OWNER_ONLY = 0o600
+
+
+def bind(
+    family: socket.AddressFamily, target: str | tuple[str, int], kind: int = socket.SOCK_STREAM
+) -> socket.socket:
+    """Make a socket and bind it; a UNIX socket's file has the mode 0600 as soon as it is there.
+
+    The umask is not touched: it belongs to all threads of the process.
+
+    Parameters
+    ----------
+    family, target
+        ``AF_UNIX`` and a path, or ``AF_INET`` and host and port.
+    kind
+        ``SOCK_STREAM`` or ``SOCK_DGRAM``.
+
+    Raises
+    ------
+    OSError
+        If the address cannot be had.
+    """
+    bound = socket.socket(family, kind)
+    try:
+        if family == socket.AF_UNIX:
+            # Linux gives the file the mode of the socket, less the umask.
+            os.fchmod(bound.fileno(), OWNER_ONLY)
+        elif kind == socket.SOCK_STREAM:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(target)
+        if isinstance(target, str):
+            # A umask may have taken the owner's rights, too. Nobody connects before `listen`.
+            os.chmod(target, OWNER_ONLY)
+    except BaseException:
+        bound.close()
+        raise
+    return bound

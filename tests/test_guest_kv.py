@@ -62,6 +62,7 @@ class Guest:
             self.memory,
             self.bitmap,
             STORE,
+            self.size,
             RECEIVED,
             end,
             REPLIES,
@@ -502,7 +503,7 @@ def test_a_fresh_store_in_empty_memory_leaves_its_table_clean() -> None:
 def test_what_is_not_a_store_executes_nothing_and_closes() -> None:
     guest = Guest()
     guest.memory[STORE] ^= 1
-    assert guest.call(b"SET", b"a", b"b") == b""
+    assert guest.call(b"SET", b"a", b"b").startswith(b"-ERR store damaged: its header ")
     assert guest.closed
     assert guest.requests == 0
 

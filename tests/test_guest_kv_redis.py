@@ -237,7 +237,7 @@ class Server:
         out = begin + kv.BUFFER_BYTES
         while True:
             kv.execute(
-                self.memory, self.bitmap, self.KV, begin, begin + length, out,
+                self.memory, self.bitmap, self.KV, self.SIZE - self.KV, begin, begin + length, out,
                 out + kv.BUFFER_BYTES, np.uint64(1), 0, 0, self.result,
             )  # fmt: skip
             consumed, replied, closed, blocked = map(int, self.result[:4])

@@ -16,12 +16,9 @@ from __future__ import annotations
 import numpy as np
 
 from colobench.guest import heap
-from colobench.guest.heap import ZERO, get_number, put_number
+from colobench.guest.heap import ZERO
 from colobench.guest.keyspace import (
-    HEAP,
-    KEY,
     KEYS,
-    LINK,
     REFUSED,
     count,
     count_lookup,
@@ -34,6 +31,16 @@ from colobench.guest.keyspace import (
     remove_all,
     value,
     value_length,
+)
+from colobench.guest.region import (
+    BLOCK,
+    HEAP,
+    KEY,
+    LINK,
+    get_number,
+    is_entry,
+    note_damage,
+    put_number,
 )
 from colobench.guest.resp import (
     ARRAY,
@@ -102,7 +109,7 @@ def get(
 ) -> int:
     """GET key."""
     key, length, _ = argument(memory, request, cursor)
-    _, entry = find(memory, kv, key, length)
+    _, entry = find(memory, bitmap, kv, key, length)
     at = _put_value(memory, bitmap, at, limit, entry)
     if at <= limit:
         count_lookup(memory, bitmap, kv, entry)
@@ -124,7 +131,7 @@ def describe_value(
     if at + REPLY_ROOM > limit:
         return at + REPLY_ROOM
     key, length, _ = argument(memory, request, cursor)
-    _, entry = find(memory, kv, key, length)
+    _, entry = find(memory, bitmap, kv, key, length)
     count_lookup(memory, bitmap, kv, entry)
     if kind:
         text = b"+string\r\n" if entry else b"+none\r\n"
@@ -141,7 +148,7 @@ def _look_up(
     found = 0
     for _ in range(arguments):
         key, length, cursor = argument(memory, request, cursor)
-        _, entry = find(memory, kv, key, length)
+        _, entry = find(memory, bitmap, kv, key, length)
         count_lookup(memory, bitmap, kv, entry)
         found += 1 if entry else 0
     return found
@@ -181,7 +188,7 @@ def mget(
     at = put_head(memory, bitmap, at, limit, ARRAY, arguments)
     for _ in range(arguments):
         key, length, cursor = argument(memory, request, cursor)
-        _, entry = find(memory, kv, key, length)
+        _, entry = find(memory, bitmap, kv, key, length)
         at = _put_value(memory, bitmap, at, limit, entry)
     if at <= limit:
         _look_up(memory, bitmap, kv, request, first, arguments)
@@ -204,7 +211,7 @@ def put(
     """Give a key a value, `size` bytes from `begin` on: SET, SETNX and GETSET by their options."""
     if at + REPLY_ROOM > limit:
         return at + REPLY_ROOM
-    link, entry = find(memory, kv, key, length)
+    link, entry = find(memory, bitmap, kv, key, length)
     end = at
     if options & GIVE_OLD:
         end = _put_value(memory, bitmap, at, limit, entry)
@@ -307,7 +314,7 @@ def delete(
     deleted = 0
     for _ in range(arguments):
         key, length, cursor = argument(memory, request, cursor)
-        link, entry = find(memory, kv, key, length)
+        link, entry = find(memory, bitmap, kv, key, length)
         if entry:
             remove(memory, bitmap, kv, link, entry)
             deleted += 1
@@ -328,7 +335,7 @@ def add(
     """Add to the number that is a key's value, or to 0 if there is none."""
     if at + REPLY_ROOM > limit:
         return at + REPLY_ROOM
-    link, entry = find(memory, kv, key, length)
+    link, entry = find(memory, bitmap, kv, key, length)
     number = 0
     if entry:
         valid, number = parse_integer(memory, value(memory, entry), value_length(memory, entry))
@@ -382,7 +389,7 @@ def append(
         return at + REPLY_ROOM
     key, length, cursor = argument(memory, request, cursor)
     begin, size, _ = argument(memory, request, cursor)
-    link, entry = find(memory, kv, key, length)
+    link, entry = find(memory, bitmap, kv, key, length)
     before = value_length(memory, entry) if entry else 0
     if before + size > LONGEST_VALUE:
         text = b"-ERR string exceeds maximum allowed size (proto-max-bulk-len)\r\n"
@@ -395,13 +402,37 @@ def append(
 
 
 @inlined
-def _release_list(memory: Bytes, bitmap: Words, kv: int, entry: int) -> int:
-    """Take back entries that are in no chain; the last one's link is 0."""
-    while entry:
-        following = get_number(memory, entry + LINK)
-        heap.release(memory, bitmap, kv + HEAP, entry)
-        entry = following
-    return 0
+def _next_new(memory: Bytes, bitmap: Words, kv: int, entry: int) -> int:
+    """Give the entry behind one of those that MSET has made and put into no chain yet, or 0."""
+    following = get_number(memory, entry + LINK)
+    if following == 0 or is_entry(memory, kv, following):
+        return following
+    return note_damage(memory, bitmap, kv, BLOCK)
+
+
+@inlined
+def _make_entries(
+    memory: Bytes, bitmap: Words, kv: int, request: int, cursor: int, pairs: int
+) -> tuple[int, int]:
+    """Make entries of MSET's keys and values, linked in their order; gives how many had room.
+
+    And the first one, or 0.
+    """
+    first, last = ZERO, ZERO
+    for made in range(pairs):
+        key, length, cursor = argument(memory, request, cursor)
+        begin, size, cursor = argument(memory, request, cursor)
+        entry = new_entry(memory, bitmap, kv, key, length, size)
+        if not entry:
+            return made, first
+        copy_bytes(memory, bitmap, value(memory, entry), begin, size)
+        put_number(memory, bitmap, entry + LINK, ZERO)
+        if last:
+            put_number(memory, bitmap, last + LINK, entry)
+        else:
+            first = entry
+        last = entry
+    return pairs, first
 
 
 @inlined
@@ -421,26 +452,21 @@ def mset(
         return put_text(memory, bitmap, at, limit, text)
     if at + REPLY_ROOM > limit:
         return at + REPLY_ROOM
-    first, last = ZERO, ZERO
-    for _ in range(arguments // 2):
-        key, length, cursor = argument(memory, request, cursor)
-        begin, size, cursor = argument(memory, request, cursor)
-        entry = new_entry(memory, bitmap, kv, key, length, size)
+    made, entry = _make_entries(memory, bitmap, kv, request, cursor, arguments // 2)
+    room = made == arguments // 2
+    # Counted, since the links lie in RAM.
+    for _ in range(made):
         if not entry:
-            _release_list(memory, bitmap, kv, first)
-            return _refuse(memory, bitmap, kv, at, limit)
-        copy_bytes(memory, bitmap, value(memory, entry), begin, size)
-        put_number(memory, bitmap, entry + LINK, ZERO)
-        if last:
-            put_number(memory, bitmap, last + LINK, entry)
+            break
+        following = _next_new(memory, bitmap, kv, entry)
+        if room:
+            link, old = find(memory, bitmap, kv, entry + KEY, key_length(memory, entry))
+            put_entry(memory, bitmap, kv, link, old, entry)
         else:
-            first = entry
-        last = entry
-    while first:
-        following = get_number(memory, first + LINK)
-        link, old = find(memory, kv, first + KEY, key_length(memory, first))
-        put_entry(memory, bitmap, kv, link, old, first)
-        first = following
+            heap.release(memory, bitmap, kv + HEAP, entry)
+        entry = following
+    if not room:
+        return _refuse(memory, bitmap, kv, at, limit)
     return put_text(memory, bitmap, at, limit, b"+OK\r\n")
 
 

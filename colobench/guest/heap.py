@@ -11,36 +11,45 @@ its list, and its size once more in its last word. A used block's size is the fi
 but for a rest that is too small to be a block; so whatever is freed fits its own size again.
 
 `heap` is always the address of the heap's own words, HEAP_BYTES long. Addresses are those of RAM.
+Blocks, sizes and lists are checked before they are followed, see `colobench.guest.region`; an
+operation that finds damage notes it and changes nothing.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
-from numba.core import types
 
-from colobench.guest.store import copy_bytes, get_word, put_word
-from colobench.kernels.jit import Bytes, Words, inlined, instruction
+from colobench.guest.region import (
+    AFTER_FREE,
+    BLOCK,
+    FREE,
+    FREE_LIST,
+    GRANULE,
+    HEADER_BYTES,
+    HEAP,
+    SIZE_MASK,
+    SMALLEST_BLOCK,
+    apart,
+    first_block,
+    get_number,
+    heap_bytes,
+    is_block,
+    leading_zeros,
+    note_damage,
+    put_number,
+    whole_block,
+)
+from colobench.guest.store import copy_bytes, get_word
+from colobench.kernels.jit import Bytes, Words, inlined
 from colobench.kernels.raw import trailing_zeros
 
-#: Bytes that every size is a multiple of.
-GRANULE = 16
-#: Bytes of the smallest block: its header, two links, and its size in the last word.
-SMALLEST_BLOCK = 32
-#: A used block's payload begins so far behind the block.
-HEADER_BYTES = 8
 #: Size classes of sizes below LINEAR_BYTES, one for each, and of each doubling from there.
 CLASSES = 16
 LINEAR_BYTES = GRANULE * CLASSES
 #: Doublings: the largest block is smaller than 1 TiB.
 DOUBLINGS = 34
-#: Flags in a header: this block is free; the one before it is.
-FREE, AFTER_FREE = 1, 2
 #: 0 as an argument: of NumPy's type, since numba compiles a function anew for each Python constant.
 ZERO = np.int64(0)
-_SIZE = ~15
 
 #: The heap's own words: bytes in used blocks, bytes of all blocks, the address of the first one,
 #: a bit for each doubling that has free blocks; for each doubling a bit for each class that has.
@@ -49,36 +58,8 @@ USED_BYTES, TOTAL_BYTES, FIRST_BLOCK, DOUBLING_BITS, CLASS_BITS = (8 * n for n i
 LISTS = CLASS_BITS + 8 * DOUBLINGS
 HEAP_BYTES = LISTS + 8 * DOUBLINGS * CLASSES
 _NEXT, _PREVIOUS = 8, 16
-
-
-@instruction(lambda _: types.int64(types.uint64))
-def _leading_zeros(builder: Any, word: Any) -> Any:
-    """Count the bits above a word's highest bit that is set; 64 for 0."""
-    return builder.ctlz(word, ir.IntType(1)(0))
-
-
-@instruction(lambda: types.void())
-def apart(builder: Any) -> None:
-    """Keep the function that begins with this call as one, instead of a copy at each of its calls.
-
-    Copies of a long function would make its callers no quicker, only long to compile.
-    """
-    builder.function.attributes.add("noinline")
-
-
-@inlined
-def get_number(memory: Bytes, at: int) -> int:
-    """Read a word as an int64."""
-    return np.int64(get_word(memory, at))
-
-
-@inlined
-def put_number(memory: Bytes, bitmap: Words, at: int, number: int) -> int:
-    """Write an int64, unless it is there already: then the page stays clean."""
-    apart()
-    if get_number(memory, at) != number:
-        put_word(memory, bitmap, at, np.uint64(number))
-    return 0
+#: A class that there is not, and the bits of all that there are in a doubling.
+_NO_CLASS, _ALL_CLASSES = DOUBLINGS * CLASSES, np.uint64((1 << CLASSES) - 1)
 
 
 @inlined
@@ -86,7 +67,7 @@ def size_class(size: int) -> int:
     """Give the class of a block's size: CLASSES times its doubling, and the class in that."""
     if size < LINEAR_BYTES:
         return size >> 4
-    top = 63 - _leading_zeros(np.uint64(size))
+    top = 63 - leading_zeros(np.uint64(size))
     return ((top - 7) << 4) + ((size >> (top - 4)) & 15)
 
 
@@ -95,19 +76,27 @@ def block_size(payload: int) -> int:
     """Give the size of the block for so many bytes, the smallest of its class."""
     size = max(SMALLEST_BLOCK, (payload + HEADER_BYTES + GRANULE - 1) & -GRANULE)
     if size >= LINEAR_BYTES:
-        step = 1 << (59 - _leading_zeros(np.uint64(size)))
+        step = 1 << (59 - leading_zeros(np.uint64(size)))
         size = (size + step - 1) & -step
     return size
 
 
 @inlined
+def _is_free(memory: Bytes, kv: int, block: int) -> bool:
+    """Tell whether there can be a free block at an address."""
+    return whole_block(memory, kv, block) != 0 and get_number(memory, block) & FREE != 0
+
+
+@inlined
 def _insert(memory: Bytes, bitmap: Words, heap: int, block: int, size: int) -> int:
-    """Make a block free; the ones before and behind it are in use."""
+    """Make a block free, which is in the region; the ones before and behind it are in use."""
     apart()
     number = size_class(size)
     doubling, bit = number >> 4, 1 << (number & 15)
     bits = get_number(memory, heap + CLASS_BITS + 8 * doubling)
     head = get_number(memory, heap + LISTS + 8 * number) if bits & bit else 0
+    if head and not _is_free(memory, heap - HEAP, head):
+        return note_damage(memory, bitmap, heap - HEAP, FREE_LIST)
     put_number(memory, bitmap, block, size | FREE)
     put_number(memory, bitmap, block + _NEXT, head)
     put_number(memory, bitmap, block + _PREVIOUS, ZERO)
@@ -124,10 +113,35 @@ def _insert(memory: Bytes, bitmap: Words, heap: int, block: int, size: int) -> i
 
 
 @inlined
+def _is_listed(memory: Bytes, heap: int, block: int) -> bool:
+    """Tell whether a block is free, and its neighbours in its list say that they are."""
+    kv = heap - HEAP
+    if not _is_free(memory, kv, block):
+        return False
+    size = get_number(memory, block) & SIZE_MASK
+    following = get_number(memory, block + _NEXT)
+    previous = get_number(memory, block + _PREVIOUS)
+    if following and not (
+        is_block(memory, kv, following) and get_number(memory, following + _PREVIOUS) == block
+    ):
+        return False
+    if previous:
+        before = is_block(memory, kv, previous) and get_number(memory, previous + _NEXT) == block
+    else:
+        before = get_number(memory, heap + LISTS + 8 * size_class(size)) == block
+    return before and get_number(memory, block + size - 8) == size
+
+
+@inlined
 def _take(memory: Bytes, bitmap: Words, heap: int, block: int) -> int:
-    """Take a free block out of its list, and give its size; its header is as it was."""
+    """Take a free block out of its list, and give its size; its header is as it was.
+
+    Gives 0 and changes nothing if there is no such block.
+    """
     apart()
-    size = get_number(memory, block) & _SIZE
+    if not _is_listed(memory, heap, block):
+        return note_damage(memory, bitmap, heap - HEAP, FREE_LIST)
+    size = get_number(memory, block) & SIZE_MASK
     number = size_class(size)
     following = get_number(memory, block + _NEXT)
     previous = get_number(memory, block + _PREVIOUS)
@@ -170,12 +184,12 @@ def _count(memory: Bytes, bitmap: Words, heap: int, difference: int) -> int:
 
 
 @inlined
-def reset(memory: Bytes, bitmap: Words, heap: int, begin: int, end: int) -> int:
+def reset(memory: Bytes, bitmap: Words, heap: int) -> int:
     """Make one free block of everything, whatever was there; what it costs does not depend on it.
 
-    [begin, end) has room for SMALLEST_BLOCK and a last header, which is never free.
+    The heap is what follows the table of chains, up to the end of `memory`.
     """
-    total = (end - begin - HEADER_BYTES) & -GRANULE
+    begin, total = first_block(memory, heap - HEAP), heap_bytes(memory, heap - HEAP)
     put_number(memory, bitmap, heap + USED_BYTES, ZERO)
     put_number(memory, bitmap, heap + TOTAL_BYTES, total)
     put_number(memory, bitmap, heap + FIRST_BLOCK, begin)
@@ -187,17 +201,35 @@ def reset(memory: Bytes, bitmap: Words, heap: int, begin: int, end: int) -> int:
 
 
 @inlined
+def is_heap(memory: Bytes, heap: int) -> bool:
+    """Tell whether the heap's words say what `reset` has said of its place."""
+    begin, total = first_block(memory, heap - HEAP), heap_bytes(memory, heap - HEAP)
+    return (
+        get_number(memory, heap + FIRST_BLOCK) == begin
+        and get_number(memory, heap + TOTAL_BYTES) == total
+    )
+
+
+@inlined
 def _find_list(memory: Bytes, heap: int, number: int) -> int:
-    """Give the first class from this one on that has a free block; -1 if there is none."""
+    """Give the first class from this one on that has a free block; -1 if there is none.
+
+    Bits that contradict each other lead to _NO_CLASS.
+    """
     doubling = number >> 4
-    bits = get_word(memory, heap + CLASS_BITS + 8 * doubling) >> np.uint64(number & 15)
+    bits = get_word(memory, heap + CLASS_BITS + 8 * doubling) & _ALL_CLASSES
+    bits = bits >> np.uint64(number & 15)
     if bits != np.uint64(0):
         return number + trailing_zeros(bits)
     above = get_word(memory, heap + DOUBLING_BITS) >> np.uint64(doubling + 1)
     if above == np.uint64(0):
         return -1
     doubling += 1 + trailing_zeros(above)
-    bits = get_word(memory, heap + CLASS_BITS + 8 * doubling)
+    if doubling >= DOUBLINGS:
+        return _NO_CLASS
+    bits = get_word(memory, heap + CLASS_BITS + 8 * doubling) & _ALL_CLASSES
+    if bits == np.uint64(0):
+        return _NO_CLASS
     return (doubling << 4) + trailing_zeros(bits)
 
 
@@ -209,8 +241,12 @@ def allocate(memory: Bytes, bitmap: Words, heap: int, payload: int) -> int:
     number = _find_list(memory, heap, size_class(size))
     if number < 0:
         return 0
-    block = get_number(memory, heap + LISTS + 8 * number)
+    block = get_number(memory, heap + LISTS + 8 * number) if number < _NO_CLASS else 0
+    if whole_block(memory, heap - HEAP, block) < size:
+        return note_damage(memory, bitmap, heap - HEAP, FREE_LIST)
     whole = _take(memory, bitmap, heap, block)
+    if whole == 0:
+        return 0
     _count(memory, bitmap, heap, _use(memory, bitmap, heap, block, whole, size, ZERO))
     return block + HEADER_BYTES
 
@@ -219,16 +255,28 @@ def allocate(memory: Bytes, bitmap: Words, heap: int, payload: int) -> int:
 def release(memory: Bytes, bitmap: Words, heap: int, at: int) -> int:
     """Take back what `allocate` gave."""
     apart()
-    block = at - HEADER_BYTES
-    header = get_number(memory, block)
-    size = header & _SIZE
-    _count(memory, bitmap, heap, -size)
-    if get_number(memory, block + size) & FREE:
-        size += _take(memory, bitmap, heap, block + size)
-    if header & AFTER_FREE:
-        block -= get_number(memory, block - 8)
-        size += _take(memory, bitmap, heap, block)
-    return _insert(memory, bitmap, heap, block, size)
+    kv, block = heap - HEAP, at - HEADER_BYTES
+    used = whole_block(memory, kv, block)
+    if used == 0 or get_number(memory, block) & FREE:
+        return note_damage(memory, bitmap, kv, BLOCK)
+    before = block
+    if get_number(memory, block) & AFTER_FREE:
+        before -= get_number(memory, block - 8)
+        if before + whole_block(memory, kv, before) != block:
+            return note_damage(memory, bitmap, kv, BLOCK)
+    size = used
+    if get_number(memory, block + used) & FREE:
+        behind = _take(memory, bitmap, heap, block + used)
+        if behind == 0:
+            return 0
+        size += behind
+    if before != block:
+        in_front = _take(memory, bitmap, heap, before)
+        if in_front == 0:
+            return 0
+        size += in_front
+    _count(memory, bitmap, heap, -used)
+    return _insert(memory, bitmap, heap, before, size)
 
 
 @inlined
@@ -239,22 +287,26 @@ def resize(memory: Bytes, bitmap: Words, heap: int, at: int, payload: int, keep:
     stays where it is if the class of its size does, or if there is room behind it.
     """
     apart()
-    block = at - HEADER_BYTES
-    header = get_number(memory, block)
-    size = header & _SIZE
+    kv, block = heap - HEAP, at - HEADER_BYTES
+    size = whole_block(memory, kv, block)
+    header = get_number(memory, block) if size else FREE
+    if header & FREE:
+        return note_damage(memory, bitmap, kv, BLOCK)
     wanted = block_size(payload)
     if wanted <= size < wanted + SMALLEST_BLOCK:
         return at
-    behind = get_number(memory, block + size)
-    whole = size + (behind & _SIZE if behind & FREE else 0)
+    behind = block + size
+    whole = size
+    if get_number(memory, behind) & FREE:
+        whole += whole_block(memory, kv, behind)
     if whole < wanted:
         to = allocate(memory, bitmap, heap, payload)
         if to:
             copy_bytes(memory, bitmap, to, at, keep)
             release(memory, bitmap, heap, at)
         return to
-    if whole > size:
-        _take(memory, bitmap, heap, block + size)
+    if whole > size and _take(memory, bitmap, heap, behind) == 0:
+        return 0
     used = _use(memory, bitmap, heap, block, whole, wanted, header & AFTER_FREE)
     _count(memory, bitmap, heap, used - size)
     return at

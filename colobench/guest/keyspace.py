@@ -9,6 +9,8 @@ A link, in the table or in an entry, is the address of the next entry in its low
 table's generation above them. A link of another generation is empty: so everything can be deleted
 at once by counting the generation up.
 
+What is read from RAM is checked before it is followed, see `colobench.guest.region`.
+
 An entry is the link to the next one, a word with the lengths of key (low half) and value, the key,
 the value. `kv` is always the address of the region.
 """
@@ -18,19 +20,30 @@ from __future__ import annotations
 import numpy as np
 
 from colobench.guest import heap
-from colobench.guest.heap import ZERO, apart, get_number, put_number
+from colobench.guest.heap import ZERO
+from colobench.guest.region import (
+    CHAIN,
+    DAMAGE,
+    ENTRY,
+    HEADER_BYTES,
+    HEAP,
+    KEY,
+    LENGTHS,
+    LINK,
+    SMALLEST_STORE,
+    SUPERBLOCK_BYTES,
+    apart,
+    chains_in,
+    get_number,
+    is_block,
+    is_entry,
+    note_damage,
+    put_number,
+)
 from colobench.guest.store import copy_bytes, get_word, mark_bytes, put_word
 from colobench.kernels.atomics import address
 from colobench.kernels.jit import Bytes, Words, inlined
 from colobench.kernels.raw import STRETCH, clear, words_in_use
-
-#: Bytes in front of the table.
-SUPERBLOCK_BYTES = 8192
-#: The smallest region that can be a store.
-SMALLEST_STORE = 16384
-#: The table has a chain for so many bytes of the region, but MOST_CHAINS at most.
-BYTES_PER_CHAIN = 128
-MOST_CHAINS = 1 << 24
 
 #: The superblock's words. How many requests were executed, how many keys were looked up and there
 #: or not there, how many replies were errors, and how many of them because memory is full.
@@ -38,13 +51,10 @@ MAGIC, SIZE, CHAINS, GENERATION, KEYS, REQUESTS, HITS, MISSES, ERRORS, REFUSED =
     8 * n for n in range(10)
 )
 SECRET_0, SECRET_1 = 80, 88
-HEAP = 128
 assert HEAP + heap.HEAP_BYTES <= SUPERBLOCK_BYTES
 #: What a store's first word is, "colokv01".
 MAGIC_WORD = np.int64(int.from_bytes(b"colokv01", "little"))
 
-#: An entry's words, and where its key begins.
-LINK, LENGTHS, KEY = 0, 8, 16
 ADDRESS_BITS = 40
 _ADDRESS, _LENGTH = (1 << ADDRESS_BITS) - 1, (1 << 32) - 1
 _GENERATIONS = 1 << (63 - ADDRESS_BITS)
@@ -116,12 +126,19 @@ def _tagged(memory: Bytes, kv: int, entry: int) -> int:
 
 
 @inlined
-def _follow(memory: Bytes, kv: int, link: int) -> int:
-    """Give the address of the entry that a link leads to, or 0."""
+def follow(memory: Bytes, bitmap: Words, kv: int, link: int) -> int:
+    """Give the address of the entry that a link leads to, or 0.
+
+    An entry that is not in the region, or reaches beyond its block, is damage and given as 0.
+    """
     word = get_number(memory, link)
-    if word >> ADDRESS_BITS != get_number(memory, kv + GENERATION):
+    entry = word & _ADDRESS
+    if word >> ADDRESS_BITS != get_number(memory, kv + GENERATION) or entry == 0:
         return 0
-    return word & _ADDRESS
+    if is_entry(memory, kv, entry):
+        return entry
+    outside = not is_block(memory, kv, entry - HEADER_BYTES)
+    return note_damage(memory, bitmap, kv, CHAIN if outside else ENTRY)
 
 
 @inlined
@@ -156,13 +173,13 @@ def _same(memory: Bytes, one: int, other: int, length: int) -> bool:
 
 
 @inlined
-def find(memory: Bytes, kv: int, key: int, length: int) -> tuple[int, int]:
+def find(memory: Bytes, bitmap: Words, kv: int, key: int, length: int) -> tuple[int, int]:
     """Look for a key.
 
     Parameters
     ----------
-    memory, kv
-        RAM, and the address of the store.
+    memory, bitmap, kv
+        RAM up to the end of the store, its marks, and the address of the store.
     key, length
         Where the key's bytes lie in RAM, and how many there are.
 
@@ -170,19 +187,34 @@ def find(memory: Bytes, kv: int, key: int, length: int) -> tuple[int, int]:
     -------
     link, entry
         The address of the link to the entry, and its own; 0 if there is no such key: then the link
-        is the one at the end of its chain, where it would be.
+        is the one at the end of its chain, where it would be. The link is 0 where there is damage.
+
+    Notes
+    -----
+    A chain that is a ring is noticed by Brent's algorithm ("An improved Monte Carlo factorization
+    algorithm", 1980): the entry after each power of two of steps is remembered, and not met again.
+    So there are at most three times as many steps as there is room for entries.
     """
     apart()
     secret_0, secret_1 = get_word(memory, kv + SECRET_0), get_word(memory, kv + SECRET_1)
-    chain = siphash(memory, key, length, secret_0, secret_1)
-    chain = chain & (get_word(memory, kv + CHAINS) - _U1)
-    link = kv + SUPERBLOCK_BYTES + 8 * np.int64(chain)
-    entry = _follow(memory, kv, link)
+    chain = np.int64(siphash(memory, key, length, secret_0, secret_1))
+    chain &= chains_in(len(memory) - kv) - 1
+    link = kv + SUPERBLOCK_BYTES + 8 * chain
+    entry = follow(memory, bitmap, kv, link)
+    steps, remembered = 0, 0
     while entry and not (
         key_length(memory, entry) == length and _same(memory, entry + KEY, key, length)
     ):
+        if entry == remembered:
+            note_damage(memory, bitmap, kv, CHAIN)
+            break
+        steps += 1
+        if steps & (steps - 1) == 0:
+            remembered = entry
         link = entry + LINK
-        entry = _follow(memory, kv, link)
+        entry = follow(memory, bitmap, kv, link)
+    if get_number(memory, kv + DAMAGE):
+        return 0, 0
     return link, entry
 
 
@@ -201,6 +233,8 @@ def new_entry(memory: Bytes, bitmap: Words, kv: int, key: int, length: int, room
 def put_entry(memory: Bytes, bitmap: Words, kv: int, link: int, old: int, entry: int) -> int:
     """Put an entry into its chain, in place of the old one if `find` found one."""
     apart()
+    if link == 0:
+        return 0
     if old:
         put_number(memory, bitmap, entry + LINK, get_number(memory, old + LINK))
         heap.release(memory, bitmap, kv + HEAP, old)
@@ -228,6 +262,8 @@ def make_room(
     changed.
     """
     apart()
+    if link == 0:
+        return 0
     if not entry:
         entry = new_entry(memory, bitmap, kv, key, length, room)
         if entry:
@@ -255,7 +291,7 @@ def remove(memory: Bytes, bitmap: Words, kv: int, link: int, entry: int) -> int:
 def _clear_table(memory: Bytes, bitmap: Words, kv: int) -> int:
     """Set the table to 0, and leave pages clean that are 0 already."""
     begin = kv + SUPERBLOCK_BYTES
-    for at in range(begin, begin + 8 * get_number(memory, kv + CHAINS), STRETCH):
+    for at in range(begin, begin + 8 * chains_in(len(memory) - kv), STRETCH):
         place = np.int64(address(memory)) + at
         if words_in_use(place) != _U0:
             clear(place, STRETCH)
@@ -273,23 +309,18 @@ def remove_all(memory: Bytes, bitmap: Words, kv: int) -> int:
         generation = 1
     put_number(memory, bitmap, kv + GENERATION, generation)
     put_number(memory, bitmap, kv + KEYS, ZERO)
-    begin = kv + SUPERBLOCK_BYTES + 8 * get_number(memory, kv + CHAINS)
-    return heap.reset(memory, bitmap, kv + HEAP, begin, kv + get_number(memory, kv + SIZE))
+    return heap.reset(memory, bitmap, kv + HEAP)
 
 
 @inlined
-def make(memory: Bytes, bitmap: Words, kv: int, size: int) -> int:
-    """Make an empty store of a region, see `colobench.guest.kv.initialize`."""
-    if size < SMALLEST_STORE or kv < 0 or kv + size > min(len(memory), 1 << ADDRESS_BITS):
-        return 0
-    chains = SMALLEST_STORE // BYTES_PER_CHAIN
-    while chains < MOST_CHAINS and 2 * chains * BYTES_PER_CHAIN <= size:
-        chains *= 2
+def make(memory: Bytes, bitmap: Words, kv: int) -> int:
+    """Make an empty store from `kv` to the end of `memory`, see `colobench.guest.kv.initialize`."""
+    size = len(memory) - kv
     for word in range(MAGIC, HEAP, 8):
         put_number(memory, bitmap, kv + word, ZERO)
     put_number(memory, bitmap, kv + MAGIC, MAGIC_WORD)
     put_number(memory, bitmap, kv + SIZE, size)
-    put_number(memory, bitmap, kv + CHAINS, chains)
+    put_number(memory, bitmap, kv + CHAINS, chains_in(size))
     put_word(memory, bitmap, kv + SECRET_0, _SECRET_WORD_0)
     put_word(memory, bitmap, kv + SECRET_1, _SECRET_WORD_1)
     _clear_table(memory, bitmap, kv)
@@ -297,6 +328,20 @@ def make(memory: Bytes, bitmap: Words, kv: int, size: int) -> int:
 
 
 @inlined
+def is_region(memory: Bytes, kv: int, size: int) -> bool:
+    """Tell whether a store can be made in [kv, kv + size)."""
+    return size >= SMALLEST_STORE and 0 <= kv <= min(len(memory), 1 << ADDRESS_BITS) - size
+
+
+@inlined
 def is_store(memory: Bytes, kv: int) -> bool:
-    """Tell whether `make` has been there."""
-    return get_number(memory, kv + MAGIC) == MAGIC_WORD
+    """Tell whether `make` has been here, with a `memory` that ends at the same place."""
+    size = len(memory) - kv
+    return (
+        get_number(memory, kv + MAGIC) == MAGIC_WORD
+        and get_number(memory, kv + SIZE) == size
+        and get_number(memory, kv + CHAINS) == chains_in(size)
+        and 0 < get_number(memory, kv + GENERATION) < _GENERATIONS
+        and get_number(memory, kv + DAMAGE) == 0
+        and heap.is_heap(memory, kv + HEAP)
+    )

@@ -12,13 +12,24 @@ import numpy as np
 from colobench.guest import commands, server_commands
 from colobench.guest.command_table import ARITIES, index
 from colobench.guest.commands import AS_NUMBER, GIVE_OLD, IF_ABSENT
-from colobench.guest.keyspace import ERRORS, REQUESTS, SMALLEST_STORE, count, is_store, make
+from colobench.guest.heap import ZERO
+from colobench.guest.keyspace import ERRORS, REQUESTS, count, is_region, is_store, make
+from colobench.guest.region import (
+    DAMAGE,
+    DAMAGE_TEXTS,
+    HEADER,
+    SMALLEST_STORE,
+    apart,
+    get_number,
+    put_number,
+)
 from colobench.guest.resp import (
     BUFFER_BYTES,
     INCOMPLETE,
     argument,
     find_request,
     is_word,
+    put_part,
     put_protocol_error,
     put_text,
 )
@@ -58,6 +69,9 @@ _PING, _ECHO, _TIME, _INFO, _CONFIG, _CLIENT, _COMMAND = (
 )
 _HELLO, _SELECT, _QUIT, _RESET = (index(name) for name in ("hello", "select", "quit", "reset"))
 _U0, _U1 = np.uint64(0), np.uint64(1)
+_DAMAGES = b"".join(DAMAGE_TEXTS)
+_DAMAGE_BEGINS = np.cumsum([0, *map(len, DAMAGE_TEXTS)], dtype=np.int64)
+assert len(b"-ERR store damaged: \r\n") + max(map(len, DAMAGE_TEXTS)) <= commands.REPLY_ROOM
 
 
 @inlined
@@ -186,11 +200,52 @@ def _run(
     return end, command == _QUIT
 
 
-@kernel("i8(u1[::1], u8[::1], i8, i8, i8, i8, i8, u8, i8, i8, u8[::1])")
+@inlined
+def _put_damage(memory: Bytes, bitmap: Words, at: int, limit: int, kind: int) -> int:
+    """Write what of the store is damaged."""
+    apart()
+    number = kind - HEADER if HEADER <= kind < HEADER + len(DAMAGE_TEXTS) else 0
+    at = put_text(memory, bitmap, at, limit, b"-ERR store damaged: ")
+    at = put_part(
+        memory, bitmap, at, limit, _DAMAGES, _DAMAGE_BEGINS[number], _DAMAGE_BEGINS[number + 1]
+    )
+    return put_text(memory, bitmap, at, limit, b"\r\n")
+
+
+@inlined
+def _run_safely(
+    memory: Bytes,
+    bitmap: Words,
+    kv: int,
+    request: int,
+    first: int,
+    arguments: int,
+    now_us: np.uint64,
+    clients: int,
+    connections: int,
+    at: int,
+    limit: int,
+) -> tuple[int, bool]:
+    """Execute a request as `_run` does; where the store is damaged, the reply says so.
+
+    That ends the connection. A reply without room is left, and the damage will be found again.
+    """
+    end, closed = _run(
+        memory, bitmap, kv, request, first, arguments, now_us, clients, connections, at, limit
+    )
+    damage = get_number(memory, kv + DAMAGE)
+    if damage:
+        put_number(memory, bitmap, kv + DAMAGE, ZERO)
+        end, closed = _put_damage(memory, bitmap, at, limit, damage), True
+    return end, closed
+
+
+@kernel("i8(u1[::1], u8[::1], i8, i8, i8, i8, i8, i8, u8, i8, i8, u8[::1])")
 def execute(
     memory: Bytes,
     bitmap: Words,
     kv: int,
+    size: int,
     begin: int,
     end: int,
     out: int,
@@ -207,16 +262,17 @@ def execute(
     memory, bitmap
         uint8[...], all of RAM, and its marks, uint64[pages / 64] or empty. Addresses are bytes from
         the beginning of `memory`.
-    kv
-        The store's address. What is not a store executes nothing and closes the connection.
+    kv, size
+        The store's address and size, as `initialize` was told; nothing behind it is touched. What
+        is no such store executes nothing, and the connection is closed with an error.
     begin, end
         Bytes that were received and not consumed yet, BUFFER_BYTES at most. A request that is not
         whole yet is left. One that can never be whole within BUFFER_BYTES is a protocol error.
     out, out_end
-        The room for replies; it lies apart from the bytes received and from the store. A request
-        whose reply does not fit is left and nothing of it is executed; a command that changes
-        something is left if there are fewer than `commands.REPLY_ROOM` bytes. With a room of
-        BUFFER_BYTES every request is answered: a longer reply is an error.
+        The room for replies; it lies apart from the bytes received, and both lie before the store.
+        A request whose reply does not fit is left and nothing of it is executed; a command that
+        changes something is left if there are fewer than `commands.REPLY_ROOM` bytes. With a room
+        of BUFFER_BYTES every request is answered: a longer reply is an error.
     now_us
         Microseconds since 1970, for TIME and INFO.
     clients, connections
@@ -230,7 +286,12 @@ def execute(
     int
         How many requests were executed.
     """
-    at, request, requests, closed, blocked = out, begin, 0, not is_store(memory, kv), False
+    memory = memory[: kv + size]
+    at, request, requests, closed, blocked = out, begin, 0, False, False
+    if not is_store(memory, kv):
+        put_number(memory, bitmap, kv + DAMAGE, ZERO)
+        at, closed = _put_damage(memory, bitmap, at, out_end, HEADER), True
+        at = at if at <= out_end else out
     while request < end and not closed:
         arguments, first, following = find_request(memory, request, end)
         if arguments == INCOMPLETE:
@@ -240,7 +301,7 @@ def execute(
             closed = True
             reply = put_protocol_error(memory, bitmap, at, out_end, arguments, first)
         elif arguments > 0:
-            reply, closed = _run(
+            reply, closed = _run_safely(
                 memory, bitmap, kv, request, first, arguments, now_us, clients, connections, at,
                 out_end,
             )  # fmt: skip
@@ -274,4 +335,6 @@ def initialize(memory: Bytes, bitmap: Words, kv: int, size: int) -> int:
         1, or 0 if the region is smaller than SMALLEST_STORE, not within `memory`, or reaches
         beyond 1 TiB; then nothing is written.
     """
-    return make(memory, bitmap, kv, size)
+    if not is_region(memory, kv, size):
+        return 0
+    return make(memory[: kv + size], bitmap, kv)

@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from colobench.guest.heap import ZERO, apart
+from colobench.guest.heap import ZERO
+from colobench.guest.region import apart
 from colobench.guest.store import copy_bytes, mark_bytes
 from colobench.kernels.jit import Bytes, Words, inlined
 

@@ -12,8 +12,9 @@ import numpy as np
 from colobench.guest import heap
 from colobench.guest.command_table import BEGINS, DESCRIPTIONS, LENGTHS, NAMES
 from colobench.guest.commands import LONGEST_VALUE, put_not_integer, put_syntax_error
-from colobench.guest.heap import ZERO, get_number
-from colobench.guest.keyspace import ERRORS, HEAP, HITS, KEYS, MISSES, REFUSED, REQUESTS
+from colobench.guest.heap import ZERO
+from colobench.guest.keyspace import ERRORS, HITS, KEYS, MISSES, REFUSED, REQUESTS
+from colobench.guest.region import HEAP, get_number
 from colobench.guest.resp import (
     ARRAY,
     INTEGER,

@@ -195,6 +195,7 @@ def execute_once(memory: Bytes, bitmap: Words, ram: int, size: int, block: int, 
     reply_end = get(memory, block + REPLY_END)
     received = receive_buffer(ram, block)
     replies = received + BUFFER_BYTES
+    store = store_begin(ram, size)
     if get(memory, block + KEY) & 0xFFFF == ECHO_PORT:
         requests = echo(
             memory, bitmap, received + begin, received + end, replies + reply_end,
@@ -202,7 +203,7 @@ def execute_once(memory: Bytes, bitmap: Words, ram: int, size: int, block: int, 
         )  # fmt: skip
     else:
         requests = kv.execute(
-            memory, bitmap, store_begin(ram, size), received + begin, received + end,
+            memory, bitmap, store, ram + size - store, received + begin, received + end,
             replies + reply_end, replies + BUFFER_BYTES, host[NOW_US], connected(memory, ram),
             get(memory, ram + OPENED), host,
         )  # fmt: skip
@@ -342,8 +343,9 @@ def execute_again(memory: Bytes, bitmap: Words, ram: int, size: int, host: Words
             continue
         received = receive_buffer(ram, block)
         replies = received + BUFFER_BYTES
+        store = store_begin(ram, size)
         kv.execute(
-            memory, bitmap, store_begin(ram, size), received, replies,
+            memory, bitmap, store, ram + size - store, received, replies,
             replies + get(memory, block + REPLY_END), replies + BUFFER_BYTES, host[NOW_US],
             connected(memory, ram), get(memory, ram + OPENED), host,
         )  # fmt: skip

@@ -1,0 +1,170 @@
+"""Damage in guest RAM: an error that names it, and never an address outside of the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from naive_kv import encode
+from test_guest_kv import RECEIVED, STORE, Guest
+
+from colobench.guest import heap, keyspace, region
+from colobench.guest.heap import CLASS_BITS, FIRST_BLOCK, LISTS, TOTAL_BYTES
+
+HEAP = STORE + region.HEAP
+CHAIN, ENTRY = b"-ERR store damaged: a chain", b"-ERR store damaged: the lengths"
+HEADER, BLOCK = b"-ERR store damaged: its header", b"-ERR store damaged: a block"
+FREE_LIST = b"-ERR store damaged: a list of its free memory"
+
+
+class Damaged(Guest):
+    """A store with a few keys, whose words are changed behind its back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for number in range(8):
+            assert self.call(b"set", b"%d" % number, b"v" * 100) == b"+OK\r\n"
+        assert self.call(b"del", b"3", b"5") == b":2\r\n"
+
+    def put(self, at: int, word: int) -> None:
+        self.memory[at : at + 8] = np.frombuffer((word % 2**64).to_bytes(8, "little"), np.uint8)
+
+    def link(self, key: bytes) -> int:
+        """Give the address of the link to a key's entry."""
+        entry = self.entry(key)
+        return next(
+            at
+            for at in range(STORE, STORE + self.size, 8)
+            if self.region.word(at) & (1 << 40) - 1 == entry and self.region.word(at) >> 40
+        )
+
+    def entry(self, key: bytes) -> int:
+        return self.region.entries()[key][0] + region.HEADER_BYTES
+
+    def tagged(self, entry: int) -> int:
+        return self.region.word(STORE + keyspace.GENERATION) << 40 | entry
+
+    def free_block(self) -> int:
+        return min(at for at, (_, free) in self.region.blocks().items() if free)
+
+    def reply(self, *arguments: bytes) -> bytes:
+        """Send a request, and hold that an error ended the connection if there was one."""
+        reply = self.call(*arguments)
+        assert self.closed == reply.startswith(b"-ERR store damaged: ")
+        assert self.region.word(STORE + region.DAMAGE) == 0
+        self.closed = False
+        return reply
+
+
+OUTSIDE = [-8, 0, 8, 2**39, 2**40 - 8, STORE, STORE - 4096, RECEIVED]
+
+
+@pytest.mark.parametrize("word", [keyspace.SIZE, keyspace.CHAINS, keyspace.GENERATION])
+@pytest.mark.parametrize("value", [0, 1 << 62, 1 << 40, -1])
+def test_a_header_that_is_not_of_this_region_is_refused(word: int, value: int) -> None:
+    guest = Damaged()
+    guest.put(STORE + word, value)
+    for request in ([b"set", b"a", b"b"], [b"get", b"1"], [b"flushall"], [b"ping"]):
+        assert guest.reply(*request).startswith(HEADER)
+
+
+@pytest.mark.parametrize("word", [FIRST_BLOCK, TOTAL_BYTES])
+def test_a_heap_that_says_it_lies_elsewhere_is_refused(word: int) -> None:
+    guest = Damaged()
+    guest.put(HEAP + word, 1 << 40)
+    assert guest.reply(b"get", b"1").startswith(HEADER)
+
+
+@pytest.mark.parametrize("target", OUTSIDE)
+def test_a_chain_that_leads_out_of_the_store_is_an_error(target: int) -> None:
+    guest = Damaged()
+    guest.put(guest.link(b"1"), guest.tagged(target % 2**40))
+    for request in ([b"get", b"1"], [b"set", b"1", b"x"], [b"del", b"1"], [b"append", b"1", b"x"]):
+        expected = CHAIN if target % 2**40 else (b"$-1", b"+OK", b":1", b":1")
+        assert guest.reply(*request).startswith(expected)
+
+
+def test_a_chain_that_is_a_ring_ends_and_other_chains_go_on() -> None:
+    guest = Damaged()
+    entry = guest.entry(b"1")
+    chain = guest.link(b"1")
+    # A key that is in the same chain, and is not there.
+    other = next(
+        b"%d" % number
+        for number in range(10**6)
+        if chain_of(guest, b"%d" % number) == chain and number != 1
+    )
+    guest.put(entry + region.LINK, guest.tagged(entry))
+    for request in ([b"get", other], [b"set", other, b"x"], [b"del", other], [b"mset", other, b""]):
+        assert guest.reply(*request).startswith(CHAIN)
+    assert guest.reply(b"get", b"1") == guest.reply(b"get", b"2")
+    assert guest.reply(b"flushall") == b"+OK\r\n"
+    assert guest.reply(b"set", other, b"x") == b"+OK\r\n"
+    assert guest.region.check() == {other: b"x"}
+
+
+def chain_of(guest: Guest, key: bytes) -> int:
+    from naive_kv import siphash
+
+    secret = tuple(
+        guest.region.word(STORE + word) for word in (keyspace.SECRET_0, keyspace.SECRET_1)
+    )
+    chains = guest.region.word(STORE + keyspace.CHAINS)
+    return STORE + keyspace.SUPERBLOCK_BYTES + 8 * (siphash(key, secret) % chains)
+
+
+@pytest.mark.parametrize("lengths", [-1, 1 << 62, 2**31, 1000 << 32 | 1, 1 << 32 | 4096])
+def test_lengths_beyond_their_block_are_an_error(lengths: int) -> None:
+    guest = Damaged()
+    guest.put(guest.entry(b"1") + region.LENGTHS, lengths)
+    for request in ([b"get", b"1"], [b"set", b"1", b"x" * 3000], [b"del", b"1"]):
+        assert guest.reply(*request).startswith(ENTRY)
+
+
+@pytest.mark.parametrize("header", [0, 16, 1 << 40, 1 << 62, -16, heap.FREE | 128])
+def test_a_block_of_an_impossible_size_is_an_error(header: int) -> None:
+    guest = Damaged()
+    guest.put(guest.entry(b"1") - region.HEADER_BYTES, header)
+    for request in ([b"get", b"1"], [b"set", b"1", b"x" * 3000], [b"del", b"1"]):
+        assert guest.reply(*request).startswith(ENTRY)
+
+
+@pytest.mark.parametrize("target", OUTSIDE)
+@pytest.mark.parametrize("place", ["head", "next", "previous", "last"])
+def test_a_list_of_free_memory_that_leads_astray_is_an_error(place: str, target: int) -> None:
+    guest = Damaged()
+    block = guest.free_block()
+    size = guest.region.blocks()[block][0]
+    number = next(n for n, members in guest.region.lists().items() if block in members)
+    offsets: dict[str, Callable[[], int]] = {
+        "head": lambda: HEAP + LISTS + 8 * number,
+        "next": lambda: block + 8,
+        "previous": lambda: block + 16,
+        "last": lambda: block + size - 8,
+    }
+    at = offsets[place]()
+    if guest.region.word(at) == target % 2**64:
+        return
+    guest.put(at, target)
+    replies = [guest.reply(b"set", b"x%d" % n, b"v" * 100) for n in range(3)]
+    replies += [guest.reply(b"del", b"%d" % n) for n in range(8)]
+    assert any(reply.startswith((FREE_LIST, BLOCK)) for reply in replies)
+
+
+def test_bits_of_lists_that_are_empty_are_an_error() -> None:
+    guest = Damaged()
+    for doubling in range(heap.DOUBLINGS):
+        guest.put(HEAP + CLASS_BITS + 8 * doubling, 0)
+    assert guest.reply(b"set", b"new", b"v" * 5000).startswith(FREE_LIST)
+
+
+def test_an_error_that_lacks_room_waits_for_it() -> None:
+    guest = Damaged()
+    guest.put(guest.link(b"1"), guest.tagged(8))
+    guest.waiting = encode(b"get", b"1")
+    assert guest.execute(20)[0] == b""
+    assert guest.blocked
+    assert not guest.closed
+    assert guest.execute()[0].startswith(CHAIN)
+    assert guest.closed

@@ -41,13 +41,18 @@ from colobench.wire.format import (
     ram_flag_names,
     section_type_name,
 )
-from colobench.wire.messages import Message
+from colobench.wire.messages import Message, encode_message
 from colobench.wire.recorded import Item, Recorded, format_items
 
 __all__ = ["UNEXPLAINED", "Item", "dissect", "dissect_checkpoint", "format_items"]
 
 #: The kind of the item that holds what could not be read.
 UNEXPLAINED = "unexplained"
+
+#: How the block of a page record is called that continues one which was not read.
+_UNKNOWN_BLOCK = "the block before"
+#: The primary's first messages after a migration, and after each checkpoint.
+_FIRST_MESSAGES = encode_message(Message.CHECKPOINT_REQUEST) + encode_message(Message.VMSTATE_SEND)
 
 _PAGE_KINDS = (RAMFlag.PAGE, RAMFlag.ZERO, RAMFlag.XBZRLE, RAMFlag.COMPRESS_PAGE)
 
@@ -71,7 +76,15 @@ def dissect(
     -------
     list of Item
         Ascending and contiguous, from the first byte to the last. Where the stream is torn or
-        wrong, the last item is of kind `UNEXPLAINED` and its title is the error.
+        wrong, the last item is of kind `UNEXPLAINED` and its title is the error. An error inside of
+        a sized buffer costs the rest of that buffer only: such an item stands for it, and what
+        comes behind the buffer is read.
+
+    Notes
+    -----
+    Without a vmdescription (QEMU's ``suppress-vmdesc=on``, a checkpoint, a torn stream) the payload
+    of a device that is not given is told by its footer; `colobench.wire.footers.find_payload_ends`
+    says which bytes are ambiguous.
     """
     dissection = _Dissection(data, devices)
     return dissection.run(dissection.conversation if conversation else dissection.migration)
@@ -107,10 +120,11 @@ class _Dissection:
     def __init__(self, data: bytes, devices: Iterable[Device]) -> None:
         self._stream = Recorded(data)
         self._devices = {(device.idstr, device.instance_id): device for device in devices}
-        self._block = "the block before"
+        self._block = _UNKNOWN_BLOCK
         # Sizes from the vmdescription, once the first device asked for them.
         self._sizes: dict[tuple[str, int], int] | None = None
         self._payload_ends: dict[int, int] = {}
+        self._may_follow_eof = self._may_follow_a_migration
 
     def run(self, part: Callable[[], None]) -> list[Item]:
         """Read one part, and give the items."""
@@ -131,6 +145,7 @@ class _Dissection:
 
     def conversation(self) -> None:
         """Read a migration and the checkpoints behind it."""
+        self._may_follow_eof = self._may_follow_in_a_conversation
         self._header()
         self._sections()
         if self._stream.next_is(SectionType.VMDESCRIPTION):
@@ -139,6 +154,7 @@ class _Dissection:
 
     def checkpoints(self) -> None:
         """Read messages, and what comes between them."""
+        self._may_follow_eof = self._may_follow_in_a_conversation
         self._sizes = {}
         while len(self._stream):
             # A message begins with a 0, and of the section types only EOF is one.
@@ -267,10 +283,7 @@ class _Dissection:
             return stream.at
         if header.payload not in self._payload_ends:
             self._payload_ends |= find_payload_ends(
-                stream.data,
-                header,
-                stream.stop,
-                behind_eof=(bytes([SectionType.VMDESCRIPTION]), b"\0"),
+                stream.data, header, stream.stop, self._may_follow_eof
             )
         end = self._payload_ends.get(header.payload)
         if end is None:
@@ -281,6 +294,27 @@ class _Dissection:
                 offset=header.payload,
             )
         return end
+
+    def _may_follow_a_migration(self, at: int) -> bool:
+        """Say whether a vmdescription begins there: an object that ends with the stream."""
+        data, begin = self._stream.data, at + SECTION.size
+        if data[at] != SectionType.VMDESCRIPTION or not b"{".startswith(data[begin : begin + 1]):
+            return False
+        length = int.from_bytes(data[at + 1 : begin], "big")
+        # A stream that is torn may end within it.
+        return begin > len(data) or begin + length >= len(data)
+
+    def _may_follow_in_a_conversation(self, at: int) -> bool:
+        """Say whether a vmdescription, a message or a RAM section begins there."""
+        data = self._stream.data
+        if data[at] == SectionType.VMDESCRIPTION:
+            return b"{".startswith(data[at + SECTION.size : at + SECTION.size + 1])
+        if data[at] == SectionType.START:
+            # Series v12 begins its checkpoints with one.
+            header = section_header(data, at, len(data))
+            return header is not None and header.idstr == RAM_IDSTR
+        # A stream that is torn may end within them.
+        return _FIRST_MESSAGES.startswith(data[at : at + len(_FIRST_MESSAGES)])
 
     def _find_sizes(self) -> dict[tuple[str, int], int]:
         """Look ahead for the vmdescription, behind the EOF behind the devices."""
@@ -383,9 +417,15 @@ class _Dissection:
         begin = stream.at
         stream.take(size)
         stream.at, outer, stream.stop = begin, stream.stop, begin + size
-        self._sections()
-        stream.expect_end("sized buffer")
-        stream.stop = outer
+        usual, self._may_follow_eof = self._may_follow_eof, lambda at: False
+        try:
+            self._sections()
+            stream.expect_end("sized buffer")
+        except StreamError as error:
+            stream.at = stream.stop
+            stream.add(UNEXPLAINED, str(error))
+            self._block = _UNKNOWN_BLOCK
+        stream.stop, self._may_follow_eof = outer, usual
 
 
 def _format_state(state: State) -> str:

@@ -6,6 +6,7 @@ everything behind it splits into sections as well, up to EOF.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from colobench.wire.format import SECTION, SECTION_IDENTITY, SectionType
@@ -36,7 +37,10 @@ def section_header(data: bytes, at: int, stop: int) -> SectionHeader | None:
 
 
 def find_payload_ends(
-    data: bytes, header: SectionHeader, stop: int, behind_eof: tuple[bytes, ...]
+    data: bytes,
+    header: SectionHeader,
+    stop: int,
+    may_follow_eof: Callable[[int], bool] = lambda at: False,
 ) -> dict[int, int]:
     """Find the ends of the payloads of a FULL section and of all FULL sections that follow it.
 
@@ -48,8 +52,9 @@ def find_payload_ends(
         The first of the sections.
     stop
         Where the sections have ended at the latest.
-    behind_eof
-        What the bytes behind EOF may begin with, if EOF is not the last byte before `stop`.
+    may_follow_eof
+        Says whether the bytes from an offset on may stand behind EOF. Nothing may stand there in a
+        sized buffer, of which EOF is the last byte.
 
     Returns
     -------
@@ -59,8 +64,10 @@ def find_payload_ends(
     Notes
     -----
     A depth-first search. Section ids ascend, because a sender writes its devices in the order of
-    their registration. A payload that holds a footer and a section behind it which fits in as well
-    cannot be told from the truth.
+    their registration. Two things cannot be told from the truth, and then the first way to split is
+    given: a payload that holds its own footer and behind it a section of a larger id, from which on
+    all splits as well; and, where something may follow EOF, one that holds its own footer, EOF, and
+    what `may_follow_eof` takes for that.
     """
     path: list[tuple[SectionHeader, int]] = []
     # From these payloads on nothing splits, whichever way they were reached.
@@ -76,7 +83,7 @@ def find_payload_ends(
             continue
         search, behind = end + 1, end + SECTION.size
         if behind < stop and data[behind] == SectionType.EOF:
-            if behind + 1 == stop or data.startswith(behind_eof, behind + 1):
+            if behind + 1 == stop or may_follow_eof(behind + 1):
                 ends = [(each.payload, search_from - 1) for each, search_from in path]
                 return dict([*ends, (header.payload, end)])
         elif behind < stop and data[behind] == SectionType.FULL:

@@ -97,6 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--transport", action="append", metavar="NAME", help="[stream, multifd and memfd]")
     add("--output", action="append", choices=["buffer", "compare"], help="[both]")
     add("--heartbeat-limit", type=_positive, default=200, metavar="MS", help="[200]")
+    add("--checker-seconds", type=_positive, default=60, metavar="N", help="for a history [60]")
+    add("--checker-memory", default="512M", metavar="SIZE", help="for a key of a history [512M]")
     add("--bug", metavar="NAME", help="plant a bug, see docs/bug-museum.md, and stop when caught")
     add("--clean", type=_positive, metavar="N", help="kill nobody; take so many checkpoints")
     add("--json", action="store_true", help="print the summary as one JSON object")
@@ -304,7 +306,8 @@ def _run(options: argparse.Namespace) -> int:
 def _torture(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from colobench.guest.configuration import DETERMINISTIC
+    from colobench.guest.configuration import DETERMINISTIC, parse_size
+    from colobench.lab.linearizability import Effort
     from colobench.lab.museum import exhibit
     from colobench.lab.outside import Heartbeat
     from colobench.lab.plan import MODES, POINTS, SIDES, TRANSPORTS, Results, plan, summarize
@@ -326,6 +329,7 @@ def _torture(options: argparse.Namespace) -> int:
         heartbeat=Heartbeat(max(1, limit // 10), limit),
         nondeterminism=shown.nondeterminism if shown else DETERMINISTIC,
         bug=options.bug,
+        effort=Effort(options.checker_seconds, parse_size(options.checker_memory)),
     )
     if options.clean:
         return _torture_nobody(options, settings)
@@ -376,7 +380,8 @@ def _torture_nobody(options: argparse.Namespace, settings: Any) -> int:
         print(json.dumps({"checkpoints": options.clean, "clean": clean, "modes": shown}))
     else:
         for mode, judgement in found.items():
-            wrong = "; ".join(judgement.violations) or "no alarm"
+            undecided = [f"undecided: {sentence}" for sentence in judgement.undecided]
+            wrong = "; ".join([*judgement.violations, *undecided]) or "no alarm"
             print(f"{mode}: {judgement.operations:,} operations checked: {wrong}")
     return 0 if clean else 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import itertools
+import re
 
 import pytest
 from hypothesis import assume, given, settings
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from colobench.errors import LocalError
 from colobench.lab.counterexample import may_leave_out, since, until
 from colobench.lab.history import ConnectionLost, History, Operation, operations_of
-from colobench.lab.linearizability import Search, Undecided, is_linearizable, relevant
+from colobench.lab.linearizability import Effort, Search, Undecided, is_linearizable, relevant
 from colobench.lab.resp import ErrorReply
 from colobench.lab.store_model import (
     NOT_AN_INTEGER,
@@ -401,8 +402,128 @@ def test_a_long_history_is_decided_without_recursion():
 def test_too_many_overlapping_operations_are_said_to_be_too_many():
     writes = [op(each, "SET", b"%d" % each, at=0, until=90, answer="OK") for each in range(20)]
     impossible = op(99, "GET", at=0, until=90, answer=b"x")
-    with pytest.raises(Undecided, match="within 1000 configurations"):
-        is_linearizable([*writes, impossible], limit=1000)
+    with pytest.raises(Undecided, match="with 1,001 configurations tried in"):
+        is_linearizable([*writes, impossible], effort=Effort(configurations=1000))
+
+
+def unanswered_appends(count):
+    return [op(each, "APPEND", b"<%d>" % each, at=each, until=None) for each in range(count)]
+
+
+def log_of(count):
+    return b"".join(b"<%d>" % each for each in reversed(range(count)))
+
+
+#: Where counting all orders of all subsets would take for ever, so much is enough.
+LITTLE = Effort(seconds=1e6, configurations=10_000)
+
+
+@pytest.mark.parametrize("count", [9, 20, 100])
+@pytest.mark.parametrize("length", ["told by an APPEND", "told by STRLEN", "not told"])
+@pytest.mark.parametrize("right", [True, False])
+def test_unanswered_appends_are_not_tried_in_all_orders(count, length, right):
+    log, wrong = log_of(count), 0 if right else 1
+    told = {
+        "told by an APPEND": op(200, "APPEND", b"!", at=500, until=510, answer=len(log) + 1),
+        "told by STRLEN": op(200, "STRLEN", at=500, until=510, answer=len(log) + wrong),
+        "not told": op(200, "EXISTS", at=500, until=510, answer=1),
+    }[length]
+    end = (b"!" if told.command == "APPEND" else b"") + b"x" * wrong
+    read = op(201, "GET", at=520, until=530, answer=log + end)
+    operations = [*unanswered_appends(count), told, read]
+    assert is_linearizable(operations, effort=LITTLE) is right
+    assert check(History(operations), effort=LITTLE).linearizable is right
+
+
+@pytest.mark.parametrize("reset", [("DEL",), ("SET", b"z"), ("SET", b"z", b"NX")])
+def test_unanswered_appends_beside_a_reset_without_an_answer_are_not_tried_in_all_orders(reset):
+    operations = [*unanswered_appends(20), op(90, *reset, at=3, until=None)]
+    for end, right in ((b"", True), (b"x", False)):
+        read = op(201, "GET", at=520, until=530, answer=log_of(20) + end)
+        assert is_linearizable([*operations, read], effort=LITTLE) is right
+
+
+def test_unanswered_writes_that_nobody_read_are_not_tried_in_all_orders():
+    writes = [op(each, "SET", b"%d" % each, at=each, until=None) for each in range(30)]
+    writes += [op(each, "INCR", at=each, until=None, key=b"n") for each in range(30)]
+    reads = [
+        op(50, "GET", at=100, until=110, answer=b"x"),
+        op(51, "GET", at=100, until=110, answer=b"31", key=b"n"),
+    ]
+    verdict = check(History([*writes, *reads]), effort=LITTLE)
+    assert verdict.keys == (b"k", b"n")
+
+
+log_commands = st.one_of(
+    st.sampled_from([("GET",), ("STRLEN",), ("DEL",), ("SET", b"x"), ("SET", b"xy", b"NX")]),
+    st.sampled_from([b"x", b"y", b"xy", b""]).map(lambda value: ("APPEND", value)),
+    st.just(("SET", b"x", b"XX")),
+)
+
+
+@st.composite
+def logs_without_answers(draw):
+    """Give a log that loses many answers, and some of whose answers are changed."""
+    operations = draw(executions(log_commands, 6))
+    return [
+        dataclasses.replace(each, returned=None, answer=None)
+        if each.command not in ("GET", "STRLEN") and draw(st.booleans())
+        else dataclasses.replace(each, answer=draw(answers | st.sampled_from([b"x", b"xyx"])))
+        if each.returned is not None and draw(st.integers(0, 3)) == 0
+        else each
+        for each in operations
+    ]
+
+
+@settings(max_examples=400)
+@given(logs_without_answers(), st.sampled_from([None, b"x", Unknown(), Unknown(1, b"x")]))
+def test_looking_ahead_finds_an_order_exactly_if_there_is_one(operations, start):
+    assert is_linearizable(operations, start=start) is possible(operations, start)
+
+
+#: Distinct amounts, of which no subset adds up: no search that is known is quick.
+HARD = [
+    *(op(each, "INCRBY", b"%d" % 2**each, at=each, until=None, key=b"hard") for each in range(40)),
+    op(90, "GET", at=100, until=110, answer=b"%d" % 2**41, key=b"hard"),
+]
+EASY = [op(1, "SET", b"a", at=0, until=10, answer="OK", key=b"zz")]
+
+
+@pytest.mark.parametrize(
+    ("effort", "limit"),
+    [
+        (Effort(configurations=3000), "3,000 configurations"),
+        (Effort(bytes=10**6), "1.0 MB"),
+        (Effort(seconds=0.5), "0.5 s"),
+    ],
+)
+def test_a_search_that_is_given_up_says_what_was_tried(effort, limit):
+    verdict = check(History([*HARD, *EASY]), effort=effort)
+    assert verdict.linearizable is None
+    assert verdict.operations == 42
+    [undecided] = verdict.undecided
+    assert (undecided.key, undecided.answered, undecided.unanswered) == (b"hard", 1, 40)
+    assert undecided.tried.configurations > 0
+    assert str(verdict).startswith("undecided: 42 operations checked in")
+    assert re.search(
+        r"key hard: .*1 answered and 40 unanswered.*configurations tried in .* s and .* MB",
+        str(verdict),
+    )
+    assert str(undecided).endswith(f"the limit is {limit}")
+
+
+def test_a_key_without_an_order_counts_beside_one_that_is_undecided():
+    missed = op(2, "GET", at=20, until=30, answer=b"b", key=b"zz")
+    verdict = check(History([*HARD, *EASY, missed]), effort=Effort(configurations=1000))
+    assert verdict.linearizable is False
+    assert verdict.keys == (b"zz",)
+    assert [each.key for each in verdict.undecided] == [b"hard"]
+
+
+@pytest.mark.parametrize("name", ["seconds", "bytes", "configurations"])
+def test_an_effort_of_nothing_is_refused(name):
+    with pytest.raises(LocalError, match=f"{name} of a search: expected more than 0, found 0"):
+        Effort(**{name: 0})
 
 
 @pytest.mark.parametrize(

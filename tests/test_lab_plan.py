@@ -21,6 +21,8 @@ from colobench.lab.plan import (
     plan,
     summarize,
 )
+from colobench.lab.torture import Settings
+from colobench.lab.torture_text import as_json, render
 from colobench.node.breakpoints import PRIMARY_POINTS, SECONDARY_POINTS
 
 PLACES = len(PRIMARY_POINTS) + len(SECONDARY_POINTS) + 1
@@ -186,7 +188,7 @@ def test_results_are_summed_up():
     results += [
         result(kills[6], linearizable=False),
         result(kills[7], linearizable=False, violations=("lost write: …", "1 lost connection")),
-        result(kills[8], linearizable=None),
+        result(kills[8], linearizable=None, undecided=("key k: found neither",)),
         result(kills[9], takeover_ms=None, every_ms=None),
     ]
     summary = summarize(results)
@@ -200,6 +202,9 @@ def test_results_are_summed_up():
         (kills[7], "1 lost connection"),
     )
     assert (summary.undecided, summary.without_answer, summary.clean) == (1, 1, False)
+    assert summary.tried == ((kills[8], "key k: found neither"),)
+    assert "undecided, kill 8: key k: found neither" in render(summary, Settings()).splitlines()
+    assert as_json(summary, Settings())["tried"] == [[8, "key k: found neither"]]
     assert sum(summary.per_value["mode"].values()) == 10
     assert summary.per_combination == Counter(each.combination for each in kills)
     assert summarize(results[:6]).clean

@@ -7,14 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from colobench.cli import main
+from colobench.lab.linearizability import Effort
 from colobench.lab.museum import MUSEUM
-from colobench.lab.plan import Results, plan, summarize
-from colobench.lab.torture import Settings, in_blocks, run_clean, torture
+from colobench.lab.plan import Kill, KillResult, Results, plan, summarize
+from colobench.lab.torture import Judgement, Settings, in_blocks, run_clean, torture
 from colobench.lab.torture_text import render
 from colobench.node.bugs import Bug
 
@@ -93,6 +95,29 @@ def test_torture_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_more_clients_than_the_guest_takes_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["torture", "--kills", "1", "--clients", "64"]) == 1
     assert "clients: expected at most 63 of a guest with 16M" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [[], ["--json"], ["--clean", "4"], ["--clean", "4", "--json"]])
+def test_a_history_that_is_undecided_does_not_pass(
+    more: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tried = ("key k: found neither",)
+    asked = []
+
+    def torture(kills: list[Kill], settings: Settings, **_: object) -> Iterator[KillResult]:
+        asked.append(settings.effort)
+        yield KillResult(kills[0], 5.0, 9.0, 100, None, undecided=tried)
+
+    def run_clean(_: int, settings: Settings, **__: object) -> Iterator[tuple[str, Judgement]]:
+        asked.append(settings.effort)
+        yield "buffer", Judgement(100, None, (), tried)
+
+    monkeypatch.setattr("colobench.lab.torture.torture", torture)
+    monkeypatch.setattr("colobench.lab.torture.run_clean", run_clean)
+    limits = ["--checker-seconds", "7", "--checker-memory", "3M"]
+    assert main(["torture", "--kills", "1", *limits, *more]) == 1
+    assert tried[0] in capsys.readouterr().out
+    assert asked == [Effort(seconds=7, bytes=3 * 2**20)]
 
 
 def test_blocks_keep_every_kill_and_one_pair_suffers_each() -> None:

@@ -44,7 +44,9 @@ class Catch:
         """Write how many kills it took, and what was wrong."""
         name, count = self.exhibit.bug.value, len(self.results)
         if not self.caught:
-            return f"{name}: not caught by {count} kills"
+            gave_up = sum(bool(each.undecided) for each in self.results)
+            undecided = f"; the history is undecided after {gave_up} of them" if gave_up else ""
+            return f"{name}: not caught by {count} kills{undecided}"
         last = self.results[-1].kill
         where = "at a random moment"
         if last.point is not None:

@@ -20,14 +20,13 @@ So the result is the shortest of those that leave out single operations, not the
 from __future__ import annotations
 
 import bisect
-import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from colobench.lab.diagnosis import diagnose, show, show_answer
 from colobench.lab.history import Operation
-from colobench.lab.linearizability import CONFIGURATIONS_LIMIT, Search, Undecided
+from colobench.lab.linearizability import USUAL_EFFORT, Effort, Search, Undecided
 from colobench.lab.store_model import (
     LITERAL,
     REFUSED,
@@ -45,7 +44,7 @@ DRAWN = 12
 #: the search does not get on, and how many configurations it may take.
 WINDOW_ANSWERS = (8, 64, 512)
 WINDOW_AHEAD = (0, 2, 8, 32)
-WINDOW_LIMIT = 50_000
+WINDOW_CONFIGURATIONS = 50_000
 
 _Value = TypeVar("_Value")
 
@@ -129,20 +128,22 @@ class Window:
         left = until(operations, self.end)
         return left if self.start is None else since(left, self.start)
 
-    def is_impossible(self, operations: Sequence[Operation], limit: int) -> bool:
-        """Say whether it has no order; False if that takes more than `limit` configurations."""
+    def is_impossible(self, operations: Sequence[Operation], effort: Effort) -> bool:
+        """Say whether it has no order; False if that takes more than `effort`."""
         start = None if self.start is None else Unknown()
-        return _is_impossible(self.of(operations), start, limit)
+        return _is_impossible(self.of(operations), start, effort)
 
 
-def _is_impossible(operations: Sequence[Operation], start: State, limit: int) -> bool:
+def _is_impossible(operations: Sequence[Operation], start: State, effort: Effort) -> bool:
     try:
-        return not Search(operations, start=start, limit=limit).run()
+        return not Search(operations, start=start, effort=effort).run()
     except Undecided:
         return False
 
 
-def find_window(operations: Sequence[Operation], blocked_at: int) -> Window | None:
+def find_window(
+    operations: Sequence[Operation], blocked_at: int, effort: Effort = USUAL_EFFORT
+) -> Window | None:
     """Look for a short window without an order, around where a search does not get on.
 
     A search that fails has tried all there is before; a window's search is over at once.
@@ -153,19 +154,23 @@ def find_window(operations: Sequence[Operation], blocked_at: int) -> Window | No
         Of one key, those that `linearizability.relevant` gives.
     blocked_at
         As a search of all of them found it, finished or not.
+    effort
+        How much all searches together may take.
 
     Returns
     -------
     Window or None
         None if none was found, which says nothing.
     """
+    configurations = min(effort.configurations, WINDOW_CONFIGURATIONS)
+    effort = replace(effort.begun(), configurations=configurations)
     returns = _returns(operations)
     first = bisect.bisect_left(returns, blocked_at)
     for size in WINDOW_ANSWERS:
         for ahead in WINDOW_AHEAD:
             end = min(first + ahead, len(returns) - 1)
             window = Window(returns[end - size] if end >= size else None, returns[end])
-            if window.is_impossible(operations, WINDOW_LIMIT):
+            if window.is_impossible(operations, effort):
                 return window
     return None
 
@@ -175,7 +180,7 @@ def find_counterexample(
     *,
     blocked_at: int,
     zero: int = 0,
-    limit: int = CONFIGURATIONS_LIMIT,
+    effort: Effort = USUAL_EFFORT,
 ) -> Counterexample:
     """Shrink a key's operations that have no order.
 
@@ -187,22 +192,23 @@ def find_counterexample(
         As a search of all of them found it, finished or not.
     zero
         The history's start in ns.
-    limit
-        How many configurations a search may keep in mind. Where that is too few, what could have
-        been left out stays.
+    effort
+        How much all searches together may take. Where that is too little, what could have been
+        left out stays.
     """
-    found = find_window(operations, blocked_at) or Window(None, max(_returns(operations)))
-    found = _cut_end(operations, found, blocked_at, limit)
-    found = _cut_start(operations, found, limit)
+    effort = effort.begun()
+    found = find_window(operations, blocked_at, effort) or Window(None, max(_returns(operations)))
+    found = _cut_end(operations, found, blocked_at, effort)
+    found = _cut_start(operations, found, effort)
     start = None if found.start is None else Unknown()
-    left = _leave_out(found.of(operations), lambda some: _is_impossible(some, start, limit))
+    left = _leave_out(found.of(operations), lambda some: _is_impossible(some, start, effort))
     kind, sentence = diagnose(left, operations, zero)
     return Counterexample(operations[0].key, tuple(left), start, kind, sentence, zero)
 
 
 def _optional(operation: Operation) -> Operation:
     """Leave open whether an operation was executed; if it was, then with the answer it had."""
-    return dataclasses.replace(operation, returned=None)
+    return replace(operation, returned=None)
 
 
 def until(operations: Iterable[Operation], end: int) -> list[Operation]:
@@ -236,29 +242,29 @@ def _returns(operations: Iterable[Operation]) -> list[int]:
 
 
 def _cut_end(
-    operations: Sequence[Operation], window: Window, blocked_at: int, limit: int
+    operations: Sequence[Operation], window: Window, blocked_at: int, effort: Effort
 ) -> Window:
     """Find the first answer that no order explains; all before `blocked_at` have one."""
 
     def until_end(end: int) -> Window:
-        return dataclasses.replace(window, end=end)
+        return replace(window, end=end)
 
     ends = [end for end in _returns(operations) if blocked_at <= end <= window.end]
-    return until_end(_first(ends, lambda end: until_end(end).is_impossible(operations, limit)))
+    return until_end(_first(ends, lambda end: until_end(end).is_impossible(operations, effort)))
 
 
-def _cut_start(operations: Sequence[Operation], window: Window, limit: int) -> Window:
+def _cut_start(operations: Sequence[Operation], window: Window, effort: Effort) -> Window:
     """Leave out as many operations at the start as can be; none if what they left matters."""
 
     def from_start(start: int | None) -> Window:
-        return dataclasses.replace(window, start=start)
+        return replace(window, start=start)
 
     known = -1 if window.start is None else window.start
     starts: list[int | None] = [each for each in _returns(operations) if known < each < window.end]
     starts = [window.start, *starts]
     starts.reverse()
     return from_start(
-        _first(starts, lambda start: from_start(start).is_impossible(operations, limit))
+        _first(starts, lambda start: from_start(start).is_impossible(operations, effort))
     )
 
 

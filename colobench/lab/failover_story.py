@@ -143,7 +143,7 @@ class FailoverStory:
                 f"Client {each.client} lost its connection: {each.reason}."
                 for each in self.history.lost
             ]
-        if self.verdict is not None and not self.verdict.linearizable:
+        if self.verdict is not None and self.verdict.linearizable is False:
             found.append(str(self.verdict))
         return found
 

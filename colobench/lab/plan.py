@@ -209,6 +209,8 @@ class KillResult:
         Whatever else was measured.
     settings
         What all kills of its run had in common, see `colobench.lab.torture.Settings.by_name`.
+    undecided
+        A sentence for each key that the checker gave up: what it tried.
     """
 
     kill: Kill
@@ -219,6 +221,7 @@ class KillResult:
     violations: tuple[str, ...] = ()
     figures: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    undecided: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Write the result on one line."""
@@ -236,7 +239,8 @@ class KillResult:
         try:
             row = json.loads(line)
             kill, violations = Kill(**row.pop("kill")), tuple(row.pop("violations"))
-            return cls(kill=kill, violations=violations, **row)
+            undecided = tuple(row.pop("undecided", ()))
+            return cls(kill=kill, violations=violations, undecided=undecided, **row)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise LocalError(f"result: expected one of a kill, found {line[:80]!r}") from error
 
@@ -338,6 +342,8 @@ class Summary:
         Kills whose history the checker could not decide.
     violations
         Kills and what was wrong, a sentence each.
+    tried
+        Kills and what the checker tried before it gave up, a sentence for each key.
     per_value
         For ``transport``, ``mode``, ``victim``, ``holder`` and ``point``: how many kills had which.
     per_combination
@@ -351,6 +357,7 @@ class Summary:
     without_answer: int
     undecided: int
     violations: tuple[tuple[Kill, str], ...]
+    tried: tuple[tuple[Kill, str], ...]
     per_value: Mapping[str, Mapping[str, int]]
     per_combination: Mapping[tuple[str, str, str, str, str], int]
 
@@ -382,6 +389,7 @@ def summarize(results: Iterable[KillResult]) -> Summary:
             for sentence in each.violations
             or (("not linearizable",) if each.linearizable is False else ())
         ),
+        tried=tuple((each.kill, sentence) for each in found for sentence in each.undecided),
         per_value={name: dict(counts) for name, counts in per_value.items()},
         per_combination=dict(combined),
     )

@@ -21,7 +21,7 @@ import psutil
 from colobench.errors import ColobenchError, LocalError, RemoteError
 from colobench.guest.configuration import DETERMINISTIC, Nondeterminism, parse_size
 from colobench.lab.clients import MIX, Clients, ClientsStalled, Keys
-from colobench.lab.linearizability import Undecided
+from colobench.lab.linearizability import USUAL_EFFORT, Effort
 from colobench.lab.outside import Heartbeat
 from colobench.lab.plan import Kill, KillResult
 from colobench.lab.resp import ReplyParser, encode
@@ -63,6 +63,8 @@ class Settings:
         The guest's dials.
     bug
         A planted one, or None.
+    effort
+        How much the checker may take for the history of a kill.
     """
 
     clients: int = 8
@@ -75,6 +77,7 @@ class Settings:
     verify: bool = True
     nondeterminism: Nondeterminism = DETERMINISTIC
     bug: str | None = None
+    effort: Effort = USUAL_EFFORT
 
     def by_name(self) -> dict[str, Any]:
         """Give what results tell, by name; what has no option is left out."""
@@ -252,6 +255,7 @@ class _Round:
         self._violations: list[str] = []
         self._figures: dict[str, Any] = {}
         self._linearizable: bool | None = None
+        self._undecided: tuple[str, ...] = ()
         self._operations = 0
         self._takeover_ms: float | None = None
         self._every_ms: float | None = None
@@ -286,6 +290,7 @@ class _Round:
             tuple(self._violations),
             self._figures,
             self._settings.by_name(),
+            self._undecided,
         )
 
     def _suffer(self, clients: Clients) -> None:
@@ -332,8 +337,10 @@ class _Round:
             self._every_ms = (max(first.values()) - killed) / 1e6
 
     def _judge(self, clients: Clients) -> None:
-        judgement = judge(clients, self._session, self._first_record)
+        effort = self._settings.effort
+        judgement = judge(clients, self._session, self._first_record, effort)
         self._linearizable, self._operations = judgement.linearizable, judgement.operations
+        self._undecided = judgement.undecided
         self._violations += judgement.violations
 
 
@@ -347,14 +354,19 @@ class Judgement:
         How many operations the checker looked at, and its verdict; None if it was undecided.
     violations
         A sentence for each thing that must not be.
+    undecided
+        A sentence for each key that the checker gave up: what it tried.
     """
 
     operations: int
     linearizable: bool | None
     violations: tuple[str, ...]
+    undecided: tuple[str, ...] = ()
 
 
-def judge(clients: Clients, session: Session, since: int = 0) -> Judgement:
+def judge(
+    clients: Clients, session: Session, since: int = 0, effort: Effort = USUAL_EFFORT
+) -> Judgement:
     """Read all keys, and judge what stopped clients were told.
 
     Parameters
@@ -365,17 +377,13 @@ def judge(clients: Clients, session: Session, since: int = 0) -> Judgement:
         What has served them.
     since
         The first of the session's records that is looked at.
+    effort
+        How much the checker may take.
     """
     history = clients.final_reads()
     violations = [f"connection lost: {each}" for each in history.lost]
-    operations, linearizable = 0, None
-    try:
-        verdict = check(history)
-    except Undecided:
-        pass
-    else:
-        operations, linearizable = verdict.operations, verdict.linearizable
-        violations += [] if linearizable else [str(verdict)]
+    verdict = check(history, effort=effort)
+    violations += [str(verdict)] if verdict.linearizable is False else []
     last = {each.request[1]: each.reply for each in clients.answers if each.request[0] == b"GET"}
     there = sum(last[key] is not None for key in history.keys)
     counted = ask(session, b"DBSIZE")
@@ -384,7 +392,8 @@ def judge(clients: Clients, session: Session, since: int = 0) -> Judgement:
     unequal = [each.number for each in session.records[since:] if each.verified is False]
     if unequal:
         violations.append(f"{len(unequal)} checkpoints were not equal, the first is {unequal[0]}")
-    return Judgement(operations, linearizable, tuple(violations))
+    undecided = tuple(map(str, verdict.undecided))
+    return Judgement(verdict.operations, verdict.linearizable, tuple(violations), undecided)
 
 
 def ask(session: Session, *request: bytes) -> Any:
@@ -430,7 +439,7 @@ def run_clean(
                 for number in range(1, count + 1):
                     session.run(1)
                     progress(done + number, checkpoints)
-            judgement = judge(clients, session)
+            judgement = judge(clients, session, effort=settings.effort)
             causes = Counter(record.cause for record in session.records)
             alarms = [f"{number} × {cause}" for cause, number in causes.items() if cause != "timer"]
             yield mode, replace(judgement, violations=(*judgement.violations, *alarms))

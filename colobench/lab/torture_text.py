@@ -32,6 +32,7 @@ def render(summary: Summary, settings: Settings) -> str:
         f"violations: {found or 'none'}; undecided {summary.undecided}, "
         f"without an answer {summary.without_answer}"
     )
+    lines += [f"undecided, kill {kill.number}: {sentence}" for kill, sentence in summary.tried]
     return "\n".join(lines)
 
 
@@ -46,6 +47,7 @@ def as_json(summary: Summary, settings: Settings) -> dict[str, Any]:
         "heartbeat_limit_ms": settings.heartbeat.limit_ms,
         "without_answer": summary.without_answer,
         "undecided": summary.undecided,
+        "tried": [[kill.number, sentence] for kill, sentence in summary.tried],
         "violations": [[kill.number, sentence] for kill, sentence in summary.violations],
         "per_value": {name: dict(counts) for name, counts in summary.per_value.items()},
         "bug": settings.bug,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from colobench.lab.counterexample import Counterexample, find_counterexample, find_window
 from colobench.lab.history import History, Operation
-from colobench.lab.linearizability import CONFIGURATIONS_LIMIT, Search, Undecided, relevant
+from colobench.lab.linearizability import USUAL_EFFORT, Effort, Search, Undecided, relevant
 
 #: A search that takes so many configurations more than operations is helped by looking at windows.
-QUICK_LIMIT = 20_000
+QUICK_CONFIGURATIONS = 20_000
+_NEVER = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,8 @@ class Verdict:
     Attributes
     ----------
     linearizable
-        Whether each key's operations have an order that explains all answers.
+        Whether each key's operations have an order that explains all answers. None, undecided: the
+        search was given up for some keys, and no other key is without an order.
     key
         The key whose contradiction came first; None if there is none.
     counterexample
@@ -31,23 +33,32 @@ class Verdict:
         How many were checked.
     seconds
         How long it took.
+    undecided
+        For each key whose search was given up, what was tried.
     """
 
-    linearizable: bool
+    linearizable: bool | None
     key: bytes | None
     counterexample: Counterexample | None
     keys: tuple[bytes, ...]
     operations: int
     seconds: float
+    undecided: tuple[Undecided, ...] = ()
 
     def __str__(self) -> str:
         checked = f"{self.operations:,} operations checked in {self.seconds:.2f} s"
-        if self.counterexample is None:
-            return f"linearizable: {checked}"
-        return f"not linearizable: {checked}\n{self.counterexample}"
+        if self.counterexample is not None:
+            return f"not linearizable: {checked}\n{self.counterexample}"
+        return "\n".join([f"{self.in_words}: {checked}", *map(str, self.undecided)])
+
+    @property
+    def in_words(self) -> str:
+        """Linearizable, not linearizable, or undecided."""
+        words = {True: "linearizable", False: "not linearizable", None: "undecided"}
+        return words[self.linearizable]
 
 
-def check(history: History, *, limit: int = CONFIGURATIONS_LIMIT) -> Verdict:
+def check(history: History, *, effort: Effort = USUAL_EFFORT) -> Verdict:
     """Decide whether a history is linearizable.
 
     Lost connections are not looked at: they are in ``history.lost``.
@@ -56,48 +67,63 @@ def check(history: History, *, limit: int = CONFIGURATIONS_LIMIT) -> Verdict:
     ----------
     history
         Of clients that began with none of its keys in the store.
-    limit
-        How many configurations the search may keep in mind for a key.
+    effort
+        How much the search may take. What it does not suffice for is undecided, and said.
 
     Raises
     ------
     LocalError
         If there is an operation that the model does not know.
-    Undecided
-        If a key's operations overlap too much for `limit`.
     """
     started = time.perf_counter()
-    count = 0
-    failed = []
-    for key, of_key in history.by_key().items():
-        operations = list(relevant(of_key))
-        count += len(operations)
-        blocked_at = _blocked_at(operations, limit)
-        if blocked_at is not None:
-            failed.append((blocked_at, key, operations))
+    every = {key: list(relevant(of_key)) for key, of_key in history.by_key().items()}
+    failed, undecided = _failed(every, effort.begun())
     found = None
     if failed:
         blocked_at, _, operations = min(failed, key=lambda each: each[:2])
         found = find_counterexample(
-            operations, blocked_at=blocked_at, zero=history.start, limit=limit
+            operations, blocked_at=blocked_at, zero=history.start, effort=effort
         )
     return Verdict(
-        linearizable=not failed,
+        linearizable=False if failed else None if undecided else True,
         key=None if found is None else found.key,
         counterexample=found,
         keys=tuple(sorted(key for _, key, _ in failed)),
-        operations=count,
+        operations=sum(map(len, every.values())),
         seconds=time.perf_counter() - started,
+        undecided=tuple(undecided),
     )
 
 
-def _blocked_at(operations: list[Operation], limit: int) -> int | None:
-    """Give where no order of a key's operations gets past, in ns; None if one does."""
-    search = Search(operations, limit=min(limit, QUICK_LIMIT + len(operations)))
-    try:
-        return None if search.run() else search.blocked_at
-    except Undecided:
-        if find_window(operations, search.blocked_at) is not None:
-            return search.blocked_at
-    search = Search(operations, limit=limit)
-    return None if search.run() else search.blocked_at
+_Failed = tuple[int, bytes, list[Operation]]
+
+
+def _failed(
+    every: dict[bytes, list[Operation]], effort: Effort
+) -> tuple[list[_Failed], list[Undecided]]:
+    """Find keys that have no order, with where none gets past, in ns; and what is undecided.
+
+    Keys that take little are decided first, whatever the others take.
+    """
+    failed, hard, undecided = [], [], []
+    for key, operations in every.items():
+        quick = min(effort.configurations, QUICK_CONFIGURATIONS + len(operations))
+        search = Search(operations, effort=replace(effort, configurations=quick, deadline=_NEVER))
+        try:
+            if not search.run():
+                failed.append((search.blocked_at, key, operations))
+        except Undecided:
+            hard.append((search.blocked_at, key, operations))
+    for number, (blocked_at, key, operations) in enumerate(hard):
+        part = effort.share(len(hard) - number)
+        # A window without an order is found sooner, if there is one.
+        if find_window(operations, blocked_at, part.share(4)) is not None:
+            failed.append((blocked_at, key, operations))
+            continue
+        search = Search(operations, effort=part)
+        try:
+            if not search.run():
+                failed.append((search.blocked_at, key, operations))
+        except Undecided as error:
+            undecided.append(error)
+    return failed, undecided

@@ -179,10 +179,13 @@ class FailoverPanel(Panel):
             return NOTHING, "Choose who dies, and when; then kill."
         if story.violations:
             return BROKEN, "The clients have seen what must not be."
-        return WELL, (
+        verdict = story.verdict
+        sentence = (
             f"The first answer came {story.first_ms:.0f} ms after the kill. No connection was "
-            f"lost, and the history of {len(story.clients.answers):,} answers is linearizable."
+            f"lost, and the history of {len(story.clients.answers):,} answers is "
+            f"{verdict.in_words if verdict else 'not checked'}."
         )
+        return (WELL if verdict and verdict.linearizable else NOTHING), sentence
 
     def end(self) -> None:
         """End all processes, and show nothing any more."""

@@ -350,3 +350,14 @@ def check_numba_cache() -> str:
     if not any(directory.glob("doctor._add_one*.nbi")):
         raise Unavailable(f"{directory}: nothing was written")
     return f"written to {directory}"
+
+
+@check("kernel compiler")
+def check_kernel_compiler() -> str:
+    """Compile a kernel of two parts on trial."""
+    from colobench.kernels.jit import obstacle
+
+    reason = obstacle()
+    if reason is not None:
+        raise Unavailable(f"compiling takes twice as long in numba's own way: {reason}")
+    return "compiles parts of kernels once"

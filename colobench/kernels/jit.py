@@ -20,6 +20,7 @@ import numpy.typing as npt
 from numba.core import config, types
 from numba.core.caching import FunctionCache
 from numba.core.codegen import get_host_cpu_features
+from numba.core.compiler import Compiler
 from numba.core.sigutils import normalize_signature
 from numba.extending import intrinsic
 
@@ -40,6 +41,19 @@ REGISTRY: list[tuple[Any, str]] = []
 #: nobody counts references to arrays: a call is quicker by a third.
 _OPTIONS: dict[str, Any] = {"nogil": True, "_nrt": False}
 _PART_OPTIONS = _OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+
+def _pipelines() -> tuple[type, type, Callable[[], str | None]]:
+    """Give the compilers of kernels and of parts, and what tells why numba's own has to do."""
+    try:
+        from colobench.kernels import compiling
+    except ImportError as error:  # The compiler of this numba is divided into other modules.
+        missing = str(error)
+        return Compiler, Compiler, lambda: missing
+    return compiling.KernelCompiler, compiling.PartCompiler, compiling.obstacle
+
+
+_KernelCompiler, _PartCompiler, obstacle = _pipelines()
 
 
 @functools.cache
@@ -82,7 +96,7 @@ def kernel(signature: str) -> Callable[[Callable[..., int]], Any]:
     """
 
     def decorate(function: Callable[..., int]) -> Any:
-        compiled: Any = numba.njit(**_OPTIONS)(function)
+        compiled: Any = numba.njit(pipeline_class=_KernelCompiler, **_OPTIONS)(function)
         with contextlib.suppress(RuntimeError):
             compiled._cache = KernelCache(function)  # type: ignore[no-untyped-call]
         REGISTRY.append((compiled, signature))
@@ -98,7 +112,7 @@ def inlined(function: F) -> F:
     through, a part is compiled in half the time; and it is compiled for integers, where numba would
     do it once more for each constant.
     """
-    part: Any = numba.njit(**_PART_OPTIONS)(function)
+    part: Any = numba.njit(pipeline_class=_PartCompiler, **_PART_OPTIONS)(function)
     template = part.get_call_template
     unliteral: Any = types.unliteral
     part.get_call_template = lambda arguments, named: template(

@@ -1,0 +1,198 @@
+"""How numba compiles kernels and their parts: a part stays LLVM text until a kernel links it.
+
+By itself numba makes machine code of every function, and once more of each function that calls it.
+Only kernels call parts, so a part's code is optimised in the kernel alone, once: compiling all
+kernels takes half of the time. This leans on insides of numba; `obstacle` tries whether they are as
+expected, and where they are not, numba compiles in its own way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+from collections.abc import Iterator
+from typing import Any
+
+import numba
+from numba import _dynfunc  # type: ignore[attr-defined]
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import register_pass
+from numba.core.typed_passes import NativeLowering
+
+
+class _Library(JITCodeLibrary):
+    """LLVM text that is optimised as a whole, and not function by function before."""
+
+    def add_llvm_module(self, module: Any) -> None:
+        module.data_layout = self._codegen._data_layout
+        self._final_module.link_in(module)
+
+    def closure(self) -> list[Any]:
+        """Give each library that this one needs once, those that its parts need included."""
+        found: dict[Any, None] = {}
+        waiting = list(self._linking_libraries)
+        while waiting:
+            library = waiting.pop()
+            if library not in found:
+                found[library] = None
+                if isinstance(library, PartLibrary):
+                    waiting.extend(library._linking_libraries)
+        return list(found)
+
+
+class PartLibrary(_Library):
+    """The LLVM text of a part, which neither is optimised nor becomes machine code by itself."""
+
+    def finalize(self) -> None:
+        self._raise_if_finalized()
+        for function in self._final_module.functions:
+            if not function.is_declaration:
+                function.linkage = "linkonce_odr"
+        self._finalized = True
+
+    @property
+    def text(self) -> Any:
+        """The LLVM module of the part without its callees."""
+        return self._final_module
+
+    def _get_module_for_linking(self) -> Any:
+        """Give the part with its callees, which a function compiled in numba's own way links."""
+        if self._shared_module is None:
+            module = self._final_module.clone()
+            for library in self.closure():
+                module.link_in(_text(library), preserve=True)
+            self._shared_module = module
+        return self._shared_module
+
+
+class KernelLibrary(_Library):
+    """The machine code of a kernel, into which its parts have been linked."""
+
+    def finalize(self) -> None:
+        for library in self.closure():
+            self._final_module.link_in(_text(library), preserve=True)
+        self._linking_libraries = []
+        super().finalize()
+
+
+def _text(library: Any) -> Any:
+    is_part = isinstance(library, PartLibrary)
+    return library.text if is_part else library._get_module_for_linking()
+
+
+def _prepare(state: Any, kind: type[_Library]) -> None:
+    """Give a function that is about to be lowered a library of this kind."""
+    state.library = kind(state.targetctx.codegen(), state.func_id.func_qualname)
+    state.library.enable_object_caching()
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class KernelLowering(NativeLowering):
+    """Make LLVM text of a kernel, link its parts, and make machine code of it all."""
+
+    _name = "colobench_kernel_lowering"
+
+    def run_pass(self, state: Any) -> bool:
+        _prepare(state, KernelLibrary)
+        return bool(super().run_pass(state))
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class PartLowering(NativeLowering):
+    """Make LLVM text of a part, and stop there.
+
+    numba knows a compiled function by an object that Python can call. A part's is never called, and
+    its address is 0.
+    """
+
+    _name = "colobench_part_lowering"
+
+    def run_pass(self, state: Any) -> bool:
+        _prepare(state, PartLibrary)
+        state.flags.no_compile = True
+        try:
+            super().run_pass(state)
+        finally:
+            state.flags.discard("no_compile")
+        lowered = state["cr"]
+        function, library = lowered.fndesc, state.library
+        library.finalize()
+        entry = _dynfunc.make_function(
+            function.lookup_module(), function.qualname, "", 0, lowered.env, (library,)
+        )
+        state.targetctx.insert_user_function(entry, function, [library])
+        state["cr"] = lowered._replace(cfunc=entry)
+        return True
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Keep the collector from walking the compiler's many objects, which takes a tenth of the time.
+
+    numba compiles one function at a time, whatever the number of threads; the parts of a kernel
+    are compiled within its own time.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+class _Compiler(CompilerBase):
+    """numba's compiler with another lowering."""
+
+    lowering: Any
+    trial = False
+
+    def define_pipelines(self) -> list[Any]:
+        manager = DefaultPassBuilder.define_nopython_pipeline(self.state)
+        if self.trial or obstacle() is None:
+            passes = manager.passes
+            position = [made for made, _ in passes].index(NativeLowering)
+            passes[position] = (self.lowering, passes[position][1])
+        return [manager]
+
+    def compile_extra(self, function: Any) -> Any:
+        with _no_garbage_collection():
+            return super().compile_extra(function)
+
+
+class KernelCompiler(_Compiler):
+    """Compiles a kernel."""
+
+    lowering = KernelLowering
+
+
+class PartCompiler(_Compiler):
+    """Compiles a part of kernels."""
+
+    lowering = PartLowering
+
+
+@functools.cache
+def obstacle() -> str | None:
+    """Compile a kernel of two parts on trial, and tell why that does not work here.
+
+    Returns
+    -------
+    str or None
+        The error of the trial, in one line. None means that parts stay text, as they should.
+    """
+    base: dict[str, Any] = {"nogil": True, "_nrt": False}
+    part = base | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    kernels = type("TrialKernel", (KernelCompiler,), {"trial": True})
+    parts = type("TrialPart", (PartCompiler,), {"trial": True})
+    twice = numba.njit(pipeline_class=parts, **part)(lambda number: 2 * number)
+    both = numba.njit(pipeline_class=parts, **part)(lambda number: twice(number) + 1)
+    whole = numba.njit(pipeline_class=kernels, **base)(lambda number: both(number) + twice(number))
+    try:
+        whole.compile("i8(i8)")
+        found = whole(5)
+    except Exception as error:
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    return None if found == 21 else f"a trial gave {found}, expected 21"

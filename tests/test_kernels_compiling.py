@@ -1,0 +1,97 @@
+"""Parts of kernels stay LLVM text, and where numba's insides are others, numba's own way does."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from typing import Any
+
+import numba
+import pytest
+from numba.core.caching import NullCache
+from numba.core.compiler import Compiler
+
+from colobench.kernels import compiling, jit
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
+    """Give a kernel, and the part that it calls by way of another part."""
+    monkeypatch.setattr(jit, "REGISTRY", [])
+
+    @jit.inlined
+    def twice(number: int) -> int:
+        return 2 * number
+
+    @jit.inlined
+    def both(number: int) -> int:
+        return twice(number) + 1
+
+    @jit.kernel("i8(i8)")
+    def whole(number: int) -> int:
+        return both(number) + twice(number)
+
+    # What one test compiles is nothing for the next one to find.
+    whole._cache = NullCache()
+    return whole, twice
+
+
+def library(compiled: Any) -> Any:
+    [overload] = compiled.overloads.values()
+    return overload.library
+
+
+def test_insides_of_this_numba_are_as_expected():
+    assert compiling.obstacle() is None
+
+
+def test_part_is_never_made_machine_code(kernel):
+    whole, twice = kernel
+    assert whole(5) == 21
+    assert isinstance(library(twice), compiling.PartLibrary)
+    [overload] = twice.overloads.values()
+    engine = library(whole)._codegen._engine
+    assert not engine.is_symbol_defined(overload.fndesc.llvm_func_name)
+
+
+def test_function_compiled_in_numbas_own_way_can_use_a_part_of_parts(kernel):
+    whole, _ = kernel
+
+    @jit.inlined
+    def plus_three(number: int) -> int:
+        return whole(number) + 3
+
+    assert numba.njit(lambda number: plus_three(number))(5) == 24
+
+
+def test_where_the_trial_fails_numba_compiles_in_its_own_way(kernel, monkeypatch):
+    monkeypatch.setattr(compiling, "obstacle", lambda: "other insides")
+    whole, twice = kernel
+    assert whole(5) == 21
+    assert not isinstance(library(twice), compiling.PartLibrary)
+    assert not isinstance(library(whole), compiling.KernelLibrary)
+
+
+def test_trial_tells_in_one_line_why_it_failed(monkeypatch):
+    monkeypatch.setattr(compiling, "_dynfunc", object())
+    told = compiling.obstacle.__wrapped__()
+    assert told == "AttributeError: 'object' object has no attribute 'make_function'"
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_garbage_collection_is_as_it_was_after_compiling(kernel, enabled):
+    before = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        kernel[0](5)
+        assert gc.isenabled() is enabled
+    finally:
+        (gc.enable if before else gc.disable)()
+
+
+def test_numba_without_the_modules_that_are_extended_compiles_in_its_own_way(monkeypatch):
+    monkeypatch.setitem(sys.modules, "colobench.kernels.compiling", None)
+    monkeypatch.delattr("colobench.kernels.compiling")
+    kernels, parts, obstacle = jit._pipelines()
+    assert kernels is parts is Compiler
+    assert "colobench.kernels" in obstacle()

@@ -33,24 +33,24 @@ if TYPE_CHECKING:
 
 Columns = dict[str, npt.NDArray[np.float64]]
 
-#: The primary's work is cool, the wait golden, the secondary's work warm.
+#: Neighbours in a stack differ enough for every kind of colour blindness.
 PHASE_COLOURS = {
     "request": "#a3adba",
-    "stop": "#7d8da3",
-    "collect": "#3fa7a0",
-    "ram": "#4a86d8",
-    "devices": "#8d76d9",
-    "received": "#cba135",
-    "flush": "#e08245",
-    "load": "#d4606a",
-    "resume": "#62a964",
+    "stop": "#334477",
+    "collect": "#eeaa22",
+    "ram": "#3377ee",
+    "devices": "#882233",
+    "received": "#aabbaa",
+    "flush": "#bb5500",
+    "load": "#77bbdd",
+    "resume": "#667777",
     "verify": "#b9c0ca",
 }
 #: The guest still runs while the request is answered: the pause begins after it.
 PAUSE_PHASES = tuple(phase for phase in ACTIVITIES if phase != "request")
-PRIMARY_COLOUR = "#4a86d8"
-SECONDARY_COLOUR = "#e08245"
-TAKEOVER_COLOUR = "#d4606a"
+PRIMARY_COLOUR = "#3377ee"
+SECONDARY_COLOUR = "#eeaa22"
+TAKEOVER_COLOUR = "#882233"
 NEUTRAL_COLOUR = "#8b95a3"
 #: Bars that a plot has room for; more checkpoints than that share them.
 BARS = 200

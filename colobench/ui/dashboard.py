@@ -16,9 +16,9 @@ from colobench.lab.journal import ROLES
 from colobench.lab.session import Session
 from colobench.lab.table import megabytes
 from colobench.ui.controls import Controls
+from colobench.ui.live_plot import LivePlot
 from colobench.ui.page_map import PageMap
 from colobench.ui.panel import Panel, button
-from colobench.ui.plots import LivePlot
 from colobench.ui.pump import Pump
 from colobench.ui.sentences import tell_takeover
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -24,7 +24,7 @@ from colobench.lab.plan import MODES, POINTS
 from colobench.lab.report import NEUTRAL_COLOUR, SECONDARY_COLOUR, TAKEOVER_COLOUR
 from colobench.lab.session import Session
 from colobench.ui.controls import dropdown
-from colobench.ui.figure import Columns, LiveFigure
+from colobench.ui.figure import Columns, LiveFigure, Window
 from colobench.ui.panel import Panel, button, turn
 from colobench.ui.plots import legend_above, make_plot
 from colobench.ui.pump import frames
@@ -128,7 +128,6 @@ class FailoverPanel(Panel):
         held = (None, None) if holder == NOBODY else (point, holder)
         story = FailoverStory(session, self.victim.value, *held)
         self._dots = _Dots()
-        self.figure.forget()
         self.story = story
         story.run(self._say)
 
@@ -144,17 +143,9 @@ class FailoverPanel(Panel):
         if story is None:
             return
         self._dots.take(story)
-        grown = False
-        for name, dots in (("whole", self._dots.whole), ("near", self._dots.near)):
-            grown |= self.figure.grow(name, len(dots), partial(_rows, dots[:]))
-        if not grown:
-            return
-        end = self._dots.end
-        for state in COLOURS:
-            self.figure.replace(state, _spans(story, state, end))
-        kill = story.spans[1][0] if len(story.spans) > 1 else end
-        self.figure.set_range("around", kill - BEFORE, kill + AFTER)
-        self.figure.set_range("all", 0, max(end, 1.0))
+        dots = self._dots
+        version = (dots, len(dots.whole), len(dots.near), len(story.spans))
+        self.figure.show(version, lambda: _window(story, dots))
 
     def update(self) -> None:
         """Show how things stand, and let only those buttons be pressed that make sense."""
@@ -236,9 +227,21 @@ def _points(holder: str) -> list[str]:
     return [point for point in POINTS[holder] if point is not None]
 
 
-def _rows(dots: list[tuple[float, int]], first: int) -> Columns:
-    found = np.array(dots[first:], dtype=np.float64).reshape(-1, 2)
-    return {"seconds": found[:, 0], "client": found[:, 1]}
+def _window(story: FailoverStory, dots: _Dots) -> Window:
+    tables: dict[str, Columns] = {
+        "whole": _table(dots.whole, "seconds", "client"),
+        "near": _table(dots.near, "seconds", "client"),
+    }
+    for state in COLOURS:
+        tables[state] = _spans(story, state, dots.end)
+    kill = story.spans[1][0] if len(story.spans) > 1 else dots.end
+    ranges = {"around": (kill - BEFORE, kill + AFTER), "all": (0.0, max(dots.end, 1.0))}
+    return Window(tables, ranges)
+
+
+def _table(rows: Sequence[tuple[float, float]], first: str, second: str) -> Columns:
+    found = np.array(rows, dtype=np.float64).reshape(-1, 2)
+    return {first: found[:, 0], second: found[:, 1]}
 
 
 def _spans(story: FailoverStory, state: str, end: float) -> Columns:
@@ -248,8 +251,7 @@ def _spans(story: FailoverStory, state: str, end: float) -> Columns:
     found = [
         (begin, until) for (begin, each), until in zip(spans, ends, strict=True) if each == state
     ]
-    table = np.array(found, dtype=np.float64).reshape(-1, 2)
-    return {"left": table[:, 0], "right": table[:, 1]}
+    return _table(found, "left", "right")
 
 
 def _html(story: FailoverStory) -> str:

@@ -1,95 +1,72 @@
-// A bokeh figure that is fed row by row, and tells the kernel nothing but that it is there.
-//
-// Messages: {table, columns, first, end, rollover} and the rows' values as float64, column by column.
-// With `first` null they are all there is; else they follow what ended there, or something was
-// missed and is asked for. Or {range, start, end}: what an axis shows from now on.
+// A bokeh figure. A frame has its tables, one after the other in float32, and what its axes show.
 
-function loadBokeh({ url, text }) {
-  if (window.Bokeh) return Promise.resolve(window.Bokeh);
-  window.colobenchBokeh ??= new Promise((resolve, reject) => {
-    const script = document.createElement("script");
-    script.onload = () => resolve(window.Bokeh);
-    script.onerror = () => {
-      window.colobenchBokeh = undefined;
-      reject(new Error(`BokehJS did not come from ${url}; offline, set COLOBENCH_OFFLINE=1`));
-    };
-    script.src = url || URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
+// Loads the feed's library once for a page, whatever number of figures wait for it.
+function loadLibrary(manager, feed, ended) {
+  const libraries = (globalThis.colobenchLibraries ??= new Map());
+  const load = async () => {
+    const library = await findModel(manager, () => feed.get("library"), ended);
+    if (!library) return null;
+    const [name, version, data] = ["name", "version", "data"].map((each) => library.get(each));
+    const loading = libraries.get(name + version) ?? runScript(data, name, version);
+    libraries.set(name + version, loading);
+    try {
+      return await loading;
+    } catch (error) {
+      libraries.delete(name + version);
+      throw error;
+    }
+  };
+  return load();
+}
+
+async function runScript(data, name, version) {
+  const text = await decompress("gzip", data);
+  const script = document.createElement("script");
+  const url = URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
+  await new Promise((done, fail) => {
+    script.onload = done;
+    script.onerror = () => fail(new Error(`${name} ${version} could not be run by this browser`));
+    script.src = url;
     document.head.append(script);
   });
-  return window.colobenchBokeh;
+  URL.revokeObjectURL(url);
+  const found = globalThis[name];
+  return found[version] ?? found;
 }
 
-function readColumns(names, { buffer, byteOffset, byteLength }) {
-  // Float64Array wants an aligned offset, which a message's buffer does not have.
-  const values = new Float64Array(buffer.slice(byteOffset, byteOffset + byteLength));
-  const rows = values.length / names.length;
-  const column = (name, i) => [name, Array.from(values.subarray(i * rows, (i + 1) * rows))];
-  return Object.fromEntries(names.map(column));
+function readTables({ tables }, data) {
+  let offset = 0;
+  return tables.map(({ name, columns, rows }) => {
+    const read = columns.map((column) => {
+      const values = new Float32Array(data, offset, rows);
+      offset += values.byteLength;
+      return [column, Array.from(values)];
+    });
+    return [name, Object.fromEntries(read)];
+  });
 }
 
-function append(table, columns, rollover) {
-  for (const [name, values] of Object.entries(columns)) {
-    table.columns[name] = (table.columns[name] ?? []).concat(values).slice(-rollover);
-  }
-}
-
-export default () => {
-  // Kept here as well as in the figures, for those that are opened later.
-  const tables = new Map();
-  const ranges = new Map();
-  const figures = new Set();
-  const models = (name) => [...figures].map((figure) => figure.get_model_by_name(name));
-
-  function receiveRange({ range: name, start, end }) {
-    ranges.set(name, { start, end });
-    models(name).forEach((range) => range.setv({ start, end }));
-    return true;
-  }
-
-  function receiveRows({ table: name, columns: names, first, rollover, end }, buffer) {
-    const columns = readColumns(names, buffer);
-    const table = tables.get(name);
-    if (first === null) {
-      tables.set(name, { columns, end });
-      models(name).forEach((source) => (source.data = { ...columns }));
-    } else if (table?.end === first) {
-      append(table, columns, rollover);
-      table.end = end;
-      models(name).forEach((source) => source.stream(columns, rollover));
-    } else {
-      return false;
+async function begin(box, { feed, ended, ends }, model) {
+  const target = box.appendChild(element("div", "", "BokehJS is being loaded …"));
+  const Bokeh = await loadLibrary(model.widget_manager, feed, ended);
+  if (ended()) return null;
+  target.textContent = "";
+  const views = await Bokeh.embed.embed_item(model.get("_figure"), target);
+  const figure = views.roots[0].model.document;
+  ends.push(() => figure.clear());
+  return (frame, data) => {
+    for (const [name, columns] of readTables({ tables: [], ...frame }, data)) {
+      figure.get_model_by_name(name).data = columns;
     }
-    return true;
-  }
-
-  return {
-    initialize({ model }) {
-      model.on("msg:custom", (message, buffers) => {
-        const done = message.range ? receiveRange(message) : receiveRows(message, buffers[0]);
-        if (!done) model.send({ send: "everything" });
-      });
-      model.send({ send: "everything" });
-    },
-    async render({ model, el }) {
-      let views;
-      const target = el.appendChild(document.createElement("div"));
-      try {
-        const Bokeh = await loadBokeh(model.get("_bokehjs"));
-        views = await Bokeh.embed.embed_item(model.get("_figure"), target);
-      } catch (error) {
-        target.textContent = error.message;
-        return;
-      }
-      const figure = views.roots[0].model.document;
-      tables.forEach(({ columns }, name) => {
-        figure.get_model_by_name(name).data = { ...columns };
-      });
-      ranges.forEach((range, name) => figure.get_model_by_name(name).setv(range));
-      figures.add(figure);
-      return () => {
-        figures.delete(figure);
-        figure.clear();
-      };
-    },
+    for (const [name, [start, end]] of Object.entries(frame.ranges ?? {})) {
+      figure.get_model_by_name(name).setv({ start, end });
+    }
+    const rows = (frame.tables ?? []).map((table) => table.rows);
+    box.dataset.rows = Math.max(0, ...rows);
+    box.dataset.figure = frame.number;
   };
+}
+
+export default {
+  render: (context) => follow(context, (box, way) => begin(box, way, context.model)),
 };

@@ -1,14 +1,16 @@
-"""A bokeh figure in a notebook that grows while records arrive."""
+"""A bokeh figure in a notebook whose data change while records arrive."""
 
 from __future__ import annotations
 
-import os
+import gzip
 import threading
+import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
-import anywidget
+import bokeh
 import numpy as np
 import numpy.typing as npt
 import traitlets
@@ -16,29 +18,32 @@ from bokeh.embed import json_item
 from bokeh.models import LayoutDOM
 from bokeh.resources import Resources
 
-#: Rows that a figure keeps; older ones leave it, the records have them still.
+from colobench.ui.feed import Library, LiveView, cells, feeds, pace, read_module
+
+#: Rows of a table that a figure shows; older ones leave it, the records have them still.
 ROLLOVER = 2000
-#: Up to so many rows a message carries all of them, so that no view, however late, lacks one.
-SMALL = 100
 
 Columns = Mapping[str, npt.NDArray[Any]]
 
 
-def bokehjs() -> dict[str, str]:
-    """Say where a browser gets BokehJS from: bokeh's own server, or with COLOBENCH_OFFLINE=1 here.
+@dataclass(frozen=True)
+class Window:
+    """All that a figure shows.
 
-    Returns
-    -------
-    dict
-        ``url``, or ``text`` with all of it (1.4 MB).
+    Attributes
+    ----------
+    tables
+        Columns of numbers for each data source, by the source's name.
+    ranges
+        What an axis shows, from and to, by the name of its range.
     """
-    if os.environ.get("COLOBENCH_OFFLINE") == "1":
-        return {"text": str(Resources(mode="inline", components=["bokeh"]).js_raw[0])}
-    return {"url": str(Resources(mode="cdn", components=["bokeh"]).js_files[0])}
+
+    tables: Mapping[str, Columns]
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
-class LiveFigure(anywidget.AnyWidget):
-    """Shows a bokeh layout whose data sources are fed from any thread.
+class LiveFigure(LiveView):
+    """Shows a bokeh layout whose data sources are filled from any thread.
 
     Parameters
     ----------
@@ -47,65 +52,82 @@ class LiveFigure(anywidget.AnyWidget):
 
     Notes
     -----
+    BokehJS comes from the installed bokeh, by way of the kernel, once for each page.
+
     ``jupyter_bokeh`` is not used for this: its browser side sends each streamed row back, whereupon
     the kernel appends it once more; rows that arrive before the figure is drawn are lost; and a
-    figure whose cell runs before BokehJS has come from its server stays empty. Here the kernel
-    keeps no second copy of what a plot shows.
+    figure whose cell runs before BokehJS is there stays empty.
     """
 
-    _esm = Path(__file__).with_name("figure.js")
+    _esm = read_module("figure.js")
     _figure = traitlets.Dict().tag(sync=True)
-    _bokehjs = traitlets.Dict().tag(sync=True)
 
     def __init__(self, layout: LayoutDOM) -> None:
-        super().__init__(_figure=json_item(layout), _bokehjs=bokehjs())
-        # How many rows of each data source were sent, to whichever browser.
-        self._sent: dict[str, int] = {}
-        self._lock = threading.Lock()
-        self.on_msg(lambda widget, message, buffers: self.forget())
+        super().__init__(_figure=json_item(layout))
+        libraries.give(self)
 
-    def forget(self) -> None:
-        """Send everything anew the next time."""
-        with self._lock:
-            self._sent.clear()
-
-    def grow(self, source: str, count: int, rows: Callable[[int], Columns]) -> bool:
-        """Bring a data source up to date; tells whether it was not.
+    def show(self, version: object, make: Callable[[], Window]) -> None:
+        """Show a window, unless it is what is shown.
 
         Parameters
         ----------
-        source
-            Its name.
-        count
-            How many rows there are by now.
-        rows
-            Gives the rows from a number on, as columns of numbers.
+        version
+            Differs from that of what is shown if there is something new.
+        make
+            Gives the window.
         """
+        self.update(version, lambda: _pack(make()))
+
+
+def _pack(window: Window) -> tuple[dict[str, Any], bytes]:
+    """Write tables as one array of float32: table by table, column by column."""
+    tables, columns = [], []
+    for name, table in window.tables.items():
+        newest = [np.asarray(values)[-ROLLOVER:].astype("<f4") for values in table.values()]
+        rows = len(newest[0]) if newest else 0
+        tables.append({"name": name, "columns": list(table), "rows": rows})
+        columns += newest
+    ranges = {name: [float(end) for end in ends] for name, ends in window.ranges.items()}
+    data = b"".join(column.tobytes() for column in columns)
+    return {"tables": tables, "ranges": ranges}, data
+
+
+@cache
+def bokehjs() -> bytes:
+    """Give BokehJS of the installed bokeh, compressed by gzip."""
+    text = str(Resources(mode="inline", components=["bokeh"]).js_raw[0])
+    return gzip.compress(text.encode(), mtime=0)
+
+
+class Libraries:
+    """Holds BokehJS for those pages that have figures.
+
+    A page that opens on a running kernel may not be able to ask for what others have been told. So
+    the first figure that it makes brings BokehJS along.
+    """
+
+    def __init__(self) -> None:
+        self._page: str | None = None
+        self._library: Library | None = None
+        self._lock = threading.Lock()
+
+    def give(self, figure: LiveFigure) -> None:
+        """Give BokehJS to a figure; if it is a new page's first, to all figures anew."""
         with self._lock:
-            sent = self._sent.get(source)
-            if sent == count:
-                return False
-            missing = ROLLOVER if sent is None or sent > count else count - sent
-            whole = missing >= ROLLOVER or count <= SMALL
-            first = max(0, count - ROLLOVER) if whole else count - missing
-            self._send_rows(source, rows(first), None if whole else first, count)
-            self._sent[source] = count
-            return True
+            if self._library is None or self._page != cells.page():
+                self._renew()
+            figure.feed.library = self._library
 
-    def replace(self, source: str, rows: Columns) -> None:
-        """Show these rows of a data source and no others."""
-        self._send_rows(source, rows, None, 0)
+    def _renew(self) -> None:
+        old, script = self._library, bokehjs()
+        pace.take(len(script), time.monotonic())
+        self._page = cells.page()
+        self._library = Library(name="Bokeh", version=bokeh.__version__, data=script)
+        for feed in feeds.all():
+            if feed.library is not None:
+                feed.library = self._library
+        if old is not None:
+            old.close()
 
-    def set_range(self, name: str, start: float, end: float) -> None:
-        """Let the range of that name, and so the axes that it belongs to, show this."""
-        self.send({"range": name, "start": start, "end": end})
 
-    def _send_rows(self, source: str, rows: Columns, first: int | None, end: int) -> None:
-        header = {
-            "table": source,
-            "columns": list(rows),
-            "first": first,
-            "end": end,
-            "rollover": ROLLOVER,
-        }
-        self.send(header, [np.array(list(rows.values()), dtype="<f8").tobytes()])
+libraries = Libraries()

@@ -90,9 +90,8 @@ class FlushGuess(Panel):
         return f"<FlushGuess {'with' if self.pending else 'without'} a checkpoint>"
 
     def _map(self, title: str) -> PageSets:
-        made = PageSets(Session(ram=self._fixed["ram"]).guest.ram_bytes, title)
-        made.layout = ipywidgets.Layout(width="33%")
-        return made
+        ram_bytes = Session(ram=self._fixed["ram"]).guest.ram_bytes
+        return PageSets(ram_bytes, title, layout=ipywidgets.Layout(width="33%"))
 
     def _line(self, *widgets: Any) -> Any:
         return ipywidgets.HBox(widgets, layout=ipywidgets.Layout(flex_flow="row wrap"))

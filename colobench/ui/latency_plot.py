@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import ipywidgets
@@ -12,7 +11,7 @@ from bokeh.models import ColumnDataSource, LayoutDOM, Range1d
 
 from colobench.lab.latency import STATES, Latencies, TimedAnswer
 from colobench.lab.report import NEUTRAL_COLOUR, PRIMARY_COLOUR, SECONDARY_COLOUR
-from colobench.ui.figure import Columns, LiveFigure
+from colobench.ui.figure import Columns, LiveFigure, Window
 from colobench.ui.plots import legend_above, make_plot
 from colobench.ui.pump import frames
 
@@ -49,17 +48,8 @@ class LatencyPlot(ipywidgets.VBox):  # type: ignore[misc]
     def refresh(self) -> None:
         """Show the answers that came since the last time."""
         answers = self.latencies.answers[:]
-        grown = False
-        for state in STATES:
-            of_state = [each for each in answers if each.state == state]
-            grown |= self.figure.grow(state, len(of_state), partial(_rows, of_state))
-        if not grown:
-            return
-        marks = [seconds for state, seconds in self.latencies.checkpoints if state == "buffer"]
-        self.figure.replace("checkpoints", {"seconds": np.array(marks, dtype=np.float64)})
-        self.figure.replace("percentiles", {"percent": PERCENTS, **_percentiles(answers)})
-        slow = [each.latency_ms for each in answers if each.asked_s < WINDOW_SECONDS]
-        self.figure.set_range("latencies", 0, 1.05 * max(slow, default=1.0))
+        marks = [seconds for state, seconds in self.latencies.checkpoints[:] if state == "buffer"]
+        self.figure.show((len(answers), len(marks)), lambda: _window(answers, marks))
 
     def close(self) -> None:
         """Follow no more, and vanish."""
@@ -68,10 +58,20 @@ class LatencyPlot(ipywidgets.VBox):  # type: ignore[misc]
         super().close()
 
 
-def _rows(answers: list[TimedAnswer], first: int) -> Columns:
+def _window(answers: list[TimedAnswer], marks: list[float]) -> Window:
+    tables: dict[str, Columns] = {
+        state: _points([each for each in answers if each.state == state]) for state in STATES
+    }
+    tables["checkpoints"] = {"seconds": np.array(marks, dtype=np.float64)}
+    tables["percentiles"] = {"percent": PERCENTS, **_percentiles(answers)}
+    slow = [each.latency_ms for each in answers if each.asked_s < WINDOW_SECONDS]
+    return Window(tables, {"latencies": (0, 1.05 * max(slow, default=1.0))})
+
+
+def _points(answers: list[TimedAnswer]) -> Columns:
     return {
-        "seconds": np.array([each.asked_s for each in answers[first:]]),
-        "latency": np.array([each.latency_ms for each in answers[first:]]),
+        "seconds": np.array([each.asked_s for each in answers]),
+        "latency": np.array([each.latency_ms for each in answers]),
     }
 
 

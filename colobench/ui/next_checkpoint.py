@@ -7,8 +7,8 @@ from html import escape
 import ipywidgets
 
 from colobench.lab.session import Session
+from colobench.ui.live_plot import LivePlot
 from colobench.ui.panel import Panel, button
-from colobench.ui.plots import LivePlot
 from colobench.ui.record_table import RecordTable
 
 

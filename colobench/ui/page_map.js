@@ -1,63 +1,29 @@
 // The pages that checkpoints send: bright if the last one sent it, then fading.
 //
-// `_frame` is {number, pages, fade, before, last}: the last checkpoint's number, count and bitmap,
-// and the union of the bitmaps of those between it and the frame before. Number 0 begins anew.
+// A frame has the last checkpoint's number, how many pages that sent, and of each page its heat as a
+// byte: 255 if it was sent just now.
 
 const HEIGHT = 240;
-const BRIGHT = [74, 134, 216, 255];
-const WARM = [224, 130, 69, 255];
 
-const colour = (heat) =>
-  heat === 1 ? BRIGHT : COLD.map((cold, i) => cold + heat * (WARM[i] - cold));
-
-function warm(heat, { number, fade, before, last }) {
-  if (number === 0) heat.fill(0);
-  for (let page = 0; page < heat.length; page++) {
-    if (bit(last, page)) heat[page] = 1;
-    else heat[page] = bit(before, page) ? fade : heat[page] * fade;
-  }
+function makeColours(bright, warm) {
+  const mixed = (heat) => COLD.map((cold, i) => cold + (heat / 255) * (warm[i] - cold));
+  return Array.from({ length: 256 }, (_, heat) => (heat === 255 ? bright : mixed(heat)));
 }
 
-export default () => {
-  let heat = new Float32Array();
-  const views = new Set();
+function show({ checkpoint, pages, bright, warm }, data) {
+  const heat = new Uint8Array(data);
+  const colours = makeColours(readColour(bright), readColour(warm));
+  const sent = checkpoint
+    ? `sent by checkpoint ${checkpoint}: ${pages.toLocaleString()} pages`
+    : "sent by the last checkpoint";
+  const legend = makeLegend([
+    [readColour(bright), sent],
+    [readColour(warm), "sent before, fading"],
+    [COLD, "not sent lately"],
+  ]);
+  const describe = (page) =>
+    heat[page] === 255 ? "sent by the last checkpoint" : heat[page] ? "sent before" : "not sent lately";
+  return [[legend], (page) => colours[heat[page] ?? 0], `Bright: ${sent}.`, describe];
+}
 
-  function take(model) {
-    const pages = countPages(model.get("_blocks"));
-    if (heat.length !== pages) heat = new Float32Array(pages);
-    warm(heat, model.get("_frame"));
-    views.forEach((redraw) => redraw());
-  }
-
-  return {
-    initialize({ model }) {
-      take(model);
-      model.on("change:_frame", () => take(model));
-    },
-    render({ model, el }) {
-      const box = el.appendChild(makeBox());
-      const [line, [newest]] = legend([
-        [BRIGHT, ""],
-        [WARM, "sent before, fading"],
-        [COLD, "not sent lately"],
-      ]);
-      box.append(line);
-      const draw = makeGrids(model.get("_blocks"), box, HEIGHT);
-
-      function redraw() {
-        const { number, pages } = model.get("_frame");
-        newest.textContent = number
-          ? `sent by checkpoint ${number}: ${pages.toLocaleString()} pages`
-          : "sent by the last checkpoint";
-        if (draw((page) => colour(heat[page]))) box.dataset.checkpoint = number;
-      }
-
-      views.add(redraw);
-      const end = redrawOnResize(box, redraw);
-      return () => {
-        end();
-        views.delete(redraw);
-      };
-    },
-  };
-};
+export default { render: (context) => followPages(context, HEIGHT, show) };

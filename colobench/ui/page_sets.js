@@ -1,29 +1,22 @@
 // Sets of pages, each of its own colour; a page is of the first set that has it.
 //
-// `_sets` is a list of {name, colour, pages, bitmap}, `_rest` the name of all other pages.
+// A frame has title, the sets' names, colours, pages and bytes, and the name of the rest; its
+// data are the sets' bitmaps, one after the other.
 
-export default () => ({
-  render({ model, el }) {
-    const box = el.appendChild(makeBox());
-    const title = box.appendChild(element("div", "font-weight: 600; line-height: 1.6"));
-    const line = box.appendChild(element("div", ""));
-    const draw = makeGrids(model.get("_blocks"), box, model.get("_height"));
+function show({ title, sets, rest }, data) {
+  let offset = 0;
+  const found = sets.map(({ name, colour, pages, bytes }) => {
+    const bitmap = new Uint8Array(data, offset, bytes);
+    offset += bytes;
+    return { bitmap, colour: readColour(colour), name, text: `${name}: ${pages.toLocaleString()}` };
+  });
+  const setOf = (page) => found.find(({ bitmap }) => bit(bitmap, page));
+  const entries = [...found.map(({ colour, text }) => [colour, text]), [COLD, rest]];
+  const head = [element("div", "font-weight: 600; line-height: 1.6", title), makeLegend(entries)];
+  const sentence = [title, ...found.map(({ text }) => text)].filter(Boolean).join(". ");
+  return [head, (page) => setOf(page)?.colour ?? COLD, sentence, (page) => setOf(page)?.name ?? rest];
+}
 
-    function redraw() {
-      const sets = model.get("_sets");
-      title.textContent = model.get("_title");
-      const entries = sets.map(({ name, colour, pages }) => [colour, `${name}: ${pages.toLocaleString()}`]);
-      line.replaceChildren(legend([...entries, [COLD, model.get("_rest")]])[0]);
-      draw((page) => sets.find(({ bitmap }) => bit(bitmap, page))?.colour ?? COLD);
-    }
-
-    model.on("change:_sets", redraw);
-    model.on("change:_title", redraw);
-    const end = redrawOnResize(box, redraw);
-    return () => {
-      end();
-      model.off("change:_sets", redraw);
-      model.off("change:_title", redraw);
-    };
-  },
-});
+export default {
+  render: (context) => followPages(context, context.model.get("_height"), show),
+};

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
-import anywidget
 import numpy as np
 import traitlets
 
-from colobench.guest.machine import block_sizes
 from colobench.kernels import bitmap
 from colobench.lab.report import PRIMARY_COLOUR, SECONDARY_COLOUR, TAKEOVER_COLOUR
-from colobench.memory.ram import lay_out
 from colobench.memory.tracker import Words
-from colobench.ui.page_map import read_module
+from colobench.ui.feed import LiveView, read_module
+from colobench.ui.page_map import describe_blocks
 
 #: The colours of the sets, in the order in which they are given.
 COLOURS = (PRIMARY_COLOUR, SECONDARY_COLOUR, TAKEOVER_COLOUR)
 HEIGHT = 150
 
 
-class PageSets(anywidget.AnyWidget):
+class PageSets(LiveView):
     """Shows every page of a guest, in the colour of the first set that has it.
 
     Parameters
@@ -33,24 +30,29 @@ class PageSets(anywidget.AnyWidget):
         What it shows, and what the pages are that are in none of the sets.
     height
         Pixels that the squares may take.
+    layout
+        Its place, which cannot be changed later.
 
     Examples
     --------
     >>> ui.PageSets(session.guest.ram_bytes).show({"received": cb.cached_pages(session)})
     """
 
-    _esm = read_module("page_sets.js")
-    _blocks: Any = traitlets.List().tag(sync=True)
-    _sets: Any = traitlets.List().tag(sync=True)
-    _title = traitlets.Unicode().tag(sync=True)
-    _rest = traitlets.Unicode().tag(sync=True)
+    _esm = read_module("pages.js", "page_sets.js")
     _height = traitlets.Int().tag(sync=True)
 
     def __init__(
-        self, ram_bytes: int, title: str = "", rest: str = "others", height: int = HEIGHT
+        self,
+        ram_bytes: int,
+        title: str = "",
+        rest: str = "others",
+        height: int = HEIGHT,
+        layout: Any = None,
     ) -> None:
-        blocks = [asdict(block) for block in lay_out(block_sizes(ram_bytes))]
-        super().__init__(_blocks=blocks, _title=title, _rest=rest, _height=height)
+        super().__init__(_height=height, **({"layout": layout} if layout is not None else {}))
+        self._blocks = describe_blocks(ram_bytes)
+        self._title, self._rest = title, rest
+        self.show({})
 
     def __repr__(self) -> str:
         return f"<PageSets {self._title!r}>"
@@ -70,29 +72,33 @@ class PageSets(anywidget.AnyWidget):
         title
             What is shown, unless it is what it was.
         colours
-            The sets' colours, such as ``#4a86d8``.
+            The sets' colours, such as ``#3377ee``.
 
         Returns
         -------
         PageSets
             Itself.
         """
-        with self.hold_sync():
-            if title is not None:
-                self._title = title
-            self._sets = [
+        if title is not None:
+            self._title = title
+        chosen = [
+            # A copy, for kernels are compiled for arrays that can be written alone.
+            (name, colour, words.astype(np.uint64))
+            for colour, (name, words) in zip(colours, sets.items(), strict=False)
+        ]
+        frame = {
+            "blocks": self._blocks,
+            "title": self._title,
+            "rest": self._rest,
+            "sets": [
                 {
                     "name": name,
-                    "colour": _rgba(colour),
-                    # A copy, for kernels are compiled for arrays that can be written alone.
-                    "pages": int(bitmap.popcount(words.astype(np.uint64))),
-                    "bitmap": words.astype("<u8").tobytes(),
+                    "colour": colour,
+                    "pages": int(bitmap.popcount(words)),
+                    "bytes": words.nbytes,
                 }
-                for colour, (name, words) in zip(colours, sets.items(), strict=False)
-            ]
+                for name, colour, words in chosen
+            ],
+        }
+        self.feed.put(frame, b"".join(words.astype("<u8").tobytes() for *_, words in chosen))
         return self
-
-
-def _rgba(colour: str) -> list[int]:
-    """Give a colour such as #4a86d8 as red, green, blue and alpha, each up to 255."""
-    return [*bytes.fromhex(colour[1:]), 255]

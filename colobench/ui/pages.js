@@ -2,30 +2,27 @@
 
 const COLD = [128, 138, 150, 40];
 
-const bit = (bitmap, page) =>
-  page >> 3 < bitmap.byteLength && (bitmap.getUint8(page >> 3) >> (page & 7)) & 1;
+const bit = (bitmap, page) => page >> 3 < bitmap.length && (bitmap[page >> 3] >> (page & 7)) & 1;
 
 const countPages = (blocks) => Math.max(...blocks.map((block) => block.first_page + block.pages));
 
-const element = (tag, style, text = "") =>
-  Object.assign(document.createElement(tag), { style, textContent: text });
+const makeBox = () =>
+  element("div", "font-size: 12px; color: var(--jp-ui-font-color1, inherit); padding: 4px 8px; min-width: 0");
 
-const makeBox = () => element("div", "font-size: 12px; color: #6b7684; padding: 4px 8px; min-width: 0");
+const readColour = (text) => [...text.slice(1).match(/../g).map((part) => parseInt(part, 16)), 255];
 
-// A line of colours and their texts, and the elements of the texts.
-function legend(entries) {
+// A line of colours and their texts.
+function makeLegend(entries) {
   const line = element("div", "display: flex; flex-wrap: wrap; gap: 2px 16px; margin-bottom: 4px");
-  const texts = entries.map(([colour, text]) => {
+  for (const [colour, text] of entries) {
     const [red, green, blue, alpha] = colour;
     const background = `rgba(${red}, ${green}, ${blue}, ${alpha / 255})`;
-    const swatch = `width: 10px; height: 10px; margin-right: 5px; background: ${background}`;
+    const swatch = `width: 10px; height: 10px; margin-right: 5px; background: ${background}; outline: 1px solid`;
     const entry = element("span", "display: inline-flex; align-items: center");
-    const label = element("span", "", text);
-    entry.append(element("span", swatch), label);
+    entry.append(element("span", swatch), element("span", "", text));
     line.append(entry);
-    return label;
-  });
-  return [line, texts];
+  }
+  return line;
 }
 
 // The largest squares with which that many pages fit into width and height.
@@ -53,38 +50,91 @@ function paint(canvas, { first_page: first, pages: count }, size, colourOf) {
   }
 }
 
-function pointedAt({ offsetX, offsetY }, { name, pages }, canvas, size) {
-  const columns = canvas.width / size;
-  const page = Math.floor(offsetY / size) * columns + Math.floor(offsetX / size);
-  return page < pages ? `${name}, page ${page}` : "";
+// Lets one point at pages, with the pointer or with the arrow keys; a line says which it is.
+function makePointer(canvas, line, { name, pages, first_page: first }) {
+  let page = 0;
+  const grid = { size: 1, columns: 1, describe: () => "" };
+  const say = () => {
+    const described = grid.describe(first + page);
+    canvas.title = line.textContent = `${name}, page ${page}${described && `: ${described}`}`;
+  };
+  canvas.tabIndex = 0;
+  canvas.onmousemove = ({ offsetX, offsetY }) => {
+    const found = Math.floor(offsetY / grid.size) * grid.columns + Math.floor(offsetX / grid.size);
+    if (found < pages) {
+      page = found;
+      say();
+    }
+  };
+  canvas.onmouseleave = canvas.onblur = () => (line.textContent = "\u00a0");
+  canvas.onkeydown = (event) => {
+    const { columns } = grid;
+    const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
+    const step = { ...steps, Home: -page, End: pages - 1 - page }[event.key];
+    if (step === undefined) return;
+    event.preventDefault();
+    // The notebook around has arrow keys, too.
+    event.stopPropagation();
+    if (page + step >= 0 && page + step < pages) page += step;
+    say();
+  };
+  return grid;
 }
 
 // Puts a grid for each block into a box; gives what draws them, false as long as there is no room.
 function makeGrids(blocks, box, height) {
   const pages = countPages(blocks);
+  const line = element("div", "line-height: 1.6", "\u00a0");
+  line.setAttribute("role", "status");
   const grids = blocks.map((block) => {
     const canvas = element("canvas", "display: block");
+    canvas.setAttribute("role", "img");
     const row = element("div", "margin-bottom: 4px");
     row.append(element("div", "line-height: 1.6", `${block.name}: ${block.pages.toLocaleString()} pages`));
     row.append(canvas);
     box.append(row);
-    return { block, canvas };
+    return { block, canvas, grid: makePointer(canvas, line, block) };
   });
-  return (colourOf) => {
+  box.append(line);
+  return (colourOf, sentence, describe) => {
     const width = grids[0].canvas.parentElement.clientWidth;
     if (!width) return false;
     const size = squareSize(pages, width, height);
-    for (const { block, canvas } of grids) {
+    for (const { block, canvas, grid } of grids) {
       paint(canvas, block, size, colourOf);
-      canvas.onmousemove = (event) => (canvas.title = pointedAt(event, block, canvas, size));
+      canvas.setAttribute("aria-label", `${block.name}, ${block.pages} pages. ${sentence}`);
+      Object.assign(grid, { size, columns: canvas.width / size, describe });
     }
     return true;
   };
 }
 
-// Draws whenever the box gets another size; gives what ends that.
-function redrawOnResize(box, redraw) {
-  const resizes = new ResizeObserver(redraw);
-  resizes.observe(box);
-  return () => resizes.disconnect();
+// Follows a feed whose frames have blocks, and draws whenever there is a frame or another width.
+// `render` gets box, frame and data, and gives what paints by the function that it gets.
+function followPages(context, height, show) {
+  return follow(context, (outer, { ends }) => {
+    const box = outer.appendChild(makeBox());
+    const head = box.appendChild(element("div", ""));
+    const body = box.appendChild(element("div", ""));
+    let blocks = "";
+    let redraw = () => {};
+    let draw;
+    const resizes = new ResizeObserver(() => redraw());
+    resizes.observe(box);
+    ends.push(() => resizes.disconnect());
+    return (frame, data) => {
+      if (!frame.blocks) return;
+      if (JSON.stringify(frame.blocks) !== blocks) {
+        blocks = JSON.stringify(frame.blocks);
+        body.replaceChildren();
+        draw = makeGrids(frame.blocks, body, height);
+      }
+      const [entries, colourOf, sentence, describe] = show(frame, data);
+      head.replaceChildren(...entries);
+      redraw = () => {
+        if (draw(colourOf, sentence, describe)) box.dataset.frame = frame.number;
+      };
+      redraw();
+    };
+  });
 }

@@ -11,12 +11,16 @@ from textwrap import shorten
 from typing import Any, ClassVar
 
 import ipywidgets
+from traitlets import validate
 
 from colobench.errors import ColobenchError
 from colobench.ui.abstract import AbstractWidget
+from colobench.ui.feed import Contact, LiveView
 
 #: An error is one line of at most so many characters.
 LINE_LENGTH = 300
+#: Widgets whose value a panel changes; that of others is for a page to change.
+DISPLAYS = (ipywidgets.HTML, ipywidgets.IntProgress)
 
 
 def one_line(error: Exception) -> str:
@@ -115,13 +119,29 @@ class Panel(ipywidgets.VBox, metaclass=AbstractWidget):  # type: ignore[misc]
         if place._current is not None:
             place._current.close()
         place._current = self
-        super().__init__()
         self.background = Background(self.update)
+        self.contact = Contact()
+        self.contact.feed.busy = lambda: self.background.doing is not None
+        self.contact.feed.repeat = self.repeat
+        super().__init__()
+        self.add_class("colobench-panel")
 
     @classmethod
     def _place(cls) -> type[Panel]:
         """Find the class whose `_current` is for this one."""
         return next(each for each in cls.__mro__ if "_current" in vars(each))
+
+    @validate("children")
+    def _begin_with_contact(self, proposal: Any) -> tuple[Any, ...]:
+        return (self.contact, *(each for each in proposal["value"] if each is not self.contact))
+
+    def repeat(self) -> None:
+        """Send once more what is shown, for a page that was cut off; choices stay the page's."""
+        for widget in _descendants(self):
+            names = ["value"] if isinstance(widget, DISPLAYS) else ["disabled", "_options_labels"]
+            names = [name for name in names if widget.has_trait(name)]
+            if names:
+                widget.send_state(names)
 
     @abstractmethod
     def update(self) -> None:
@@ -144,7 +164,16 @@ class Panel(ipywidgets.VBox, metaclass=AbstractWidget):  # type: ignore[misc]
         self.end()
         self.wait()
         self.end()
+        for widget in _descendants(self):
+            if isinstance(widget, LiveView):
+                widget.close()
         super().close()
+
+
+def _descendants(widget: Any) -> Iterator[Any]:
+    for child in getattr(widget, "children", ()):
+        yield child
+        yield from _descendants(child)
 
 
 @atexit.register

@@ -1,4 +1,4 @@
-"""What plots show of checkpoints: where the pause goes, and how it grows with dirty pages."""
+"""What plots show of checkpoints: how pause, flush and memory grow with dirty pages."""
 
 from __future__ import annotations
 
@@ -8,21 +8,13 @@ from typing import Any
 import ipywidgets
 import numpy as np
 from bokeh.layouts import column, row
-from bokeh.models import (
-    BasicTicker,
-    ColumnDataSource,
-    HoverTool,
-    LayoutDOM,
-    NumeralTickFormatter,
-    Range1d,
-)
+from bokeh.models import ColumnDataSource, LayoutDOM, NumeralTickFormatter, Range1d
 from bokeh.plotting import figure
 
 from colobench.lab.journal import ROLES
 from colobench.lab.record import Records
 from colobench.lab.report import (
     NEUTRAL_COLOUR,
-    PAUSE_PHASES,
     PHASE_COLOURS,
     PRIMARY_COLOUR,
     SECONDARY_COLOUR,
@@ -30,11 +22,9 @@ from colobench.lab.report import (
 from colobench.lab.sweep import Line, fit_layouts, fit_line
 from colobench.protocol.colo import Layout
 from colobench.ui.abstract import AbstractWidget
-from colobench.ui.figure import Columns, LiveFigure
+from colobench.ui.figure import Columns, LiveFigure, Window
 from colobench.ui.pump import frames
 
-#: A plot has room for so many checkpoints side by side at first, and when it follows the newest.
-FIRST_WINDOW, WINDOW = 20, 100
 LAYOUTS = {Layout.BUFFERED.value: SECONDARY_COLOUR, Layout.SEPARATED.value: PRIMARY_COLOUR}
 #: What is shown against the pages flushed.
 FLUSH = {"pause": NEUTRAL_COLOUR, "flush": PHASE_COLOURS["flush"]}
@@ -58,7 +48,7 @@ class LiveRecords(ipywidgets.VBox, metaclass=AbstractWidget):  # type: ignore[mi
     """
 
     def __init__(self, records: Records, layout: LayoutDOM) -> None:
-        self.records = records
+        self.watch(records)
         self.figure = LiveFigure(layout)
         super().__init__([self.figure])
         frames.add(self)
@@ -68,63 +58,23 @@ class LiveRecords(ipywidgets.VBox, metaclass=AbstractWidget):  # type: ignore[mi
 
     def watch(self, records: Records) -> None:
         """Follow other records from now on."""
-        self.records = records
-        self.figure.forget()
+        # What is new is told by identity and length; an address alone may be used again.
+        self.records, self._followed = records, object()
 
     def refresh(self) -> None:
         """Show the records that came since the last time."""
-        records = self.records
-        if self.figure.grow("records", len(records), lambda first: self.rows(records[first:])):
-            self.shown(records)
-
-    def shown(self, records: Records) -> None:
-        """Show what follows from all of the records, after some new ones."""
+        records, followed = self.records, self._followed
+        self.figure.show((followed, len(records)), lambda: self.window(records[:]))
 
     @abstractmethod
-    def rows(self, records: Records) -> Columns:
-        """Give what is drawn of some records, as columns."""
+    def window(self, records: Records) -> Window:
+        """Give what is drawn of some records."""
 
     def close(self) -> None:
         """Follow no more, and vanish."""
         frames.remove(self)
         self.figure.close()
         super().close()
-
-
-class LivePlot(LiveRecords):
-    """Shows of each checkpoint the pause, phase by phase, and the pages that were sent.
-
-    Parameters
-    ----------
-    records
-        The truth. They may grow, in whatever thread.
-
-    Examples
-    --------
-    >>> with cb.Session() as session:
-    ...     display(ui.LivePlot(session.records))
-    ...     session.run(100)
-    """
-
-    def __init__(self, records: Records) -> None:
-        super().__init__(records, _draw_checkpoints())
-
-    def rows(self, records: Records) -> Columns:
-        """Give number, pages and phases of some records."""
-        columns = {"number": records.column("number"), "pages": records.column("pages")}
-        for phase in PAUSE_PHASES:
-            # What is left for the last phase may be a little less than nothing.
-            columns[phase] = np.maximum(records.column(f"{phase}_ms"), 0)
-        return columns | {"pause": records.column("pause_ms")}
-
-    def shown(self, records: Records) -> None:
-        """Follow the newest; a long pause makes the others small as long as it is in sight."""
-        seen = records[-WINDOW:]
-        last = seen[-1].number if seen else 0
-        start = max(0, last - WINDOW)
-        self.figure.set_range("numbers", start + 0.5, max(last, FIRST_WINDOW) + 0.5)
-        for name, field in (("pauses", "pause_ms"), ("sizes", "pages")):
-            self.figure.set_range(name, 0, 1.05 * seen.percentile(field, 100) or 1)
 
 
 class FlushPlot(LiveRecords):
@@ -143,24 +93,22 @@ class FlushPlot(LiveRecords):
     def __init__(self, records: Records) -> None:
         super().__init__(records, _draw_flush())
 
-    def shown(self, records: Records) -> None:
-        """Draw the lines anew."""
+    def window(self, records: Records) -> Window:
+        """Give pages flushed, flush and pause of each record, and the lines."""
         pages = records.column("flushed_pages")
+        times = {name: records.column(f"{name}_ms") for name in FLUSH}
         ends = np.array([0.0, pages.max(initial=0)])
         lines = {"pages": ends}
         for name in FLUSH:
             line = Line(np.nan, np.nan)
             if len(set(pages.tolist())) > 1:
-                line = fit_line(pages, records.column(f"{name}_ms"))
+                line = fit_line(pages, times[name])
             lines[name] = line.intercept + line.slope * ends
-        self.figure.replace("lines", lines)
-        self.figure.set_range("sizes", 0, 1.05 * ends[1] or 1)
-        self.figure.set_range("times", 0, 1.2 * records.percentile("pause_ms", 95) or 1)
-
-    def rows(self, records: Records) -> Columns:
-        """Give pages flushed, flush and pause of some records."""
-        times = {name: records.column(f"{name}_ms") for name in FLUSH}
-        return {"pages": records.column("flushed_pages"), **times}
+        ranges = {
+            "sizes": (0, 1.05 * ends[1] or 1),
+            "times": (0, 1.2 * records.percentile("pause_ms", 95) or 1),
+        }
+        return Window({"records": {"pages": pages, **times}, "lines": lines}, ranges)
 
 
 class PagesPlot(LiveRecords):
@@ -179,8 +127,8 @@ class PagesPlot(LiveRecords):
     def __init__(self, records: Records) -> None:
         super().__init__(records, _draw_against_pages())
 
-    def shown(self, records: Records) -> None:
-        """Draw the lines anew."""
+    def window(self, records: Records) -> Window:
+        """Give what is shown for each layout, and the lines."""
         ends = np.array([0.0, records.column("pages").max(initial=0)])
         lines = {"pages": ends}
         for name, (field, divisor) in AGAINST_PAGES.items():
@@ -188,14 +136,16 @@ class PagesPlot(LiveRecords):
             for layout in LAYOUTS:
                 line = fitted.get(layout, Line(np.nan, np.nan))
                 lines[f"{name} {layout}"] = (line.intercept + line.slope * ends) / divisor
-        self.figure.replace("lines", lines)
         memory = max(records.percentile(AGAINST_PAGES[side][0], 100) for side in ROLES) / 1e6
-        self.figure.set_range("sizes", 0, 1.05 * ends[1] or 1)
-        self.figure.set_range("pauses", 0, 1.2 * records.percentile("pause_ms", 95) or 1)
-        self.figure.set_range("memories", 0, 1.05 * memory or 1)
+        ranges = {
+            "sizes": (0, 1.05 * ends[1] or 1),
+            "pauses": (0, 1.2 * records.percentile("pause_ms", 95) or 1),
+            "memories": (0, 1.05 * memory or 1),
+        }
+        return Window({"records": self._points(records), "lines": lines}, ranges)
 
-    def rows(self, records: Records) -> Columns:
-        """Give pages, and for each layout what is shown; not a number where it was the other."""
+    def _points(self, records: Records) -> Columns:
+        """Give what is shown for each layout, not a number where it was the other."""
         layouts = records.column("layout")
         columns = {"pages": records.column("pages")}
         for layout in LAYOUTS:
@@ -203,32 +153,6 @@ class PagesPlot(LiveRecords):
                 values = records.column(field) / divisor
                 columns[f"{name} {layout}"] = np.where(layouts == layout, values, np.nan)
         return columns
-
-
-def _draw_checkpoints() -> LayoutDOM:
-    """Draw, as yet empty, the pause of each checkpoint above its pages."""
-    names = ["number", "pages", "pause", *PAUSE_PHASES]
-    source = ColumnDataSource({name: [] for name in names}, name="records")
-    numbers = Range1d(start=0.5, end=FIRST_WINDOW + 0.5, name="numbers")
-    pauses, sizes = Range1d(name="pauses"), Range1d(name="sizes")
-    pause = make_plot("", "pause (ms)", x_range=numbers, y_range=pauses, height=240)
-    bars = pause.vbar_stack(
-        list(PAUSE_PHASES),
-        x="number",
-        width=0.86,
-        source=source,
-        color=[PHASE_COLOURS[phase] for phase in PAUSE_PHASES],
-        legend_label=list(PAUSE_PHASES),
-    )
-    tooltips = [("checkpoint", "@number{0,0}"), ("pause", "@pause{0.00} ms")]
-    tooltips += [(phase, f"@{phase}{{0.000}} ms") for phase in PAUSE_PHASES]
-    pause.add_tools(HoverTool(renderers=[bars[0]], mode="vline", tooltips=tooltips))
-    legend_above(pause)
-    pages = make_plot("checkpoint", "pages sent", x_range=numbers, y_range=sizes, height=170)
-    pages.vbar(x="number", top="pages", width=0.86, source=source, color=PRIMARY_COLOUR)
-    pages.xaxis.ticker = BasicTicker(min_interval=1)
-    pause.xaxis.ticker = pages.xaxis.ticker
-    return column(pause, pages, sizing_mode="stretch_width")
 
 
 def _draw_flush() -> LayoutDOM:

@@ -7,8 +7,8 @@ import logging
 import threading
 from typing import Protocol
 
-#: Frames a second that an eye takes for movement; each costs a message for each view.
-FRAME_SECONDS = 0.1
+#: From one frame to the next. Each is a message for each view that slow browsers have to draw.
+FRAME_SECONDS = 0.25
 
 _logger = logging.getLogger(__name__)
 # What a thread prints lands in some cell, whichever runs just then.
@@ -47,7 +47,8 @@ class Pump:
     def add(self, view: View) -> None:
         """Refresh `view` from now on."""
         with self._lock:
-            self._views.append(view)
+            if view not in self._views:
+                self._views.append(view)
             if self._thread is None:
                 self._stop = threading.Event()
                 self._thread = threading.Thread(

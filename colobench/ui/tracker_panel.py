@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from functools import partial
 from html import escape
 from typing import Any
 
@@ -19,16 +18,17 @@ from colobench.lab.tracker_table import HEADS, TrackerTable, tabulate_trackers
 from colobench.lab.trackers import Epoch, Unavailable, measure_epochs
 from colobench.memory.tracker import TRACKERS
 from colobench.ui.controls import dropdown, slider
-from colobench.ui.figure import Columns, LiveFigure
+from colobench.ui.figure import Columns, LiveFigure, Window
 from colobench.ui.page_sets import PageSets
 from colobench.ui.panel import Panel, button
 from colobench.ui.plots import legend_above, make_plot
-from colobench.ui.pump import FRAME_SECONDS, frames
+from colobench.ui.pump import frames
 
 GUESTS = ("uniform", "hotcold", "sequential")
 #: The guest's steps in an epoch, and how many epochs a press of the button is.
 WRITES = (10, 100, 1000, 10_000, 100_000)
 EPOCHS = 20
+EPOCH_SECONDS = 0.1
 #: What is drawn of an epoch, and by what it is multiplied: microseconds suit a collection.
 FIELDS = {"pages": 1, "write_ns": 1, "collect_ms": 1000}
 COLOURS = (PRIMARY_COLOUR, "#62a964", SECONDARY_COLOUR, TAKEOVER_COLOUR)
@@ -58,6 +58,7 @@ class TrackerPanel(Panel):
         self._names = list(TRACKERS) if trackers is None else list(trackers)
         self.runs: list[list[Epoch | Unavailable]] = []
         self._stop = threading.Event()
+        self._shown: tuple[int, ...] | None = None
         self.guest = dropdown("guest", GUESTS, "hotcold")
         self.writes = slider("steps in an epoch", WRITES, 1000)
         self.writes.layout.width = "260px"
@@ -86,9 +87,8 @@ class TrackerPanel(Panel):
         return f"<TrackerPanel of {', '.join(self._names)}>"
 
     def _map(self, name: str) -> PageSets:
-        made = PageSets(parse_size(self._ram), name, "clean", height=110)
-        made.layout = ipywidgets.Layout(width="24%", min_width="220px")
-        return made
+        layout = ipywidgets.Layout(width="24%", min_width="220px")
+        return PageSets(parse_size(self._ram), name, "clean", height=110, layout=layout)
 
     def _wrapped(self, *widgets: Any) -> Any:
         return ipywidgets.HBox(widgets, layout=ipywidgets.Layout(flex_flow="row wrap"))
@@ -117,8 +117,8 @@ class TrackerPanel(Panel):
         for each in measure_epochs(self._ram, guest, EPOCHS, writes, self._names):
             if isinstance(each, Epoch) and each.epoch > epoch:
                 epoch = each.epoch
-                # An epoch a frame, so that one can watch.
-                if self._stop.wait(FRAME_SECONDS):
+                # Slowly enough to watch.
+                if self._stop.wait(EPOCH_SECONDS):
                     return
             found.append(each)
 
@@ -129,19 +129,15 @@ class TrackerPanel(Panel):
 
     def refresh(self) -> None:
         """Show what is new; called some times a second, in a thread of its own."""
-        runs = self.runs[:]
-        self.words.value = _html(self.table)
-        grown = False
-        for name in self._names:
-            epochs = [each for run in runs for each in _epochs(run) if each.tracker == name]
-            grown |= self.figure.grow(name, len(epochs), partial(_rows, epochs))
-        if not grown:
+        runs = [run[:] for run in self.runs[:]]
+        counts = tuple(map(len, runs))
+        if counts == self._shown:
             return
-        tables = [tabulate_trackers(run) for run in runs]
-        self.figure.replace("medians", _medians(tables, self._names))
-        self.epoch.value = max(
-            (each.epoch for each in _epochs(runs[-1] if runs else ())), default=1
-        )
+        self._shown = counts
+        self.words.value = _html(self.table)
+        self.figure.show(counts, lambda: _window(runs, self._names))
+        last = _epochs(runs[-1] if runs else ())
+        self.epoch.value = max((each.epoch for each in last), default=1)
         self._show_epoch()
 
     def _show_epoch(self) -> None:
@@ -170,11 +166,19 @@ def _epochs(found: Sequence[Epoch | Unavailable]) -> list[Epoch]:
     return [each for each in found if isinstance(each, Epoch)]
 
 
-def _rows(epochs: Sequence[Epoch], first: int) -> Columns:
-    """Give what is drawn of the epochs from one on."""
+def _window(runs: Sequence[Sequence[Epoch | Unavailable]], names: Sequence[str]) -> Window:
+    tables: dict[str, Columns] = {
+        name: _points([each for run in runs for each in _epochs(run) if each.tracker == name])
+        for name in names
+    }
+    tables["medians"] = _medians([tabulate_trackers(run) for run in runs], names)
+    return Window(tables)
+
+
+def _points(epochs: Sequence[Epoch]) -> Columns:
+    """Give what is drawn of epochs."""
     return {
-        field: factor
-        * np.array([getattr(each, field) for each in epochs[first:]], dtype=np.float64)
+        field: factor * np.array([getattr(each, field) for each in epochs], dtype=np.float64)
         for field, factor in FIELDS.items()
     }
 

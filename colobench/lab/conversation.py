@@ -9,7 +9,7 @@ from itertools import accumulate, groupby
 from typing import get_args
 
 from colobench.guest.devices import CPU, NIC, Device, Serial, Timer
-from colobench.lab.relay import Chunk, Direction
+from colobench.lab.relay import Chunk, Direction, Form
 from colobench.wire.dissect import Item, dissect_checkpoint
 from colobench.wire.messages import Message
 
@@ -34,6 +34,8 @@ class Utterance:
         Its bytes.
     items
         What they mean, offsets counting from the first byte that was captured of that direction.
+    form
+        The conversation's variant and layout; None if the relay was not told.
     """
 
     direction: Direction
@@ -41,6 +43,7 @@ class Utterance:
     name: str
     data: bytes
     items: tuple[Item, ...]
+    form: Form | None = None
 
 
 def read_conversation(
@@ -80,7 +83,7 @@ def _one_side(
         end = items[-1].offset + items[-1].length
         # A torn end may be an item without a byte.
         chunk = chunks[min(bisect_right(ends, begin), len(chunks) - 1)]
-        yield Utterance(direction, chunk.time, name, data[begin:end], tuple(items))
+        yield Utterance(direction, chunk.time, name, data[begin:end], tuple(items), chunk.form)
 
 
 def _parts(items: Iterable[Item]) -> Iterator[tuple[str, list[Item]]]:

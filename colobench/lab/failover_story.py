@@ -105,7 +105,7 @@ class FailoverStory:
     Raises
     ------
     LocalError
-        If victim or holder are none of a pair.
+        If victim or holder are none of a pair, or its checkpoints never pass the point.
     """
 
     def __init__(
@@ -120,6 +120,8 @@ class FailoverStory:
         for role in (victim, holder or victim):
             if role not in ROLES:
                 raise LocalError(f"story: expected {' or '.join(ROLES)}, found {role!r}")
+        if point is not None:
+            session.check_point(holder or victim, point)
         self._session, self._victim, self._point = session, victim, point
         self._holder = holder or victim
         self.clients = Clients(session.address(), clients, timeout=PATIENCE)

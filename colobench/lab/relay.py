@@ -9,16 +9,24 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from colobench.errors import LocalError
 from colobench.node.address import Address
+from colobench.protocol.colo import Layout, Variant
 
 #: From the primary, which connects, to the secondary, which listens, or back.
 Direction = Literal["P→S", "S→P"]
 
 _RECEIVE_BYTES = 1 << 16
 _CONNECT_SECONDS = 10.0
+
+
+class Form(NamedTuple):
+    """How primary and secondary converse, which the stream does not tell."""
+
+    variant: Variant
+    layout: Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +41,15 @@ class Chunk:
         When they came, in seconds of the monotonic clock.
     data
         The bytes.
+    form
+        How the two converse; None if the relay was not told.
     """
 
     direction: Direction
     offset: int
     time: float
     data: bytes
+    form: Form | None = None
 
 
 @dataclass(slots=True)
@@ -64,6 +75,8 @@ class Relay:
         ``tcp:HOST:PORT`` in the loopback network.
     limit
         Bytes to keep; what comes after them is counted only.
+    form
+        How the two converse, for who reads the chunks.
 
     Attributes
     ----------
@@ -84,7 +97,10 @@ class Relay:
         If an address is wrong or cannot be had.
     """
 
-    def __init__(self, listen: str, connect: str, *, limit: int = 16 << 20) -> None:
+    def __init__(
+        self, listen: str, connect: str, *, limit: int = 16 << 20, form: Form | None = None
+    ) -> None:
+        self._form = form
         self._secondary = Address.parse(connect)
         self._listener, self._address = Address.parse(listen).listen()
         self.address = str(self._address)
@@ -243,7 +259,9 @@ class Relay:
                 data = data[: lane.stop_at - lane.received]
             kept = data[: self._room]
             if kept:
-                self.chunks.append(Chunk(direction, lane.received, time.monotonic(), kept))
+                self.chunks.append(
+                    Chunk(direction, lane.received, time.monotonic(), kept, self._form)
+                )
             self._room -= len(kept)
             self.truncated |= len(kept) < len(data)
             lane.received += len(data)

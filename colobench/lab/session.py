@@ -25,7 +25,9 @@ from colobench.lab.session_directory import SessionDirectory, remove_left
 from colobench.lab.settings import NEVER_MS, SessionSettings
 from colobench.lab.takeover import Killed, Takeover
 from colobench.net.compare_settings import CompareSettings
+from colobench.node.breakpoints import check_point, points_of
 from colobench.node.transport import Transport
+from colobench.protocol.colo import VARIANTS, Layout, Role
 
 if TYPE_CHECKING:
     from colobench.lab.relay import Relay
@@ -342,12 +344,13 @@ class Session(contextlib.AbstractContextManager["Session"]):
         incoming = self.nodes["secondary"].execute("query-migrate")
         uri = incoming["x-incoming"]
         if self._asked.capture:
-            from colobench.lab.relay import Relay
+            from colobench.lab.relay import Form, Relay
 
             assert self._directory is not None
             if self.relay is not None:
                 self.relay.close()
-            self.relay = Relay(f"unix:{self._directory / 'relay'}", uri)
+            form = Form(VARIANTS[self._asked.variant], Layout(self._asked.layout))
+            self.relay = Relay(f"unix:{self._directory / 'relay'}", uri, form=form)
             self._closing.callback(self.relay.close)
             uri = f"unix:{self._directory / 'relay'}"
         delay, report_pages = self._asked.delay, self._asked.report_pages
@@ -569,7 +572,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         Records
             The new ones.
         """
-        self._check_pair()
+        self.check_pair()
         first = len(self.records)
         delay = self._asked.delay
         patience = timeout or 10.0 + (delay or 0) / 1000
@@ -580,7 +583,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             progress(done, checkpoints)
         return self.records[first : first + checkpoints]
 
-    def _check_pair(self) -> None:
+    def check_pair(self) -> None:
         """Refuse what needs a pair where there is none."""
         self._owner.check("session")
         if self._parted or not self.nodes or not self._alive:
@@ -592,7 +595,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     def checkpoint(self) -> CheckpointRecord:
         """Ask for a checkpoint now, and wait for the next one that is committed."""
-        self._check_pair()
+        self.check_pair()
         first = len(self.records)
         self.nodes["primary"].execute("x-colo-checkpoint")
         self._wait_for_records(first + 1, 20.0)
@@ -606,7 +609,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         role
             Which node.
         at
-            Where: a name of `colobench.node.breakpoints`.
+            Where: one of `points`.
         timeout
             Seconds to wait for that.
 
@@ -614,17 +617,52 @@ class Session(contextlib.AbstractContextManager["Session"]):
         -------
         int
             The number of the checkpoint that is being made.
+
+        Raises
+        ------
+        LocalError
+            If there is no pair, or its checkpoints never pass that point.
         """
+        self.check_point(role, at)
+        self.check_pair()
         seen = len(self.journal)
-        self._check_pair()
         self._living(role).execute("x-colo-break", at=at)
-        self.nodes["primary"].execute("x-colo-checkpoint")
 
         def held() -> Iterator[Said]:
             return self.journal.said("X_COLO_HELD", role, since=seen)
 
-        self.wait_for(lambda: any(held()), f"the {role} to be held at {at!r}", timeout)
+        try:
+            self.nodes["primary"].execute("x-colo-checkpoint")
+            self.wait_for(lambda: any(held()), f"the {role} to be held at {at!r}", timeout)
+        except BaseException:
+            # Nobody knows that it is held, if it is: no later checkpoint may wait for that.
+            with contextlib.suppress(ColobenchError):
+                self.go_on(role)
+            raise
         return int(next(held()).data["checkpoint"])
+
+    def points(self, role: str) -> tuple[str, ...]:
+        """Give the points that the checkpoints of this pair pass, where a node can be held.
+
+        Raises
+        ------
+        LocalError
+            If there is no such role.
+        """
+        if role not in ROLES:
+            raise LocalError(f"role: expected {' or '.join(ROLES)}, found {role!r}")
+        return points_of(Role(role), Layout(self._asked.layout))
+
+    def check_point(self, role: str, at: str) -> None:
+        """Refuse a point that is none of `points`.
+
+        Raises
+        ------
+        LocalError
+            If it is none, or there is no such role.
+        """
+        if at not in self.points(role):
+            check_point(Role(role), Layout(self._asked.layout), at)
 
     def go_on(self, role: str) -> None:
         """Let a held node go on."""

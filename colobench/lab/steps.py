@@ -74,7 +74,7 @@ def _checkpoint(number: int | None) -> str:
     return "neither" if number is None else f"checkpoint {number}"
 
 
-def walk(session: Session, points: Iterable[tuple[str, str]] = POINTS) -> Sights:
+def walk(session: Session, points: Iterable[tuple[str, str]] | None = None) -> Sights:
     """Take one checkpoint for each point, held there for a look at both sides.
 
     Parameters
@@ -82,18 +82,24 @@ def walk(session: Session, points: Iterable[tuple[str, str]] = POINTS) -> Sights
     session
         One with ``delay=None`` of variant ``v12``, where the secondary's guest stands still.
     points
-        Who is to be held where.
+        Who is to be held where; None is `POINTS`, as far as the pair's checkpoints pass them.
 
     Raises
     ------
     LocalError
-        If the session is another one.
+        If the session is another one, or its checkpoints never pass one of the points.
     """
     if session.settings["delay"] is not None or session.settings["variant"] != "v12":
         raise LocalError(
             f"session: expected delay None and variant v12, found {session.settings['delay']} "
             f"and {session.settings['variant']}"
         )
+    if points is None:
+        points = [(role, at) for role, at in POINTS if at in session.points(role)]
+    points = list(points)
+    for role, at in points:
+        session.check_point(role, at)
+    session.check_pair()
     return Sights(_look(session, role, at) for role, at in points)
 
 

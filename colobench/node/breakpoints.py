@@ -6,9 +6,10 @@ So a checkpoint can be looked at message by message, and a node can be killed wh
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from colobench.errors import LocalError
+from colobench.protocol.colo import Layout, Role
 
 #: Where a primary can be held, in the order in which a checkpoint passes them.
 PRIMARY_POINTS = (
@@ -36,19 +37,47 @@ SECONDARY_POINTS = (
 )
 
 
+#: Where a checkpoint passes only if RAM travels by itself.
+_SEPARATED_ONLY = ("ram-sent", "ram-received")
+
+
+def points_of(role: Role, layout: Layout) -> tuple[str, ...]:
+    """Give the points that a node's checkpoints pass, in order."""
+    points = PRIMARY_POINTS if role is Role.PRIMARY else SECONDARY_POINTS
+    if layout is Layout.SEPARATED:
+        return points
+    return tuple(point for point in points if point not in _SEPARATED_ONLY)
+
+
+def check_point(role: Role, layout: Layout, point: str) -> None:
+    """Refuse a point that a node's checkpoints never pass.
+
+    Raises
+    ------
+    LocalError
+        If it is one, with those that they pass.
+    """
+    points = points_of(role, layout)
+    if point not in points:
+        raise LocalError(
+            f"point of the {role.value}, layout {layout.value}: expected one of "
+            f"{', '.join(points)}; found {point!r}"
+        )
+
+
 class Breakpoints:
     """One node's breakpoints; at most one is set.
 
     Parameters
     ----------
-    points
-        Their names.
+    role, layout
+        Whose they are, and how its checkpoints are laid out.
     on_held
         Called, in the thread that is held, with the name where it is held.
     """
 
-    def __init__(self, points: Sequence[str], on_held: Callable[[str], None]) -> None:
-        self._points = points
+    def __init__(self, role: Role, layout: Layout, on_held: Callable[[str], None]) -> None:
+        self._role, self._layout = role, layout
         self._on_held = on_held
         self._at: str | None = None
         self._go_on = threading.Event()
@@ -60,10 +89,9 @@ class Breakpoints:
         Raises
         ------
         LocalError
-            If there is no such point.
+            If checkpoints never pass it.
         """
-        if point not in self._points:
-            raise LocalError(f"point: expected one of {', '.join(self._points)}, found {point!r}")
+        check_point(self._role, self._layout, point)
         self._at = point
 
     def go_on(self) -> None:

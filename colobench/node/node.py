@@ -69,7 +69,6 @@ class Node(ABC):
     """
 
     role: Role
-    points: tuple[str, ...]
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -82,7 +81,7 @@ class Node(ABC):
         options = self.options
         self.conversation = Conversation(self.role, options.variant, options.layout)
         self.failover = Failover()
-        self.breakpoints = Breakpoints(self.points, self._held)
+        self.breakpoints = Breakpoints(self.role, options.layout, self._held)
         #: Guards the decision who goes first: a failover, or the commit of a checkpoint.
         self.lock = threading.RLock()
         self.colo_thread: threading.Thread | None = None

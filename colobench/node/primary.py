@@ -17,7 +17,6 @@ from colobench.net.outcome import Miscompare, Overflow, Timeout
 from colobench.net.output import Output
 from colobench.net.pcap import PcapWriter
 from colobench.node.address import Address
-from colobench.node.breakpoints import PRIMARY_POINTS
 from colobench.node.bugs import Bug
 from colobench.node.channel import Channel
 from colobench.node.frame_socket import FrameSocket
@@ -61,7 +60,6 @@ class Primary(Node):
     """
 
     role = Role.PRIMARY
-    points = PRIMARY_POINTS
 
     def __init__(self, host: Host, survivor: Node | None = None) -> None:
         super().__init__(host)

@@ -16,7 +16,6 @@ from colobench.guest.vmstate import State as DeviceState
 from colobench.kernels import bitmap
 from colobench.memory.ram import RAMCache
 from colobench.memory.tracker import Words
-from colobench.node.breakpoints import SECONDARY_POINTS
 from colobench.node.bugs import Bug
 from colobench.node.channel import Channel
 from colobench.node.connection import PeerLost
@@ -58,7 +57,6 @@ class Secondary(Node):
     """
 
     role = Role.SECONDARY
-    points = SECONDARY_POINTS
 
     def __init__(self, host: Host) -> None:
         super().__init__(host)

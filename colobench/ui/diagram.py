@@ -5,27 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from colobench.lab.conversation import BUFFER, RAM_SECTION, Utterance, read_conversation
+from colobench.errors import LocalError
+from colobench.lab.conversation import Utterance, read_conversation
 from colobench.lab.relay import Chunk
 from colobench.lab.report import PRIMARY_COLOUR, SECONDARY_COLOUR, TAKEOVER_COLOUR
-from colobench.wire.dissect import UNEXPLAINED, Item
-from colobench.wire.messages import Message
+from colobench.ui.deeds import Deeds, deeds_of, is_torn
+from colobench.wire.dissect import Item
+from colobench.wire.format import BE32, MAGIC
 
 #: So many bytes of an item are shown.
 HEX_BYTES = 16
-#: What primary and secondary do about it.
-DEEDS = {
-    Message.CHECKPOINT_REQUEST.name: ("asks, its guest runs on", "stops its guest if one runs"),
-    Message.CHECKPOINT_REPLY.name: ("stops its guest", "agrees"),
-    Message.VMSTATE_SEND.name: ("saves its devices into a buffer", "gets ready"),
-    RAM_SECTION: ("sends dirty pages from where they are", "puts them into the RAM cache"),
-    Message.VMSTATE_SIZE.name: ("says how long the buffer is", "makes room for it"),
-    BUFFER: ("sends the buffer", "parses and checks it, whole"),
-    Message.VMSTATE_RECEIVED.name: ("knows it committed", "has all: commits, flushes, loads"),
-    Message.VMSTATE_LOADED.name: ("releases output, its guest runs", "has RAM and devices of it"),
-    Message.GUEST_SHUTDOWN.name: ("ends", "ends"),
-}
-TORN = "the end: the rest never came"
 
 _CELL = "padding: 5px 10px; vertical-align: top; background: none; border: 0; font-size: 13px"
 _DEED = f"{_CELL}; min-width: 170px"
@@ -40,16 +29,27 @@ class SequenceDiagram:
     ----------
     chunks
         What a session's relay kept of whole checkpoints; the last one may be torn.
+
+    Raises
+    ------
+    LocalError
+        If the migration is in there, too.
     """
 
     def __init__(self, chunks: Sequence[Chunk]) -> None:
+        forward = b"".join(each.data for each in chunks if each.direction == "P→S")
+        if forward.startswith(BE32.pack(MAGIC)):
+            raise LocalError(
+                "chunks: expected whole checkpoints, found the migration before them; "
+                "call relay.forget() before the checkpoint"
+            )
         self.said = read_conversation(chunks)
+        self._deeds = deeds_of(self.said)
 
     def __repr__(self) -> str:
         """Draw it with characters."""
         lines = [f"{'ms':>7}  {'primary':<38}{'':<36}secondary"]
-        for utterance in self.said:
-            primary, secondary = _deeds(utterance)
+        for utterance, (primary, secondary) in zip(self.said, self._deeds, strict=True):
             arrow = _arrow(utterance).center(34, "─")
             arrow = f"{arrow}▶" if utterance.direction == "P→S" else f"◀{arrow}"
             lines.append(f"{1e3 * utterance.time:7.2f}  {primary:<38}{arrow:<36}{secondary}")
@@ -65,25 +65,16 @@ class SequenceDiagram:
                 ("secondary", "left", SECONDARY_COLOUR),
             )
         )
-        rows = "".join(map(_row, self.said))
+        rows = "".join(map(_row, self.said, self._deeds))
         return f'<table style="border-collapse: collapse"><tr>{head}</tr>{rows}</table>'
-
-
-def _deeds(utterance: Utterance) -> tuple[str, str]:
-    primary, secondary = DEEDS[utterance.name]
-    return (primary, TORN) if _torn(utterance) else (primary, secondary)
-
-
-def _torn(utterance: Utterance) -> bool:
-    return utterance.items[-1].kind == UNEXPLAINED
 
 
 def _arrow(utterance: Utterance) -> str:
     return f" {utterance.name}, {len(utterance.data):,} bytes "
 
 
-def _row(utterance: Utterance) -> str:
-    primary, secondary = map(escape, _deeds(utterance))
+def _row(utterance: Utterance, deeds: Deeds) -> str:
+    primary, secondary = map(escape, deeds)
     return (
         f'<tr style="background: none"><td style="{_CELL}; {_GREY}; text-align: right">'
         f"{1e3 * utterance.time:.2f}</td>"
@@ -98,7 +89,7 @@ def _row(utterance: Utterance) -> str:
 def _opening_arrow(utterance: Utterance) -> str:
     forward = utterance.direction == "P→S"
     colour = PRIMARY_COLOUR if forward else SECONDARY_COLOUR
-    if _torn(utterance):
+    if is_torn(utterance):
         colour = TAKEOVER_COLOUR
     side, head = ("right", "▶") if forward else ("left", "◀")
     line = (

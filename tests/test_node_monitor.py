@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import socket
 import stat
@@ -12,17 +13,20 @@ import subprocess
 import sys
 import threading
 import tomllib
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings, strategies
+from hypothesis import given, strategies
 from qemu.qmp import ExecuteError, QMPClient
 
 from colobench.errors import LocalError
 from colobench.node import monitor as monitor_module
-from colobench.node.monitor import MAX_COMMAND_LENGTH, VERSION, Command, Monitor, _split
+from colobench.node import qmp_json
+from colobench.node.monitor import CLIENTS_LIMIT, VERSION, Command, Monitor
+from colobench.node.qmp_json import LENGTH_LIMIT, QMPParser, TextTooLong
 
 StartMonitor = Callable[..., Monitor]
 TEN_SECONDS = 10.0
@@ -31,15 +35,17 @@ TEN_SECONDS = 10.0
 class Wire:
     """A client of plain bytes."""
 
-    def __init__(self, path: str) -> None:
-        self.socket = socket.socket(socket.AF_UNIX)
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
         self.socket.settimeout(TEN_SECONDS)
-        self.socket.connect(path)
         self._lines = self.socket.makefile("rb")
         self.greeting = self.receive()
 
+    def line(self) -> bytes:
+        return self._lines.readline()
+
     def receive(self) -> Any:
-        line = self._lines.readline()
+        line = self.line()
         return json.loads(line) if line else None
 
     def rest(self) -> bytes:
@@ -91,7 +97,9 @@ def connect(path: str) -> Iterator[Callable[[], Wire]]:
     wires = []
 
     def connect() -> Wire:
-        wires.append(Wire(path))
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(path)
+        wires.append(Wire(connection))
         return wires[-1]
 
     yield connect
@@ -232,7 +240,7 @@ def test_a_failing_command_is_answered_and_the_monitor_goes_on(
     assert wire.ask(b'{"execute": "query-version"}') == {"return": VERSION}
 
 
-SAME_AS_QEMU = [
+REFUSED_BY_QEMU = [
     b"{}",
     b"[1]",
     b"1\n",
@@ -251,14 +259,41 @@ SAME_AS_QEMU = [
     b'{"execute": "migrate-set-capabilities", "arguments": {"capabilities": {}}}',
 ]
 NOT_JSON = [b"hello\n", b'{"execute": nonsense}', b'{"execute": "x"]', b"}", b'{"a" 1}']
+#: Brings a parser to its beginning whatever it has read, and is answered with an error.
+RESET = b"\xff\n"
+END = b'{"execute": "qmp_capabilities", "id": "end"}'
 
 
-def test_refuses_in_qemus_words(
-    start: StartMonitor, connect: Callable[[], Wire], tmp_path: Path
-) -> None:
-    qemu = shutil.which("qemu-system-x86_64")
-    if qemu is None:
+def replies(receive: Callable[[], Any]) -> list[Any]:
+    """Receive up to the answer to `END`."""
+    found = []
+    while not found or found[-1].get("id") != "end":
+        found.append(receive())
+    return found
+
+
+@pytest.fixture
+def qemu(tmp_path: Path) -> Iterator[Wire]:
+    program = shutil.which("qemu-system-x86_64")
+    if program is None:
         pytest.skip("qemu-system-x86_64 is not installed")
+    machine = ["-M", "none", "-nodefaults", "-display", "none"]
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "qemu"))
+        listener.listen()
+        process = subprocess.Popen([program, *machine, "-qmp", f"unix:{tmp_path}/qemu"])
+        try:
+            wire = Wire(listener.accept()[0])
+            yield wire
+            wire.close()
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_answers_whatever_is_sent_as_qemu_does(
+    start: StartMonitor, connect: Callable[[], Wire], qemu: Wire
+) -> None:
     start(
         {
             "migrate": Command(echo, {"uri": str}, {"blk": bool}),
@@ -267,33 +302,215 @@ def test_refuses_in_qemus_words(
         }
     )
     ours = connect()
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(tmp_path / "qemu"))
-    listener.listen()
-    machine = ["-M", "none", "-nodefaults", "-display", "none"]
-    process = subprocess.Popen([qemu, *machine, "-qmp", f"unix:{tmp_path}/qemu"])
-    try:
-        connection, _ = listener.accept()
-        with connection, listener, connection.makefile("rb") as lines:
-            lines.readline()
-            for command in [
-                b'{"execute": "query-version"}',
-                b'{"execute": "qmp_capabilities"}',
-            ] * 2:
-                connection.sendall(command)
-                theirs = json.loads(lines.readline())
-                assert ("return" in theirs) == ("return" in ours.ask(command))
-            for command in SAME_AS_QEMU:
-                connection.sendall(command)
-                assert ours.ask(command) == json.loads(lines.readline()), command
-            for command in NOT_JSON:
-                connection.sendall(command)
-                for reply in ours.ask(command), json.loads(lines.readline()):
-                    assert reply["error"]["class"] == "GenericError"
-                    assert reply["error"]["desc"].startswith("JSON parse error, ")
-    finally:
-        process.kill()
-        process.wait()
+    for command in [b'{"execute": "query-version"}', b'{"execute": "qmp_capabilities"}'] * 2:
+        assert ("return" in qemu.ask(command)) == ("return" in ours.ask(command))
+    for sent in [*REFUSED_BY_QEMU, *NOT_JSON, *read_by_qemu()]:
+        for wire in (qemu, ours):
+            wire.send(sent + RESET + END)
+        assert replies(ours.receive) == replies(qemu.receive), sent
+
+
+def read_by_qemu() -> list[bytes]:
+    """Give what shows how QEMU reads JSON; no command in it exists, and ids come back."""
+    as_id = b"{'execute': 'no-such', 'id': %b}"
+    deep = b"[" * 1023 + b"]" * 1023
+    return [*(as_id % value for value in [*IDS, deep]), *TEXTS]
+
+
+IDS = [
+    b"'\\\"\\/\\b\\f\\n\\r\\t\\u00e9\\u0000'",
+    b"'\\x41'",
+    b"'\\v'",
+    b"'\\u12g4'",
+    b"'\\ud83d\\ude00'",
+    b"'\\ud83d'",
+    b"'\\ude00'",
+    b"'\\ud83dx'",
+    b"'\\ud83d\\u0041'",
+    b"'\\ufffe\\uffff'",
+    b"'\xf0\x9f\x98\x80\xc3\xa9'",
+    b"'\xc0\x80'",
+    b"'\xc1\x80'",
+    b"'\xed\xa0\x80'",
+    b"'\x80'",
+    b"'\xff'",
+    b"'\xf5\x80\x80\x80'",
+    b"'\xef\xbf\xbf'",
+    b"'\xef\xb7\x90'",
+    b"'a\tb'",
+    b"'a\nb'",
+    b"'a\x7fb'",
+    b"'a\x00b'",
+    b"1,'id':2",
+    b"NaN",
+    b"nan",
+    b"Infinity",
+    b"-Infinity",
+    b"inf",
+    b"1e-400",
+    b"99999999999999999999",
+    b"18446744073709551615",
+    b"18446744073709551616",
+    b"-9223372036854775808",
+    b"-9223372036854775809",
+    b"0.1",
+    b"1.0",
+    b"1e3",
+    b"1E+3",
+    b"1e",
+    b"1.",
+    b".5",
+    b"-",
+    b"-0",
+    b"-0.0",
+    b"01",
+    b"-01",
+    b"+1",
+    b"1x",
+    b"0x10",
+    b"true",
+    b"True",
+    b"truex",
+    b"nul",
+    b"null",
+    b"%d",
+    b"[]",
+    b"[1,]",
+    b"[1 2]",
+    b"[,1]",
+    b"{}",
+    b"{1:2}",
+    b"{a:2}",
+    b"{'a' 2}",
+    b"{'a':2,}",
+    b"{'a':2 'b':3}",
+    b"'\xf0\x9f\xbf\xbe'",
+    b"'a\\\x7f'",
+    b"'\xe0\xc0\x80'",
+    b"'%d%s%%'",
+    b"[{'a':[{'b':[]}]}]",
+]
+TEXTS = [
+    b"{'execute':'no-such'}",
+    b"{'execute':\"no-such\",'id':'a\\'b\"c'}",
+    b'{"execute":"no-such","id":"a\\\'b"}',
+    b"{'execute':'no-such','id':'\xfe'}{'execute':'no-such'}",
+    b"{'execute':'no-such','execute':'no-such'}",
+    b"{'execute':'no-such','arguments':{},'id':{'a':1,'a':2}}",
+    b"{'execute':'no-such',}",
+    b"{'execute':'no-such'} trailing {'execute':'no-such'}",
+    b"{'execute':'no-such'}]{'execute':'no-such'}",
+    b"{'execute':'no-such'}}{'execute':'no-such'}",
+    b"{'execute':'no-such'},{'execute':'no-such'}",
+    b"{'execute':'no-such'};{'execute':'no-such'}",
+    b"{'execute':'no-such'} // c\n{'execute':'no-such'}",
+    b"\xef\xbb\xbf{'execute':'no-such'}",
+    b"hello\n{'execute':'no-such'}",
+    b"hello {'execute':'no-such'}",
+    b"HELLO {'execute':'no-such'}",
+    b"HELLO\n{'execute':'no-such'}",
+    b"HELLO\t\t] {'execute':'no-such'}",
+    b"'abc",
+    b"1 ",
+    b"1",
+    b"12,",
+    b"'abc'",
+    b"true",
+    b"true ",
+    b"{'a': [}] {'execute':'no-such'}",
+    b"[{]} {'execute':'no-such'}",
+    b"]]]]{'execute':'no-such'}",
+    b"}",
+    b":",
+    b",",
+    b"{'execute':'no-such'\x0b}",
+    b"{'execute':'no-such'\x00}",
+    b"{'execute':'no-such'\x7f}",
+    b"{'execute':'no-such'\xff{'execute':'no-such'}",
+    b"'a'\xff{'execute':'no-such'}",
+    b"\xff{'execute':'no-such'}",
+    b"{'execute':'no-\\u0073uch'}",
+    b"{'exec\\u0075te':'no-such'}",
+    b"{'execute':'no-such','exec\\u0075te':'x'}",
+    b"{'execute':''}",
+    b"{'execute':'x\\u0000y'}",
+    b"{'execute':'caf\xc3\xa9'}",
+    b"{'execute':'q\"\\\\'}",
+    b"{'':1}",
+    b"{'execute':'no-such', 'a\\'b':1}",
+    b"{'exec-oob':'no-such'}",
+    b"{'execute':'no-such','exec-oob':'no-such'}",
+    b"{'execute':null}",
+    b"null\n",
+    b"{'execute':'no-such','arguments':null}",
+    b"{'execute':'no-such','arguments':[]}",
+    b"{'execute':'no-such','arguments':'x'}",
+    b"H\x01{'execute':'no-such'}",
+    b"H\x0b\x0b",
+    b"H\x0bhello\n",
+    b"H\x7fhello\n",
+    b"H\x00 hello\n",
+    b"'\\u12'",
+    b"'\\u12\\n345'",
+    b"'\\u'",
+    b"'\\u1'",
+    b"'\\ud83d\\u12'",
+    b"'\\ud83d\\udg00'",
+    b"{'id':'\\u1fffe'}{'id':'\\ud83f\\udffe'}",
+    b"{'a':1,'a' 2}",
+    b"{'a':1,'a':[1 2]}",
+    b"{'a':1,'a':2,3}",
+    b"{'a\\x':1,'\xff':2}",
+    b"{'a\\x':1,'b':\xc1}",
+    b"{[1]:2}",
+    b"{{}:2}",
+    b"{[1 2]:2}",
+    b"{'\\x' 2}",
+    b"{'a' '\\x'}",
+    b"[1 nul]",
+    b"trUe\n",
+    b"1.5.5 ",
+    b"'abc'def\n",
+    b"'abc\\",
+    b"'abc\\\n'",
+    b"'abc\\\xff'",
+    b"0 0 -0 1",
+    b"00 0,",
+    b"{'execute':'no-such','arguments':{'a':1}}",
+    b"[1}{'execute':'no-such'}",
+    b"[}{'execute':'no-such'}",
+    b"{]{'execute':'no-such'}",
+    b"{'a':1]{'execute':'no-such'}",
+    b"{'a':{'b':1]{'execute':'no-such'}}}",
+    b"[[1}{'execute':'no-such'}",
+    b"{'a':[1}]{'execute':'no-such'}",
+]
+
+
+def test_differs_from_qemu_only_where_it_says_so(
+    start: StartMonitor, connect: Callable[[], Wire], qemu: Wire
+) -> None:
+    start()
+    ours = connect()
+    for wire in (qemu, ours):
+        assert "return" in wire.ask(b'{"execute": "qmp_capabilities"}')
+    # QEMU echoes what is no JSON.
+    infinite = b"{'execute': 'no-such', 'id': -1e400}"
+    qemu.send(infinite)
+    assert b'"id": -inf' in qemu.line()
+    assert "number out of range: '-1e400'" in ours.ask(infinite)["error"]["desc"]
+    # QEMU answers what is left of a text, too.
+    deep = b"[" * 1030 + b"]" * 1030
+    for wire in (qemu, ours):
+        wire.send(deep + RESET + END)
+    theirs, found = replies(qemu.receive), replies(ours.receive)
+    assert found[0] == theirs[0] == error("JSON nesting depth limit exceeded")
+    assert len(found) == 3 < len(theirs)
+    assert found[1:] == theirs[-2:]
+
+
+def error(description: str) -> dict[str, Any]:
+    return {"error": {"class": "GenericError", "desc": description}}
 
 
 def test_what_is_no_json_is_answered_and_forgotten(
@@ -308,7 +525,8 @@ def test_what_is_no_json_is_answered_and_forgotten(
         b"[" * 100_000 + b"]" * 100_000,
         b'{"id": ' + b"9" * 5000 + b"}",
     ]:
-        assert "JSON parse error" in wire.ask(text)["error"]["desc"]
+        wire.send(text + RESET + END)
+        assert all("JSON" in found["error"]["desc"] for found in replies(wire.receive)[:-1])
         assert wire.ask(b'{"execute": "query-version"}') == {"return": VERSION}
 
 
@@ -317,8 +535,8 @@ def test_an_endless_command_is_refused_and_its_client_dropped(
 ) -> None:
     start()
     wire = connect().negotiate()
-    wire.send(b'{"execute": "' + b"x" * MAX_COMMAND_LENGTH)
-    assert f"longer than {MAX_COMMAND_LENGTH} bytes" in wire.receive()["error"]["desc"]
+    wire.send(b'{"execute": "' + b"x" * LENGTH_LIMIT)
+    assert f"longer than {LENGTH_LIMIT} bytes" in wire.receive()["error"]["desc"]
     assert wire.receive() is None
 
 
@@ -329,7 +547,12 @@ JSON_VALUES = strategies.recursive(
 )
 
 
-@settings(deadline=None)
+def read(stream: bytes, piece: int) -> list[Any]:
+    parser = QMPParser()
+    pieces = (stream[begin : begin + piece] for begin in range(0, len(stream), piece))
+    return [found for each in pieces for found in parser.feed(each)]
+
+
 @given(
     objects=strategies.lists(strategies.dictionaries(strategies.text(), JSON_VALUES), max_size=4),
     between=strategies.sampled_from([b"", b" ", b"\n", b"\r\n"]),
@@ -340,19 +563,81 @@ def test_commands_are_found_however_they_are_cut(
     objects: list[object], between: bytes, indent: int | None, piece: int
 ) -> None:
     stream = between.join(json.dumps(value, indent=indent).encode() for value in objects)
-    found, rest = [], b""
-    for begin in range(0, len(stream), piece):
-        texts, rest = _split(rest + stream[begin : begin + piece])
-        found += texts
-    assert [json.loads(text) for text in found] == objects
-    assert not rest
+    assert read(stream, piece) == objects
 
 
-@settings(deadline=None)
-@given(strategies.binary())
-def test_no_byte_is_lost_or_doubled_by_cutting(received: bytes) -> None:
-    texts, rest = _split(received)
-    assert b"".join(b"".join([*texts, rest]).split()) == b"".join(received.split())
+@given(
+    stream=strategies.lists(
+        strategies.sampled_from([*IDS, *TEXTS, b"\\", b"'", b'"']) | strategies.binary(max_size=9)
+    ).map(b"".join),
+    piece=strategies.integers(1, 9),
+)
+def test_what_is_found_does_not_depend_on_the_cutting(stream: bytes, piece: int) -> None:
+    assert [repr(found) for found in read(stream, piece)] == [
+        repr(found) for found in read(stream, len(stream) or 1)
+    ]
+
+
+DENSE = {
+    "string": b'"' + b"x" * (LENGTH_LIMIT - 2) + b'"',
+    "escapes": b'"' + rb"\n" * (LENGTH_LIMIT // 2 - 1) + b'"',
+    "lists": b"[" + b"[]," * (LENGTH_LIMIT // 3),
+    "numbers": b"[" + b"1," * (LENGTH_LIMIT // 2),
+    "brackets": b"[" * (LENGTH_LIMIT // 16),
+    "digits": b"9" * LENGTH_LIMIT,
+}
+
+
+@pytest.mark.parametrize("kind", DENSE)
+def test_longest_text_needs_little_memory(kind: str) -> None:
+    tracemalloc.start()
+    feed(DENSE[kind], 1 << 12)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12 << 20
+
+
+@pytest.mark.parametrize("kind", DENSE)
+def test_each_byte_of_a_text_is_looked_at_once_in_whatever_pieces(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = [CountingPattern(each) for each in qmp_json._IN_STRING.values()]
+    monkeypatch.setattr(qmp_json, "_IN_STRING", dict(zip(qmp_json._IN_STRING, counts, strict=True)))
+    for name in ("_SPACE", "_RECOVERED", "_KEYWORD", "_NUMBER_BEGUN"):
+        counts.append(CountingPattern(getattr(qmp_json, name)))
+        monkeypatch.setattr(qmp_json, name, counts[-1])
+    length = 1 << 15
+    feed(DENSE[kind][:length], 64)
+    # A word that is cut is read again, so up to its limit more often.
+    again = qmp_json.WORD_LIMIT**2 // 64 if kind == "digits" else length // 10
+    assert sum(count.looked_at for count in counts) <= length + again
+
+
+class CountingPattern:
+    """A regular expression that counts the bytes that it has gone over."""
+
+    def __init__(self, pattern: re.Pattern[bytes]) -> None:
+        self._pattern = pattern
+        self.looked_at = 0
+
+    def match(self, data: bytes, at: int) -> re.Match[bytes] | None:
+        found = self._pattern.match(data, at)
+        self.looked_at += found.end() - at if found else 0
+        return found
+
+    def search(self, data: bytes, at: int) -> re.Match[bytes] | None:
+        found = self._pattern.search(data, at)
+        self.looked_at += (found.start() if found else len(data)) - at
+        return found
+
+
+def feed(data: bytes, piece: int) -> None:
+    """Feed a parser, and forget what it finds, up to what ends it."""
+    parser = QMPParser()
+    for begin in range(0, len(data), piece):
+        for found in parser.feed(data[begin : begin + piece]):
+            if isinstance(found, TextTooLong):
+                return
 
 
 def test_events_go_to_all_negotiated_clients_in_order(
@@ -412,6 +697,93 @@ def test_a_stuck_client_is_dropped_and_the_others_go_on(
         monitor.emit("BITMAP", {"number": number, "bitmap": "x" * 100_000})
         assert reader.receive()["data"]["number"] == number
     assert stuck.rest().count(b"BITMAP") < 100
+
+
+def test_unread_replies_are_limited_in_bytes_and_a_slow_reader_gets_them_all(
+    start: StartMonitor, connect: Callable[[], Wire]
+) -> None:
+    executed = []
+    command = Command(lambda: executed.append(None) or "x" * 60_000)  # type: ignore[func-returns-value]
+    start({"long": command}, unread_limit=300_000)
+    wire = connect().negotiate()
+    sender = threading.Thread(target=wire.send, args=(b'{"execute": "long"}' * 400,))
+    sender.start()
+    for number in range(400):
+        # What the sockets hold was written already.
+        assert len(executed) <= number + 5 + SOCKETS_HOLD // 60_000
+        assert len(wire.receive()["return"]) == 60_000
+    sender.join()
+
+
+#: More than both ends of a UNIX socket keep.
+SOCKETS_HOLD = 1 << 20
+
+
+def test_client_that_never_reads_is_dropped_in_the_end(
+    start: StartMonitor, connect: Callable[[], Wire], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor_module, "UNREAD_SECONDS", 0.1)
+    start({"long": Command(lambda: "x" * 60_000)}, unread_limit=300_000)
+    wire, other = connect().negotiate(), connect().negotiate()
+
+    def ask_without_end() -> None:
+        while True:
+            wire.send(b'{"execute": "long"}' * 100)
+
+    with pytest.raises((BrokenPipeError, ConnectionResetError)):
+        ask_without_end()
+    assert other.ask(b'{"execute": "query-version"}') == {"return": VERSION}
+
+
+def test_one_client_too_many_is_told_so_and_the_others_stay(
+    start: StartMonitor, connect: Callable[[], Wire]
+) -> None:
+    start()
+    wires = [connect() for _ in range(CLIENTS_LIMIT)]
+    late = connect()
+    assert late.greeting == error(f"expected at most {CLIENTS_LIMIT} clients, found one more")
+    assert late.receive() is None
+    assert "QMP" in wires[-1].greeting
+    wires[0].negotiate().close()
+    while "QMP" not in connect().greeting:
+        # The monitor has not seen yet that the first one is gone.
+        pass
+
+
+@pytest.mark.parametrize("name", ["QMP reader", "QMP writer"])
+def test_monitor_without_threads_turns_clients_away_and_goes_on(
+    start: StartMonitor,
+    connect: Callable[[], Wire],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    begin = threading.Thread.start
+    left = [3]
+
+    def scarce(thread: threading.Thread) -> None:
+        if thread.name == name and left[0]:
+            left[0] -= 1
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", scarce)
+    start()
+    for _ in range(3):
+        wire = connect()
+        assert wire.greeting == error("can't start new thread")
+        assert wire.receive() is None
+    connect().negotiate()
+
+
+def test_id_may_be_nested_as_deep_as_qemu_allows(
+    start: StartMonitor, connect: Callable[[], Wire]
+) -> None:
+    start()
+    deep = b"[" * (qmp_json.NESTING_LIMIT - 1) + b"]" * (qmp_json.NESTING_LIMIT - 1)
+    wire = connect().negotiate()
+    assert "return" in wire.ask(b"{'execute': 'query-version', 'id': " + deep + b"}")
+    assert "nesting depth" in wire.ask(b"[[" + deep + b"]]")["error"]["desc"]
+    assert wire.ask(b"{'execute': 'query-version'}") == {"return": VERSION}
 
 
 def test_a_long_command_holds_up_its_own_client_only(

@@ -2,6 +2,9 @@
 
 The protocol is QEMU's (docs/interop/qmp-spec): JSON objects, a greeting, capabilities negotiation,
 then commands and asynchronous events. Errors have QEMU's classes and words, as its tools know them.
+
+No client can take much of the node's memory: `CLIENTS_LIMIT`, `UNREAD_LIMIT` and the limits of
+`colobench.node.qmp_json` bound it.
 """
 
 from __future__ import annotations
@@ -9,27 +12,35 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import socket
+import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from queue import SimpleQueue
-from typing import Any
+from typing import Any, Final
 
 from colobench.errors import ColobenchError, LocalError
+from colobench.node.qmp_json import NESTING_LIMIT, QMPParseError, QMPParser, TextTooLong
 from colobench.node.sockets import bind
 
 #: What the greeting and `query-version` say; QMP calls the server's own version "qemu".
 VERSION = {"qemu": {"micro": 0, "minor": 1, "major": 0}, "package": "colobench"}
-#: Longest command (bytes) that a client may send.
-MAX_COMMAND_LENGTH = 1 << 20
+#: Clients at a time; one more is told so, and its connection is closed.
+CLIENTS_LIMIT: Final = 64
+#: Bytes that may wait for a client. One that has more waiting has no command executed until it has
+#: read, and is dropped if it does not read for `UNREAD_SECONDS`, or if events come on top.
+UNREAD_LIMIT: Final = 16 << 20
+UNREAD_SECONDS: Final = 10.0
 #: A client that leaves so many messages waiting does not read; `Monitor.flush` passes it by.
 _FAR_BEHIND = 16
 _ACCEPT_AGAIN_SECONDS = 0.05
+_RECEIVE_BYTES = 1 << 16
+#: What an event needs, besides the strings in it.
+_EVENT_BYTES = 1 << 10
 _NEGOTIATION = "qmp_capabilities"
 
 _JSON_TYPES = {
@@ -40,8 +51,6 @@ _JSON_TYPES = {
     list: "array",
     dict: "object",
 }
-# A string is one token, so that brackets in it do not count; one cut by a newline is no JSON.
-_TOKEN = re.compile(rb'"(?:[^"\\\n]|\\.)*(?:"|(\n)|)|[][{}\n]')
 _logger = logging.getLogger(__name__)
 
 
@@ -99,16 +108,23 @@ class Monitor:
     commands
         The node's commands by name. `query-commands`, `query-version` and the negotiation come
         with the monitor.
-    queue_limit
-        Messages that may wait for a client; one that lets more pile up is dropped.
+    queue_limit, unread_limit
+        Messages and bytes that may wait for a client, see `UNREAD_LIMIT`.
     """
 
     def __init__(
-        self, path: str, commands: Mapping[str, Command], *, queue_limit: int = 4096
+        self,
+        path: str,
+        commands: Mapping[str, Command],
+        *,
+        queue_limit: int = 4096,
+        unread_limit: int = UNREAD_LIMIT,
     ) -> None:
+        # Writing JSON takes a call for each level, and an "id" may have as many as QEMU allows.
+        sys.setrecursionlimit(max(sys.getrecursionlimit(), 1000 + 2 * NESTING_LIMIT))
         self._path = path
         self.set_commands(commands)
-        self._queue_limit = queue_limit
+        self._limits = queue_limit, unread_limit
         self._listener: socket.socket | None = None
         self._acceptor = threading.Thread(target=self._accept, name="QMP accept", daemon=True)
         self._lock = threading.Lock()
@@ -201,15 +217,23 @@ class Monitor:
         while True:
             try:
                 connection, _ = self._listener.accept()
-            except OSError:
+            except (OSError, MemoryError):
                 # Out of descriptors, or a client that is gone already: the next one may do.
                 if self._closing.wait(_ACCEPT_AGAIN_SECONDS):
                     return
                 continue
-            client = _Client(connection, lambda: self._commands, self._queue_limit, self._forget)
+            if len(self._clients) >= CLIENTS_LIMIT:
+                _turn_away(connection, f"expected at most {CLIENTS_LIMIT} clients, found one more")
+                continue
+            client = _Client(connection, lambda: self._commands, self._limits, self._forget)
             with self._lock:
                 self._clients += (client,)
-            client.start()
+            try:
+                client.start()
+            except (RuntimeError, MemoryError) as error:
+                # Out of threads, for now.
+                self._forget(client)
+                _turn_away(connection, str(error))
 
     def _forget(self, client: _Client) -> None:
         with self._lock:
@@ -226,77 +250,119 @@ class _Client:
         self,
         connection: socket.socket,
         commands: Callable[[], Mapping[str, Command]],
-        queue_limit: int,
+        limits: tuple[int, int],
         on_end: Callable[[_Client], None],
     ) -> None:
         self._connection = connection
         self._commands = commands
         self._negotiation = Command(self._negotiate, optional={"enable": list})
-        self._queue: SimpleQueue[bytes | _Event | _Sent | None] = SimpleQueue()
-        self._queue_limit = queue_limit
+        self._messages_limit, self._unread_limit = limits
         self._on_end = on_end
         self._open = True
         self._negotiated = False
         #: Whether it gets events.
         self.listens = False
+        #: Guards what waits for the client, and tells of its changes.
+        self._changed = threading.Condition()
+        self._waiting: deque[_Message] = deque()
+        self._unread = 0
+        self._read_all = False
         self._reader = threading.Thread(target=self._read, name="QMP reader", daemon=True)
         self._writer = threading.Thread(target=self._write, name="QMP writer", daemon=True)
 
     def start(self) -> None:
-        self.send(_encode({"QMP": {"version": VERSION, "capabilities": []}}))
-        self._reader.start()
-        self._writer.start()
+        """Start both threads, or none.
 
-    def send(self, message: bytes | _Event | _Sent) -> None:
+        Raises
+        ------
+        RuntimeError
+            If there are no more threads to be had.
+        """
+        self.send(_Line({"QMP": {"version": VERSION, "capabilities": []}}))
+        self._reader.start()
+        try:
+            self._writer.start()
+        except (RuntimeError, MemoryError):
+            self.shut_down(socket.SHUT_RD)
+            self._reader.join()
+            raise
+
+    def send(self, message: _Message) -> None:
         """Queue a message, or drop a client that does not take what is queued."""
-        if self._queue.qsize() < self._queue_limit:
-            self._queue.put(message)
-        else:
-            self.shut_down(socket.SHUT_RDWR)
+        with self._changed:
+            too_many = len(self._waiting) >= self._messages_limit
+            # One that is longer than the limit itself goes when nothing else waits.
+            too_long = self._unread and self._unread + message.size > self._unread_limit
+            if not (too_many or too_long):
+                self._waiting.append(message)
+                self._unread += message.size
+                self._changed.notify_all()
+                return
+        self.shut_down(socket.SHUT_RDWR)
 
     def behind(self) -> int:
         """Count the messages that wait to be sent."""
-        return self._queue.qsize()
+        return len(self._waiting)
 
     def shut_down(self, how: int) -> None:
         """Take no further command; after SHUT_RD, what is queued and the last reply are sent."""
         self._open = self.listens = False
         with suppress(OSError):
             self._connection.shutdown(how)
+        with self._changed:
+            self._changed.notify_all()
 
     def join(self, timeout: float) -> None:
         self._writer.join(timeout)
 
     def _read(self) -> None:
         try:
-            for text in self._texts():
-                self.send(self._answer(text))
+            for request in self._requests():
+                self._reply(self._answer(request))
                 # Only now: the reply to the negotiation comes before any event.
                 self.listens = self._negotiated and self._open
-                if not self._open:
+                if not self._open or isinstance(request, TextTooLong):
                     break
         finally:
             self.listens = False
-            self._queue.put(None)
+            with self._changed:
+                self._read_all = True
+                self._changed.notify_all()
 
-    def _texts(self) -> Iterator[bytes]:
-        rest = b""
+    def _requests(self) -> Iterator[Any]:
+        parser = QMPParser()
         with suppress(OSError):
-            while received := self._connection.recv(1 << 16):
-                texts, rest = _split(rest + received)
-                yield from texts
-                if len(rest) > MAX_COMMAND_LENGTH:
-                    yield rest
-                    return
+            while received := self._connection.recv(_RECEIVE_BYTES):
+                yield from parser.feed(received)
+
+    def _reply(self, reply: _Line) -> None:
+        """Queue a reply as soon as there is room for it."""
+
+        def has_room() -> bool:
+            return not self._unread or self._unread + reply.size <= self._unread_limit
+
+        with self._changed:
+            self._changed.wait_for(lambda: has_room() or not self._open, UNREAD_SECONDS)
+        self.send(reply)
+
+    def _next(self) -> _Message | None:
+        """Wait for the next message to be written; None if there will be no more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._read_all)
+            return self._waiting[0] if self._waiting else None
+
+    def _written(self, message: _Message) -> None:
+        message.on_written()
+        with self._changed:
+            self._waiting.popleft()
+            self._unread -= message.size
+            self._changed.notify_all()
 
     def _write(self) -> None:
         try:
-            while message := self._queue.get():
-                if isinstance(message, _Sent):
-                    message.set()
-                else:
-                    line = message.line if isinstance(message, _Event) else message
-                    self._connection.sendall(line)
+            while message := self._next():
+                self._connection.sendall(message.line)
+                self._written(message)
         except OSError:
             # The client is gone, or was dropped.
             pass
@@ -306,22 +372,25 @@ class _Client:
             self._connection.close()
             self._on_end(self)
 
-    def _answer(self, text: bytes) -> bytes:
+    def _answer(self, request: Any) -> _Line:
         identity: dict[str, object] = {}
         try:
-            request = _parse(text)
+            if isinstance(request, QMPParseError):
+                raise request
+            if not isinstance(request, dict):
+                raise _Refused("QMP input must be a JSON object")
             if "id" in request:
                 identity["id"] = request["id"]
             _check(request)
             result = self._execute(request["execute"], request.get("arguments", {}))
-            return _encode({"return": result, **identity})
+            return _Line({"return": result, **identity})
         except ColobenchError as error:
             error_class = getattr(error, "error_class", "GenericError")
             failure = {"class": error_class, "desc": str(error)}
         except Exception as error:
-            _logger.exception("QMP command %s", text.decode(errors="replace"))
+            _logger.exception("QMP command %.80s", request["execute"])
             failure = {"class": "GenericError", "desc": f"internal error: {error!r}"}
-        return _encode({**identity, "error": failure})
+        return _Line({**identity, "error": failure})
 
     def _execute(self, name: str, arguments: Mapping[str, object]) -> object:
         if (name == _NEGOTIATION) == self._negotiated:
@@ -342,20 +411,48 @@ class _Client:
         self._negotiated = True
 
 
-class _Sent(threading.Event):
+class _Message:
+    """Something on its way to a client: a line, and how many bytes it counts for."""
+
+    line: bytes
+    size: int
+
+    def on_written(self) -> None:
+        """Note that the line, and everything before it, is sent."""
+
+
+class _Line(_Message):
+    """The greeting or a reply."""
+
+    def __init__(self, message: Mapping[str, object]) -> None:
+        self.line = _encode(message)
+        self.size = len(self.line)
+
+
+class _Sent(threading.Event, _Message):
     """A mark in a client's queue: set when everything before it is sent."""
 
+    line = b""
+    size = 0
 
-class _Event:
+    def on_written(self) -> None:
+        """Tell who waits."""
+        self.set()
+
+
+class _Event(_Message):
     """An event on its way to all clients; the first thread that writes it makes JSON of it."""
 
     def __init__(self, name: str, data: Mapping[str, object] | None) -> None:
         self._name = name
         self._data = data
         self._time_ns = time.time_ns()
+        strings = [value for value in (data or {}).values() if isinstance(value, str)]
+        self.size = _EVENT_BYTES + sum(map(len, strings))
 
     @cached_property
-    def line(self) -> bytes:
+    def line(self) -> bytes:  # type: ignore[override]
+        """Make JSON of it."""
         seconds, nanoseconds = divmod(self._time_ns, 1_000_000_000)
         timestamp = {"seconds": seconds, "microseconds": nanoseconds // 1000}
         data = {} if self._data is None else {"data": self._data}
@@ -363,36 +460,15 @@ class _Event:
 
 
 def _encode(message: Mapping[str, object]) -> bytes:
-    return json.dumps(message).encode() + b"\r\n"
+    # NaN is no JSON.
+    return json.dumps(message, allow_nan=False).encode() + b"\r\n"
 
 
-def _split(received: bytes) -> tuple[list[bytes], bytes]:
-    """Cut what a client sent into JSON texts and the incomplete rest.
-
-    A text ends with the bracket that closes its first one, as clients need not send newlines, or,
-    outside of brackets, with the line. What is no JSON comes out too, to be answered as such.
-    """
-    texts = []
-    begin = depth = 0
-    for token in _TOKEN.finditer(received):
-        mark = token[0]
-        depth += (mark in b"{[") - (mark in b"}]")
-        if token[1] or (depth <= 0 and mark in b"}]\n"):
-            texts.append(received[begin : token.end()].strip())
-            begin, depth = token.end(), 0
-    return [text for text in texts if text], received[begin:]
-
-
-def _parse(text: bytes) -> dict[str, Any]:
-    if len(text) > MAX_COMMAND_LENGTH:
-        raise _Refused(f"JSON text longer than {MAX_COMMAND_LENGTH} bytes")
-    try:
-        request = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _Refused(f"JSON parse error, {error}") from error
-    if not isinstance(request, dict):
-        raise _Refused("QMP input must be a JSON object")
-    return request
+def _turn_away(connection: socket.socket, why: str) -> None:
+    """Tell a client why it is not served, if it takes that at once, and close its connection."""
+    with connection, suppress(OSError):
+        connection.setblocking(False)
+        connection.send(_encode({"error": {"class": "GenericError", "desc": why}}))
 
 
 def _check(request: Mapping[str, object]) -> None:

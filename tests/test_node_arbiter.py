@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
+import re
 import resource
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -28,6 +31,7 @@ from colobench.node.address import Address
 from colobench.node.arbiter import CLIENTS_LIMIT
 from colobench.node.arbiter_client import ArbiterClient, ArbiterUnreachable
 from colobench.node.grants import GrantsFile
+from colobench.node.sockets import bind
 from colobench.protocol.arbiter import LINE_LIMIT, ArbiterRefusal, InvalidLine, Verdict
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -446,10 +450,10 @@ def test_file_cut_anywhere_has_all_grants_but_the_torn_one_and_takes_more(
     file: Path, grants: Grants, cut: float
 ) -> None:
     lines = [record(*grant) for grant in grants.items()]
-    data = HEADER + b"".join(lines)
+    data = b"".join(lines)
     kept = data[: round(cut * len(data))]
-    file.write_bytes(kept)
-    whole = max(0, kept.count(b"\n") - 1)
+    file.write_bytes(HEADER + kept)
+    whole = kept.count(b"\n")
     expected = dict(list(grants.items())[:whole])
     again = GrantsFile(str(file))
     assert again.grants == expected
@@ -530,11 +534,154 @@ def test_grant_that_was_read_but_perhaps_not_synced_is_synced_before_it_counts(
     assert synced == ["grants", tmp_path.name]
 
 
-def test_file_that_cannot_be_had_is_named(tmp_path: Path) -> None:
-    with pytest.raises(LocalError, match="No such file"):
-        opened(tmp_path / "nowhere" / "grants")
-    with pytest.raises(LocalError, match="Is a directory"):
-        opened(tmp_path)
+@pytest.mark.parametrize("length", range(len(HEADER)))
+def test_file_that_has_lost_its_grants_is_not_a_new_one(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "grants"
+    path.write_bytes(HEADER[:length])
+    with pytest.raises(LocalError, match="expected b'colobench arbiter grants 1"):
+        opened(path)
+    assert path.read_bytes() == HEADER[:length]
+
+
+@pytest.mark.parametrize("moment", ["write", "fsync", "link"])
+def test_file_is_made_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    def fail(*arguments: object, **named: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, moment, fail)
+        with pytest.raises(LocalError, match="No space left on device"):
+            opened(tmp_path / "grants")
+    assert list(tmp_path.iterdir()) == []
+    assert opened(tmp_path / "grants") == {}
+    assert [each.name for each in tmp_path.iterdir()] == ["grants"]
+    assert stat.S_IMODE((tmp_path / "grants").stat().st_mode) == 0o600
+
+
+def test_two_that_make_the_file_at_once_do_not_both_have_it(tmp_path: Path) -> None:
+    path = str(tmp_path / "grants")
+    link = os.link
+
+    def overtaken(source: str, target: str) -> None:
+        # Somebody else is faster, between the look for the file and the making of it.
+        others.append(GrantsFile(path))
+        others[0].append("p", "a")
+        link(source, target)
+
+    others: list[GrantsFile] = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "link", lambda *paths: (patched.undo(), overtaken(*paths)))
+        with pytest.raises(LocalError, match="another arbiter uses the file"):
+            GrantsFile(path)
+    others[0].close()
+    assert opened(tmp_path / "grants") == {"p": "a"}
+
+
+def deep_record() -> bytes:
+    data = b"[" * 100_000 + b"]" * 100_000
+    return b"%08x %s\n" % (zlib.crc32(data), data)
+
+
+def fill(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+#: What is at the path, and what is said of it.
+UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "emptied": (lambda path: fill(path, b""), "found an empty file"),
+    "zeros": (lambda path: fill(path, bytes(100)), "expected b'colobench arbiter grants 1"),
+    "deep JSON": (
+        lambda path: fill(path, HEADER + deep_record()),
+        "expected a grant with its checksum at byte 27",
+    ),
+    "endless line": (
+        lambda path: fill(path, HEADER + b"x" * LINE_LIMIT),
+        "expected a grant with its checksum at byte 27",
+    ),
+    "huge": (
+        lambda path: (fill(path, HEADER), os.truncate(path, 1 << 40)),
+        "expected at most 536870912 bytes, found 1099511627776",
+    ),
+    "FIFO": (lambda path: os.mkfifo(path), "expected a file, found a FIFO"),
+    "directory": (lambda path: path.mkdir(), "expected a file, found a directory"),
+    "socket": (lambda path: bind(socket.AF_UNIX, str(path)).close(), "found a socket"),
+    "full device": (lambda path: path.symlink_to("/dev/full"), "found a device"),
+    "null device": (lambda path: path.symlink_to("/dev/null"), "found a device"),
+    "link to itself": (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
+    "below a file": (lambda path: path.parent.rmdir() or fill(path.parent, b""), "Not a directory"),
+    "below nothing": (lambda path: path.parent.rmdir(), "No such file or directory"),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
+def test_state_that_is_no_file_of_grants_ends_the_arbiter_at_once_with_one_sentence(
+    tmp_path: Path, kind: str
+) -> None:
+    make, words = UNUSABLE[kind]
+    path = tmp_path / "state" / "grants"
+    path.parent.mkdir()
+    make(path)
+    with pytest.raises(LocalError, match=re.escape(words)):
+        GrantsFile(str(path))
+    if kind in ("emptied", "deep JSON", "FIFO", "full device"):
+        # The whole way, once for each of what once hung or was a traceback.
+        arguments = ["--listen", f"unix:{tmp_path}/arbiter", "--state", str(path)]
+        process = NodeProcess("arbiter", tmp_path, arguments, lambda role, event: None)
+        assert process.process.wait(WAIT) == 1
+        process.end()
+        said = (tmp_path / "arbiter.stderr").read_text()
+        assert said.count("\n") == 1
+        assert words in said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_state_that_may_not_be_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "grants"
+    fill(path, HEADER)
+    path.chmod(0)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(LocalError, match="Permission denied"):
+            GrantsFile(str(path))
+    finally:
+        os.seteuid(0)
+
+
+def test_link_to_a_file_that_is_not_there_yet_makes_it(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("grants")
+    grants = GrantsFile(str(tmp_path / "link"))
+    grants.append("p", "a")
+    grants.close()
+    assert opened(tmp_path / "grants") == {"p": "a"}
+
+
+@pytest.mark.parametrize("change", ["emptied", "removed", "replaced", "appended to"])
+def test_nothing_is_granted_once_the_file_is_not_what_was_written(
+    tmp_path: Path, change: str
+) -> None:
+    path = tmp_path / "grants"
+    grants = GrantsFile(str(path))
+    grants.append("p", "a")
+    if change == "emptied":
+        os.truncate(path, 0)
+    elif change == "appended to":
+        with open(path, "ab") as file:
+            file.write(record("q", "b"))
+    else:
+        path.unlink()
+    if change == "replaced":
+        fill(path, HEADER)
+    with pytest.raises(LocalError, match=r"expected .*found|No such file"):
+        grants.append("r", "a")
+    grants.close()
+
+
+@pytest.mark.parametrize("path", ["", "a\0b"])
+def test_path_that_is_none_is_refused(path: str) -> None:
+    with pytest.raises(LocalError, match="expected the path of a file"):
+        GrantsFile(path)
 
 
 # The client.

@@ -2,6 +2,9 @@
 
 A header line, then a line for each grant: the CRC-32 of what follows, and pairing and node in JSON.
 A grant is on disk before anybody hears of it; what a crash leaves half written, nobody heard of.
+
+A new file gets its name only when its header is on disk. So one that is empty, or has half a
+header, was not left by a crash but has lost what was in it.
 """
 
 from __future__ import annotations
@@ -9,13 +12,24 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import stat
+import tempfile
 import zlib
-from pathlib import Path
+from contextlib import suppress
+from typing import BinaryIO
 
 from colobench.errors import LocalError
-from colobench.protocol.arbiter import check_name
+from colobench.protocol.arbiter import GRANTS_LIMIT, LINE_LIMIT, check_name
 
 _HEADER = b"colobench arbiter grants 1\n"
+_SIZE_LIMIT = GRANTS_LIMIT * LINE_LIMIT
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 class GrantsFile:
@@ -39,13 +53,16 @@ class GrantsFile:
     """
 
     def __init__(self, path: str) -> None:
+        if not path or "\0" in path:
+            raise LocalError(f"grants: expected the path of a file, found {path!r}")
         self._path = path
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            # Where a link leads to is where a new file is made.
+            self._file = _open(os.path.realpath(path))
         except OSError as error:
-            raise LocalError(f"grants in {path}: {error.strerror}") from error
+            raise self._failed(error) from error
         try:
-            self.grants = self._open()
+            self.grants = self._read_all()
         except BaseException:
             os.close(self._file)
             raise
@@ -61,75 +78,130 @@ class GrantsFile:
         record = json.dumps([pairing, node]).encode()
         line = b"%08x %s\n" % (zlib.crc32(record), record)
         try:
-            self._write(line)
+            self._check_still_there()
+            _write(self._file, line)
         except OSError as error:
-            raise LocalError(f"grants in {self._path}: {error.strerror}") from error
+            raise self._failed(error) from error
+        self._size += len(line)
 
     def close(self) -> None:
         """Close the file and let go of its lock."""
         os.close(self._file)
 
-    def _write(self, data: bytes) -> None:
-        while data:
-            data = data[os.write(self._file, data) :]
-        os.fsync(self._file)
+    def _failed(self, error: OSError) -> LocalError:
+        return LocalError(f"grants in {self._path!r}: {error.strerror or error}")
 
-    def _open(self) -> dict[str, str]:
+    def _read_all(self) -> dict[str, str]:
         try:
             # The kernel lets go of it when the process dies, however it does.
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise LocalError(f"grants in {self._path}: another arbiter uses the file") from error
+            raise LocalError(f"grants in {self._path!r}: another arbiter uses the file") from error
         try:
-            data = Path(self._path).read_bytes()
-            if _HEADER.startswith(data) and data != _HEADER:
-                # It is new, or a crash came while it was.
-                os.ftruncate(self._file, 0)
-                self._write(_HEADER)
-                data = _HEADER
-            grants, whole = _read(self._path, data)
+            found = os.fstat(self._file)
+            if not stat.S_ISREG(found.st_mode):
+                kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
+                raise LocalError(f"grants in {self._path!r}: expected a file, found {kind}")
+            if found.st_size > _SIZE_LIMIT:
+                raise LocalError(
+                    f"grants in {self._path!r}: expected at most {_SIZE_LIMIT} bytes, "
+                    f"found {found.st_size}"
+                )
+            with open(self._file, "rb", closefd=False) as lines:
+                grants, self._size = _read(self._path, lines)
             # What comes next must not be glued to what a crash left.
-            os.ftruncate(self._file, whole)
+            os.ftruncate(self._file, self._size)
             # What is read was written, but perhaps not to disk.
             os.fsync(self._file)
-            self._sync_directory()
+            _sync_directory(os.path.realpath(self._path))
         except OSError as error:
-            raise LocalError(f"grants in {self._path}: {error.strerror}") from error
+            raise self._failed(error) from error
         return grants
 
-    def _sync_directory(self) -> None:
-        directory = os.open(os.path.dirname(os.path.abspath(self._path)), os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+    def _check_still_there(self) -> None:
+        """Refuse to write to a file that the next arbiter would not find, or not find whole."""
+        ours = os.fstat(self._file)
+        there = os.stat(self._path)
+        if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino):
+            raise LocalError(f"grants in {self._path!r}: expected the file, found another one")
+        if ours.st_size != self._size:
+            raise LocalError(
+                f"grants in {self._path!r}: expected {self._size} bytes, as were written, "
+                f"found {ours.st_size}"
+            )
 
 
-def _read(path: str, data: bytes) -> tuple[dict[str, str], int]:
+def _open(path: str) -> int:
+    """Open the file; if there is none, make one that begins with the header."""
+    # A FIFO, or a device, is not waited for.
+    flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    try:
+        return os.open(path, flags)
+    except FileNotFoundError:
+        _make(path)
+        return os.open(path, flags)
+    except OSError:
+        # Some kinds cannot be opened at all: say of which kind it is, rather than why not.
+        if (kind := _KINDS.get(stat.S_IFMT(os.stat(path).st_mode))) is not None:
+            raise LocalError(f"grants in {path!r}: expected a file, found {kind}") from None
+        raise
+
+
+def _make(path: str) -> None:
+    """Make a file with the header, unless somebody else is faster; it is there whole or not."""
+    directory, name = os.path.split(path)
+    made, temporary = tempfile.mkstemp(prefix=f".{name[:100]}-", dir=directory)
+    try:
+        _write(made, _HEADER)
+        with suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        os.close(made)
+        os.unlink(temporary)
+
+
+def _write(file: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(file, data) :]
+    os.fsync(file)
+
+
+def _sync_directory(path: str) -> None:
+    directory = os.open(os.path.dirname(path), os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _read(path: str, lines: BinaryIO) -> tuple[dict[str, str], int]:
     """Read all grants; returns them, and how many bytes of the file are whole.
 
     What follows the last newline was being written in a crash, so nobody heard of it. Any other
     fault is damage, and may be that of a grant that somebody heard of.
     """
-    if not data.startswith(_HEADER):
-        raise LocalError(f"grants in {path}: expected {_HEADER!r}, found {data[:40]!r}")
+    header = lines.read(len(_HEADER))
+    if header != _HEADER:
+        what = repr(header) if header else "an empty file, which may have lost its grants"
+        raise LocalError(f"grants in {path!r}: expected {_HEADER!r}, found {what}")
     grants: dict[str, str] = {}
     whole = len(_HEADER)
-    while (end := data.find(b"\n", whole) + 1) > 0:
-        line = data[whole:end]
+    while line := lines.readline(LINE_LIMIT):
+        if not line.endswith(b"\n") and len(line) < LINE_LIMIT:
+            break
         found = _parse(line)
         if found is None:
             raise LocalError(
-                f"grants in {path}: expected a grant with its checksum at byte {whole}, "
+                f"grants in {path!r}: expected a grant with its checksum at byte {whole}, "
                 f"found {line[:80]!r}"
             )
         pairing, node = found
         if grants.setdefault(pairing, node) != node:
             raise LocalError(
-                f"grants in {path}: expected one node for {pairing!r}, found {grants[pairing]!r} "
-                f"and {node!r}"
+                f"grants in {path!r}: expected one node for {pairing!r}, "
+                f"found {grants[pairing]!r} and {node!r}"
             )
-        whole = end
+        whole += len(line)
     return grants, whole
 
 
@@ -140,5 +212,5 @@ def _parse(line: bytes) -> tuple[str, str] | None:
     try:
         pairing, node = json.loads(record)
         return check_name("pairing", pairing), check_name("node", node)
-    except (ValueError, TypeError, LocalError):
+    except (ValueError, TypeError, RecursionError, LocalError):
         return None

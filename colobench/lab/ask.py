@@ -10,8 +10,9 @@ import time
 from dataclasses import dataclass
 
 from colobench.lab.clients import ClientsStalled
+from colobench.lab.interrupt import interruptible
 from colobench.lab.resp import ErrorReply, Reply, ReplyParser, encode
-from colobench.lab.session import Session
+from colobench.lab.session import Session, session_outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Conversation(list[Exchange]):
         )
 
 
+@interruptible(session_outcome)
 def ask(session: Session, *lines: str, timeout: float = 10.0) -> Conversation:
     """Ask a session's guest over a connection of its own, and wait for each answer.
 
@@ -73,6 +75,7 @@ def _receive(connection: socket.socket, parser: ReplyParser, line: str) -> Reply
     raise ClientsStalled(f"{line}: expected an answer, found the connection closed")
 
 
+@interruptible(session_outcome)
 def redis_cli(session: Session, line: str, timeout: float = 10.0) -> str:
     """Ask the same through redis-cli; says so if there is none on this machine."""
     program = shutil.which("redis-cli")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from colobench.lab.interrupt import interruptible
 from colobench.lab.museum import MUSEUM, Exhibit, exhibit
 from colobench.lab.plan import KillResult, plan
 from colobench.lab.torture import Settings, torture
@@ -58,6 +59,7 @@ class Catch:
         return "\n".join(lines)
 
 
+@interruptible("the kill that was under way was finished, and its pair has ended")
 def catch(
     bug: str,
     kills: int = 20,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from colobench.guest.configuration import DETERMINISTIC, Nondeterminism
 from colobench.lab.clients import Request
+from colobench.lab.interrupt import interruptible
 from colobench.lab.probe import probe
 from colobench.lab.record import CheckpointRecord, Records
 from colobench.lab.session import Session
@@ -72,6 +73,7 @@ class CauseTable:
         return "\n".join(lines)
 
 
+@interruptible("its pair has ended; `into` keeps what was recorded")
 def provoke(
     nondeterminism: Nondeterminism = DETERMINISTIC,
     seconds: float = 2.0,

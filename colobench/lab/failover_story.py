@@ -11,9 +11,10 @@ from typing import Any
 from colobench.errors import LocalError
 from colobench.lab.clients import Clients
 from colobench.lab.history import History
+from colobench.lab.interrupt import interruptible
 from colobench.lab.journal import ROLES
 from colobench.lab.outside import Heartbeat
-from colobench.lab.session import Session
+from colobench.lab.session import Session, session_outcome
 from colobench.lab.takeover import Killed, Takeover
 from colobench.lab.torture import ask
 from colobench.lab.verdict import Verdict, check
@@ -149,6 +150,7 @@ class FailoverStory:
             found.append(str(self.verdict))
         return found
 
+    @interruptible(lambda story, *_, **__: session_outcome(story._session))
     def run(self, say: Callable[[str], None] = lambda words: None) -> FailoverStory:
         """Live through it all.
 

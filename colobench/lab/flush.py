@@ -12,9 +12,10 @@ from colobench.errors import LocalError, RemoteError
 from colobench.guest.configuration import Configuration
 from colobench.guest.machine import Machine
 from colobench.kernels import bitmap
+from colobench.lab.interrupt import interruptible
 from colobench.lab.journal import ROLES
 from colobench.lab.record import CheckpointRecord
-from colobench.lab.session import Session
+from colobench.lab.session import Session, session_outcome
 from colobench.memory.tracker import Words
 
 #: Where a checkpoint is all there, and not committed: the flush comes next.
@@ -56,6 +57,7 @@ class PendingFlush:
         """How many pages the flush will copy, by `foretell_flush`."""
         return int(bitmap.popcount(foretell_flush(self.received, self.written)))
 
+    @interruptible(lambda pending: session_outcome(pending.session))
     def go_on(self) -> CheckpointRecord:
         """Let the secondary commit and flush; gives what the checkpoint left."""
         self.session.go_on("secondary")
@@ -108,6 +110,7 @@ def pages_written(guest: Configuration, begin: int, end: int) -> Words:
         machine.close()
 
 
+@interruptible(session_outcome)
 def cached_pages(session: Session, *, at_least: int = 0) -> Words:
     """Ask the secondary which pages wait in its RAM cache.
 
@@ -142,6 +145,7 @@ def cached_pages(session: Session, *, at_least: int = 0) -> Words:
     return words.astype(np.uint64)
 
 
+@interruptible(session_outcome)
 def hold_before_flush(
     session: Session, *, longer: str | None = None, milliseconds: float = 100.0
 ) -> PendingFlush:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from colobench.lab.clients import Answered, Request
+from colobench.lab.interrupt import interruptible
 from colobench.lab.probe import probe
 from colobench.lab.session import Session
 
@@ -87,6 +88,7 @@ class Latencies:
         return "\n".join(lines)
 
 
+@interruptible("its pair has ended; `into` keeps what was measured")
 def measure_latency(
     seconds: float = 3.0,
     *,

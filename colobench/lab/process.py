@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +62,19 @@ class ProcessFigures:
     threads: int
 
 
+def _started(starting: Future[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+    """Wait for a process to be started; if that is interrupted, end it, since nobody knows it."""
+    try:
+        return starting.result()
+    except KeyboardInterrupt:
+        process = starting.result()
+        process.kill()
+        process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
+        raise
+
+
 class NodeProcess:
     """One node.
 
@@ -92,7 +105,7 @@ class NodeProcess:
         self._errors = directory / f"{name}.stderr"
         self.qmp_path = directory / f"{name}.qmp"
         self._owner = Owner()
-        self.process = _starter.submit(self._spawn, arguments).result()
+        self.process = _started(_starter.submit(self._spawn, arguments))
         self.qmp = QMPConnection(str(self.qmp_path))
         self.qmp.on_event(lambda event: on_event(self.role, event))
         self._connected = False

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from colobench.errors import ColobenchError, LocalError, RemoteError
 from colobench.guest.configuration import DETERMINISTIC, Nondeterminism, Program
 from colobench.lab.errors import NodeGone
+from colobench.lab.interrupt import explain_again, interruptible
 from colobench.lab.journal import ROLES, Journal, Said
 from colobench.lab.outside import Heartbeat, forwarded, start_arbiter, start_switch
 from colobench.lab.owner import Owner
@@ -41,10 +42,17 @@ TICK_SECONDS = 0.001
 def _end_all(processes: list[NodeProcess]) -> None:
     """End all processes, and take them off the list."""
     ending, processes[:] = processes[:], []
-    for process in ending:
-        process.ask_to_quit()
-    for process in ending:
-        process.end()
+    try:
+        for process in ending:
+            process.ask_to_quit()
+        for process in ending:
+            process.end()
+    except KeyboardInterrupt:
+        # Who cannot wait for an end in order gets one at once; but all of them do.
+        for process in ending:
+            process.process.kill()
+            process.end()
+        raise
 
 
 def _close_unless_forked(closing: contextlib.ExitStack, owner: Owner) -> None:
@@ -54,6 +62,14 @@ def _close_unless_forked(closing: contextlib.ExitStack, owner: Owner) -> None:
 
 class ColoExit(RemoteError):
     """A node said COLO_EXIT with an error: checkpoints have ended, a survivor waits to be told."""
+
+
+def session_outcome(session: Session, *arguments: Any, **options: Any) -> str:
+    """Say what is left of a session when something was interrupted."""
+    living = [role for role, node in session.nodes.items() if node.alive()]
+    if not living:
+        return "its session is closed, all of its processes have ended"
+    return f"its {' and '.join(living)} live on" if len(living) > 1 else f"its {living[0]} lives on"
 
 
 class Session(contextlib.AbstractContextManager["Session"]):
@@ -242,7 +258,9 @@ class Session(contextlib.AbstractContextManager["Session"]):
     ) -> None:
         """End everything; see `close`."""
         self.close()
+        explain_again(error, "its session is closed, all of its processes have ended")
 
+    @interruptible(session_outcome)
     def start(self, timeout: float = 120.0) -> None:
         """Start both nodes, migrate the running guest, and enter COLO.
 
@@ -398,6 +416,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
                 arbiter=f"unix:{self._directory / 'arbiter'}",
             )
 
+    @interruptible(session_outcome)
     def rejoin(self, timeout: float = 120.0) -> None:
         """Let a new secondary join the survivor, whose guest serves meanwhile.
 
@@ -434,7 +453,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             self._greet(secondary, timeout)
             secondary.execute("migrate-set-parameters", x_committed=guest["checkpoint"])
             self._migrate(timeout)
-        except ColobenchError:
+        except (ColobenchError, KeyboardInterrupt):
             self._give_up(secondary)
             raise
 
@@ -549,6 +568,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     # What one does with a pair.
 
+    @interruptible(session_outcome)
     def run(
         self,
         checkpoints: int,
@@ -593,6 +613,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
     def _wait_for_records(self, count: int, timeout: float) -> None:
         self.wait_for(lambda: len(self.records) >= count, "a checkpoint", timeout)
 
+    @interruptible(session_outcome)
     def checkpoint(self) -> CheckpointRecord:
         """Ask for a checkpoint now, and wait for the next one that is committed."""
         self.check_pair()
@@ -601,6 +622,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._wait_for_records(first + 1, 20.0)
         return self.records[first]
 
+    @interruptible(session_outcome)
     def hold(self, role: str, at: str, timeout: float = 30.0) -> int:
         """Hold a node at a point of its next checkpoint, and wait until it stands there.
 
@@ -668,6 +690,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         """Let a held node go on."""
         self.nodes[role].execute("x-colo-continue")
 
+    @interruptible(session_outcome)
     def kill(
         self, role: str = "primary", *, at: str | None = None, held: str | None = None
     ) -> Killed:
@@ -758,6 +781,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         lost = [said.time for said in self.journal.said("X_COLO_HEARTBEAT_LOST", since=self._since)]
         return any(self._killed is None or time_ < self._killed.time for time_ in lost)
 
+    @interruptible(session_outcome)
     def failover(self, role: str | None = None, timeout: float = 30.0) -> Takeover:
         """Tell a node that its peer is lost (``x-colo-lost-heartbeat``), and see it take over.
 
@@ -783,6 +807,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         node.execute("x-colo-lost-heartbeat")
         return self._taken_over(role, told, timeout)
 
+    @interruptible(session_outcome)
     def takeover(self, timeout: float = 30.0) -> Takeover:
         """Wait until the survivor of a kill has taken over by itself, as its heartbeat has it.
 
@@ -841,6 +866,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
                 return after
             time.sleep(TICK_SECONDS)
 
+    @interruptible(session_outcome)
     def verify(self, role: str | None = None) -> bool:
         """Stop a survivor's guest, and compare its RAM with that of a guest never migrated.
 
@@ -859,9 +885,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
         if role is None:
             role = next(each for each in ROLES if self._killed is None or each != self._killed.role)
         node = self._living(role)
-        node.execute("stop")
-        found = node.execute("x-query-digest")
-        node.execute("cont")
+        try:
+            node.execute("stop")
+            found = node.execute("x-query-digest")
+        finally:
+            node.execute("cont")
         machine = Machine(self.guest)
         try:
             machine.run_until(int(found["work"]))

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from colobench.errors import LocalError
-from colobench.lab.session import Session
+from colobench.lab.interrupt import interruptible
+from colobench.lab.session import Session, session_outcome
 
 #: Who is held where, in the order in which a checkpoint passes these points.
 POINTS = (
@@ -74,6 +75,7 @@ def _checkpoint(number: int | None) -> str:
     return "neither" if number is None else f"checkpoint {number}"
 
 
+@interruptible(session_outcome)
 def walk(session: Session, points: Iterable[tuple[str, str]] | None = None) -> Sights:
     """Take one checkpoint for each point, held there for a look at both sides.
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from colobench.errors import LocalError
+from colobench.lab.interrupt import interruptible
 from colobench.lab.record import Records
 from colobench.lab.session import Session
 
@@ -16,6 +17,7 @@ from colobench.lab.session import Session
 SETTLING = 2
 
 
+@interruptible("the pair of the present point has ended; `into` keeps what was recorded")
 def sweep(
     points: Iterable[Mapping[str, Any]],
     *,

@@ -12,6 +12,7 @@ from colobench.guest.machine import MACHINE_TYPE, block_sizes
 from colobench.kernels import bitmap, pages
 from colobench.kernels.digest import digest
 from colobench.kernels.transport import PAGE_RECORD_BYTES
+from colobench.lab.interrupt import interruptible
 from colobench.lab.session import Session
 from colobench.memory.ram import RAM, PageMemory, RAMCache, lay_out
 from colobench.memory.tracker import Words
@@ -147,6 +148,7 @@ class _Follower:
         parse_bytes(lambda at: self._incoming.load_sections(at, COLO_DEVICES), devices)
 
 
+@interruptible("nothing is kept; the session lives on as it was")
 def tear(session: Session, *, step: int = PAGE_RECORD_BYTES) -> TornCheckpoint:
     """Cut a session's last checkpoint at one byte after the other, and see what RAM is of.
 

@@ -13,6 +13,7 @@ from colobench.errors import LocalError
 from colobench.guest.configuration import Configuration, parse_program, parse_size
 from colobench.guest.machine import Machine
 from colobench.kernels import bitmap
+from colobench.lab.interrupt import interruptible
 from colobench.memory.tracker import TRACKERS, TrackerUnavailable, check_tracker
 
 
@@ -56,6 +57,7 @@ class Unavailable:
     reason: str
 
 
+@interruptible("its guests have ended, and nothing is kept")
 def compare_trackers(
     ram: str = "64M",
     guest: str = "uniform",

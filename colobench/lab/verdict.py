@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from colobench.lab.counterexample import Counterexample, find_counterexample, find_window
 from colobench.lab.history import History, Operation
+from colobench.lab.interrupt import interruptible
 from colobench.lab.linearizability import USUAL_EFFORT, Effort, Search, Undecided, relevant
 
 #: A search that takes so many configurations more than operations is helped by looking at windows.
@@ -58,6 +59,7 @@ class Verdict:
         return words[self.linearizable]
 
 
+@interruptible("nothing is decided")
 def check(history: History, *, effort: Effort = USUAL_EFFORT) -> Verdict:
     """Decide whether a history is linearizable.
 

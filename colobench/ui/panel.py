@@ -14,6 +14,7 @@ import ipywidgets
 from traitlets import validate
 
 from colobench.errors import ColobenchError
+from colobench.lab.interrupt import interruptible
 from colobench.ui.abstract import AbstractWidget
 from colobench.ui.feed import Contact, LiveView
 
@@ -51,6 +52,9 @@ class Background:
         self._changed = changed
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        # Before Python 3.13 a thread whose `join` was interrupted counts as ended.
+        self._idle = threading.Event()
+        self._idle.set()
 
     def do(self, words: str, action: Callable[[], object]) -> bool:
         """Begin to do something; False, and nothing happens, if something is being done."""
@@ -58,18 +62,24 @@ class Background:
             if self.doing is not None:
                 return False
             self.doing, self.error = words, None
-            self._thread = threading.Thread(
+            self._idle.clear()
+            thread = self._thread = threading.Thread(
                 target=self._run, args=(action,), name=f"colobench: {words}", daemon=True
             )
-        self._changed()
-        self._thread.start()
+        try:
+            self._changed()
+            thread.start()
+        except BaseException:
+            if thread.ident is None:
+                self.doing = None
+                self._idle.set()
+            raise
         return True
 
     def wait(self) -> None:
         """Wait until nothing is being done."""
-        thread = self._thread
-        if thread is not None and thread.is_alive():
-            thread.join()
+        if self._thread is not threading.current_thread():
+            self._idle.wait()
 
     def _run(self, action: Callable[[], object]) -> None:
         try:
@@ -78,7 +88,10 @@ class Background:
             self.error = one_line(error)
         finally:
             self.doing = None
-            self._changed()
+            try:
+                self._changed()
+            finally:
+                self._idle.set()
 
 
 class Turn:
@@ -151,10 +164,16 @@ class Panel(ipywidgets.VBox, metaclass=AbstractWidget):  # type: ignore[misc]
     def end(self) -> None:
         """End all processes."""
 
+    def _what_goes_on(self) -> str:
+        doing = self.background.doing
+        return f"'{doing}' goes on, and can be waited for again" if doing else "nothing is done now"
+
+    @interruptible(_what_goes_on)
     def wait(self) -> None:
         """Wait until what a button began is done."""
         self.background.wait()
 
+    @interruptible("what it does is ending, and its processes with it")
     def close(self) -> None:
         """End all processes, whatever is being done with them, and vanish."""
         place = self._place()

@@ -330,26 +330,33 @@ def check_chromium() -> str:
     return f"{path} ran a page's script"
 
 
-def _add_one(number: int) -> int:
-    return number + 1
+#: Bytes that are written for a trial: more than any kernel has.
+KERNEL_BYTES = 1 << 20
 
 
 @check("numba cache")
 def check_numba_cache() -> str:
-    """Compile a function as the kernels are compiled, and find it on disk."""
-    import numba
+    """Look for every kernel in its cache, and try whether the cache can be written."""
+    from colobench.kernels import jit
+    from colobench.kernels.cache import State
+    from colobench.kernels.cache_directory import PREFIX, REMEDY, can_write
 
-    try:
-        compiled = numba.njit(cache=True)(_add_one)
-    except RuntimeError as error:
-        raise Unavailable(f"kernels are compiled in each process: {error}") from error
-    compiled.compile("i8(i8)")
-    directory = Path(str(compiled.stats.cache_path))
-    if compiled.stats.cache_hits:
-        return f"read from {directory}"
-    if not any(directory.glob("doctor._add_one*.nbi")):
-        raise Unavailable(f"{directory}: nothing was written")
-    return f"written to {directory}"
+    found = list(jit.examine_cache())
+    directories = sorted({directory for _, directory, _, _ in found if directory is not None})
+    ready = sum(state is State.READY for _, _, state, _ in found)
+    damaged = [file.name for _, _, _, file in found if file is not None]
+    private = [each for each in directories if PREFIX in str(each)]
+    if private or not directories:
+        raise Unavailable(f"numba can write nowhere, so each run compiles its kernels: {REMEDY}")
+    detail = f"{ready} of {len(found)} kernels are in {' and '.join(map(str, directories))}"
+    if damaged:
+        detail += f"; damaged, and compiled anew when needed: {', '.join(damaged)}"
+    full = [str(each) for each in directories if not can_write(each, KERNEL_BYTES)]
+    if full:
+        raise Unavailable(f"{detail}; nothing can be written to {' and '.join(full)}: {REMEDY}")
+    if ready < len(found) and not damaged:
+        detail += "; colobench warmup compiles the others"
+    return detail
 
 
 @check("kernel compiler")

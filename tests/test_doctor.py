@@ -16,7 +16,6 @@ import pytest
 from colobench import doctor
 from colobench.memory import userfault
 
-PRINT_CACHE = "from colobench import doctor; print(doctor.check_numba_cache().detail)"
 CGROUP2 = "31 23 0:28 {root} /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"
 CGROUP1 = "34 31 0:30 {root} /sys/fs/cgroup/{name} rw - cgroup cgroup rw,{name}"
 
@@ -276,20 +275,3 @@ def test_chromium_leaves_no_profile_behind(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor.tempfile, "tempdir", str(tmp_path))
     assert doctor.check_chromium().available
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_cache_that_cannot_be_written_is_found(tmp_path):
-    package = tmp_path / "colobench"
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(Path(doctor.__file__).parent, package, ignore=ignored)
-    package.joinpath("__pycache__").write_text("a file where the directory should be")
-    nowhere = str(package / "__pycache__")
-    script = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {PRINT_CACHE}"
-    detail = python(script, NUMBA_CACHE_DIR=nowhere, XDG_CACHE_HOME=nowhere)
-    assert detail.startswith("kernels are compiled in each process")
-
-
-def test_a_cache_is_written_once_and_then_read(tmp_path):
-    details = [python(PRINT_CACHE, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2)]
-    assert details[0].startswith(f"written to {tmp_path}")
-    assert details[1].startswith(f"read from {tmp_path}")

@@ -1,14 +1,11 @@
 """What kernels are made with: one decorator for them, one for their parts, one for instructions.
 
-Kernels release the GIL and are cached on disk, or compiled anew where nothing is writable.
+Kernels release the GIL and are cached on disk, see `colobench.kernels.cache`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import hashlib
-import inspect
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,11 +15,12 @@ import numba
 import numpy as np
 import numpy.typing as npt
 from numba.core import config, types
-from numba.core.caching import FunctionCache
 from numba.core.codegen import get_host_cpu_features
 from numba.core.compiler import Compiler
 from numba.core.sigutils import normalize_signature
 from numba.extending import intrinsic
+
+from colobench.kernels.cache import KernelCache, State
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -56,29 +54,6 @@ def _pipelines() -> tuple[type, type, Callable[[], str | None]]:
 _KernelCompiler, _PartCompiler, obstacle = _pipelines()
 
 
-@functools.cache
-def _sources(directory: Path) -> str:
-    """Hash the source of this package and of a kernel's, whose functions kernels are made of."""
-    files = sorted({*Path(__file__).parent.glob("*.py"), *directory.glob("*.py")})
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-
-
-class KernelCache(FunctionCache):
-    """numba's cache on disk, which misses when any file of this package or the kernel's changed.
-
-    numba itself notices a change of the file that the kernel is in, and of no other.
-    """
-
-    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
-        directory = Path(inspect.getfile(self._py_func)).parent
-        return (*super()._index_key(sig, codegen), _sources(directory))  # type: ignore[no-untyped-call]
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        """Keep a compiled kernel, unless the disk is full or was taken away."""
-        with contextlib.suppress(OSError):
-            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
-
-
 def kernel(signature: str) -> Callable[[Callable[..., int]], Any]:
     """Compile a function with numba on its first call, without the GIL, and keep it on disk.
 
@@ -91,18 +66,38 @@ def kernel(signature: str) -> Callable[[Callable[..., int]], Any]:
     Notes
     -----
     The cache lies where numba puts it: in ``NUMBA_CACHE_DIR``, in ``__pycache__``, or in the user's
-    cache directory. numba raises RuntimeError when none of them can be written; then the kernel is
-    compiled in each process.
+    cache directory. Where none of them can be written, it is a temporary one of this process and
+    its nodes; and if there is no such thing either, the kernel is compiled in each process.
     """
 
     def decorate(function: Callable[..., int]) -> Any:
         compiled: Any = numba.njit(pipeline_class=_KernelCompiler, **_OPTIONS)(function)
-        with contextlib.suppress(RuntimeError):
-            compiled._cache = KernelCache(function)  # type: ignore[no-untyped-call]
+        try:
+            compiled._cache = KernelCache(function)
+        except (RuntimeError, OSError):
+            pass
+        else:
+            _take_turns(compiled)
         REGISTRY.append((compiled, signature))
         return compiled
 
     return decorate
+
+
+def _take_turns(compiled: Any) -> None:
+    """Have processes that need the same kernel at the same time compile it once."""
+    compile_now = compiled.compile
+
+    def compile_or_wait(signature: Any) -> Any:
+        arguments = normalize_signature(signature)[0]  # type: ignore[no-untyped-call]
+        cache = compiled._cache
+        ready = arguments in compiled.overloads or not compiled._can_compile
+        if ready or not isinstance(cache, KernelCache):
+            return compile_now(signature)
+        with cache.turn(arguments, compiled.targetctx):
+            return compile_now(signature)
+
+    compiled.compile = compile_or_wait
 
 
 def inlined(function: F) -> F:
@@ -198,3 +193,25 @@ def warmup() -> Iterator[tuple[str, int, int, float]]:
             compiled.compile(arguments)
         compiled.disable_compile()
         yield compiled.__name__, done, total, time.perf_counter() - begin
+
+
+def examine_cache() -> Iterator[tuple[str, Path | None, State, Path | None]]:
+    """Look for every kernel on disk, without loading or compiling any.
+
+    Yields
+    ------
+    name, directory, state, damaged
+        Of each kernel: its name, where its cache is (None if there is nowhere to write), what is
+        there for this machine and these sources, and the file that is damaged.
+    """
+    from colobench.kernels import import_all
+
+    import_all()
+    for compiled, signature in REGISTRY:
+        cache = compiled._cache
+        if not isinstance(cache, KernelCache):
+            yield compiled.__name__, None, State.MISSING, None
+            continue
+        arguments = normalize_signature(signature)[0]  # type: ignore[no-untyped-call]
+        state, damaged = cache.state(arguments, compiled.targetctx)
+        yield compiled.__name__, Path(cache.cache_path), state, damaged

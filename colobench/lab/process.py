@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from colobench.errors import LocalError
+from colobench.kernels import cache_directory
 from colobench.lab.errors import NodeGone
 from colobench.lab.owner import Owner
 from colobench.lab.qmp import Event, QMPConnection
@@ -119,7 +120,7 @@ class NodeProcess:
         with open(self._errors, "wb") as errors:
             return subprocess.Popen(
                 command,
-                env=os.environ | {"PYTHONPATH": path},
+                env=os.environ | {"PYTHONPATH": path} | cache_directory.environment(),
                 # Never written to: its end tells the node that we are gone.
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,

@@ -1,0 +1,219 @@
+"""The kernels' cache on disk: numba's, in which a damaged entry counts as missing.
+
+Every entry carries a checksum, so what a crash or a full disk has left of it is not taken for code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import inspect
+import os
+import pickle
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from numba.core import config
+from numba.core.caching import FunctionCache, IndexDataCacheFile
+
+from colobench.kernels import cache_directory
+
+#: Seconds that a process waits for another that compiles the same kernel, and how often it looks.
+PATIENCE, LOOK_SECONDS = 60.0, 0.02
+_SEAL_BYTES = hashlib.sha256().digest_size
+
+
+class State(Enum):
+    """What there is of a kernel on disk."""
+
+    READY = "ready"
+    MISSING = "missing"
+    DAMAGED = "damaged"
+
+
+def _seal(key: Any, data: bytes) -> bytes:
+    """Hash an entry with the key it belongs to: a number may have been given away twice."""
+    return hashlib.sha256(repr(key).encode() + data).digest()
+
+
+class SealedFile(IndexDataCacheFile):
+    """An index of one kernel's entries, and the entries, as numba keeps them, with checksums."""
+
+    def state(self, key: Any) -> tuple[State, Path | None]:
+        """Look at an entry; a damaged file is named."""
+        index = Path(self._index_path)
+        try:
+            name = super()._load_index().get(key)  # type: ignore[no-untyped-call]
+        except Exception:
+            return State.DAMAGED, index
+        if name is None:
+            return State.MISSING, None
+        if self._read(key) is None:
+            return State.DAMAGED, Path(self._cache_path) / str(name)
+        return State.READY, None
+
+    def load(self, key: Any) -> Any:
+        """Give an entry, or None if it is not there whole."""
+        data = self._read(key)
+        return None if data is None else pickle.loads(data)
+
+    def save(self, key: Any, data: Any) -> None:
+        """Keep an entry. The index comes first: one that names a missing file does no harm."""
+        names = self._load_index()
+        if key not in names:
+            taken = set(names.values())
+            numbers = range(1, len(taken) + 2)
+            names[key] = next(name for name in map(self._data_name, numbers) if name not in taken)
+            self._save_index(names)  # type: ignore[no-untyped-call]
+        dumped = self._dump(data)  # type: ignore[no-untyped-call]
+        with self._open_for_write(self._data_path(names[key])) as file:  # type: ignore[no-untyped-call]
+            file.write(_seal(key, dumped) + dumped)
+
+    def _read(self, key: Any) -> bytes | None:
+        name = self._load_index().get(key)
+        if name is None:
+            return None
+        try:
+            sealed = Path(self._data_path(name)).read_bytes()  # type: ignore[no-untyped-call]
+        except OSError:
+            return None
+        data = sealed[_SEAL_BYTES:]
+        return data if sealed[:_SEAL_BYTES] == _seal(key, data) else None
+
+    def _load_index(self) -> dict[Any, str]:
+        try:
+            index = super()._load_index()  # type: ignore[no-untyped-call]
+            own = self._index_name.removesuffix("nbi")
+            return {key: name for key, name in index.items() if name.startswith(own)}
+        except Exception:
+            # Whatever a torn pickle raises: it is written anew.
+            return {}
+
+    @contextlib.contextmanager
+    def _open_for_write(self, path: str) -> Iterator[Any]:
+        """Write aside, and rename when all is there; nothing stays of a failure or an interrupt."""
+        aside = f"{path}.tmp.{uuid.uuid4().hex[:16]}"
+        try:
+            with open(aside, "wb") as file:
+                yield file
+            if os.path.isdir(path):
+                # An empty one gives way; what is in another is not ours to remove.
+                os.rmdir(path)
+            os.replace(aside, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(aside)
+            raise
+
+
+@functools.cache
+def _sources(directory: Path) -> str:
+    """Hash the source of this package and of a kernel's, whose functions kernels are made of."""
+    files = sorted({*Path(__file__).parent.glob("*.py"), *directory.glob("*.py")})
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+class KernelCache(FunctionCache):
+    """numba's cache on disk, which misses when any file of this package or the kernel's changed.
+
+    numba itself notices a change of the file that the kernel is in, and of no other. Where numba
+    finds no place to write to, `colobench.kernels.cache_directory` gives one.
+
+    Raises
+    ------
+    RuntimeError, OSError
+        If there is no place at all.
+    """
+
+    def __init__(self, function: Any) -> None:
+        try:
+            super().__init__(function)  # type: ignore[no-untyped-call]
+        except RuntimeError:
+            with _given(cache_directory.private_directory()):
+                super().__init__(function)  # type: ignore[no-untyped-call]
+        kept = self._cache_file
+        self._cache_file: Any = SealedFile(  # type: ignore[no-untyped-call]
+            self._cache_path, kept._index_name.removesuffix(".nbi"), kept._source_stamp
+        )
+
+    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
+        directory = Path(inspect.getfile(self._py_func)).parent
+        return (*super()._index_key(sig, codegen), _sources(directory))  # type: ignore[no-untyped-call]
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Give a compiled kernel, or None if it is not there whole."""
+        with contextlib.suppress(OSError):
+            return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep a compiled kernel, unless the disk is full or was taken away."""
+        with contextlib.suppress(OSError):
+            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
+
+    def state(self, sig: Any, target_context: Any) -> tuple[State, Path | None]:
+        """Say what there is on disk of a kernel for this machine, and name a damaged file."""
+        key = self._index_key(sig, target_context.codegen())
+        found: tuple[State, Path | None] = self._cache_file.state(key)
+        return found
+
+    @contextlib.contextmanager
+    def turn(self, sig: Any, target_context: Any) -> Iterator[None]:
+        """Wait while another process compiles into the same directory, until the kernel is there.
+
+        So processes that start at the same time share the work. A lock that cannot be had does not
+        stop anybody: after `PATIENCE` the kernel is compiled here, too.
+        """
+        with contextlib.ExitStack() as held:
+            deadline = time.monotonic() + PATIENCE
+            while not _lock_directory(self._cache_path, held):
+                if self.state(sig, target_context)[0] is State.READY:
+                    break
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(LOOK_SECONDS)
+            yield
+
+
+@contextlib.contextmanager
+def _given(directory: Path) -> Iterator[None]:
+    """Have numba take this for what the user has set NUMBA_CACHE_DIR to."""
+    before = config.CACHE_DIR  # type: ignore[attr-defined]
+    config.CACHE_DIR = str(directory)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        config.CACHE_DIR = before  # type: ignore[attr-defined]
+
+
+#: The threads that hold a lock: a kernel that is compiled for another's sake needs none.
+_holding = threading.local()
+
+
+def _lock_directory(path: str, held: contextlib.ExitStack) -> bool:
+    """Lock the directory until `held` is closed; say whether nobody else has it."""
+    if getattr(_holding, "lock", False):
+        return True
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return False
+    except OSError:
+        # A file system without locks.
+        os.close(descriptor)
+        return True
+    _holding.lock = True
+    held.callback(os.close, descriptor)
+    held.callback(setattr, _holding, "lock", False)
+    return True

@@ -67,9 +67,8 @@ class Guest:
         assert self._around() == self._outside, "written outside of pc.ram"
         self.bitmap[:] = 0
 
-    def serve(self, take: bool = True) -> list[bytes]:
-        """Call the stack once; gives the frames that it put out, unless they are to stay there."""
-        before = self.memory.copy() if self.checked else None
+    def call(self) -> None:
+        """Call the stack once."""
         queues = []
         for queue in (self.receive, self.transmit):
             queues += [queue.ends, queue.lengths, queue.frames]
@@ -81,6 +80,11 @@ class Guest:
             self.memory, self.bitmap, self.ram, self.size, *queues, *map(np.uint64, words),
             self.host,
         )  # fmt: skip
+
+    def serve(self, take: bool = True) -> list[bytes]:
+        """Call the stack once; gives the frames that it put out, unless they are to stay there."""
+        before = self.memory.copy() if self.checked else None
+        self.call()
         if before is not None:
             self._check(before)
         frames = self.transmit.take_all() if take else []

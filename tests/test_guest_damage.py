@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
-from naive_kv import encode
+from naive_kv import encode, siphash
 from test_guest_kv import RECEIVED, STORE, Guest
 
 from colobench.guest import heap, keyspace, region
@@ -105,8 +109,6 @@ def test_a_chain_that_is_a_ring_ends_and_other_chains_go_on() -> None:
 
 
 def chain_of(guest: Guest, key: bytes) -> int:
-    from naive_kv import siphash
-
     secret = tuple(
         guest.region.word(STORE + word) for word in (keyspace.SECRET_0, keyspace.SECRET_1)
     )
@@ -168,3 +170,27 @@ def test_an_error_that_lacks_room_waits_for_it() -> None:
     assert not guest.closed
     assert guest.execute()[0].startswith(CHAIN)
     assert guest.closed
+
+
+#: How many words a run changes; the long run takes a minute or two.
+CHANGES = 1_000_000 if os.environ.get("COLOBENCH_LONG") else 30_000
+
+
+@pytest.mark.timeout(3600)
+def test_no_change_of_guest_ram_leads_outside_of_it_or_has_no_end(tmp_path: Path) -> None:
+    first = int.from_bytes(os.urandom(4), "little")
+    script = Path(__file__).with_name("damage.py")
+    progress = tmp_path / "round"
+    done = subprocess.run(
+        [sys.executable, str(script), str(first), str(CHANGES), str(progress)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    seed = int.from_bytes(progress.read_bytes(), "little") if progress.exists() else first
+    assert done.returncode == 0, (
+        f"round of seed {seed} ended with {done.returncode}; again: "
+        f"python tests/damage.py {seed} 16 FILE\n{done.stderr[-4000:]}"
+    )
+    print(done.stdout)
+    assert done.stdout.startswith(f"{CHANGES} words changed: ")

@@ -402,19 +402,51 @@ def test_closing_first_ends_in_time_wait() -> None:
     client.hear(answers)
     assert guest.exchange(client.acknowledge()) == []
     assert guest.state(client.connection) == connections.FIN_WAIT_2
-    # Nobody reads what the peer says now, but it is acknowledged.
-    (answer,) = send(guest, client, ACK, client.una, b"more")
-    assert (answer.ack, answer.window) == (client.una + 4, BUFFER_BYTES)
-    (answer,) = send(guest, client, ACK | FIN, client.una + 4)
-    assert (answer.flags, answer.ack) == (ACK, client.una + 5)
+    (answer,) = send(guest, client, ACK | FIN, client.una)
+    assert (answer.flags, answer.ack) == (ACK, client.una + 1)
     assert guest.state(client.connection) == connections.TIME_WAIT
     guest.tick(tcp_input.TIME_WAIT_MS - 1)
     # The acknowledgment was lost: the peer says FIN again, and the time begins anew.
-    (again,) = send(guest, client, ACK | FIN, client.una + 4)
+    (again,) = send(guest, client, ACK | FIN, client.una)
     assert (again.flags, again.ack) == (ACK, answer.ack)
     guest.tick(tcp_input.TIME_WAIT_MS - 1)
     assert guest.state(client.connection) == connections.TIME_WAIT
     guest.tick(1)
+    assert guest.state(client.connection) == connections.CLOSED
+
+
+def test_who_knows_that_nobody_reads_any_more_and_sends_on_is_reset() -> None:
+    guest = Guest()
+    client, answers = quitting(guest)
+    client.hear(answers)
+    assert guest.exchange(client.acknowledge()) == []
+    # What acknowledges our FIN alone is no data; the same with data is.
+    (answer,) = send(guest, client, ACK, client.una, b"more")
+    assert answer.flags == RST | ACK
+    assert answer.seq == client.rcv
+    assert guest.state(client.connection) == connections.CLOSED
+    assert guest.counter("resets_sent") == 1
+    (answer,) = send(guest, client, ACK, client.una + 4, b"and more")
+    assert (answer.flags, answer.seq) == (RST, client.rcv)
+
+
+def test_who_has_not_heard_of_the_end_may_say_what_was_asked_for_and_no_more() -> None:
+    guest = Guest()
+    client, answers = quitting(guest)
+    asked = BUFFER_BYTES - len(QUIT)
+    sent = 0
+    while sent < asked:
+        length = min(1460, asked - sent)
+        (answer,) = send(guest, client, ACK, client.una + sent, bytes(length))
+        sent += length
+        assert (answer.ack, answer.window) == (client.una + sent, asked - sent)
+    (answer,) = send(guest, client, ACK, client.una + sent, bytes(1))
+    assert (answer.flags, answer.ack, answer.window) == (ACK, client.una + sent, 0)
+    client.una += sent
+    client.hear(answers)
+    assert client.peer_fin
+    (answer,) = send(guest, client, ACK, client.una, bytes(1))
+    assert answer.flags == RST | ACK
     assert guest.state(client.connection) == connections.CLOSED
 
 

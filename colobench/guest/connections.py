@@ -4,12 +4,18 @@ A block that is free is in a list; one that is not is in the chain of its head i
 Both link by the block's number plus 1, with 0 for the end. The ring of connections that are to be
 attended to holds numbers of blocks, each at most once; it may name a block that was given to
 another connection since, which is attended to without need.
+
+Links, numbers and the words of blocks come out of RAM, so they are checked before they are used.
+What contradicts itself is noted (DAMAGED) and treated as if it were not there, until
+`colobench.guest.repair` makes the table anew out of the connections that are sound.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from colobench.guest.devices import NIC_FRAME_SIZE
+from colobench.guest.ipv4 import BODY
 from colobench.guest.kv import BUFFER_BYTES
 from colobench.guest.rings import (
     BLOCK_BYTES,
@@ -18,6 +24,7 @@ from colobench.guest.rings import (
     BUCKETS_AT,
     BUFFERS_AT,
     BUGS,
+    DAMAGED,
     FREE,
     JITTER_US,
     MAX_CONNECTIONS,
@@ -56,6 +63,13 @@ from colobench.kernels.jit import Bytes, Words, inlined
 #: has closed its side, reads no more, and FIN follows the last reply.
 ACK_NOW, QUEUED, PEER_CLOSED, LEAVING = 1, 2, 4, 8
 
+TCP_HEADER = 20
+#: Payload of a segment in the longest frame, and the least that we believe to be a peer's.
+MSS, LEAST_MSS = NIC_FRAME_SIZE - BODY - TCP_HEADER, 64
+SEQUENCE = 0xFFFFFFFF
+#: A timer ends within so many milliseconds, or its word is wrong; so does a wait for attention.
+LONGEST_TIMER_MS, LONGEST_WAIT_MS = 60_000, 1_002
+
 _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _27, _30, _31 = np.uint64(27), np.uint64(30), np.uint64(31)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -83,16 +97,61 @@ def receive_buffer(ram: int, block: int) -> int:
 
 
 @inlined
-def block_at(memory: Bytes, ram: int, size: int, number: int) -> int:
-    """Give the address of a block; 0 if there is none of that number, or it contradicts itself."""
-    if number < 0 or number >= connections_in(size):
-        return 0
-    block = ram + BLOCKS_AT + number * BLOCK_BYTES
-    received, received_end = get(memory, block + RECEIVED_BEGIN), get(memory, block + RECEIVED_END)
-    reply, reply_end = get(memory, block + REPLY_BEGIN), get(memory, block + REPLY_END)
-    if 0 <= received <= received_end <= BUFFER_BYTES and 0 <= reply <= reply_end <= BUFFER_BYTES:
-        return block
-    return 0
+def block_at(ram: int, size: int, number: int) -> int:
+    """Give the address of a block; 0 if there is none of that number."""
+    return ram + BLOCKS_AT + number * BLOCK_BYTES if 0 <= number < connections_in(size) else 0
+
+
+@inlined
+def _below_zero_if_outside(memory: Bytes, block: int, begin: int, end: int) -> int:
+    """Give a negative number if what is in use of a buffer, by these two words, is not in it."""
+    first, last = get(memory, block + begin), get(memory, block + end)
+    return first | last | (last - first) | (BUFFER_BYTES - last)
+
+
+@inlined
+def has_buffers(memory: Bytes, block: int) -> bool:
+    """Tell whether what is in use of a connection's two buffers lies in them."""
+    received = _below_zero_if_outside(memory, block, RECEIVED_BEGIN, RECEIVED_END)
+    return (received | _below_zero_if_outside(memory, block, REPLY_BEGIN, REPLY_END)) >= 0
+
+
+@inlined
+def is_sound(memory: Bytes, block: int) -> bool:
+    """Tell whether a block is a connection's, and its words are such as this stack writes.
+
+    It is asked for each segment, so there are few branches: `high` collects bits that must not be
+    set, `room` is negative if one number is too small or too large.
+    """
+    una, nxt = get(memory, block + SND_UNA), get(memory, block + SND_NXT)
+    most, mss = get(memory, block + SND_MAX), get(memory, block + SND_MSS)
+    high = una | nxt | most | get(memory, block + SND_WL1) | get(memory, block + SND_WL2)
+    high = (high | get(memory, block + IRS) | get(memory, block + RCV_NXT)) >> 32
+    high |= (get(memory, block + SND_WND) | get(memory, block + RCV_WND)) >> 16
+    high |= (get(memory, block + RETRIES) | get(memory, block + FLAGS)) >> 4
+    high |= get(memory, block + MAC) >> 48
+    # What is on its way is the replies, and SYN or FIN.
+    replies = get(memory, block + REPLY_END) - get(memory, block + REPLY_BEGIN)
+    room = (replies + 1 - ((nxt - una) & SEQUENCE)) | (replies + 1 - ((most - una) & SEQUENCE))
+    room |= (mss - LEAST_MSS) | (MSS - mss)
+    state = get(memory, block + STATE)
+    room |= (state - SYN_RECEIVED) | (TIME_WAIT - state)
+    return high == 0 and room >= 0 and has_buffers(memory, block)
+
+
+@inlined
+def note_damage(memory: Bytes, bitmap: Words, ram: int) -> int:
+    """Have the table made anew soon; gives 0."""
+    return put(memory, bitmap, ram + DAMAGED, 1)
+
+
+@inlined
+def connection_at(memory: Bytes, bitmap: Words, ram: int, size: int, number: int) -> int:
+    """Give the address of a connection's block; 0 if there is no sound one, which is damage."""
+    block = block_at(ram, size, number)
+    if block == 0 or not is_sound(memory, block):
+        return note_damage(memory, bitmap, ram)
+    return block
 
 
 @inlined
@@ -102,31 +161,54 @@ def _head(ram: int, key: int) -> int:
 
 
 @inlined
-def find(memory: Bytes, ram: int, size: int, key: int) -> int:
+def find(memory: Bytes, bitmap: Words, ram: int, size: int, key: int) -> int:
     """Give the address of a connection's block, or 0."""
     link = get(memory, _head(ram, key))
     for _ in range(connections_in(size)):
-        block = block_at(memory, ram, size, link - 1)
-        if block == 0 or get(memory, block + KEY) == key:
-            return block
+        if link == 0:
+            return 0
+        block = block_at(ram, size, link - 1)
+        if block == 0:
+            break
+        if get(memory, block + KEY) == key:
+            return connection_at(memory, bitmap, ram, size, link - 1)
         link = get(memory, block + LINK)
-    return 0
+    # A link that leads nowhere, or more of them than there are blocks.
+    return note_damage(memory, bitmap, ram) if link else 0
+
+
+@inlined
+def put_into_chain(memory: Bytes, bitmap: Words, ram: int, block: int) -> int:
+    """Put a block into the chain of its key."""
+    head = _head(ram, get(memory, block + KEY))
+    put(memory, bitmap, block + LINK, get(memory, head))
+    return put(memory, bitmap, head, (block - ram - BLOCKS_AT) // BLOCK_BYTES + 1)
+
+
+@inlined
+def put_into_free_list(memory: Bytes, bitmap: Words, ram: int, block: int) -> int:
+    """Put a block into the list of free ones."""
+    put(memory, bitmap, block + STATE, CLOSED)
+    put(memory, bitmap, block + DEADLINE, 0)
+    put(memory, bitmap, block + LINK, get(memory, ram + FREE))
+    return put(memory, bitmap, ram + FREE, (block - ram - BLOCKS_AT) // BLOCK_BYTES + 1)
 
 
 @inlined
 def add(memory: Bytes, bitmap: Words, ram: int, size: int, key: int) -> int:
     """Make a block for a connection; gives its address, or 0 if all are taken."""
     link = get(memory, ram + FREE)
-    block = block_at(memory, ram, size, link - 1)
-    if block != 0:
-        put(memory, bitmap, ram + FREE, get(memory, block + LINK))
-        flags = get(memory, block + FLAGS) & QUEUED
-        clear_bytes(memory, bitmap, block, BLOCK_BYTES)
-        put(memory, bitmap, block + FLAGS, flags)
-        put(memory, bitmap, block + KEY, key)
-        head = _head(ram, key)
-        put(memory, bitmap, block + LINK, get(memory, head))
-        put(memory, bitmap, head, link)
+    if link == 0:
+        return 0
+    block = block_at(ram, size, link - 1)
+    if block == 0 or get(memory, block + STATE) != CLOSED:
+        return note_damage(memory, bitmap, ram)
+    put(memory, bitmap, ram + FREE, get(memory, block + LINK))
+    flags = get(memory, block + FLAGS) & QUEUED
+    clear_bytes(memory, bitmap, block, BLOCK_BYTES)
+    put(memory, bitmap, block + FLAGS, flags)
+    put(memory, bitmap, block + KEY, key)
+    put_into_chain(memory, bitmap, ram, block)
     return block
 
 
@@ -140,14 +222,12 @@ def remove(memory: Bytes, bitmap: Words, ram: int, size: int, block: int, counte
         if other == link:
             put(memory, bitmap, at, get(memory, block + LINK))
             break
-        before = block_at(memory, ram, size, other - 1)
+        before = block_at(ram, size, other - 1)
         if before == 0:
+            note_damage(memory, bitmap, ram)
             break
         at = before + LINK
-    put(memory, bitmap, block + STATE, CLOSED)
-    put(memory, bitmap, block + DEADLINE, 0)
-    put(memory, bitmap, block + LINK, get(memory, ram + FREE))
-    put(memory, bitmap, ram + FREE, link)
+    put_into_free_list(memory, bitmap, ram, block)
     return count(memory, bitmap, ram, counter, 1)
 
 
@@ -225,16 +305,21 @@ def take_ready(
     taken = get(memory, ram + READY_TAKEN)
     place = taken
     if shuffled:
-        place += draw(host, ready_count(memory, ram))
+        place += draw(host, max(1, ready_count(memory, ram)))
     number = get(memory, _ready_slot(ram, place))
     if place != taken:
         put(memory, bitmap, _ready_slot(ram, place), get(memory, _ready_slot(ram, taken)))
     put(memory, bitmap, ram + READY_TAKEN, taken + 1)
-    block = block_at(memory, ram, size, number)
+    block = block_at(ram, size, number)
+    if block != 0 and get(memory, block + STATE) == CLOSED:
+        put(memory, bitmap, block + FLAGS, get(memory, block + FLAGS) & ~QUEUED)
+        return 0
+    block = connection_at(memory, bitmap, ram, size, number)
     if block != 0:
         flags = get(memory, block + FLAGS) & ~QUEUED
         put(memory, bitmap, block + FLAGS, flags)
-        if get(memory, block + DUE) > np.int64(host[NOW_MS]):
+        wait = get(memory, block + DUE) - np.int64(host[NOW_MS])
+        if 0 < wait <= LONGEST_WAIT_MS:
             make_ready(memory, bitmap, ram, block, get(memory, block + DUE))
             return 0
     return block

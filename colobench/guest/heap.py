@@ -32,8 +32,8 @@ from colobench.guest.region import (
     apart,
     first_block,
     get_number,
-    heap_bytes,
     is_block,
+    last_header,
     leading_zeros,
     note_damage,
     put_number,
@@ -189,7 +189,8 @@ def reset(memory: Bytes, bitmap: Words, heap: int) -> int:
 
     The heap is what follows the table of chains, up to the end of `memory`.
     """
-    begin, total = first_block(memory, heap - HEAP), heap_bytes(memory, heap - HEAP)
+    begin = first_block(memory, heap - HEAP)
+    total = last_header(memory, heap - HEAP) - begin
     put_number(memory, bitmap, heap + USED_BYTES, ZERO)
     put_number(memory, bitmap, heap + TOTAL_BYTES, total)
     put_number(memory, bitmap, heap + FIRST_BLOCK, begin)
@@ -203,10 +204,9 @@ def reset(memory: Bytes, bitmap: Words, heap: int) -> int:
 @inlined
 def is_heap(memory: Bytes, heap: int) -> bool:
     """Tell whether the heap's words say what `reset` has said of its place."""
-    begin, total = first_block(memory, heap - HEAP), heap_bytes(memory, heap - HEAP)
-    return (
-        get_number(memory, heap + FIRST_BLOCK) == begin
-        and get_number(memory, heap + TOTAL_BYTES) == total
+    begin, total = get_number(memory, heap + FIRST_BLOCK), get_number(memory, heap + TOTAL_BYTES)
+    return begin == first_block(memory, heap - HEAP) and (
+        total == last_header(memory, heap - HEAP) - begin
     )
 
 

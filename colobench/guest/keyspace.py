@@ -200,22 +200,19 @@ def find(memory: Bytes, bitmap: Words, kv: int, key: int, length: int) -> tuple[
     chain = np.int64(siphash(memory, key, length, secret_0, secret_1))
     chain &= chains_in(len(memory) - kv) - 1
     link = kv + SUPERBLOCK_BYTES + 8 * chain
-    entry = follow(memory, bitmap, kv, link)
     steps, remembered = 0, 0
-    while entry and not (
-        key_length(memory, entry) == length and _same(memory, entry + KEY, key, length)
-    ):
+    while True:
+        entry = follow(memory, bitmap, kv, link)
+        if entry == 0:
+            return link if get_number(memory, kv + DAMAGE) == 0 else ZERO, entry
+        if key_length(memory, entry) == length and _same(memory, entry + KEY, key, length):
+            return link, entry
         if entry == remembered:
-            note_damage(memory, bitmap, kv, CHAIN)
-            break
+            return note_damage(memory, bitmap, kv, CHAIN), ZERO
         steps += 1
         if steps & (steps - 1) == 0:
             remembered = entry
         link = entry + LINK
-        entry = follow(memory, bitmap, kv, link)
-    if get_number(memory, kv + DAMAGE):
-        return 0, 0
-    return link, entry
 
 
 @inlined

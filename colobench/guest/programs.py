@@ -18,7 +18,7 @@ import numpy as np
 from colobench.guest import keyspace
 from colobench.guest.configuration import Program
 from colobench.guest.devices import NIC_FRAME_SIZE, NIC_QUEUE_LENGTH, SERIAL_SCROLLBACK
-from colobench.guest.rings import store_begin
+from colobench.guest.rings import MINIMUM_BYTES, store_begin
 from colobench.guest.store import get_word, put_word
 from colobench.guest.tcp import DOUBLE_EXECUTION, serve
 from colobench.kernels.atomics import address, load_acquire, store_release
@@ -256,6 +256,9 @@ def serve_clients(
     `ram` and `size` are pc.ram's first byte and length; service is `tcp.serve`'s uint64[16]; the
     others are as in `cpu_loop`. The stack's clock is the timer's.
     """
+    if size < MINIMUM_BYTES:
+        # The program is a register, which may come from a peer with more RAM.
+        return False
     control[ENTROPY] = splitmix64(control[ENTROPY])
     keys_at = store_begin(ram, size) + keyspace.KEYS
     if get_word(memory, keys_at) != cpu[KEYS]:

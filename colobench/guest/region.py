@@ -110,27 +110,30 @@ def first_block(memory: Bytes, kv: int) -> int:
 
 
 @inlined
-def heap_bytes(memory: Bytes, kv: int) -> int:
-    """Say how many bytes all blocks have; behind them is one more header, which is never free."""
-    return (len(memory) - first_block(memory, kv) - HEADER_BYTES) & -GRANULE
+def last_header(memory: Bytes, kv: int) -> int:
+    """Give the address of the header behind all blocks, which is never free."""
+    return kv + ((len(memory) - kv - HEADER_BYTES) & -GRANULE)
 
 
 @inlined
 def is_block(memory: Bytes, kv: int, block: int) -> bool:
-    """Tell whether the smallest block at least can lie at an address."""
-    offset = block - first_block(memory, kv)
-    last = heap_bytes(memory, kv) - SMALLEST_BLOCK
-    return 0 <= offset <= last and offset & (GRANULE - 1) == 0
+    """Tell whether the smallest block, and a header behind it, are in the region at an address.
+
+    A place in the table of chains counts, too: to know where that ends would take longer, and what
+    is there has no block's size.
+    """
+    offset = block - kv
+    last = last_header(memory, kv) - kv - SMALLEST_BLOCK
+    return SUPERBLOCK_BYTES <= offset <= last and offset & (GRANULE - 1) == 0
 
 
 @inlined
 def whole_block(memory: Bytes, kv: int, block: int) -> int:
-    """Give the size of a block, with a header behind it in the region; 0 if that cannot be."""
+    """Give the size of a block, if there is room for it and a header behind it; 0 otherwise."""
     if not is_block(memory, kv, block):
         return 0
     size = get_number(memory, block) & SIZE_MASK
-    room = first_block(memory, kv) + heap_bytes(memory, kv) - block
-    return size if SMALLEST_BLOCK <= size <= room else 0
+    return size if SMALLEST_BLOCK <= size <= last_header(memory, kv) - block else 0
 
 
 @inlined

@@ -31,9 +31,11 @@ from colobench.kernels.jit import Bytes, Words, inlined
 from colobench.kernels.raw import clear, copy
 
 #: Words of the superblock, as offsets. A ring is two counters: what was taken out, what was put in.
-RX_TAKEN, RX_FILLED, TX_TAKEN, TX_FILLED, READY_TAKEN, READY_FILLED, FREE, NEXT_DEADLINE = range(
-    0, 64, 8
-)
+#: DAMAGED is 1 if the table of connections is to be made anew.
+(
+    RX_TAKEN, RX_FILLED, TX_TAKEN, TX_FILLED, READY_TAKEN, READY_FILLED, FREE, NEXT_DEADLINE,
+    DAMAGED,
+) = range(0, 72, 8)  # fmt: skip
 #: Counters of the superblock, in the order of their words, from this offset.
 COUNTERS_AT = 256
 COUNTERS = (
@@ -52,6 +54,7 @@ COUNTERS = (
     "connections_refused",
     "connections_reset",
     "connections_given_up",
+    "connections_damaged",
     "resets_sent",
     "retransmissions",
     "window_probes",
@@ -61,7 +64,7 @@ COUNTERS = (
     FRAMES_RECEIVED, FRAMES_SENT,
     MALFORMED, CHECKSUM, FRAGMENT, ADDRESS, PROTOCOL, UNEXPECTED,
     OUT_OF_ORDER, UNACCEPTABLE,
-    OPENED, CLOSED_ORDERLY, REFUSED, RESET, GIVEN_UP,
+    OPENED, CLOSED_ORDERLY, REFUSED, RESET, GIVEN_UP, CONTRADICTED,
     RESETS_SENT, RETRANSMISSIONS, WINDOW_PROBES, REQUESTS,
 ) = range(COUNTERS_AT, COUNTERS_AT + 8 * len(COUNTERS), 8)  # fmt: skip
 RX_LENGTHS, TX_LENGTHS = 1024, 2048
@@ -173,7 +176,7 @@ def transmit_frames(
     for _ in range(RING_FRAMES):
         taken = get(memory, ram + TX_TAKEN)
         room = len(lengths) - np.int64(ends[1] - load_acquire(ends, 0))
-        if taken >= get(memory, ram + TX_FILLED) or room <= 0:
+        if transmit_room(memory, ram) >= RING_FRAMES or room <= 0:
             break
         slot = taken & (RING_FRAMES - 1)
         length = get(memory, ram + TX_LENGTHS + 8 * slot)

@@ -24,6 +24,8 @@ from colobench.guest.connections import (
     FLAGS,
     KEY,
     LEAVING,
+    LONGEST_TIMER_MS,
+    MSS,
     PEER_CLOSED,
     RCV_WND,
     RECEIVED_BEGIN,
@@ -37,7 +39,9 @@ from colobench.guest.connections import (
     SYN_RECEIVED,
     TIME_WAIT,
     block_at,
+    connection_at,
     draw,
+    has_buffers,
     has_bug,
     initialize_table,
     ready_count,
@@ -61,12 +65,14 @@ from colobench.guest.ipv4 import (
     receive_icmp,
 )
 from colobench.guest.kv import BUFFER_BYTES
+from colobench.guest.repair import check_rings, repair
 from colobench.guest.rings import (
     ADDRESS,
     BUGS,
     CLOSE,
     CLOSED_ORDERLY,
     CONSUMED,
+    CONTRADICTED,
     FRAME_ROOM,
     FRAMES_RECEIVED,
     GIVEN_UP,
@@ -101,7 +107,6 @@ from colobench.guest.rings import (
 from colobench.guest.store import copy_bytes, move_down
 from colobench.guest.tcp_input import ECHO_PORT, receive_segment
 from colobench.guest.tcp_output import (
-    MSS,
     free_room,
     has_unacknowledged,
     output,
@@ -183,7 +188,10 @@ def echo(
 def connected(memory: Bytes, ram: int) -> int:
     """Say how many connections there are."""
     gone = (
-        get(memory, ram + CLOSED_ORDERLY) + get(memory, ram + RESET) + get(memory, ram + GIVEN_UP)
+        get(memory, ram + CLOSED_ORDERLY)
+        + get(memory, ram + RESET)
+        + get(memory, ram + GIVEN_UP)
+        + get(memory, ram + CONTRADICTED)
     )
     return get(memory, ram + OPENED) - gone
 
@@ -315,15 +323,17 @@ def expire(memory: Bytes, bitmap: Words, ram: int, size: int, block: int, host: 
 def scan_timers(memory: Bytes, bitmap: Words, ram: int, size: int, host: Words) -> int:
     """Look for timers that ended, if any can have, and for the next one that will."""
     now, soonest = np.int64(host[NOW_MS]), get(memory, ram + NEXT_DEADLINE)
-    if soonest == 0 or now < soonest:
+    if soonest == 0 or now < soonest <= now + LONGEST_TIMER_MS:
         return 0
     soonest = 0
     for number_of in range(connections_in(size)):
-        block = block_at(memory, ram, size, number_of)
-        if block == 0:
-            continue
+        block = block_at(ram, size, number_of)
         deadline = get(memory, block + DEADLINE)
-        if 0 < deadline <= now:
+        if get(memory, block + STATE) == CLOSED or deadline == 0:
+            continue
+        if connection_at(memory, bitmap, ram, size, number_of) == 0:
+            continue
+        if not now < deadline <= now + LONGEST_TIMER_MS:
             if transmit_room(memory, ram) > 0:
                 expire(memory, bitmap, ram, size, block, host)
                 deadline = get(memory, block + DEADLINE)
@@ -338,8 +348,8 @@ def scan_timers(memory: Bytes, bitmap: Words, ram: int, size: int, host: Words) 
 def execute_again(memory: Bytes, bitmap: Words, ram: int, size: int, host: Words) -> int:
     """Execute what lies at the beginning of receive buffers, executed or not (DOUBLE_EXECUTION)."""
     for number_of in range(connections_in(size)):
-        block = block_at(memory, ram, size, number_of)
-        if block == 0 or get(memory, block + KEY) & 0xFFFF == ECHO_PORT:
+        block = block_at(ram, size, number_of)
+        if get(memory, block + KEY) & 0xFFFF == ECHO_PORT or not has_buffers(memory, block):
             continue
         received = receive_buffer(ram, block)
         replies = received + BUFFER_BYTES
@@ -434,6 +444,7 @@ def serve(
     if has_bug(host, DOUBLE_EXECUTION):
         execute_again(memory, bitmap, ram, size, host)
     requests, received, sent = 0, 0, 0
+    check_rings(memory, bitmap, ram)
     for _ in range(FRAMES_PER_CALL):
         received += receive_frames(memory, bitmap, ram, in_ends, in_lengths, in_frames)
         if not shuffled:
@@ -448,6 +459,7 @@ def serve(
         take_frame(memory, bitmap, ram, size, host)
     requests += attend_ready(memory, bitmap, ram, size, host, shuffled)
     scan_timers(memory, bitmap, ram, size, host)
+    repair(memory, bitmap, ram, size, host)
     sent += transmit_frames(memory, bitmap, ram, out_ends, out_lengths, out_frames)
     waits = receive_room(memory, ram) < RING_FRAMES or load_acquire(in_ends, 1) != in_ends[0]
     waits = waits or (jitter == np.uint64(0) and ready_count(memory, ram) > 0)

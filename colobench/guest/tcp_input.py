@@ -29,6 +29,7 @@ from colobench.guest.connections import (
     REPLY_BEGIN,
     REPLY_END,
     RETRIES,
+    SEQUENCE,
     SND_MAX,
     SND_MSS,
     SND_NXT,
@@ -38,11 +39,13 @@ from colobench.guest.connections import (
     SND_WND,
     STATE,
     SYN_RECEIVED,
+    TCP_HEADER,
     TIME_WAIT,
     add,
     block_at,
     due_time,
     find,
+    is_sound,
     make_ready,
     mix,
     receive_buffer,
@@ -51,6 +54,7 @@ from colobench.guest.connections import (
 )
 from colobench.guest.ipv4 import ETHERNET_HEADER, TCP, fold, number, sum_bytes
 from colobench.guest.kv import BUFFER_BYTES
+from colobench.guest.repair import repair
 from colobench.guest.rings import (
     CHECKSUM,
     CLOSED_ORDERLY,
@@ -75,13 +79,13 @@ from colobench.guest.tcp_output import (
     RST,
     RTO_MS,
     SYN,
-    TCP_HEADER,
     ahead,
     free_room,
     has_unacknowledged,
     mss_option,
     output,
     refuse,
+    reset,
     send_syn,
 )
 from colobench.kernels.jit import Bytes, Words, inlined
@@ -91,7 +95,6 @@ ECHO_PORT, KV_PORT = 7, 6379
 PROBE_RETRIES_MAX = 6
 #: 2 MSL for one network segment (RFC 9293 has 4 minutes), and how long a peer may take for its FIN.
 TIME_WAIT_MS, FIN_WAIT_2_MS = 1_000, 60_000
-_SEQUENCE = 0xFFFFFFFF
 #: RFC 6528: the clock in initial sequence numbers ticks every 4 µs.
 _TICKS_PER_MS = 250
 
@@ -101,8 +104,8 @@ def evict(memory: Bytes, bitmap: Words, ram: int, size: int) -> bool:
     """Forget the connection that only waits, for the shortest time to come; False if none does."""
     oldest, soonest = 0, 0
     for number_of in range(connections_in(size)):
-        block = block_at(memory, ram, size, number_of)
-        if block != 0 and get(memory, block + STATE) in (TIME_WAIT, FIN_WAIT_2):
+        block = block_at(ram, size, number_of)
+        if get(memory, block + STATE) in (TIME_WAIT, FIN_WAIT_2) and is_sound(memory, block):
             deadline = get(memory, block + DEADLINE)
             if oldest == 0 or deadline < soonest:
                 oldest, soonest = block, deadline
@@ -130,6 +133,8 @@ def listen(
             return UNEXPECTED
         if controls == SYN:
             block = add(memory, bitmap, ram, size, key)
+            if block == 0 and repair(memory, bitmap, ram, size, host):
+                block = add(memory, bitmap, ram, size, key)
             if block == 0 and evict(memory, bitmap, ram, size):
                 block = add(memory, bitmap, ram, size, key)
             if block == 0:
@@ -143,15 +148,15 @@ def listen(
     count(memory, bitmap, ram, OPENED, 1)
     secret = mix(np.uint64(key) ^ mix(host[RANDOM]))
     clock = np.int64(host[NOW_MS]) * _TICKS_PER_MS
-    iss = (clock + np.int64(secret & np.uint64(_SEQUENCE))) & _SEQUENCE
+    iss = (clock + np.int64(secret & np.uint64(SEQUENCE))) & SEQUENCE
     put(memory, bitmap, block + STATE, SYN_RECEIVED)
     put(memory, bitmap, block + MAC, mac)
     put(memory, bitmap, block + SND_UNA, iss)
-    put(memory, bitmap, block + SND_NXT, (iss + 1) & _SEQUENCE)
+    put(memory, bitmap, block + SND_NXT, (iss + 1) & SEQUENCE)
     put(memory, bitmap, block + SND_MAX, iss)
     put(memory, bitmap, block + SND_MSS, mss_option(memory, at + TCP_HEADER, header - TCP_HEADER))
     put(memory, bitmap, block + IRS, seq)
-    put(memory, bitmap, block + RCV_NXT, (seq + 1) & _SEQUENCE)
+    put(memory, bitmap, block + RCV_NXT, (seq + 1) & SEQUENCE)
     send_syn(memory, bitmap, ram, block)
     set_timer(memory, bitmap, ram, block, host, RTO_MS)
     return 0
@@ -271,7 +276,7 @@ def take_data(
             end -= begin
         copy_bytes(memory, bitmap, buffer + end, data + skipped, part)
         put(memory, bitmap, block + RECEIVED_END, end + part)
-    put(memory, bitmap, block + RCV_NXT, (nxt + part) & _SEQUENCE)
+    put(memory, bitmap, block + RCV_NXT, (nxt + part) & SEQUENCE)
     put(memory, bitmap, block + RCV_WND, max(0, get(memory, block + RCV_WND) - part))
     return 1 if part == fresh else 0
 
@@ -280,7 +285,7 @@ def take_data(
 def take_fin(memory: Bytes, bitmap: Words, ram: int, block: int, host: Words) -> int:
     """The peer has said all that it has to say."""
     state = get(memory, block + STATE)
-    put(memory, bitmap, block + RCV_NXT, (get(memory, block + RCV_NXT) + 1) & _SEQUENCE)
+    put(memory, bitmap, block + RCV_NXT, (get(memory, block + RCV_NXT) + 1) & SEQUENCE)
     put(memory, bitmap, block + FLAGS, get(memory, block + FLAGS) | PEER_CLOSED | ACK_NOW)
     if state == ESTABLISHED:
         put(memory, bitmap, block + STATE, CLOSE_WAIT)
@@ -345,6 +350,12 @@ def arrive(
         take_window(memory, bitmap, block, seq, ack, window)
     if fin and close_after_fin(memory, bitmap, ram, size, block, host):
         return 0
+    if data > 0 and get(memory, block + STATE) == FIN_WAIT_2:
+        # The peer knows that nobody reads any more (RFC 9293, section 3.10.7.4, and RFC 1122,
+        # section 4.2.2.13).
+        reset(memory, bitmap, ram, block)
+        remove(memory, bitmap, ram, size, block, RESET)
+        return UNEXPECTED
     if occupied > 0 and get(memory, block + FLAGS) & PEER_CLOSED == 0:
         whole = take_data(memory, bitmap, ram, block, seq, at + header, data)
         if whole and flags & FIN:
@@ -370,7 +381,9 @@ def receive_segment(
         | (number(memory, at, 2) << 16)
         | number(memory, at + 2, 2)
     )
-    block = find(memory, ram, size, key)
+    block = find(memory, bitmap, ram, size, key)
+    if block == 0 and repair(memory, bitmap, ram, size, host):
+        block = find(memory, bitmap, ram, size, key)
     if block != 0 and get(memory, block + STATE) == TIME_WAIT:
         controls = memory[at + 13] & (SYN | ACK | RST)
         seq = number(memory, at + 4, 4)

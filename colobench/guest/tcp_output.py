@@ -18,8 +18,10 @@ from colobench.guest.connections import (
     FLAGS,
     KEY,
     LAST_ACK,
+    LEAST_MSS,
     LEAVING,
     MAC,
+    MSS,
     RCV_NXT,
     RCV_WND,
     RECEIVED_BEGIN,
@@ -27,6 +29,7 @@ from colobench.guest.connections import (
     REPLY_BEGIN,
     REPLY_END,
     RETRIES,
+    SEQUENCE,
     SND_MAX,
     SND_MSS,
     SND_NXT,
@@ -34,17 +37,15 @@ from colobench.guest.connections import (
     SND_WND,
     STATE,
     SYN_RECEIVED,
+    TCP_HEADER,
     TIME_WAIT,
     make_ready,
     receive_buffer,
     set_timer,
 )
-from colobench.guest.devices import NIC_FRAME_SIZE
 from colobench.guest.ipv4 import (
     BODY,
-    ETHERNET_HEADER,
     GUEST_IP,
-    IPV4_HEADER,
     TCP,
     fold,
     number,
@@ -68,22 +69,18 @@ from colobench.guest.store import copy_bytes, put_big_endian
 from colobench.kernels.jit import Bytes, Words, inlined
 
 FIN, SYN, RST, PSH, ACK = 0x01, 0x02, 0x04, 0x08, 0x10
-TCP_HEADER = 20
-#: Payload of a segment in the longest frame; what RFC 9293 takes for a peer's that does not say it;
-#: and the least that we believe.
-MSS = NIC_FRAME_SIZE - ETHERNET_HEADER - IPV4_HEADER - TCP_HEADER
-DEFAULT_MSS, LEAST_MSS = 536, 64
+#: The largest payload that RFC 9293 assumes of a peer that does not say it.
+DEFAULT_MSS = 536
 #: First retransmission timeout; each further one is twice as long, up to the second (RFC 6298,
 #: sections 2.1, 2.5 and 5.5, without estimating round-trip times).
 RTO_MS, RTO_MAX_MS = 200, 60_000
-_SEQUENCE = 0xFFFFFFFF
 _MSS_OPTION = (2 << 24) | (4 << 16) | MSS
 
 
 @inlined
 def ahead(left: int, right: int) -> int:
     """Give how far one sequence number is ahead of another, from -2**31 to 2**31 - 1."""
-    return ((left - right + 0x80000000) & _SEQUENCE) - 0x80000000
+    return ((left - right + 0x80000000) & SEQUENCE) - 0x80000000
 
 
 @inlined
@@ -105,12 +102,12 @@ def put_segment(
     ip = (key >> 32) & 0xFFFFFFFF
     header = TCP_HEADER
     ports = ((key & 0xFFFF) << 48) | (((key >> 16) & 0xFFFF) << 32)
-    put_network_word(memory, bitmap, at, ports | (seq & _SEQUENCE))
+    put_network_word(memory, bitmap, at, ports | (seq & SEQUENCE))
     if flags & SYN:
         header += 4
         put_big_endian(memory, bitmap, at + TCP_HEADER, 4, np.uint64(_MSS_OPTION))
     controls = ((header >> 2) << 28) | (flags << 16) | window
-    put_network_word(memory, bitmap, at + 8, ((ack & _SEQUENCE) << 32) | controls)
+    put_network_word(memory, bitmap, at + 8, ((ack & SEQUENCE) << 32) | controls)
     put_big_endian(memory, bitmap, at + 16, 4, np.uint64(0))
     copy_bytes(memory, bitmap, at + header, data, length)
     total = header + length
@@ -138,9 +135,13 @@ def refuse(
 
 @inlined
 def free_room(memory: Bytes, block: int) -> int:
-    """Say how much a connection's receive buffer takes in; what nobody will read takes no room."""
+    """Say how much a connection takes in.
+
+    That is the room in its receive buffer. What nobody will read takes no room, but no more of it
+    is asked for than the peer was told already.
+    """
     if get(memory, block + FLAGS) & LEAVING:
-        return BUFFER_BYTES
+        return get(memory, block + RCV_WND)
     waiting = get(memory, block + RECEIVED_END) - get(memory, block + RECEIVED_BEGIN)
     return BUFFER_BYTES - waiting
 
@@ -158,10 +159,30 @@ def send_segment(
     )  # fmt: skip
     put(memory, bitmap, block + RCV_WND, window)
     put(memory, bitmap, block + FLAGS, get(memory, block + FLAGS) & ~ACK_NOW)
-    end = (seq + length + (flags & FIN) + ((flags & SYN) >> 1)) & _SEQUENCE
+    end = (seq + length + (flags & FIN) + ((flags & SYN) >> 1)) & SEQUENCE
     if ahead(end, get(memory, block + SND_MAX)) > 0:
         put(memory, bitmap, block + SND_MAX, end)
     return 0
+
+
+@inlined
+def reset(memory: Bytes, bitmap: Words, ram: int, block: int) -> int:
+    """Tell a connection's peer that it is over; the transmit ring must have room."""
+    count(memory, bitmap, ram, RESETS_SENT, 1)
+    mac, key = get(memory, block + MAC), get(memory, block + KEY)
+    seq, ack = get(memory, block + SND_MAX), get(memory, block + RCV_NXT)
+    return put_segment(memory, bitmap, ram, mac, key, seq, ack, RST | ACK, 0, 0, 0)
+
+
+@inlined
+def ask_for_numbers(memory: Bytes, bitmap: Words, ram: int, block: int) -> int:
+    """Have the peer of a broken connection say where it is, so that it can be reset.
+
+    A number that it does not expect makes it answer, and its answer will belong to no connection.
+    """
+    mac, key = get(memory, block + MAC), get(memory, block + KEY)
+    seq, ack = get(memory, block + SND_UNA) - 1, get(memory, block + RCV_NXT)
+    return put_segment(memory, bitmap, ram, mac, key, seq, ack, ACK, 0, 0, 0)
 
 
 @inlined
@@ -194,12 +215,12 @@ def send_part(memory: Bytes, bitmap: Words, ram: int, block: int, part: int, fin
     begin = get(memory, block + REPLY_BEGIN)
     length = get(memory, block + REPLY_END) - begin
     nxt = get(memory, block + SND_NXT)
-    offset = (nxt - get(memory, block + SND_UNA)) & _SEQUENCE
+    offset = (nxt - get(memory, block + SND_UNA)) & SEQUENCE
     flags = PSH if part > 0 and offset + part == length else 0
     if fin:
         flags |= FIN
     data = receive_buffer(ram, block) + BUFFER_BYTES + begin + offset
-    put(memory, bitmap, block + SND_NXT, (nxt + part + (flags & FIN)) & _SEQUENCE)
+    put(memory, bitmap, block + SND_NXT, (nxt + part + (flags & FIN)) & SEQUENCE)
     send_segment(memory, bitmap, ram, block, nxt, flags, data, part)
     if fin and get(memory, block + STATE) == ESTABLISHED:
         put(memory, bitmap, block + STATE, FIN_WAIT_1)
@@ -222,7 +243,7 @@ def send_all(memory: Bytes, bitmap: Words, ram: int, block: int) -> int:
     while get(memory, block + RETRIES) == 0 and transmit_room(memory, ram) > 0:
         length = get(memory, block + REPLY_END) - get(memory, block + REPLY_BEGIN)
         window = get(memory, block + SND_WND)
-        offset = (get(memory, block + SND_NXT) - get(memory, block + SND_UNA)) & _SEQUENCE
+        offset = (get(memory, block + SND_NXT) - get(memory, block + SND_UNA)) & SEQUENCE
         part = min(min(length, window) - offset, get(memory, block + SND_MSS))
         part = max(0, min(part, MSS))
         fin = sends_fin(memory, block) and offset + part == length and length < window
@@ -242,7 +263,7 @@ def output(memory: Bytes, bitmap: Words, ram: int, block: int, host: Words) -> i
         seq = get(memory, block + SND_MAX)
         if state > SYN_RECEIVED:
             una = get(memory, block + SND_UNA)
-            seq = (una + min(ahead(seq, una), get(memory, block + SND_WND))) & _SEQUENCE
+            seq = (una + min(ahead(seq, una), get(memory, block + SND_WND))) & SEQUENCE
         send_segment(memory, bitmap, ram, block, seq, 0, 0, 0)
     if transmit_room(memory, ram) <= 0:
         make_ready(memory, bitmap, ram, block, np.int64(host[NOW_MS]))

@@ -1,0 +1,95 @@
+"""What becomes of rings and connections in guest RAM that contradict themselves.
+
+A ring whose counters cannot be is emptied: frames get lost, as anywhere, and TCP sends again. The
+table of connections is made anew out of those that are sound. The others are forgotten, and their
+peers asked a question; what they answer belongs to no connection, so they are reset.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from colobench.guest.connections import (
+    CLOSED,
+    FLAGS,
+    QUEUED,
+    STATE,
+    block_at,
+    is_sound,
+    make_ready,
+    note_damage,
+    put_into_chain,
+    put_into_free_list,
+)
+from colobench.guest.rings import (
+    BLOCK_BYTES,
+    BUCKETS,
+    BUCKETS_AT,
+    CONTRADICTED,
+    DAMAGED,
+    FREE,
+    MAX_CONNECTIONS,
+    NEXT_DEADLINE,
+    NOW_MS,
+    READY_FILLED,
+    READY_TAKEN,
+    RING_FRAMES,
+    RX_FILLED,
+    RX_TAKEN,
+    TX_FILLED,
+    TX_TAKEN,
+    clear_bytes,
+    connections_in,
+    count,
+    get,
+    put,
+    transmit_room,
+)
+from colobench.guest.tcp_output import ask_for_numbers
+from colobench.kernels.jit import Bytes, Words, inlined
+
+
+@inlined
+def holds(memory: Bytes, ram: int, taken: int, filled: int, most: int) -> bool:
+    """Tell whether a ring's counters, whose offsets are given, say that it holds 0 to `most`."""
+    return 0 <= get(memory, ram + filled) - get(memory, ram + taken) <= most
+
+
+@inlined
+def check_rings(memory: Bytes, bitmap: Words, ram: int) -> int:
+    """Empty the rings of frames that cannot be; those of connections are part of their table."""
+    if not holds(memory, ram, RX_TAKEN, RX_FILLED, RING_FRAMES):
+        put(memory, bitmap, ram + RX_TAKEN, get(memory, ram + RX_FILLED))
+    if not holds(memory, ram, TX_TAKEN, TX_FILLED, RING_FRAMES):
+        put(memory, bitmap, ram + TX_TAKEN, get(memory, ram + TX_FILLED))
+    if not holds(memory, ram, READY_TAKEN, READY_FILLED, MAX_CONNECTIONS):
+        note_damage(memory, bitmap, ram)
+    return 0
+
+
+@inlined
+def repair(memory: Bytes, bitmap: Words, ram: int, size: int, host: Words) -> bool:
+    """Make the table of connections anew if damage was noted; tells whether it was."""
+    if get(memory, ram + DAMAGED) == 0:
+        return False
+    now = np.int64(host[NOW_MS])
+    clear_bytes(memory, bitmap, ram + BUCKETS_AT, 8 * BUCKETS)
+    for word in (DAMAGED, FREE, READY_TAKEN, READY_FILLED):
+        put(memory, bitmap, ram + word, 0)
+    # All timers are looked at.
+    put(memory, bitmap, ram + NEXT_DEADLINE, now)
+    for number in range(connections_in(size)):
+        block = block_at(ram, size, number)
+        state = get(memory, block + STATE)
+        if state != CLOSED and is_sound(memory, block):
+            put(memory, bitmap, block + FLAGS, get(memory, block + FLAGS) & ~QUEUED)
+            put_into_chain(memory, bitmap, ram, block)
+            make_ready(memory, bitmap, ram, block, now)
+            continue
+        if state != CLOSED:
+            count(memory, bitmap, ram, CONTRADICTED, 1)
+            if transmit_room(memory, ram) > 0:
+                ask_for_numbers(memory, bitmap, ram, block)
+        clear_bytes(memory, bitmap, block, BLOCK_BYTES)
+        put_into_free_list(memory, bitmap, ram, block)
+    return True

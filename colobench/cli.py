@@ -9,9 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +25,10 @@ if TYPE_CHECKING:
 
 #: Kernels that are compiled take so long that one wants to see it; cached ones do not.
 _SLOW_KERNEL_SECONDS = 0.2
+#: Records that `run` keeps: of as many checkpoints as it takes in a quarter of an hour.
+_KEPT_RECORDS = 10_000
+#: What `status` exits with, as `systemctl status` does for what is not active, and not there.
+_UNPROTECTED, _NO_SESSION = 3, 4
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,7 +88,16 @@ def _parser() -> argparse.ArgumentParser:
     add_network_options(serve)
     serve.add_argument("--seconds", type=_positive, metavar="N", help="end by itself")
     serve.add_argument("--no-rejoin", action="store_true", help="run on alone after a takeover")
+    words = "let clients in before the pair is protected: they lose all if the primary dies then"
+    serve.add_argument("--serve-unprotected", action="store_true", help=words)
+    words = "file that keeps the arbiter's grants from one run to the next"
+    serve.add_argument("--state", metavar="FILE", help=words)
     serve.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    words = "say of each session that runs whether its guest is protected; exits with 0 if all are"
+    status = verb("status", _status, words)
+    words = "its directory, or the pid of the process that runs it [all of this user]"
+    status.add_argument("sessions", nargs="*", metavar="SESSION", help=words)
+    status.add_argument("--json", action="store_true", help="print one JSON object")
     tortures = verb("torture", _torture, "kill nodes of a serving pair, and judge what clients saw")
     add = tortures.add_argument
     add("--kills", type=_positive, default=20, metavar="N", help="[20]")
@@ -267,40 +279,61 @@ def _demo(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from colobench.lab.serving import serve
+    from colobench.lab.serving import Tally, serve
     from colobench.lab.table import figures
 
-    session = make_session(options, **_network_settings(options))
+    session = make_session(
+        options,
+        **_network_settings(options),
+        serve_unprotected=options.serve_unprotected,
+        arbiter_state=options.state and os.path.abspath(options.state),
+        keep_records=_KEPT_RECORDS,
+    )
+    session.check_places()
     _compile_kernels(always_show=False)
-    words = sys.stderr if options.json else sys.stdout
-    with session, tqdm(unit=" checkpoints", disable=None, leave=False, delay=0.5) as bar:
+    words, tally = sys.stderr if options.json else sys.stdout, Tally()
+    session.on_record(tally.add)
+    end = None if options.seconds is None else time.monotonic() + options.seconds
+    with closing(session), tqdm(unit=" checkpoints", disable=None, leave=False, delay=0.5) as bar:
 
         def say(sentence: str) -> None:
             with bar.external_write_mode(words):
                 print(sentence, file=words, flush=True)
 
-        for port, (host, at) in session.forwarded():
-            say(f"the guest's port {port} is at {host}:{at}")
-        end = None if options.seconds is None else time.monotonic() + options.seconds
-        with suppress(KeyboardInterrupt):
+        try:
             serve(
                 session,
                 rejoin=not options.no_rejoin,
                 until=lambda: end is not None and time.monotonic() >= end,
                 say=say,
-                turn=lambda: bar.update(len(session.records) - bar.n),
+                turn=lambda: bar.update(session.records.total - bar.n),
             )
-    summary = figures(session.records) | {
-        "causes": dict(Counter(record.cause for record in session.records)),
-        "verified": all(record.verified is not False for record in session.records),
-        "parameters": dict(session.settings),
-    }
+        except KeyboardInterrupt:
+            if not session.began:
+                raise
+    # Percentiles are those of the newest records.
+    summary = figures(session.records) | tally.as_json() | {"parameters": dict(session.settings)}
     if options.json:
         print(json.dumps(summary))
     else:
         causes = ", ".join(f"{count} {cause}" for cause, count in summary["causes"].items())
-        print(f"{len(session.records)} checkpoints ({causes or 'none'})")
+        print(f"{summary['checkpoints']} checkpoints ({causes or 'none'})")
     return 0 if summary["verified"] else 1
+
+
+def _status(options: argparse.Namespace) -> int:
+    from colobench.lab.status import State, examine, find, render
+
+    statuses = [status for path in find(options.sessions) if (status := examine(path)) is not None]
+    if options.json:
+        print(json.dumps({"sessions": [status.as_json() for status in statuses]}))
+    for status in [] if options.json else statuses:
+        print(render(status))
+    if not statuses:
+        print("colobench status: no session runs", file=sys.stderr)
+        return _NO_SESSION
+    protected = all(status.state is State.PROTECTED for status in statuses)
+    return 0 if protected else _UNPROTECTED
 
 
 def _torture(options: argparse.Namespace) -> int:

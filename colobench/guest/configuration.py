@@ -6,8 +6,11 @@ import enum
 from dataclasses import dataclass
 
 from colobench.errors import LocalError
+from colobench.guest.checks import check_choice, check_integer
 
 PAGE_SIZE = 4096
+#: No machine has more (bytes); what this one has is looked at where processes are started.
+RAM_LIMIT = 2**52
 SEED_LIMIT = 2**64
 WRITES_LIMIT = 1_000_000
 #: The network stack and a store that is worth its name need so much.
@@ -54,9 +57,7 @@ def parse_program(name: str) -> Program:
         If there is no such program.
     """
     names = {program.name.lower(): program for program in Program}
-    if name not in names:
-        raise LocalError(f"guest program: expected one of {', '.join(names)}, found {name!r}")
-    return names[name]
+    return names[check_choice("guest program", name, list(names))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +87,7 @@ class Nondeterminism:
     def __post_init__(self) -> None:
         limits = {"clock_us": 10**9, "jitter_us": 10**6, "shuffle": 1000}
         for name, limit in limits.items():
-            if not 0 <= getattr(self, name) <= limit:
-                raise LocalError(f"{name}: expected 0 to {limit}, found {getattr(self, name)}")
+            check_integer(name, getattr(self, name), 0, limit)
 
 
 DETERMINISTIC = Nondeterminism()
@@ -126,24 +126,16 @@ class Configuration:
     nondeterminism: Nondeterminism = DETERMINISTIC
 
     def __post_init__(self) -> None:
-        if self.ram_bytes <= 0 or self.ram_bytes % PAGE_SIZE:
+        check_integer("ram", self.ram_bytes, PAGE_SIZE, RAM_LIMIT, unit="bytes")
+        if self.ram_bytes % PAGE_SIZE:
             raise LocalError(
-                f"RAM: expected a positive multiple of {PAGE_SIZE} bytes, found {self.ram_bytes}"
+                f"ram: expected a positive multiple of {PAGE_SIZE} bytes, found {self.ram_bytes}"
             )
         if self.program is Program.KV and self.ram_bytes < KV_MINIMUM_BYTES:
             raise LocalError(
-                f"RAM: expected at least {KV_MINIMUM_BYTES >> 20} MiB for the program kv, "
+                f"ram: expected at least {KV_MINIMUM_BYTES >> 20} MiB for the program kv, "
                 f"found {self.ram_bytes} bytes"
             )
-        if not 0 <= self.seed < SEED_LIMIT:
-            raise LocalError(f"seed: expected 0 to 2**64 - 1, found {self.seed}")
-        if not 1 <= self.writes_per_tick <= WRITES_LIMIT:
-            raise LocalError(
-                f"writes per tick: expected 1 to {WRITES_LIMIT}, found {self.writes_per_tick} "
-                "(the program idle writes nothing)"
-            )
-        if not 0 <= self.working_set <= self.ram_bytes // PAGE_SIZE:
-            raise LocalError(
-                f"working set: expected at most the {self.ram_bytes // PAGE_SIZE} pages of RAM, "
-                f"found {self.working_set}"
-            )
+        check_integer("seed", self.seed, 0, SEED_LIMIT - 1, expected="0 to 2**64 - 1")
+        check_integer("writes_per_tick", self.writes_per_tick, 1, WRITES_LIMIT)
+        check_integer("working_set", self.working_set, 0, self.ram_bytes // PAGE_SIZE, unit="pages")

@@ -23,3 +23,7 @@ class QMPCommandError(LocalError):
 
 class NodeGone(RemoteError):
     """A node's monitor does not answer: the process has ended, or hangs."""
+
+
+class NotStarted(LocalError):
+    """A process could not be made here: descriptors, memory, disk or its program are missing."""

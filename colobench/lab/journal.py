@@ -12,6 +12,8 @@ from colobench.lab.qmp import Event
 from colobench.lab.record import CheckpointRecord, Records, merge
 
 ROLES = ("primary", "secondary")
+#: The newest digests that are kept; a takeover needs those of the last two checkpoints.
+DIGESTS_LIMIT = 1000
 
 
 class SessionTimeout(RemoteError):
@@ -34,27 +36,31 @@ class Journal:
     ----------
     verify
         Whether the nodes send digests, so that records tell if both sides were equal.
+    keep_records
+        How many of the newest records are kept at least; None for all.
 
     Attributes
     ----------
     records
         One for each checkpoint of which both sides have reported.
     digests
-        The primary's digests by the checkpoint's number, also of checkpoints that it did not
-        live to report.
+        The primary's newest digests by the checkpoint's number, also of checkpoints that it did
+        not live to report.
     began
         When the first pair entered COLO, of `time.monotonic`; records count their time from it.
     """
 
-    def __init__(self, verify: bool) -> None:
+    def __init__(self, verify: bool, keep_records: int | None = None) -> None:
         self._verify = verify
-        self.records = Records()
+        self.records = Records(keep=keep_records)
         self.began: float | None = None
         #: Seconds from the first pair's entry into COLO to the present one's.
         self._time_offset = 0.0
         self.digests: dict[int, dict[str, Any]] = {}
         self._halves: dict[str, dict[int, dict[str, Any]]] = {role: {} for role in ROLES}
         self._said: list[Said] = []
+        #: How many events were forgotten; the numbers of the others stay.
+        self._forgotten = 0
         self._changed = threading.Condition()
         self._observers: list[Callable[[CheckpointRecord], None]] = []
 
@@ -71,6 +77,8 @@ class Journal:
                 record = self._half_arrived(role, data)
             elif name == "X_COLO_DIGEST":
                 self.digests[data["checkpoint"]] = data
+                if len(self.digests) > DIGESTS_LIMIT:
+                    del self.digests[next(iter(self.digests))]
             else:
                 self._said.append(Said(role, name, data, now))
                 if (role, name, data.get("status")) == ("primary", "MIGRATION", "colo"):
@@ -87,18 +95,31 @@ class Journal:
         if not all(number in self._halves[each] for each in ROLES):
             return None
         primary, secondary = (self._halves[each].pop(number) for each in ROLES)
+        for halves in self._halves.values():
+            # Nobody has lived to send the other half of an earlier one.
+            for earlier in [each for each in halves if each < number]:
+                del halves[earlier]
         digests = self.digests.get(number) if self._verify else None
         record = merge(primary | {"time": primary["time"] + self._time_offset}, secondary, digests)
         self.records.append(record)
         return record
 
     def __len__(self) -> int:
-        """Count the events other than reports of checkpoints."""
-        return len(self._said)
+        """Count the events other than reports of checkpoints, the forgotten ones too."""
+        return self._forgotten + len(self._said)
+
+    def forget(self, before: int) -> None:
+        """Forget the events before the one numbered `before`."""
+        with self._changed:
+            forgotten = max(0, before - self._forgotten)
+            del self._said[:forgotten]
+            self._forgotten += forgotten
 
     def said(self, event: str, role: str | None = None, *, since: int = 0) -> Iterator[Said]:
         """Go through the events of that name, from the one numbered `since` on."""
-        for each in self._said[since:]:
+        with self._changed:
+            events = self._said[max(0, since - self._forgotten) :]
+        for each in events:
             if each.event == event and role in (None, each.role):
                 yield each
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -17,12 +18,16 @@ import psutil
 
 from colobench.errors import LocalError
 from colobench.kernels import cache_directory
-from colobench.lab.errors import NodeGone
+from colobench.lab.errors import NodeGone, NotStarted
 from colobench.lab.owner import Owner
 from colobench.lab.qmp import Event, QMPConnection
 
 #: A node that does not end within so many seconds of being asked to is killed.
 QUIT_TIMEOUT = 5.0
+#: Seconds in which the kernel hands over the last that an ended process has sent.
+_DRAIN_SECONDS = 1.0
+#: Descriptors that are open at a time while a node is made; about half of them stay.
+_DESCRIPTORS = 12
 
 # The kernel kills a node when the *thread* that started it ends (prctl(2), PR_SET_PDEATHSIG), so
 # all are started by one that lasts as long as this process.
@@ -91,6 +96,16 @@ class NodeProcess:
         Called with every event of its monitor, in the monitor connection's thread.
     name
         Its name among the files of `directory`; None is its role.
+
+    Attributes
+    ----------
+    files
+        What it may leave in `directory`; `release` removes it.
+
+    Raises
+    ------
+    NotStarted
+        If the process cannot be made.
     """
 
     def __init__(
@@ -105,8 +120,15 @@ class NodeProcess:
         name = name or role
         self._errors = directory / f"{name}.stderr"
         self.qmp_path = directory / f"{name}.qmp"
+        self.files = [self._errors, self.qmp_path]
         self._owner = Owner()
-        self.process = _started(_starter.submit(self._spawn, arguments))
+        self._last_words: str | None = None
+        _check_descriptors(role)
+        try:
+            self.process = _started(_starter.submit(self._spawn, arguments))
+        except (OSError, subprocess.SubprocessError, RuntimeError, MemoryError) as error:
+            self._errors.unlink(missing_ok=True)
+            raise NotStarted(f"start of the {role}: {_reason(error)}") from error
         self.qmp = QMPConnection(str(self.qmp_path))
         self.qmp.on_event(lambda event: on_event(self.role, event))
         self._connected = False
@@ -174,6 +196,10 @@ class NodeProcess:
 
     def execute(self, command: str, **arguments: Any) -> Any:
         """Execute a QMP command, see `QMPConnection.execute`."""
+        if self._last_words is not None:
+            raise NodeGone(
+                f"{self.role}: {command}: expected a living node, found it {self.how_it_ended()}"
+            )
         try:
             return self.qmp.execute(command, **arguments)
         except NodeGone as error:
@@ -185,11 +211,14 @@ class NodeProcess:
 
     def last_words(self) -> str:
         """Give the end of what it wrote to standard error, to be appended to an error's text."""
+        words = self._read_errors() if self._last_words is None else self._last_words
+        return f"; it said: {words}" if words else ""
+
+    def _read_errors(self) -> str:
         try:
-            words = self._errors.read_text(errors="replace").strip()
-        except FileNotFoundError:
+            return self._errors.read_text(errors="replace").strip()[-2000:]
+        except OSError:
             return ""
-        return f"; it said: {words[-2000:]}" if words else ""
 
     def kill(self) -> int:
         """Kill it with SIGKILL, wait for its end, and give the exit status, -9 if that ended it."""
@@ -229,6 +258,39 @@ class NodeProcess:
             self.process.wait(QUIT_TIMEOUT)
         except subprocess.TimeoutExpired:
             self.kill()
+        self.release()
+
+    def release(self) -> None:
+        """Let go of all that belonged to an ended process: its connection, its pipe, its files."""
+        if self._last_words is not None:
+            return
+        self._last_words = self._read_errors()
+        self.qmp.drain(_DRAIN_SECONDS)
         self.qmp.close()
         if self.process.stdin is not None:
             self.process.stdin.close()
+        for path in self.files:
+            path.unlink(missing_ok=True)
+
+
+def _check_descriptors(role: str) -> None:
+    """Refuse to begin what would end half-made for want of descriptors."""
+    found: list[int] = []
+    try:
+        for _ in range(_DESCRIPTORS):
+            found.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        raise NotStarted(
+            f"start of the {role}: expected {_DESCRIPTORS} free descriptors, found {len(found)} "
+            f"with a limit of {limit} (ulimit -n): {error.strerror}"
+        ) from error
+    finally:
+        for each in found:
+            os.close(each)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error) or type(error).__name__

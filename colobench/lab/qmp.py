@@ -12,7 +12,15 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError, Runstate
+from qemu.qmp import (
+    ConnectError,
+    ExecInterruptedError,
+    ExecuteError,
+    QMPClient,
+    QMPError,
+    Runstate,
+    StateError,
+)
 from qemu.qmp.message import Message
 
 from colobench.errors import LocalError
@@ -91,8 +99,16 @@ class QMPConnection:
         """
         deadline = time.monotonic() + timeout
         self._socket = _dial(self._path, alive, deadline)
-        self._loop = self._runner.get_loop()
-        self._thread.start()
+        try:
+            self._loop = self._runner.get_loop()
+            self._thread.start()
+        except BaseException as error:
+            self._socket.close()
+            self._runner.close()
+            if isinstance(error, OSError | RuntimeError):
+                # Out of descriptors or threads.
+                raise LocalError(f"{self._path}: expected to connect, found {error}") from error
+            raise
         self._connected = True
         try:
             asyncio.run_coroutine_threadsafe(self._negotiate(deadline), self._loop).result()
@@ -134,6 +150,10 @@ class QMPConnection:
             return reply.result(self._timeout)
         except ExecuteError as error:
             raise QMPCommandError(command, error.error_class, str(error)) from error
+        except (StateError, ExecInterruptedError) as error:
+            raise NodeGone(
+                f"{self._path}: {command}: no answer, the connection has ended"
+            ) from error
         except QMPError as error:
             raise NodeGone(f"{self._path}: {command}: no answer, {error}") from error
         except TimeoutError as error:
@@ -148,6 +168,24 @@ class QMPConnection:
         with self._lock:
             if self._connected:
                 asyncio.run_coroutine_threadsafe(self._client.execute(command), self._loop)
+
+    def drain(self, timeout: float) -> None:
+        """Wait until all that an ended node has sent is delivered.
+
+        Parameters
+        ----------
+        timeout
+            Seconds to wait at most, for a connection that does not end.
+        """
+        if not self._owner.is_this_process():
+            return
+        with self._lock:
+            if not self._connected:
+                return
+            ended = asyncio.run_coroutine_threadsafe(self._ended(), self._loop)
+        with suppress(TimeoutError):
+            ended.result(timeout)
+        ended.cancel()
 
     def close(self) -> None:
         """Close the connection; commands still waiting raise NodeGone."""
@@ -172,6 +210,10 @@ class QMPConnection:
     async def _negotiate(self, deadline: float) -> None:
         async with asyncio.timeout_at(deadline):
             await self._client.connect(self._socket)
+
+    async def _ended(self) -> None:
+        while self._client.runstate is Runstate.RUNNING:
+            await self._client.runstate_changed()
 
     async def _disconnect(self) -> None:
         if self._client.runstate is Runstate.IDLE:

@@ -163,10 +163,25 @@ class Records(Sequence[CheckpointRecord]):
     ----------
     records
         What it holds at first.
+    keep
+        How many of the newest it keeps at least, of less than twice as many; None for all.
     """
 
-    def __init__(self, records: Iterable[CheckpointRecord] = ()) -> None:
+    def __init__(
+        self, records: Iterable[CheckpointRecord] = (), *, keep: int | None = None
+    ) -> None:
         self._records = list(records)
+        self._keep = keep
+        self._dropped = 0
+
+    @property
+    def total(self) -> int:
+        """How many records there were, those included that are not kept."""
+        return self._dropped + len(self._records)
+
+    def since(self, first: int) -> Records:
+        """Give those of the records from the one numbered `first`, of all, that are kept."""
+        return self[max(0, first - self._dropped) :]
 
     @overload
     def __getitem__(self, index: int) -> CheckpointRecord: ...
@@ -189,6 +204,11 @@ class Records(Sequence[CheckpointRecord]):
     def append(self, record: CheckpointRecord) -> None:
         """Add the newest record."""
         self._records.append(record)
+        if self._keep is not None and len(self._records) >= 2 * self._keep:
+            # Half of them at a time, which costs a constant for each.
+            dropped = len(self._records) - self._keep
+            self._records = self._records[dropped:]
+            self._dropped += dropped
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """Give one attribute of all records, as an array."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import uuid
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from colobench.errors import ColobenchError, LocalError, RemoteError
 from colobench.guest.configuration import DETERMINISTIC, Nondeterminism, Program
-from colobench.lab.errors import NodeGone
+from colobench.lab.errors import NodeGone, NotStarted
 from colobench.lab.interrupt import explain_again, interruptible
 from colobench.lab.journal import ROLES, Journal, Said
 from colobench.lab.outside import Heartbeat, forwarded, start_arbiter, start_switch
@@ -24,11 +25,10 @@ from colobench.lab.process import NodeProcess, ProcessFigures
 from colobench.lab.record import CheckpointRecord, Records
 from colobench.lab.session_directory import SessionDirectory, remove_left
 from colobench.lab.settings import NEVER_MS, SessionSettings
+from colobench.lab.status import State, publish
 from colobench.lab.takeover import Killed, Takeover
 from colobench.net.compare_settings import CompareSettings
-from colobench.node.breakpoints import check_point, points_of
 from colobench.node.transport import Transport
-from colobench.protocol.colo import VARIANTS, Layout, Role
 
 if TYPE_CHECKING:
     from colobench.lab.relay import Relay
@@ -53,6 +53,16 @@ def _end_all(processes: list[NodeProcess]) -> None:
             process.process.kill()
             process.end()
         raise
+
+
+def _close_all(relays: list[Relay]) -> None:
+    """Close all relays, and take them off the list."""
+    while relays:
+        relays.pop().close()
+
+
+def _who(node: NodeProcess) -> dict[str, Any]:
+    return {"pid": node.pid, "qmp": str(node.qmp_path)}
 
 
 def _close_unless_forked(closing: contextlib.ExitStack, owner: Owner) -> None:
@@ -129,6 +139,13 @@ class Session(contextlib.AbstractContextManager["Session"]):
         The dials of the guest program ``kv``.
     spare
         Whether a further secondary is always started ahead, so that `rejoin` is quicker.
+    serve_unprotected
+        Whether clients are let in before the pair is protected. What they are told until then is
+        lost if the primary dies. Otherwise their connections are refused so long.
+    arbiter_state
+        File that keeps the arbiter's grants beyond this session, see ``docs/split-brain.md``.
+    keep_records
+        How many of the newest records are kept at least; None for all.
     bug
         A planted one, a name of `colobench.node.bugs.Bug`; refused unless `experiment` is set.
     experiment
@@ -146,6 +163,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
         The switch and the arbiter, if there are, by role.
     relay
         The `Relay`, or None.
+    state
+        Whether a secondary is joining, the pair is protected, or one node is alone; None before
+        the start and after the end.
+    lets_clients_in
+        Whether clients may connect to the guest's forwarded ports.
 
     Examples
     --------
@@ -184,11 +206,14 @@ class Session(contextlib.AbstractContextManager["Session"]):
         heartbeat: Heartbeat | None = None,
         nondeterminism: Nondeterminism = DETERMINISTIC,
         spare: bool = False,
+        serve_unprotected: bool = False,
+        arbiter_state: str | None = None,
+        keep_records: int | None = None,
         bug: str | None = None,
         experiment: bool = False,
     ) -> None:
         self._asked = SessionSettings(
-            ram=str(ram),
+            ram=ram,
             guest=guest,
             seed=seed,
             writes_per_tick=writes_per_tick,
@@ -205,12 +230,15 @@ class Session(contextlib.AbstractContextManager["Session"]):
             stall_timeout=stall_timeout,
             output=output,
             compare=compare,
-            hostfwd=[hostfwd] if isinstance(hostfwd, str) else list(hostfwd),
+            hostfwd=hostfwd,
             pcap=pcap,
             pcap_mirror=pcap_mirror,
             heartbeat=heartbeat,
             nondeterminism=nondeterminism,
             spare=spare,
+            serve_unprotected=serve_unprotected,
+            arbiter_state=arbiter_state,
+            keep_records=keep_records,
             bug=bug,
             experiment=experiment,
         )
@@ -218,12 +246,18 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self.settings = self._asked.by_name()
         self._spare: NodeProcess | None = None
         self._processes: list[NodeProcess] = []
+        self._pids: list[int] = []
         self.nodes: dict[str, NodeProcess] = {}
         self.others: dict[str, NodeProcess] = {}
         #: How many pairs there were, and how many events when the present one began.
         self._pairs = self._since = self._secondaries = 0
+        #: The arbiter may have grants of other sessions, and names of directories come back.
+        self._pairing = uuid.uuid4().hex
+        self.state: State | None = None
+        self._state_observers: list[Callable[[State], None]] = []
         self.relay: Relay | None = None
-        self.journal = Journal(verify)
+        self._relays: list[Relay] = []
+        self.journal = Journal(verify, keep_records)
         self._directory: Path | None = None
         self._killed: Killed | None = None
         #: Whether we parted the pair ourselves: then a COLO_EXIT is what one expects.
@@ -232,6 +266,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._closing = contextlib.ExitStack()
         self._owner = Owner()
         self._finalizer: weakref.finalize[Any, Any] | None = None
+        self.lets_clients_in = serve_unprotected
+        self._ports: list[tuple[int, tuple[str, int]]] = []
 
     @property
     def began(self) -> float:
@@ -242,6 +278,33 @@ class Session(contextlib.AbstractContextManager["Session"]):
     def records(self) -> Records:
         """The committed checkpoints so far."""
         return self.journal.records
+
+    def on_state(self, observer: Callable[[State], None]) -> None:
+        """Call `observer` with each new state, in the thread that brings it about."""
+        self._state_observers.append(observer)
+
+    def _enter(self, state: State) -> None:
+        """Be in another state from now on, and tell: observers, and ``colobench status``."""
+        before, self.state = self.state, state
+        self._publish()
+        if state is not before:
+            for observer in self._state_observers:
+                observer(state)
+
+    def _publish(self) -> None:
+        assert self._directory is not None
+        assert self.state is not None
+        publish(
+            self._directory,
+            {
+                "state": self.state.value,
+                "guest": self._asked.guest,
+                "nodes": {role: _who(node) for role, node in self.nodes.items() if node.alive()},
+                "others": {role: _who(node) for role, node in self.others.items()},
+                "ports": [[port, *address] for port, address in self._ports],
+                "lets-clients-in": self.lets_clients_in,
+            },
+        )
 
     # Begin and end.
 
@@ -278,21 +341,37 @@ class Session(contextlib.AbstractContextManager["Session"]):
         """
         if self.nodes:
             raise LocalError("session: expected one that was not started, found it started")
+        self.check_places()
         self._alive = True
         directory = SessionDirectory()
         self._closing.callback(directory.remove)
         self._directory = directory.path
         remove_left(directory.path.parent)
         self._closing.callback(_end_all, self._processes)
+        self._closing.callback(_close_all, self._relays)
         # Whatever happens to this object, the nodes end: at the latest with this interpreter.
         self._owner = Owner()
         self._finalizer = weakref.finalize(self, _close_unless_forked, self._closing, self._owner)
         try:
+            self._start_others(timeout)
             self._start_nodes(timeout)
             self._migrate(timeout)
+            self._let_clients_in()
+            self._enter(State.PROTECTED)
+            self._start_spare()
         except BaseException:
             self.close()
             raise
+
+    def check_places(self) -> None:
+        """Check that the ports and files that the settings name can be had.
+
+        Raises
+        ------
+        LocalError
+            If one of them cannot, with its name and the reason.
+        """
+        self._asked.check_places()
 
     def close(self) -> None:
         """End both nodes and remove every trace of the session; its records stay.
@@ -302,30 +381,60 @@ class Session(contextlib.AbstractContextManager["Session"]):
         if not self._owner.is_this_process():
             return
         self._alive = False
+        self.state = None
         self._closing.close()
         # One that `start`, interrupted in another thread, has made meanwhile.
         _end_all(self._processes)
         if self._finalizer is not None:
             self._finalizer.detach()
 
-    def _start_nodes(self, timeout: float) -> None:
+    def _start_others(self, timeout: float) -> None:
+        """Start what the pair needs beside it: it is ready sooner, or fails sooner, than nodes."""
         assert self._directory is not None
-        deliver = self.journal.deliver
-        if self._asked.hostfwd:
-            switch = start_switch(self._directory, self._asked.hostfwd, self._asked.pcap, deliver)
+        asked, deliver = self._asked, self.journal.deliver
+        if asked.hostfwd:
+            hold = not asked.serve_unprotected
+            switch = start_switch(self._directory, asked.hostfwd, asked.pcap, hold, deliver)
             self._take_in(switch, self.others)
-        if self._asked.heartbeat is not None:
-            self._take_in(start_arbiter(self._directory, deliver), self.others)
-        self._take_in(self._start_primary(), self.nodes)
-        self._take_in(self._start_secondary(), self.nodes)
+        if asked.heartbeat is not None:
+            arbiter = start_arbiter(self._directory, asked.arbiter_state, deliver)
+            self._take_in(arbiter, self.others)
         for other in self.others.values():
             other.connect(timeout)
+        self._ports = self.forwarded()
+
+    def _start_nodes(self, timeout: float) -> None:
+        self._take_in(self._start_primary(), self.nodes)
+        self._take_in(self._start_secondary(), self.nodes)
+        self._enter(State.JOINING)
         for node in self.nodes.values():
             self._greet(node, timeout)
 
+    def _let_clients_in(self) -> None:
+        if "switch" in self.others and not self.lets_clients_in:
+            self.others["switch"].execute("x-hostfwd-listen")
+        self.lets_clients_in = True
+
+    def _start_spare(self) -> None:
+        if self._asked.spare:
+            self._spare = self._start_secondary()
+            self._spare.role = "spare"
+            self._count(self._spare)
+
     def _take_in(self, node: NodeProcess, among: dict[str, NodeProcess]) -> None:
         among[node.role] = node
+        self._count(node)
+
+    def _count(self, node: NodeProcess) -> None:
         self._processes.append(node)
+        self._pids.append(node.pid)
+
+    def _release_dead(self) -> None:
+        """Let go of all that belonged to processes that have ended."""
+        for node in self._processes[:]:
+            if not node.alive():
+                node.release()
+                self._processes.remove(node)
 
     def _start_primary(self) -> NodeProcess:
         assert self._directory is not None
@@ -339,7 +448,10 @@ class Session(contextlib.AbstractContextManager["Session"]):
         if self._asked.output == "compare":
             arguments += ["--mirror", self._listening("mirror")]
         name = f"node-{self._secondaries}"
-        return NodeProcess("secondary", self._directory, arguments, self.journal.deliver, name)
+        node = NodeProcess("secondary", self._directory, arguments, self.journal.deliver, name)
+        for listening in ("colo", "mirror"):
+            node.files.append(self._directory / f"{listening}-{self._secondaries}")
+        return node
 
     def _listening(self, name: str) -> str:
         """Say where a secondary is to listen."""
@@ -363,13 +475,13 @@ class Session(contextlib.AbstractContextManager["Session"]):
         uri = incoming["x-incoming"]
         if self._asked.capture:
             from colobench.lab.relay import Form, Relay
+            from colobench.protocol.colo import VARIANTS, Layout
 
             assert self._directory is not None
-            if self.relay is not None:
-                self.relay.close()
+            _close_all(self._relays)
             form = Form(VARIANTS[self._asked.variant], Layout(self._asked.layout))
             self.relay = Relay(f"unix:{self._directory / 'relay'}", uri, form=form)
-            self._closing.callback(self.relay.close)
+            self._relays.append(self.relay)
             uri = f"unix:{self._directory / 'relay'}"
         delay, report_pages = self._asked.delay, self._asked.report_pages
         primary.execute(
@@ -391,22 +503,18 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
         self.wait_for(entered_colo, "both nodes to enter COLO", timeout)
         self._start_heartbeats()
-        if self._asked.spare:
-            self._spare = self._start_secondary()
-            self._spare.role = "spare"
-            self._processes.append(self._spare)
 
     def _start_heartbeats(self, roles: Sequence[str] = ROLES) -> None:
         heartbeat = self._asked.heartbeat
         if heartbeat is None:
             return
         assert self._directory is not None
-        at = {role: f"unix:{self._directory / role}-{self._pairs}.heartbeat" for role in ROLES}
+        at = {role: f"unix:{self._heartbeat_path(role)}" for role in ROLES}
         for role in roles:
             [peer] = set(ROLES) - {role}
             self.nodes[role].execute(
                 "x-colo-heartbeat",
-                pairing=f"{self._directory.name}-{self._pairs}",
+                pairing=f"{self._pairing}-{self._pairs}",
                 node=role,
                 peer=peer,
                 listen=at[role],
@@ -415,6 +523,10 @@ class Session(contextlib.AbstractContextManager["Session"]):
                 limit=heartbeat.limit_ms,
                 arbiter=f"unix:{self._directory / 'arbiter'}",
             )
+
+    def _heartbeat_path(self, role: str) -> Path:
+        assert self._directory is not None
+        return self._directory / f"{role}-{self._pairs}.heartbeat"
 
     @interruptible(session_outcome)
     def rejoin(self, timeout: float = 120.0) -> None:
@@ -439,30 +551,52 @@ class Session(contextlib.AbstractContextManager["Session"]):
         guest = survivor.execute("x-query-guest")
         if survivor.execute("query-colo-status")["mode"] != "none":
             raise LocalError("rejoin: expected a survivor that has taken over; see failover")
+        self._release_dead()
+        # If that fails, nothing has changed.
+        secondary = self._next_secondary()
         survivor.role = "primary"
-        self.nodes["primary"] = survivor
-        self._pairs += 1
-        self._since = len(self.journal)
-        self._killed, self._parted = None, False
-        secondary = self._spare or self._start_secondary()
         secondary.role, self._spare = "secondary", None
-        self.nodes["secondary"] = secondary
-        if secondary not in self._processes:
-            self._processes.append(secondary)
+        self.nodes["primary"], self.nodes["secondary"] = survivor, secondary
+        self._begin_pair()
         try:
+            self._enter(State.JOINING)
             self._greet(secondary, timeout)
             secondary.execute("migrate-set-parameters", x_committed=guest["checkpoint"])
             self._migrate(timeout)
-        except (ColobenchError, KeyboardInterrupt):
+            self._enter(State.PROTECTED)
+        except (Exception, KeyboardInterrupt):
             self._give_up(secondary)
             raise
+        with contextlib.suppress(NotStarted):
+            # It only saves time.
+            self._start_spare()
+
+    def _begin_pair(self) -> None:
+        """Count another pair, and forget what was there of the one before the last."""
+        for role in ROLES:
+            self._heartbeat_path(role).unlink(missing_ok=True)
+        self._pairs += 1
+        self.journal.forget(self._since)
+        self._since = len(self.journal)
+        self._killed, self._parted = None, False
+
+    def _next_secondary(self) -> NodeProcess:
+        """Give the secondary that was started ahead, or start one."""
+        if self._spare is not None and self._spare.alive():
+            return self._spare
+        secondary = self._start_secondary()
+        self._count(secondary)
+        return secondary
 
     def _give_up(self, secondary: NodeProcess) -> None:
         """End a pair that did not come about, so that one of the two serves alone, if it can."""
-        if self.nodes["primary"].is_gone():
-            self._give_up_primary(secondary)
-        else:
-            self._give_up_secondary(secondary)
+        try:
+            if self.nodes["primary"].is_gone():
+                self._give_up_primary(secondary)
+            else:
+                self._give_up_secondary(secondary)
+        finally:
+            self._enter(State.ALONE)
 
     def _give_up_primary(self, secondary: NodeProcess) -> None:
         """Have who was about to join ask for the guest, if it has got it whole after all."""
@@ -477,9 +611,10 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     def _give_up_secondary(self, secondary: NodeProcess) -> None:
         """Have the survivor serve alone again: whoever was to join it is dead for sure."""
-        when, committed = time.monotonic(), len(self.records)
+        when, committed = time.monotonic(), self.records.total
         self._parted = True
         self._killed = Killed("secondary", secondary.pid, secondary.kill(), None, committed, when)
+        self._release_dead()
         survivor = self.nodes["primary"]
         with contextlib.suppress(ColobenchError):
             while survivor.execute("query-colo-status")["mode"] == "none":
@@ -593,7 +728,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             The new ones.
         """
         self.check_pair()
-        first = len(self.records)
+        first = self.records.total
         delay = self._asked.delay
         patience = timeout or 10.0 + (delay or 0) / 1000
         for done in range(1, checkpoints + 1):
@@ -601,7 +736,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
                 self.nodes["primary"].execute("x-colo-checkpoint")
             self._wait_for_records(first + done, patience)
             progress(done, checkpoints)
-        return self.records[first : first + checkpoints]
+        return self.records.since(first)[:checkpoints]
 
     def check_pair(self) -> None:
         """Refuse what needs a pair where there is none."""
@@ -611,16 +746,16 @@ class Session(contextlib.AbstractContextManager["Session"]):
             raise LocalError(f"session: expected a pair in COLO, found {found}")
 
     def _wait_for_records(self, count: int, timeout: float) -> None:
-        self.wait_for(lambda: len(self.records) >= count, "a checkpoint", timeout)
+        self.wait_for(lambda: self.records.total >= count, "a checkpoint", timeout)
 
     @interruptible(session_outcome)
     def checkpoint(self) -> CheckpointRecord:
         """Ask for a checkpoint now, and wait for the next one that is committed."""
         self.check_pair()
-        first = len(self.records)
+        first = self.records.total
         self.nodes["primary"].execute("x-colo-checkpoint")
         self._wait_for_records(first + 1, 20.0)
-        return self.records[first]
+        return self.records.since(first)[0]
 
     @interruptible(session_outcome)
     def hold(self, role: str, at: str, timeout: float = 30.0) -> int:
@@ -671,6 +806,10 @@ class Session(contextlib.AbstractContextManager["Session"]):
         LocalError
             If there is no such role.
         """
+        # These bring numba, which who runs nodes does not need otherwise.
+        from colobench.node.breakpoints import points_of
+        from colobench.protocol.colo import Layout, Role
+
         if role not in ROLES:
             raise LocalError(f"role: expected {' or '.join(ROLES)}, found {role!r}")
         return points_of(Role(role), Layout(self._asked.layout))
@@ -683,6 +822,9 @@ class Session(contextlib.AbstractContextManager["Session"]):
         LocalError
             If it is none, or there is no such role.
         """
+        from colobench.node.breakpoints import check_point
+        from colobench.protocol.colo import Layout, Role
+
         if at not in self.points(role):
             check_point(Role(role), Layout(self._asked.layout), at)
 
@@ -713,12 +855,13 @@ class Session(contextlib.AbstractContextManager["Session"]):
         node = self._living(role)
         if at is not None:
             self.hold(held or role, at)
-        committed = len(self.records)
+        committed = self.records.total
         when = time.monotonic()
         self._parted = True
         self._killed = Killed(role, node.pid, 0, at, committed, when)
         status = node.kill()
         self._killed = Killed(role, node.pid, status, at, committed, when)
+        self._enter(State.ALONE)
         return self._killed
 
     def found_dead(self) -> Killed | None:
@@ -732,12 +875,16 @@ class Session(contextlib.AbstractContextManager["Session"]):
         for role, peer in (ROLES, ROLES[::-1]):
             when, node = time.monotonic(), self.nodes[role]
             status = node.process.poll()
+            fenced = self.journal.find(role, "X_COLO_FENCED", since=self._since)
             taken = self.journal.find(peer, "X_COLO_TAKEOVER", since=self._since)
+            refused = fenced is not None
             if status is None and taken is not None:
-                when, status = taken.time, node.kill()
+                when, status, refused = taken.time, node.kill(), True
             if status is not None:
                 self._parted = True
-                self._killed = Killed(role, node.pid, status, None, len(self.records), when)
+                committed = self.records.total
+                self._killed = Killed(role, node.pid, status, None, committed, when, refused)
+                self._enter(State.ALONE)
                 return self._killed
         return None
 
@@ -767,10 +914,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
         if arbiter is None or arbiter.alive():
             return False
         assert self._directory is not None
-        arbiter.end()
-        self._processes.remove(arbiter)
-        self._take_in(start_arbiter(self._directory, self.journal.deliver), self.others)
+        self._release_dead()
+        grants = self._asked.arbiter_state
+        self._take_in(start_arbiter(self._directory, grants, self.journal.deliver), self.others)
         self.others["arbiter"].connect(timeout)
+        self._publish()
         return True
 
     def lost_without_a_kill(self) -> bool:
@@ -805,6 +953,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._parted = True
         told = time.monotonic()
         node.execute("x-colo-lost-heartbeat")
+        self._enter(State.ALONE)
         return self._taken_over(role, told, timeout)
 
     @interruptible(session_outcome)
@@ -835,6 +984,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         killed = self._killed.time if self._killed else None
         work = int(taken["work"])
         after = self._work_beyond(node, work)
+        self._release_dead()
         return Takeover(
             role=role,
             takeover_ms=None if killed is None else (running - killed) * 1000,
@@ -897,9 +1047,9 @@ class Session(contextlib.AbstractContextManager["Session"]):
         finally:
             machine.close()
 
-    def all_processes(self) -> list[NodeProcess]:
-        """Give every process that this session has started, the dead ones too."""
-        return list(self._processes)
+    def all_pids(self) -> list[int]:
+        """Give the pid of every process that this session has started, the dead ones too."""
+        return self._pids[:]
 
     def processes(self) -> list[ProcessFigures]:
         """Look at memory and processor time of the nodes that live."""

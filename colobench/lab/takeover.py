@@ -20,6 +20,8 @@ class Killed:
     time
         When the signal was sent, of `time.monotonic`; where others have ended it, when that was
         seen; of one that was stopped, when its peer took over.
+    refused
+        Whether it was alive, but silent for so long that its peer serves in its place.
     """
 
     role: str
@@ -28,6 +30,7 @@ class Killed:
     point: str | None
     committed: int
     time: float
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,7 +217,7 @@ def _suffer_block(
                 yield result
                 if result.violations:
                     break
-            pids = [each.pid for each in session.all_processes()]
+            pids = session.all_pids()
         alive = [pid for pid in pids if psutil.pid_exists(pid)]
         if alive:
             raise ProcessesLeft(f"expected every process to end with its session, found {alive}")

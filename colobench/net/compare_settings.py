@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from colobench.errors import LocalError
+from colobench.guest.checks import check_choice, check_integer, check_texts
 from colobench.net.outcome import Quirk
+
+#: QEMU's properties are unsigned numbers of 32 bits.
+LIMIT = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,7 @@ class CompareSettings:
     Raises
     ------
     LocalError
-        If a number is less than 1, or a quirk has no such name.
+        If a number is out of range, or a quirk has no such name.
     """
 
     compare_timeout: int = 3000
@@ -34,11 +37,11 @@ class CompareSettings:
 
     def __post_init__(self) -> None:
         for name in ("compare_timeout", "expired_scan_cycle", "max_queue_size"):
-            if getattr(self, name) < 1:
-                raise LocalError(f"{name}: expected at least 1, found {getattr(self, name)}")
+            check_integer(name, getattr(self, name), 1)
+            check_integer(name, getattr(self, name), 1, LIMIT)
+        object.__setattr__(self, "quirks", tuple(check_texts("quirks", self.quirks)))
         for quirk in self.quirks:
-            if quirk not in list(Quirk):
-                raise LocalError(f"quirk: expected one of {', '.join(Quirk)}, found {quirk!r}")
+            check_choice("quirk", quirk, list(Quirk))
 
     def arguments(self) -> list[str]:
         """Give them as options of a command line."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import socket
@@ -75,6 +76,33 @@ class Address:
         listener.listen(CHANNELS_LIMIT + 1)
         target = listener.getsockname()
         return listener, Address(self.family, target)
+
+    def reserve(self) -> tuple[socket.socket, Address]:
+        """Bind without listening: whoever connects is refused, and nobody else gets the address.
+
+        Returns
+        -------
+        socket, address
+            The bound socket, which may be made to listen, and its address (port 0 has become a
+            real one).
+
+        Raises
+        ------
+        OSError
+            If the address cannot be had.
+
+        Notes
+        -----
+        With SO_REUSEADDR two sockets may be bound to a port as long as neither listens, so it is
+        not used unless it has to be: when connections of an earlier process linger (TIME_WAIT).
+        """
+        try:
+            reserved = bind(self.family, self.target, reuse=False)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            reserved = bind(self.family, self.target)
+        return reserved, Address(self.family, reserved.getsockname())
 
     def connect(self, timeout: float) -> socket.socket:
         """Connect within `timeout` seconds.

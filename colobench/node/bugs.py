@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 
 from colobench.errors import LocalError
+from colobench.guest.checks import check_choice
 
 
 class Bug(enum.Enum):
@@ -37,9 +38,7 @@ def check_bug(name: str | None, experiment: bool) -> Bug | None:
     """
     if name is None:
         return None
-    names = [bug.value for bug in Bug]
-    if name not in names:
-        raise LocalError(f"bug: expected one of {', '.join(names)}, found {name!r}")
+    check_choice("bug", name, [bug.value for bug in Bug])
     if not experiment:
         raise LocalError(f"bug {name}: expected an experiment, which loses data, found none")
     return Bug(name)

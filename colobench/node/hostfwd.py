@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import socket
 from dataclasses import dataclass
 
 from colobench.errors import LocalError
 from colobench.node.address import Address
 
 GUEST_ADDRESS = "10.0.2.15"
-_RULE = re.compile(r"tcp:([^:]*):(\d{1,5})-([^:]*):(\d{1,5})", re.ASCII)
+_RULE = re.compile(r"tcp:(\[[^]]*\]|[^:]*):(\d{1,9})-([^:]*):(\d{1,9})", re.ASCII)
+_REASONS = {
+    errno.EADDRINUSE: "it in use",
+    errno.EACCES: "it refused: only privileged processes may have ports below 1024",
+    errno.EADDRNOTAVAIL: "no such address on this machine",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +50,45 @@ class HostForward:
                 f"hostfwd: expected tcp:[hostaddr]:hostport-[guestaddr]:guestport, found {rule!r}"
             )
         host, port, guest, guest_port = found.groups()
+        if host.startswith("["):
+            raise LocalError(
+                f"hostfwd {rule!r}: expected an IPv4 address of this host, found the IPv6 address "
+                f"{host}: the guest speaks IPv4"
+            )
+        if int(port) > 65535:
+            raise LocalError(
+                f"hostfwd {rule!r}: expected a host port from 0 to 65535, found {port}"
+            )
         if guest not in ("", GUEST_ADDRESS):
             raise LocalError(f"hostfwd {rule!r}: expected guest {GUEST_ADDRESS}, found {guest}")
         if not 1 <= int(guest_port) <= 65535:
             raise LocalError(
                 f"hostfwd {rule!r}: expected a guest port from 1 to 65535, found {guest_port}"
             )
-        return cls(Address.parse(f"tcp:{host}:{port}"), int(guest_port))
+        try:
+            return cls(Address.parse(f"tcp:{host}:{port}"), int(guest_port))
+        except LocalError as error:
+            raise LocalError(f"hostfwd {rule!r}: {error}") from error
+
+    def takes_any_port(self) -> bool:
+        """Say whether any free port of the host will do."""
+        return self.host.target[1] == 0
+
+    def reserve(self) -> tuple[socket.socket, Address]:
+        """Take the host's port without listening there, see `Address.reserve`.
+
+        Raises
+        ------
+        LocalError
+            If it cannot be had.
+        """
+        try:
+            return self.host.reserve()
+        except OSError as error:
+            reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+            raise LocalError(
+                f"hostfwd {self}: expected {self.host} to be free, found {reason}"
+            ) from error
 
     def __str__(self) -> str:
         return f"{self.host}-{GUEST_ADDRESS}:{self.guest_port}"

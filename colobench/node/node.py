@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import threading
+import time
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -66,6 +67,8 @@ class Node(ABC):
         QEMU's name for what the guest is doing: running, paused, inmigrate, finish-migrate, colo.
     checkpoint
         Number of the last checkpoint that is committed here; 0 is the state that migration brought.
+    checkpoint_time
+        When that was, of `time.monotonic`; None if there was none.
     """
 
     role: Role
@@ -77,6 +80,7 @@ class Node(ABC):
         self.monitor, self.quitting = host.monitor, host.quitting
         self.run_state = "prelaunch"
         self.checkpoint = 0
+        self.checkpoint_time: float | None = None
         self.channel: Channel | None = None
         options = self.options
         self.conversation = Conversation(self.role, options.variant, options.layout)
@@ -365,7 +369,7 @@ class Node(ABC):
             self.colo_enabled = each["state"]
 
     def _query_guest(self) -> dict[str, Any]:
-        machine = self.machine
+        machine, committed = self.machine, self.checkpoint_time
         number = machine.cpu["program"]
         return {
             "program": Program(number).name.lower() if number in set(Program) else str(number),
@@ -373,6 +377,7 @@ class Node(ABC):
             "ticks": machine.timer["ticks"],
             "coalesced-ticks": machine.timer["coalesced_ticks"],
             "checkpoint": self.checkpoint,
+            "checkpoint-age": None if committed is None else time.monotonic() - committed,
             "frames-received": machine.nic["received"],
             "frames-dropped": machine.nic["dropped"],
             **self.network.figures(),

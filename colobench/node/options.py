@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 
-from colobench.errors import LocalError
 from colobench.guest.configuration import (
     Configuration,
     Nondeterminism,
@@ -19,11 +18,9 @@ from colobench.net.output import Output, check_output
 from colobench.node.address import Address
 from colobench.node.bugs import Bug, check_bug
 from colobench.node.compare_options import add_compare_options, compare_settings
+from colobench.node.stall import check_stall_timeout
 from colobench.node.transport import PageTransport, check_channels, check_layout, check_socket
 from colobench.protocol.colo import VARIANTS, Layout, Role, Variant
-
-#: Seconds. Less than a microsecond would be no limit to the kernel.
-STALL_TIMEOUT_MIN, STALL_TIMEOUT_MAX = 0.001, 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +141,7 @@ def parse_options(arguments: list[str] | None = None) -> Options:
         guest = Configuration(ram_bytes, Program.IDLE)
         incoming = Address.parse(found.incoming)
         check_socket(PageTransport(found.transport), found.incoming)
-    if not STALL_TIMEOUT_MIN <= found.stall_timeout <= STALL_TIMEOUT_MAX:
-        raise LocalError(
-            f"stall timeout: expected {STALL_TIMEOUT_MIN:g} to {STALL_TIMEOUT_MAX:g} s, "
-            f"found {found.stall_timeout:g}"
-        )
+    check_stall_timeout(found.stall_timeout)
     transport, layout = PageTransport(found.transport), Layout(found.layout)
     check_layout(transport, found.layout)
     return Options(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import os
+import threading
 import time
-import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -68,8 +68,9 @@ class Primary(Node):
         self._report_pages = False
         #: Readable when the COLO thread has to look up from its wait for the next checkpoint.
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        # Whoever still has this node may wake it; the number must not be another's by then.
-        weakref.finalize(self, os.close, self._wake_fd)
+        #: Whoever still has this node may wake it; the number must not be another's by then.
+        self._wake_lock = threading.Lock()
+        self._retired = False
         self._timer_from = 0.0
         self._requested: Cause | None = None
         #: What colo-compare wants a checkpoint for; set in the network's thread, without a lock.
@@ -82,6 +83,7 @@ class Primary(Node):
         if survivor is not None:
             self._status = "completed"
             self.run_state, self.checkpoint = survivor.run_state, survivor.checkpoint
+            self.checkpoint_time = survivor.checkpoint_time
             self.colo_enabled = survivor.colo_enabled
             self.last_colo_mode, self.colo_reason = survivor.last_colo_mode, survivor.colo_reason
 
@@ -212,7 +214,17 @@ class Primary(Node):
 
     def wake(self) -> None:
         """Wake the COLO thread from its wait for the next checkpoint."""
-        os.eventfd_write(self._wake_fd, 1)
+        with self._wake_lock:
+            if not self._retired:
+                os.eventfd_write(self._wake_fd, 1)
+
+    def retire(self) -> None:
+        """Let go of what belonged to this node alone."""
+        super().retire()
+        with self._wake_lock:
+            if not self._retired:
+                self._retired = True
+                os.close(self._wake_fd)
 
     # The COLO thread.
 
@@ -298,6 +310,7 @@ class Primary(Node):
         while self.conversation.state is not State.RUNNING:
             self.receive_message()
         self.checkpoint += 1
+        self.checkpoint_time = time.monotonic()
         saved = self._saver.saved
         record: dict[str, Any] = {
             "checkpoint": self.checkpoint,

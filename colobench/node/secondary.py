@@ -335,6 +335,7 @@ class Secondary(Node):
         self._record = record
         self.breakpoints.reach("load")
         self.checkpoint += 1
+        self.checkpoint_time = time.monotonic()
         self.happened(Local.LOADED)
 
     def _say_loaded(self) -> None:

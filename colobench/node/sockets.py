@@ -10,7 +10,11 @@ OWNER_ONLY = 0o600
 
 
 def bind(
-    family: socket.AddressFamily, target: str | tuple[str, int], kind: int = socket.SOCK_STREAM
+    family: socket.AddressFamily,
+    target: str | tuple[str, int],
+    kind: int = socket.SOCK_STREAM,
+    *,
+    reuse: bool = True,
 ) -> socket.socket:
     """Make a socket and bind it; a UNIX socket's file has the mode 0600 as soon as it is there.
 
@@ -22,6 +26,8 @@ def bind(
         ``AF_UNIX`` and a path, or ``AF_INET`` and host and port.
     kind
         ``SOCK_STREAM`` or ``SOCK_DGRAM``.
+    reuse
+        Whether a TCP port may have connections of an earlier process that linger (TIME_WAIT).
 
     Raises
     ------
@@ -33,7 +39,7 @@ def bind(
         if family == socket.AF_UNIX:
             # Linux gives the file the mode of the socket, less the umask.
             os.fchmod(bound.fileno(), OWNER_ONLY)
-        elif kind == socket.SOCK_STREAM:
+        elif kind == socket.SOCK_STREAM and reuse:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(target)
         if isinstance(target, str):

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from colobench.errors import LocalError
@@ -54,6 +55,8 @@ class SwitchOptions:
         Where nodes connect their links.
     hostfwd
         Ports of this machine that lead to the guest.
+    hold
+        Whether clients are refused until ``x-hostfwd-listen``.
     pcap
         File for all frames on the links, or None.
     parent
@@ -63,6 +66,7 @@ class SwitchOptions:
     qmp: str
     listen: tuple[Address, ...]
     hostfwd: tuple[HostForward, ...]
+    hold: bool
     pcap: str | None
     parent: int
 
@@ -94,6 +98,7 @@ def parse_switch_options(arguments: list[str] | None = None) -> SwitchOptions:
         metavar="RULE",
         help="tcp:[hostaddr]:hostport-[guestaddr]:guestport; hostport 0 is any that is free",
     )
+    add("--hold", action="store_true", help="refuse clients until told x-hostfwd-listen")
     add("--pcap", metavar="FILE", help="keep all frames on the links")
     add("--parent", type=int, default=0, metavar="PID", help="die with this process")
     found = parser.parse_args(arguments)
@@ -101,6 +106,7 @@ def parse_switch_options(arguments: list[str] | None = None) -> SwitchOptions:
         qmp=found.qmp,
         listen=tuple(Address.parse(uri) for uri in found.listen),
         hostfwd=tuple(HostForward.parse(rule) for rule in found.hostfwd),
+        hold=found.hold,
         pcap=found.pcap,
         parent=found.parent,
     )
@@ -138,6 +144,8 @@ class SwitchProcess:
         self._accepted = 0
         self._listeners: list[_Listener] = []
         self._full: list[_Listener] = []
+        #: Bound, and not yet listening.
+        self._held: list[_Listener] = []
         self._forwards: list[tuple[HostForward, Address]] = []
         self._pcap: PcapWriter | None = None
         self._pings: dict[int, Future[float]] = {}
@@ -178,14 +186,14 @@ class SwitchProcess:
         for address in self._options.listen:
             self._listen(address, self._link_up)
         for forward in self._options.hostfwd:
-
-            def accepted(connection: socket.socket, forward: HostForward = forward) -> None:
-                self._client_came(connection, forward)
-
-            listener = self._listen(forward.host, accepted)
+            reserved, where = forward.reserve()
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-                listener.listening.setsockopt(socket.SOL_SOCKET, option, KERNEL_BYTES)
-            self._forwards.append((forward, listener.address))
+                # What a client's connection has, it has from here.
+                reserved.setsockopt(socket.SOL_SOCKET, option, KERNEL_BYTES)
+            self._forwards.append((forward, where))
+            self._held.append(_Listener(reserved, where, partial(self._client_came, forward)))
+        if not self._options.hold:
+            self._listen_for_clients()
         gc.collect()
         gc.freeze()
         # Whoever can connect finds a switch that is ready.
@@ -200,7 +208,7 @@ class SwitchProcess:
             client.close()
         for port in self._ports.values():
             port.socket.close()
-        for listener in self._listeners:
+        for listener in self._listeners + self._held:
             listener.listening.close()
             listener.address.remove()
         self._selector.close()
@@ -271,14 +279,24 @@ class SwitchProcess:
 
     # Listening sockets.
 
-    def _listen(self, address: Address, accepted: Callable[[socket.socket], None]) -> _Listener:
+    def _listen(self, address: Address, accepted: Callable[[socket.socket], None]) -> None:
         listening, where = address.listen()
-        listening.listen(_BACKLOG)
-        listening.setblocking(False)
-        listener = _Listener(listening, where, accepted)
+        self._begin_to_listen(_Listener(listening, where, accepted))
+
+    def _listen_for_clients(self) -> None:
+        while self._held:
+            listener = self._held[0]
+            try:
+                self._begin_to_listen(listener)
+            except OSError as error:
+                raise LocalError(f"listen on {listener.address}: {error.strerror}") from error
+            del self._held[0]
+
+    def _begin_to_listen(self, listener: _Listener) -> None:
+        listener.listening.listen(_BACKLOG)
+        listener.listening.setblocking(False)
         self._listeners.append(listener)
         self._watch(listener)
-        return listener
 
     def _watch(self, listener: _Listener) -> None:
         def accept(events: int, now: float) -> None:
@@ -353,7 +371,7 @@ class SwitchProcess:
 
     # Clients.
 
-    def _client_came(self, connection: socket.socket, forward: HostForward) -> None:
+    def _client_came(self, forward: HostForward, connection: socket.socket) -> None:
         try:
             tcp = self._switch.open(forward.guest_port, _random(4), time.monotonic())
         except LocalError:
@@ -409,6 +427,7 @@ class SwitchProcess:
         return {
             "x-query-switch": Command(lambda: self._ask(self._query)),
             "query-hostfwd": Command(lambda: self._ask(self._query_hostfwd)),
+            "x-hostfwd-listen": Command(lambda: self._ask(self._listen_for_clients)),
             "x-ping": Command(self._ping, optional={"timeout": float}),
             "quit": Command(self.quit),
         }

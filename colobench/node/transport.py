@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 
 from colobench.errors import LocalError
+from colobench.guest.checks import check_integer, check_type, show
 
 CHANNELS_LIMIT = 255
 
@@ -46,6 +47,7 @@ class Transport:
         LocalError
             If it is none, or memfd over TCP, which passes no descriptors.
         """
+        check_type("transport", text, str)
         names = [each.value for each in PageTransport]
         pages, plus, socket = text.partition("+")
         if not plus and pages in ("unix", "tcp"):
@@ -98,12 +100,12 @@ def check_channels(pages: PageTransport, count: int | None) -> int:
         If it is not from 1 to 255, or `STREAM` is to have any.
     """
     if pages is PageTransport.STREAM:
-        if count:
-            raise LocalError(f"channels: expected none with transport stream, found {count}")
+        if count is not None and not (type(count) is int and count == 0):
+            raise LocalError(
+                f"multifd_channels: expected none with transport stream, found {show(count)}"
+            )
         return 0
     if count is None:
         cores = usable_cores()
         return max(1, min(2, cores) if pages is PageTransport.MEMFD else min(4, cores // 2))
-    if type(count) is not int or not 1 <= count <= CHANNELS_LIMIT:
-        raise LocalError(f"channels: expected 1 to {CHANNELS_LIMIT}, found {count!r}")
-    return count
+    return check_integer("multifd_channels", count, 1, CHANNELS_LIMIT)

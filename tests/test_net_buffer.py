@@ -64,6 +64,17 @@ def test_a_failover_gives_what_waits_for_a_checkpoint_that_never_comes():
     assert gate.frame(b"y") == [b"y"]
 
 
+def test_the_gate_counts_what_waits_for_later_checkpoints():
+    gate = Gate()
+    for frame in (b"now", MARK, b"early", b"early", MARK):
+        gate.frame(frame)
+    assert gate.early == 4
+    gate.checkpoint()
+    assert gate.early == 1
+    gate.failover()
+    assert gate.early == 0
+
+
 def test_a_mark_is_an_ethernet_frame_of_no_protocol_that_a_guest_speaks():
     assert len(MARK) == 60
     assert ethertype(MARK) == 0x88B5

@@ -21,7 +21,10 @@ import pytest
 from colobench.guest.machine import MACHINE_TYPE, block_sizes
 from colobench.lab.process import NodeProcess
 from colobench.memory.ram import lay_out
+from colobench.net.link import encode_frame
+from colobench.net.mirror import MARK
 from colobench.node.monitor import Monitor
+from colobench.node.network import MIRRORED_LIMIT
 from colobench.wire import savevm
 from colobench.wire.format import Command, SectionType
 from colobench.wire.messages import Message, encode_message
@@ -401,6 +404,36 @@ def test_primary_that_falls_silent_in_precopy_is_given_up(tmp_path: Path) -> Non
         fake.sendall(HEADER)
         assert node.node.process.wait(30) == 1
         assert "found silence" in (tmp_path / "secondary.stderr").read_text()
+
+
+MIRROR = ["--variant", "upstream", "--output", "compare"]
+
+
+@pytest.mark.parametrize("frame", [bytes(1514), MARK], ids=["frame", "mark"])
+def test_mirrored_frames_that_the_guest_does_not_take_wait_in_the_primary(
+    tmp_path: Path, frame: bytes
+) -> None:
+    arguments = ["--incoming", f"unix:{tmp_path}/colo", "--mirror", f"unix:{tmp_path}/mirror"]
+    arguments += [*MIRROR, "--stall-timeout", "300"]
+    with (
+        watched("secondary", tmp_path, *arguments) as node,
+        socket.socket(socket.AF_UNIX) as main,
+        socket.socket(socket.AF_UNIX) as mirror,
+    ):
+        main.connect(str(tmp_path / "colo"))
+        mirror.connect(str(tmp_path / "mirror"))
+        sent, limit = 0, (MIRRORED_LIMIT + SOCKET_FRAMES) * (len(frame) + 4)
+        many = encode_frame(frame) * 200
+        mirror.settimeout(1)
+        with contextlib.suppress(TimeoutError):
+            while sent < 2 * limit:
+                sent += mirror.send(many)
+        assert sent < limit
+        assert node.node.execute("x-query-guest")["frames-waiting"] <= MIRRORED_LIMIT + 2000
+
+
+#: More frames than both ends of a UNIX socket, and a node's buffer, hold.
+SOCKET_FRAMES = 8000
 
 
 def test_nodes_refuse_a_socket_that_is_taken(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The loader takes what its stage allows, whole, and refuses everything else with a reason."""
 
+import tracemalloc
 from contextlib import closing, suppress
 
 import numpy as np
@@ -27,6 +28,7 @@ from colobench.wire.loadvm import (
     COLO_DEVICES,
     COLO_RAM,
     PRECOPY,
+    VMDESCRIPTION_LIMIT,
     Incoming,
     vmdescription_section,
 )
@@ -268,6 +270,15 @@ def test_command_that_was_not_negotiated_is_refused(newcomer, command, found):
     assert (error.found, error.offset) == (found, 1)
 
 
+@pytest.mark.parametrize("command", [Command.ENABLE_COLO, Command.SWITCHOVER_START])
+def test_command_that_comes_again_is_refused(newcomer, command):
+    section = savevm.command(command)
+    error = refused(newcomer, 2 * section, PRECOPY)
+    assert isinstance(error, CommandError)
+    assert error.found == f"{command.name} again"
+    assert error.offset == len(section) + 1
+
+
 @pytest.mark.parametrize(
     ("header", "text"),
     [
@@ -316,6 +327,17 @@ def test_vmdescription_that_is_none_is_refused(section, error, text):
     with pytest.raises(error, match=r".*") as caught:
         parse_bytes(vmdescription_section, section)
     assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("element", [b"[],", b"{},", b'"",', b'{"":{}},', b"[[[[]]]],"])
+def test_vmdescription_needs_little_memory_whatever_is_in_it(element):
+    text = b'{"devices":[' + element * ((VMDESCRIPTION_LIMIT - 20) // len(element)) + b"0]}"
+    section = b"\6" + len(text).to_bytes(4, "big") + text
+    tracemalloc.start()
+    parse_bytes(vmdescription_section, section)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 << 20
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,11 @@ class Gate:
         self._early: deque[list[bytes]] = deque()
         self.dropped = 0
 
+    @property
+    def early(self) -> int:
+        """How many frames, and marks, wait for checkpoints that are to come."""
+        return len(self._early) + sum(map(len, self._early))
+
     def frame(self, frame: bytes) -> list[bytes]:
         """Take a frame, or a mark, from the link; give it if it is of the present epoch."""
         if frame == MARK:

@@ -43,6 +43,8 @@ from colobench.node.frame_socket import FrameSocket, LinkDown
 
 #: Frames that may wait for the guest to take them; as many again are let wait in the link.
 BACKLOG_LIMIT = 1024
+#: The same for frames that the primary mirrors: many come while a checkpoint is loaded.
+MIRRORED_LIMIT = 16384
 #: Seconds between two looks for output that waits too long.
 _SCAN_SECONDS = 0.1
 
@@ -349,7 +351,8 @@ class Network:
 
     def _take_mirrored(self, arrived: list[bytes]) -> None:
         for frame in arrived:
-            self._wait_for_guest(self._gate.frame(frame))
+            if self._is_for_nic(frame):
+                self._wait_for_guest(self._gate.frame(frame))
         self._refill()
 
     def _take_redirected(self, arrived: list[bytes]) -> None:
@@ -407,13 +410,18 @@ class Network:
 
     def _wait_for_guest(self, arrived: Sequence[bytes]) -> None:
         for frame in arrived:
-            if not frames.FRAME_MIN <= len(frame) <= frames.FRAME_MAX:
-                # No NIC would take it.
-                self._refused += 1
-            elif self._rewriter is None:
+            if not self._is_for_nic(frame):
+                continue
+            if self._rewriter is None:
                 self._backlog.append(frame)
             else:
                 self._backlog.extend(self._rewriter.to_guest(frame))
+
+    def _is_for_nic(self, frame: bytes) -> bool:
+        """Say whether a NIC takes frames of this length; count it if not."""
+        fits = frames.FRAME_MIN <= len(frame) <= frames.FRAME_MAX
+        self._refused += not fits
+        return fits
 
     def _from_guest(self, frame: bytes) -> list[bytes]:
         if self._rewriter is None:
@@ -449,11 +457,19 @@ class Network:
             except LinkDown:
                 self._detach(link)
                 continue
-            full = link is self._link and len(self._backlog) >= BACKLOG_LIMIT
+            full = self._is_full(link)
             events = (0 if full else selectors.EVENT_READ) | (
                 selectors.EVENT_WRITE if link.waits_to_send else 0
             )
             self._watch(link, events, ready)
+
+    def _is_full(self, link: FrameSocket) -> bool:
+        """Say whether so much waits for the guest that the other end of a link has to wait, too."""
+        if link is self._link:
+            return len(self._backlog) >= BACKLOG_LIMIT
+        # What the secondary's guest has said is compared at once.
+        waits = len(self._backlog) + self._gate.early
+        return self._part is Part.SECONDARY and waits >= MIRRORED_LIMIT
 
     def _watch(self, link: FrameSocket, events: int, ready: Callable[[], None]) -> None:
         """Wait for these events of a link from now on; 0 for none."""

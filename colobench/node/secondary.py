@@ -14,7 +14,8 @@ from colobench.guest.devices import Device
 from colobench.guest.machine import MACHINE_TYPE
 from colobench.guest.vmstate import State as DeviceState
 from colobench.kernels import bitmap
-from colobench.memory.ram import RAMCache
+from colobench.kernels.transport import PAGE_RECORD_BYTES
+from colobench.memory.ram import PAGE_SIZE, RAMCache
 from colobench.memory.tracker import Words
 from colobench.node.bugs import Bug
 from colobench.node.channel import Channel
@@ -262,7 +263,7 @@ class Secondary(Node):
         """Devices must fit into the usual limit; a buffer with RAM in it may be as large as RAM."""
         if self.options.layout is Layout.SEPARATED:
             return SIZE_LIMIT
-        return SIZE_LIMIT + 2 * len(self._cache.array)
+        return SIZE_LIMIT + len(self._cache.array) // PAGE_SIZE * PAGE_RECORD_BYTES
 
     def _receive_ram(self) -> None:
         channel = self._channel()

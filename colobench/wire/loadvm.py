@@ -56,8 +56,9 @@ from colobench.wire.reading import Parser, StreamBuffer, sized_bytes
 
 #: The longest machine type name that we read.
 MACHINE_LIMIT: Final = 255
-#: The longest vmdescription that we read; QEMU's are some hundred kilobytes.
-VMDESCRIPTION_LIMIT: Final = 4 * 1024 * 1024
+#: The longest vmdescription that we read. Ours has two kilobytes, and as Python's objects one may
+#: need thirty times its size.
+VMDESCRIPTION_LIMIT: Final = 256 * 1024
 
 #: The commands that we understand; they need no answer and carry no data.
 _COMMANDS: Final = (Command.ENABLE_COLO, Command.SWITCHOVER_START)
@@ -237,7 +238,7 @@ class Incoming:
                     offset=offset,
                 )
             if kind == SectionType.COMMAND:
-                loaded.commands.append((yield from _command(at)))
+                yield from _command(at, loaded.commands)
             else:
                 yield from self._section(at, kind, loaded)
 
@@ -329,7 +330,8 @@ def _expect(at: StreamBuffer, subject: str, expected: bytes) -> Parser[None]:
         raise HeaderError(subject, expected=expected.hex(" "), found=found.hex(" "), offset=offset)
 
 
-def _command(at: StreamBuffer) -> Parser[Command]:
+def _command(at: StreamBuffer, so_far: list[Command]) -> Parser[None]:
+    """Parse a command behind those that came so far: each comes once."""
     offset = at.offset
     number, length = COMMAND_HEADER.unpack((yield COMMAND_HEADER.size))
     if number not in _COMMANDS or length:
@@ -339,7 +341,12 @@ def _command(at: StreamBuffer) -> Parser[Command]:
             found=f"{number} with {length} bytes",
             offset=offset,
         )
-    return Command(number)
+    command = Command(number)
+    if command in so_far:
+        raise CommandError(
+            "command", expected="each once", found=f"{command.name} again", offset=offset
+        )
+    so_far.append(command)
 
 
 def vmdescription_section(

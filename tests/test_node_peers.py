@@ -33,6 +33,7 @@ from colobench.wire.multifd import handshake, sync_packet
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 RAM = ["--ram", "1M", "--stall-timeout", "1.5"]
+MIRROR = ["--variant", "upstream", "--output", "compare"]
 
 
 class Watched:
@@ -154,7 +155,11 @@ def test_secondary_lost_in_precopy_is_a_failed_migration_and_the_guest_runs(
     tmp_path: Path,
 ) -> None:
     fake = FakeSecondary(str(tmp_path / "colo"))
-    with watched("primary", tmp_path, "--ram", "64M") as node:
+    # Its pages do not fit into the socket's buffer, so it cannot be done before the end.
+    arguments = ["--ram", "64M", "--writes-per-tick", "100000"]
+    with watched("primary", tmp_path, *arguments) as node:
+        while node.node.execute("x-query-guest")["work"] < 1_000_000:
+            pass
         node.node.execute("migrate", uri=f"unix:{tmp_path}/colo")
         fake.accept()
         fake.connection.recv(1000)
@@ -283,7 +288,7 @@ BAD_CHANNELS: dict[str, tuple[str, list[tuple[bytes, tuple[int, int] | None]], s
     "too few": (
         "multifd",
         [(handshake(1, 2), None)],
-        "page channels: expected 2, found 1 in 1.5 s",
+        "expected 2 page channels, found 1 in 1.5 s",
     ),
     "garbage": ("multifd", [(b"x" * 64, None)], "multifd magic: expected 0x11223344"),
     "more than agreed": (
@@ -342,6 +347,49 @@ def test_bad_page_channel_ends_the_migration_with_one_clear_error(
         errors = (tmp_path / "secondary.stderr").read_text()
         assert errors.count("\n") == 1
         assert words in errors, errors
+
+
+@pytest.mark.parametrize("end", ["quit", "main connection closed", "time"])
+def test_wait_for_the_mirror_connection_ends(tmp_path: Path, end: str) -> None:
+    arguments = ["--incoming", f"unix:{tmp_path}/colo", "--mirror", f"unix:{tmp_path}/mirror"]
+    arguments += [*MIRROR, "--stall-timeout", "0.5" if end == "time" else "300"]
+    with (
+        watched("secondary", tmp_path, *arguments) as node,
+        socket.socket(socket.AF_UNIX) as main,
+    ):
+        main.connect(str(tmp_path / "colo"))
+        main.sendall(HEADER)
+        if end == "quit":
+            node.node.execute("quit")
+        elif end != "time":
+            main.close()
+        assert node.node.process.wait(30) == (0 if end == "quit" else 1)
+        if end != "quit":
+            errors = (tmp_path / "secondary.stderr").read_text()
+            words = "expected a mirror connection, found none"
+            assert words + " in 0.5 s" * (end == "time") in errors
+
+
+@pytest.mark.parametrize("end", ["secondary", "primary"])
+def test_primary_that_cannot_connect_all_ends_with_the_main_connection(
+    tmp_path: Path, end: str
+) -> None:
+    fake = FakeSecondary(str(tmp_path / "colo"))
+    arguments = ["--transport", "multifd", "--multifd-channels", "200"]
+    with watched("primary", tmp_path, *arguments) as node:
+        # Nobody accepts: soon the queue of connections is full.
+        node.node.execute("migrate", uri=f"unix:{tmp_path}/colo")
+        fake.accept()
+        if end == "secondary":
+            fake.connection.shutdown(socket.SHUT_RDWR)
+            node.wait_for("MIGRATION", status="failed")
+            why = node.wait_for("X_MIGRATION_ERROR")["x-why"]
+            assert "connection closed: expected page channels" in why
+            assert node.status() == "running"
+        else:
+            node.node.execute("quit")
+            assert node.node.process.wait(30) == 0
+    fake.close()
 
 
 @pytest.mark.parametrize("end", ["quit", "main connection closed"])
@@ -404,9 +452,6 @@ def test_primary_that_falls_silent_in_precopy_is_given_up(tmp_path: Path) -> Non
         fake.sendall(HEADER)
         assert node.node.process.wait(30) == 1
         assert "found silence" in (tmp_path / "secondary.stderr").read_text()
-
-
-MIRROR = ["--variant", "upstream", "--output", "compare"]
 
 
 @pytest.mark.parametrize("frame", [bytes(1514), MARK], ids=["frame", "mark"])

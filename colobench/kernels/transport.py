@@ -297,7 +297,7 @@ def receive_page_records(
     buffer
         uint8, room for PAGE_RECORD_BYTES or more; what is read beyond the records stays in it.
     cursor
-        As in `take_page_records`; besides, BYTES_READ is set to the bytes that this call read.
+        As in `take_page_records`; besides, BYTES_READ is at any time what this call has read.
     memory, bitmap, first_page, block_pages
         As in `take_page_records`.
 
@@ -313,7 +313,8 @@ def receive_page_records(
     Pages go through the buffer, for where the next one belongs is known only once its header is
     there. A buffer that stays in the CPU's second-level cache makes that copy nearly free.
     """
-    pages, zero_pages, bytes_read = 0, 0, 0
+    pages, zero_pages = 0, 0
+    cursor[BYTES_READ] = 0
     while True:
         status: int = take_page_records(buffer, cursor, memory, bitmap, first_page, block_pages)
         pages += cursor[PAGES]
@@ -335,9 +336,8 @@ def receive_page_records(
                 continue
             status = -errno()
             break
-        bytes_read += count
+        cursor[BYTES_READ] += count
         cursor[STOP] += count
     cursor[PAGES] = pages
     cursor[ZERO_PAGES] = zero_pages
-    cursor[BYTES_READ] = bytes_read
     return status

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from colobench.errors import LocalError
 from colobench.node.sockets import bind
 from colobench.node.transport import CHANNELS_LIMIT
+from colobench.node.wait import Wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,23 +106,23 @@ class Address:
         return reserved, Address(self.family, reserved.getsockname())
 
     def connect(self, timeout: float) -> socket.socket:
-        """Connect within `timeout` seconds.
+        """Connect within `timeout` seconds, see `connect_while`."""
+        return self.connect_while(Wait(f"a connection to {self}", timeout))
+
+    def connect_while(self, wait: Wait) -> socket.socket:
+        """Connect, as long as it is worth waiting.
 
         Raises
         ------
         LocalError
             If nobody answers there.
+        PeerLost
+            If what the wait depends on has ended.
         """
-        connection = None
         try:
-            connection = socket.socket(self.family, socket.SOCK_STREAM)
-            connection.settimeout(timeout)
-            connection.connect(self.target)
+            return wait.connect(self.family, self.target)
         except OSError as error:
-            if connection is not None:
-                connection.close()
             raise LocalError(f"connect to {self}: {error.strerror or error}") from error
-        return connection
 
     def remove(self) -> None:
         """Remove a UNIX socket's file, if there is one."""

@@ -18,6 +18,7 @@ from colobench.protocol.arbiter import (
 )
 
 _RETRY_SECONDS = 0.02
+_CONNECT_SECONDS = 0.25
 
 
 class ArbiterUnreachable(RemoteError):
@@ -87,7 +88,9 @@ class ArbiterClient:
                     self._connection.shutdown(socket.SHUT_RDWR)
 
     def _ask_once(self, question: bytes, deadline: float) -> bytes:
-        with self._address.connect(_left(deadline)) as connection:
+        # In short attempts, so that `close` is noticed.
+        with self._address.connect(min(_left(deadline), _CONNECT_SECONDS)) as connection:
+            connection.settimeout(_left(deadline))
             with self._lock:
                 self._connection = connection
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import select
 import socket
 from typing import TypeVar
@@ -11,8 +12,9 @@ import numpy.typing as npt
 
 from colobench.kernels import transport
 from colobench.memory.ram import PageMemory
-from colobench.node.connection import Connection, PeerLost
+from colobench.node.connection import Connection
 from colobench.node.page_channels import PageChannels
+from colobench.node.watchdog import CALL_BYTES, Watchdog
 from colobench.wire.ram import RecordSlice
 from colobench.wire.reading import PageRun, PageSync, Parser, Parsing, StreamBuffer, page_run_error
 
@@ -32,6 +34,8 @@ class Channel(Connection):
         The connections that pages come and go on, or None if they do on this one.
     """
 
+    watchdog: Watchdog
+
     def __init__(self, connection: socket.socket, stall_timeout: float) -> None:
         super().__init__(connection, stall_timeout)
         self._pending = bytearray()
@@ -40,12 +44,31 @@ class Channel(Connection):
         self._iov = np.zeros(transport.IOV_WORDS, dtype=np.uint64)
         self._progress = np.zeros(2, dtype=np.int64)
         self._cursor = np.zeros(transport.CURSOR_SLOTS, dtype=np.int64)
+        #: What the peer had still to take when that was last looked at.
+        self._undelivered = 0
         self.pages: PageChannels | None = None
+        self.watchdog = Watchdog(stall_timeout, self._moved, self.shut_down)
+
+    def attach(self, pages: PageChannels) -> None:
+        """Have pages come and go on other connections from now on."""
+        pages.watchdog = self.watchdog
+        self.pages = pages
+
+    def _moved(self) -> int:
+        """Count what came and went, up to this very moment, with what kernels are about to tell."""
+        on_its_way = int(self._progress[0]) + int(self._cursor[transport.BYTES_READ])
+        pages = self.pages
+        return self.sent + self.received + on_its_way + (pages.moved if pages else 0)
 
     @property
     def all_sent(self) -> int:
         """Bytes sent so far, on this connection and on the page channels."""
         return self.sent + (self.pages.sent if self.pages else 0)
+
+    @property
+    def all_in_flight(self) -> int:
+        """Bytes that have not arrived, of this connection and the page channels."""
+        return self.in_flight + (self.pages.in_flight if self.pages else 0)
 
     @property
     def received(self) -> int:
@@ -64,8 +87,18 @@ class Channel(Connection):
         PeerLost, PeerStalled
         """
         if self._pending:
-            self.send_now(self._pending)
+            self.send_in_time(self._pending)
             self._pending.clear()
+
+    def send_in_time(self, data: bytes | bytearray | memoryview) -> None:
+        """Send bytes as they are, not slower than the watchdog allows.
+
+        Raises
+        ------
+        PeerLost, PeerStalled
+        """
+        with self.watchdog.due(unseen=min(len(data), CALL_BYTES)):
+            self.send_now(data)
 
     def send_pages(
         self, memory: PageMemory, pages: npt.NDArray[np.int32], part: RecordSlice
@@ -90,28 +123,37 @@ class Channel(Connection):
         """
         lead = np.frombuffer(bytes(self._pending), np.uint8).copy() if self._pending else _NO_NAME
         self._pending.clear()
-        status = transport.send_page_records(
-            self._socket.fileno(),
-            memory.array,
-            pages,
-            part.begin,
-            part.end,
-            part.block.first_page,
-            part.named,
-            part.name,
-            lead,
-            len(lead),
-            self._headers,
-            self._iov,
-            self._progress,
-        )
+        with self.watchdog.due(unseen=CALL_BYTES):
+            status = transport.send_page_records(
+                self._socket.fileno(),
+                memory.array,
+                pages,
+                part.begin,
+                part.end,
+                part.block.first_page,
+                part.named,
+                part.name,
+                lead,
+                len(lead),
+                self._headers,
+                self._iov,
+                self._progress,
+            )
         self.sent += int(self._progress[0])
+        self._progress[0] = 0
         if status < 0:
             raise self.failed("send", -status)
         return int(self._progress[1])
 
-    def parse(self, parser: Parser[T]) -> T:
+    def parse(self, parser: Parser[T], at_most: float = float("inf")) -> T:
         """Receive until the parser has what it wants.
+
+        Parameters
+        ----------
+        parser
+            What is due.
+        at_most
+            Bytes for which there is time, see `Watchdog.due`.
 
         Raises
         ------
@@ -121,14 +163,16 @@ class Channel(Connection):
             If the bytes are not what the parser expects.
         """
         parsing = Parsing(parser, self.buffer)
-        while not parsing.step():
-            if isinstance(parsing.request, PageRun):
-                self._receive_pages(parsing, parsing.request)
-            elif isinstance(parsing.request, PageSync):
-                assert self.pages is not None
-                parsing.answer(self.pages.receive(parsing.request.memory))
-            else:
-                self._receive(parsing, parsing.request)
+        self._undelivered = self.all_in_flight
+        with self.watchdog.due(unseen=self._undelivered, at_most=at_most):
+            while not parsing.step():
+                if isinstance(parsing.request, PageRun):
+                    self._receive_pages(parsing, parsing.request)
+                elif isinstance(parsing.request, PageSync):
+                    assert self.pages is not None
+                    parsing.answer(self.pages.receive(parsing.request.memory))
+                else:
+                    self._receive(parsing, parsing.request)
         return parsing.value
 
     def wait(self, timeout: float | None = None, *wake_fds: int) -> bool:
@@ -160,17 +204,24 @@ class Channel(Connection):
 
     def close(self) -> None:
         """Close the socket, and the page channels."""
+        self.watchdog.close()
         super().close()
         if self.pages is not None:
             self.pages.close()
 
     def _receive(self, parsing: Parsing[T], needed: int) -> None:
-        try:
-            count = self._socket.recv_into(self.buffer.space(needed - len(self.buffer)))
-        except OSError as error:
-            raise self.failed("receive", error.errno or 0) from error
+        space = self.buffer.space(needed - len(self.buffer))
+        while True:
+            try:
+                count = self._socket.recv_into(space)
+                break
+            except OSError as error:
+                # A peer that still takes what it will answer is not silent.
+                before, self._undelivered = self._undelivered, self.all_in_flight
+                if error.errno != errno.EAGAIN or self._undelivered >= before:
+                    raise self.failed("receive", error.errno or 0) from error
         if not count:
-            raise PeerLost(f"connection closed: {parsing.ended()}")
+            raise self.ended(f"connection closed: {parsing.ended()}")
         self.buffer.received(count)
 
     def _receive_pages(self, parsing: Parsing[T], run: PageRun) -> None:
@@ -188,11 +239,12 @@ class Channel(Connection):
         )
         start, end, pages, zero_pages, _, read = cursor.tolist()
         buffer.kernel_took(start, end, read)
+        cursor[transport.BYTES_READ] = 0
         if status == transport.NEXT:
             parsing.answer((pages, zero_pages))
         elif status < 0:
             raise self.failed("receive", -status)
         elif status == transport.END:
-            raise PeerLost(f"connection closed: {parsing.ended()}")
+            raise self.ended(f"connection closed: {parsing.ended()}")
         else:
             raise page_run_error(run, status, cursor, buffer.offset)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import struct
+import sys
+import termios
 from contextlib import suppress
 
 from colobench.errors import RemoteError
+from colobench.node.watchdog import Watchdog
 
 SOCKET_BUFFER = 4 * 1024 * 1024
+#: Bytes that are sent in one call: how many have gone is known in between.
+_PIECE_BYTES = 1 << 18
 
 
 class PeerLost(RemoteError):
@@ -18,7 +24,7 @@ class PeerLost(RemoteError):
 
 
 class PeerStalled(RemoteError):
-    """The peer neither took nor gave a byte for the whole timeout, though it is its turn."""
+    """The peer neither took nor gave a byte for the whole timeout, or too few, in its turn."""
 
 
 class Connection:
@@ -37,6 +43,8 @@ class Connection:
     ----------
     sent
         Bytes sent so far.
+    watchdog
+        What has cut the peer off, if it was too slow; None if nothing watches.
     """
 
     def __init__(
@@ -48,6 +56,7 @@ class Connection:
         self._socket = connection
         self._stall_timeout = stall_timeout
         self.sent = 0
+        self.watchdog: Watchdog | None = None
         connection.setblocking(True)
         seconds = struct.pack("@ll", int(stall_timeout), int(stall_timeout % 1 * 1e6))
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
@@ -57,6 +66,11 @@ class Connection:
         else:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
 
+    @property
+    def in_flight(self) -> int:
+        """Bytes that were sent and that the peer's side has not taken yet."""
+        return int.from_bytes(fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
     def send_now(self, data: bytes | bytearray | memoryview) -> None:
         """Send bytes as they are.
 
@@ -64,11 +78,14 @@ class Connection:
         ------
         PeerLost, PeerStalled
         """
-        try:
-            self._socket.sendall(data)
-        except OSError as error:
-            raise self.failed("send", error.errno or 0) from error
-        self.sent += len(data)
+        view = memoryview(data)
+        while view:
+            try:
+                count = self._socket.send(view[:_PIECE_BYTES])
+            except OSError as error:
+                raise self.failed("send", error.errno or 0) from error
+            self.sent += count
+            view = view[count:]
 
     def shut_down(self) -> None:
         """End the connection both ways; whoever is blocked on it wakes up with PeerLost."""
@@ -82,8 +99,16 @@ class Connection:
 
     def failed(self, what: str, number: int) -> RemoteError:
         """Give the error for a call on the socket that failed with that errno."""
+        if self.watchdog is not None and self.watchdog.why:
+            return PeerStalled(f"{what}: {self.watchdog.why}")
         if number == errno.EAGAIN:
             return PeerStalled(
                 f"{what}: expected the peer to go on in {self._stall_timeout:g} s, found silence"
             )
         return PeerLost(f"{what}: {os.strerror(number)}")
+
+    def ended(self, words: str) -> RemoteError:
+        """Give the error for a stream that has ended, by the peer or because it was cut off."""
+        if self.watchdog is not None and self.watchdog.why:
+            return PeerStalled(f"receive: {self.watchdog.why}")
+        return PeerLost(words)

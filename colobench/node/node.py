@@ -9,6 +9,7 @@ socket down, which wakes the COLO thread from whatever it waits for.
 from __future__ import annotations
 
 import hashlib
+import socket
 import sys
 import threading
 import time
@@ -153,13 +154,25 @@ class Node(ABC):
         for action in actions:
             self._actions[action]()
 
-    def page_channels(self, memory: PageMemory) -> PageChannels | None:
-        """Make the page channels of the main one, for the blocks of `memory`; None for `stream`."""
+    def open_channel(self, connection: socket.socket, memory: PageMemory) -> Channel:
+        """Take the main connection, and make page channels for the blocks of `memory`, if any.
+
+        Raises
+        ------
+        Interrupted
+            If this process is about to end.
+        """
         options = self.options
-        if options.transport is PageTransport.STREAM:
-            return None
-        shared = options.transport is PageTransport.MEMFD
-        return PageChannels(memory, options.channels, shared, self.workers, options.stall_timeout)
+        with self.lock:
+            if self.quitting.is_set():
+                connection.close()
+                raise Interrupted
+            channel = self.channel = Channel(connection, options.stall_timeout)
+            if options.transport is not PageTransport.STREAM:
+                shared = options.transport is PageTransport.MEMFD
+                count, workers, timeout = options.channels, self.workers, options.stall_timeout
+                channel.attach(PageChannels(memory, count, shared, workers, timeout))
+        return channel
 
     def run_colo_thread(self, body: Any) -> None:
         """Run `body` in the COLO thread; whatever ends it ends in an event, never in silence."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-import select
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from colobench.kernels import multifd
-from colobench.memory.ram import PageMemory
+from colobench.memory.ram import PAGE_SIZE, PageMemory
 from colobench.node.address import Address
-from colobench.node.connection import SOCKET_BUFFER, Connection, PeerLost, PeerStalled
+from colobench.node.connection import SOCKET_BUFFER, Connection, PeerLost
+from colobench.node.wait import Wait
+from colobench.node.watchdog import CALL_BYTES, Watchdog
 from colobench.node.workers import Workers
 from colobench.wire.errors import HeaderError
 from colobench.wire.multifd import (
@@ -61,7 +62,8 @@ class PageChannel(Connection):
         self._packets = np.zeros(max(multifd.SEND_BYTES, multifd.RECEIVE_BYTES), dtype=np.uint8)
         self._iov = np.zeros(multifd.IOV_WORDS, dtype=np.uint64)
         self._progress = np.zeros(multifd.PROGRESS_SLOTS, dtype=np.int64)
-        self._received = HANDSHAKE_BYTES
+        #: Bytes of RAM that were copied because lists of pages came.
+        self._copied, self._copies = 0, False
         #: Its reading and its writing end, or -1 twice.
         self._pipe = (-1, -1)
 
@@ -81,6 +83,13 @@ class PageChannel(Connection):
                 os.close(end)
         self._pipe = (-1, -1)
 
+    @property
+    def moved(self) -> int:
+        """Bytes that came or went, up to this moment; with `memfd` those copied count, too."""
+        on_their_way = int(self._progress[multifd.BYTES])
+        copies = int(self._progress[multifd.PAGES]) * PAGE_SIZE if self._copies else 0
+        return self.sent + on_their_way + self._copied + copies
+
     def greet(self, channel: int, channels: int, descriptor: int | None) -> None:
         """Send the handshake, and with it a descriptor if there is one."""
         data = handshake(channel, channels)
@@ -93,11 +102,12 @@ class PageChannel(Connection):
             raise self.failed("send", error.errno or 0) from error
         self.sent += len(data)
 
-    def meet(self, channels: int) -> tuple[int, list[int]]:
+    def meet(self, channels: int, wait: Wait) -> tuple[int, list[int]]:
         """Receive the handshake: which channel this is, and the descriptors that came with it."""
         data, descriptors = b"", list[int]()
         try:
             while len(data) < HANDSHAKE_BYTES:
+                wait.until_readable(self._socket)
                 piece, came, _, _ = socket.recv_fds(
                     self._socket, HANDSHAKE_BYTES - len(data), 1, socket.MSG_CMSG_CLOEXEC
                 )
@@ -105,6 +115,7 @@ class PageChannel(Connection):
                 if not piece:
                     raise PeerLost("page channel: connection closed before its handshake")
                 data += piece
+            self._progress[multifd.BYTES] = HANDSHAKE_BYTES
             return parse_handshake(data, channels), descriptors
         except BaseException as error:
             for each in descriptors:
@@ -146,6 +157,7 @@ class PageChannel(Connection):
                 raise self.failed("send", -status)
             number += packets_of(part)
         self.sent += int(progress[multifd.BYTES])
+        progress[multifd.BYTES] = 0
         return int(progress[multifd.ZERO_PAGES])
 
     def sync_waits(self) -> bool:
@@ -159,8 +171,9 @@ class PageChannel(Connection):
     def receive(self, memory: PageMemory, source: int) -> int:
         """Receive pages up to SYNC; returns how many came. `zero_pages` has those of them."""
         progress = self._progress
-        progress[:] = 0
-        progress[multifd.BYTES] = self._received
+        # What came so far stays: errors count from there.
+        progress[multifd.PAGES :] = 0
+        self._copies = source != 0
         status = multifd.receive_packets(
             self._socket.fileno(),
             self._packets,
@@ -171,14 +184,17 @@ class PageChannel(Connection):
             self._iov,
             progress,
         )
-        self._received = int(progress[multifd.BYTES])
         if status == multifd.BAD_FIELD:
             raise packet_error(progress, carried=source == 0)
         if status == multifd.END:
-            raise PeerLost(f"page channel: connection closed at offset {self._received}")
+            offset = int(progress[multifd.BYTES])
+            raise self.ended(f"page channel: connection closed at offset {offset}")
         if status < 0:
             raise self.failed("receive", -status)
-        return int(progress[multifd.PAGES])
+        pages = int(progress[multifd.PAGES])
+        self._copied += pages * PAGE_SIZE * self._copies
+        progress[multifd.PAGES] = 0
+        return pages
 
     @property
     def zero_pages(self) -> int:
@@ -206,7 +222,14 @@ class PageChannels:
         Threads for all channels but the first.
     stall_timeout
         Seconds, see `Connection`.
+
+    Attributes
+    ----------
+    watchdog
+        That of the main connection, which watches these as well.
     """
+
+    watchdog: Watchdog
 
     def __init__(
         self,
@@ -234,7 +257,17 @@ class PageChannels:
         """Bytes sent so far on all of them."""
         return sum(channel.sent for channel in self._channels)
 
-    def connect(self, address: Address, timeout: float) -> None:
+    @property
+    def moved(self) -> int:
+        """Bytes that came and went so far, up to this moment."""
+        return sum(channel.moved for channel in self._channels)
+
+    @property
+    def in_flight(self) -> int:
+        """Bytes that were sent and have not arrived."""
+        return sum(channel.in_flight for channel in self._channels)
+
+    def connect(self, address: Address, wait: Wait) -> None:
         """Connect all channels, and say which each is.
 
         Raises
@@ -244,21 +277,22 @@ class PageChannels:
         PeerLost, PeerStalled
         """
         for number in range(self._count):
-            channel = self._add(address.connect(timeout))
+            channel = self._add(address.connect_while(wait))
             if not self._shared:
                 channel.splice()
             descriptor = self._memory.fd if self._shared and number == 0 else None
-            channel.greet(number, self._count, descriptor)
+            with self.watchdog.due():
+                channel.greet(number, self._count, descriptor)
 
-    def accept(self, listener: socket.socket, main: socket.socket) -> None:
+    def accept(self, listener: socket.socket, wait: Wait) -> None:
         """Wait for all channels, in whatever order they come.
 
         Parameters
         ----------
         listener
             Where they come; shutting it down ends the wait.
-        main
-            The main connection, whose end ends the wait too.
+        wait
+            How long, and what else ends the wait.
 
         Raises
         ------
@@ -268,27 +302,11 @@ class PageChannels:
             If one is not what it should be.
         PeerLost
         """
-        coming = select.poll()
-        coming.register(listener, select.POLLIN)
-        coming.register(main, select.POLLRDHUP)
         found: dict[int, PageChannel] = {}
         while len(found) < self._count:
-            events = dict(coming.poll(self._stall_timeout * 1000))
-            if not events:
-                raise PeerStalled(
-                    f"page channels: expected {self._count}, found {len(found)} in "
-                    f"{self._stall_timeout:g} s"
-                )
-            if listener.fileno() not in events:
-                raise PeerLost(
-                    f"connection closed: expected {self._count} page channels, found {len(found)}"
-                )
-            try:
-                connection, _ = listener.accept()
-            except OSError as error:
-                raise PeerLost(f"accept: {error.strerror}") from error
-            channel = self._add(connection)
-            number, descriptors = channel.meet(self._count)
+            wait.expected = f"{self._count} page channels, found {len(found)}"
+            channel = self._add(wait.accept(listener))
+            number, descriptors = channel.meet(self._count, wait)
             try:
                 for descriptor in descriptors:
                     self._map(descriptor, number)
@@ -312,6 +330,7 @@ class PageChannels:
     def _add(self, connection: socket.socket) -> PageChannel:
         send_buffer = LISTS_BUFFER if self._shared else SOCKET_BUFFER
         channel = PageChannel(connection, self._stall_timeout, self._blocks, send_buffer)
+        channel.watchdog = self.watchdog
         self._channels.append(channel)
         return channel
 
@@ -374,7 +393,8 @@ class PageChannels:
             for turn, channel in enumerate(self._channels[: self._busy])
         ]
         self._number += sum(map(packets_of, parts))
-        return sum(self._workers.run(jobs))
+        with self.watchdog.due(unseen=CALL_BYTES):
+            return sum(self._workers.run(jobs))
 
     def end(self) -> None:
         """Say that the section's pages are all sent.
@@ -386,9 +406,10 @@ class PageChannels:
         self._sync(self._channels[: self._busy])
 
     def _sync(self, channels: Sequence[PageChannel]) -> None:
-        for channel in channels:
-            channel.send_now(sync_packet(self._number))
-            self._number += 1
+        with self.watchdog.due():
+            for channel in channels:
+                channel.send_now(sync_packet(self._number))
+                self._number += 1
 
     def receive(self, memory: PageMemory) -> tuple[int, int]:
         """Receive on all channels up to their SYNC.

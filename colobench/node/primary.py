@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import socket
 import threading
 import time
 from collections.abc import Mapping
@@ -18,7 +19,6 @@ from colobench.net.output import Output
 from colobench.net.pcap import PcapWriter
 from colobench.node.address import Address
 from colobench.node.bugs import Bug
-from colobench.node.channel import Channel
 from colobench.node.frame_socket import FrameSocket
 from colobench.node.host import Host
 from colobench.node.monitor import Command
@@ -26,6 +26,7 @@ from colobench.node.node import CONNECT_TIMEOUT, DELAY_DEFAULT_MS, DELAY_LIMIT_M
 from colobench.node.phases import Phases
 from colobench.node.saver import Saver
 from colobench.node.transport import check_socket
+from colobench.node.wait import Wait
 from colobench.protocol.colo import Action, Local, Role, State
 from colobench.protocol.failover import FailoverState
 from colobench.wire.messages import Message
@@ -230,18 +231,15 @@ class Primary(Node):
 
     def _outgoing(self, address: Address, mirror: Address | None, pcap: PcapWriter | None) -> None:
         try:
-            channel = Channel(address.connect(CONNECT_TIMEOUT), self.options.stall_timeout)
-            with self.lock:
-                self.channel = channel
-                channel.pages = self.page_channels(self.machine.ram)
-                if self.quitting.is_set():
-                    raise Interrupted
+            main = address.connect_while(self._waiting_for("the secondary"))
+            channel = self.open_channel(main, self.machine.ram)
             if channel.pages is not None:
-                channel.pages.connect(address, CONNECT_TIMEOUT)
+                channel.pages.connect(address, self._waiting_for("page channels", main))
             if mirror is not None:
-                self.network.attach_mirror(FrameSocket(mirror.connect(CONNECT_TIMEOUT), pcap))
+                to_mirror = mirror.connect_while(self._waiting_for("the mirror connection", main))
+                self.network.attach_mirror(FrameSocket(to_mirror, pcap))
             forgets = self.options.bug is Bug.MISSED_DIRTY_BIT
-            self._saver = Saver(self.machine, self.channel, self.breakpoints, forgets=forgets)
+            self._saver = Saver(self.machine, channel, self.breakpoints, forgets=forgets)
             self._set_status("active")
             self._saver.precopy()
         except (LocalError, RemoteError, OSError) as error:
@@ -266,6 +264,10 @@ class Primary(Node):
                 self.stop_guest("shutdown")
                 self.happened(Local.SHUTDOWN)
         self.quit()
+
+    def _waiting_for(self, expected: str, main: socket.socket | None = None) -> Wait:
+        """Wait for a connection, but no longer than the main one, or this process, lasts."""
+        return Wait(expected, CONNECT_TIMEOUT, main, self._wake_fd)
 
     def _migration_failed(self, error: Exception) -> None:
         with self.lock:

@@ -223,7 +223,7 @@ class Saver:
             sized = sized[half:]
         if len(sized) > PAGE_SIZE:
             self._channel.flush()
-            self._channel.send_now(sized)
+            self._channel.send_in_time(sized)
         else:
             self._channel.write(sized)
             self._channel.flush()

@@ -19,7 +19,6 @@ from colobench.memory.ram import PAGE_SIZE, RAMCache
 from colobench.memory.tracker import Words
 from colobench.node.bugs import Bug
 from colobench.node.channel import Channel
-from colobench.node.connection import PeerLost
 from colobench.node.flush import flush
 from colobench.node.frame_socket import FrameSocket
 from colobench.node.host import Host
@@ -28,6 +27,7 @@ from colobench.node.node import Interrupted, Node
 from colobench.node.phases import Phases
 from colobench.node.primary import Primary
 from colobench.node.transport import PageTransport
+from colobench.node.wait import Wait
 from colobench.protocol.colo import Action, Layout, Local, Role, State
 from colobench.protocol.failover import FailoverState
 from colobench.wire.errors import CommandError
@@ -186,27 +186,17 @@ class Secondary(Node):
         self.quit()
 
     def _accept(self) -> None:
-        connection = self._accept_on(self._listener)
-        with self.lock:
-            if self.quitting.is_set():
-                connection.close()
-                raise Interrupted
-            self.channel = Channel(connection, self.options.stall_timeout)
-            self.channel.pages = self.page_channels(self._cache)
-        if self.channel.pages is not None:
-            assert self._listener is not None
-            self.channel.pages.accept(self._listener, connection)
+        assert self._listener is not None
+        # A primary may come whenever it likes. From then on everything is due.
+        main = Wait("a primary", None).accept(self._listener)
+        channel = self.open_channel(main, self._cache)
+        timeout = self.options.stall_timeout
+        if channel.pages is not None:
+            channel.pages.accept(self._listener, Wait("page channels", timeout, main))
         if self._mirror_listener is not None:
-            self.network.attach_mirror(FrameSocket(self._accept_on(self._mirror_listener)))
+            wait = Wait("a mirror connection, found none", timeout, main)
+            self.network.attach_mirror(FrameSocket(wait.accept(self._mirror_listener)))
         self._status = "active"
-
-    def _accept_on(self, listener: socket.socket | None) -> socket.socket:
-        assert listener is not None
-        try:
-            connection, _ = listener.accept()
-        except OSError as error:
-            raise PeerLost(f"accept: {error.strerror}") from error
-        return connection
 
     def colo_failed(self, error: BaseException) -> None:
         """End a migration that came to nothing; else see `Node`.
@@ -267,7 +257,10 @@ class Secondary(Node):
 
     def _receive_ram(self) -> None:
         channel = self._channel()
-        channel.parse(self._incoming.load_sections(channel.buffer, COLO_RAM))
+        # Each page once, and as much again for names and headers.
+        channel.parse(
+            self._incoming.load_sections(channel.buffer, COLO_RAM), 2 * len(self._cache.array)
+        )
         self._phases.end("ram")
         if self.options.bug is Bug.EARLY_FLUSH:
             self._flush()

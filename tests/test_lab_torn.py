@@ -56,6 +56,30 @@ def test_any_step_cuts_as_well(torn):
     assert {cut.direct for cut in cuts if cut.pages == cuts[-1].pages} == {1}
 
 
+def test_how_far_it_is_is_told_and_a_bar_shows_it(torn, monkeypatch, capsys):
+    told = []
+    with Session(ram="4M", delay=None, capture=True) as session:
+        session.checkpoint()
+        cuts = tear(session, progress=lambda done, total: told.append((done, total))).cuts
+        monkeypatch.setattr("colobench.lab.progress._PATIENCE_SECONDS", 0)
+        monkeypatch.setattr("colobench.lab.progress._CHANGE_SECONDS", 0)
+        tear(session)
+    assert told == [(done, len(cuts)) for done in range(1, len(cuts) + 1)]
+    assert "cutting a checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("step", [0, -1, 97.5, "97", None])
+def test_a_step_that_is_none_is_refused(step):
+    with pytest.raises(LocalError, match="step: expected a number of bytes from 1 up, found"):
+        tear(Session(), step=step)
+
+
+@pytest.mark.parametrize("transport", ["multifd", "memfd"])
+def test_a_transport_whose_pages_go_other_ways_is_refused(transport):
+    with pytest.raises(LocalError, match=f"transport stream and capture, found .*{transport}"):
+        tear(Session(delay=None, transport=transport))
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -66,7 +90,7 @@ def test_any_step_cuts_as_well(torn):
     ],
 )
 def test_a_session_without_a_whole_recording_is_refused(settings):
-    with pytest.raises(LocalError, match="expected delay None, layout separated, verify and capt"):
+    with pytest.raises(LocalError, match="expected delay None, layout separated, verify, tr"):
         tear(Session(**{"delay": None} | settings))
 
 

@@ -18,6 +18,8 @@ from colobench.protocol.colo import Layout, Variant
 #: From the primary, which connects, to the secondary, which listens, or back.
 Direction = Literal["P→S", "S→P"]
 
+#: Bytes that a relay keeps by default.
+RELAY_LIMIT = 16 << 20
 _RECEIVE_BYTES = 1 << 16
 _CONNECT_SECONDS = 10.0
 
@@ -98,7 +100,7 @@ class Relay:
     """
 
     def __init__(
-        self, listen: str, connect: str, *, limit: int = 16 << 20, form: Form | None = None
+        self, listen: str, connect: str, *, limit: int = RELAY_LIMIT, form: Form | None = None
     ) -> None:
         self._form = form
         self._secondary = Address.parse(connect)

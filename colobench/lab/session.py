@@ -279,6 +279,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
         """The committed checkpoints so far."""
         return self.journal.records
 
+    @property
+    def pairs(self) -> int:
+        """How many pairs there were, the present one included: one more at each `rejoin`."""
+        return self._pairs + 1
+
     def on_state(self, observer: Callable[[State], None]) -> None:
         """Call `observer` with each new state, in the thread that brings it about."""
         self._state_observers.append(observer)
@@ -474,14 +479,17 @@ class Session(contextlib.AbstractContextManager["Session"]):
         incoming = self.nodes["secondary"].execute("query-migrate")
         uri = incoming["x-incoming"]
         if self._asked.capture:
-            from colobench.lab.relay import Form, Relay
+            from colobench.lab.relay import RELAY_LIMIT, Form, Relay
             from colobench.protocol.colo import VARIANTS, Layout
 
             assert self._directory is not None
             _close_all(self._relays)
             form = Form(VARIANTS[self._asked.variant], Layout(self._asked.layout))
-            self.relay = Relay(f"unix:{self._directory / 'relay'}", uri, form=form)
-            self._relays.append(self.relay)
+            # Precopy sends RAM, and again what the guest writes meanwhile.
+            room = RELAY_LIMIT + 2 * self.guest.ram_bytes
+            at = f"unix:{self._directory / 'relay'}"
+            self.relay = Relay(at, uri, limit=room, form=form)
+            self._closing.callback(self.relay.close)
             uri = f"unix:{self._directory / 'relay'}"
         delay, report_pages = self._asked.delay, self._asked.report_pages
         primary.execute(

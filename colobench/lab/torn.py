@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -13,9 +13,11 @@ from colobench.kernels import bitmap, pages
 from colobench.kernels.digest import digest
 from colobench.kernels.transport import PAGE_RECORD_BYTES
 from colobench.lab.interrupt import interruptible
+from colobench.lab.progress import bar
 from colobench.lab.session import Session
 from colobench.memory.ram import RAM, PageMemory, RAMCache, lay_out
 from colobench.memory.tracker import Words
+from colobench.node.transport import PageTransport
 from colobench.wire.loadvm import COLO_DEVICES, COLO_RAM, PRECOPY, Incoming, vmdescription_section
 from colobench.wire.messages import message
 from colobench.wire.reading import Parser, Parsing, StreamBuffer, parse_bytes, sized_bytes
@@ -96,6 +98,10 @@ class _Follower:
         """Take the next checkpoint, which must be there whole."""
         self._parse(self._checkpoint())
 
+    def rest(self) -> int:
+        """Count the bytes of the stream that were not taken."""
+        return len(self._buffer)
+
     def follow_cut(self, step: int) -> Iterator[tuple[int, bool]]:
         """Take the last checkpoint, so many bytes at once, and do not flush it.
 
@@ -149,7 +155,12 @@ class _Follower:
 
 
 @interruptible("nothing is kept; the session lives on as it was")
-def tear(session: Session, *, step: int = PAGE_RECORD_BYTES) -> TornCheckpoint:
+def tear(
+    session: Session,
+    *,
+    step: int = PAGE_RECORD_BYTES,
+    progress: Callable[[int, int], None] | None = None,
+) -> TornCheckpoint:
     """Cut a session's last checkpoint at one byte after the other, and see what RAM is of.
 
     The recorded stream is read by the loader of a secondary, twice: into a RAM cache that is
@@ -161,14 +172,28 @@ def tear(session: Session, *, step: int = PAGE_RECORD_BYTES) -> TornCheckpoint:
         One with ``delay=None``, ``capture=True`` and ``verify=True``, separated, whose relay forgot
         nothing, and which has a checkpoint. It is only looked at.
     step
-        Bytes from one cut to the next, by default a record of one page.
+        Bytes from one cut to the next, by default a record of one page. At each cut all of RAM is
+        digested twice, which takes some ms; so many of them take minutes.
+    progress
+        Called with how many cuts are made, and of how many; None shows a bar if it takes long.
 
     Raises
     ------
     LocalError
-        If the session is another one.
+        If the session is another one, or the step is none.
     """
+    if not isinstance(step, int) or step < 1:
+        raise LocalError(f"step: expected a number of bytes from 1 up, found {step!r}")
     stream = _recorded_stream(session)
+    if progress is not None:
+        return _tear(session, stream, step, progress)
+    with bar("cutting a checkpoint", "cuts") as shown:
+        return _tear(session, stream, step, shown)
+
+
+def _tear(
+    session: Session, stream: bytes, step: int, progress: Callable[[int, int], None]
+) -> TornCheckpoint:
     number = len(session.records)
     digests = {session.journal.digests[each]["ram"]: each for each in (number - 1, number)}
     ram_bytes = session.guest.ram_bytes
@@ -180,6 +205,7 @@ def tear(session: Session, *, step: int = PAGE_RECORD_BYTES) -> TornCheckpoint:
         for _ in range(number - 1):
             cached.follow()
             direct.follow()
+        total = 1 + -(-cached.rest() // step)
         both = zip(cached.follow_cut(step), direct.follow_cut(step), strict=True)
         for (come, finished), _ in both:
             arrived = cached.memory.bitmap.copy()
@@ -195,16 +221,29 @@ def tear(session: Session, *, step: int = PAGE_RECORD_BYTES) -> TornCheckpoint:
                     direct=digests.get(direct.ram_digest()),
                 )
             )
+            progress(len(cuts), total)
     return TornCheckpoint(number, ram_bytes, tuple(cuts))
 
 
 def _recorded_stream(session: Session) -> bytes:
-    found = {name: session.settings[name] for name in ("delay", "layout", "verify")}
-    if session.relay is None or found != {"delay": None, "layout": "separated", "verify": True}:
+    names = ("delay", "layout", "verify", "transport")
+    found = {name: session.settings[name] for name in names}
+    expected = {"delay": None, "layout": "separated", "verify": True}
+    pages = session.transport.pages
+    if (
+        session.relay is None
+        or pages is not PageTransport.STREAM
+        or any(found[name] != value for name, value in expected.items())
+    ):
         raise LocalError(
-            "session: expected delay None, layout separated, verify and capture, found "
-            f"{', '.join(f'{name} {value}' for name, value in found.items())} and "
+            "session: expected delay None, layout separated, verify, transport stream and "
+            f"capture, found {', '.join(f'{name} {value}' for name, value in found.items())} and "
             f"{'capture' if session.relay else 'no capture'}"
+        )
+    if session.pairs > 1:
+        raise LocalError(
+            "session: expected its first pair, whose migration is checkpoint 0, found one that "
+            "a secondary has joined again"
         )
     if not session.records:
         raise LocalError("session: expected a checkpoint, found none")

@@ -42,7 +42,8 @@ class TrackerFigures:
             return (self.tracker, "–", "–", "–", "–")
         exact = f"in {self.exact} of {self.epochs} epochs"
         collect = f"{1000 * self.collect_ms:,.1f} µs"
-        return (self.tracker, exact, f"{self.pages:,.0f}", f"{self.write_ns:,.0f} ns", collect)
+        write = f"{self.write_ns:,.0f} ns" if self.write_ns >= 0.5 else "too short to tell"
+        return (self.tracker, exact, f"{self.pages:,.0f}", write, collect)
 
 
 #: What the columns of the table are.

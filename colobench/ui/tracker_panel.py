@@ -9,6 +9,7 @@ from typing import Any
 
 import ipywidgets
 import numpy as np
+import numpy.typing as npt
 from bokeh.layouts import row
 from bokeh.models import ColumnDataSource, LayoutDOM
 
@@ -31,6 +32,8 @@ EPOCHS = 20
 EPOCH_SECONDS = 0.1
 #: What is drawn of an epoch, and by what it is multiplied: microseconds suit a collection.
 FIELDS = {"pages": 1, "write_ns": 1, "collect_ms": 1000}
+#: A logarithmic axis has no place for 0: what is less is drawn here, and said.
+FLOORS = {"pages": 1.0, "write_ns": 1.0, "collect_ms": 0.1}
 COLOURS = (PRIMARY_COLOUR, "#62a964", SECONDARY_COLOUR, TAKEOVER_COLOUR)
 
 _CELL = "padding: 1px 18px 1px 0; line-height: 1.5; text-align: "
@@ -65,7 +68,7 @@ class TrackerPanel(Panel):
         self.run_button = button(f"Run {EPOCHS} epochs", self.run, "primary", "play")
         self.stop_button = button("Stop", self._stop.set, "", "stop")
         self.clear_button = button("Clear the plot", self.clear, "", "eraser")
-        self.status, self.words = ipywidgets.HTML(), ipywidgets.HTML()
+        self.status, self.words, self.below = (ipywidgets.HTML() for _ in range(3))
         self.epoch = ipywidgets.IntSlider(
             description="epoch", min=1, max=EPOCHS, layout=ipywidgets.Layout(width="400px")
         )
@@ -79,6 +82,7 @@ class TrackerPanel(Panel):
             self.epoch,
             self._wrapped(*self.maps.values()),
             self.figure,
+            self.below,
         )
         self.update()
         frames.add(self)
@@ -135,6 +139,7 @@ class TrackerPanel(Panel):
             return
         self._shown = counts
         self.words.value = _html(self.table)
+        self.below.value = escape(_below(runs))
         self.figure.show(counts, lambda: _window(runs, self._names))
         last = _epochs(runs[-1] if runs else ())
         self.epoch.value = max((each.epoch for each in last), default=1)
@@ -178,9 +183,31 @@ def _window(runs: Sequence[Sequence[Epoch | Unavailable]], names: Sequence[str])
 def _points(epochs: Sequence[Epoch]) -> Columns:
     """Give what is drawn of epochs."""
     return {
-        field: factor * np.array([getattr(each, field) for each in epochs], dtype=np.float64)
+        field: _drawn(field, factor, [getattr(each, field) for each in epochs])
         for field, factor in FIELDS.items()
     }
+
+
+def _drawn(field: str, factor: float, values: Sequence[float | None]) -> npt.NDArray[np.float64]:
+    """Give values as they are drawn, not a number for None."""
+    found: npt.NDArray[np.float64] = factor * np.array(values, dtype=np.float64)
+    return np.maximum(found, FLOORS[field])
+
+
+def _below(runs: Sequence[Sequence[Epoch | Unavailable]]) -> str:
+    """Say how many epochs are drawn at the edge of a plot; nothing if none is."""
+    epochs = [each for run in runs for each in _epochs(run)]
+    sentences = []
+    for field, words in (
+        ("pages", "no page was named, drawn at 1"),
+        ("write_ns", f"the steps were too short to tell, drawn at {FLOORS['write_ns']:g} ns"),
+        ("collect_ms", f"a collection took less than {FLOORS['collect_ms']:g} µs, drawn there"),
+    ):
+        low = [each for each in epochs if FIELDS[field] * getattr(each, field) < FLOORS[field]]
+        if low:
+            names = ", ".join(dict.fromkeys(each.tracker for each in low))
+            sentences.append(f"In {len(low)} of {len(epochs)} epochs ({names}) {words}.")
+    return " ".join(sentences)
 
 
 def _medians(tables: Sequence[TrackerTable], names: Sequence[str]) -> Columns:
@@ -190,8 +217,7 @@ def _medians(tables: Sequence[TrackerTable], names: Sequence[str]) -> Columns:
         of_runs = [next((each for each in run if each.tracker == name), None) for run in tables]
         for field, factor in FIELDS.items():
             values = [getattr(each, field, None) for each in of_runs]
-            # Numbers, and not a number for None.
-            columns[f"{name} {field}"] = factor * np.array(values, dtype=np.float64)
+            columns[f"{name} {field}"] = _drawn(field, factor, values)
     return columns
 
 

@@ -29,9 +29,10 @@ from colobench.net.frame import ARP, Connection
 from colobench.net.link import FRAME_LIMIT, LinkDecoder, encode_frame
 from colobench.net.tcp import RECEIVE_BYTES, SEND_BYTES, TCPConnection
 from colobench.node.address import Address
-from colobench.node.client import Client
+from colobench.node.client import Backlog, Client
 from colobench.node.hostfwd import HostForward
 from colobench.node.port import QUEUE_BYTES
+from colobench.node.switch import parse_switch_options
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -81,7 +82,7 @@ class Switch:
 
 
 @contextlib.contextmanager
-def running(directory: Path, *arguments: str) -> Iterator[Switch]:
+def running(directory: Path, *arguments: str, silent: bool = True) -> Iterator[Switch]:
     switch = Switch(directory, *arguments)
     try:
         yield switch
@@ -93,7 +94,7 @@ def running(directory: Path, *arguments: str) -> Iterator[Switch]:
         assert switch.node.process.returncode == 0
         assert not (directory / "net").exists()
         assert not switch.node.qmp_path.exists()
-        assert switch.node.last_words() == ""
+        assert not silent or switch.node.last_words() == ""
 
 
 @contextlib.contextmanager
@@ -311,24 +312,65 @@ def pattern_of(begin: int, length: int) -> bytes:
     ]
 
 
-@pytest.mark.parametrize("who", ["guest", "client"])
-def test_who_does_not_read_stops_the_other_and_loses_nothing(
-    switch: Switch, guest: EchoGuest, who: str
+def test_guest_that_does_not_read_stops_the_client_and_loses_nothing(
+    switch: Switch, guest: EchoGuest
 ) -> None:
-    guest.hungry = who == "client"
+    guest.hungry = False
     with switch.client() as client:
         sent = send_until_nothing_moves(client)
         # Nothing in between keeps more than its share.
         assert sent < 2 * ON_ITS_WAY
         assert psutil.Process(switch.node.pid).memory_info().rss < 150_000_000
-        with switch.client() as other, contextlib.ExitStack() as restored:
-            if who == "client":
-                assert echo(other, b"not disturbed") == b"not disturbed"
-            else:
-                guest.do(lambda: setattr(guest, "hungry", True))
-            restored.callback(other.close)
+        guest.do(lambda: setattr(guest, "hungry", True))
         client.shutdown(socket.SHUT_WR)
         assert read_all(client) == pattern_of(0, sent)
+
+
+def test_client_may_send_everything_before_it_reads_anything(
+    switch: Switch, guest: EchoGuest
+) -> None:
+    data = pattern_of(0, ON_ITS_WAY + (8 << 20))
+    with switch.client() as client:
+        client.sendall(data)
+        with switch.client() as other:
+            assert echo(other, b"not disturbed") == b"not disturbed"
+        client.shutdown(socket.SHUT_WR)
+        assert switch.query()["waiting-for-clients-bytes"] > 0
+        assert read_all(client) == data
+        assert switch.query()["waiting-for-clients-bytes"] == 0
+
+
+def test_client_that_is_too_far_behind_is_reset_and_the_log_says_so(tmp_path: Path) -> None:
+    limit = 1 << 20
+    with contextlib.ExitStack() as stack:
+        switch = stack.enter_context(
+            running(tmp_path, "--client-output-limit", str(limit), silent=False)
+        )
+        stack.enter_context(guest_of(switch))
+        with switch.client() as client:
+            name = "client {}:{}".format(*client.getsockname())
+            with pytest.raises((ConnectionResetError, BrokenPipeError)):
+                client.sendall(bytes(1 << 28))
+        state = switch.query()
+        assert (state["waiting-for-clients-bytes"], state["clients"]) == (0, 0)
+        with switch.client() as other:
+            assert echo(other, b"not disturbed") == b"not disturbed"
+        words = switch.node.last_words()
+    reason = f"replies for a client that does not read: expected at most {limit} bytes, found "
+    assert f"switch: {name}: {reason}" in words
+    assert words.endswith("; reset")
+
+
+def test_clients_together_are_limited_too() -> None:
+    backlog = Backlog(limit=10, total_limit=25, waiting=20)
+    assert backlog.refusal(4, 5) == ""
+    assert "for a client" in backlog.refusal(6, 5)
+    assert backlog.refusal(4, 6).endswith("expected at most 25 bytes, found 26")
+
+
+def test_limit_of_what_waits_for_a_client_is_a_number_of_bytes() -> None:
+    with pytest.raises(LocalError, match="client-output-limit: expected at least 1 byte, found 0"):
+        parse_switch_options(["--qmp", "q", "--listen", "unix:l", "--client-output-limit", "0"])
 
 
 def test_client_is_watched_only_for_what_can_be_dealt_with() -> None:
@@ -340,7 +382,8 @@ def test_client_is_watched_only_for_what_can_be_dealt_with() -> None:
         selectors.DefaultSelector() as selector,
     ):
         here, _ = server.accept()
-        client = Client(here, tcp, selector, lambda tcp: None)
+        backlog = Backlog()
+        client = Client(here, tcp, selector, lambda tcp: None, backlog)
         assert selector.get_key(here).events == selectors.EVENT_READ
         tcp.send(bytes(tcp.room))
         client.deliver(0.0)
@@ -348,13 +391,13 @@ def test_client_is_watched_only_for_what_can_be_dealt_with() -> None:
         assert selector.get_map() == {}
         tcp.inbox += bytes(1 << 24)
         client.deliver(0.0)
-        assert tcp.inbox
+        assert not tcp.inbox
         assert selector.get_key(here).events == selectors.EVENT_WRITE
-        taken = len(tcp.inbox)
+        assert 0 < client.behind == backlog.waiting < 1 << 24
         assert len(there.recv(1 << 16)) > 0
         client.close()
         assert selector.get_map() == {}
-        assert taken < 1 << 24
+        assert backlog.waiting == 0
 
 
 def test_clients_outlive_a_lost_link(switch: Switch) -> None:

@@ -102,6 +102,54 @@ class Client:
         return self.receive()
 
 
+#: Last words of a client, and the guest's.
+ENDS = {
+    b"*1\r\n:3\r\n": b"-ERR Protocol error: expected '$', got ':'\r\n",
+    b"*1\r\n$99999999999\r\n": b"-ERR Protocol error: invalid bulk length\r\n",
+    b"*99999999999\r\n": b"-ERR Protocol error: invalid multibulk length\r\n",
+    b"x" * 40_000: b"-ERR Protocol error: too big inline request\r\n",
+    b"GET 'x\r\n": b"-ERR Protocol error: unbalanced quotes in request\r\n",
+    b"POST / HTTP/1.1\r\n": b"",
+    b"Host: localhost\r\n": b"",
+    encode(b"QUIT"): b"+OK\r\n",
+}
+
+
+@pytest.mark.parametrize("output", ["buffer", "compare"])
+def test_after_the_guests_last_word_the_connection_ends_and_more_is_reset(output: str) -> None:
+    with serving(output) as pair:
+        for last, answer in ENDS.items():
+            with socket.create_connection(pair.address(), 60) as silent:
+                silent.sendall(b"PING\r\n" + last)
+                said = b""
+                while piece := silent.recv(1 << 16):
+                    said += piece
+                assert said == b"+PONG\r\n" + answer
+            with socket.create_connection(pair.address(), 60) as talking:
+                talking.sendall(b"PING\r\n" + last)
+                with pytest.raises((ConnectionResetError, BrokenPipeError)):
+                    # More than all buffers on the way hold.
+                    talking.sendall(bytes(64 << 20))
+                assert talking.recv(1 << 16) == b"+PONG\r\n" + answer
+        with Client(pair) as other:
+            assert other.ask(b"PING") == "PONG"
+
+
+def test_client_may_pipeline_all_requests_before_it_reads_any_reply() -> None:
+    pairs = 300_000 if os.environ.get("COLOBENCH_LONG") else 60_000
+    keys = [b"key:%06d" % (number % 1000) for number in range(pairs)]
+    data = b"".join(encode(b"SET", key, key * 2) + encode(b"GET", key) for key in keys)
+    expected = b"".join(b"+OK\r\n$20\r\n%s\r\n" % (key * 2) for key in keys)
+    with serving(delay=5) as pair, socket.create_connection(pair.address(), 60) as client:
+        # The buffers of kernels, switch and guest held 3.4 MB of it.
+        assert len(data) > 5_000_000
+        client.sendall(data)
+        replies = bytearray()
+        while len(replies) < len(expected) and (piece := client.recv(1 << 20)):
+            replies += piece
+    assert replies == expected
+
+
 @pytest.mark.parametrize("output", ["buffer", "compare"])
 def test_connections_and_answered_writes_survive_each_death(output: str) -> None:
     with serving(output, spare=True) as pair, Clients(pair.address(), 6, seed=4) as clients:

@@ -31,7 +31,7 @@ from colobench.net.pcap import PcapWriter
 from colobench.net.switch import FIRST_PORT, LAST_PORT, GuestMoved, Switch
 from colobench.net.tcp import TCPConnection
 from colobench.node.address import Address
-from colobench.node.client import KERNEL_BYTES, Client
+from colobench.node.client import KERNEL_BYTES, OUTPUT_LIMIT, Backlog, Client
 from colobench.node.hostfwd import GUEST_ADDRESS, HostForward
 from colobench.node.monitor import Command, Monitor
 from colobench.node.port import ENOUGH_BYTES, Port
@@ -61,6 +61,8 @@ class SwitchOptions:
         File for all frames on the links, or None.
     parent
         The process whose death ends this one, or 0.
+    client_output_limit
+        Bytes of replies that may wait for one client.
     """
 
     qmp: str
@@ -69,6 +71,7 @@ class SwitchOptions:
     hold: bool
     pcap: str | None
     parent: int
+    client_output_limit: int = OUTPUT_LIMIT
 
 
 def parse_switch_options(arguments: list[str] | None = None) -> SwitchOptions:
@@ -101,7 +104,18 @@ def parse_switch_options(arguments: list[str] | None = None) -> SwitchOptions:
     add("--hold", action="store_true", help="refuse clients until told x-hostfwd-listen")
     add("--pcap", metavar="FILE", help="keep all frames on the links")
     add("--parent", type=int, default=0, metavar="PID", help="die with this process")
+    add(
+        "--client-output-limit",
+        type=int,
+        default=OUTPUT_LIMIT,
+        metavar="BYTES",
+        help="reset a client for which more replies wait to be read (default: %(default)s)",
+    )
     found = parser.parse_args(arguments)
+    if found.client_output_limit < 1:
+        raise LocalError(
+            f"--client-output-limit: expected at least 1 byte, found {found.client_output_limit}"
+        )
     return SwitchOptions(
         qmp=found.qmp,
         listen=tuple(Address.parse(uri) for uri in found.listen),
@@ -109,6 +123,7 @@ def parse_switch_options(arguments: list[str] | None = None) -> SwitchOptions:
         hold=found.hold,
         pcap=found.pcap,
         parent=found.parent,
+        client_output_limit=found.client_output_limit,
     )
 
 
@@ -142,6 +157,7 @@ class SwitchProcess:
         self._last_port = 0
         self._clients: dict[TCPConnection, Client] = {}
         self._accepted = 0
+        self._backlog = Backlog(options.client_output_limit)
         self._listeners: list[_Listener] = []
         self._full: list[_Listener] = []
         #: Bound, and not yet listening.
@@ -235,7 +251,7 @@ class SwitchProcess:
             if client is not None:
                 client.deliver(now)
                 if client.closed:
-                    self._client_went(tcp)
+                    self._client_went(tcp, client)
         port = self._ports.get(switch.guest_port or 0)
         # Without a guest they go nowhere, and timers run.
         switch.transmit(now, ENOUGH_BYTES - port.waiting if port is not None else 1 << 62)
@@ -378,9 +394,11 @@ class SwitchProcess:
             connection.close()
             return
         self._accepted += 1
-        self._clients[tcp] = Client(connection, tcp, self._selector, self._ready)
+        self._clients[tcp] = Client(connection, tcp, self._selector, self._ready, self._backlog)
 
-    def _client_went(self, tcp: TCPConnection) -> None:
+    def _client_went(self, tcp: TCPConnection, client: Client) -> None:
+        if client.refusal:
+            print(f"switch: {client.name}: {client.refusal}; reset", file=sys.stderr, flush=True)
         del self._clients[tcp]
         self._descriptor_freed()
 
@@ -445,6 +463,7 @@ class SwitchProcess:
             "moves": switch.moves,
             "clients": len(self._clients),
             "clients-accepted": self._accepted,
+            "waiting-for-clients-bytes": self._backlog.waiting,
             "connections": len(switch.connections),
             "retransmissions": switch.retransmissions,
             "undeliverable-frames": switch.undeliverable,

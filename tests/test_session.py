@@ -375,8 +375,9 @@ def test_stream_cut_at_any_byte_tears_no_state(form: dict[str, str], seed: int) 
         assert pair.relay.crossed("P→S") > before
         committed = len(pair.records)
         pair.relay.cut_after("P→S", pair.relay.crossed("P→S") + dice.randrange(size))
+        # On a busy machine the last checkpoint may have been longer than those that follow.
         with pytest.raises((ColoExit, SessionTimeout)):
-            pair.run(2)
+            pair.run(100)
         for role in ("primary", "secondary"):
             pair.wait_for_event(role, "COLO_EXIT", reason="error")
         takeover = pair.failover("secondary")

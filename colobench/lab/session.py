@@ -120,7 +120,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
     tracker
         How the guest's writes are learnt: a name of `colobench.memory.tracker.TRACKERS`.
     stall_timeout
-        Seconds of silence, where the protocol wants a word, after which a peer counts as lost.
+        Seconds of silence, where the protocol wants a word, after which a peer counts as lost; so
+        does one that is slower than `colobench.node.watchdog.MINIMUM_RATE` beyond them.
     output
         What the guest's output waits for: ``buffer``, the checkpoint that covers it; ``compare``
         (with the variant upstream), the same output of the secondary's guest.

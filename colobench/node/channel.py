@@ -123,7 +123,8 @@ class Channel(Connection):
         """
         lead = np.frombuffer(bytes(self._pending), np.uint8).copy() if self._pending else _NO_NAME
         self._pending.clear()
-        with self.watchdog.due(unseen=CALL_BYTES):
+        size = len(lead) + (part.end - part.begin) * transport.PAGE_RECORD_BYTES
+        with self.watchdog.due(unseen=min(size, CALL_BYTES)):
             status = transport.send_page_records(
                 self._socket.fileno(),
                 memory.array,

@@ -393,7 +393,7 @@ class PageChannels:
             for turn, channel in enumerate(self._channels[: self._busy])
         ]
         self._number += sum(map(packets_of, parts))
-        with self.watchdog.due(unseen=CALL_BYTES):
+        with self.watchdog.due(unseen=min(len(pages) * PAGE_SIZE, CALL_BYTES)):
             return sum(self._workers.run(jobs))
 
     def end(self) -> None:

@@ -6,6 +6,8 @@ import zlib
 
 import numpy as np
 
+from colobench.ui.figure import LiveFigure
+
 
 def data_of(view):
     """Give the data of a view's last frame."""
@@ -31,3 +33,30 @@ def bars_of(plot):
     frame = plot.feed.frame
     rows = np.frombuffer(data_of(plot), "<f4").reshape(len(frame["columns"]), frame["rows"])
     return dict(zip(frame["columns"], rows, strict=True))
+
+
+def collect(monkeypatch):
+    """Give what figures draw from now on: table → column → list; what was there before is gone."""
+    tables = {}
+    original = LiveFigure.show
+
+    def show(figure, version, make):
+        def keep():
+            window = make()
+            tables.clear()
+            for name, table in window.tables.items():
+                tables[name] = {column: values.tolist() for column, values in table.items()}
+            return window
+
+        original(figure, version, keep)
+
+    monkeypatch.setattr(LiveFigure, "show", show)
+    return tables
+
+
+def sets_of(page_sets):
+    """Give the sets that are shown, as the last frame describes them; title and bitmaps too."""
+    feed = page_sets.feed
+    feed._sent = float("-inf")
+    feed.tend()
+    return feed.frame["sets"]

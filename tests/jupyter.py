@@ -139,6 +139,10 @@ class Site:
 
     def end_kernels(self) -> None:
         """End all kernels, and what they have started."""
+        if self.kind == "voila":
+            for kernel in self.ask("kernels"):
+                self.ask(f"kernels/{kernel['id']}", "DELETE")
+            return
         for session in self.ask("sessions"):
             self.ask(f"sessions/{session['id']}", "DELETE")
 
@@ -267,6 +271,15 @@ class Browser:
         if wait and self._site.kind != "voila":
             page.wait_for_function(IDLE)
         return page
+
+    def save(self, page: Any) -> None:
+        """Save a notebook with its outputs."""
+        page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+
+    def close_pages(self) -> None:
+        """Close all pages; what they ask for while they close counts no more."""
+        for context in self._browser.contexts:
+            context.close()
 
     def run_all(self, page: Any) -> None:
         """Run all cells, and wait until they have been sent; Voilà does it by itself."""

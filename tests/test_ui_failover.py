@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
+from feeds import collect
 from records import make_record
 
 from colobench.lab.latency import STATES, Latencies, TimedAnswer
@@ -11,7 +11,6 @@ from colobench.node.breakpoints import SECONDARY_POINTS
 from colobench.ui import cause_panel
 from colobench.ui.cause_panel import CausePanel
 from colobench.ui.failover_panel import COLOURS, NOBODY, FailoverPanel
-from colobench.ui.figure import LiveFigure
 from colobench.ui.latency_plot import PERCENTS, LatencyPlot
 from colobench.ui.museum_panel import MuseumPanel
 from colobench.ui.panel import Panel, turn
@@ -23,20 +22,8 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 @pytest.fixture
 def sent(monkeypatch):
     """Collect what is drawn, by the name of the table; refreshing is the test's matter."""
-    tables = {}
-
-    def receive(live, header, buffers=()):
-        if "table" in header:
-            rows = np.frombuffer(buffers[0]).reshape(len(header["columns"]), -1)
-            columns = dict(zip(header["columns"], rows.tolist(), strict=True))
-            before = tables.get(header["table"]) if header["first"] is not None else None
-            if before is not None:
-                columns = {name: before[name] + columns[name] for name in columns}
-            tables[header["table"]] = columns
-
-    monkeypatch.setattr(LiveFigure, "send", receive)
     monkeypatch.setattr(frames, "add", lambda view: None)
-    return tables
+    return collect(monkeypatch)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from feeds import sets_of
 
 from colobench.lab.session import Session
 from colobench.lab.torn import Cut, TornCheckpoint
@@ -30,7 +31,7 @@ def press(quiz, button):
 
 
 def shown(page_sets):
-    return {each["name"]: each["pages"] for each in page_sets._sets}
+    return {each["name"]: each["pages"] for each in sets_of(page_sets)}
 
 
 @pytest.mark.parametrize("variant", ["v12", "upstream"])
@@ -44,7 +45,7 @@ def test_a_round_shows_both_sides_first_and_the_answer_after_the_guess(quiz, var
     assert shown(received) == {"pages": quiz.pending.received_pages}
     assert shown(written) == {"pages": quiz.pending.written_pages}
     assert shown(flushed) == {}
-    assert str(quiz.pending.foretold_pages) not in flushed._title
+    assert str(quiz.pending.foretold_pages) not in flushed.feed.frame["title"]
     assert "not committed" in quiz.status.value
     quiz.guess.value = 77
     press(quiz, quiz.flush_button)

@@ -41,6 +41,8 @@ async function readFrame(feed) {
 const LIMIT_MS = 3000;
 const PING_MS = 1000;
 const TICK_MS = 500;
+// Sooner than it is said.
+const MEND_MS = 2000;
 // A page that was busy itself has not listened; a longer pause between two ticks is its own.
 const LONGEST_TICK_MS = 1000;
 
@@ -53,12 +55,13 @@ const WORDS = {
 };
 
 class PageContact {
-  constructor() {
+  constructor(manager) {
+    this.manager = manager;
     this.page = Math.random().toString(36).slice(2);
     this.views = new Map();
     this.pings = this.waitsFrom = 0;
     this.silent = this.unheard = this.sincePing = 0;
-    this.waits = this.busy = this.missed = this.touched = false;
+    this.waits = this.busy = this.missed = this.touched = this.mended = false;
     this.then = performance.now();
     setInterval(() => this.tick(), TICK_MS);
     for (const event of ["pointerdown", "keydown"]) {
@@ -127,9 +130,22 @@ class PageContact {
     this.silent = expecting ? this.silent + passed : 0;
     this.sincePing += passed;
     if (this.waits) this.unheard += passed;
+    if (expecting && !this.busy && this.unheard >= MEND_MS) this.leaveSubshell();
     const due = this.waits ? Math.max(LIMIT_MS, this.unheard / 2) : PING_MS;
     if ((this.waits || expecting || this.touched) && this.sincePing >= due) this.ping();
     this.say(expecting);
+  }
+
+  // JupyterLab 4.4 and later may send to a subshell of the kernel that it has ended already, for
+  // ever ("Unknown subshell_id"): a page that was reloaded while it was being opened does.
+  leaveSubshell() {
+    const kernel = this.manager.kernel;
+    if (this.mended || !kernel || !("commsOverSubshells" in kernel)) return;
+    this.mended = true;
+    console.warn("colobench: the kernel does not hear this page; trying without a subshell");
+    kernel.commsOverSubshells = "disabled";
+    // As soon as that is done.
+    setTimeout(() => this.ping(), TICK_MS);
   }
 
   say(expecting = true) {
@@ -148,7 +164,7 @@ class PageContact {
 // One for each kernel that a page shows views of: a manager of widgets belongs to one.
 function contactOf(manager) {
   const contacts = (globalThis.colobenchContacts ??= new WeakMap());
-  if (!contacts.has(manager)) contacts.set(manager, new PageContact());
+  if (!contacts.has(manager)) contacts.set(manager, new PageContact(manager));
   return contacts.get(manager);
 }
 

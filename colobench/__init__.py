@@ -9,10 +9,11 @@ Importing it is quick: numba and bokeh are imported when something needs them.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
+# As `typing.TYPE_CHECKING`, without the time that its import takes.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from colobench.errors import ColobenchError as ColobenchError
     from colobench.errors import LocalError as LocalError
     from colobench.errors import RemoteError as RemoteError
@@ -84,4 +85,6 @@ __all__ = [*_HOMES, "__version__"]
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
     return getattr(importlib.import_module(_HOMES[name]), name)

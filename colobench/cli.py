@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from colobench import __version__
 from colobench.errors import ColobenchError, LocalError
+from colobench.lab.limits import check_limits_of_processes
+from colobench.lab.output_file import check_output_file, write_output_file
 
 if TYPE_CHECKING:
     from colobench.lab.bench.case import Row
@@ -29,31 +33,91 @@ _SLOW_KERNEL_SECONDS = 0.2
 _KEPT_RECORDS = 10_000
 #: What `status` exits with, as `systemctl status` does for what is not active, and not there.
 _UNPROTECTED, _NO_SESSION = 3, 4
+#: What takes longer is said also where no bar can be shown.
+_SILENT_SECONDS = 2.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    parser = _parser()
-    options, further = parser.parse_known_args(arguments)
-    if options.name == "lab":
-        options.further = further
-    elif further:
-        parser.error(f"unrecognized arguments: {' '.join(further)}")
-    _end_when_asked_to()
+    name = ""
     try:
+        _end_when_asked_to()
+        _print_what_can_be_printed()
+        parser = _parser()
+        options, further = parser.parse_known_args(arguments)
+        name = f" {options.name}"
+        if options.name == "lab":
+            options.further = further
+        elif further:
+            parser.error(f"unrecognized arguments: {' '.join(further)}")
+        if options.verb in (_demo, _run, _torture, _warmup, _bench):
+            check_limits_of_processes()
         status: int = options.verb(options)
         sys.stdout.flush()
         return status
     except BrokenPipeError:
-        # Nobody reads on; what is still buffered must not be an error of its own at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except (ColobenchError, OSError) as error:
-        print(f"colobench {options.name}: {error}", file=sys.stderr)
+        # Nobody reads on.
         return 1
     except KeyboardInterrupt:
-        print(f"colobench {options.name}: interrupted", file=sys.stderr)
-        return 130
+        return _interrupted(name)
+    except (ColobenchError, OSError) as error:
+        return _interrupted(name) if _was_interrupted else _failed(name, str(error))
+    except MemoryError as error:
+        return _failed(name, f"out of memory: {error}" if str(error) else "out of memory")
+    except Exception:
+        # An import that is interrupted may make another error of it.
+        if _was_interrupted:
+            return _interrupted(name)
+        raise
+    finally:
+        _let_go_of_output()
+
+
+def _interrupted(name: str) -> int:
+    _say_error(f"colobench{name}: interrupted")
+    return 128 + signal.SIGINT
+
+
+def _failed(name: str, words: str) -> int:
+    _say_error(f"colobench{name}: {words}")
+    return 1
+
+
+def _say_error(words: str) -> None:
+    """Print to standard error, if anybody reads it."""
+    with suppress(OSError, ValueError):
+        print(words, file=sys.stderr, flush=True)
+
+
+def _print_what_can_be_printed() -> None:
+    """Have a character that the terminal's encoding lacks become a question mark, not an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _let_go_of_output() -> None:
+    """Write what is buffered; what cannot be written must not be another error at the very end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, stream.fileno())
+                os.close(null)
+
+
+#: Whether an interrupt has arrived: what comes of it may be any exception.
+_was_interrupted = False
+
+
+def _interrupt(number: int, frame: object) -> None:
+    global _was_interrupted
+    _was_interrupted = True
+    # Where Python can raise nothing it would print.
+    sys.unraisablehook = lambda unraisable: None
+    raise KeyboardInterrupt
 
 
 def _end_when_asked_to() -> None:
@@ -61,9 +125,8 @@ def _end_when_asked_to() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: sys.exit(128 + signal.SIGHUP))
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        # A script's background jobs begin so; but whoever sends it means it.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Also where it is ignored, as a script's background jobs begin: whoever sends it means it.
+    signal.signal(signal.SIGINT, _interrupt)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--checkpoints", type=_positive, default=60, metavar="N", help="[60]")
     demo.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     demo.add_argument(
-        "--report", type=Path, metavar="FILE", help="HTML report [colobench-report.html]"
+        "--report", type=_new_file, metavar="FILE", help="HTML report [colobench-report.html]"
     )
     serve = verb("run", _run, "serve real clients until Ctrl-C; kill either node meanwhile")
     add_session_options(serve, guest="kv")
@@ -101,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     tortures = verb("torture", _torture, "kill nodes of a serving pair, and judge what clients saw")
     add = tortures.add_argument
     add("--kills", type=_positive, default=20, metavar="N", help="[20]")
-    add("--seed", type=int, default=1, help="of the plan [1]")
+    add("--seed", type=_whole, default=1, help="of the plan [1]")
     add("--jobs", type=_positive, default=1, metavar="N", help="pairs that suffer at a time [1]")
     words = "a line for each kill; what is there is kept"
     add("--results", type=_new_file, metavar="FILE", help=words)
@@ -137,10 +200,10 @@ def add_session_options(parser: argparse.ArgumentParser, guest: str = "uniform")
     programs = ["uniform", "hotcold", "sequential", "idle"] + (["kv"] if guest == "kv" else [])
     add("--ram", default="64M", metavar="SIZE", help="guest RAM [64M]")
     add("--guest", default=guest, choices=programs, help=f"its program [{guest}]")
-    add("--seed", type=int, default=0, help="what the guest writes follows from it [0]")
-    add("--writes-per-tick", type=int, default=4, metavar="N", help="words written per ms [4]")
-    add("--working-set", type=int, default=0, metavar="PAGES", help="write only so many pages")
-    add("--delay", type=int, default=100, metavar="MS", help="x-checkpoint-delay [100]")
+    add("--seed", type=_whole, default=0, help="what the guest writes follows from it [0]")
+    add("--writes-per-tick", type=_whole, default=4, metavar="N", help="words written per ms [4]")
+    add("--working-set", type=_whole, default=0, metavar="PAGES", help="write only so many pages")
+    add("--delay", type=_whole, default=100, metavar="MS", help="x-checkpoint-delay [100]")
     add(
         "--transport",
         default="stream",
@@ -148,7 +211,7 @@ def add_session_options(parser: argparse.ArgumentParser, guest: str = "uniform")
         help="stream, multifd or memfd, over a UNIX socket or, as in multifd+tcp, over TCP; "
         "unix or tcp: stream over that [stream]",
     )
-    add("--multifd-channels", type=int, metavar="N", help="connections of multifd and memfd")
+    add("--multifd-channels", type=_whole, metavar="N", help="connections of multifd and memfd")
     add(
         "--tracker",
         default="marked",
@@ -157,7 +220,7 @@ def add_session_options(parser: argparse.ArgumentParser, guest: str = "uniform")
     )
     add("--layout", default="separated", choices=["separated", "buffered"])
     add("--variant", choices=["v12", "upstream"], help="[v12; upstream where output is compared]")
-    add("--stall-timeout", type=float, default=10.0, metavar="SECONDS", help="[10]")
+    add("--stall-timeout", type=_seconds, default=10.0, metavar="SECONDS", help="[10]")
     add("--no-verify", action="store_true", help="do not digest RAM and devices: for measuring")
 
 
@@ -172,15 +235,26 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         metavar="RULE",
         help="such as tcp:127.0.0.1:6379-:6379, which is the default; port 0: any free one",
     )
-    add("--pcap", metavar="FILE", help="write the frames on the guest's links")
-    add("--pcap-mirror", metavar="FILE", help="write those between the nodes (output compare)")
+    add("--pcap", type=_new_file, metavar="FILE", help="write the frames on the guest's links")
+    add(
+        "--pcap-mirror",
+        type=_new_file,
+        metavar="FILE",
+        help="write those between the nodes (output compare)",
+    )
     add("--output", default="buffer", choices=["buffer", "compare"], help="[buffer]")
     add_compare_options(parser)
-    add("--heartbeat-interval", type=int, default=50, metavar="MS", help="[50]")
-    add("--heartbeat-limit", type=int, default=500, metavar="MS", help="a silence is a death [500]")
-    add("--clock-us", type=int, default=0, metavar="N", help="step of the guest's clock")
-    add("--jitter-us", type=int, default=0, metavar="N", help="requests wait up to so long")
-    add("--shuffle", type=int, default=0, metavar="N", help="turns out of order, per mille")
+    add("--heartbeat-interval", type=_whole, default=50, metavar="MS", help="[50]")
+    add(
+        "--heartbeat-limit",
+        type=_whole,
+        default=500,
+        metavar="MS",
+        help="a silence is a death [500]",
+    )
+    add("--clock-us", type=_whole, default=0, metavar="N", help="step of the guest's clock")
+    add("--jitter-us", type=_whole, default=0, metavar="N", help="requests wait up to so long")
+    add("--shuffle", type=_whole, default=0, metavar="N", help="turns out of order, per mille")
 
 
 def _network_settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -221,10 +295,24 @@ def make_session(options: argparse.Namespace, **more: Any) -> Session:
     )
 
 
+def _whole(text: str) -> int:
+    if not re.fullmatch("-?[0-9]{1,20}", text):
+        raise argparse.ArgumentTypeError(f"expected a whole number, found {text!r}")
+    return int(text)
+
+
 def _positive(text: str) -> int:
-    if not text.isdigit() or not int(text):
+    if not re.fullmatch("[0-9]{1,20}", text) or not int(text):
         raise argparse.ArgumentTypeError(f"expected a number from 1 up, found {text!r}")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        words = f"expected a number of seconds, found {text!r}"
+        raise argparse.ArgumentTypeError(words) from None
 
 
 def _subject(text: str) -> str:
@@ -236,10 +324,10 @@ def _subject(text: str) -> str:
 
 
 def _new_file(text: str) -> Path:
-    path = Path(text)
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"expected a file that can be written, found {text!r}")
-    return path
+    try:
+        return check_output_file(text)
+    except LocalError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -262,13 +350,13 @@ def _demo(options: argparse.Namespace) -> int:
             say=bar.set_description_str,
             progress=lambda done, total: bar.update(done - bar.n),
         )
+    written = write_report and write_report(path, session.records, summary)
     if options.json:
         print(json.dumps(summary))
     else:
         print(format_summary(summary))
         print(_machine_line(summary["machine"]))
-    if write_report is not None:
-        written = write_report(path, session.records, summary)
+    if written is not None:
         print(f"report: {written}", file=sys.stderr if options.json else sys.stdout)
     for proof, holds in summary["proofs"].items():
         if not holds:
@@ -421,8 +509,7 @@ def _torture_nobody(options: argparse.Namespace, settings: Any) -> int:
 
 def _report_writer(path: Path) -> Any:
     """Give what writes the report; a report that cannot be written is said before the run."""
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise LocalError(f"report: expected a directory that can be written, found {path.parent}")
+    check_output_file(path)
     _require_bokeh("the report")
     from colobench.lab.report import write_report
 
@@ -442,7 +529,7 @@ def _machine_line(machine: dict[str, Any]) -> str:
 
 
 def _compile_kernels(*, always_show: bool) -> None:
-    """Compile what is not in the cache, with a bar if that takes long."""
+    """Compile what is not in the cache, and show it if that takes long."""
     from tqdm import tqdm
 
     from colobench.kernels.jit import warmup
@@ -454,8 +541,13 @@ def _compile_kernels(*, always_show: bool) -> None:
         if bar is not None:
             bar.set_description_str(f"compiling {name}")
             bar.update(done - bar.n)
+        if seconds > _SILENT_SECONDS and bar.disable:
+            # No terminal: a line for each, so that a log shows that it goes on.
+            _say_error(f"kernel {done} of {total}, {name}, was ready after {seconds:.0f} s")
     if bar is not None:
         bar.close()
+    if always_show:
+        print(f"{total} kernels are ready")
 
 
 def _warmup(options: argparse.Namespace) -> int:
@@ -498,22 +590,25 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _show_bench(options: argparse.Namespace, rows: Sequence[Row]) -> None:
-    """Print the rows, and write the files that were asked for."""
+    """Write the files that were asked for, and print the rows."""
     from colobench.lab.bench.run import as_json
     from colobench.lab.bench.text import render
     from colobench.lab.machine import describe_everything
 
-    if rows:
-        print(render(rows), flush=True)
-    if options.json is None and options.html is None:
-        return
-    machine = describe_everything(qemu=options.peers) | {"colobench": __version__}
-    if options.json is not None:
-        options.json.write_text(json.dumps(as_json(machine, rows), indent=1) + "\n", "utf-8")
-    if options.html is not None:
-        from colobench.lab.bench.page import write_page
+    try:
+        if options.json is not None or options.html is not None:
+            machine = describe_everything(qemu=options.peers) | {"colobench": __version__}
+            if options.json is not None:
+                text = json.dumps(as_json(machine, rows), indent=1) + "\n"
+                write_output_file(options.json, text)
+            if options.html is not None:
+                from colobench.lab.bench.page import write_page
 
-        print(f"page: {write_page(options.html, machine, rows)}", file=sys.stderr)
+                print(f"page: {write_page(options.html, machine, rows)}", file=sys.stderr)
+    finally:
+        # Hours of measuring are not lost with a file.
+        if rows:
+            print(render(rows), flush=True)
 
 
 def notebook_directory() -> Path:

@@ -25,11 +25,21 @@ from pathlib import Path
 import psutil
 
 from colobench.errors import LocalError
-from colobench.lab.limits import cpu_quota, memory_limit, usable_memory
+from colobench.lab.limits import (
+    PROCESS_ADDRESSES,
+    address_limit,
+    check_limits_of_processes,
+    cpu_quota,
+    file_limit,
+    memory_limit,
+    usable_memory,
+)
 from colobench.memory.tracker import TRACKERS, TrackerUnavailable, tracker_class
 
 #: Bytes that `colobench demo` takes with its defaults: three processes with numba, RAM, RAM cache.
 DEMO_BYTES = 1 << 30
+#: Its guest's RAM, and how often that is in one process at most.
+DEMO_RAM_BYTES, DEMO_COPIES = 64 << 20, 4
 #: Seconds that a program may take to answer.
 PROGRAM_TIMEOUT = 15.0
 
@@ -63,15 +73,25 @@ Check = Callable[[], Finding]
 CHECKS: dict[str, Check] = {}
 
 
-def check(name: str) -> Callable[[Callable[[], str]], Check]:
-    """Turn a function that returns a detail, or raises, into a check that never raises."""
+def check(name: str, *, kernels: bool = False) -> Callable[[Callable[[], str]], Check]:
+    """Turn a function that returns a detail, or raises, into a check that never raises.
+
+    Parameters
+    ----------
+    name
+        Part of the machine that is checked.
+    kernels
+        Whether the check runs kernels: LLVM ends the whole process where addresses are scarce.
+    """
 
     def decorate(probe: Callable[[], str]) -> Check:
         @functools.wraps(probe)
         def checked() -> Finding:
             try:
+                if kernels:
+                    check_limits_of_processes()
                 return Finding(name, True, probe())
-            except (Unavailable, OSError, subprocess.SubprocessError) as error:
+            except (LocalError, OSError, subprocess.SubprocessError) as error:
                 return Finding(name, False, str(error))
             except Exception as error:
                 return Finding(name, None, f"could not be tested: {error!r}")
@@ -163,8 +183,18 @@ def check_memory() -> str:
     usable = usable_memory()
     granted = "no cgroup limit" if math.isinf(limit) else f"cgroup limit {limit / 2**30:.1f} GiB"
     detail = f"{usable / 2**30:.1f} GiB usable ({physical / 2**30:.1f} GiB physical, {granted})"
+    addresses, length = address_limit(), file_limit()
+    if addresses < math.inf:
+        detail += f"; {addresses / 2**30:.2f} GiB of addresses a process (ulimit -v)"
+    if length < math.inf:
+        detail += f"; {length / 2**20:.1f} MiB of RAM at most (ulimit -f)"
     if usable < DEMO_BYTES:
         raise Unavailable(f"{detail}; the demo takes {DEMO_BYTES / 2**30:.1f} GiB")
+    needed = PROCESS_ADDRESSES + DEMO_COPIES * DEMO_RAM_BYTES
+    if addresses < needed:
+        raise Unavailable(f"{detail}; the demo takes {needed / 2**30:.2f} GiB of addresses")
+    if length <= DEMO_RAM_BYTES:
+        raise Unavailable(f"{detail}; the demo takes {DEMO_RAM_BYTES / 2**20:.0f} MiB of RAM")
     return detail
 
 
@@ -198,7 +228,7 @@ def _try_tracker(name: str) -> str:
         raise Unavailable(str(error)) from error
 
 
-@check("userfaultfd + PAGEMAP_SCAN")
+@check("userfaultfd + PAGEMAP_SCAN", kernels=True)
 def check_userfaultfd() -> str:
     """Have the tracker `userfault` name the pages written, by the process and by the kernel."""
     return _try_tracker("userfault")
@@ -206,7 +236,7 @@ def check_userfaultfd() -> str:
 
 for _name in TRACKERS:
     if _name != "userfault":
-        check(f"tracker {_name}")(functools.partial(_try_tracker, _name))
+        check(f"tracker {_name}", kernels=True)(functools.partial(_try_tracker, _name))
 
 
 #: Broadcast the first argument to the 16 lanes of zmm0, store them at the second: AVX-512F.
@@ -334,7 +364,7 @@ def check_chromium() -> str:
 KERNEL_BYTES = 1 << 20
 
 
-@check("numba cache")
+@check("numba cache", kernels=True)
 def check_numba_cache() -> str:
     """Look for every kernel in its cache, and try whether the cache can be written."""
     from colobench.kernels import jit
@@ -359,7 +389,7 @@ def check_numba_cache() -> str:
     return detail
 
 
-@check("kernel compiler")
+@check("kernel compiler", kernels=True)
 def check_kernel_compiler() -> str:
     """Compile a kernel of two parts on trial."""
     from colobench.kernels.jit import obstacle

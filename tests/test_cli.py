@@ -72,7 +72,7 @@ def test_demo_fails_if_the_survivor_is_not_what_it_should_be(
         (["demo", "--ram", "lots"], "expected a number such as 64M, found 'lots'"),
         (["demo", "--checkpoints", "0"], "expected a number from 1 up, found '0'"),
         (["demo", "--delay", "-1"], "expected 0 to 4294967295 ms or None, found -1"),
-        (["demo", "--report", "/nonexistent/x.html"], "expected a directory that can be written"),
+        (["demo", "--report", "/nonexistent/x.html"], "expected a file that can be written"),
         (["demo", "--guest", "vista"], "invalid choice: 'vista'"),
         (["demo", "--frobnicate"], "unrecognized arguments: --frobnicate"),
         (["bench", "bitmap", "speed"], "expected one of bitmap, runs, flush,"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass
 
 from colobench.errors import LocalError
@@ -15,6 +16,7 @@ SEED_LIMIT = 2**64
 WRITES_LIMIT = 1_000_000
 #: The network stack and a store that is worth its name need so much.
 KV_MINIMUM_BYTES = 4 << 20
+SCREEN_BYTES = 256 * 1024
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -33,19 +35,29 @@ class Program(enum.IntEnum):
 WRITERS = tuple(program for program in Program if program is not Program.KV)
 
 
+def block_sizes(ram_bytes: int) -> dict[str, int]:
+    """Name the machine's RAM blocks and their sizes in bytes."""
+    return {"pc.ram": ram_bytes, "vga.vram": SCREEN_BYTES}
+
+
 def parse_size(text: str) -> int:
     """Read a size such as ``64M``, in bytes.
+
+    Parameters
+    ----------
+    text
+        A whole number, and behind it nothing or K, M or G. ``64M``, ``64MB``, ``64 MiB`` and
+        ``64m`` are the same: as QEMU has it, a unit is 1024 of the one before.
 
     Raises
     ------
     LocalError
-        If it is not a number with K, M, G or nothing behind it.
+        If it is anything else.
     """
-    number = text.rstrip("KMGkmg")
-    unit = text[len(number) :].upper()
-    if unit not in _UNITS or not number.isdecimal() or not number.isascii():
+    found = re.fullmatch(r"\s*([0-9]{1,18})\s*(?:([KMG])(?:I?B)?|B)?\s*", text, re.I | re.ASCII)
+    if found is None:
         raise LocalError(f"size: expected a number such as 64M, found {text!r}")
-    return int(number) * _UNITS[unit]
+    return int(found[1]) * _UNITS[(found[2] or "").upper()]
 
 
 def parse_program(name: str) -> Program:

@@ -13,7 +13,13 @@ import numpy.typing as npt
 
 from colobench.errors import LocalError
 from colobench.guest import programs
-from colobench.guest.configuration import PAGE_SIZE, Configuration, Program
+from colobench.guest.configuration import (
+    PAGE_SIZE,
+    SCREEN_BYTES,
+    Configuration,
+    Program,
+    block_sizes,
+)
 from colobench.guest.devices import CPU, NIC, Device, Serial, Timer
 from colobench.guest.programs import Command
 from colobench.guest.rings import HOST_SLOTS
@@ -25,14 +31,8 @@ from colobench.memory.tracker import watch
 
 #: The machine type's name in the stream's configuration section.
 MACHINE_TYPE = "colobench-1"
-SCREEN_BYTES = 256 * 1024
 TICK_NS = 1_000_000
 _HEADER = bytes.fromhex("ffffffffffff525400c01001") + programs.ETHERTYPE.to_bytes(2, "big")
-
-
-def block_sizes(ram_bytes: int) -> dict[str, int]:
-    """Name the machine's RAM blocks and their sizes in bytes."""
-    return {"pc.ram": ram_bytes, "vga.vram": SCREEN_BYTES}
 
 
 def zipf_distribution(pages: int, exponent: float = 1.0) -> npt.NDArray[np.uint64]:

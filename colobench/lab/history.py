@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from colobench.errors import LocalError
+from colobench.lab.output_file import write_output_file
 from colobench.lab.resp import ErrorReply, Reply, Scalar
 
 #: Commands of one key.
@@ -279,8 +281,9 @@ class History:
 
     def save(self, path: Path | str) -> None:
         """Write the history as JSON lines, one for each operation and lost connection."""
-        with open(path, "w", encoding="ascii") as file:
-            self.write(file)
+        lines = io.StringIO()
+        self.write(lines)
+        write_output_file(path, lines.getvalue())
 
     def write(self, file: TextIO) -> None:
         """Write the history, as `save` does, to an open file."""

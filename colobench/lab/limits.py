@@ -1,21 +1,29 @@
-"""What this process is granted: the cores and the memory of its cgroups."""
+"""What this process is granted: the cores and memory of its cgroups, and its resource limits."""
 
 from __future__ import annotations
 
 import math
+import resource
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import psutil
 
+from colobench.errors import LocalError
+
+#: Addresses that a process with numba and a guest without RAM takes (1.2 GiB seen), and a margin.
+PROCESS_ADDRESSES = 1600 * 2**20
+#: Descriptors that a node, or the process that starts them, has open (20 seen), and a margin.
+PROCESS_DESCRIPTORS = 32
+
 
 def _cgroup_directories(controller: str, root: Path) -> Iterator[Path]:
     """Find the cgroups (v1 and v2) that this process is in, from its own up to the mount's root."""
     membership = {}
-    for line in (root / "proc/self/cgroup").read_text().splitlines():
+    for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, cgroup = line.split(":", 2)
         membership.update(dict.fromkeys(controllers.split(","), cgroup))
-    for line in (root / "proc/self/mountinfo").read_text().splitlines():
+    for line in _read(root / "proc/self/mountinfo").splitlines():
         mounted, _, filesystem = line.partition(" - ")
         mount_root, mount_point = mounted.split()[3:5]
         kind, options = filesystem.split()[0], filesystem.split()[-1].split(",")
@@ -36,7 +44,11 @@ def _cgroup_directories(controller: str, root: Path) -> Iterator[Path]:
 
 
 def _read(path: Path) -> str:
-    return path.read_text() if path.exists() else ""
+    """Give what is in a file; nothing if it is not there, or closed to us, as in some sandboxes."""
+    try:
+        return path.read_text(errors="surrogateescape")
+    except OSError:
+        return ""
 
 
 def cpu_quota(root: Path = Path("/")) -> float:
@@ -95,3 +107,73 @@ def memory_limit(root: Path = Path("/")) -> float:
 def usable_memory() -> float:
     """Give the bytes of memory that this process may use: the machine's, or its cgroups' limit."""
     return min(float(psutil.virtual_memory().total), memory_limit())
+
+
+def _soft_limit(which: int) -> float:
+    limit, _ = resource.getrlimit(which)
+    return math.inf if limit == resource.RLIM_INFINITY else float(limit)
+
+
+def address_limit() -> float:
+    """Give the bytes of addresses that each process may have (``ulimit -v``), or infinity."""
+    return _soft_limit(resource.RLIMIT_AS)
+
+
+def file_limit() -> float:
+    """Give the bytes that a file, or a memfd, may have (``ulimit -f``), or infinity."""
+    return _soft_limit(resource.RLIMIT_FSIZE)
+
+
+def check_limits_of_processes() -> None:
+    """Refuse limits under which not even a small guest's processes run.
+
+    Raises
+    ------
+    LocalError
+        If there are too few addresses for numba, or too few descriptors.
+    """
+    addresses = address_limit()
+    if addresses < PROCESS_ADDRESSES:
+        raise LocalError(
+            f"address space (ulimit -v): expected at least {PROCESS_ADDRESSES / 2**20:.0f} MiB for "
+            f"a process with numba, found {addresses / 2**20:.0f} MiB"
+        )
+    descriptors = _soft_limit(resource.RLIMIT_NOFILE)
+    if descriptors < PROCESS_DESCRIPTORS:
+        raise LocalError(
+            f"open files (ulimit -n): expected at least {PROCESS_DESCRIPTORS}, "
+            f"found {descriptors:.0f}"
+        )
+
+
+def check_limits_for(ram_bytes: int, memfd_bytes: int, copies: int) -> None:
+    """Refuse limits under which a guest does not fit into its processes.
+
+    Parameters
+    ----------
+    ram_bytes
+        Guest RAM.
+    memfd_bytes
+        Length of the memfd that it is in.
+    copies
+        How often RAM is mapped or copied in one process.
+
+    Raises
+    ------
+    LocalError
+        As `check_limits_of_processes`, or if RAM is too large for the addresses of a process, or
+        for the length of a file, which that of a memfd is.
+    """
+    check_limits_of_processes()
+    most = (address_limit() - PROCESS_ADDRESSES) / copies
+    if ram_bytes > most:
+        raise LocalError(
+            f"ram: expected at most {most / 2**20:.0f} MiB where a process may have "
+            f"{address_limit() / 2**20:.0f} MiB of addresses (ulimit -v), found "
+            f"{ram_bytes / 2**20:.0f} MiB"
+        )
+    if memfd_bytes > file_limit():
+        raise LocalError(
+            f"file size (ulimit -f): expected at least {memfd_bytes / 2**20:.1f} MiB for the memfd "
+            f"that holds {ram_bytes / 2**20:.0f} MiB of RAM, found {file_limit() / 2**20:.1f} MiB"
+        )

@@ -275,15 +275,22 @@ class Results:
         Raises
         ------
         LocalError
-            If there is anything else in the file.
+            If there is anything else in the file, or it cannot be written, as on a full disk. The
+            results before are kept.
         """
         whole = len(self._whole())
-        with open(self._path, "r+b" if self._path.exists() else "x+b") as file:
-            file.truncate(whole)
-            file.seek(whole)
-            file.write(result.to_json().encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with open(self._path, "r+b" if self._path.exists() else "x+b") as file:
+                file.truncate(whole)
+                file.seek(whole)
+                file.write(result.to_json().encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            words = error.strerror or error
+            raise LocalError(
+                f"{self._path}: cannot be written: {words}; the results before are kept"
+            ) from error
 
     def remaining(self, planned: Sequence[Kill], settings: Mapping[str, Any]) -> list[Kill]:
         """Give those of a plan's kills that have no result.

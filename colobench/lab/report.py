@@ -26,6 +26,7 @@ from bokeh.models.annotations import Label, Span
 from bokeh.plotting import figure
 from bokeh.resources import Resources
 
+from colobench.lab.output_file import write_output_file
 from colobench.lab.table import ACTIVITIES, figures, megabytes, milliseconds
 
 if TYPE_CHECKING:
@@ -115,9 +116,7 @@ def write_report(
         verdict=escape(verdict),
         reasons=escape(" ".join(reasons)),
     )
-    path = Path(path)
-    path.write_text(page, "utf-8")
-    return path
+    return write_output_file(path, page)
 
 
 # -- Words and figures -------------------------------------------------------------------------

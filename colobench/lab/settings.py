@@ -21,11 +21,13 @@ from colobench.guest.configuration import (
     RAM_LIMIT,
     Configuration,
     Nondeterminism,
+    block_sizes,
     parse_program,
     parse_size,
 )
-from colobench.lab.limits import usable_memory
+from colobench.lab.limits import check_limits_for, usable_memory
 from colobench.lab.outside import Heartbeat
+from colobench.memory.ram import lay_out, memory_bytes
 from colobench.memory.tracker import TRACKERS
 from colobench.net.compare_settings import CompareSettings
 from colobench.net.output import Output, check_output
@@ -274,6 +276,7 @@ def _check_memory(ram_bytes: int, layout: str, tracker: str) -> None:
     checkpoint is on both sides, in the worst case all of RAM. So is what the tracker `shadow` has.
     """
     copies = 4 + 2 * (layout == "buffered") + 2 * (tracker == "shadow")
+    check_limits_for(ram_bytes, memory_bytes(lay_out(block_sizes(ram_bytes))), copies)
     usable = usable_memory()
     limit = max(0.0, usable - PROCESSES_BYTES) / copies
     if ram_bytes > limit:

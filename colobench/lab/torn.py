@@ -7,8 +7,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from colobench.errors import LocalError
+from colobench.guest.configuration import block_sizes
 from colobench.guest.devices import CPU, NIC, Serial, Timer
-from colobench.guest.machine import MACHINE_TYPE, block_sizes
+from colobench.guest.machine import MACHINE_TYPE
 from colobench.kernels import bitmap, pages
 from colobench.kernels.digest import digest
 from colobench.kernels.transport import PAGE_RECORD_BYTES

@@ -59,6 +59,12 @@ def lay_out(sizes: Mapping[str, int]) -> tuple[RAMBlock, ...]:
     return tuple(blocks)
 
 
+def memory_bytes(blocks: tuple[RAMBlock, ...]) -> int:
+    """Give the length of the memfd that holds these blocks."""
+    last = blocks[-1]
+    return (last.first_page + -(-last.pages // WORD_BITS) * WORD_BITS) * PAGE_SIZE
+
+
 class PageMemory:
     """The bytes of a set of RAM blocks and one bit for each page.
 
@@ -78,9 +84,8 @@ class PageMemory:
     """
 
     def __init__(self, name: str, blocks: tuple[RAMBlock, ...]) -> None:
-        last = blocks[-1]
         self.blocks = blocks
-        self.pages = last.first_page + -(-last.pages // WORD_BITS) * WORD_BITS
+        self.pages = memory_bytes(blocks) // PAGE_SIZE
         self.fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self.fd, self.pages * PAGE_SIZE)
         # Whoever is given the descriptor can rely on the length.

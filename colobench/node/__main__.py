@@ -71,8 +71,8 @@ def main(arguments: list[str]) -> int:
         if parent:
             on_end_of_input(process.quit)
         return process.run()
-    except ColobenchError as error:
-        print(f"colobench.node: {error}", file=sys.stderr)
+    except (ColobenchError, OSError, MemoryError) as error:
+        print(f"colobench.node: {error or 'out of memory'}", file=sys.stderr)
         return 1
 
 

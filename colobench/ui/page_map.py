@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from colobench.guest.machine import block_sizes
+from colobench.guest.configuration import block_sizes
 from colobench.lab.report import PRIMARY_COLOUR, SECONDARY_COLOUR
 from colobench.lab.session import Session
 from colobench.memory.ram import lay_out

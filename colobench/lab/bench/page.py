@@ -17,6 +17,7 @@ from bokeh.resources import Resources
 
 from colobench.lab.bench.case import SUBJECTS, Row
 from colobench.lab.bench.text import HEADINGS, cells, number, summary
+from colobench.lab.output_file import write_output_file
 from colobench.lab.report import NEUTRAL_COLOUR, _card, _figure, _legend_above, _row
 
 MET_COLOUR = "#3fa7a0"
@@ -68,9 +69,7 @@ def write_page(path: str | Path, machine: Mapping[str, Any], rows: Sequence[Row]
         state="bad" if missed else "good" if judged else "open",
         verdict=escape(summary(rows)),
     )
-    path = Path(path)
-    path.write_text(page, "utf-8")
-    return path
+    return write_output_file(path, page)
 
 
 def _part(page: str, begin: str, end: str) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 import pytest
 
-from colobench.errors import LocalError
+from colobench.errors import ColobenchError, LocalError
 from colobench.lab import process as process_module
 from colobench.lab.errors import NodeGone
 from colobench.lab.outside import Heartbeat
@@ -234,6 +234,25 @@ def test_node_that_cannot_be_executed_ends_nobody(
             wanted -= {each for each in wanted if each in said}
         assert client.ask(b"GET", b"a") == b"3"
         watched.end()
+
+
+def test_survivor_that_cannot_take_part_in_a_migration_serves_on_and_is_joined_later() -> None:
+    with serving() as pair, Client(pair.address()) as client:
+        assert client.ask(b"SET", b"a", b"1") == "OK"
+        pair.kill("primary")
+        pair.takeover()
+        survivor = pair.nodes["secondary"].pid
+        before = resource.prlimit(survivor, resource.RLIMIT_NOFILE)
+        resource.prlimit(survivor, resource.RLIMIT_NOFILE, (3, before[1]))
+        for _ in range(2):
+            with pytest.raises(ColobenchError):
+                pair.rejoin()
+            assert pair.state is State.ALONE
+            assert client.ask(b"INCR", b"a") in (2, 3)
+        resource.prlimit(survivor, resource.RLIMIT_NOFILE, before)
+        pair.rejoin()
+        assert pair.checkpoint().verified
+        assert client.ask(b"GET", b"a") == b"3"
 
 
 # -- colobench run ---------------------------------------------------------------------------------

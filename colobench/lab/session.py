@@ -37,6 +37,8 @@ USUAL_COMPARISON = CompareSettings()
 #: How long a guest that runs may take to do its next bit of work, in seconds.
 WORK_TIMEOUT = 10.0
 TICK_SECONDS = 0.001
+#: Seconds that a survivor may take to connect to who joins it, beside its stall timeout.
+CONNECT_TIMEOUT = 10.0
 
 
 def _end_all(processes: list[NodeProcess]) -> None:
@@ -423,9 +425,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     def _start_spare(self) -> None:
         if self._asked.spare:
-            self._spare = self._start_secondary()
-            self._spare.role = "spare"
-            self._count(self._spare)
+            # It only saves time; without it, `rejoin` starts one.
+            with contextlib.suppress(NotStarted):
+                self._spare = self._start_secondary()
+                self._spare.role = "spare"
+                self._count(self._spare)
 
     def _take_in(self, node: NodeProcess, among: dict[str, NodeProcess]) -> None:
         among[node.role] = node
@@ -576,9 +580,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         except (Exception, KeyboardInterrupt):
             self._give_up(secondary)
             raise
-        with contextlib.suppress(NotStarted):
-            # It only saves time.
-            self._start_spare()
+        self._start_spare()
 
     def _begin_pair(self) -> None:
         """Count another pair, and forget what was there of the one before the last."""
@@ -625,9 +627,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._killed = Killed("secondary", secondary.pid, secondary.kill(), None, committed, when)
         self._release_dead()
         survivor = self.nodes["primary"]
+        deadline = when + CONNECT_TIMEOUT + self._asked.stall_timeout
         with contextlib.suppress(ColobenchError):
             while survivor.execute("query-colo-status")["mode"] == "none":
-                if survivor.execute("query-migrate")["status"] not in ("setup", "active", "colo"):
+                status = survivor.execute("query-migrate")["status"]
+                if status not in ("setup", "active", "colo") or time.monotonic() > deadline:
                     return
                 time.sleep(TICK_SECONDS)
             # Its guest may stand still since the migration's end.

@@ -139,7 +139,12 @@ class Heartbeat:
         self._thread: threading.Thread | None = None
         self._detector: FailureDetector | None = None
         self._socket, self.address = _bind(address)
-        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        except OSError as error:
+            self._socket.close()
+            self._remove()
+            raise LocalError(f"heartbeat on {address}: {error.strerror}") from error
 
     def start(self, peer_address: DatagramAddress) -> None:
         """Beat, and count the peer's silence from now on.
@@ -174,7 +179,11 @@ class Heartbeat:
                 name="heartbeat",
                 daemon=True,
             )
-            self._thread.start()
+            try:
+                self._thread.start()
+            except BaseException:
+                self._thread = None
+                raise
 
     def stop(self) -> None:
         """End the thread, close the socket, and remove its file.
@@ -201,6 +210,9 @@ class Heartbeat:
     def _close(self) -> None:
         self._socket.close()
         os.close(self._wake_fd)
+        self._remove()
+
+    def _remove(self) -> None:
         if isinstance(self.address.target, str):
             with suppress(FileNotFoundError):
                 os.unlink(self.address.target)

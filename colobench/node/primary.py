@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from colobench.errors import LocalError, RemoteError
+from colobench.errors import LocalError
 from colobench.memory.ram import PAGE_SIZE
 from colobench.net.outcome import Miscompare, Overflow, Timeout
 from colobench.net.output import Output
@@ -145,7 +145,12 @@ class Primary(Node):
                 raise LocalError("migrate: expected a running guest, found it stopped")
             pcap = None if x_mirror_pcap is None else PcapWriter(x_mirror_pcap)
             self._set_status("setup")
-        self.run_colo_thread(lambda: self._outgoing(address, mirror, pcap))
+        try:
+            self.run_colo_thread(lambda: self._outgoing(address, mirror, pcap))
+        except (RuntimeError, MemoryError) as error:
+            self.colo_thread = None
+            self._migration_failed(error, pcap)
+            raise LocalError(f"migrate: expected to start a thread, found {error}") from error
 
     def _migrate_set_parameters(
         self, x_checkpoint_delay: int | None = None, x_report_pages: bool | None = None
@@ -237,13 +242,17 @@ class Primary(Node):
                 channel.pages.connect(address, self._waiting_for("page channels", main))
             if mirror is not None:
                 to_mirror = mirror.connect_while(self._waiting_for("the mirror connection", main))
-                self.network.attach_mirror(FrameSocket(to_mirror, pcap))
+                link, pcap = FrameSocket(to_mirror, pcap), None
+                self.network.attach_mirror(link)
             forgets = self.options.bug is Bug.MISSED_DIRTY_BIT
             self._saver = Saver(self.machine, channel, self.breakpoints, forgets=forgets)
             self._set_status("active")
             self._saver.precopy()
-        except (LocalError, RemoteError, OSError) as error:
-            self._migration_failed(error)
+        except Interrupted:
+            raise
+        except Exception as error:
+            # Whatever it was, this guest serves, and another secondary may join it.
+            self._migration_failed(error, pcap)
             return
         with self.lock:
             self.enter_colo()
@@ -269,13 +278,15 @@ class Primary(Node):
         """Wait for a connection, but no longer than the main one, or this process, lasts."""
         return Wait(expected, CONNECT_TIMEOUT, main, self._wake_fd)
 
-    def _migration_failed(self, error: Exception) -> None:
+    def _migration_failed(self, error: Exception, pcap: PcapWriter | None) -> None:
+        if pcap is not None:
+            pcap.close()
         with self.lock:
             if self.channel is not None:
                 self.channel.close()
             self.channel = self._saver = None
             self.machine.tracker.disarm()
-            self.monitor.emit("X_MIGRATION_ERROR", {"x-why": str(error)})
+            self.monitor.emit("X_MIGRATION_ERROR", {"x-why": str(error) or repr(error)})
             self._set_status("failed")
 
     def _wait_for_cause(self) -> Cause:

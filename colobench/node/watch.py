@@ -59,7 +59,11 @@ class Watch:
         self._heartbeat = Heartbeat(
             listen, pairing, node, peer, self._peer_lost, interval=interval, limit=limit
         )
-        self._heartbeat.start(to)
+        try:
+            self._heartbeat.start(to)
+        except BaseException:
+            self._heartbeat.stop()
+            raise
 
     def colo_failed(self) -> None:
         """COLO has ended with an error: beat no more, so that both sides ask after the limit.

@@ -102,13 +102,11 @@ class QMPConnection:
         try:
             self._loop = self._runner.get_loop()
             self._thread.start()
-        except BaseException as error:
+        except (OSError, RuntimeError, MemoryError) as error:
+            # Out of descriptors or threads.
             self._socket.close()
             self._runner.close()
-            if isinstance(error, OSError | RuntimeError):
-                # Out of descriptors or threads.
-                raise LocalError(f"{self._path}: expected to connect, found {error}") from error
-            raise
+            raise LocalError(f"{self._path}: expected to connect, found {error}") from error
         self._connected = True
         try:
             asyncio.run_coroutine_threadsafe(self._negotiate(deadline), self._loop).result()

@@ -44,8 +44,6 @@ class Channel(Connection):
         self._iov = np.zeros(transport.IOV_WORDS, dtype=np.uint64)
         self._progress = np.zeros(2, dtype=np.int64)
         self._cursor = np.zeros(transport.CURSOR_SLOTS, dtype=np.int64)
-        #: What the peer had still to take when that was last looked at.
-        self._undelivered = 0
         self.pages: PageChannels | None = None
         self.watchdog = Watchdog(stall_timeout, self._moved, self.shut_down)
 
@@ -55,20 +53,16 @@ class Channel(Connection):
         self.pages = pages
 
     def _moved(self) -> int:
-        """Count what came and went, up to this very moment, with what kernels are about to tell."""
-        on_its_way = int(self._progress[0]) + int(self._cursor[transport.BYTES_READ])
+        """Count what came and what has arrived, with what kernels are about to tell."""
+        kernels = int(self._progress[0]) + int(self._cursor[transport.BYTES_READ])
         pages = self.pages
-        return self.sent + self.received + on_its_way + (pages.moved if pages else 0)
+        of_pages = pages.moved if pages else 0
+        return self.sent + self.received + kernels - self.in_flight + of_pages
 
     @property
     def all_sent(self) -> int:
         """Bytes sent so far, on this connection and on the page channels."""
         return self.sent + (self.pages.sent if self.pages else 0)
-
-    @property
-    def all_in_flight(self) -> int:
-        """Bytes that have not arrived, of this connection and the page channels."""
-        return self.in_flight + (self.pages.in_flight if self.pages else 0)
 
     @property
     def received(self) -> int:
@@ -164,8 +158,7 @@ class Channel(Connection):
             If the bytes are not what the parser expects.
         """
         parsing = Parsing(parser, self.buffer)
-        self._undelivered = self.all_in_flight
-        with self.watchdog.due(unseen=self._undelivered, at_most=at_most):
+        with self.watchdog.due(at_most=at_most):
             while not parsing.step():
                 if isinstance(parsing.request, PageRun):
                     self._receive_pages(parsing, parsing.request)
@@ -217,10 +210,10 @@ class Channel(Connection):
                 count = self._socket.recv_into(space)
                 break
             except OSError as error:
-                # A peer that still takes what it will answer is not silent.
-                before, self._undelivered = self._undelivered, self.all_in_flight
-                if error.errno != errno.EAGAIN or self._undelivered >= before:
-                    raise self.failed("receive", error.errno or 0) from error
+                # A peer that still takes what it has to answer is not silent.
+                if error.errno == errno.EAGAIN and self.watchdog.peer_goes_on():
+                    continue
+                raise self.failed("receive", error.errno or 0) from error
         if not count:
             raise self.ended(f"connection closed: {parsing.ended()}")
         self.buffer.received(count)

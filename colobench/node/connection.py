@@ -12,7 +12,7 @@ import termios
 from contextlib import suppress
 
 from colobench.errors import RemoteError
-from colobench.node.watchdog import Watchdog
+from colobench.node.watchdog import Watchdog, silence
 
 SOCKET_BUFFER = 4 * 1024 * 1024
 #: Bytes that are sent in one call: how many have gone is known in between.
@@ -69,7 +69,12 @@ class Connection:
     @property
     def in_flight(self) -> int:
         """Bytes that were sent and that the peer's side has not taken yet."""
-        return int.from_bytes(fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        try:
+            found = fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4))
+        except (OSError, ValueError):
+            # It was closed meanwhile.
+            return 0
+        return int.from_bytes(found, sys.byteorder)
 
     def send_now(self, data: bytes | bytearray | memoryview) -> None:
         """Send bytes as they are.
@@ -102,9 +107,7 @@ class Connection:
         if self.watchdog is not None and self.watchdog.why:
             return PeerStalled(f"{what}: {self.watchdog.why}")
         if number == errno.EAGAIN:
-            return PeerStalled(
-                f"{what}: expected the peer to go on in {self._stall_timeout:g} s, found silence"
-            )
+            return PeerStalled(f"{what}: {silence(self._stall_timeout)}")
         return PeerLost(f"{what}: {os.strerror(number)}")
 
     def ended(self, words: str) -> RemoteError:

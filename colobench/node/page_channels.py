@@ -85,10 +85,10 @@ class PageChannel(Connection):
 
     @property
     def moved(self) -> int:
-        """Bytes that came or went, up to this moment; with `memfd` those copied count, too."""
+        """Bytes that came or have arrived by now; with `memfd` those copied count, too."""
         on_their_way = int(self._progress[multifd.BYTES])
         copies = int(self._progress[multifd.PAGES]) * PAGE_SIZE if self._copies else 0
-        return self.sent + on_their_way + self._copied + copies
+        return self.sent + on_their_way - self.in_flight + self._copied + copies
 
     def greet(self, channel: int, channels: int, descriptor: int | None) -> None:
         """Send the handshake, and with it a descriptor if there is one."""
@@ -259,13 +259,8 @@ class PageChannels:
 
     @property
     def moved(self) -> int:
-        """Bytes that came and went so far, up to this moment."""
+        """Bytes that came or have arrived by now, on all of them."""
         return sum(channel.moved for channel in self._channels)
-
-    @property
-    def in_flight(self) -> int:
-        """Bytes that were sent and have not arrived."""
-        return sum(channel.in_flight for channel in self._channels)
 
     def connect(self, address: Address, wait: Wait) -> None:
         """Connect all channels, and say which each is.

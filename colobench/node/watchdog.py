@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from colobench.errors import LocalError
@@ -25,9 +24,8 @@ _SHORTEST_PERIOD, _LONGEST_PERIOD = 0.005, 0.5
 
 
 class Part(NamedTuple):
-    """What is due: what had moved before it, what moves unseen, the most that it may be."""
+    """What is due: bytes that move without being counted, the most that it may be."""
 
-    moved_before: int
     unseen: int = 0
     at_most: float = float("inf")
 
@@ -43,12 +41,19 @@ class Reckoning:
         Seconds between two looks. Of more only twice that counts: this process stood still.
     now
         The clock.
+
+    Attributes
+    ----------
+    idle
+        Seconds of the part for which nothing has moved.
     """
 
     def __init__(self, stall_timeout: float, period: float, now: float) -> None:
         self._timeout, self._period, self._last = stall_timeout, period, now
         self._part: Part | None = None
+        self._moved_before = self._moved = 0
         self._spent = 0.0
+        self.idle = 0.0
 
     def look(self, now: float, part: Part | None, moved: int) -> str:
         """Look at the clock, at what is due, and how much has moved; say why that is too little.
@@ -60,20 +65,30 @@ class Reckoning:
         """
         elapsed, self._last = min(now - self._last, 2 * self._period), now
         if part is not self._part:
-            self._part, self._spent = part, 0.0
+            self._part, self._moved_before, self._moved = part, moved, moved
+            self._spent = self.idle = 0.0
             return ""
         if part is None:
             return ""
         self._spent += elapsed
-        moved = max(0, moved - part.moved_before)
-        seconds = self._timeout + (min(moved, part.at_most) + part.unseen) / MINIMUM_RATE
+        self.idle = self.idle + elapsed if moved <= self._moved else 0.0
+        self._moved = max(self._moved, moved)
+        counted = self._moved - self._moved_before
+        seconds = self._timeout + (min(counted, part.at_most) + part.unseen) / MINIMUM_RATE
         # A peer that is silent is found out by its socket, one period sooner.
         if self._spent <= seconds + self._period:
             return ""
+        if not counted:
+            return silence(self._timeout)
         return (
             f"expected {MINIMUM_RATE} bytes/s after {self._timeout:g} s, "
-            f"found {moved} bytes in {self._spent:.3g} s"
+            f"found {counted} bytes in {self._spent:.3g} s"
         )
+
+
+def silence(stall_timeout: float) -> str:
+    """Say that a peer has been silent for the whole timeout."""
+    return f"expected the peer to go on in {stall_timeout:g} s, found silence"
 
 
 class Watchdog:
@@ -86,7 +101,8 @@ class Watchdog:
     stall_timeout
         Seconds that a part may take besides the time for its bytes.
     moved
-        Gives how many bytes have come and gone so far; called in the watchdog's thread.
+        Gives how many bytes have come, and how many of those that went have arrived; called in the
+        watchdog's thread.
     cut_off
         Called once, in the watchdog's thread: has to wake whoever waits for the peer.
 
@@ -109,6 +125,7 @@ class Watchdog:
         self._cut_off = cut_off
         period = stall_timeout / _PERIODS_IN_TIMEOUT
         self._period = min(max(period, _SHORTEST_PERIOD), _LONGEST_PERIOD)
+        self._reckoning = Reckoning(stall_timeout, self._period, time.monotonic())
         self._due: Part | None = None
         self._closed = threading.Event()
         self.why = ""
@@ -117,32 +134,37 @@ class Watchdog:
         except RuntimeError as error:
             raise LocalError(f"watchdog: {error}") from error
 
-    @contextmanager
-    def due(self, *, unseen: int = 0, at_most: float = float("inf")) -> Iterator[None]:
-        """Hold the peer to the deadline as long as the body runs.
+    def due(self, unseen: int = 0, at_most: float = float("inf")) -> Watchdog:
+        """Hold the peer to the deadline as long as the context lasts that this gives.
 
         Parameters
         ----------
         unseen
-            Bytes that may have to move meanwhile without being counted: those of one system call,
-            or those that were sent and have not arrived.
+            Bytes of one system call: how they get on shows only when it returns.
         at_most
             Bytes for which there is time, though more may come.
         """
-        self._due = Part(self._moved(), unseen, at_most)
-        try:
-            yield
-        finally:
-            self._due = None
+        self._due = Part(unseen, at_most)
+        return self
+
+    def __enter__(self) -> None:
+        """See `due`."""
+
+    def __exit__(self, *_: object) -> None:
+        """See `due`."""
+        self._due = None
+
+    def peer_goes_on(self) -> bool:
+        """Say whether something has moved in the last three quarters of the stall timeout."""
+        return self._reckoning.idle < self._timeout * 3 / 4
 
     def close(self) -> None:
         """Watch no more."""
         self._closed.set()
 
     def _watch(self) -> None:
-        reckoning = Reckoning(self._timeout, self._period, time.monotonic())
         while not self._closed.wait(self._period):
-            self.why = reckoning.look(time.monotonic(), self._due, self._moved())
+            self.why = self._reckoning.look(time.monotonic(), self._due, self._moved())
             if self.why:
                 self._cut_off()
                 return

@@ -154,6 +154,31 @@ def test_a_list_of_free_memory_that_leads_astray_is_an_error(place: str, target:
     assert any(reply.startswith((FREE_LIST, BLOCK)) for reply in replies)
 
 
+@pytest.mark.parametrize("first", range(8))
+def test_pieces_of_memory_that_overlap_lead_nowhere(first: int) -> None:
+    guest = Guest()
+    keys = [b"%d" % number for number in range(40)]
+    for key in keys:
+        guest.call(b"set", key, b"v" * 60)
+    block = guest.region.entries()[keys[first]][0]
+    size = sorted(at for at in guest.region.blocks() if at > block)[20] - block
+    header = size | int(guest.memory[block]) & heap.AFTER_FREE
+    guest.memory[block : block + 8] = np.frombuffer(header.to_bytes(8, "little"), np.uint8)
+    # Now its memory is that of its neighbours, too; `Guest` holds that nothing outside is written.
+    assert guest.call(b"del", keys[first]) == b":1\r\n"
+    for value in (b"", b"m" * 70, b"m" * 700, b"\xff" * 90):
+        for request in (
+            [b"mset", *(part for key in reversed(keys) for part in (key, value))],
+            [b"append", keys[first + 1], value],
+            [b"set", keys[first + 2], value],
+            [b"incr", b"n%d" % first],
+            [b"mget", *keys[:20]],
+            [b"del", *keys[::5]],
+        ):
+            assert guest.call(*request)[:1] in b"+-:*"
+            guest.closed = False
+
+
 def test_bits_of_lists_that_are_empty_are_an_error() -> None:
     guest = Damaged()
     for doubling in range(heap.DOUBLINGS):

@@ -223,7 +223,7 @@ def put(
         entry = make_room(memory, bitmap, kv, link, entry, key, length, size, ZERO)
         if not entry:
             return _refuse(memory, bitmap, kv, at, limit)
-        copy_bytes(memory, bitmap, value(memory, entry), begin, size)
+        copy_bytes(memory, bitmap, entry + KEY + length, begin, size)
     if options & GIVE_OLD:
         return end
     if options & AS_NUMBER:
@@ -350,7 +350,7 @@ def add(
     entry = make_room(memory, bitmap, kv, link, entry, key, length, size, ZERO)
     if not entry:
         return _refuse(memory, bitmap, kv, at, limit)
-    begin = value(memory, entry)
+    begin = entry + KEY + length
     put_decimal(memory, bitmap, begin, begin + size, total)
     return put_head(memory, bitmap, at, limit, INTEGER, total)
 
@@ -397,17 +397,8 @@ def append(
     entry = make_room(memory, bitmap, kv, link, entry, key, length, before + size, before)
     if not entry:
         return _refuse(memory, bitmap, kv, at, limit)
-    copy_bytes(memory, bitmap, value(memory, entry) + before, begin, size)
+    copy_bytes(memory, bitmap, entry + KEY + length + before, begin, size)
     return put_head(memory, bitmap, at, limit, INTEGER, before + size)
-
-
-@inlined
-def _next_new(memory: Bytes, bitmap: Words, kv: int, entry: int) -> int:
-    """Give the entry behind one of those that MSET has made and put into no chain yet, or 0."""
-    following = get_number(memory, entry + LINK)
-    if following == 0 or is_entry(memory, kv, following):
-        return following
-    return note_damage(memory, bitmap, kv, BLOCK)
 
 
 @inlined
@@ -425,7 +416,7 @@ def _make_entries(
         entry = new_entry(memory, bitmap, kv, key, length, size)
         if not entry:
             return made, first
-        copy_bytes(memory, bitmap, value(memory, entry), begin, size)
+        copy_bytes(memory, bitmap, entry + KEY + length, begin, size)
         put_number(memory, bitmap, entry + LINK, ZERO)
         if last:
             put_number(memory, bitmap, last + LINK, entry)
@@ -454,11 +445,12 @@ def mset(
         return at + REPLY_ROOM
     made, entry = _make_entries(memory, bitmap, kv, request, cursor, arguments // 2)
     room = made == arguments // 2
-    # Counted, since the links lie in RAM.
+    # Counted, and looked at again each time: in a broken heap they may have overwritten each other.
     for _ in range(made):
-        if not entry:
+        if not is_entry(memory, kv, entry):
+            note_damage(memory, bitmap, kv, BLOCK)
             break
-        following = _next_new(memory, bitmap, kv, entry)
+        following = get_number(memory, entry + LINK)
         if room:
             link, old = find(memory, bitmap, kv, entry + KEY, key_length(memory, entry))
             put_entry(memory, bitmap, kv, link, old, entry)

@@ -271,10 +271,10 @@ def release(memory: Bytes, bitmap: Words, heap: int, at: int) -> int:
             return 0
         size += behind
     if before != block:
-        in_front = _take(memory, bitmap, heap, before)
-        if in_front == 0:
-            return 0
-        size += in_front
+        # In a broken heap the block behind may have been a part of it.
+        if before + _take(memory, bitmap, heap, before) != block:
+            return note_damage(memory, bitmap, kv, BLOCK)
+        size += block - before
     _count(memory, bitmap, heap, -used)
     return _insert(memory, bitmap, heap, before, size)
 

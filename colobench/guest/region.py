@@ -5,6 +5,10 @@ was compared with the region. The region goes from `kv` to the end of `memory`: 
 all functions of the store a `memory` that ends with the store. Where its parts lie follows from
 those two numbers alone, never from a word of RAM.
 
+What was checked is good until something is written to the store: in a broken heap two pieces of
+memory may be the same. So behind a write nothing is read again that leads to an address; it is
+known already, or checked anew.
+
 A function that finds what cannot be calls `note_damage`, changes nothing more, and gives 0 as if
 there were nothing. `kv.execute` then answers the request with an error, in place of its reply, and
 closes the connection; so a command need not ask whether the store is damaged.

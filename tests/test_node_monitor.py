@@ -391,6 +391,14 @@ IDS = [
     b"[{'a':[{'b':[]}]}]",
 ]
 TEXTS = [
+    b"0e5 0e [0e1] -0E1 0.0e1 1e5 ",
+    b"{'execute': 'no-such', 'id': 0e5}",
+    b"'\\x\xe2\x82'",
+    b"'\xe2\x82\\x'",
+    b"'\\\xe2\x82'",
+    b"'\\x\xef\xbf\xbe'",
+    b"'\xc0\x80a\n",
+    b"'\xef\xb7\x90\n",
     b"{'execute':'no-such'}",
     b"{'execute':\"no-such\",'id':'a\\'b\"c'}",
     b'{"execute":"no-such","id":"a\\\'b"}',

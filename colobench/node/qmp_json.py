@@ -54,19 +54,24 @@ _IN_STRING = {
     _QUOTES[1]: re.compile(rb'(?:[^"\\\x00-\x1f\xfe\xff]++|\\[\x20-\xfd])*+'),
 }
 _KEYWORD = re.compile(rb"[a-z]+")
-_NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
+#: A zero has no exponent, unless a fraction comes between.
+_NUMBER = re.compile(
+    rb"-?(?:0(?:\.[0-9]+(?:[eE][-+]?[0-9]+)?)?|[1-9][0-9]*(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)"
+)
 #: What is a number, or may become one.
 _NUMBER_BEGUN = re.compile(
-    rb"-?(?:(?:0|[1-9][0-9]*)(?:\.(?:[0-9]+(?:[eE][-+]?[0-9]*)?)?|[eE][-+]?[0-9]*)?)?"
+    rb"-?(?:(?:0|[1-9][0-9]*)\.(?:[0-9]+(?:[eE][-+]?[0-9]*)?)?|0|[1-9][0-9]*(?:[eE][-+]?[0-9]*)?)?"
 )
 _KEYWORDS = {b"true": True, b"false": False, b"null": None}
 _INTEGERS = range(-(1 << 63), 1 << 64)
 
 _ESCAPE = re.compile(
-    r"\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|\\u([0-9a-fA-F]{4})|\\(.)",
+    r"\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|\\u([0-9a-fA-F]{4})|\\(.?)",
     re.DOTALL,
 )
 _ESCAPED = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", **{c: c for c in "\"'\\/"}}
+#: NUL in QEMU's UTF-8, which has two bytes for it, so that C can have it in a string.
+_NUL = b"\xc0\x80"
 _NO_CHARACTER = re.compile(
     "[\ud800-\udfff\ufdd0-\ufdef"
     + "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
@@ -317,7 +322,8 @@ def _parse_error(words: str) -> QMPParseError:
 
 
 def _stray(token: bytes) -> QMPParseError:
-    shown = token[: _SHOWN + 1].partition(b"\0")[0].decode(errors="replace")
+    shown = token[: _SHOWN + 1].partition(b"\0")[0].replace(_NUL, b"\0").decode(errors="replace")
+    shown = _NO_CHARACTER.sub("\ufffd", shown)
     return _parse_error(f"stray '{shown[:_SHOWN]}{'...' * (len(shown) > _SHOWN)}'")
 
 
@@ -341,14 +347,18 @@ def _number(data: bytes) -> int | float:
 
 
 def _string(data: bytes, quote: str) -> str:
+    data = data.replace(_NUL, b"\0")
     try:
-        # UTF-8 as QEMU has it writes NUL in two bytes, so that C can have it in a string.
-        text = data.replace(b"\xc0\x80", b"\0").decode()
+        text, whole = data.decode(), True
     except UnicodeDecodeError as error:
-        raise _parse_error("invalid UTF-8 sequence in string") from error
-    if not text.isascii() and _NO_CHARACTER.search(text):
+        text, whole = data[: error.start].decode(), False
+    if not text.isascii() and (bad := _NO_CHARACTER.search(text)):
+        text, whole = text[: bad.start()], False
+    # What is wrong first is told.
+    found = _ESCAPE.sub(lambda escape: _unescape(escape, quote), text)
+    if not whole:
         raise _parse_error("invalid UTF-8 sequence in string")
-    return _ESCAPE.sub(lambda found: _unescape(found, quote), text)
+    return found
 
 
 def _unescape(found: re.Match[str], quote: str) -> str:

@@ -55,6 +55,34 @@ def test_a_round_shows_both_sides_first_and_the_answer_after_the_guess(quiz, var
     assert "NOT" not in quiz.status.value
 
 
+RIGHT, WRONG, NO_GUESS = "#62a964", "#d4606a", "#8b95a3"
+
+
+@pytest.mark.parametrize(
+    ("off", "words", "colour"),
+    [
+        (0, "Right: your guess was", RIGHT),
+        (1, "Not right: your guess was", WRONG),
+        (-1, "Not right: your guess was", WRONG),
+        (None, "You made no guess.", NO_GUESS),
+    ],
+)
+def test_the_quiz_tells_a_right_guess_from_a_wrong_one(quiz, off, words, colour):
+    press(quiz, quiz.take_button)
+    assert quiz.guessed_right() is None
+    if off is not None:
+        quiz.guess.value = quiz.pending.foretold_pages + off
+    press(quiz, quiz.flush_button)
+    assert quiz.guessed_right() is (None if off is None else off == 0)
+    assert words in quiz.status.value
+    assert f"border-left: 4px solid {colour}" in quiz.status.value
+    # The next round begins without the guess of this one.
+    press(quiz, quiz.take_button)
+    assert quiz.guess.value == 0
+    press(quiz, quiz.flush_button)
+    assert "You made no guess." in quiz.status.value
+
+
 def test_the_next_round_takes_the_same_pair_unless_another_guest_is_chosen(quiz):
     press(quiz, quiz.take_button)
     press(quiz, quiz.flush_button)

@@ -71,6 +71,9 @@ class FlushGuess(Panel):
             max=2**31 - 1,
             layout=ipywidgets.Layout(width="180px"),
         )
+        # 0 is there before anybody has guessed.
+        self._guessed = False
+        self.guess.observe(self._note_guess, "value")
         self.flush_button = button("Commit and flush", self.flush, "success", "check")
         self.status = ipywidgets.HTML()
         self.session: Session | None = None
@@ -106,6 +109,9 @@ class FlushGuess(Panel):
         """Let the secondary commit and flush."""
         self.background.do("committing and flushing", self._flush)
 
+    def _note_guess(self, _: object) -> None:
+        self._guessed = True
+
     # What they do, in the background.
 
     def _take(self) -> None:
@@ -121,6 +127,7 @@ class FlushGuess(Panel):
             raise
         self.pending, self.record = pending, None
         self.guess.value = 0
+        self._guessed = False
         received, written, flushed = self.maps
         received.show({"pages": pending.received}, f"Received, checkpoint {pending.checkpoint}")
         written.show(
@@ -170,6 +177,12 @@ class FlushGuess(Panel):
             and self.record.flushed_pages == self.pending.foretold_pages
         )
 
+    def guessed_right(self) -> bool | None:
+        """Say whether the guess was what the flush copied; None before, and without a guess."""
+        if self.record is None or not self._guessed:
+            return None
+        return bool(self.guess.value == self.record.flushed_pages)
+
     def update(self) -> None:
         """Show how things stand, and let only those buttons be pressed that make sense."""
         ready = self.background.doing is None
@@ -195,12 +208,25 @@ class FlushGuess(Panel):
                 f"guest wrote {pending.written_pages:,} since the checkpoint before. "
                 "How many will the flush copy?"
             )
-        right = "page by page" if self.right() else "but NOT page by page"
+        guessed = self.guessed_right()
+        colour = {None: _NOTHING, True: _RIGHT, False: _WRONG}[guessed]
+        if not self.right() or self.record.verified is False:
+            colour = _WRONG
+        return colour, self._answer(self.record, guessed)
+
+    def _answer(self, record: CheckpointRecord, guessed: bool | None) -> str:
+        """Say what the flush copied, whether the guess was right, and what was checked."""
+        assert self.pending is not None
+        guess = {
+            None: "You made no guess.",
+            True: f"Right: your guess was {self.guess.value:,}.",
+            False: f"Not right: your guess was {self.guess.value:,}.",
+        }[guessed]
         equal = {True: "RAM is equal", False: "RAM is NOT equal", None: "RAM was not compared"}
-        return _RIGHT if self.right() else _WRONG, (
-            f"The flush copied {self.record.flushed_pages:,} pages. Foretold were "
-            f"{pending.foretold_pages:,}, {right}; your guess was {self.guess.value:,}. "
-            f"{equal[self.record.verified]} on both sides."
+        pages = "page by page" if self.right() else "but NOT page by page"
+        return (
+            f"{guess} The flush copied {record.flushed_pages:,} pages. Foretold were "
+            f"{self.pending.foretold_pages:,}, {pages}. {equal[record.verified]} on both sides."
         )
 
     def end(self) -> None:

@@ -178,7 +178,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--clean", type=_positive, metavar="N", help="kill nobody; take so many checkpoints")
     add("--json", action="store_true", help="print the summary as one JSON object")
     words = "open JupyterLab at notebooks/00_index.ipynb; jupyter lab's own options may follow"
-    verb("lab", _lab, words)
+    lab = verb("lab", _lab, words)
+    words = "copy notebooks and documents there and open those; what is there is kept "
+    words += "[the clone's; colobench-notebooks where there is no clone]"
+    lab.add_argument("--directory", type=Path, metavar="DIRECTORY", help=words)
     doctor = verb("doctor", _doctor, "say what this machine offers, by testing its effect")
     doctor.add_argument("--json", action="store_true", help="print a JSON object")
     verb("warmup", _warmup, "compile all kernels, so that nothing is compiled later")
@@ -518,7 +521,9 @@ def _report_writer(path: Path) -> Any:
 
 def _require_bokeh(what: str) -> None:
     if find_spec("bokeh") is None:
-        raise LocalError(f"{what} needs bokeh, which is not installed: pip install -e '.[lab]'")
+        raise LocalError(
+            f"{what} needs bokeh, which is not installed: pip install 'colobench[lab]'"
+        )
 
 
 def _machine_line(machine: dict[str, Any]) -> str:
@@ -611,26 +616,19 @@ def _show_bench(options: argparse.Namespace, rows: Sequence[Row]) -> None:
             print(render(rows), flush=True)
 
 
-def notebook_directory() -> Path:
-    """Find the notebooks: beside the package in a clone, or in the current directory.
-
-    Raises
-    ------
-    LocalError
-        If they are in neither place.
-    """
-    beside = Path(__file__).resolve().parent.parent / "notebooks"
-    for directory in (Path.cwd() / "notebooks", beside):
-        if (directory / "00_index.ipynb").is_file():
-            return directory
-    raise LocalError(f"notebooks: expected 00_index.ipynb in {beside} or in ./notebooks")
-
-
 def _lab(options: argparse.Namespace) -> int:
+    from colobench.lab.material import DIRECTORY, INDEX, copy_material, served_in_place
+
     if find_spec("jupyterlab") is None:
-        raise LocalError("JupyterLab is not installed: pip install -e '.[lab]'")
-    index = notebook_directory() / "00_index.ipynb"
-    command = [sys.executable, "-m", "jupyterlab", str(index), *options.further]
+        raise LocalError("JupyterLab is not installed: pip install 'colobench[lab]'")
+    root = served_in_place() if options.directory is None else None
+    if root is None:
+        copied = copy_material(options.directory or Path(DIRECTORY))
+        print(copied, flush=True)
+        root = copied.directory
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}"]
+    # What the notebooks link to is beside their directory, so that is not the one to be served.
+    command += [f"--LabApp.default_url=/lab/tree/{INDEX}", *options.further]
     if os.geteuid() == 0:
         # In a container one often is root, and JupyterLab wants to be told that it is meant.
         command.append("--allow-root")

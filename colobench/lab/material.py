@@ -1,0 +1,102 @@
+"""Notebooks and documents: where they are, and a copy of them for whoever has only the package."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from colobench.errors import LocalError
+
+#: What JupyterLab opens, below the directory that it serves.
+INDEX = "notebooks/00_index.ipynb"
+#: Where a copy goes if nobody names a directory.
+DIRECTORY = "colobench-notebooks"
+#: Where the files are in the wheel.
+MATERIAL = "colobench/material"
+#: What notebooks and documents link to is among them.
+_FILES = (
+    *("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"),
+    *("notebooks/*.ipynb", "docs/*.md", "docs/*.png", "datasets/*/*"),
+)
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """What a copy did.
+
+    Attributes
+    ----------
+    directory
+        Where it is.
+    new
+        How many files were written.
+    kept
+        Files that were there and are others than the package's, relative to `directory`.
+    """
+
+    directory: Path
+    new: int
+    kept: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [f"notebooks and documents are in {self.directory} ({self.new} files written)"]
+        if self.kept:
+            lines.append(
+                f"kept as they are, for they are not this version's: {', '.join(self.kept)}; "
+                "another directory gets this version's"
+            )
+        return "\n".join(lines)
+
+
+def served_in_place() -> Path | None:
+    """Find notebooks that need no copy: those here, or the clone's; None if there are none."""
+    for directory in (Path.cwd(), _PACKAGE.parent):
+        if (directory / INDEX).is_file():
+            return directory
+    return None
+
+
+def copy_material(directory: Path) -> Copied:
+    """Copy the package's notebooks and documents; what is there already is never written to.
+
+    Parameters
+    ----------
+    directory
+        Where to; it is made if need be.
+
+    Raises
+    ------
+    LocalError
+        If the package has none, or there is no writing to the directory.
+    """
+    material = _PACKAGE.parent / MATERIAL
+    if not (material / INDEX).is_file():
+        material = _PACKAGE.parent
+    if not (material / INDEX).is_file():
+        raise LocalError(
+            f"notebooks: expected {INDEX} in {_PACKAGE.parent / MATERIAL}, found none; install "
+            "colobench anew, or start in a directory that has them"
+        )
+    new, kept = 0, []
+    try:
+        for source in files_of(material):
+            target = directory / source.relative_to(material)
+            if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, target)
+                new += 1
+            elif target.read_bytes() != source.read_bytes():
+                kept.append(str(target.relative_to(directory)))
+    except OSError as error:
+        raise LocalError(
+            f"notebooks: expected a directory that can be written, found {directory}: "
+            f"{error.strerror}; name another one by --directory"
+        ) from error
+    return Copied(directory.resolve(), new, tuple(kept))
+
+
+def files_of(root: Path) -> list[Path]:
+    """Give the files that a wheel has beside the code, of a clone or of the package."""
+    return sorted(path for pattern in _FILES for path in root.glob(pattern) if path.is_file())

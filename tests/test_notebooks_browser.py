@@ -89,6 +89,8 @@ def test_in_notebook_02_a_run_goes_through_the_epochs_and_fills_the_table(
 def test_in_notebook_03_one_guesses_and_sees_what_is_flushed(page: Any, lab: Site) -> None:
     send = run_all(page, lab, "03_ram_cache_and_flush", "Send a checkpoint")
     page.get_by_text("Without, RAM is of no checkpoint at all").wait_for()
+    # Running all cells has not played the reader's round.
+    assert page.get_by_text("Choose a guest, and send a checkpoint").count() == 1
     send.click()
     page.get_by_text("How many will the flush copy?").wait_for()
     assert send.is_disabled()
@@ -96,7 +98,8 @@ def test_in_notebook_03_one_guesses_and_sees_what_is_flushed(page: Any, lab: Sit
     guess.fill("12")
     guess.blur()
     page.get_by_role("button", name="Commit and flush").click()
-    page.get_by_text("page by page; your guess was 12. RAM is equal on both sides.").wait_for()
+    page.get_by_text("Not right: your guess was 12. The flush copied").wait_for()
+    assert page.get_by_text("page by page. RAM is equal on both sides.").count() == 1
     assert page.get_by_text("written there only: ").count() == 1
     assert_no_errors(page)
 

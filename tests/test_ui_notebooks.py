@@ -80,3 +80,15 @@ def test_it_imports_only_what_users_import(path):
         "from colobench import doctor, ui",
     }
     assert set(imports) <= allowed
+
+
+def test_its_text_states_no_ratio_that_the_next_run_may_contradict(path):
+    for cell in cells(path, "markdown"):
+        assert not re.search(r"[\d.]+ ×", cell.source), cell.source
+
+
+def test_running_all_of_it_does_not_play_the_readers_round(path):
+    made = [cell.source for cell in cells(path, "code")]
+    for number, source in enumerate(made):
+        for name in re.findall(r"^(\w+) = ui\.FlushGuess\(", source, re.M):
+            assert not any(re.search(rf"\b{name}\.", later) for later in made[number:])

@@ -57,6 +57,20 @@ class PendingFlush:
         """How many pages the flush will copy, by `foretell_flush`."""
         return int(bitmap.popcount(foretell_flush(self.received, self.written)))
 
+    def foretells(self, record: CheckpointRecord) -> bool:
+        """Say whether a flush copied just the pages that were foretold, page by page.
+
+        Parameters
+        ----------
+        record
+            Of the flush, of a session with ``report_pages=True``.
+        """
+        flushed = np.frombuffer(record.flushed_bitmap or b"", "<u8")
+        return bool(
+            np.array_equal(flushed, foretell_flush(self.received, self.written))
+            and record.flushed_pages == self.foretold_pages
+        )
+
     @interruptible(lambda pending: session_outcome(pending.session))
     def go_on(self) -> CheckpointRecord:
         """Let the secondary commit and flush; gives what the checkpoint left."""
@@ -170,6 +184,7 @@ def hold_before_flush(
         raise LocalError(f"session: expected delay None, found {session.settings['delay']}")
     if longer not in (None, *ROLES):
         raise LocalError(f"longer: expected {' or '.join(ROLES)} or None, found {longer!r}")
+    session.check_pair()
     secondary = session.nodes["secondary"]
     # The work in the checkpoint before is known from its record. While the primary stands there,
     # the guest of a secondary that runs gets ahead.

@@ -8,7 +8,7 @@ from typing import Any
 import ipywidgets
 import numpy as np
 
-from colobench.lab.flush import PendingFlush, foretell_flush, hold_before_flush
+from colobench.lab.flush import PendingFlush, hold_before_flush
 from colobench.lab.record import CheckpointRecord
 from colobench.lab.report import SECONDARY_COLOUR
 from colobench.lab.session import Session
@@ -170,12 +170,7 @@ class FlushGuess(Panel):
         """Say whether the flush copied just the pages that were foretold, page by page."""
         if self.pending is None or self.record is None:
             return False
-        foretold = foretell_flush(self.pending.received, self.pending.written)
-        flushed = np.frombuffer(self.record.flushed_bitmap or b"", "<u8")
-        return (
-            bool((flushed == foretold).all())
-            and self.record.flushed_pages == self.pending.foretold_pages
-        )
+        return self.pending.foretells(self.record)
 
     def guessed_right(self) -> bool | None:
         """Say whether the guess was what the flush copied; None before, and without a guess."""

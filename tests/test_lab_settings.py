@@ -18,6 +18,7 @@ from colobench.guest.configuration import Nondeterminism
 from colobench.lab.outside import Heartbeat
 from colobench.lab.process import NodeProcess
 from colobench.lab.session import Session
+from colobench.lab.torture import Settings, torture
 from colobench.net.compare_settings import CompareSettings
 
 #: What no setting takes, whatever it is for.
@@ -110,6 +111,13 @@ def test_wrong_value_in_any_group_of_settings_is_one_error_that_names_it(
 def test_wrong_quirk_is_one_error(quirks: Any) -> None:
     with pytest.raises(LocalError, match=r"quirks?: expected .*, found "):
         CompareSettings(quirks=quirks)
+
+
+@pytest.mark.parametrize("name", ["clients", "buffer_delay_ms", "compare_delay_ms", "patience"])
+def test_wrong_setting_of_torture_is_one_error_that_names_it(name: str) -> None:
+    for value in (None, True, "1", *GARBAGE):
+        with pytest.raises(LocalError, match=f"{name}: expected .*, found "):
+            next(torture([], Settings(**{name: value})))
 
 
 def test_numbers_of_numpy_are_numbers() -> None:

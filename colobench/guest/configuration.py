@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from colobench.errors import LocalError
-from colobench.guest.checks import check_choice, check_integer
+from colobench.guest.checks import check_choice, check_integer, show
 
 PAGE_SIZE = 4096
 #: No machine has more (bytes); what this one has is looked at where processes are started.
@@ -56,7 +56,7 @@ def parse_size(text: str) -> int:
     """
     found = re.fullmatch(r"\s*([0-9]{1,18})\s*(?:([KMG])(?:I?B)?|B)?\s*", text, re.I | re.ASCII)
     if found is None:
-        raise LocalError(f"size: expected a number such as 64M, found {text!r}")
+        raise LocalError(f"size: expected a number such as 64M, found {show(text)}")
     return int(found[1]) * _UNITS[(found[2] or "").upper()]
 
 

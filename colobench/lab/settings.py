@@ -15,7 +15,6 @@ from colobench.guest.checks import (
     check_path,
     check_texts,
     check_type,
-    show,
 )
 from colobench.guest.configuration import (
     RAM_LIMIT,
@@ -248,16 +247,10 @@ class SessionSettings:
 
 
 def _parse_ram(ram: str | int) -> int:
-    expected = "a size such as 64M, or in bytes"
     if not isinstance(ram, str):
-        return check_integer("ram", ram, 1, RAM_LIMIT, expected=expected)
-    try:
+        return check_integer("ram", ram, 1, RAM_LIMIT, expected="a size such as 64M, or in bytes")
+    with _named("ram"):
         return parse_size(ram)
-    except LocalError as error:
-        raise LocalError(f"ram: {error}") from error
-    except ValueError as error:
-        # More digits than Python converts.
-        raise LocalError(f"ram: expected {expected}, found {show(ram)}") from error
 
 
 @contextlib.contextmanager

@@ -18,7 +18,8 @@ from typing import Any
 
 import psutil
 
-from colobench.errors import ColobenchError, LocalError, RemoteError
+from colobench.errors import ColobenchError, RemoteError
+from colobench.guest.checks import check_integer, check_number
 from colobench.guest.configuration import DETERMINISTIC, Nondeterminism, parse_size
 from colobench.lab.clients import MIX, Clients, ClientsStalled, Keys
 from colobench.lab.linearizability import USUAL_EFFORT, Effort
@@ -26,6 +27,7 @@ from colobench.lab.outside import Heartbeat
 from colobench.lab.plan import Kill, KillResult
 from colobench.lab.resp import ReplyParser, encode
 from colobench.lab.session import Session
+from colobench.lab.settings import NEVER_MS
 from colobench.lab.takeover import Takeover
 from colobench.lab.verdict import check
 
@@ -90,21 +92,21 @@ class Settings:
         }
 
     def check(self) -> None:
-        """Refuse more clients than the guest takes, which has to have room for one more.
+        """Check what a session does not: among it, that the guest has room for one more client.
 
         Raises
         ------
         LocalError
-            If there are.
+            If one of them is not what is expected.
         """
         from colobench.guest.rings import BYTES_PER_CONNECTION, MAX_CONNECTIONS
 
+        check_integer("buffer_delay_ms", self.buffer_delay_ms, 0, NEVER_MS, unit="ms")
+        check_integer("compare_delay_ms", self.compare_delay_ms, 0, NEVER_MS, unit="ms")
+        check_number("patience", self.patience, 0.001, 1e6, unit="s")
         most = min(MAX_CONNECTIONS, parse_size(self.ram) // BYTES_PER_CONNECTION) - 1
-        if self.clients > most:
-            raise LocalError(
-                f"clients: expected at most {most} of a guest with {self.ram} of RAM, "
-                f"found {self.clients}"
-            )
+        room = f"at most {most} of a guest with {self.ram} of RAM"
+        check_integer("clients", self.clients, 1, most, expected=room)
 
 
 USUAL = Settings()

@@ -93,7 +93,7 @@ def test_rejoins_leave_descriptors_threads_and_memory_where_they_were() -> None:
     rejoins = 200 if LONG else 3
     tracemalloc.start()
     try:
-        # Where a machine is too busy for a heartbeat, the pair would part; that is not looked at here.
+        # A machine that is too busy for a heartbeat would part the pair, which is another matter.
         with serving(delay=None, heartbeat=Heartbeat(100, 60_000)) as pair:
 
             def kill_and_rejoin(victim: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,10 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from naive_kv import encode, siphash
+from tcp_peer import PAGE, Client
 from test_guest_kv import RECEIVED, STORE, Guest
 
-from colobench.guest import heap, keyspace, region
+from colobench.guest import heap, keyspace, kv, region, rings
+from colobench.guest.configuration import Configuration, Program
 from colobench.guest.heap import CLASS_BITS, FIRST_BLOCK, LISTS, TOTAL_BYTES
+from colobench.guest.machine import Machine
 
 HEAP = STORE + region.HEAP
 CHAIN, ENTRY = b"-ERR store damaged: a chain", b"-ERR store damaged: the lengths"
@@ -195,6 +199,65 @@ def test_an_error_that_lacks_room_waits_for_it() -> None:
     assert not guest.closed
     assert guest.execute()[0].startswith(CHAIN)
     assert guest.closed
+
+
+def ask(machine: Machine, client: Client, frames: list[bytes]) -> None:
+    """Give a running machine's NIC frames, and hear what it answers."""
+    for frame in frames:
+        assert machine.nic.queues["receive"].put(frame)
+    machine.wake()
+    answers: list[bytes] = []
+    while not answers:
+        assert select.select([machine.kick_fd], [], [], 200)[0], "the guest says nothing"
+        os.eventfd_read(machine.kick_fd)
+        answers = machine.nic.queues["transmit"].take_all()
+    client.hear(answers)
+
+
+def call(machine: Machine, client: Client, *words: bytes) -> bytes:
+    client.out, before = encode(*words), len(client.heard)
+    while not client.heard[before:].endswith(b"\r\n"):
+        ask(machine, client, client.say())
+    return client.heard[before:]
+
+
+@pytest.mark.parametrize("damage", ["CHAINS", "SIZE", "ring", "free memory"])
+def test_machine_with_a_broken_store_answers_goes_on_and_can_be_stopped(damage: str) -> None:
+    size = 4 << 20
+    machine = Machine(Configuration(size, Program.KV))
+    try:
+        words = machine.ram.array.view(np.uint64)
+        ram = machine.ram.blocks[0].first_page * PAGE
+        connections = min(rings.MAX_CONNECTIONS, size // rings.BYTES_PER_CONNECTION)
+        store = ram + rings.BUFFERS_AT + connections * 2 * kv.BUFFER_BYTES
+        machine.start()
+        client = Client(40_000, 6379)
+        ask(machine, client, [client.syn()])
+        assert call(machine, client, b"set", b"a", b"b") == b"+OK\r\n"
+        machine.stop()
+        chains = int(words[(store + keyspace.CHAINS) // 8])
+        table = words[(store + region.SUPERBLOCK_BYTES) // 8 :][:chains]
+        link = int(table[np.flatnonzero(table)[0]])
+        if damage == "ring":
+            table[:] = link
+            words[((link & (1 << 40) - 1) + region.LINK) // 8] = link
+        elif damage == "free memory":
+            lists = (store + region.HEAP + LISTS) // 8
+            words[lists : lists + heap.DOUBLINGS * heap.CLASSES] = 1 << 39
+        else:
+            words[(store + getattr(keyspace, damage)) // 8] = 1 << 62
+        machine.start()
+        reply = call(machine, client, b"set", b"new", b"v" * 100)
+        assert reply.startswith(b"-ERR store damaged: ")
+        assert client.peer_fin
+        # The guest goes on.
+        other = Client(40_001, 6379)
+        ask(machine, other, [other.syn()])
+        expected = b"-ERR store damaged" if damage in ("CHAINS", "SIZE") else b"+PONG\r\n"
+        assert call(machine, other, b"ping").startswith(expected)
+        machine.stop()
+    finally:
+        machine.close()
 
 
 #: How many words a run changes; the long run takes a minute or two.

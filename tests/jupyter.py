@@ -27,6 +27,9 @@ TOKEN = "token"
 #: Voilà's own page asks for these, whatever notebook it shows.
 ICONS = "/@fortawesome/fontawesome-free@"
 
+#: A kernel that a test ends does not come back.
+NO_RESTART = "--KernelManager.autorestart=False"
+
 IDLE = """() => {
     const session = window.jupyterapp?.shell?.currentWidget?.sessionContext;
     return session?.isReady && session.session?.kernel?.status === 'idle';
@@ -124,10 +127,16 @@ class Site:
         ``lab``, ``notebook`` or ``voila``.
     line
         The line to it, which can be cut.
+
+    Parameters
+    ----------
+    server
+        The server's process.
     """
 
-    def __init__(self, kind: str, line: Line) -> None:
+    def __init__(self, kind: str, line: Line, server: int) -> None:
         self.kind = kind
+        self._server = server
         self.line = line
         self.url = f"http://127.0.0.1:{line.port}"
 
@@ -140,8 +149,11 @@ class Site:
     def end_kernels(self) -> None:
         """End all kernels, and what they have started."""
         if self.kind == "voila":
-            for kernel in self.ask("kernels"):
-                self.ask(f"kernels/{kernel['id']}", "DELETE")
+            # It has no way to list them, and a page that closes ends none.
+            kernels = psutil.Process(self._server).children()
+            for kernel in kernels:
+                kernel.kill()
+            psutil.wait_procs(kernels, timeout=60)
             return
         for session in self.ask("sessions"):
             self.ask(f"sessions/{session['id']}", "DELETE")
@@ -160,7 +172,7 @@ def _command(kind: str, port: int, root: Path) -> list[str]:
     module = {"lab": "jupyterlab", "notebook": "notebook", "voila": "voila"}[kind]
     command = [sys.executable, "-m", module, "--no-browser", f"--ServerApp.port={port}"]
     if kind == "voila":
-        return [*command[:-1], f"--port={port}", "--Voila.ip=127.0.0.1", str(root)]
+        return [*command[:-1], f"--port={port}", "--Voila.ip=127.0.0.1", NO_RESTART, str(root)]
     command += ["--allow-root", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={root}"]
     command += [f"--IdentityProvider.token={TOKEN}"]
     application = {"lab": "LabApp", "notebook": "JupyterNotebookApp"}[kind]
@@ -216,7 +228,7 @@ def serve(kind: str, home: Path, root: Path) -> Iterator[Site]:
     try:
         _wait_for(server, f"http://127.0.0.1:{port}/" + ("api" if kind != "voila" else ""), log)
         line.begin()
-        yield Site(kind, line)
+        yield Site(kind, line, server.pid)
     finally:
         family = psutil.Process(server.pid).children(recursive=True)
         server.terminate()

@@ -174,9 +174,11 @@ const WORDS_STYLE =
   "padding: 4px 10px; margin: 2px 0; border-left: 4px solid #bb5500; font-size: 13px; " +
   "line-height: 1.5; color: var(--jp-ui-font-color1, inherit)";
 
-// Shows words, unless there are none, or the panel around has a line for them.
+// Shows words, unless there are none, or the panel around has a line for them. A view that has
+// nothing to press goes on while the kernel is busy.
 function showWords(words, el, text, ofPanel) {
-  const shown = ofPanel || !el.closest(".colobench-panel") ? text : "";
+  const apart = text !== WORDS.busy && !el.closest(".colobench-panel");
+  const shown = ofPanel || apart ? text : "";
   if (words.textContent !== shown) words.textContent = shown;
   words.hidden = !shown;
 }

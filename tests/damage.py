@@ -18,7 +18,7 @@ import numpy as np
 from naive_kv import Region, encode
 from tcp_peer import MIB, PAGE, Client, Guest, connect
 
-from colobench.guest import kv, rings, tcp
+from colobench.guest import clients, kv, rings, tcp
 from colobench.guest.command_table import COMMANDS
 from colobench.net.frame import ACK, FIN, PSH, RST
 
@@ -56,8 +56,15 @@ def requests() -> list[bytes]:
             count += chance.randrange(4) if command.arity < 0 else 0
             words = [chance.choice(WORDS) for _ in range(count)]
             found.append(encode(command.name.encode(), *words))
+    for _ in range(12):
+        found += [encode(b"multi"), encode(b"exec"), encode(b"keys", b"*"), encode(b"scan", b"0")]
     for key in KEYS:
-        found += [encode(b"get", key), encode(b"set", key, b"v" * 90), encode(b"del", key)]
+        found += [
+            encode(b"expire", key, b"100"),
+            encode(b"get", key),
+            encode(b"set", key, b"v" * 90),
+            encode(b"del", key),
+        ]
         found += [encode(b"append", key, b"x" * 50), encode(b"set", key, b"w" * 2000)]
     found.append(encode(b"mset", *(part for key in KEYS for part in (key, b"m" * 70))))
     found.append(encode(b"mget", *KEYS))
@@ -89,7 +96,14 @@ class Machine(Guest):
             leaving.out = encode(b"quit")
             self.exchange(*leaving.say())
             self.clients.append(leaving)
-        self.store = self.ram + rings.BUFFERS_AT + self.connections * 2 * kv.BUFFER_BYTES
+        # Clients with names, a queue, watched keys, and a part of a request that fills no buffer.
+        for client, said in zip(self.clients, (b"one", b"two", b"three"), strict=False):
+            client.out += encode(b"client", b"setname", said) + encode(b"watch", b"key:1", said)
+            client.out += encode(b"multi") + encode(b"get", b"key:1")
+            self.exchange(*client.say())
+        self.area = self.ram + rings.BUFFERS_AT + self.connections * 2 * kv.BUFFER_BYTES
+        self.area_size = self.connections * clients.BYTES_PER_CLIENT
+        self.store = self.area + self.area_size
         memory = guarded(len(self.memory))
         memory[:] = self.memory
         self.memory = memory
@@ -109,6 +123,9 @@ class Machine(Guest):
         places += [at for at in range(begin, self.ram + rings.RX_FRAMES, 8) if self.words[at // 8]]
         blocks = self.ram + rings.BLOCKS_AT
         places += [*range(blocks, blocks + self.connections * rings.BLOCK_BYTES, 8)] * 4
+        pool = self.area + self.connections * clients.SLOT_BYTES
+        places += [*range(self.area, pool, 8)] * 4
+        places += [at for at in range(pool, self.store, 8) if self.words[at // 8]]
         end = self.ram + self.size - 8
         places += [at for at in range(self.store + 2048, end, 8) if self.words[at // 8]][::16]
         for block, (size, _) in self.region.blocks().items():
@@ -190,24 +207,38 @@ class Trial:
 
     def execute(self, chance: random.Random) -> None:
         """Execute requests without the network."""
-        machine, memory = self.machine, self.machine.memory
-        received = machine.ram + rings.BUFFERS_AT
-        replies = received + kv.BUFFER_BYTES
         for data in (*chance.choices(self.requests, k=2), chance.choice(self.whole)):
-            memory[received : received + len(data)] = np.frombuffer(data, np.uint8)
+            self.ask(data, chance.randrange(self.machine.connections))
+
+    def ask(self, data: bytes, slot: int) -> None:
+        """Execute a request of a client, and take all of its reply."""
+        machine, memory = self.machine, self.machine.memory
+        received = machine.ram + rings.BUFFERS_AT + slot * 2 * kv.BUFFER_BYTES
+        replies = received + kv.BUFFER_BYTES
+        store = machine.store, machine.ram + machine.size - machine.store
+        area = machine.area, machine.area_size, slot
+        memory[received : received + len(data)] = np.frombuffer(data, np.uint8)
+        at = 0
+        for _ in range(MOST_CALLS):
             kv.execute(
-                memory, machine.bitmap, machine.store,
-                machine.ram + machine.size - machine.store, received, received + len(data),
+                memory, machine.bitmap, *store, *area, received + at, received + len(data),
                 replies, replies + kv.BUFFER_BYTES, np.uint64(1), 1, 1, machine.result,
             )  # fmt: skip
             consumed, replied, closed, blocked = map(int, machine.result[:4])
-            assert consumed == len(data), "a whole request has been left"
-            assert 0 < replied <= kv.BUFFER_BYTES or closed
-            assert not blocked
+            assert 0 <= replied <= kv.BUFFER_BYTES
             reply = memory[replies : replies + min(replied, 24)].tobytes()
             damaged = reply.startswith(b"-ERR store damaged: ")
             assert not damaged or closed
             self.damages += damaged
+            at += consumed
+            if closed or not blocked:
+                break
+        else:
+            raise AssertionError("a reply has no end")
+        stage = machine.words[(machine.area + slot * clients.SLOT_BYTES + clients.STAGE) // 8]
+        assert at == len(data) or stage != 0, "a whole request has been left"
+        if closed:
+            kv.forget_client(memory, machine.bitmap, *store, *area)
 
     def serve(self, chance: random.Random) -> None:
         """Have the network's stack take frames and let time pass."""

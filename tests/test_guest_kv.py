@@ -9,36 +9,46 @@ import naive
 import naive_kv
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from naive_kv import LONGEST_VALUE, OUT_OF_MEMORY, Redis, Region, encode
+from naive_kv import OUT_OF_MEMORY, Redis, Region, encode
 
-from colobench.guest import heap, keyspace, kv
+from colobench.guest import clients, heap, keyspace, kv, region, watches
+from colobench.guest.command_table import COMMANDS
 from colobench.guest.commands import REPLY_ROOM
 
 PAGE = 4096
 NOW = 1_700_000_000_123_456
 #: How many are connected, and how many ever were.
 CLIENTS = 3, 7
-#: The store lies behind the buffers, with memory around each of them that nobody may touch.
-RECEIVED, REPLIES, STORE, SIZE = 3 * PAGE - 77, 13 * PAGE - 4, 23 * PAGE + 32, 40 * PAGE + 96
-PAGES = 64
+#: The clients' area and the store lie behind the buffers, with memory around each of them that
+#: nobody may touch.
+RECEIVED, REPLIES, AREA, AREA_SIZE = 3 * PAGE - 77, 13 * PAGE - 4, 23 * PAGE + 32, 64 * PAGE
+STORE, SIZE = 88 * PAGE + 32, 40 * PAGE + 96
+PAGES = 192
+SLOTS = AREA_SIZE // clients.BYTES_PER_CLIENT
+#: The region of the area that follows the slots, and how long a value may be.
+POOL = AREA + SLOTS * clients.SLOT_BYTES
+_POOL_SIZE = AREA + AREA_SIZE - POOL
+_TABLE = 8 << ((_POOL_SIZE // region.BYTES_PER_CHAIN).bit_length() - 1)
+LONGEST_VALUE = ((_POOL_SIZE - region.SUPERBLOCK_BYTES - _TABLE - 8) & -16) // clients.SHARE
 GARBAGE = np.random.default_rng(4).integers(0, 256, PAGES * PAGE, dtype=np.uint8)
 
 
 class Guest:
-    """RAM with one store and one connection, and the check that marks and bounds are kept."""
+    """RAM with one store and a few connections, and the check that marks and bounds are kept."""
 
     def __init__(self, size: int = SIZE, garbage: np.ndarray = GARBAGE) -> None:
-        self.size = size
+        self.size, self.now, self.slot = size, NOW, 0
         self.memory = garbage.copy()
         self.bitmap = np.zeros(PAGES // 64, dtype=np.uint64)
         self.result = np.zeros(kv.RESULT_SLOTS, dtype=np.uint64)
         self.waiting, self.closed, self.requests = b"", False, 0
         before = self.memory.copy()
         assert kv.initialize(self.memory, self.bitmap, STORE, size) == 1
-        self.hold_bounds(before, [(STORE, STORE + size)])
+        assert kv.initialize_clients(self.memory, self.bitmap, AREA, AREA_SIZE) == 1
+        self.hold_bounds(before, [(STORE, STORE + size), (AREA, AREA + AREA_SIZE)])
 
     def hold_bounds(self, before: np.ndarray, allowed: list[tuple[int, int]]) -> set[int]:
         """Hold that nothing else was written and that what was is marked; give the marks."""
@@ -63,15 +73,19 @@ class Guest:
             self.bitmap,
             STORE,
             self.size,
+            AREA,
+            AREA_SIZE,
+            self.slot,
             RECEIVED,
             end,
             REPLIES,
             REPLIES + room,
-            np.uint64(NOW),
+            np.uint64(self.now),
             *CLIENTS,
             self.result,
         )
-        marked = self.hold_bounds(before, [(STORE, STORE + self.size), (REPLIES, REPLIES + room)])
+        allowed = [(STORE, STORE + self.size), (REPLIES, REPLIES + room)]
+        marked = self.hold_bounds(before, [*allowed, (AREA, AREA + AREA_SIZE)])
         consumed, replied, closed, blocked = map(int, self.result[:4])
         assert consumed <= len(self.waiting)
         assert replied <= room
@@ -97,6 +111,22 @@ class Guest:
 
     def call(self, *arguments: bytes) -> bytes:
         return self.send(encode(*arguments))
+
+    def as_client(self, slot: int) -> Guest:
+        """Let what is sent next be another client's."""
+        self.slot = slot
+        return self
+
+    def end_client(self, slot: int) -> None:
+        """End a client's connection."""
+        before = self.memory.copy()
+        kv.forget_client(self.memory, self.bitmap, STORE, self.size, AREA, AREA_SIZE, slot)
+        self.hold_bounds(before, [(STORE, STORE + self.size), (AREA, AREA + AREA_SIZE)])
+
+    @property
+    def pool(self) -> Region:
+        """The memory in which names, queues, large requests and replies are kept."""
+        return Region(self.memory, POOL, _POOL_SIZE)
 
     @property
     def region(self) -> Region:
@@ -126,6 +156,20 @@ VALUES = st.one_of(st.binary(max_size=40), NUMBERS, LONG)
 OPTIONS = st.lists(
     st.sampled_from([b"nx", b"XX", b"get", b"GET", b"KeepTTL", b"no", b""]), max_size=3
 )
+#: Times that Redis and the twin, whose clocks differ, understand in the same way.
+YEAR = 31_557_600
+UNITS = {b"EX": YEAR, b"px": YEAR * 1000, b"exAT": 60 * YEAR, b"PXAT": 60 * YEAR * 1000}
+TIMES = st.sampled_from([0, 1, -1, 2**63 - 1, -(2**63), 2**63, 2**62 // 1000])
+EXPIRY = st.sampled_from(sorted(UNITS)).flatmap(
+    lambda unit: st.tuples(
+        st.just(unit),
+        (st.integers(0, 10**6).map(lambda n: n + UNITS[unit]) | TIMES).map(lambda n: b"%d" % n)
+        | ODD_NUMBERS,
+    )
+)
+EXPIRY_OPTIONS = st.lists(EXPIRY.map(list) | OPTIONS | st.just([b"persist"]), max_size=3).map(
+    lambda parts: [word for part in parts for word in part]
+)
 
 
 def request(name: bytes, *parts: st.SearchStrategy[bytes]) -> st.SearchStrategy[list[bytes]]:
@@ -143,8 +187,13 @@ def many(name: bytes, parts: st.SearchStrategy[bytes]) -> st.SearchStrategy[list
 WRITES = [
     request(b"set", KEYS, VALUES),
     st.tuples(request(b"set", KEYS, VALUES), OPTIONS).map(lambda both: both[0] + both[1]),
+    st.tuples(request(b"set", KEYS, VALUES), EXPIRY_OPTIONS).map(lambda both: both[0] + both[1]),
     request(b"setnx", KEYS, VALUES),
     request(b"getset", KEYS, VALUES),
+    request(b"getdel", KEYS),
+    st.tuples(request(b"getex", KEYS), EXPIRY_OPTIONS).map(lambda both: both[0] + both[1]),
+    request(b"setrange", KEYS, st.integers(-2, 99).map(lambda n: b"%d" % n) | ODD_NUMBERS, VALUES),
+    request(b"persist", KEYS),
     request(b"append", KEYS, VALUES),
     request(b"incr", KEYS),
     request(b"decr", KEYS),
@@ -154,13 +203,46 @@ WRITES = [
     st.tuples(request(b"mset"), st.lists(st.tuples(KEYS, VALUES), min_size=1, max_size=5)).map(
         lambda both: both[0] + [part for pair in both[1] for part in pair]
     ),
+    st.tuples(request(b"msetnx"), st.lists(st.tuples(KEYS, VALUES), min_size=1, max_size=2)).map(
+        lambda both: both[0] + [part for pair in both[1] for part in pair]
+    ),
     many(b"del", KEYS),
     many(b"unlink", KEYS),
 ]
+#: Each command with the times that two clocks understand in the same way.
+_FAR = {b"expire": YEAR, b"pexpire": YEAR * 1000, b"expireat": 60 * YEAR}
+_FAR |= {b"pexpireat": 60 * YEAR * 1000}
+EXPIRES = [
+    st.tuples(
+        request(
+            name,
+            KEYS,
+            (st.integers(0, 3).map(lambda n, far=far: n * 1000 + far) | TIMES).map(
+                lambda n: b"%d" % n
+            )
+            | ODD_NUMBERS,
+        ),
+        st.lists(st.sampled_from([b"nx", b"XX", b"gt", b"Lt", b"no"]), max_size=2),
+    ).map(lambda both: both[0] + both[1])
+    for name, far in _FAR.items()
+]
+EXPIRES += [
+    st.tuples(request(b"setex", KEYS), EXPIRY, VALUES).map(
+        lambda parts: [b"setex", parts[0][1], parts[1][1], parts[2]]
+    ),
+    request(b"expiretime", st.just(b"\xfe")),
+]
+TRANSACTIONS = [
+    request(b"multi"), request(b"exec"), request(b"exec"), request(b"discard"),
+    many(b"watch", KEYS), request(b"unwatch"),
+]  # fmt: skip
 READS = [
     request(b"get", KEYS),
     request(b"strlen", KEYS),
     request(b"type", KEYS),
+    request(b"getrange", KEYS, NUMBERS, NUMBERS),
+    request(b"substr", KEYS, *[st.integers(-9, 9).map(lambda n: b"%d" % n)] * 2),
+    many(b"touch", KEYS),
     request(b"dbsize"),
     request(b"ping"),
     request(b"ping", VALUES),
@@ -178,36 +260,42 @@ WRONG = [
     many(b"nope", KEYS),
 ]
 FLUSHES = [request(b"flushall"), request(b"flushdb", st.sampled_from([b"sync", b"ASYNC", b"x"]))]
-EXPIRIES = request(
-    b"set", KEYS, VALUES, st.sampled_from([b"ex", b"PX", b"exat", b"Pxat"]), st.just(b"10")
-)
 
 
 def supported(arguments: list[bytes]) -> bool:
     """Tell whether the twin, and Redis in the same way, has this command or has it not."""
-    others = {b"time", b"info", b"config", b"client", b"command", b"hello", b"quit"}
+    others = {b"time", b"info", b"config", b"client", b"command", b"hello", b"quit", b"auth"}
+    others |= {b"keys", b"scan", b"object"}
     return arguments[0].lower() not in others
 
 
-REQUESTS = st.one_of(*WRITES, *READS, *WRITES, *WRONG, *FLUSHES).filter(supported)
+REQUESTS = st.one_of(*WRITES, *READS, *WRITES, *EXPIRES, *TRANSACTIONS, *WRONG, *FLUSHES).filter(
+    supported
+)
+#: What depends on the time at which it is asked.
+CLOCKED = [request(name, KEYS) for name in (b"ttl", b"pttl", b"expiretime", b"pexpiretime")]
 PIECES = st.lists(st.integers(1, 200), max_size=60)
 ROOMS = st.lists(st.integers(0, 700), max_size=60)
 
 
-@given(st.lists(REQUESTS | EXPIRIES, max_size=40), PIECES, ROOMS)
+@given(st.lists(REQUESTS | st.one_of(*CLOCKED), max_size=40), PIECES, ROOMS, st.booleans())
 def test_any_pieces_and_any_room_give_the_replies_of_the_naive_twin(
-    requests: list[list[bytes]], pieces: list[int], rooms: list[int]
+    requests: list[list[bytes]], pieces: list[int], rooms: list[int], resp3: bool
 ) -> None:
-    guest, whole, twin = Guest(), Guest(), Redis()
+    guest, whole, twin = Guest(), Guest(), Redis(NOW // 1000, LONGEST_VALUE, resp3)
+    for each in (guest, whole):
+        assert each.call(b"hello", b"3" if resp3 else b"2").startswith(b"%7" if resp3 else b"*14")
     data = b"".join(encode(*arguments) for arguments in requests)
     expected = b"".join(twin.call(*arguments) for arguments in requests)
     assert guest.send(data, pieces, rooms) == expected
-    assert guest.requests == len(requests)
+    assert guest.requests == len(requests) + 1
     assert guest.region.check() == twin.keys
+    assert guest.region.expiries() == twin.expiries
+    guest.pool.blocks()
     assert whole.send(data) == expected
     assert whole.bytes == guest.bytes
-    figures = guest.information()
-    assert int(figures["total_commands_processed"]) == twin.requests
+    figures = guest.as_client(1).information()
+    assert int(figures["total_commands_processed"]) == twin.requests + 1
     assert int(figures["keyspace_hits"]) == twin.hits
     assert int(figures["keyspace_misses"]) == twin.misses
     assert int(figures["total_error_replies"]) == twin.errors
@@ -348,11 +436,11 @@ def test_a_value_of_the_same_class_is_written_in_place() -> None:
     guest.waiting = encode(b"set", b"77", b"y" * 301)
     _, marked = guest.execute()
     assert guest.region.blocks() == blocks
-    # What it counts, the value and the reply, which may both cross a page's end.
-    assert len(marked) <= 5
+    # What it counts, its client, the value and the reply, which may both cross a page's end.
+    assert len(marked) <= 6
     guest.waiting = encode(b"get", b"77")
     _, marked = guest.execute()
-    assert len(marked) <= 3
+    assert len(marked) <= 4
 
 
 SCRAPS = st.sampled_from(
@@ -387,15 +475,15 @@ MALFORMED = {
     b"*1\r\n$99999999999\r\n": b"invalid bulk length",
     b"set 'a\r\n": b"unbalanced quotes in request",
     b'get "a"b\r\n': b"unbalanced quotes in request",
+    b'get "a\\"\r\n': b"unbalanced quotes in request",
+    b"get a'b\r\n": b"unbalanced quotes in request",
+    b"*2147483648\r\n": b"invalid multibulk length",
+    b"*1\r\n$536870913\r\n": b"invalid bulk length",
 }
 #: … and what Redis would understand, or wait for.
 REFUSED = {
-    b"*5461\r\n": b"invalid multibulk length",
-    b"*1\r\n$32756\r\n": b"invalid bulk length",
-    b"*2\r\n$32750\r\n": b"invalid bulk length",
-    b'get "a\\n"\r\n': b"escapes and quotes within a word are not supported",
-    b'get a"b"\r\n': b"escapes and quotes within a word are not supported",
-    b"x" * kv.BUFFER_BYTES: b"too big inline request",
+    b"*1\r\n$%d\r\n" % (LONGEST_VALUE + 1): b"invalid bulk length",
+    b"x" * 70000: b"too big inline request",
     b"*" + b"1" * kv.BUFFER_BYTES: b"too big mbulk count string",
     b"*1\r\n$" + b"1" * kv.BUFFER_BYTES: b"too big bulk count string",
 }
@@ -426,36 +514,75 @@ def test_a_request_of_no_arguments_is_none(count: int) -> None:
     assert Guest().send(b"*%d\r\nPING\r\n" % count) == b"+PONG\r\n"
 
 
-@pytest.mark.parametrize("length", [0, 1, 16, 1000, 32725, 32726, 32727, 32728, 40000])
-def test_a_request_fits_into_a_buffer_or_is_refused_when_its_length_is_known(length: int) -> None:
+SIZES = [0, 1, 32725, 32726, 32727, 32728, 40000, LONGEST_VALUE, LONGEST_VALUE + 1]
+
+
+@pytest.mark.parametrize("length", SIZES)
+def test_a_value_of_any_length_up_to_the_longest_is_taken_and_given_back(length: int) -> None:
     guest = Guest()
-    whole = encode(b"SET", b"a", b"x" * length)
+    value = bytes(i % 251 for i in range(length))
+    whole = encode(b"SET", b"a", value)
     header = whole.index(b"$%d\r\n" % length) + len(b"$%d\r\n" % length)
     replies = guest.send(whole[:header])
-    if len(whole) > kv.BUFFER_BYTES:
+    if length > LONGEST_VALUE:
         assert replies == b"-ERR Protocol error: invalid bulk length\r\n"
         assert guest.closed
         return
     assert replies == b""
-    assert guest.send(whole[header:], [1000] * 32) == b"+OK\r\n"
-    assert guest.call(b"STRLEN", b"a") == b":%d\r\n" % length
+    assert guest.send(whole[header:], [1000] * 100) == b"+OK\r\n"
+    # The reply has room in pieces alone, and what is asked meanwhile waits.
+    rest = encode(b"GET", b"a") + encode(b"STRLEN", b"a")
+    expected = b"$%d\r\n%s\r\n:%d\r\n" % (length, value, length)
+    assert guest.send(rest, rooms=[700] * 100) == expected
+    assert all(free for _, free in guest.pool.blocks().values())
 
 
-@example(32758)
-@example(32759)
-@given(st.integers(30000, 36000))
-@settings(max_examples=20)
-def test_every_value_can_be_read_and_a_longer_reply_is_an_error(length: int) -> None:
+def test_an_append_beyond_the_longest_value_is_refused() -> None:
     guest = Guest()
-    assert guest.call(b"SET", b"a", b"x" * 20000) == b"+OK\r\n"
-    reply = guest.call(b"APPEND", b"a", b"y" * (length - 20000))
-    if length > LONGEST_VALUE:
-        assert reply == (b"-ERR string exceeds maximum allowed size (proto-max-bulk-len)\r\n")
-        return
-    assert reply == b":%d\r\n" % length
-    assert len(guest.call(b"GET", b"a")) == length + 10
-    assert guest.call(b"MGET", b"a", b"a") == b"-ERR reply exceeds 32768 bytes\r\n"
-    assert len(guest.call(b"GETSET", b"a", b"")) == length + 10
+    assert guest.call(b"SET", b"a", b"x" * 30000) == b"+OK\r\n"
+    more = LONGEST_VALUE - 30000
+    assert guest.call(b"APPEND", b"a", b"y" * (more + 1)) == naive_kv.TOO_LONG
+    assert guest.call(b"SETRANGE", b"a", b"%d" % (LONGEST_VALUE - 1), b"yy") == naive_kv.TOO_LONG
+    assert guest.call(b"APPEND", b"a", b"y" * more) == b":%d\r\n" % LONGEST_VALUE
+    assert len(guest.call(b"MGET", b"a", b"a")) == 2 * len(guest.call(b"GET", b"a")) + 4
+
+
+@given(
+    st.lists(st.binary(max_size=3000), min_size=1, max_size=40),
+    st.lists(st.integers(1, 9000), max_size=40),
+)
+@settings(max_examples=40)
+def test_a_large_request_is_the_same_however_it_arrives(
+    values: list[bytes], pieces: list[int]
+) -> None:
+    arguments = [part for i, value in enumerate(values) for part in (b"%d" % i, value)]
+    guest, other = Guest(), Guest()
+    data = encode(b"MSET", *arguments) + encode(b"MGET", *arguments[::2]) + encode(b"PING")
+    replies = guest.send(data, pieces)
+    assert replies == other.send(data)
+    whole = b"".join(b"$%d\r\n%s\r\n" % (len(value), value) for value in values)
+    assert replies == b"+OK\r\n*%d\r\n%s+PONG\r\n" % (len(values), whole)
+    assert all(free for _, free in guest.pool.blocks().values())
+
+
+def test_a_request_for_which_there_is_no_memory_is_skipped_and_answered() -> None:
+    guest = Guest()
+    elements = b"$1\r\na\r\n" * 10**5
+    assert guest.send(b"*100000\r\n" + elements + encode(b"PING")) == (OUT_OF_MEMORY + b"+PONG\r\n")
+    # Within a transaction it is refused, and EXEC fails.
+    data = encode(b"MULTI") + b"*100000\r\n" + elements + encode(b"EXEC")
+    assert guest.send(data).startswith(b"+OK\r\n" + OUT_OF_MEMORY + b"-EXECABORT ")
+    assert all(free for _, free in guest.pool.blocks().values())
+
+
+def test_a_request_has_as_many_elements_as_in_redis() -> None:
+    guest = Guest()
+    assert guest.send(b"*2147483647\r\n$4\r\nMGET\r\n") == b""
+    assert not guest.closed
+    guest = Guest()
+    keys = [b"%d" % (number % 10) for number in range(20000)]
+    assert guest.call(b"DEL", *keys) == b":0\r\n"
+    assert guest.call(b"EXISTS", *keys) == b":0\r\n"
 
 
 @pytest.mark.parametrize("room", range(0, 150, 7))
@@ -487,9 +614,11 @@ def test_replies_that_do_not_fit_wait_for_those_before() -> None:
 
 @pytest.mark.parametrize("size", [0, 4096, kv.SMALLEST_STORE - 1])
 def test_a_region_that_is_too_small_is_left_alone(size: int) -> None:
-    memory, bitmap = GARBAGE.copy(), np.zeros(1, dtype=np.uint64)
+    memory, bitmap = GARBAGE.copy(), np.zeros(PAGES // 64, dtype=np.uint64)
     assert kv.initialize(memory, bitmap, STORE, size) == 0
-    assert kv.initialize(memory, bitmap, 60 * PAGE, 5 * PAGE) == 0
+    assert kv.initialize(memory, bitmap, (PAGES - 4) * PAGE, 5 * PAGE) == 0
+    assert kv.initialize_clients(memory, bitmap, STORE, size) == 0
+    assert kv.initialize_clients(memory, bitmap, (PAGES - 4) * PAGE, 9 * PAGE) == 0
     assert (memory == GARBAGE).all()
     assert not bitmap.any()
 
@@ -540,6 +669,8 @@ def test_quit_answers_and_drops_what_follows() -> None:
 def test_a_request_is_executed_when_its_last_byte_is_there(data: bytes) -> None:
     for length in range(1, len(data)):
         guest = Guest()
+        guest.send(b"")
+        guest.execute()
         before = guest.bytes
         assert guest.send(data[:length]) == b""
         assert guest.requests == 0
@@ -554,11 +685,28 @@ def test_a_request_for_nothing_is_skipped() -> None:
     assert guest.requests == 1
 
 
-@pytest.mark.parametrize("line", [b"set 'a b' c\r\n", b'  SET\t"a b" c  \n', b"set 'a b' 'c'\r\n"])
-def test_inline_requests_have_words_and_simple_quotes(line: bytes) -> None:
-    guest = Guest()
-    assert guest.send(line) == b"+OK\r\n"
-    assert guest.region.check() == {b"a b": b"c"}
+LINES = {
+    b"echo 'a b'\r\n": b"a b",
+    b'  ECHO\t"a b"  \n': b"a b",
+    b'echo "a\\x41\\n\\r\\t\\a\\b\\\\\\q\\xzz"\r\n': b"aA\n\r\t\a\b\\qxzz",
+    b"echo 'it\\'s\\n'\r\n": b"it's\\n",
+    b'echo a"b "\r\n': b"ab ",
+    b'echo ""\r\n': b"",
+}
+
+
+@pytest.mark.parametrize("line", LINES, ids=repr)
+def test_inline_requests_have_quotes_and_escapes(line: bytes) -> None:
+    value = LINES[line]
+    assert Guest().send(line) == b"$%d\r\n%s\r\n" % (len(value), value)
+    # Between MULTI and EXEC, too, and in a line that no buffer holds.
+    assert (
+        Guest()
+        .send(b"MULTI\n" + line + b"EXEC\n")
+        .endswith(b"*1\r\n$%d\r\n%s\r\n" % (len(value), value))
+    )
+    padded = b" " * 40000 + line
+    assert Guest().send(padded) == b"$%d\r\n%s\r\n" % (len(value), value)
 
 
 def test_time_is_the_clock_it_was_given() -> None:
@@ -573,9 +721,10 @@ def test_info_gives_the_sections_it_is_asked_for() -> None:
     assert guest.call(b"INFO", b"KeySpace") == (
         b"$44\r\n# Keyspace\r\ndb0:keys=2,expires=0,avg_ttl=0\r\n\r\n"
     )
+    assert guest.call(b"INFO", b"cluster") == b"$30\r\n# Cluster\r\ncluster_enabled:0\r\n\r\n"
     everything = guest.call(b"INFO")
-    assert b"total_commands_processed:4\r\n" in everything
-    assert guest.call(b"INFO", b"ALL") == everything.replace(b"processed:4", b"processed:5")
+    assert b"total_commands_processed:5\r\n" in everything
+    assert guest.call(b"INFO", b"ALL") == everything.replace(b"processed:5", b"processed:6")
     sections = guest.call(b"INFO", b"server", b"stats").split(b"\r\n# ")
     assert [section.split(b"\r\n")[0] for section in sections[1:]] == [b"Server", b"Stats"]
     # What redis-cli --stat reads.
@@ -592,26 +741,27 @@ def test_info_gives_the_sections_it_is_asked_for() -> None:
 @pytest.mark.parametrize(
     ("words", "reply"),
     [
-        ("HELLO 3", b"-NOPROTO unsupported protocol version\r\n"),
+        ("HELLO 4", b"-NOPROTO unsupported protocol version\r\n"),
         ("HELLO x", b"-ERR Protocol version is not an integer or out of range\r\n"),
-        ("HELLO 2 AUTH a b", b"-ERR Syntax error in HELLO option 'AUTH'\r\n"),
+        ("HELLO 2 AUTH a", b"-ERR Syntax error in HELLO option 'AUTH'\r\n"),
         ("HELLO 2 SETNAME", b"-ERR Syntax error in HELLO option 'SETNAME'\r\n"),
         ("CLIENT SETNAME me", b"+OK\r\n"),
         ("CLIENT GETNAME", b"$-1\r\n"),
         ("CLIENT SETINFO LIB-NAME redis-py", b"+OK\r\n"),
         ("CLIENT NO-EVICT on", b"+OK\r\n"),
         ("CLIENT NO-EVICT maybe", b"-ERR syntax error\r\n"),
-        ("CLIENT ID", b"-ERR unknown subcommand 'ID'. Try CLIENT HELP.\r\n"),
+        ("CLIENT ID", b":1\r\n"),
+        ("CLIENT KILL", b"-ERR unknown subcommand 'KILL'. Try CLIENT HELP.\r\n"),
         ("CLIENT setname", b"-ERR wrong number of arguments for 'client|setname' command\r\n"),
         ("CONFIG GET save", b"*2\r\n$4\r\nsave\r\n$0\r\n\r\n"),
-        ("CONFIG GET AppendOnly", b"*2\r\n$10\r\nappendonly\r\n$2\r\nno\r\n"),
+        ("CONFIG GET AppendOnly", b"*2\r\n$10\r\nAppendOnly\r\n$2\r\nno\r\n"),
         ("CONFIG GET nope", b"*0\r\n"),
         ("CONFIG GET", b"-ERR wrong number of arguments for 'config|get' command\r\n"),
         ("CONFIG SET save 1", b"-ERR unknown subcommand 'SET'. Try CONFIG HELP.\r\n"),
-        ("COMMAND COUNT", b":30\r\n"),
+        ("COMMAND COUNT", b":%d\r\n" % len(COMMANDS)),
         ("COMMAND DOCS get", b"*0\r\n"),
         ("COMMAND INFO nope", b"*1\r\n$-1\r\n"),
-        ("COMMAND LIST", b"-ERR unknown subcommand 'LIST'. Try COMMAND HELP.\r\n"),
+        ("COMMAND NOPE", b"-ERR unknown subcommand 'NOPE'. Try COMMAND HELP.\r\n"),
     ],
 )
 def test_what_clients_ask_on_their_own_is_answered(words: str, reply: bytes) -> None:
@@ -629,3 +779,189 @@ def test_patterns_of_config_match_as_in_a_shell(parts: list[bytes]) -> None:
     pattern = b"".join(parts)
     words = Guest().call(b"CONFIG", b"GET", pattern).split(b"\r\n")[2::4]
     assert [word.decode() for word in words] == fnmatch.filter(PARAMETERS, pattern.decode())
+
+
+def test_names_of_clients_are_kept_and_listed_and_forgotten_with_their_connection() -> None:
+    guest = Guest()
+    assert guest.call(b"CLIENT", b"SETNAME", b"one") == b"+OK\r\n"
+    assert guest.call(b"CLIENT", b"SETINFO", b"LIB-NAME", b"lib") == b"+OK\r\n"
+    assert guest.call(b"CLIENT", b"SETINFO", b"lib-ver", b"8.1") == b"+OK\r\n"
+    assert guest.as_client(1).call(b"HELLO", b"3", b"SETNAME", b"two").startswith(b"%7\r\n")
+    assert guest.call(b"CLIENT", b"GETNAME") == b"$3\r\ntwo\r\n"
+    assert guest.call(b"CLIENT", b"ID") == b":2\r\n"
+    listed = guest.call(b"CLIENT", b"LIST")
+    assert listed.startswith(b"=")
+    assert b"\r\ntxt:id=1 " in listed
+    lines = listed.split(b"\r\n")[1][4:].splitlines()
+    clients = [dict(word.split(b"=", 1) for word in line.split(b" ")) for line in lines]
+    assert [client[b"name"] for client in clients] == [b"one", b"two"]
+    assert [client[b"resp"] for client in clients] == [b"2", b"3"]
+    assert (clients[0][b"lib-name"], clients[0][b"lib-ver"]) == (b"lib", b"8.1")
+    assert clients[1][b"cmd"] == b"client"
+    guest.now += 5_000_000
+    only = guest.call(b"CLIENT", b"LIST", b"ID", b"1", b"77")
+    assert b"name=one" in only
+    assert b" age=5 idle=5 " in only
+    assert b"name=two" not in only
+    guest.end_client(0)
+    assert b"name=one" not in guest.call(b"CLIENT", b"LIST")
+    assert guest.as_client(0).call(b"CLIENT", b"GETNAME") == b"$-1\r\n"
+    assert guest.call(b"CLIENT", b"ID") == b":3\r\n"
+
+
+def test_what_a_connection_had_is_given_back_with_it() -> None:
+    guest = Guest()
+    guest.call(b"CLIENT", b"SETNAME", b"one")
+    guest.call(b"WATCH", b"a", b"b")
+    guest.call(b"MULTI")
+    guest.call(b"SET", b"a", b"b")
+    guest.send(b"*1000\r\n" + b"$1000\r\n%s\r\n" % (b"x" * 1000) * 40)
+    assert any(not free for _, free in guest.pool.blocks().values())
+    guest.waiting = b""
+    guest.end_client(0)
+    assert all(free for _, free in guest.pool.blocks().values())
+    assert guest.region.word(STORE + watches.WATCHES) == 0
+
+
+def test_watched_keys_are_changed_by_others_by_flushes_and_by_time() -> None:
+    def exec_after(*request: bytes, later: int = 0) -> bytes:
+        guest = Guest()
+        guest.call(b"SET", b"a", b"1", b"PX", b"50")
+        guest.call(b"WATCH", b"a", b"b")
+        if request:
+            guest.as_client(1).call(*request)
+        guest.now += later
+        guest.as_client(0).call(b"MULTI")
+        guest.call(b"PING")
+        return guest.call(b"EXEC")
+
+    done, outdated = b"*1\r\n+PONG\r\n", b"*-1\r\n"
+    assert exec_after() == exec_after(b"GET", b"a") == exec_after(b"SET", b"c", b"1") == done
+    for request in (
+        [b"SET", b"a", b"1"], [b"INCR", b"b"], [b"DEL", b"a"], [b"FLUSHALL"], [b"PERSIST", b"a"],
+        [b"MSET", b"b", b"1"], [b"APPEND", b"a", b"x"], [b"EXPIRE", b"a", b"9"],
+    ):  # fmt: skip
+        assert exec_after(*request) == outdated
+    assert exec_after(later=50_000) == done
+    assert exec_after(later=51_000) == outdated
+    guest = Guest()
+    assert guest.call(b"WATCH", *[b"%d" % n for n in range(193)]).startswith(b"-ERR too many keys")
+
+
+def test_a_transactions_queue_and_replies_may_be_larger_than_any_buffer() -> None:
+    guest = Guest()
+    guest.call(b"SET", b"a", b"x" * 10000)
+    data = encode(b"MULTI") + encode(b"GET", b"a") * 9 + encode(b"SET", b"b", b"y" * 40000)
+    replies = guest.send(data + encode(b"EXEC"), rooms=[900] * 400)
+    bulk = b"$10000\r\n%s\r\n" % (b"x" * 10000)
+    assert replies == b"+OK\r\n" + b"+QUEUED\r\n" * 10 + b"*10\r\n" + bulk * 9 + b"+OK\r\n"
+    assert all(free for _, free in guest.pool.blocks().values())
+    # One that has no memory for its queue is refused as a whole.
+    data = encode(b"MULTI") + encode(b"SET", b"c", b"z" * 20000) * 30 + encode(b"EXEC")
+    replies = guest.send(data)
+    assert OUT_OF_MEMORY in replies
+    assert replies.endswith(b"because of previous errors.\r\n")
+    assert guest.call(b"EXISTS", b"c") == b":0\r\n"
+    # Replies without memory are errors of their commands, which were executed.
+    guest.call(b"SET", b"d", b"w" * 30000)
+    data = encode(b"MULTI") + encode(b"GET", b"d") * 9 + encode(b"INCR", b"n") + encode(b"EXEC")
+    replies = guest.send(data)
+    assert replies.endswith(b":1\r\n")
+    assert b"-OOM no memory for a reply of this size\r\n" in replies
+
+
+def test_keys_expire_when_their_time_has_passed_and_not_before() -> None:
+    guest = Guest()
+    guest.call(b"SET", b"a", b"1", b"PX", b"100")
+    guest.call(b"SETEX", b"b", b"10", b"2")
+    guest.now += 100_000
+    assert guest.call(b"MGET", b"a", b"b") == b"*2\r\n$1\r\n1\r\n$1\r\n2\r\n"
+    assert guest.call(b"PTTL", b"a") == b":0\r\n"
+    guest.now += 1000
+    assert guest.call(b"GET", b"a") == b"$-1\r\n"
+    assert guest.call(b"TTL", b"b") == b":10\r\n"
+    assert guest.information()["expired_keys"] == "1"
+    assert guest.information()["db0"] == "keys=1,expires=1,avg_ttl=9899"
+    assert guest.call(b"INCR", b"a") == b":1\r\n"
+    assert guest.call(b"TTL", b"a") == b":-1\r\n"
+    guest.call(b"APPEND", b"b", b"2")
+    assert guest.call(b"PTTL", b"b") == b":9899\r\n"
+    guest.call(b"SET", b"b", b"3", b"KEEPTTL")
+    assert guest.call(b"PTTL", b"b") == b":9899\r\n"
+    guest.call(b"SET", b"b", b"3")
+    assert guest.call(b"PTTL", b"b") == b":-1\r\n"
+    guest.region.check()
+
+
+def test_expired_keys_go_in_bounded_steps_though_nobody_asks() -> None:
+    guest = Guest()
+    for number in range(300):
+        guest.call(b"SET", b"%d" % number, b"x", b"PX", b"%d" % (1 + number % 2 * 10**6))
+    guest.now += 10_000
+    for tick in range(4):
+        before, keys = guest.memory.copy(), len(guest.region.entries())
+        arguments = guest.memory, guest.bitmap, STORE, guest.size, np.uint64(guest.now)
+        for _ in range(2):
+            kv.sweep_expired(*arguments, tick + 1)
+        guest.hold_bounds(before, [(STORE, STORE + guest.size)])
+        guest.region.check()
+        # The table of this store has 1024 chains.
+        assert keys == 300 - len(range(0, 300, 2)) or len(guest.region.entries()) < keys
+    assert len(guest.region.entries()) == 150
+    assert guest.call(b"DBSIZE") == b":150\r\n"
+    assert guest.information()["expired_keys"] == "150"
+
+
+def scanned(guest: Guest, *options: bytes, between: Iterable[list[bytes]] = ()) -> list[bytes]:
+    """Scan all keys, with another request after each step."""
+    found: list[bytes] = []
+    cursor, between = b"0", iter(between)
+    while True:
+        words = guest.call(b"SCAN", cursor, *options).split(b"\r\n")
+        cursor, found = words[2], found + words[5::2]
+        if cursor == b"0":
+            return [key for key in found if key]
+        request = next(between, None)
+        if request:
+            guest.call(*request)
+
+
+@given(
+    st.sets(st.integers(0, 400), max_size=120),
+    st.lists(st.tuples(st.booleans(), st.integers(401, 600)), max_size=60),
+    st.integers(1, 40),
+)
+@settings(max_examples=25)
+def test_a_scan_returns_every_key_that_is_there_all_the_time(
+    stay: set[int], others: list[tuple[bool, int]], count: int
+) -> None:
+    guest = Guest()
+    for number in stay:
+        guest.call(b"SET", b"%d" % number, b"x")
+    changes = [[b"SET", b"%d" % n, b"y"] if new else [b"DEL", b"%d" % n] for new, n in others]
+    found = scanned(guest, b"COUNT", b"%d" % count, between=changes)
+    assert {b"%d" % number for number in stay} <= set(found)
+    assert all(found.count(b"%d" % number) == 1 for number in stay)
+    assert set(scanned(guest, b"MATCH", b"1*")) == {
+        key for key in guest.region.check() if key.startswith(b"1")
+    }
+    assert scanned(guest, b"TYPE", b"list") == []
+    # Few keys come at once, and a cursor may be anything.
+    assert guest.call(b"SCAN", b"18446744073709551615", b"COUNT", b"1").startswith(b"*2\r\n")
+
+
+@given(st.lists(KEYS, max_size=20), st.lists(st.sampled_from("a*b?[]^-\\k"), max_size=6))
+def test_keys_gives_those_that_match_and_have_not_expired(
+    keys: list[bytes], pattern: list[str]
+) -> None:
+    guest = Guest()
+    for number, key in enumerate(keys):
+        guest.call(b"SET", key, b"x", b"PX", b"%d" % (1 + number % 3))
+    guest.now += 2500
+    words = guest.call(b"KEYS", b"*")
+    guest.region.check()
+    expiries = guest.region.expiries()
+    there = {key for key, when in expiries.items() if when >= guest.now // 1000}
+    assert words.startswith(b"*%d\r\n" % len(there))
+    assert all(b"$%d\r\n%s\r\n" % (len(key), key) in words for key in there)
+    assert guest.call(b"KEYS", "".join(pattern).encode()).startswith(b"*")

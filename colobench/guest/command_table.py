@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,7 @@ class Description(NamedTuple):
 _READ = ("readonly", "fast")
 _WRITE = ("write", "denyoom", "fast")
 _ANY_TIME = ("loading", "stale", "fast")
+_TRANSACTION = ("noscript", "loading", "stale", "fast", "allow_busy")
 _GREETING = ("noscript", "loading", "stale", "fast", "no_auth", "allow_busy")
 
 #: All commands, those first that are asked for most. What Redis 7.0 says of them, to the letter.
@@ -50,12 +51,39 @@ COMMANDS = (
     Description("flushall", -1, ("write",)),
     Description("flushdb", -1, ("write",)),
     Description("echo", 2, _ANY_TIME),
+    Description("expire", -3, ("write", "fast"), 1, 1, 1),
+    Description("ttl", 2, _READ, 1, 1, 1),
+    Description("setex", 4, ("write", "denyoom"), 1, 1, 1),
+    Description("multi", 1, _TRANSACTION),
+    Description("exec", 1, ("noscript", "loading", "stale", "skip_slowlog")),
+    Description("discard", 1, _TRANSACTION),
+    Description("watch", -2, _TRANSACTION, 1, -1, 1),
+    Description("unwatch", 1, _TRANSACTION),
+    Description("pexpire", -3, ("write", "fast"), 1, 1, 1),
+    Description("expireat", -3, ("write", "fast"), 1, 1, 1),
+    Description("pexpireat", -3, ("write", "fast"), 1, 1, 1),
+    Description("pttl", 2, _READ, 1, 1, 1),
+    Description("expiretime", 2, _READ, 1, 1, 1),
+    Description("pexpiretime", 2, _READ, 1, 1, 1),
+    Description("persist", 2, ("write", "fast"), 1, 1, 1),
+    Description("psetex", 4, ("write", "denyoom"), 1, 1, 1),
+    Description("getex", -2, ("write", "fast"), 1, 1, 1),
+    Description("getdel", 2, ("write", "fast"), 1, 1, 1),
+    Description("msetnx", -3, ("write", "denyoom"), 1, -1, 2),
+    Description("getrange", 4, ("readonly",), 1, 1, 1),
+    Description("substr", 4, ("readonly",), 1, 1, 1),
+    Description("setrange", 4, ("write", "denyoom"), 1, 1, 1),
+    Description("touch", -2, _READ, 1, -1, 1),
+    Description("scan", -2, ("readonly",)),
+    Description("keys", 2, ("readonly",)),
+    Description("object", -2),
     Description("time", 1, _ANY_TIME),
     Description("info", -1, ("loading", "stale")),
     Description("config", -2),
     Description("client", -2),
     Description("command", -1, ("loading", "stale")),
     Description("hello", -1, _GREETING),
+    Description("auth", -2, ("noscript", "loading", "stale", "fast", "no_auth", "allow_busy")),
     Description("select", 2, _ANY_TIME),
     Description("quit", -1, _GREETING),
     Description("reset", 1, _GREETING),
@@ -72,26 +100,36 @@ def packed(name: str) -> int:
     return int.from_bytes(name.encode().ljust(8, b"\0"), "little")
 
 
-def _described(command: Description) -> bytes:
+def _described(command: Description, resp3: bool) -> bytes:
     """Give the reply for one command: 10 elements, as in Redis 7.0, the last four empty."""
     name, flags = command.name.encode(), [b"+%s\r\n" % flag.encode() for flag in command.flags]
     numbers = (command.first_key, command.last_key, command.step)
+    kind = b"~" if resp3 else b"*"
     return b"".join(
         [
             b"*10\r\n$%d\r\n%s\r\n:%d\r\n" % (len(name), name, command.arity),
-            b"*%d\r\n" % len(flags),
+            b"%s%d\r\n" % (kind, len(flags)),
             *flags,
             *(b":%d\r\n" % number for number in numbers),
-            b"*0\r\n" * 4,
+            (kind + b"0\r\n") * 4,
         ]
     )
 
 
-#: For each command: its name as a number, the name's length, its arity; with NumPy's types, as
-#: kernels have them as constants.
-NAMES = np.array([packed(command.name) for command in COMMANDS], dtype=np.uint64)
+def _begins(texts: list[bytes]) -> Any:
+    """Give where each of several texts begins, one behind the other, and the last one ends."""
+    return np.cumsum([0, *map(len, texts)], dtype=np.int64)
+
+
+#: For each command: the first 8 characters of its name and the next 8 as numbers, the name's
+#: length, its arity; with NumPy's types, as kernels have them as constants.
+NAMES = np.array([packed(command.name[:8]) for command in COMMANDS], dtype=np.uint64)
+NAME_ENDS = np.array([packed(command.name[8:]) for command in COMMANDS], dtype=np.uint64)
 LENGTHS = np.array([len(command.name) for command in COMMANDS], dtype=np.int64)
 ARITIES = np.array([command.arity for command in COMMANDS], dtype=np.int64)
-#: All descriptions one behind the other, and where each begins and the last one ends.
-DESCRIPTIONS = b"".join(_described(command) for command in COMMANDS)
-BEGINS = np.cumsum([0, *(len(_described(command)) for command in COMMANDS)], dtype=np.int64)
+#: All names one behind the other, and where each begins and the last one ends.
+_names = [command.name.encode() for command in COMMANDS]
+ALL_NAMES, NAME_BEGINS = b"".join(_names), _begins(_names)
+#: The same of all descriptions, first in RESP2, then in RESP3.
+_descriptions = [_described(command, resp3) for resp3 in (False, True) for command in COMMANDS]
+DESCRIPTIONS, BEGINS = b"".join(_descriptions), _begins(_descriptions)

@@ -3,12 +3,12 @@
 Replies, texts of errors and counted lookups are those of Redis 7.0. Every command takes the request
 and the cursor behind its name, how many arguments follow, and the room for its reply, and gives
 the address behind the reply. If that is behind `limit`, the reply did not fit, and nothing else has
-changed; so whatever changes something looks first whether there is room, see `REPLY_ROOM`.
+changed but that keys that had expired are gone; so whatever changes something looks first whether
+there is room, see `REPLY_ROOM`. `resp3` says which RESP the client speaks.
 
-A value is no longer than LONGEST_VALUE, so that GET can always answer; a key is as long as a
-request allows. A write is refused for want of memory if what it writes has no room, and then it
-changes nothing. MSET makes room for all of its values before it drops the old ones. There is no
-expiry.
+No key and no value is longer than `clients.longest_value`. A write is refused for want of memory if
+what it writes has no room, and then it changes nothing. MSET makes room for all of its values
+before it drops the old ones.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from colobench.guest.keyspace import (
     REFUSED,
     count,
     count_lookup,
-    find,
     key_length,
+    look_up,
     make_room,
     new_entry,
     put_entry,
     remove,
     remove_all,
+    set_expiry,
     value,
     value_length,
 )
@@ -37,6 +38,7 @@ from colobench.guest.region import (
     HEAP,
     KEY,
     LINK,
+    apart,
     get_number,
     is_entry,
     note_damage,
@@ -44,7 +46,6 @@ from colobench.guest.region import (
 )
 from colobench.guest.resp import (
     ARRAY,
-    BUFFER_BYTES,
     INTEGER,
     argument,
     digits,
@@ -53,18 +54,17 @@ from colobench.guest.resp import (
     put_bulk,
     put_decimal,
     put_head,
+    put_null,
     put_text,
 )
-from colobench.guest.store import copy_bytes
+from colobench.guest.store import clear_bytes, copy_bytes
 from colobench.kernels.jit import Bytes, Words, inlined
 
-#: A bulk string of so many bytes fills a buffer.
-LONGEST_VALUE = BUFFER_BYTES - 10
 #: A command that changes something waits for so much room: enough for every reply that is not a
 #: value.
 REPLY_ROOM = 128
 #: What SET may be told, and that its answer is a number.
-IF_ABSENT, IF_PRESENT, GIVE_OLD, AS_NUMBER = 1, 2, 4, 8
+IF_ABSENT, IF_PRESENT, GIVE_OLD, AS_NUMBER, KEEP_EXPIRY = 1, 2, 4, 8, 16
 
 _LOWEST = -(2**63)
 
@@ -72,18 +72,21 @@ _LOWEST = -(2**63)
 @inlined
 def put_syntax_error(memory: Bytes, bitmap: Words, at: int, limit: int) -> int:
     """Write Redis' answer to options that make no sense."""
+    apart()
     return put_text(memory, bitmap, at, limit, b"-ERR syntax error\r\n")
 
 
 @inlined
 def put_not_integer(memory: Bytes, bitmap: Words, at: int, limit: int) -> int:
     """Write Redis' answer to what should be an int64."""
+    apart()
     return put_text(memory, bitmap, at, limit, b"-ERR value is not an integer or out of range\r\n")
 
 
 @inlined
-def _refuse(memory: Bytes, bitmap: Words, kv: int, at: int, limit: int) -> int:
+def refuse(memory: Bytes, bitmap: Words, kv: int, at: int, limit: int) -> int:
     """Write that memory is full, as Redis does under the policy noeviction."""
+    apart()
     count(memory, bitmap, kv + REFUSED)
     return put_text(
         memory,
@@ -95,22 +98,30 @@ def _refuse(memory: Bytes, bitmap: Words, kv: int, at: int, limit: int) -> int:
 
 
 @inlined
-def _put_value(memory: Bytes, bitmap: Words, at: int, limit: int, entry: int) -> int:
+def put_value(memory: Bytes, bitmap: Words, at: int, limit: int, resp3: bool, entry: int) -> int:
     """Write an entry's value as a bulk string, or nil if entry is 0."""
+    apart()
     if not entry:
-        return put_text(memory, bitmap, at, limit, b"$-1\r\n")
+        return put_null(memory, bitmap, at, limit, resp3)
     length = value_length(memory, entry)
     return put_bulk(memory, bitmap, at, limit, value(memory, entry), length)
 
 
 @inlined
 def get(
-    memory: Bytes, bitmap: Words, kv: int, request: int, cursor: int, at: int, limit: int
+    memory: Bytes,
+    bitmap: Words,
+    kv: int,
+    resp3: bool,
+    request: int,
+    cursor: int,
+    at: int,
+    limit: int,
 ) -> int:
     """GET key."""
     key, length, _ = argument(memory, request, cursor)
-    _, entry = find(memory, bitmap, kv, key, length)
-    at = _put_value(memory, bitmap, at, limit, entry)
+    _, entry = look_up(memory, bitmap, kv, key, length)
+    at = put_value(memory, bitmap, at, limit, resp3, entry)
     if at <= limit:
         count_lookup(memory, bitmap, kv, entry)
     return at
@@ -131,7 +142,7 @@ def describe_value(
     if at + REPLY_ROOM > limit:
         return at + REPLY_ROOM
     key, length, _ = argument(memory, request, cursor)
-    _, entry = find(memory, bitmap, kv, key, length)
+    _, entry = look_up(memory, bitmap, kv, key, length)
     count_lookup(memory, bitmap, kv, entry)
     if kind:
         text = b"+string\r\n" if entry else b"+none\r\n"
@@ -141,14 +152,14 @@ def describe_value(
 
 
 @inlined
-def _look_up(
+def _count_found(
     memory: Bytes, bitmap: Words, kv: int, request: int, cursor: int, arguments: int
 ) -> int:
     """Count the lookups of keys, and give how many are there."""
     found = 0
     for _ in range(arguments):
         key, length, cursor = argument(memory, request, cursor)
-        _, entry = find(memory, bitmap, kv, key, length)
+        _, entry = look_up(memory, bitmap, kv, key, length)
         count_lookup(memory, bitmap, kv, entry)
         found += 1 if entry else 0
     return found
@@ -168,7 +179,7 @@ def exists(
     """EXISTS key...; a key that is named twice counts twice."""
     if at + REPLY_ROOM > limit:
         return at + REPLY_ROOM
-    found = _look_up(memory, bitmap, kv, request, cursor, arguments)
+    found = _count_found(memory, bitmap, kv, request, cursor, arguments)
     return put_head(memory, bitmap, at, limit, INTEGER, found)
 
 
@@ -177,6 +188,7 @@ def mget(
     memory: Bytes,
     bitmap: Words,
     kv: int,
+    resp3: bool,
     request: int,
     cursor: int,
     arguments: int,
@@ -188,10 +200,10 @@ def mget(
     at = put_head(memory, bitmap, at, limit, ARRAY, arguments)
     for _ in range(arguments):
         key, length, cursor = argument(memory, request, cursor)
-        _, entry = find(memory, bitmap, kv, key, length)
-        at = _put_value(memory, bitmap, at, limit, entry)
+        _, entry = look_up(memory, bitmap, kv, key, length)
+        at = put_value(memory, bitmap, at, limit, resp3, entry)
     if at <= limit:
-        _look_up(memory, bitmap, kv, request, first, arguments)
+        _count_found(memory, bitmap, kv, request, first, arguments)
     return at
 
 
@@ -200,21 +212,27 @@ def put(
     memory: Bytes,
     bitmap: Words,
     kv: int,
+    resp3: bool,
     key: int,
     length: int,
     begin: int,
     size: int,
     options: int,
+    expiry: int,
     at: int,
     limit: int,
 ) -> int:
-    """Give a key a value, `size` bytes from `begin` on: SET, SETNX and GETSET by their options."""
+    """Give a key a value, `size` bytes from `begin` on: SET, SETNX, GETSET, SETEX by their options.
+
+    It expires after the millisecond `expiry`, or never if that is 0.
+    """
+    apart()
     if at + REPLY_ROOM > limit:
         return at + REPLY_ROOM
-    link, entry = find(memory, bitmap, kv, key, length)
+    link, entry = look_up(memory, bitmap, kv, key, length)
     end = at
     if options & GIVE_OLD:
-        end = _put_value(memory, bitmap, at, limit, entry)
+        end = put_value(memory, bitmap, at, limit, resp3, entry)
         if end > limit:
             return end
         count_lookup(memory, bitmap, kv, entry)
@@ -222,13 +240,17 @@ def put(
     if done:
         entry = make_room(memory, bitmap, kv, link, entry, key, length, size, ZERO)
         if not entry:
-            return _refuse(memory, bitmap, kv, at, limit)
+            return refuse(memory, bitmap, kv, at, limit)
         copy_bytes(memory, bitmap, entry + KEY + length, begin, size)
+        if not options & KEEP_EXPIRY:
+            set_expiry(memory, bitmap, kv, entry, expiry)
     if options & GIVE_OLD:
         return end
     if options & AS_NUMBER:
         return put_head(memory, bitmap, at, limit, INTEGER, np.int64(done))
-    return put_text(memory, bitmap, at, limit, b"+OK\r\n" if done else b"$-1\r\n")
+    if not done:
+        return put_null(memory, bitmap, at, limit, resp3)
+    return put_text(memory, bitmap, at, limit, b"+OK\r\n")
 
 
 @inlined
@@ -236,6 +258,7 @@ def put_plainly(
     memory: Bytes,
     bitmap: Words,
     kv: int,
+    resp3: bool,
     request: int,
     cursor: int,
     at: int,
@@ -245,56 +268,7 @@ def put_plainly(
     """SETNX key value, or GETSET key value, by their options."""
     key, length, cursor = argument(memory, request, cursor)
     begin, size, _ = argument(memory, request, cursor)
-    return put(memory, bitmap, kv, key, length, begin, size, options, at, limit)
-
-
-@inlined
-def put_with_options(
-    memory: Bytes,
-    bitmap: Words,
-    kv: int,
-    request: int,
-    cursor: int,
-    arguments: int,
-    at: int,
-    limit: int,
-) -> int:
-    """SET key value [NX | XX] [GET] [KEEPTTL]; EX, PX, EXAT and PXAT are refused."""
-    key, length, cursor = argument(memory, request, cursor)
-    begin, size, cursor = argument(memory, request, cursor)
-    options, expiry, keep, left = 0, False, False, arguments - 2
-    while left > 0:
-        word, letters, cursor = argument(memory, request, cursor)
-        left -= 1
-        if is_word(memory, word, letters, b"nx"):
-            options |= IF_ABSENT
-        elif is_word(memory, word, letters, b"xx"):
-            options |= IF_PRESENT
-        elif is_word(memory, word, letters, b"get"):
-            options |= GIVE_OLD
-        elif is_word(memory, word, letters, b"keepttl"):
-            keep = True
-        elif (
-            left > 0
-            and not expiry
-            and (
-                is_word(memory, word, letters, b"ex")
-                or is_word(memory, word, letters, b"px")
-                or is_word(memory, word, letters, b"exat")
-                or is_word(memory, word, letters, b"pxat")
-            )
-        ):
-            expiry = True
-            _, _, cursor = argument(memory, request, cursor)
-            left -= 1
-        else:
-            return put_syntax_error(memory, bitmap, at, limit)
-    if (options & IF_ABSENT and options & IF_PRESENT) or (expiry and keep):
-        return put_syntax_error(memory, bitmap, at, limit)
-    if expiry:
-        text = b"-ERR SET with EX, PX, EXAT or PXAT is not supported: keys do not expire here\r\n"
-        return put_text(memory, bitmap, at, limit, text)
-    return put(memory, bitmap, kv, key, length, begin, size, options, at, limit)
+    return put(memory, bitmap, kv, resp3, key, length, begin, size, options, ZERO, at, limit)
 
 
 @inlined
@@ -314,7 +288,7 @@ def delete(
     deleted = 0
     for _ in range(arguments):
         key, length, cursor = argument(memory, request, cursor)
-        link, entry = find(memory, bitmap, kv, key, length)
+        link, entry = look_up(memory, bitmap, kv, key, length)
         if entry:
             remove(memory, bitmap, kv, link, entry)
             deleted += 1
@@ -335,7 +309,7 @@ def add(
     """Add to the number that is a key's value, or to 0 if there is none."""
     if at + REPLY_ROOM > limit:
         return at + REPLY_ROOM
-    link, entry = find(memory, bitmap, kv, key, length)
+    link, entry = look_up(memory, bitmap, kv, key, length)
     number = 0
     if entry:
         valid, number = parse_integer(memory, value(memory, entry), value_length(memory, entry))
@@ -349,7 +323,7 @@ def add(
     size = digits(total)
     entry = make_room(memory, bitmap, kv, link, entry, key, length, size, ZERO)
     if not entry:
-        return _refuse(memory, bitmap, kv, at, limit)
+        return refuse(memory, bitmap, kv, at, limit)
     begin = entry + KEY + length
     put_decimal(memory, bitmap, begin, begin + size, total)
     return put_head(memory, bitmap, at, limit, INTEGER, total)
@@ -381,22 +355,35 @@ def increment(
 
 
 @inlined
+def put_too_long(memory: Bytes, bitmap: Words, at: int, limit: int) -> int:
+    """Write that a value would be longer than one may be."""
+    text = b"-ERR string exceeds maximum allowed size (proto-max-bulk-len)\r\n"
+    return put_text(memory, bitmap, at, limit, text)
+
+
+@inlined
 def append(
-    memory: Bytes, bitmap: Words, kv: int, request: int, cursor: int, at: int, limit: int
+    memory: Bytes,
+    bitmap: Words,
+    kv: int,
+    longest: int,
+    request: int,
+    cursor: int,
+    at: int,
+    limit: int,
 ) -> int:
     """APPEND key value."""
     if at + REPLY_ROOM > limit:
         return at + REPLY_ROOM
     key, length, cursor = argument(memory, request, cursor)
     begin, size, _ = argument(memory, request, cursor)
-    link, entry = find(memory, bitmap, kv, key, length)
+    link, entry = look_up(memory, bitmap, kv, key, length)
     before = value_length(memory, entry) if entry else 0
-    if before + size > LONGEST_VALUE:
-        text = b"-ERR string exceeds maximum allowed size (proto-max-bulk-len)\r\n"
-        return put_text(memory, bitmap, at, limit, text)
+    if before + size > longest:
+        return put_too_long(memory, bitmap, at, limit)
     entry = make_room(memory, bitmap, kv, link, entry, key, length, before + size, before)
     if not entry:
-        return _refuse(memory, bitmap, kv, at, limit)
+        return refuse(memory, bitmap, kv, at, limit)
     copy_bytes(memory, bitmap, entry + KEY + length + before, begin, size)
     return put_head(memory, bitmap, at, limit, INTEGER, before + size)
 
@@ -427,6 +414,20 @@ def _make_entries(
 
 
 @inlined
+def _any_is_there(
+    memory: Bytes, bitmap: Words, kv: int, request: int, cursor: int, pairs: int
+) -> bool:
+    """Tell whether any of the keys of MSETNX is there."""
+    for _ in range(pairs):
+        key, length, cursor = argument(memory, request, cursor)
+        _, _, cursor = argument(memory, request, cursor)
+        _, entry = look_up(memory, bitmap, kv, key, length)
+        if entry:
+            return True
+    return False
+
+
+@inlined
 def mset(
     memory: Bytes,
     bitmap: Words,
@@ -436,15 +437,20 @@ def mset(
     arguments: int,
     at: int,
     limit: int,
+    if_absent: bool,
 ) -> int:
-    """MSET key value..., all of them or none."""
+    """MSET key value..., all of them or none; or MSETNX, if none of the keys is there."""
     if arguments & 1:
-        text = b"-ERR wrong number of arguments for 'mset' command\r\n"
-        return put_text(memory, bitmap, at, limit, text)
+        at = put_text(memory, bitmap, at, limit, b"-ERR wrong number of arguments for 'mset")
+        at = put_text(memory, bitmap, at, limit, b"nx" if if_absent else b"")
+        return put_text(memory, bitmap, at, limit, b"' command\r\n")
     if at + REPLY_ROOM > limit:
         return at + REPLY_ROOM
-    made, entry = _make_entries(memory, bitmap, kv, request, cursor, arguments // 2)
-    room = made == arguments // 2
+    pairs = arguments // 2
+    if if_absent and _any_is_there(memory, bitmap, kv, request, cursor, pairs):
+        return put_head(memory, bitmap, at, limit, INTEGER, ZERO)
+    made, entry = _make_entries(memory, bitmap, kv, request, cursor, pairs)
+    room = made == pairs
     # Counted, and looked at again each time: in a broken heap they may have overwritten each other.
     for _ in range(made):
         if not is_entry(memory, kv, entry):
@@ -452,14 +458,14 @@ def mset(
             break
         following = get_number(memory, entry + LINK)
         if room:
-            link, old = find(memory, bitmap, kv, entry + KEY, key_length(memory, entry))
+            link, old = look_up(memory, bitmap, kv, entry + KEY, key_length(memory, entry))
             put_entry(memory, bitmap, kv, link, old, entry)
         else:
             heap.release(memory, bitmap, kv + HEAP, entry)
         entry = following
     if not room:
-        return _refuse(memory, bitmap, kv, at, limit)
-    return put_text(memory, bitmap, at, limit, b"+OK\r\n")
+        return refuse(memory, bitmap, kv, at, limit)
+    return put_text(memory, bitmap, at, limit, b":1\r\n" if if_absent else b"+OK\r\n")
 
 
 @inlined
@@ -489,3 +495,68 @@ def flush(
             return put_syntax_error(memory, bitmap, at, limit)
     remove_all(memory, bitmap, kv)
     return put_text(memory, bitmap, at, limit, b"+OK\r\n")
+
+
+@inlined
+def get_range(
+    memory: Bytes, bitmap: Words, kv: int, request: int, cursor: int, at: int, limit: int
+) -> int:
+    """GETRANGE key start end, or SUBSTR, which is the same."""
+    key, length, cursor = argument(memory, request, cursor)
+    word, letters, cursor = argument(memory, request, cursor)
+    valid, first = parse_integer(memory, word, letters)
+    word, letters, _ = argument(memory, request, cursor)
+    both, last = parse_integer(memory, word, letters)
+    if not (valid and both):
+        return put_not_integer(memory, bitmap, at, limit)
+    _, entry = look_up(memory, bitmap, kv, key, length)
+    begin, size = ZERO, ZERO
+    if entry and not (first < 0 and last < 0 and first > last):
+        size = value_length(memory, entry)
+        first = max(ZERO, first + size if first < 0 else first)
+        last = min(size - 1, max(ZERO, last + size if last < 0 else last))
+        begin = value(memory, entry) + min(first, size)
+        size = max(ZERO, last - first + 1)
+    at = put_bulk(memory, bitmap, at, limit, begin, size)
+    if at <= limit:
+        count_lookup(memory, bitmap, kv, entry)
+    return at
+
+
+@inlined
+def set_range(
+    memory: Bytes,
+    bitmap: Words,
+    kv: int,
+    longest: int,
+    request: int,
+    cursor: int,
+    at: int,
+    limit: int,
+) -> int:
+    """SETRANGE key offset value; bytes 0 fill what lies between."""
+    if at + REPLY_ROOM > limit:
+        return at + REPLY_ROOM
+    key, length, cursor = argument(memory, request, cursor)
+    word, letters, cursor = argument(memory, request, cursor)
+    begin, size, _ = argument(memory, request, cursor)
+    valid, offset = parse_integer(memory, word, letters)
+    if not valid:
+        return put_not_integer(memory, bitmap, at, limit)
+    if offset < 0:
+        return put_text(memory, bitmap, at, limit, b"-ERR offset is out of range\r\n")
+    link, entry = look_up(memory, bitmap, kv, key, length)
+    before = value_length(memory, entry) if entry else ZERO
+    if size == 0:
+        return put_head(memory, bitmap, at, limit, INTEGER, before)
+    if offset > longest - size:
+        return put_too_long(memory, bitmap, at, limit)
+    after = max(before, offset + size)
+    entry = make_room(memory, bitmap, kv, link, entry, key, length, after, before)
+    if not entry:
+        return refuse(memory, bitmap, kv, at, limit)
+    text = entry + KEY + length
+    if offset > before:
+        clear_bytes(memory, bitmap, text + before, offset - before)
+    copy_bytes(memory, bitmap, text + offset, begin, size)
+    return put_head(memory, bitmap, at, limit, INTEGER, after)

@@ -16,7 +16,7 @@ import numpy as np
 
 from colobench.guest.devices import NIC_FRAME_SIZE
 from colobench.guest.ipv4 import BODY
-from colobench.guest.kv import BUFFER_BYTES
+from colobench.guest.kv import BUFFER_BYTES, forget
 from colobench.guest.rings import (
     BLOCK_BYTES,
     BLOCKS_AT,
@@ -34,12 +34,15 @@ from colobench.guest.rings import (
     READY_AT,
     READY_FILLED,
     READY_TAKEN,
-    clear_bytes,
+    clients_begin,
+    clients_bytes,
     connections_in,
     count,
     get,
     put,
+    store_begin,
 )
+from colobench.guest.store import clear_bytes
 from colobench.kernels.jit import Bytes, Words, inlined
 
 #: Words of a block, as offsets. RFC 9293's variables, and in order of their lines:
@@ -91,9 +94,15 @@ def draw(host: Words, limit: int) -> int:
 
 
 @inlined
+def number_of_block(ram: int, block: int) -> int:
+    """Give the number of a block."""
+    return (block - ram - BLOCKS_AT) // BLOCK_BYTES
+
+
+@inlined
 def receive_buffer(ram: int, block: int) -> int:
     """Give the address of a connection's receive buffer; the send buffer is behind it."""
-    return ram + BUFFERS_AT + (block - ram - BLOCKS_AT) // BLOCK_BYTES * 2 * BUFFER_BYTES
+    return ram + BUFFERS_AT + number_of_block(ram, block) * 2 * BUFFER_BYTES
 
 
 @inlined
@@ -182,7 +191,7 @@ def put_into_chain(memory: Bytes, bitmap: Words, ram: int, block: int) -> int:
     """Put a block into the chain of its key."""
     head = _head(ram, get(memory, block + KEY))
     put(memory, bitmap, block + LINK, get(memory, head))
-    return put(memory, bitmap, head, (block - ram - BLOCKS_AT) // BLOCK_BYTES + 1)
+    return put(memory, bitmap, head, number_of_block(ram, block) + 1)
 
 
 @inlined
@@ -191,7 +200,7 @@ def put_into_free_list(memory: Bytes, bitmap: Words, ram: int, block: int) -> in
     put(memory, bitmap, block + STATE, CLOSED)
     put(memory, bitmap, block + DEADLINE, 0)
     put(memory, bitmap, block + LINK, get(memory, ram + FREE))
-    return put(memory, bitmap, ram + FREE, (block - ram - BLOCKS_AT) // BLOCK_BYTES + 1)
+    return put(memory, bitmap, ram + FREE, number_of_block(ram, block) + 1)
 
 
 @inlined
@@ -213,9 +222,19 @@ def add(memory: Bytes, bitmap: Words, ram: int, size: int, key: int) -> int:
 
 
 @inlined
+def forget_peer(memory: Bytes, bitmap: Words, ram: int, size: int, number: int) -> int:
+    """Forget what the key-value server remembers of a connection."""
+    store = store_begin(ram, size)
+    return forget(
+        memory, bitmap, store, ram + size - store, clients_begin(ram, size), clients_bytes(size),
+        number,
+    )  # fmt: skip
+
+
+@inlined
 def remove(memory: Bytes, bitmap: Words, ram: int, size: int, block: int, counter: int) -> int:
     """Forget a connection, and count why."""
-    link = (block - ram - BLOCKS_AT) // BLOCK_BYTES + 1
+    link = number_of_block(ram, block) + 1
     at = _head(ram, get(memory, block + KEY))
     for _ in range(connections_in(size)):
         other = get(memory, at)
@@ -227,6 +246,7 @@ def remove(memory: Bytes, bitmap: Words, ram: int, size: int, block: int, counte
             note_damage(memory, bitmap, ram)
             break
         at = before + LINK
+    forget_peer(memory, bitmap, ram, size, link - 1)
     put_into_free_list(memory, bitmap, ram, block)
     return count(memory, bitmap, ram, counter, 1)
 
@@ -274,7 +294,7 @@ def make_ready(memory: Bytes, bitmap: Words, ram: int, block: int, due: int) -> 
         put(memory, bitmap, block + FLAGS, flags | QUEUED)
         put(memory, bitmap, block + DUE, due)
         filled = get(memory, ram + READY_FILLED)
-        number = (block - ram - BLOCKS_AT) // BLOCK_BYTES
+        number = number_of_block(ram, block)
         put(memory, bitmap, _ready_slot(ram, filled), number)
         put(memory, bitmap, ram + READY_FILLED, filled + 1)
     return 0

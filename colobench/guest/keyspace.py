@@ -11,32 +11,40 @@ at once by counting the generation up.
 
 What is read from RAM is checked before it is followed, see `colobench.guest.region`.
 
-An entry is the link to the next one, a word with the lengths of key (low half) and value, the key,
-the value. `kv` is always the address of the region.
+An entry is the link to the next one, a word with the lengths of key (low half) and value, the
+millisecond since 1970 after which it has expired or 0, the key, the value. An entry that has
+expired lies there until somebody looks for it, see `look_up`, or comes by, see `sweep`. The
+superblock's word NOW says what time it is; `kv.execute` sets it.
+
+`kv` is always the address of the region.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from colobench.guest import heap
+from colobench.guest import heap, watches
 from colobench.guest.heap import ZERO
 from colobench.guest.region import (
     CHAIN,
     DAMAGE,
     ENTRY,
+    EXPIRES,
     HEADER_BYTES,
     HEAP,
     KEY,
     LENGTHS,
     LINK,
+    SMALLEST_BLOCK,
     SMALLEST_STORE,
     SUPERBLOCK_BYTES,
     apart,
     chains_in,
+    first_block,
     get_number,
     is_block,
     is_entry,
+    last_header,
     note_damage,
     put_number,
 )
@@ -51,7 +59,15 @@ MAGIC, SIZE, CHAINS, GENERATION, KEYS, REQUESTS, HITS, MISSES, ERRORS, REFUSED =
     8 * n for n in range(10)
 )
 SECRET_0, SECRET_1 = 80, 88
-assert HEAP + heap.HEAP_BYTES <= SUPERBLOCK_BYTES
+#: Words behind the heap's: the time in ms; how many keys expire, and the sum of when, each counted
+#: as FURTHEST at most; how many have expired; the chain that `sweep` looks at next, and its tick.
+NOW, EXPIRING, EXPIRY_SUM, EXPIRED, SWEEP_CHAIN, SWEPT = (4864 + 8 * n for n in range(6))
+assert HEAP + heap.HEAP_BYTES <= NOW
+assert watches.RECORDS + 16 * watches.MOST_WATCHES <= SUPERBLOCK_BYTES
+#: The year 2248: a million of these sums fit into a word.
+FURTHEST = 1 << 43
+#: How many chains `sweep` looks at, at most once in a millisecond.
+SWEPT_CHAINS = 256
 #: What a store's first word is, "colokv01".
 MAGIC_WORD = np.int64(int.from_bytes(b"colokv01", "little"))
 
@@ -110,6 +126,7 @@ def siphash(
 @inlined
 def count(memory: Bytes, bitmap: Words, counter: int) -> int:
     """Count one of the superblock's words up, whose address is given."""
+    apart()
     return put_word(memory, bitmap, counter, get_word(memory, counter) + _U1)
 
 
@@ -173,6 +190,25 @@ def _same(memory: Bytes, one: int, other: int, length: int) -> bool:
 
 
 @inlined
+def key_hash(memory: Bytes, kv: int, key: int, length: int) -> int:
+    """Hash a key with the store's secret."""
+    secret_0, secret_1 = get_word(memory, kv + SECRET_0), get_word(memory, kv + SECRET_1)
+    return np.int64(siphash(memory, key, length, secret_0, secret_1))
+
+
+@inlined
+def chain_link(memory: Bytes, kv: int, chain: int) -> int:
+    """Give the address of the link that a chain begins with; of `chain` the low bits count."""
+    return kv + SUPERBLOCK_BYTES + 8 * (chain & (chains_in(len(memory) - kv) - 1))
+
+
+@inlined
+def most_entries(memory: Bytes, kv: int) -> int:
+    """Say how many entries have room: a chain with more is a ring."""
+    return (last_header(memory, kv) - first_block(memory, kv)) // SMALLEST_BLOCK
+
+
+@inlined
 def find(memory: Bytes, bitmap: Words, kv: int, key: int, length: int) -> tuple[int, int]:
     """Look for a key.
 
@@ -196,10 +232,7 @@ def find(memory: Bytes, bitmap: Words, kv: int, key: int, length: int) -> tuple[
     So there are at most three times as many steps as there is room for entries.
     """
     apart()
-    secret_0, secret_1 = get_word(memory, kv + SECRET_0), get_word(memory, kv + SECRET_1)
-    chain = np.int64(siphash(memory, key, length, secret_0, secret_1))
-    chain &= chains_in(len(memory) - kv) - 1
-    link = kv + SUPERBLOCK_BYTES + 8 * chain
+    link = chain_link(memory, kv, key_hash(memory, kv, key, length))
     steps, remembered = 0, 0
     while True:
         entry = follow(memory, bitmap, kv, link)
@@ -216,12 +249,54 @@ def find(memory: Bytes, bitmap: Words, kv: int, key: int, length: int) -> tuple[
 
 
 @inlined
+def note_change(memory: Bytes, bitmap: Words, kv: int, key: int, length: int) -> int:
+    """Tell those who watch a key that it has changed."""
+    apart()
+    if watches.count_watches(memory, kv) == 0:
+        return 0
+    return watches.touch(memory, bitmap, kv, key_hash(memory, kv, key, length))
+
+
+@inlined
+def _note_entry(memory: Bytes, bitmap: Words, kv: int, entry: int) -> int:
+    """Tell those who watch an entry's key that it has changed."""
+    if watches.count_watches(memory, kv) == 0:
+        return 0
+    if not is_entry(memory, kv, entry):
+        return note_damage(memory, bitmap, kv, ENTRY)
+    return note_change(memory, bitmap, kv, entry + KEY, key_length(memory, entry))
+
+
+@inlined
+def _count_expiry(memory: Bytes, bitmap: Words, kv: int, entry: int, sign: int) -> int:
+    """Count an entry that expires, if it does, with the sign -1 no more."""
+    when = get_number(memory, entry + EXPIRES)
+    if when == 0:
+        return 0
+    expiring, total = get_number(memory, kv + EXPIRING), get_number(memory, kv + EXPIRY_SUM)
+    put_number(memory, bitmap, kv + EXPIRING, expiring + sign)
+    return put_number(memory, bitmap, kv + EXPIRY_SUM, total + sign * min(when, FURTHEST))
+
+
+@inlined
+def set_expiry(memory: Bytes, bitmap: Words, kv: int, entry: int, when: int) -> int:
+    """Let an entry expire after that millisecond, or never if it is 0."""
+    apart()
+    if get_number(memory, entry + EXPIRES) == when:
+        return 0
+    _count_expiry(memory, bitmap, kv, entry, -1)
+    put_number(memory, bitmap, entry + EXPIRES, when)
+    return _count_expiry(memory, bitmap, kv, entry, 1)
+
+
+@inlined
 def new_entry(memory: Bytes, bitmap: Words, kv: int, key: int, length: int, room: int) -> int:
     """Make an entry with a key and so much room for its value, in no chain yet; 0: no memory."""
     apart()
     entry = heap.allocate(memory, bitmap, kv + HEAP, KEY + length + room)
     if entry:
         put_number(memory, bitmap, entry + LENGTHS, (room << 32) | length)
+        put_number(memory, bitmap, entry + EXPIRES, ZERO)
         copy_bytes(memory, bitmap, entry + KEY, key, length)
     return entry
 
@@ -232,7 +307,9 @@ def put_entry(memory: Bytes, bitmap: Words, kv: int, link: int, old: int, entry:
     apart()
     if link == 0:
         return 0
+    _note_entry(memory, bitmap, kv, entry)
     if old:
+        _count_expiry(memory, bitmap, kv, old, -1)
         put_number(memory, bitmap, entry + LINK, get_number(memory, old + LINK))
         heap.release(memory, bitmap, kv + HEAP, old)
     else:
@@ -266,6 +343,7 @@ def make_room(
         if entry:
             put_entry(memory, bitmap, kv, link, ZERO, entry)
         return entry
+    note_change(memory, bitmap, kv, key, length)
     kept = KEY + length + keep
     to = heap.resize(memory, bitmap, kv + HEAP, entry, KEY + length + room, kept)
     if to:
@@ -279,9 +357,80 @@ def make_room(
 def remove(memory: Bytes, bitmap: Words, kv: int, link: int, entry: int) -> int:
     """Delete a key; link and entry are what `find` found."""
     apart()
+    _note_entry(memory, bitmap, kv, entry)
+    _count_expiry(memory, bitmap, kv, entry, -1)
     put_number(memory, bitmap, link, get_number(memory, entry + LINK))
     heap.release(memory, bitmap, kv + HEAP, entry)
     return put_word(memory, bitmap, kv + KEYS, get_word(memory, kv + KEYS) - _U1)
+
+
+@inlined
+def is_expired(memory: Bytes, kv: int, entry: int) -> bool:
+    """Tell whether an entry has expired."""
+    when = get_number(memory, entry + EXPIRES)
+    return when != 0 and when < get_number(memory, kv + NOW)
+
+
+@inlined
+def _remove_expired(memory: Bytes, bitmap: Words, kv: int, link: int, entry: int) -> int:
+    """Delete an entry that has expired, and count it."""
+    apart()
+    remove(memory, bitmap, kv, link, entry)
+    return count(memory, bitmap, kv + EXPIRED)
+
+
+@inlined
+def look_up(memory: Bytes, bitmap: Words, kv: int, key: int, length: int) -> tuple[int, int]:
+    """Look for a key as `find` does, and delete it if it has expired."""
+    link, entry = find(memory, bitmap, kv, key, length)
+    if entry and is_expired(memory, kv, entry):
+        _remove_expired(memory, bitmap, kv, link, entry)
+        return find(memory, bitmap, kv, key, length)
+    return link, entry
+
+
+@inlined
+def sweep_chain(memory: Bytes, bitmap: Words, kv: int, chain: int) -> int:
+    """Delete the entries of a chain that have expired; of `chain` the low bits count."""
+    apart()
+    link = chain_link(memory, kv, chain)
+    for _ in range(most_entries(memory, kv)):
+        entry = follow(memory, bitmap, kv, link)
+        if not entry:
+            return 0
+        if is_expired(memory, kv, entry):
+            _remove_expired(memory, bitmap, kv, link, entry)
+        else:
+            link = entry + LINK
+    return note_damage(memory, bitmap, kv, CHAIN)
+
+
+@inlined
+def sweep(memory: Bytes, bitmap: Words, kv: int, tick: int) -> int:
+    """Delete what has expired in the next SWEPT_CHAINS chains, once in each tick."""
+    if get_number(memory, kv + EXPIRING) <= 0 or get_number(memory, kv + SWEPT) == tick:
+        return 0
+    put_number(memory, bitmap, kv + SWEPT, tick)
+    chain = get_number(memory, kv + SWEEP_CHAIN)
+    for i in range(SWEPT_CHAINS):
+        sweep_chain(memory, bitmap, kv, chain + i)
+    return put_number(memory, bitmap, kv + SWEEP_CHAIN, chain + SWEPT_CHAINS)
+
+
+@inlined
+def touch_watched(memory: Bytes, bitmap: Words, kv: int) -> int:
+    """Tell those who watch keys that are there that all keys are deleted."""
+    for number in range(watches.count_watches(memory, kv)):
+        wanted = watches.watched_hash(memory, kv, number)
+        link = chain_link(memory, kv, wanted)
+        for _ in range(most_entries(memory, kv)):
+            entry = follow(memory, bitmap, kv, link)
+            if not entry:
+                break
+            if key_hash(memory, kv, entry + KEY, key_length(memory, entry)) == wanted:
+                watches.touch(memory, bitmap, kv, wanted)
+            link = entry + LINK
+    return 0
 
 
 @inlined
@@ -300,12 +449,15 @@ def _clear_table(memory: Bytes, bitmap: Words, kv: int) -> int:
 def remove_all(memory: Bytes, bitmap: Words, kv: int) -> int:
     """Delete all keys, at a cost that does not depend on how many there are."""
     apart()
+    touch_watched(memory, bitmap, kv)
     generation = get_number(memory, kv + GENERATION) + 1
     if generation == _GENERATIONS:
         _clear_table(memory, bitmap, kv)
         generation = 1
     put_number(memory, bitmap, kv + GENERATION, generation)
     put_number(memory, bitmap, kv + KEYS, ZERO)
+    put_number(memory, bitmap, kv + EXPIRING, ZERO)
+    put_number(memory, bitmap, kv + EXPIRY_SUM, ZERO)
     return heap.reset(memory, bitmap, kv + HEAP)
 
 
@@ -314,6 +466,8 @@ def make(memory: Bytes, bitmap: Words, kv: int) -> int:
     """Make an empty store from `kv` to the end of `memory`, see `colobench.guest.kv.initialize`."""
     size = len(memory) - kv
     for word in range(MAGIC, HEAP, 8):
+        put_number(memory, bitmap, kv + word, ZERO)
+    for word in range(NOW, SUPERBLOCK_BYTES, 8):
         put_number(memory, bitmap, kv + word, ZERO)
     put_number(memory, bitmap, kv + MAGIC, MAGIC_WORD)
     put_number(memory, bitmap, kv + SIZE, size)

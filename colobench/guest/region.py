@@ -44,19 +44,20 @@ FREE, AFTER_FREE = 1, 2
 SIZE_MASK = ~15
 
 #: An entry begins behind its block's header. Its words, and where its key begins.
-LINK, LENGTHS, KEY = 0, 8, 16
+LINK, LENGTHS, EXPIRES, KEY = 0, 8, 16, 24
 _LENGTH = (1 << 32) - 1
 
 #: The offset of the word that says what is damaged; it is 0 but while a request is executed.
 DAMAGE = 120
 #: Its values, and what an error says of each.
-HEADER, CHAIN, ENTRY, BLOCK, FREE_LIST = (np.int64(n) for n in range(1, 6))
+HEADER, CHAIN, ENTRY, BLOCK, FREE_LIST, QUEUED_COMMANDS = (np.int64(n) for n in range(1, 7))
 DAMAGE_TEXTS = (
     b"its header is not that of a store of this place and size",
     b"a chain of keys leads out of it, or in a circle",
     b"the lengths of a key and its value exceed their memory",
     b"a block of its memory has an impossible size",
     b"a list of its free memory leads astray",
+    b"commands that were queued for EXEC are none",
 )
 
 

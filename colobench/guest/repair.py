@@ -15,6 +15,7 @@ from colobench.guest.connections import (
     QUEUED,
     STATE,
     block_at,
+    forget_peer,
     is_sound,
     make_ready,
     note_damage,
@@ -38,13 +39,13 @@ from colobench.guest.rings import (
     RX_TAKEN,
     TX_FILLED,
     TX_TAKEN,
-    clear_bytes,
     connections_in,
     count,
     get,
     put,
     transmit_room,
 )
+from colobench.guest.store import clear_bytes
 from colobench.guest.tcp_output import ask_for_numbers
 from colobench.kernels.jit import Bytes, Words, inlined
 
@@ -90,6 +91,7 @@ def repair(memory: Bytes, bitmap: Words, ram: int, size: int, host: Words) -> bo
             count(memory, bitmap, ram, CONTRADICTED, 1)
             if transmit_room(memory, ram) > 0:
                 ask_for_numbers(memory, bitmap, ram, block)
+        forget_peer(memory, bitmap, ram, size, number)
         clear_bytes(memory, bitmap, block, BLOCK_BYTES)
         put_into_free_list(memory, bitmap, ram, block)
     return True

@@ -1,18 +1,19 @@
-"""RESP2, the protocol of Redis: finding requests among received bytes, and writing replies.
+"""RESP, the protocol of Redis: finding requests among received bytes, and writing replies.
 
 The protocol is described at https://redis.io/docs/latest/develop/reference/protocol-spec/; what is
-accepted and what is answered to malformed requests is what Redis 7.0 does, but for three things. A
-request must fit into a buffer of BUFFER_BYTES, and a length by which it could not is refused as
-soon as it is read. A byte 0 does not hide the end of the line it is in. In inline requests words
-in quotes are understood, escapes and quotes within a word are not.
+accepted and what is answered to malformed requests is what Redis 7.0 does, but for two things. A
+line that does not end within BUFFER_BYTES is refused sooner than there. A byte 0 does not hide the
+end of the line it is in.
 
 A request is named by the address of its first byte, which tells its kind: ``*`` begins an array of
 bulk strings, everything else an inline request. Its arguments are walked with a cursor, see
-`argument`; nothing is kept about them.
+`argument`; nothing is kept about them. An inline request that has to be rewritten first is made an
+array by `colobench.guest.quoting`.
 
 Replies are written from `at` on, as long as they fit before `limit`; the writers return the address
 behind the reply in any case. An address behind `limit` says that there was no room: since addresses
-only grow, nothing was written from the first part on that did not fit.
+only grow, nothing was written from the first part on that did not fit. Where RESP3 differs from
+RESP2, a writer is told which of them the client speaks.
 """
 
 from __future__ import annotations
@@ -24,18 +25,19 @@ from colobench.guest.region import apart
 from colobench.guest.store import copy_bytes, mark_bytes
 from colobench.kernels.jit import Bytes, Words, inlined
 
-#: Bytes of a connection's buffer: no request is longer, and no reply.
+#: Bytes of a connection's buffer. What is longer lies elsewhere, see `colobench.guest.clients`.
 BUFFER_BYTES = 32768
-#: Bytes of the shortest argument, ``$0``, with the ends of its two lines.
-SHORTEST_BULK = 6
+#: The most elements of a request: INT_MAX.
+MOST_ELEMENTS = 2**31 - 1
 #: The longest integer, in digits with its sign.
 INTEGER_DIGITS = 20
 #: How much of an unknown word an error quotes, as in Redis.
 QUOTED_BYTES = np.int64(128)
 
-#: What `find_request` gives in place of a number of arguments; after INCOMPLETE protocol errors.
+#: What `find_request` gives in place of a number of arguments: more bytes are needed; protocol
+#: errors; an inline request whose words do not lie in the line as they are meant.
 INCOMPLETE, INVALID_COUNT, INVALID_LENGTH, NO_DOLLAR, LONG_LINE = -1, -2, -3, -4, -5
-LONG_COUNT, LONG_LENGTH, UNBALANCED_QUOTES, ESCAPE = -6, -7, -8, -9
+LONG_COUNT, LONG_LENGTH, UNBALANCED_QUOTES, QUOTED = -6, -7, -8, -9
 #: The texts of the protocol errors, in that order, and where each begins and the last one ends.
 _TEXTS = (
     b"invalid multibulk length",
@@ -45,7 +47,6 @@ _TEXTS = (
     b"too big mbulk count string",
     b"too big bulk count string",
     b"unbalanced quotes in request",
-    b"escapes and quotes within a word are not supported",
 )
 _ERROR_TEXTS = b"".join(_TEXTS)
 _ERROR_BEGINS = np.cumsum([0, *map(len, _TEXTS)], dtype=np.int64)
@@ -53,7 +54,8 @@ _ERROR_BEGINS = np.cumsum([0, *map(len, _TEXTS)], dtype=np.int64)
 _NUL, _TAB, _NEWLINE, _RETURN, _SPACE = ZERO, 9, np.int64(10), np.int64(13), 32
 _DOUBLE_QUOTE, _QUOTE, _BACKSLASH, _DOLLAR, _STAR = 34, 39, 92, np.int64(36), 42
 #: What replies with a number begin with.
-INTEGER, ARRAY = np.int64(ord(":")), np.int64(ord("*"))
+INTEGER, ARRAY, _BULK = np.int64(ord(":")), np.int64(ord("*")), np.int64(ord("$"))
+_MAP, _SET, _VERBATIM = np.int64(ord("%")), np.int64(ord("~")), np.int64(ord("="))
 _MINUS, _ZERO, _UPPER_A, _UPPER_Z = 45, 48, 65, 90
 _U0, _U10, _U48 = np.uint64(0), np.uint64(10), np.uint64(48)
 _MAX = np.uint64(2**64 - 1)
@@ -86,7 +88,7 @@ def parse_integer(memory: Bytes, begin: int, length: int) -> tuple[bool, int]:
 
 
 @inlined
-def _find_byte(memory: Bytes, at: int, end: int, byte: int) -> int:
+def find_byte(memory: Bytes, at: int, end: int, byte: int) -> int:
     """Give the address of a byte's first occurrence before `end`, or `end`."""
     while at < end and memory[at] != byte:
         at += 1
@@ -97,8 +99,8 @@ def _find_byte(memory: Bytes, at: int, end: int, byte: int) -> int:
 def _word(memory: Bytes, at: int) -> tuple[int, int, int]:
     """Give the begin and length of an inline request's next word, and where to look on.
 
-    INCOMPLETE in place of the length means that there is none, ESCAPE and UNBALANCED_QUOTES an
-    error. The line's end must be there; a byte 0 ends it, too, as in Redis.
+    INCOMPLETE in place of the length means that there is none, QUOTED that the word has quotes. The
+    line's end must be there; a byte 0 ends it, too, as in Redis.
     """
     while memory[at] == _SPACE or (_TAB <= memory[at] <= _RETURN and memory[at] != _NEWLINE):
         at += 1
@@ -106,24 +108,12 @@ def _word(memory: Bytes, at: int) -> tuple[int, int, int]:
     if first in (_NEWLINE, _NUL):
         return at, INCOMPLETE, at
     begin = at
-    if first in (_QUOTE, _DOUBLE_QUOTE):
-        at += 1
-        while memory[at] != first:
-            if memory[at] == _NEWLINE or memory[at] == _NUL:
-                return begin, UNBALANCED_QUOTES, at
-            if memory[at] == _BACKSLASH and (first == _DOUBLE_QUOTE or memory[at + 1] == _QUOTE):
-                return begin, ESCAPE, at
-            at += 1
-        after = memory[at + 1]
-        if not (after in (_SPACE, _NUL) or _TAB <= after <= _RETURN):
-            return begin, UNBALANCED_QUOTES, at
-        return begin + 1, at - begin - 1, at + 1
     while True:
         byte = memory[at]
         if byte in (_SPACE, _NEWLINE, _RETURN, _TAB, _NUL):
             return begin, at - begin, at
         if byte in (_QUOTE, _DOUBLE_QUOTE):
-            return begin, ESCAPE, at
+            return begin, QUOTED, at
         at += 1
 
 
@@ -131,9 +121,9 @@ def _word(memory: Bytes, at: int) -> tuple[int, int, int]:
 def _find_line(memory: Bytes, begin: int, end: int) -> tuple[int, int, int]:
     """Find an inline request; arguments and result are those of `find_request`."""
     apart()
-    newline = _find_byte(memory, begin, end, _NEWLINE)
+    newline = find_byte(memory, begin, end, _NEWLINE)
     if newline == end:
-        return LONG_LINE if end - begin >= BUFFER_BYTES else INCOMPLETE, begin, begin
+        return INCOMPLETE, begin, begin
     count, at = 0, begin
     while True:
         _, length, at = _word(memory, at)
@@ -145,49 +135,72 @@ def _find_line(memory: Bytes, begin: int, end: int) -> tuple[int, int, int]:
 
 
 @inlined
-def _find_array(memory: Bytes, begin: int, end: int) -> tuple[int, int, int]:
-    """Find an array of bulk strings; arguments and result are those of `find_request`."""
-    apart()
-    full = end - begin >= BUFFER_BYTES
-    line = _find_byte(memory, begin, end, _RETURN)
+def find_bulk(memory: Bytes, at: int, end: int, longest: int) -> tuple[int, int]:
+    """Find the head of a bulk string among bytes up to `end`.
+
+    Gives the string's length and the address of its first byte. INCOMPLETE in place of the length
+    means that the head is not whole; what is below says what is wrong with it.
+    """
+    line = find_byte(memory, at, end, _RETURN)
     if line >= end - 1:
-        return LONG_COUNT if full else INCOMPLETE, begin, begin
-    valid, count = parse_integer(memory, begin + 1, line - begin - 1)
-    first = line + 2
-    room = begin + BUFFER_BYTES - first
-    if not valid or count > BUFFER_BYTES or SHORTEST_BULK * max(count, 0) > room:
-        return INVALID_COUNT, begin, begin
-    at = first
-    for number in range(count):
-        line = _find_byte(memory, at, end, _RETURN)
-        if line >= end - 1:
-            return LONG_LENGTH if full else INCOMPLETE, begin, begin
-        if memory[at] != _DOLLAR:
-            return NO_DOLLAR, at, begin
-        valid, length = parse_integer(memory, at + 1, line - at - 1)
-        room = begin + BUFFER_BYTES - SHORTEST_BULK * (count - number - 1) - line - 4
-        if not valid or length < 0 or length > room:
-            return INVALID_LENGTH, at, begin
-        at = line + 4 + length
-        if at > end:
-            return INCOMPLETE, begin, begin
-    return max(count, 0), first, at
+        return LONG_LENGTH if end - at >= BUFFER_BYTES else INCOMPLETE, at
+    if memory[at] != _DOLLAR:
+        return NO_DOLLAR, at
+    valid, length = parse_integer(memory, at + 1, line - at - 1)
+    if not valid or length < 0 or length > longest:
+        return INVALID_LENGTH, at
+    return length, line + 2
 
 
 @inlined
-def find_request(memory: Bytes, begin: int, end: int) -> tuple[int, int, int]:
+def find_head(memory: Bytes, begin: int, end: int) -> tuple[int, int]:
+    """Find the head of an array; gives its number of elements and where the first one begins.
+
+    The number is at least 0, or as in `find_bulk`.
+    """
+    line = find_byte(memory, begin, end, _RETURN)
+    if line >= end - 1:
+        return LONG_COUNT if end - begin >= BUFFER_BYTES else INCOMPLETE, begin
+    valid, count = parse_integer(memory, begin + 1, line - begin - 1)
+    if not valid or count > MOST_ELEMENTS:
+        return INVALID_COUNT, begin
+    return max(count, 0), line + 2
+
+
+@inlined
+def _find_array(memory: Bytes, begin: int, end: int, longest: int) -> tuple[int, int, int]:
+    """Find an array of bulk strings; arguments and result are those of `find_request`."""
+    apart()
+    count, first = find_head(memory, begin, end)
+    if count < 0:
+        return count, begin, begin
+    at = first
+    for _ in range(count):
+        length, at = find_bulk(memory, at, end, longest)
+        if length < 0:
+            return length, at, begin
+        at += length + 2
+        if at > end:
+            return INCOMPLETE, begin, begin
+    return count, first, at
+
+
+@inlined
+def find_request(memory: Bytes, begin: int, end: int, longest: int) -> tuple[int, int, int]:
     """Find the request that begins at an address, among bytes up to `end`; there is one at least.
+
+    No argument may be longer than `longest`.
 
     Returns
     -------
     count, cursor, following
         How many arguments it has, the command's name included; none is a request for nothing. The
         cursor of the first one, for `argument`. The address behind the request. If count is
-        INCOMPLETE, more bytes are needed; if it is below, it says what is wrong, and NO_DOLLAR
-        gives the byte's address as cursor.
+        INCOMPLETE, more bytes are needed; if it is QUOTED, see above; if it is another number below
+        0, it says what is wrong, and NO_DOLLAR gives the byte's address as cursor.
     """
     if memory[begin] == _STAR:
-        return _find_array(memory, begin, end)
+        return _find_array(memory, begin, end, longest)
     return _find_line(memory, begin, end)
 
 
@@ -270,6 +283,7 @@ def put_part(
     memory: Bytes, bitmap: Words, at: int, limit: int, text: bytes, first: int, last: int
 ) -> int:
     """Write a part of a text that the program contains, of at least one byte."""
+    apart()
     end = at + last - first
     if end <= limit:
         for i in range(last - first):
@@ -292,7 +306,7 @@ def put_quoted(
 ) -> int:
     """Write bytes as an error quotes them: up to `most`, up to a byte 0, in one line."""
     apart()
-    end = _find_byte(memory, begin, begin + min(length, most), _NUL)
+    end = find_byte(memory, begin, begin + min(length, most), _NUL)
     if at + end - begin <= limit and end > begin:
         for i in range(end - begin):
             byte = memory[begin + i]
@@ -333,6 +347,30 @@ def put_bulk(memory: Bytes, bitmap: Words, at: int, limit: int, begin: int, leng
     at = put_head(memory, bitmap, at, limit, _DOLLAR, length)
     at = put_copy(memory, bitmap, at, limit, begin, length)
     return put_text(memory, bitmap, at, limit, b"\r\n")
+
+
+@inlined
+def put_null(memory: Bytes, bitmap: Words, at: int, limit: int, resp3: bool) -> int:
+    """Write that there is no bulk string."""
+    return put_text(memory, bitmap, at, limit, b"_\r\n" if resp3 else b"$-1\r\n")
+
+
+@inlined
+def put_map_head(memory: Bytes, bitmap: Words, at: int, limit: int, resp3: bool, pairs: int) -> int:
+    """Write what a map begins with; in RESP2 it is a flat array."""
+    kind, count = (_MAP, pairs) if resp3 else (ARRAY, 2 * pairs)
+    return put_head(memory, bitmap, at, limit, kind, count)
+
+
+@inlined
+def put_verbatim_head(
+    memory: Bytes, bitmap: Words, at: int, limit: int, resp3: bool, length: int
+) -> int:
+    """Write what a text for people begins with; in RESP2 it is a bulk string."""
+    if not resp3:
+        return put_head(memory, bitmap, at, limit, _BULK, length)
+    at = put_head(memory, bitmap, at, limit, _VERBATIM, length + 4)
+    return put_text(memory, bitmap, at, limit, b"txt:")
 
 
 @inlined

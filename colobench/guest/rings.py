@@ -10,6 +10,7 @@ offset     bytes
 148 KiB    128 KiB  transmit ring: 64 frames
 276 KiB    256 KiB  connection blocks, see `colobench.guest.connections`
 532 KiB             64 KiB for each connection: its receive buffer, its send buffer
+then                32 KiB for each connection: the clients' area, see `colobench.guest.clients`
 then                the key-value store, in all the rest
 =========  =======  ==============================================================================
 
@@ -23,12 +24,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from colobench.guest.clients import BYTES_PER_CLIENT
 from colobench.guest.devices import NIC_FRAME_SIZE
 from colobench.guest.kv import BUFFER_BYTES
 from colobench.guest.store import get_word, mark_bytes, put_word
 from colobench.kernels.atomics import address, load_acquire, store_release
 from colobench.kernels.jit import Bytes, Words, inlined
-from colobench.kernels.raw import clear, copy
+from colobench.kernels.raw import copy
 
 #: Words of the superblock, as offsets. A ring is two counters: what was taken out, what was put in.
 #: DAMAGED is 1 if the table of connections is to be made anew.
@@ -110,22 +112,27 @@ def count(memory: Bytes, bitmap: Words, ram: int, counter: int, more: int) -> in
 
 
 @inlined
-def clear_bytes(memory: Bytes, bitmap: Words, at: int, length: int) -> int:
-    """Set bytes of RAM, at least one, to 0."""
-    clear(np.int64(address(memory)) + at, np.int64(length))
-    return mark_bytes(bitmap, at, length)
-
-
-@inlined
 def connections_in(size: int) -> int:
     """Say how many connections there can be in pc.ram of that size."""
     return min(MAX_CONNECTIONS, size // BYTES_PER_CONNECTION)
 
 
 @inlined
+def clients_begin(ram: int, size: int) -> int:
+    """Give the address of the clients' area."""
+    return ram + BUFFERS_AT + connections_in(size) * 2 * BUFFER_BYTES
+
+
+@inlined
+def clients_bytes(size: int) -> int:
+    """Say how long the clients' area is."""
+    return connections_in(size) * BYTES_PER_CLIENT
+
+
+@inlined
 def store_begin(ram: int, size: int) -> int:
     """Give the address of the key-value store, which goes on to the end of pc.ram."""
-    return ram + BUFFERS_AT + connections_in(size) * 2 * BUFFER_BYTES
+    return clients_begin(ram, size) + clients_bytes(size)
 
 
 @inlined

@@ -1,8 +1,7 @@
-"""What the key-value store says of itself: PING and HELLO, INFO, CONFIG GET, COMMAND, CLIENT.
+"""What the key-value store says of itself: PING, TIME, CONFIG GET, COMMAND, OBJECT.
 
-They are called as `commands` says. A server that speaks RESP2 alone refuses HELLO 3. There is one
-database, no user, and no state of a connection: a client's name is accepted and forgotten, and
-connections have no number. The configuration can be read, not set.
+They are called as `commands` says. There is one database, and the configuration can be read, not
+set. INFO is in `information`, what a client says of itself in `client_commands`.
 """
 
 from __future__ import annotations
@@ -10,10 +9,20 @@ from __future__ import annotations
 import numpy as np
 
 from colobench.guest import heap
-from colobench.guest.command_table import BEGINS, DESCRIPTIONS, LENGTHS, NAMES
-from colobench.guest.commands import LONGEST_VALUE, put_not_integer, put_syntax_error
+from colobench.guest.client_commands import put_subcommand_arity_error, put_unknown_subcommand
+from colobench.guest.command_table import (
+    ALL_NAMES,
+    BEGINS,
+    DESCRIPTIONS,
+    LENGTHS,
+    NAME_BEGINS,
+    NAME_ENDS,
+    NAMES,
+)
+from colobench.guest.commands import REPLY_ROOM, put_not_integer, put_syntax_error
+from colobench.guest.glob import is_plain, matches
 from colobench.guest.heap import ZERO
-from colobench.guest.keyspace import ERRORS, HITS, KEYS, MISSES, REFUSED, REQUESTS
+from colobench.guest.keyspace import count_lookup, look_up, value, value_length
 from colobench.guest.region import HEAP, get_number
 from colobench.guest.resp import (
     ARRAY,
@@ -25,58 +34,70 @@ from colobench.guest.resp import (
     parse_integer,
     put_bulk,
     put_bulk_decimal,
-    put_decimal,
     put_head,
     put_lower,
+    put_map_head,
+    put_null,
     put_part,
     put_quoted,
     put_text,
 )
 from colobench.kernels.jit import Bytes, Words, inlined
 
-#: INFO's sections, as bits.
-SERVER, CLIENTS, MEMORY, STATS, KEYSPACE = 1, 2, 4, 8, 16
-_ALL = SERVER | CLIENTS | MEMORY | STATS | KEYSPACE
+#: Redis' parameters that can be asked for, with their values; an empty one is written as it is now.
+_TABLE = (
+    (b"save", b""),
+    (b"appendonly", b"no"),
+    (b"databases", b"1"),
+    (b"maxmemory", b""),
+    (b"maxmemory-policy", b"noeviction"),
+    (b"proto-max-bulk-len", b""),
+)
+_PARAMETERS, _MAXMEMORY, _LONGEST_BULK = len(_TABLE), 3, 5
+_PARAMETER_NAMES, _PARAMETER_VALUES = (b"".join(part) for part in zip(*_TABLE, strict=True))
+_PARAMETER_BEGINS, _VALUE_BEGINS = (
+    np.cumsum([0, *map(len, part)], dtype=np.int64) for part in zip(*_TABLE, strict=True)
+)
+#: A string of so many bytes lies beside its head in Redis.
+_LONGEST_EMBEDDED = 44
 
 _BULK, _TWO = np.int64(ord("$")), np.int64(2)
-_STAR, _ANY = ord("*"), ord("?")
-_LONGEST_VALUE = np.int64(LONGEST_VALUE)
 _LOWEST_INT, _HIGHEST_INT = -(2**31), 2**31 - 1
 _SECOND, _U0 = np.uint64(1_000_000), np.uint64(0)
 
 
 @inlined
-def find_command(memory: Bytes, begin: int, length: int) -> int:
-    """Give the place of a command in the table by its name, in any case; -1 if there is none."""
-    if length > 8:
-        return -1
+def _packed(memory: Bytes, begin: int, length: int) -> np.uint64:
+    """Give up to 8 characters in lower case as `command_table.packed` does."""
     name = _U0
     for i in range(length):
         name |= np.uint64(lower(memory[begin + i])) << np.uint64(8 * i)
+    return name
+
+
+@inlined
+def find_command(memory: Bytes, begin: int, length: int) -> int:
+    """Give the place of a command in the table by its name, in any case; -1 if there is none."""
+    if length > 16:
+        return -1
+    name, end = _packed(memory, begin, min(length, 8)), _U0
+    if length > 8:
+        end = _packed(memory, begin + 8, length - 8)
     for place in range(len(NAMES)):
-        if NAMES[place] == name and LENGTHS[place] == length:
+        if NAMES[place] == name and LENGTHS[place] == length and NAME_ENDS[place] == end:
             return place
     return -1
 
 
 @inlined
 def put_arity_error(
-    memory: Bytes, bitmap: Words, at: int, limit: int, name: int, length: int
+    memory: Bytes, bitmap: Words, at: int, limit: int, name: int, length: int, aborts: bool
 ) -> int:
-    """Write that a command takes another number of arguments."""
-    at = put_text(memory, bitmap, at, limit, b"-ERR wrong number of arguments for '")
+    """Write that a command takes another number of arguments; EXEC aborts then."""
+    text = b"-EXECABORT Transaction discarded because of: " if aborts else b"-ERR "
+    at = put_text(memory, bitmap, at, limit, text)
+    at = put_text(memory, bitmap, at, limit, b"wrong number of arguments for '")
     at = put_lower(memory, bitmap, at, limit, name, length)
-    return put_text(memory, bitmap, at, limit, b"' command\r\n")
-
-
-@inlined
-def _put_subcommand_arity_error(
-    memory: Bytes, bitmap: Words, at: int, limit: int, word: int, letters: int, container: bytes
-) -> int:
-    """Write that a command's subcommand takes another number of arguments."""
-    at = put_text(memory, bitmap, at, limit, b"-ERR wrong number of arguments for '")
-    at = put_text(memory, bitmap, at, limit, container)
-    at = put_lower(memory, bitmap, at, limit, word, letters)
     return put_text(memory, bitmap, at, limit, b"' command\r\n")
 
 
@@ -99,18 +120,6 @@ def put_unknown(
         at = put_quoted(memory, bitmap, at, limit, begin, length, most)
         at = put_text(memory, bitmap, at, limit, b"' ")
     return put_text(memory, bitmap, at, limit, b"\r\n")
-
-
-@inlined
-def _put_unknown_subcommand(
-    memory: Bytes, bitmap: Words, at: int, limit: int, word: int, letters: int, container: bytes
-) -> int:
-    """Write that a command has no such subcommand."""
-    at = put_text(memory, bitmap, at, limit, b"-ERR unknown subcommand '")
-    at = put_quoted(memory, bitmap, at, limit, word, letters, QUOTED_BYTES)
-    at = put_text(memory, bitmap, at, limit, b"'. Try ")
-    at = put_text(memory, bitmap, at, limit, container)
-    return put_text(memory, bitmap, at, limit, b" HELP.\r\n")
 
 
 @inlined
@@ -150,198 +159,27 @@ def select(memory: Bytes, bitmap: Words, request: int, cursor: int, at: int, lim
 
 
 @inlined
-def _put_bad_name(memory: Bytes, bitmap: Words, at: int, limit: int) -> int:
-    """Write what a client's name must not be."""
-    text = b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n"
-    return put_text(memory, bitmap, at, limit, text)
+def _is_wanted(memory: Bytes, begin: int, length: int, parameter: int) -> bool:
+    """Tell whether a pattern matches a parameter's name, in any case."""
+    first, last = _PARAMETER_BEGINS[parameter], _PARAMETER_BEGINS[parameter + 1]
+    return matches(memory, begin, length, _PARAMETER_NAMES, first, last - first, True)
 
 
 @inlined
-def _is_client_name(memory: Bytes, begin: int, length: int) -> bool:
-    """Tell whether bytes can be a client's name: printable, without spaces."""
-    for at in range(begin, begin + length):  # noqa: SIM110 (numba has no `all`)
-        if not ord("!") <= memory[at] <= ord("~"):
-            return False
-    return True
-
-
-@inlined
-def hello(
-    memory: Bytes, bitmap: Words, request: int, cursor: int, count: int, at: int, limit: int
+def _put_parameter(
+    memory: Bytes, bitmap: Words, kv: int, longest: int, parameter: int, at: int, limit: int
 ) -> int:
-    """HELLO [2 [SETNAME name]]: what this server is, a map as a flat array."""
-    if count > 0:
-        begin, length, cursor = argument(memory, request, cursor)
-        valid, version = parse_integer(memory, begin, length)
-        if not valid:
-            text = b"-ERR Protocol version is not an integer or out of range\r\n"
-            return put_text(memory, bitmap, at, limit, text)
-        if version != 2:
-            text = b"-NOPROTO unsupported protocol version\r\n"
-            return put_text(memory, bitmap, at, limit, text)
-    left = count - 1
-    while left > 0:
-        begin, length, cursor = argument(memory, request, cursor)
-        if left < 2 or not is_word(memory, begin, length, b"setname"):
-            at = put_text(memory, bitmap, at, limit, b"-ERR Syntax error in HELLO option '")
-            at = put_quoted(memory, bitmap, at, limit, begin, length, length)
-            return put_text(memory, bitmap, at, limit, b"'\r\n")
-        begin, length, cursor = argument(memory, request, cursor)
-        if not _is_client_name(memory, begin, length):
-            return _put_bad_name(memory, bitmap, at, limit)
-        left -= 2
-    return put_text(
-        memory,
-        bitmap,
-        at,
-        limit,
-        b"*12\r\n$6\r\nserver\r\n$9\r\ncolobench\r\n$7\r\nversion\r\n$6\r\n7.0.15\r\n"
-        b"$5\r\nproto\r\n:2\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n"
-        b"$4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n",
-    )
-
-
-@inlined
-def _put_figure(memory: Bytes, bitmap: Words, at: int, limit: int, name: bytes, number: int) -> int:
-    """Write a line of INFO."""
-    at = put_text(memory, bitmap, at, limit, name)
-    at = put_decimal(memory, bitmap, at, limit, number)
-    return put_text(memory, bitmap, at, limit, b"\r\n")
-
-
-@inlined
-def _put_sections(
-    memory: Bytes,
-    bitmap: Words,
-    kv: int,
-    now_us: np.uint64,
-    clients: int,
-    connections: int,
-    sections: int,
-    at: int,
-    limit: int,
-) -> int:
-    """Write INFO's sections, an empty line between them."""
-    if sections & SERVER:
-        text = (
-            b"# Server\r\nserver_name:colobench\r\nredis_version:7.0.15\r\n"
-            b"redis_mode:standalone\r\narch_bits:64\r\n"
-        )
-        at = put_text(memory, bitmap, at, limit, text)
-        at = _put_figure(memory, bitmap, at, limit, b"server_time_usec:", np.int64(now_us))
-    if sections & CLIENTS:
-        text = b"\r\n# Clients\r\n" if sections & SERVER else b"# Clients\r\n"
-        at = put_text(memory, bitmap, at, limit, text)
-        at = _put_figure(memory, bitmap, at, limit, b"connected_clients:", clients)
-        at = put_text(memory, bitmap, at, limit, b"blocked_clients:0\r\n")
-    if sections & MEMORY:
-        text = b"\r\n# Memory\r\n" if sections & (MEMORY - 1) else b"# Memory\r\n"
-        at = put_text(memory, bitmap, at, limit, text)
-        used = get_number(memory, kv + HEAP + heap.USED_BYTES)
-        at = _put_figure(memory, bitmap, at, limit, b"used_memory:", used)
+    """Write the value of a parameter."""
+    if parameter == _MAXMEMORY:
         total = get_number(memory, kv + HEAP + heap.TOTAL_BYTES)
-        at = _put_figure(memory, bitmap, at, limit, b"maxmemory:", total)
-        at = put_text(memory, bitmap, at, limit, b"maxmemory_policy:noeviction\r\n")
-    if sections & STATS:
-        text = b"\r\n# Stats\r\n" if sections & (STATS - 1) else b"# Stats\r\n"
-        at = put_text(memory, bitmap, at, limit, text)
-        text = b"total_connections_received:"
-        at = _put_figure(memory, bitmap, at, limit, text, connections)
-        requests = get_number(memory, kv + REQUESTS)
-        at = _put_figure(memory, bitmap, at, limit, b"total_commands_processed:", requests)
-        hits, misses = get_number(memory, kv + HITS), get_number(memory, kv + MISSES)
-        at = _put_figure(memory, bitmap, at, limit, b"keyspace_hits:", hits)
-        at = _put_figure(memory, bitmap, at, limit, b"keyspace_misses:", misses)
-        errors, refused = get_number(memory, kv + ERRORS), get_number(memory, kv + REFUSED)
-        at = _put_figure(memory, bitmap, at, limit, b"total_error_replies:", errors)
-        at = _put_figure(memory, bitmap, at, limit, b"oom_error_replies:", refused)
-    if sections & KEYSPACE:
-        text = b"\r\n# Keyspace\r\n" if sections & (KEYSPACE - 1) else b"# Keyspace\r\n"
-        at = put_text(memory, bitmap, at, limit, text)
-        keys = get_number(memory, kv + KEYS)
-        if keys:
-            at = put_text(memory, bitmap, at, limit, b"db0:keys=")
-            at = put_decimal(memory, bitmap, at, limit, keys)
-            at = put_text(memory, bitmap, at, limit, b",expires=0,avg_ttl=0\r\n")
-    return at
-
-
-@inlined
-def info(
-    memory: Bytes,
-    bitmap: Words,
-    kv: int,
-    request: int,
-    cursor: int,
-    count: int,
-    now_us: np.uint64,
-    clients: int,
-    connections: int,
-    at: int,
-    limit: int,
-) -> int:
-    """INFO [section...]; sections that there are not are left out."""
-    sections = 0 if count else _ALL
-    for _ in range(count):
-        word, letters, cursor = argument(memory, request, cursor)
-        if is_word(memory, word, letters, b"server"):
-            sections |= SERVER
-        elif is_word(memory, word, letters, b"clients"):
-            sections |= CLIENTS
-        elif is_word(memory, word, letters, b"memory"):
-            sections |= MEMORY
-        elif is_word(memory, word, letters, b"stats"):
-            sections |= STATS
-        elif is_word(memory, word, letters, b"keyspace"):
-            sections |= KEYSPACE
-        elif (
-            is_word(memory, word, letters, b"all")
-            or is_word(memory, word, letters, b"default")
-            or is_word(memory, word, letters, b"everything")
-        ):
-            sections = _ALL
-    # Written twice, the first time behind a limit: so nothing but the length comes of it.
-    length = (
-        _put_sections(
-            memory, bitmap, kv, now_us, clients, connections, sections, at, at - 1
-        ) - at
-    )  # fmt: skip
-    at = put_head(memory, bitmap, at, limit, _BULK, length)
-    at = _put_sections(memory, bitmap, kv, now_us, clients, connections, sections, at, limit)
+        return put_bulk_decimal(memory, bitmap, at, limit, total)
+    if parameter == _LONGEST_BULK:
+        return put_bulk_decimal(memory, bitmap, at, limit, longest)
+    first, last = _VALUE_BEGINS[parameter], _VALUE_BEGINS[parameter + 1]
+    at = put_head(memory, bitmap, at, limit, _BULK, last - first)
+    if last > first:
+        at = put_part(memory, bitmap, at, limit, _PARAMETER_VALUES, first, last)
     return put_text(memory, bitmap, at, limit, b"\r\n")
-
-
-@inlined
-def _matches(memory: Bytes, begin: int, length: int, name: bytes) -> bool:
-    """Tell whether a name matches a pattern in RAM: ``*`` is any characters, ``?`` is any one."""
-    at, place, star, retry = 0, 0, -1, 0
-    while place < len(name):
-        if at < length and memory[begin + at] == _STAR:
-            star, retry = at, place
-            at += 1
-        elif at < length and (
-            lower(memory[begin + at]) == name[place] or memory[begin + at] == _ANY
-        ):
-            at += 1
-            place += 1
-        elif star >= 0:
-            retry += 1
-            at, place = star + 1, retry
-        else:
-            return False
-    while at < length and memory[begin + at] == _STAR:
-        at += 1
-    return at == length
-
-
-@inlined
-def _is_wanted(memory: Bytes, request: int, cursor: int, count: int, name: bytes) -> bool:
-    """Tell whether any of a request's patterns matches a name."""
-    for _ in range(count):
-        begin, length, cursor = argument(memory, request, cursor)
-        if _matches(memory, begin, length, name):
-            return True
-    return False
 
 
 @inlined
@@ -349,36 +187,35 @@ def _put_parameters(
     memory: Bytes,
     bitmap: Words,
     kv: int,
+    longest: int,
     request: int,
     cursor: int,
     count: int,
     at: int,
     limit: int,
 ) -> tuple[int, int]:
-    """Write the parameters that a request's patterns match; give their number, too."""
-    number = 0
-    if _is_wanted(memory, request, cursor, count, b"save"):
-        at = put_text(memory, bitmap, at, limit, b"$4\r\nsave\r\n$0\r\n\r\n")
-        number += 1
-    if _is_wanted(memory, request, cursor, count, b"appendonly"):
-        at = put_text(memory, bitmap, at, limit, b"$10\r\nappendonly\r\n$2\r\nno\r\n")
-        number += 1
-    if _is_wanted(memory, request, cursor, count, b"databases"):
-        at = put_text(memory, bitmap, at, limit, b"$9\r\ndatabases\r\n$1\r\n1\r\n")
-        number += 1
-    if _is_wanted(memory, request, cursor, count, b"maxmemory"):
-        at = put_text(memory, bitmap, at, limit, b"$9\r\nmaxmemory\r\n")
-        total = get_number(memory, kv + HEAP + heap.TOTAL_BYTES)
-        at = put_bulk_decimal(memory, bitmap, at, limit, total)
-        number += 1
-    if _is_wanted(memory, request, cursor, count, b"maxmemory-policy"):
-        text = b"$16\r\nmaxmemory-policy\r\n$10\r\nnoeviction\r\n"
-        at = put_text(memory, bitmap, at, limit, text)
-        number += 1
-    if _is_wanted(memory, request, cursor, count, b"proto-max-bulk-len"):
-        at = put_text(memory, bitmap, at, limit, b"$18\r\nproto-max-bulk-len\r\n")
-        at = put_bulk_decimal(memory, bitmap, at, limit, _LONGEST_VALUE)
-        number += 1
+    """Write the parameters that a request's patterns match, each once; give their number, too.
+
+    They come in the order of the patterns, those of one pattern in the table's order. A name is
+    written as it was asked for.
+    """
+    number, done = 0, 0
+    for _ in range(count):
+        begin, length, cursor = argument(memory, request, cursor)
+        for parameter in range(_PARAMETERS):
+            bit = 1 << parameter
+            if done & bit or not _is_wanted(memory, begin, length, parameter):
+                continue
+            done |= bit
+            number += 1
+            first, last = _PARAMETER_BEGINS[parameter], _PARAMETER_BEGINS[parameter + 1]
+            if is_plain(memory, begin, length):
+                at = put_bulk(memory, bitmap, at, limit, begin, length)
+            else:
+                at = put_head(memory, bitmap, at, limit, _BULK, last - first)
+                at = put_part(memory, bitmap, at, limit, _PARAMETER_NAMES, first, last)
+                at = put_text(memory, bitmap, at, limit, b"\r\n")
+            at = _put_parameter(memory, bitmap, kv, longest, parameter, at, limit)
     return at, number
 
 
@@ -387,6 +224,8 @@ def config(
     memory: Bytes,
     bitmap: Words,
     kv: int,
+    resp3: bool,
+    longest: int,
     request: int,
     cursor: int,
     count: int,
@@ -396,88 +235,105 @@ def config(
     """CONFIG GET pattern...."""
     word, letters, cursor = argument(memory, request, cursor)
     if not is_word(memory, word, letters, b"get"):
-        return _put_unknown_subcommand(memory, bitmap, at, limit, word, letters, b"CONFIG")
+        return put_unknown_subcommand(memory, bitmap, at, limit, word, letters, b"CONFIG")
     if count < 2:
-        return _put_subcommand_arity_error(memory, bitmap, at, limit, word, letters, b"config|")
-    _, number = _put_parameters(memory, bitmap, kv, request, cursor, count - 1, at, at - 1)
-    at = put_head(memory, bitmap, at, limit, ARRAY, 2 * number)
-    at, _ = _put_parameters(memory, bitmap, kv, request, cursor, count - 1, at, limit)
+        return put_subcommand_arity_error(memory, bitmap, at, limit, word, letters, b"config|")
+    _, number = _put_parameters(memory, bitmap, kv, longest, request, cursor, count - 1, at, at - 1)
+    at = put_map_head(memory, bitmap, at, limit, resp3, number)
+    at, _ = _put_parameters(memory, bitmap, kv, longest, request, cursor, count - 1, at, limit)
     return at
 
 
 @inlined
-def client(
-    memory: Bytes,
-    bitmap: Words,
-    request: int,
-    cursor: int,
-    count: int,
-    at: int,
-    limit: int,
+def _put_description(
+    memory: Bytes, bitmap: Words, at: int, limit: int, resp3: bool, command: int
 ) -> int:
-    """CLIENT SETNAME, GETNAME (always nil), SETINFO, NO-EVICT."""
-    word, letters, cursor = argument(memory, request, cursor)
-    getname = is_word(memory, word, letters, b"getname")
-    setname = is_word(memory, word, letters, b"setname")
-    setinfo = is_word(memory, word, letters, b"setinfo")
-    if not (getname or setname or setinfo or is_word(memory, word, letters, b"no-evict")):
-        return _put_unknown_subcommand(memory, bitmap, at, limit, word, letters, b"CLIENT")
-    if count != (1 if getname else 3 if setinfo else 2):
-        return _put_subcommand_arity_error(memory, bitmap, at, limit, word, letters, b"client|")
-    if getname:
-        return put_text(memory, bitmap, at, limit, b"$-1\r\n")
-    begin, length, _ = argument(memory, request, cursor)
-    if setname and not _is_client_name(memory, begin, length):
-        return _put_bad_name(memory, bitmap, at, limit)
-    if not (
-        setname
-        or setinfo
-        or is_word(memory, begin, length, b"on")
-        or is_word(memory, begin, length, b"off")
-    ):
-        return put_syntax_error(memory, bitmap, at, limit)
-    return put_text(memory, bitmap, at, limit, b"+OK\r\n")
+    """Write what a command is, or nil if it is -1."""
+    if command < 0:
+        return put_null(memory, bitmap, at, limit, resp3)
+    place = command + (len(NAMES) if resp3 else 0)
+    return put_part(memory, bitmap, at, limit, DESCRIPTIONS, BEGINS[place], BEGINS[place + 1])
 
 
 @inlined
-def _put_description(memory: Bytes, bitmap: Words, at: int, limit: int, command: int) -> int:
-    """Write what a command is, or nil if it is -1."""
-    if command < 0:
-        return put_text(memory, bitmap, at, limit, b"$-1\r\n")
-    first, last = BEGINS[command], BEGINS[command + 1]
-    return put_part(memory, bitmap, at, limit, DESCRIPTIONS, first, last)
+def _list_names(memory: Bytes, bitmap: Words, at: int, limit: int) -> int:
+    """COMMAND LIST."""
+    at = put_head(memory, bitmap, at, limit, ARRAY, np.int64(len(NAMES)))
+    for place in range(len(NAMES)):
+        first, last = NAME_BEGINS[place], NAME_BEGINS[place + 1]
+        at = put_head(memory, bitmap, at, limit, _BULK, last - first)
+        at = put_part(memory, bitmap, at, limit, ALL_NAMES, first, last)
+        at = put_text(memory, bitmap, at, limit, b"\r\n")
+    return at
 
 
 @inlined
 def command(
     memory: Bytes,
     bitmap: Words,
+    resp3: bool,
     request: int,
     cursor: int,
     count: int,
     at: int,
     limit: int,
 ) -> int:
-    """COMMAND, COMMAND COUNT, INFO [name...], DOCS (there are none)."""
+    """COMMAND, COMMAND COUNT, LIST, INFO [name...], DOCS (there are none)."""
     word, letters = ZERO, ZERO
     if count > 0:
         word, letters, cursor = argument(memory, request, cursor)
-    if count > 0 and is_word(memory, word, letters, b"count"):
+    counts = count > 0 and is_word(memory, word, letters, b"count")
+    if counts or (count > 0 and is_word(memory, word, letters, b"list")):
+        if counts and count > 1:
+            return put_subcommand_arity_error(memory, bitmap, at, limit, word, letters, b"command|")
         if count > 1:
-            return _put_subcommand_arity_error(
-                memory, bitmap, at, limit, word, letters, b"command|"
-            )
-        return put_head(memory, bitmap, at, limit, INTEGER, len(BEGINS) - 1)
+            return put_syntax_error(memory, bitmap, at, limit)
+        if counts:
+            return put_head(memory, bitmap, at, limit, INTEGER, np.int64(len(NAMES)))
+        return _list_names(memory, bitmap, at, limit)
     if count > 0 and is_word(memory, word, letters, b"docs"):
-        return put_text(memory, bitmap, at, limit, b"*0\r\n")
+        return put_map_head(memory, bitmap, at, limit, resp3, ZERO)
     if count > 0 and not is_word(memory, word, letters, b"info"):
-        return _put_unknown_subcommand(memory, bitmap, at, limit, word, letters, b"COMMAND")
+        return put_unknown_subcommand(memory, bitmap, at, limit, word, letters, b"COMMAND")
     named = count > 1
-    number = count - 1 if named else len(BEGINS) - 1
+    number = count - 1 if named else len(NAMES)
     at = put_head(memory, bitmap, at, limit, ARRAY, number)
     for i in range(number):
         if named:
             word, letters, cursor = argument(memory, request, cursor)
         wanted = find_command(memory, word, letters) if named else i
-        at = _put_description(memory, bitmap, at, limit, wanted)
+        at = _put_description(memory, bitmap, at, limit, resp3, wanted)
     return at
+
+
+@inlined
+def object_command(
+    memory: Bytes,
+    bitmap: Words,
+    kv: int,
+    resp3: bool,
+    request: int,
+    cursor: int,
+    count: int,
+    at: int,
+    limit: int,
+) -> int:
+    """OBJECT ENCODING key: how Redis would keep such a value if it were set."""
+    if at + REPLY_ROOM > limit:
+        return at + REPLY_ROOM
+    word, letters, cursor = argument(memory, request, cursor)
+    if not is_word(memory, word, letters, b"encoding"):
+        return put_unknown_subcommand(memory, bitmap, at, limit, word, letters, b"OBJECT")
+    if count != 2:
+        return put_subcommand_arity_error(memory, bitmap, at, limit, word, letters, b"object|")
+    key, length, _ = argument(memory, request, cursor)
+    _, entry = look_up(memory, bitmap, kv, key, length)
+    count_lookup(memory, bitmap, kv, entry)
+    if not entry:
+        return put_null(memory, bitmap, at, limit, resp3)
+    size = value_length(memory, entry)
+    number, _ = parse_integer(memory, value(memory, entry), size)
+    if number:
+        return put_text(memory, bitmap, at, limit, b"$3\r\nint\r\n")
+    text = b"$6\r\nembstr\r\n" if size <= _LONGEST_EMBEDDED else b"$3\r\nraw\r\n"
+    return put_text(memory, bitmap, at, limit, text)

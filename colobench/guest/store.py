@@ -11,7 +11,7 @@ import numpy as np
 from colobench.kernels.atomics import address
 from colobench.kernels.bitmap import mark
 from colobench.kernels.jit import Bytes, Words, inlined
-from colobench.kernels.raw import copy, load_word, store_word
+from colobench.kernels.raw import clear, copy, load_word, store_word
 
 
 @inlined
@@ -60,6 +60,13 @@ def put_byte(memory: Bytes, bitmap: Words, at: int, value: int) -> int:
     """Write a byte."""
     memory[at] = np.uint8(value)
     return mark_bytes(bitmap, at, 1)
+
+
+@inlined
+def clear_bytes(memory: Bytes, bitmap: Words, at: int, length: int) -> int:
+    """Set bytes of RAM, at least one, to 0."""
+    clear(np.int64(address(memory)) + at, np.int64(length))
+    return mark_bytes(bitmap, at, length)
 
 
 @inlined

@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from colobench.guest import kv
+from colobench.guest.clients import SLOT_BYTES, has_work
 from colobench.guest.connections import (
     ACK_NOW,
     CLOSE_WAIT,
@@ -44,6 +45,7 @@ from colobench.guest.connections import (
     has_buffers,
     has_bug,
     initialize_table,
+    number_of_block,
     ready_count,
     receive_buffer,
     remove,
@@ -94,6 +96,8 @@ from colobench.guest.rings import (
     RX_LENGTHS,
     RX_TAKEN,
     WRITTEN,
+    clients_begin,
+    clients_bytes,
     connections_in,
     count,
     get,
@@ -211,7 +215,8 @@ def execute_once(memory: Bytes, bitmap: Words, ram: int, size: int, block: int, 
         )  # fmt: skip
     else:
         requests = kv.execute(
-            memory, bitmap, store, ram + size - store, received + begin, received + end,
+            memory, bitmap, store, ram + size - store, clients_begin(ram, size),
+            clients_bytes(size), number_of_block(ram, block), received + begin, received + end,
             replies + reply_end, replies + BUFFER_BYTES, host[NOW_US], connected(memory, ram),
             get(memory, ram + OPENED), host,
         )  # fmt: skip
@@ -221,6 +226,14 @@ def execute_once(memory: Bytes, bitmap: Words, ram: int, size: int, block: int, 
     put(memory, bitmap, block + RECEIVED_END, 0 if begin == end else end)
     put(memory, bitmap, block + REPLY_END, reply_end)
     return requests
+
+
+@inlined
+def has_rest(memory: Bytes, ram: int, size: int, block: int) -> bool:
+    """Say whether a connection's service has something to do although it received nothing."""
+    if get(memory, block + KEY) & 0xFFFF == ECHO_PORT:
+        return False
+    return has_work(memory, clients_begin(ram, size) + number_of_block(ram, block) * SLOT_BYTES)
 
 
 @inlined
@@ -238,13 +251,14 @@ def execute(memory: Bytes, bitmap: Words, ram: int, size: int, block: int, host:
     """Execute all whole requests whose replies have room, and close after the last one.
 
     Gives the number of requests. The last one is the one that says so, or the last before the
-    peer's FIN. A request that the receive buffer cannot hold will never be whole.
+    peer's FIN. What the service cannot take out of a full receive buffer will never be whole.
     """
     requests, lacks_room, close = 0, False, False
     for _ in range(2):
         waiting = get(memory, block + RECEIVED_END) - get(memory, block + RECEIVED_BEGIN)
         begin = get(memory, block + REPLY_BEGIN)
-        if waiting == 0 or (lacks_room and begin == 0):
+        rest = waiting > 0 or has_rest(memory, ram, size, block)
+        if not rest or (lacks_room and begin == 0):
             break
         if lacks_room or BUFFER_BYTES - get(memory, block + REPLY_END) < begin:
             move_replies(memory, bitmap, ram, block)
@@ -355,7 +369,8 @@ def execute_again(memory: Bytes, bitmap: Words, ram: int, size: int, host: Words
         replies = received + BUFFER_BYTES
         store = store_begin(ram, size)
         kv.execute(
-            memory, bitmap, store, ram + size - store, received, replies,
+            memory, bitmap, store, ram + size - store, clients_begin(ram, size),
+            clients_bytes(size), number_of, received, replies,
             replies + get(memory, block + REPLY_END), replies + BUFFER_BYTES, host[NOW_US],
             connected(memory, ram), get(memory, ram + OPENED), host,
         )  # fmt: skip
@@ -379,6 +394,7 @@ def initialize(memory: Bytes, bitmap: Words, ram: int, size: int) -> int:
     if size < MINIMUM_BYTES:
         return 0
     store = store_begin(ram, size)
+    kv.initialize_clients(memory, bitmap, clients_begin(ram, size), clients_bytes(size))
     kv.initialize(memory, bitmap, store, ram + size - store)
     return initialize_table(memory, bitmap, ram, size)
 
@@ -460,6 +476,8 @@ def serve(
     requests += attend_ready(memory, bitmap, ram, size, host, shuffled)
     scan_timers(memory, bitmap, ram, size, host)
     repair(memory, bitmap, ram, size, host)
+    store = store_begin(ram, size)
+    kv.sweep_expired(memory, bitmap, store, ram + size - store, now_us, np.int64(now_ms))
     sent += transmit_frames(memory, bitmap, ram, out_ends, out_lengths, out_frames)
     waits = receive_room(memory, ram) < RING_FRAMES or load_acquire(in_ends, 1) != in_ends[0]
     waits = waits or (jitter == np.uint64(0) and ready_count(memory, ram) > 0)

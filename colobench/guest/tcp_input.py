@@ -48,18 +48,20 @@ from colobench.guest.connections import (
     is_sound,
     make_ready,
     mix,
+    number_of_block,
     receive_buffer,
     remove,
     set_timer,
 )
 from colobench.guest.ipv4 import ETHERNET_HEADER, TCP, fold, number, sum_bytes
-from colobench.guest.kv import BUFFER_BYTES
+from colobench.guest.kv import BUFFER_BYTES, meet
 from colobench.guest.repair import repair
 from colobench.guest.rings import (
     CHECKSUM,
     CLOSED_ORDERLY,
     MALFORMED,
     NOW_MS,
+    NOW_US,
     OPENED,
     OUT_OF_ORDER,
     RANDOM,
@@ -67,6 +69,8 @@ from colobench.guest.rings import (
     RESET,
     UNACCEPTABLE,
     UNEXPECTED,
+    clients_begin,
+    clients_bytes,
     connections_in,
     count,
     get,
@@ -157,6 +161,11 @@ def listen(
     put(memory, bitmap, block + SND_MSS, mss_option(memory, at + TCP_HEADER, header - TCP_HEADER))
     put(memory, bitmap, block + IRS, seq)
     put(memory, bitmap, block + RCV_NXT, (seq + 1) & SEQUENCE)
+    if port == KV_PORT:
+        meet(
+            memory, bitmap, clients_begin(ram, size), clients_bytes(size),
+            number_of_block(ram, block), key, host[NOW_US],
+        )  # fmt: skip
     send_syn(memory, bitmap, ram, block)
     set_timer(memory, bitmap, ram, block, host, RTO_MS)
     return 0

@@ -30,7 +30,12 @@ class _Library(JITCodeLibrary):
         self._final_module.link_in(module)
 
     def closure(self) -> list[Any]:
-        """Give each library that this one needs once, those that its parts need included."""
+        """Give each library that this one needs once, those that its parts need included.
+
+        Kernels come last. LLVM's linker drops a function that nothing needs so far. A kernel brings
+        parts with it that call no others any more, so those would be dropped in front of a part
+        that does call them.
+        """
         found: dict[Any, None] = {}
         waiting = list(self._linking_libraries)
         while waiting:
@@ -39,7 +44,7 @@ class _Library(JITCodeLibrary):
                 found[library] = None
                 if isinstance(library, PartLibrary):
                     waiting.extend(library._linking_libraries)
-        return list(found)
+        return sorted(found, key=lambda library: not isinstance(library, PartLibrary))
 
 
 class PartLibrary(_Library):

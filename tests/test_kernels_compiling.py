@@ -11,6 +11,7 @@ import pytest
 from numba.core.caching import NullCache
 from numba.core.compiler import Compiler
 
+from colobench.guest.region import apart
 from colobench.kernels import compiling, jit
 
 
@@ -62,6 +63,43 @@ def test_function_compiled_in_numbas_own_way_can_use_a_part_of_parts(kernel):
         return whole(number) + 3
 
     assert numba.njit(lambda number: plus_three(number))(5) == 24
+
+
+@pytest.fixture
+def kernel_of_a_kernel(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Give a kernel that calls another one and a part, both of which call the same part."""
+    monkeypatch.setattr(jit, "REGISTRY", [])
+
+    @jit.inlined
+    def shared(number: int) -> int:
+        apart()
+        return 2 * number
+
+    @jit.inlined
+    def beside(number: int) -> int:
+        apart()
+        return shared(number) + 1
+
+    @jit.kernel("i8(i8)")
+    def inner(number: int) -> int:
+        return shared(number) + 5
+
+    @jit.kernel("i8(i8)")
+    def outer(number: int) -> int:
+        return beside(number) + inner(number)
+
+    inner._cache = outer._cache = NullCache()
+    return outer
+
+
+def test_part_that_a_kernel_brings_along_is_there_for_other_parts_too(kernel_of_a_kernel):
+    assert kernel_of_a_kernel(5) == 26
+
+
+def test_kernel_that_would_call_a_part_which_is_missing_is_refused(kernel, monkeypatch):
+    monkeypatch.setattr(compiling.KernelLibrary, "closure", lambda self: [])
+    with pytest.raises(RuntimeError, match=r"expected _ZN.*(twice|both).* in it, found it missing"):
+        kernel[0](5)
 
 
 def test_where_the_trial_fails_numba_compiles_in_its_own_way(kernel, monkeypatch):

@@ -21,6 +21,9 @@ from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import register_pass
 from numba.core.typed_passes import NativeLowering
 
+#: What the names of all functions that numba compiles begin with (Itanium C++ ABI).
+_MANGLED = "_ZN"
+
 
 class _Library(JITCodeLibrary):
     """LLVM text that is optimised as a whole, and not function by function before."""
@@ -79,7 +82,14 @@ class KernelLibrary(_Library):
         for library in self.closure():
             self._final_module.link_in(_text(library), preserve=True)
         self._linking_libraries = []
+        self._check_links()
         super().finalize()
+
+    def _check_links(self) -> None:
+        """Refuse a kernel that calls a part which was not linked: it would call address 0."""
+        for function in self._final_module.functions:
+            if function.is_declaration and function.name.startswith(_MANGLED):
+                raise RuntimeError(f"{self.name}: expected {function.name} in it, found it missing")
 
 
 def _text(library: Any) -> Any:

@@ -41,9 +41,9 @@ def test_demo_prints_one_json_object_with_its_figures() -> None:
     assert finished.returncode == 0, finished.stderr
     summary = json.loads(finished.stdout)
     assert summary["verified"] is True
-    # One more may be committed before the kill.
+    # On a busy machine some more are committed before the kill.
     assert summary["checkpoints"] == summary["checkpoints_verified"] >= 10
-    assert summary["takeover_checkpoint"] == 10
+    assert summary["takeover_checkpoint"] == summary["checkpoints"]
     assert summary["killed"]["status"] == -9
     for figure in ("pages", "bytes", "pause_ms_p50", "pause_ms_p99", "takeover_ms"):
         assert summary[figure] > 0

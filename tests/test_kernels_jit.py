@@ -92,6 +92,9 @@ class Assembly:
         return found
 
 
+_MAY_ALLOCATE = r"alloc|align|^mmap|free|^Py|^_Z"
+
+
 def allocations(compiled: Any) -> set[str]:
     """Give what a compiled function, or anything it calls, may call to get or free memory."""
     assembly = Assembly(compiled)
@@ -99,8 +102,12 @@ def allocations(compiled: Any) -> set[str]:
     return {
         name
         for name in assembly.reached(assembly.entry)
-        if name.startswith("NRT_")
-        or (name not in assembly.functions and re.search(r"alloc|align|^mmap|free|^Py|^_Z", name))
+        # LLVM names a table of constants after the function that it has made it for.
+        if not name.startswith("switch.table.")
+        and (
+            name.startswith("NRT_")
+            or (name not in assembly.functions and re.search(_MAY_ALLOCATE, name))
+        )
     }
 
 

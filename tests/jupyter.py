@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
+import signal
 import socket
 import subprocess
 import sys
@@ -150,10 +152,8 @@ class Site:
         """End all kernels, and what they have started."""
         if self.kind == "voila":
             # It has no way to list them, and a page that closes ends none.
-            kernels = psutil.Process(self._server).children()
-            for kernel in kernels:
-                kernel.kill()
-            psutil.wait_procs(kernels, timeout=60)
+            for kernel in psutil.Process(self._server).children():
+                _kill(kernel.pid)
             return
         for session in self.ask("sessions"):
             self.ask(f"sessions/{session['id']}", "DELETE")
@@ -166,6 +166,17 @@ class Site:
         with urllib.request.urlopen(request, timeout=60) as answer:
             text = answer.read()
         return json.loads(text) if text else None
+
+
+def _kill(pid: int) -> None:
+    """End a process, and wait until it has ended; its parent may never ask how."""
+    process = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+        ended, _, _ = select.select([process], [], [], 60)
+        assert ended, f"process {pid} was killed, and goes on"
+    finally:
+        os.close(process)
 
 
 def _command(kind: str, port: int, root: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """Live views in JupyterLab, Notebook 7 and Voilà: slow, reloaded, second, cut off and deaf pages.
 
 Nothing is stood in for: server, kernel, ipywidgets, anywidget and BokehJS are the installed ones.
+COLOBENCH_LONG=1 tries everything everywhere, and not only what is in doubt the most.
 COLOBENCH_BROWSER_REPEATS says how often pages are opened that are slow; once by default.
 """
 
@@ -17,8 +18,8 @@ import pytest
 from browser import needs_chromium
 from jupyter import PATIENCE_MS, Browser, Site, chromium, serve, write_notebook
 
-KINDS = ("lab", "notebook", "voila")
 REPEATS = int(os.environ.get("COLOBENCH_BROWSER_REPEATS", "1"))
+LONG = "COLOBENCH_BROWSER_REPEATS" in os.environ or os.environ.get("COLOBENCH_LONG") == "1"
 THROTTLE = 12
 PRESS_MS = PATIENCE_MS / 9
 
@@ -72,10 +73,30 @@ FILLED = (
     "[data-rows='{0}'][data-figure]",
     "canvas[aria-label*='one: ']",
 )
+#: Whether the page has that theme, and the labels of all axes the colour of its texts.
+WRITTEN_IN = """theme => {
+    if (document.body.dataset.jpThemeName !== theme) return false;
+    const text = document.body.appendChild(document.createElement("span"));
+    text.style.color = "var(--jp-ui-font-color1)";
+    const colour = getComputedStyle(text).color;
+    text.remove();
+    const models = Bokeh.index.roots.flatMap(view => [...view.model.references()]);
+    const labels = models.filter(model => "major_label_text_color" in model.properties);
+    return labels.length && labels.every(axis => axis.major_label_text_color === colour
+        && axis.axis_label_text_color === colour);
+}"""
+CHANGE_THEME = "theme => jupyterapp.commands.execute('apputils:change-theme', {theme})"
 NEXT = re.compile("Next checkpoint$")
 
 
-@pytest.fixture(scope="module", params=KINDS)
+def sites(*always: str, also: tuple[str, ...] = ()) -> Any:
+    """Say on which sites a test is done always, and on which also if there is much time."""
+    long = pytest.mark.skipif(not LONG, reason="takes long; COLOBENCH_LONG=1 does it")
+    kinds = [*always, *(pytest.param(kind, marks=long) for kind in also)]
+    return pytest.mark.parametrize("site", kinds, indirect=True)
+
+
+@pytest.fixture(scope="module")
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Serve the notebooks."""
     home = tmp_path_factory.mktemp(request.param)
@@ -134,11 +155,7 @@ def cut(site: Site) -> Iterator[None]:
     site.line.mend()
 
 
-def skip_voila(site: Site) -> None:
-    if site.kind == "voila":
-        pytest.skip("each of Voilà's pages has a kernel of its own")
-
-
+@sites("lab", "notebook", "voila")
 @pytest.mark.parametrize("time", range(REPEATS))
 def test_a_view_whose_module_is_slow_shows_all_and_goes_on(
     browser: Browser, site: Site, time: int
@@ -149,20 +166,20 @@ def test_a_view_whose_module_is_slow_shows_all_and_goes_on(
     wait_until_filled(page, 4)
 
 
+@sites("lab", also=("notebook", "voila"))
 @pytest.mark.parametrize("time", range(REPEATS))
 def test_a_page_with_a_twelfth_of_a_processor_shows_all_and_goes_on(
     browser: Browser, site: Site, time: int
 ) -> None:
-    if site.kind == "notebook" and "COLOBENCH_BROWSER_REPEATS" not in os.environ:
-        pytest.skip("takes long; COLOBENCH_BROWSER_REPEATS=1 does it here, too")
     page = run(browser, "quick", THROTTLE)
     wait_until_filled(page, 3)
     press(page, 4)
     wait_until_filled(page, 4)
 
 
+# Each of Voilà's pages has a kernel of its own: there is no second one, and none to come back to.
+@sites("lab", also=("notebook",))
 def test_reloaded_and_second_pages_show_all_and_both_go_on(browser: Browser, site: Site) -> None:
-    skip_voila(site)
     first = run(browser, "slow")
     wait_until_filled(first, 3)
     browser.save(first)
@@ -178,10 +195,10 @@ def test_reloaded_and_second_pages_show_all_and_both_go_on(browser: Browser, sit
         wait_until_filled(page, 5)
 
 
+@sites("notebook", also=("lab",))
 def test_a_page_that_is_opened_on_a_running_kernel_can_run_it_anew(
     browser: Browser, site: Site
 ) -> None:
-    skip_voila(site)
     first = run(browser, "quick")
     wait_until_filled(first, 3)
     first.close()
@@ -191,11 +208,13 @@ def test_a_page_that_is_opened_on_a_running_kernel_can_run_it_anew(
     wait_until_filled(second, 4)
 
 
+@sites("lab", also=("notebook", "voila"))
 def test_after_a_dropped_websocket_bars_and_buttons_go_on(browser: Browser, site: Site) -> None:
     page = run(browser, "quick")
     wait_until_filled(page, 3)
     # JupyterLab has words of its own, which are in the way of buttons.
-    page.add_locator_handler(page.locator(".jp-Dialog"), lambda _: page.keyboard.press("Escape"))
+    dialog = page.locator(".jp-Dialog").first
+    page.add_locator_handler(dialog, lambda it: it.locator("button").last.click())
     with cut(site):
         words(page, "Out of touch").first.wait_for()
     words(page, "Out of touch").first.wait_for(state="detached")
@@ -203,20 +222,32 @@ def test_after_a_dropped_websocket_bars_and_buttons_go_on(browser: Browser, site
     wait_until_filled(page, 4)
 
 
+# Voilà's pages get even the models that there are by asking.
+@sites("lab", also=("notebook",))
 def test_a_kernel_that_hears_no_page_fills_views_and_the_page_says_that_buttons_do_nothing(
     browser: Browser, site: Site
 ) -> None:
-    # Voilà's pages get even the models that there are by asking.
-    skip_voila(site)
     page = run(browser, "deaf")
     wait_until_filled(page, 3)
     words(page, "the kernel does not hear this page").first.wait_for()
 
 
+@sites("lab", also=("notebook",))
 def test_a_kernel_that_is_busy_with_a_cell_is_said_to_be(browser: Browser, site: Site) -> None:
-    skip_voila(site)
     page = run(browser, "busy")
     wait_until_filled(page, 3)
     words(page, "busy with a cell").first.wait_for()
     page.evaluate("window.jupyterapp.commands.execute('notebook:interrupt-kernel')")
     words(page, "busy with a cell").first.wait_for(state="detached")
+
+
+@sites("lab")
+def test_a_figure_is_written_in_the_pages_colour_on_light_and_on_dark(
+    browser: Browser, site: Site
+) -> None:
+    page = run(browser, "quick")
+    wait_until_filled(page, 3)
+    # The last is what other tests find.
+    for theme in ("JupyterLab Light", "JupyterLab Dark", "JupyterLab Light"):
+        page.evaluate(CHANGE_THEME, theme)
+        page.wait_for_function(WRITTEN_IN, arg=theme)

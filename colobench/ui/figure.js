@@ -46,13 +46,34 @@ function readTables({ tables }, data) {
   });
 }
 
+const TEXTS = ["axis_label_text_color", "major_label_text_color", "label_text_color"];
+
+// Writes on a figure as the page does around it, on light and on dark.
+function followColour(box, figure, ends) {
+  box.style.color = "var(--jp-ui-font-color1, inherit)";
+  const paint = () => {
+    const { color } = getComputedStyle(box);
+    for (const model of color ? figure.references() : []) {
+      const texts = TEXTS.filter((name) => name in model.properties);
+      model.setv(Object.fromEntries(texts.map((name) => [name, color])));
+    }
+  };
+  // A page that changes its theme says so here.
+  const themes = new MutationObserver(paint);
+  themes.observe(document.body, { attributes: true });
+  ends.push(() => themes.disconnect());
+  paint();
+}
+
 async function begin(box, { feed, ended, ends }, model) {
   const target = box.appendChild(element("div", "", "BokehJS is being loaded …"));
   const Bokeh = await loadLibrary(model.widget_manager, feed, ended);
   if (ended()) return null;
   target.textContent = "";
   const views = await Bokeh.embed.embed_item(model.get("_figure"), target);
-  const figure = views.roots[0].model.document;
+  const layout = views.roots[0].model;
+  const figure = layout.document;
+  followColour(box, layout, ends);
   ends.push(() => figure.clear());
   return (frame, data) => {
     for (const [name, columns] of readTables({ tables: [], ...frame }, data)) {

@@ -64,6 +64,7 @@ NOTEBOOKS = {
     "quick": (IMPORTS, VIEWS, CHECKPOINTS),
     "slow": (IMPORTS, SLOW, VIEWS, CHECKPOINTS),
     "deaf": (IMPORTS, DEAF, VIEWS, CHECKPOINTS),
+    "figure": (IMPORTS, "ui.FlushPlot(cb.Records())"),
     "busy": (IMPORTS, VIEWS, CHECKPOINTS, "import time\nwhile True: time.sleep(0.1)"),
 }
 #: How each of the views looks that has all of so many checkpoints: bars, page map, figure, sets.
@@ -232,7 +233,7 @@ def test_a_kernel_that_hears_no_page_fills_views_and_the_page_says_that_buttons_
     words(page, "the kernel does not hear this page").first.wait_for()
 
 
-@sites("lab", also=("notebook",))
+@sites(also=("lab", "notebook"))
 def test_a_kernel_that_is_busy_with_a_cell_is_said_to_be(browser: Browser, site: Site) -> None:
     page = run(browser, "busy")
     wait_until_filled(page, 3)
@@ -245,8 +246,8 @@ def test_a_kernel_that_is_busy_with_a_cell_is_said_to_be(browser: Browser, site:
 def test_a_figure_is_written_in_the_pages_colour_on_light_and_on_dark(
     browser: Browser, site: Site
 ) -> None:
-    page = run(browser, "quick")
-    wait_until_filled(page, 3)
+    page = run(browser, "figure")
+    page.locator("[data-figure]").first.wait_for(state="attached")
     # The last is what other tests find.
     for theme in ("JupyterLab Light", "JupyterLab Dark", "JupyterLab Light"):
         page.evaluate(CHANGE_THEME, theme)

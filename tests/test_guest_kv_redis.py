@@ -182,7 +182,8 @@ ABOUT_THE_SERVER = (
     "HELLO 2 SETNAME, TIME x, INFO nope, CONFIG GET databases, CONFIG GET save, "
     "CONFIG GET appendonly, CONFIG GET maxmemory-policy, CONFIG GET nope, COMMAND DOCS nope, "
     "COMMAND INFO nope, QUIT, QUIT now, RESET, RESET x, SELECT 0, SELECT 1, SELECT, "
-    "client setname \x7f, ECHO, PING a b"
+    "client setname \x7f, ECHO, PING a b, FUNCTION, FUNCTION NOPE, FUNCTION FLUSH x, "
+    "FUNCTION FLUSH, function flush ASYNC, FUNCTION FLUSH sync, FUNCTION FLUSH sync sync"
 )
 
 

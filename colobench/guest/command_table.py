@@ -82,6 +82,7 @@ COMMANDS = (
     Description("config", -2),
     Description("client", -2),
     Description("command", -1, ("loading", "stale")),
+    Description("function", -2),
     Description("hello", -1, _GREETING),
     Description("auth", -2, ("noscript", "loading", "stale", "fast", "no_auth", "allow_busy")),
     Description("select", 2, _ANY_TIME),

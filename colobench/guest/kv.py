@@ -144,6 +144,7 @@ _SCAN, _KEYS, _OBJECT = (index(name) for name in ("scan", "keys", "object"))
 _PING, _ECHO, _TIME, _INFO, _CONFIG, _CLIENT, _COMMAND = (
     index(name) for name in ("ping", "echo", "time", "info", "config", "client", "command")
 )
+_FUNCTION = index("function")
 _HELLO, _AUTH, _SELECT, _QUIT, _RESET = (
     index(name) for name in ("hello", "auth", "select", "quit", "reset")
 )
@@ -306,6 +307,8 @@ def _run_on_server(
         )
     elif command == _COMMAND:
         at = server_commands.command(memory, bitmap, resp3, request, cursor, arguments, at, limit)
+    elif command == _FUNCTION:
+        at = server_commands.function(memory, bitmap, request, cursor, arguments, at, limit)
     elif command == _HELLO:
         at = client_commands.hello(
             memory, pool, bitmap, kv, area, client, request, cursor, arguments, at, limit

@@ -1,4 +1,4 @@
-"""What the key-value store says of itself: PING, TIME, CONFIG GET, COMMAND, OBJECT.
+"""What the key-value store says of itself: PING, TIME, CONFIG GET, COMMAND, OBJECT, FUNCTION.
 
 They are called as `commands` says. There is one database, and the configuration can be read, not
 set. INFO is in `information`, what a client says of itself in `client_commands`.
@@ -337,3 +337,26 @@ def object_command(
         return put_text(memory, bitmap, at, limit, b"$3\r\nint\r\n")
     text = b"$6\r\nembstr\r\n" if size <= _LONGEST_EMBEDDED else b"$3\r\nraw\r\n"
     return put_text(memory, bitmap, at, limit, text)
+
+
+@inlined
+def function(
+    memory: Bytes, bitmap: Words, request: int, cursor: int, count: int, at: int, limit: int
+) -> int:
+    """FUNCTION FLUSH [SYNC | ASYNC]: there are no functions, so there is nothing to do."""
+    word, letters, cursor = argument(memory, request, cursor)
+    if not is_word(memory, word, letters, b"flush"):
+        return put_unknown_subcommand(memory, bitmap, at, limit, word, letters, b"FUNCTION")
+    if count > 2:
+        at = put_text(
+            memory, bitmap, at, limit, b"-ERR unknown subcommand or wrong number of arguments for '"
+        )
+        at = put_quoted(memory, bitmap, at, limit, word, letters, QUOTED_BYTES)
+        return put_text(memory, bitmap, at, limit, b"'. Try FUNCTION HELP.\r\n")
+    if count == 2:
+        word, letters, _ = argument(memory, request, cursor)
+        asynchronous = is_word(memory, word, letters, b"async")
+        if not asynchronous and not is_word(memory, word, letters, b"sync"):
+            text = b"-ERR FUNCTION FLUSH only supports SYNC|ASYNC option\r\n"
+            return put_text(memory, bitmap, at, limit, text)
+    return put_text(memory, bitmap, at, limit, b"+OK\r\n")

@@ -130,7 +130,8 @@ class PageContact {
     this.silent = expecting ? this.silent + passed : 0;
     this.sincePing += passed;
     if (this.waits) this.unheard += passed;
-    if (expecting && !this.busy && this.unheard >= MEND_MS) this.leaveSubshell();
+    // Also of a kernel that rests: what is pressed would never wake it.
+    if (!this.busy && this.unheard >= MEND_MS) this.leaveSubshell();
     const due = this.waits ? Math.max(LIMIT_MS, this.unheard / 2) : PING_MS;
     if ((this.waits || expecting || this.touched) && this.sincePing >= due) this.ping();
     this.say(expecting);

@@ -47,7 +47,8 @@ def unpack(archive: Path, directory: Path) -> Path:
 def port() -> Iterator[int]:
     """Run a pair whose guest is the store; outputs are compared, so that answers are quick."""
     command = [sys.executable, "-m", "colobench", "run", "--guest", "kv", "--ram", "256M"]
-    command += ["--output", "compare", "--delay", "20", "--no-verify"]
+    # With --json it says who is protected on stderr.
+    command += ["--output", "compare", "--delay", "20", "--no-verify", "--json"]
     command += ["--hostfwd", "tcp:127.0.0.1:0-:6379"]
     # What others do on this machine is no death.
     command += ["--heartbeat-limit", "20000", "--stall-timeout", "60"]

@@ -15,7 +15,7 @@ from naive_kv import encode, siphash
 from tcp_peer import PAGE, Client
 from test_guest_kv import RECEIVED, STORE, Guest
 
-from colobench.guest import heap, keyspace, kv, region, rings
+from colobench.guest import clients, heap, keyspace, kv, region, rings
 from colobench.guest.configuration import Configuration, Program
 from colobench.guest.heap import CLASS_BITS, FIRST_BLOCK, LISTS, TOTAL_BYTES
 from colobench.guest.machine import Machine
@@ -229,7 +229,8 @@ def test_machine_with_a_broken_store_answers_goes_on_and_can_be_stopped(damage: 
         words = machine.ram.array.view(np.uint64)
         ram = machine.ram.blocks[0].first_page * PAGE
         connections = min(rings.MAX_CONNECTIONS, size // rings.BYTES_PER_CONNECTION)
-        store = ram + rings.BUFFERS_AT + connections * 2 * kv.BUFFER_BYTES
+        area = ram + rings.BUFFERS_AT + connections * 2 * kv.BUFFER_BYTES
+        store = area + connections * clients.BYTES_PER_CLIENT
         machine.start()
         client = Client(40_000, 6379)
         ask(machine, client, [client.syn()])

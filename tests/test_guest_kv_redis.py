@@ -191,6 +191,8 @@ ABOUT_THE_SERVER = (
 @pytest.mark.parametrize("words", ABOUT_THE_SERVER.split(", "))
 def test_requests_about_the_server_get_the_replies_of_redis(redis_path: str, words: str) -> None:
     request = encode(*words.encode().split())
+    # Tests before this one have left keys.
+    assert ask(redis_path, encode(b"FLUSHALL")) == b"+OK\r\n"
     assert Guest().send(request) == ask(redis_path, request)
 
 

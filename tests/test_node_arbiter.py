@@ -630,8 +630,8 @@ def test_state_that_is_no_file_of_grants_ends_the_arbiter_at_once_with_one_sente
         arguments = ["--listen", f"unix:{tmp_path}/arbiter", "--state", str(path)]
         process = NodeProcess("arbiter", tmp_path, arguments, lambda role, event: None)
         assert process.process.wait(WAIT) == 1
-        process.end()
         said = (tmp_path / "arbiter.stderr").read_text()
+        process.end()
         assert said.count("\n") == 1
         assert words in said
 

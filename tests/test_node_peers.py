@@ -490,8 +490,9 @@ def test_nodes_refuse_a_socket_that_is_taken(tmp_path: Path) -> None:
         lambda role, event: None,
     )
     assert node.process.wait(60) == 1
+    said = (tmp_path / "secondary.stderr").read_text()
     node.end()
-    assert "Address already in use" in (tmp_path / "secondary.stderr").read_text()
+    assert "Address already in use" in said
 
 
 def test_secondary_that_cannot_listen_leaves_the_socket_of_another_alone(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ ENDS = {
     b"*1\r\n:3\r\n": b"-ERR Protocol error: expected '$', got ':'\r\n",
     b"*1\r\n$99999999999\r\n": b"-ERR Protocol error: invalid bulk length\r\n",
     b"*99999999999\r\n": b"-ERR Protocol error: invalid multibulk length\r\n",
-    b"x" * 40_000: b"-ERR Protocol error: too big inline request\r\n",
+    b"x" * 70_000: b"-ERR Protocol error: too big inline request\r\n",
     b"GET 'x\r\n": b"-ERR Protocol error: unbalanced quotes in request\r\n",
     b"POST / HTTP/1.1\r\n": b"",
     b"Host: localhost\r\n": b"",

@@ -85,8 +85,11 @@ def test_a_pair_that_was_not_started_is_refused():
 
 def test_who_gives_up_waiting_for_a_held_node_holds_nobody():
     with Session(ram="4M", delay=None) as session:
-        with pytest.raises(ColobenchError, match="held at 'reply'"):
-            session.hold("primary", "reply", timeout=0.0)
+        # The secondary does not get there before the primary goes on.
+        session.hold("primary", "reply")
+        with pytest.raises(ColobenchError, match="held at 'received'"):
+            session.hold("secondary", "received", timeout=0.1)
+        session.go_on("primary")
         assert session.checkpoint().number >= 1
 
 

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colobench.kernels import multifd as kernels
-from colobench.kernels.multifd import BYTES, FIELDS, FOUND, PAGES, ZERO_PAGES
+from colobench.kernels import multifd_packets
+from colobench.kernels.multifd_packets import BYTES, FIELDS, FOUND, PAGES, ZERO_PAGES
 from colobench.kernels.pages import PAGE_SIZE
 from colobench.memory.ram import lay_out
 from colobench.wire.errors import RAMError
@@ -62,7 +63,7 @@ def send(
     spliced: bool = False,
 ) -> tuple[int, list[int]]:
     """Send packets of `MEMORY`; what the kernel returns, and its progress."""
-    progress = np.zeros(kernels.PROGRESS_SLOTS, dtype=np.int64)
+    progress = np.zeros(multifd_packets.PROGRESS_SLOTS, dtype=np.int64)
     pipe = os.pipe() if spliced else (-1, -1)
     status = kernels.send_packets(
         sender.fileno(), *pipe, MEMORY, np.array(pages, dtype=np.int32), 0, len(pages),
@@ -85,7 +86,7 @@ class Destination:
         begin = -whole.ctypes.data % PAGE_SIZE
         self.memory = whole[begin : begin + ALL_PAGES * PAGE_SIZE]
         self.bitmap = np.zeros(ALL_PAGES // 64, dtype=np.uint64)
-        self.progress = np.zeros(kernels.PROGRESS_SLOTS, dtype=np.int64)
+        self.progress = np.zeros(multifd_packets.PROGRESS_SLOTS, dtype=np.int64)
 
     def receive(self, receiver: socket.socket, source: int = 0) -> int:
         return kernels.receive_packets(
@@ -147,7 +148,7 @@ def test_pages_that_are_sent_arrive_with_their_bits(pages, spliced):
         sending = pool.submit(
             lambda: (send(left, pages, True, spliced=spliced), left.sendall(SYNC))
         )
-        assert destination.receive(right) == kernels.SYNCED
+        assert destination.receive(right) == multifd_packets.SYNCED
         (status, progress), _ = sending.result()
     assert status == 0
     assert destination.holds(pages)
@@ -161,7 +162,7 @@ def test_pages_that_are_only_named_are_copied_from_the_senders_memory(pages):
     destination = Destination()
     with connected() as (left, right), ThreadPoolExecutor(1) as pool:
         sending = pool.submit(lambda: (send(left, pages, False), left.sendall(SYNC)))
-        assert destination.receive(right, MEMORY.ctypes.data) == kernels.SYNCED
+        assert destination.receive(right, MEMORY.ctypes.data) == multifd_packets.SYNCED
         assert sending.result()[0][1][2] == 0
     assert destination.holds(pages)
     assert destination.progress[PAGES] == len(pages)
@@ -172,7 +173,7 @@ def test_a_sync_leaves_what_follows_it_in_the_socket():
     with connected() as (left, right):
         send(left, [1, 2], True)
         left.sendall(SYNC + b"next")
-        assert destination.receive(right) == kernels.SYNCED
+        assert destination.receive(right) == multifd_packets.SYNCED
         assert right.recv(100) == b"next"
 
 
@@ -220,7 +221,7 @@ WRONG = [
 def test_wrong_packet_is_refused_by_field_and_touches_no_page(wrong):
     before = naive.multifd_packets(MEMORY.tobytes(), [1, 2], 0, b"pc.ram", (0, 1), 0, True)
     status, destination = received(before + packet(**wrong))
-    assert status == kernels.BAD_FIELD
+    assert status == multifd_packets.BAD_FIELD
     assert destination.holds([1, 2])
     error = packet_error(destination.progress, carried=True)
     [(field, value)] = wrong.items()
@@ -238,20 +239,20 @@ def test_packet_with_bytes_is_refused_where_none_are_agreed_upon():
     destination = Destination()
     with connected() as (left, right):
         left.sendall(packet())
-        assert destination.receive(right, MEMORY.ctypes.data) == kernels.BAD_FIELD
-    assert FIELDS[destination.progress[kernels.FIELD]] == "next_packet_size"
+        assert destination.receive(right, MEMORY.ctypes.data) == multifd_packets.BAD_FIELD
+    assert FIELDS[destination.progress[multifd_packets.FIELD]] == "next_packet_size"
     assert destination.holds([])
 
 
 def test_a_blocks_pages_are_counted_from_its_own_first_page():
     status, destination = received(packet(ramblock=b"vga.vram") + SYNC)
-    assert status == kernels.SYNCED
+    assert status == multifd_packets.SYNCED
     assert naive.pages_of(destination.bitmap) == [BLOCKS[1].first_page + 4]
     status, _ = received(packet(ramblock=b"vga.vram", offset=9 * PAGE_SIZE) + SYNC)
-    assert status == kernels.BAD_FIELD
+    assert status == multifd_packets.BAD_FIELD
 
 
-@given(st.integers(0, 2 * (kernels.PACKET_BYTES + 2 * PAGE_SIZE)))
+@given(st.integers(0, 2 * (multifd_packets.PACKET_BYTES + 2 * PAGE_SIZE)))
 @settings(deadline=None, max_examples=30)
 def test_stream_cut_anywhere_marks_whole_pages_only(cut):
     stream = b"".join(
@@ -259,18 +260,18 @@ def test_stream_cut_anywhere_marks_whole_pages_only(cut):
         for pages in ([1, 2], [7, 8])
     )
     status, destination = received((stream + SYNC)[:cut])
-    assert status == kernels.END
+    assert status == multifd_packets.END
     assert destination.progress[BYTES] == cut
     for page in naive.pages_of(destination.bitmap):
         at = slice(page * PAGE_SIZE, (page + 1) * PAGE_SIZE)
         assert (destination.memory[at] == MEMORY[at]).all()
 
 
-@given(st.binary(min_size=kernels.PACKET_BYTES, max_size=2 * kernels.PACKET_BYTES))
+@given(st.binary(min_size=multifd_packets.PACKET_BYTES, max_size=2 * multifd_packets.PACKET_BYTES))
 @settings(deadline=None, max_examples=50)
 def test_garbage_is_refused(data):
     status, destination = received(data)
-    assert status == kernels.BAD_FIELD
+    assert status == multifd_packets.BAD_FIELD
     assert destination.holds([])
 
 

@@ -18,16 +18,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colobench.kernels import transport as kernels
+from colobench.kernels import page_records, socket_io
+from colobench.kernels.page_records import BAD, BYTES_READ, PAGES, START, STOP, ZERO_PAGES
 from colobench.kernels.pages import PAGE_SIZE
-from colobench.kernels.transport import BAD, BYTES_READ, PAGES, START, STOP, ZERO_PAGES
 
 #: Memory of three blocks, each on whole words of the bitmap; the tests use the middle one.
 FIRST_PAGE, BLOCK_PAGES, ALL_PAGES = 64, 100, 256
 #: A record of another kind: end of section.
 EOS = (0x10).to_bytes(8, "big")
 NAME = np.frombuffer(bytearray(b"\x06pc.ram"), dtype=np.uint8)
-BUFFER_BYTES = 3 * kernels.PAGE_RECORD_BYTES + 100
+BUFFER_BYTES = 3 * page_records.PAGE_RECORD_BYTES + 100
 
 block_pages = st.integers(FIRST_PAGE, FIRST_PAGE + BLOCK_PAGES - 1)
 page_lists = st.lists(block_pages, max_size=12)
@@ -64,10 +64,10 @@ class Destination:
         return self.buffer, self.cursor, self.memory, self.bitmap, FIRST_PAGE, BLOCK_PAGES
 
     def take(self) -> int:
-        return kernels.take_page_records(*self.where)
+        return page_records.take_page_records(*self.where)
 
     def receive(self, receiver: socket.socket) -> int:
-        return kernels.receive_page_records(receiver.fileno(), *self.where)
+        return socket_io.receive_page_records(receiver.fileno(), *self.where)
 
     def left(self) -> bytes:
         return self.buffer[self.cursor[START] : self.cursor[STOP]].tobytes()
@@ -87,11 +87,11 @@ class Destination:
 def send(sender: socket.socket, pages: list[int], lead: bytes = b"", named: bool = False) -> int:
     """Send records of `MEMORY`; what the kernel returns, or the bytes written if that is 0."""
     progress = np.full(2, -1, dtype=np.int64)
-    status = kernels.send_page_records(
+    status = socket_io.send_page_records(
         sender.fileno(), MEMORY, np.array(pages, dtype=np.int32), 0, len(pages), FIRST_PAGE,
         int(named), NAME, as_array(lead), len(lead),
-        np.empty(kernels.HEADERS_BYTES, dtype=np.uint8),
-        np.empty(kernels.IOV_WORDS, dtype=np.uint64), progress,
+        np.empty(socket_io.HEADERS_BYTES, dtype=np.uint8),
+        np.empty(socket_io.IOV_WORDS, dtype=np.uint64), progress,
     )  # fmt: skip
     return status or int(progress[0])
 
@@ -168,7 +168,7 @@ def test_encoded_records_are_those_of_qemu(pages, named):
     expected = records(pages, NAME[1:].tobytes() if named else None)
     out = np.full(len(expected) + 16, 7, dtype=np.uint8)
     progress = np.zeros(2, dtype=np.int64)
-    length = kernels.encode_page_records(
+    length = page_records.encode_page_records(
         out, MEMORY, np.array(pages, dtype=np.int32), 0, len(pages), FIRST_PAGE, int(named), NAME,
         progress,
     )  # fmt: skip
@@ -199,7 +199,7 @@ def test_page_outside_its_block_leaves_memory_untouched(pages, offset):
     good = records(pages)
     bad = (offset | 0x28).to_bytes(8, "big") + bytes(PAGE_SIZE)
     destination = Destination(good + bad)
-    assert destination.take() == kernels.BAD_PAGE
+    assert destination.take() == page_records.BAD_PAGE
     assert int(destination.cursor[BAD]) % 2**64 == offset
     assert destination.left() == bad
     destination.assert_holds(good)
@@ -210,7 +210,7 @@ def test_page_filled_with_something_else_is_refused(fill):
     good = records([FIRST_PAGE])
     bad = (PAGE_SIZE | 0x22).to_bytes(8, "big") + bytes([fill])
     destination = Destination(good + bad)
-    assert destination.take() == kernels.BAD_FILL
+    assert destination.take() == page_records.BAD_FILL
     assert destination.cursor[BAD] == fill
     assert destination.left() == bad
     destination.assert_holds(good)
@@ -235,7 +235,7 @@ def test_received_memory_is_the_sent_memory(pages, family):
     destination = Destination()
     with connected(family) as (left, right):
         worker = Worker(lambda: (send(left, pages), left.sendall(EOS + b"next")))
-        assert destination.receive(right) == kernels.NEXT
+        assert destination.receive(right) == page_records.NEXT
         worker.finish()
         left.shutdown(socket.SHUT_WR)
         assert destination.left() + right.recv(64, socket.MSG_WAITALL) == EOS + b"next"
@@ -256,7 +256,7 @@ def test_more_records_than_one_system_call_takes_arrive(family, pages):
     destination = Destination()
     with connected(family) as (left, right):
         worker = Worker(lambda: (send(left, pages, b"", False), left.sendall(EOS)))
-        assert destination.receive(right) == kernels.NEXT
+        assert destination.receive(right) == page_records.NEXT
         assert worker.finish()[0] == len(records(pages))
     assert destination.cursor[BYTES_READ] - len(destination.left()) == len(records(pages))
     destination.assert_holds(records(pages))
@@ -273,7 +273,7 @@ def test_peer_that_dribbles_bytes_is_understood(family):
 
     with connected(family) as (left, right):
         worker = Worker(dribble)
-        assert destination.receive(right) == kernels.NEXT
+        assert destination.receive(right) == page_records.NEXT
         worker.finish()
     destination.assert_holds(data)
 
@@ -302,11 +302,11 @@ def test_interrupted_reads_go_on(family, interrupt):
         for begin in range(0, len(data), 1000):
             interrupt(worker)
             left.sendall(data[begin : begin + 1000])
-        assert worker.finish() == kernels.NEXT
+        assert worker.finish() == page_records.NEXT
     destination.assert_holds(data)
 
 
-@given(st.integers(0, 2 * kernels.PAGE_RECORD_BYTES + kernels.ZERO_RECORD_BYTES))
+@given(st.integers(0, 2 * page_records.PAGE_RECORD_BYTES + page_records.ZERO_RECORD_BYTES))
 @settings(deadline=None)
 def test_stream_that_ends_within_a_record_says_so(length):
     data = records([FIRST_PAGE + 1, FIRST_PAGE + 2, FIRST_PAGE + 3])[:length]
@@ -314,7 +314,7 @@ def test_stream_that_ends_within_a_record_says_so(length):
     with connected("unix") as (left, right):
         left.sendall(data)
         left.close()
-        assert destination.receive(right) == kernels.END
+        assert destination.receive(right) == page_records.END
     assert destination.cursor[BYTES_READ] == len(data)
     assert destination.cursor[BAD] == len(destination.left())
     assert data.endswith(destination.left())
@@ -331,7 +331,7 @@ def test_silent_peer_is_given_up_and_can_go_on(family):
         assert destination.receive(right) == -errno.EAGAIN
         destination.assert_holds(data[:5000])
         left.sendall(data[5000:] + EOS)
-        assert destination.receive(right) == kernels.NEXT
+        assert destination.receive(right) == page_records.NEXT
     assert destination.cursor[PAGES] == 1
     assert destination.left() == EOS
 
@@ -356,4 +356,4 @@ def test_peer_that_is_gone_is_an_error_and_no_signal():
 
 
 def test_closed_descriptor_is_an_error():
-    assert kernels.receive_page_records(-1, *Destination().where) == -errno.EBADF
+    assert socket_io.receive_page_records(-1, *Destination().where) == -errno.EBADF

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wire_streams import BLOCKS, MACHINE, RAM_SECTION, Primary, Secondary, fill, marked
 
-from colobench.kernels import transport
+from colobench.kernels import page_records
 from colobench.memory.ram import PAGE_SIZE
 from colobench.wire import savevm
 from colobench.wire.errors import RAMError, StreamEnded
@@ -354,9 +354,9 @@ def test_blocks_may_come_in_any_order():
 
 
 def test_end_of_the_socket_is_stream_ended_with_its_place():
-    cursor = np.zeros(transport.CURSOR_SLOTS, dtype=np.int64)
-    cursor[transport.BAD] = 17
+    cursor = np.zeros(page_records.CURSOR_SLOTS, dtype=np.int64)
+    cursor[page_records.BAD] = 17
     with closing(Secondary()) as secondary:
-        error = page_run_error(PageRun(pc_ram, secondary.memory), transport.END, cursor, 99)
+        error = page_run_error(PageRun(pc_ram, secondary.memory), page_records.END, cursor, 99)
     assert isinstance(error, StreamEnded)
     assert str(error) == "stream: expected a RAM record, found 17 bytes at offset 99"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from colobench.guest.vmstate import Field, State, StateParser, VMStateDescription
-from colobench.kernels import transport
+from colobench.kernels import page_records
 from colobench.memory.ram import PAGE_SIZE, PageMemory, lay_out
 from colobench.wire import savevm
 from colobench.wire.format import Command, SectionType
@@ -177,7 +177,7 @@ def encode_records(state: RAMRecordState, memory: PageMemory, pages: Sequence[in
     progress = np.zeros(2, dtype=np.int64)
     encoded = b""
     for each in state.slices(page_list):
-        size = transport.encode_page_records(
+        size = page_records.encode_page_records(
             out,
             memory.array,
             page_list,

@@ -17,18 +17,33 @@ import numpy as np
 from colobench.kernels.atomics import address, fetch_or
 from colobench.kernels.jit import Bytes, Integers, Pages, Words, inlined, kernel
 from colobench.kernels.libc import EINTR, errno, readv, splice, vmsplice
+from colobench.kernels.multifd_packets import (
+    BAD_FIELD,
+    BAD_NAME,
+    BYTES,
+    END,
+    MAGIC,
+    NAME_AT,
+    NAME_BYTES,
+    OFFSETS_AT,
+    PACKET_AT,
+    PACKET_BYTES,
+    PACKET_PAGES,
+    PAGES,
+    SYNCED,
+    VERSION,
+    ZERO_PAGES,
+    ZERO_PAGES_AT,
+    check_offsets,
+    check_packet,
+    find_block,
+    offset_of,
+    refuse,
+    store_pair,
+)
 from colobench.kernels.pages import PAGE_SIZE, is_zero_page
 from colobench.kernels.raw import clear, copy, fence, load_word, store_word, stream, swap_bytes
-from colobench.kernels.transport import add_buffer, write_all
-
-MAGIC, VERSION = 0x11223344, 1
-#: Flag of the packet that ends a section's pages on a channel.
-SYNC = 1
-#: Pages of a packet: 512 KiB, as in QEMU.
-PACKET_PAGES = 128
-NAME_BYTES = 256
-_ZERO_PAGES_AT, _NAME_AT, _OFFSETS_AT = 32, 64, 64 + NAME_BYTES
-PACKET_BYTES = _OFFSETS_AT + 8 * PACKET_PAGES
+from colobench.kernels.socket_io import add_buffer, write_all
 
 #: Packets that go out in one writev, as many as Linux takes buffers for (IOV_MAX = 1024).
 _PACKETS_PER_WRITE = 7
@@ -36,30 +51,8 @@ _PACKETS_PER_WRITE = 7
 SEND_BYTES = _PACKETS_PER_WRITE * PACKET_BYTES
 RECEIVE_BYTES = 2 * PACKET_BYTES
 IOV_WORDS = 2 * _PACKETS_PER_WRITE * (PACKET_PAGES + 1)
-
-#: Slots of `progress`.
-BYTES, PAGES, ZERO_PAGES, FIELD, FOUND, PACKET_AT = range(6)
-PROGRESS_SLOTS = 6
-#: What `receive_packets` returns; also -errno.
-SYNCED, BAD_FIELD, END = range(3)
-#: The fields of a packet that can be wrong, for FIELD.
-FIELDS = (
-    "magic", "version", "flags", "pages_alloc", "normal_pages", "next_packet_size", "zero_pages",
-    "ramblock", "offset",
-)  # fmt: skip
-(
-    _BAD_MAGIC, _BAD_VERSION, _BAD_FLAGS, _BAD_ALLOC, _BAD_NORMAL, _BAD_SIZE, _BAD_ZERO, _BAD_NAME,
-    _BAD_OFFSET,
-) = range(len(FIELDS))  # fmt: skip
-
-_ONE, _LOW = np.uint64(1), np.uint64(2**32 - 1)
+_ONE = np.uint64(1)
 _U32 = np.uint64(32)
-
-
-@inlined
-def _store_pair(to: int, high: int, low: int) -> None:
-    """Write two be32."""
-    store_word(to, swap_bytes(np.uint64(high) << _U32 | np.uint64(low)))
 
 
 @inlined
@@ -166,21 +159,21 @@ def send_packets(
             page = address(memory) + pages[i] * PAGE_SIZE
             if carried and is_zero_page(page):
                 tail -= 1
-                store_word(packet + _OFFSETS_AT + 8 * tail, swap_bytes(offset))
+                store_word(packet + OFFSETS_AT + 8 * tail, swap_bytes(offset))
                 continue
-            store_word(packet + _OFFSETS_AT + 8 * normal, swap_bytes(offset))
+            store_word(packet + OFFSETS_AT + 8 * normal, swap_bytes(offset))
             normal += 1
             if carried:
                 entries = add_buffer(iov, entries, page, PAGE_SIZE)
         zero = stop - start - normal
-        _store_pair(packet, MAGIC, VERSION)
-        _store_pair(packet + 8, 0, PACKET_PAGES)
-        _store_pair(packet + 16, normal, carried * normal * PAGE_SIZE)
+        store_pair(packet, MAGIC, VERSION)
+        store_pair(packet + 8, 0, PACKET_PAGES)
+        store_pair(packet + 16, normal, carried * normal * PAGE_SIZE)
         store_word(packet + 24, swap_bytes(np.uint64(number + index)))
-        _store_pair(packet + _ZERO_PAGES_AT, zero, 0)
-        clear(packet + _ZERO_PAGES_AT + 8, 24)
-        copy(packet + _NAME_AT, address(name), NAME_BYTES)
-        unused = packet + _OFFSETS_AT + 8 * (stop - start)
+        store_pair(packet + ZERO_PAGES_AT, zero, 0)
+        clear(packet + ZERO_PAGES_AT + 8, 24)
+        copy(packet + NAME_AT, address(name), NAME_BYTES)
+        unused = packet + OFFSETS_AT + 8 * (stop - start)
         clear(unused, packet + PACKET_BYTES - unused)
         progress[PAGES] += stop - start
         progress[ZERO_PAGES] += zero
@@ -229,77 +222,13 @@ def _read_until(fd: int, iov: Words, entries: int, progress: Integers, until: in
 
 
 @inlined
-def _find_block(packet: int, names: Bytes, blocks: int) -> int:
-    """Give the number of the block that a packet names, -1 if there is none of that name."""
-    for block in range(blocks):
-        different = np.uint64(0)
-        for at in range(0, NAME_BYTES, 8):
-            different |= load_word(packet + _NAME_AT + at) ^ load_word(
-                address(names) + block * NAME_BYTES + at
-            )
-        if different == np.uint64(0):
-            return block
-    return -1
-
-
-@inlined
-def _refuse(progress: Integers, field: int, found: int) -> int:
-    progress[FIELD] = field
-    progress[FOUND] = found
-    return BAD_FIELD
-
-
-@inlined
-def _check(packet: int, carried: int, progress: Integers) -> int:
-    """Check the numbers of a packet; SYNCED if they are right, else BAD_FIELD."""
-    word = swap_bytes(load_word(packet))
-    if word >> _U32 != np.uint64(MAGIC):
-        return _refuse(progress, _BAD_MAGIC, np.int64(word >> _U32))
-    if word & _LOW != np.uint64(VERSION):
-        return _refuse(progress, _BAD_VERSION, np.int64(word & _LOW))
-    word = swap_bytes(load_word(packet + 8))
-    if word >> _U32 > np.uint64(SYNC):
-        return _refuse(progress, _BAD_FLAGS, np.int64(word >> _U32))
-    if word & _LOW != np.uint64(PACKET_PAGES):
-        return _refuse(progress, _BAD_ALLOC, np.int64(word & _LOW))
-    word = swap_bytes(load_word(packet + 16))
-    normal = np.int64(word >> _U32)
-    if normal > PACKET_PAGES:
-        return _refuse(progress, _BAD_NORMAL, normal)
-    if np.int64(word & _LOW) != carried * normal * PAGE_SIZE:
-        return _refuse(progress, _BAD_SIZE, np.int64(word & _LOW))
-    zero = np.int64(swap_bytes(load_word(packet + _ZERO_PAGES_AT)) >> _U32)
-    if normal + zero > PACKET_PAGES:
-        return _refuse(progress, _BAD_ZERO, zero)
-    return SYNCED
-
-
-@inlined
-def _check_offsets(packet: int, count: int, block_pages: int, progress: Integers) -> int:
-    """Check that every page of a packet is one of the block; SYNCED, else BAD_FIELD."""
-    limit = np.uint64(block_pages * PAGE_SIZE)
-    for i in range(count):
-        offset = swap_bytes(load_word(packet + _OFFSETS_AT + 8 * i))
-        if offset >= limit or offset & np.uint64(PAGE_SIZE - 1):
-            return _refuse(progress, _BAD_OFFSET, np.int64(offset))
-    return SYNCED
-
-
-@inlined
-def _offset(packet: int, i: int) -> int:
-    """Give the offset of page `i` of a packet, which was checked."""
-    offset: int = np.int64(swap_bytes(load_word(packet + _OFFSETS_AT + 8 * i)))
-    return offset
-
-
-@inlined
 def _copy_pages(packet: int, normal: int, place: int, source: int) -> None:
     """Copy a packet's pages from one block to another, runs as runs."""
     i = 0
     while i < normal:
-        offset = _offset(packet, i)
+        offset = offset_of(packet, i)
         run = 1
-        while i + run < normal and _offset(packet, i + run) == offset + run * PAGE_SIZE:
+        while i + run < normal and offset_of(packet, i + run) == offset + run * PAGE_SIZE:
             run += 1
         stream(place + offset, source + offset, run * PAGE_SIZE)
         i += run
@@ -362,22 +291,22 @@ def receive_packets(
     entries = add_buffer(iov, 0, here, PACKET_BYTES)
     status: int = _read_until(fd, iov, entries, progress, progress[BYTES] + PACKET_BYTES)
     while status == 0:
-        if _check(here, carried, progress) != SYNCED:
+        if check_packet(here, carried, progress) != SYNCED:
             return BAD_FIELD
         normal = np.int64(swap_bytes(load_word(here + 16)) >> _U32)
-        zero = np.int64(swap_bytes(load_word(here + _ZERO_PAGES_AT)) >> _U32)
+        zero = np.int64(swap_bytes(load_word(here + ZERO_PAGES_AT)) >> _U32)
         sync = swap_bytes(load_word(here + 8)) >> _U32
-        block = _find_block(here, names, len(first_pages)) if normal + zero else 0
+        block = find_block(here, names, len(first_pages)) if normal + zero else 0
         if block < 0:
-            return _refuse(progress, _BAD_NAME, 0)
-        if _check_offsets(here, normal + zero, block_pages[block], progress) != SYNCED:
+            return refuse(progress, BAD_NAME, 0)
+        if check_offsets(here, normal + zero, block_pages[block], progress) != SYNCED:
             return BAD_FIELD
         first = first_pages[block]
         place = address(memory) + first * PAGE_SIZE
         entries = 0
         if carried:
             for i in range(normal):
-                entries = add_buffer(iov, entries, place + _offset(here, i), PAGE_SIZE)
+                entries = add_buffer(iov, entries, place + offset_of(here, i), PAGE_SIZE)
         else:
             _copy_pages(here, normal, place, source + first * PAGE_SIZE)
         # The next packet is read in the same call if it is there: one follows until the SYNC.
@@ -388,7 +317,7 @@ def receive_packets(
         if status:
             break
         for i in range(normal + zero):
-            offset = _offset(here, i)
+            offset = offset_of(here, i)
             if i >= normal:
                 clear(place + offset, PAGE_SIZE)
             page = first + offset // PAGE_SIZE

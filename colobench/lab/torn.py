@@ -12,7 +12,7 @@ from colobench.guest.devices import CPU, NIC, Serial, Timer
 from colobench.guest.machine import MACHINE_TYPE
 from colobench.kernels import bitmap, pages
 from colobench.kernels.digest import digest
-from colobench.kernels.transport import PAGE_RECORD_BYTES
+from colobench.kernels.page_records import PAGE_RECORD_BYTES
 from colobench.lab.interrupt import interruptible
 from colobench.lab.progress import bar
 from colobench.lab.session import Session

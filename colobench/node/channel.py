@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from colobench.kernels import transport
+from colobench.kernels import page_records, socket_io
 from colobench.memory.ram import PageMemory
 from colobench.node.connection import Connection
 from colobench.node.page_channels import PageChannels
@@ -40,10 +40,10 @@ class Channel(Connection):
         super().__init__(connection, stall_timeout)
         self._pending = bytearray()
         self.buffer = StreamBuffer()
-        self._headers = np.zeros(transport.HEADERS_BYTES, dtype=np.uint8)
-        self._iov = np.zeros(transport.IOV_WORDS, dtype=np.uint64)
+        self._headers = np.zeros(socket_io.HEADERS_BYTES, dtype=np.uint8)
+        self._iov = np.zeros(socket_io.IOV_WORDS, dtype=np.uint64)
         self._progress = np.zeros(2, dtype=np.int64)
-        self._cursor = np.zeros(transport.CURSOR_SLOTS, dtype=np.int64)
+        self._cursor = np.zeros(page_records.CURSOR_SLOTS, dtype=np.int64)
         self.pages: PageChannels | None = None
         self.watchdog = Watchdog(stall_timeout, self._moved, self.shut_down)
 
@@ -54,7 +54,7 @@ class Channel(Connection):
 
     def _moved(self) -> int:
         """Count what came and what has arrived, with what kernels are about to tell."""
-        kernels = int(self._progress[0]) + int(self._cursor[transport.BYTES_READ])
+        kernels = int(self._progress[0]) + int(self._cursor[page_records.BYTES_READ])
         pages = self.pages
         of_pages = pages.moved if pages else 0
         return self.sent + self.received + kernels - self.in_flight + of_pages
@@ -117,9 +117,9 @@ class Channel(Connection):
         """
         lead = np.frombuffer(bytes(self._pending), np.uint8).copy() if self._pending else _NO_NAME
         self._pending.clear()
-        size = len(lead) + (part.end - part.begin) * transport.PAGE_RECORD_BYTES
+        size = len(lead) + (part.end - part.begin) * page_records.PAGE_RECORD_BYTES
         with self.watchdog.due(unseen=min(size, CALL_BYTES)):
-            status = transport.send_page_records(
+            status = socket_io.send_page_records(
                 self._socket.fileno(),
                 memory.array,
                 pages,
@@ -222,7 +222,7 @@ class Channel(Connection):
         buffer, cursor = self.buffer, self._cursor
         buffer.space()
         cursor[:] = (buffer.start, buffer.end, 0, 0, 0, 0)
-        status = transport.receive_page_records(
+        status = socket_io.receive_page_records(
             self._socket.fileno(),
             buffer.array,
             cursor,
@@ -233,12 +233,12 @@ class Channel(Connection):
         )
         start, end, pages, zero_pages, _, read = cursor.tolist()
         buffer.kernel_took(start, end, read)
-        cursor[transport.BYTES_READ] = 0
-        if status == transport.NEXT:
+        cursor[page_records.BYTES_READ] = 0
+        if status == page_records.NEXT:
             parsing.answer((pages, zero_pages))
         elif status < 0:
             raise self.failed("receive", -status)
-        elif status == transport.END:
+        elif status == page_records.END:
             raise self.ended(f"connection closed: {parsing.ended()}")
         else:
             raise page_run_error(run, status, cursor, buffer.offset)

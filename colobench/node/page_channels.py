@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from colobench.kernels import multifd
+from colobench.kernels import multifd, multifd_packets
 from colobench.memory.ram import PAGE_SIZE, PageMemory
 from colobench.node.address import Address
 from colobench.node.connection import SOCKET_BUFFER, Connection, PeerLost
@@ -61,7 +61,7 @@ class PageChannel(Connection):
         self._names = blocks.by_first_page()
         self._packets = np.zeros(max(multifd.SEND_BYTES, multifd.RECEIVE_BYTES), dtype=np.uint8)
         self._iov = np.zeros(multifd.IOV_WORDS, dtype=np.uint64)
-        self._progress = np.zeros(multifd.PROGRESS_SLOTS, dtype=np.int64)
+        self._progress = np.zeros(multifd_packets.PROGRESS_SLOTS, dtype=np.int64)
         #: Bytes of RAM that were copied because lists of pages came.
         self._copied, self._copies = 0, False
         #: Its reading and its writing end, or -1 twice.
@@ -86,8 +86,8 @@ class PageChannel(Connection):
     @property
     def moved(self) -> int:
         """Bytes that came or have arrived by now; with `memfd` those copied count, too."""
-        on_their_way = int(self._progress[multifd.BYTES])
-        copies = int(self._progress[multifd.PAGES]) * PAGE_SIZE if self._copies else 0
+        on_their_way = int(self._progress[multifd_packets.BYTES])
+        copies = int(self._progress[multifd_packets.PAGES]) * PAGE_SIZE if self._copies else 0
         return self.sent + on_their_way - self.in_flight + self._copied + copies
 
     def greet(self, channel: int, channels: int, descriptor: int | None) -> None:
@@ -115,7 +115,7 @@ class PageChannel(Connection):
                 if not piece:
                     raise PeerLost("page channel: connection closed before its handshake")
                 data += piece
-            self._progress[multifd.BYTES] = HANDSHAKE_BYTES
+            self._progress[multifd_packets.BYTES] = HANDSHAKE_BYTES
             return parse_handshake(data, channels), descriptors
         except BaseException as error:
             for each in descriptors:
@@ -156,9 +156,9 @@ class PageChannel(Connection):
             if status < 0:
                 raise self.failed("send", -status)
             number += packets_of(part)
-        self.sent += int(progress[multifd.BYTES])
-        progress[multifd.BYTES] = 0
-        return int(progress[multifd.ZERO_PAGES])
+        self.sent += int(progress[multifd_packets.BYTES])
+        progress[multifd_packets.BYTES] = 0
+        return int(progress[multifd_packets.ZERO_PAGES])
 
     def sync_waits(self) -> bool:
         """Say whether the next packet is there, and is a SYNC without pages."""
@@ -172,7 +172,7 @@ class PageChannel(Connection):
         """Receive pages up to SYNC; returns how many came. `zero_pages` has those of them."""
         progress = self._progress
         # What came so far stays: errors count from there.
-        progress[multifd.PAGES :] = 0
+        progress[multifd_packets.PAGES :] = 0
         self._copies = source != 0
         status = multifd.receive_packets(
             self._socket.fileno(),
@@ -184,27 +184,27 @@ class PageChannel(Connection):
             self._iov,
             progress,
         )
-        if status == multifd.BAD_FIELD:
+        if status == multifd_packets.BAD_FIELD:
             raise packet_error(progress, carried=source == 0)
-        if status == multifd.END:
-            offset = int(progress[multifd.BYTES])
+        if status == multifd_packets.END:
+            offset = int(progress[multifd_packets.BYTES])
             raise self.ended(f"page channel: connection closed at offset {offset}")
         if status < 0:
             raise self.failed("receive", -status)
-        pages = int(progress[multifd.PAGES])
+        pages = int(progress[multifd_packets.PAGES])
         self._copied += pages * PAGE_SIZE * self._copies
-        progress[multifd.PAGES] = 0
+        progress[multifd_packets.PAGES] = 0
         return pages
 
     @property
     def zero_pages(self) -> int:
         """How many of the pages of the last call were zero pages."""
-        return int(self._progress[multifd.ZERO_PAGES])
+        return int(self._progress[multifd_packets.ZERO_PAGES])
 
 
 def packets_of(part: RecordSlice) -> int:
     """Give how many packets the pages of a part make."""
-    return -(-(part.end - part.begin) // multifd.PACKET_PAGES)
+    return -(-(part.end - part.begin) // multifd_packets.PACKET_PAGES)
 
 
 class PageChannels:

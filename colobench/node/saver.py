@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from colobench.guest.machine import MACHINE_TYPE, Machine
-from colobench.kernels import bitmap, transport
+from colobench.kernels import bitmap, page_records
 from colobench.memory.ram import PAGE_SIZE
 from colobench.node.breakpoints import Breakpoints
 from colobench.node.channel import Channel
@@ -234,15 +234,15 @@ class Saver:
         begin = savevm.ram_section_begin(SectionType.END, RAM_SECTION_ID)
         finish = savevm.ram_section_finish(RAM_SECTION_ID) + devices
         slices = self._records.slices(pages)
-        room = len(begin) + len(finish) + len(pages) * transport.PAGE_RECORD_BYTES
-        room += len(slices) * transport.NAME_BYTES
+        room = len(begin) + len(finish) + len(pages) * page_records.PAGE_RECORD_BYTES
+        room += len(slices) * page_records.NAME_BYTES
         if len(self._ram_buffer) < room:
             self._ram_buffer = np.zeros(room, dtype=np.uint8)
         view = self._ram_buffer.data
         view[: len(begin)] = begin
         end, zero_pages = len(begin), 0
         for part in slices:
-            end += transport.encode_page_records(
+            end += page_records.encode_page_records(
                 self._ram_buffer[end:],
                 ram.array,
                 pages,

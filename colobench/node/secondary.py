@@ -14,7 +14,7 @@ from colobench.guest.devices import Device
 from colobench.guest.machine import MACHINE_TYPE
 from colobench.guest.vmstate import State as DeviceState
 from colobench.kernels import bitmap
-from colobench.kernels.transport import PAGE_RECORD_BYTES
+from colobench.kernels.page_records import PAGE_RECORD_BYTES
 from colobench.memory.ram import PAGE_SIZE, RAMCache
 from colobench.memory.tracker import Words
 from colobench.node.bugs import Bug

@@ -40,8 +40,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from colobench.kernels import multifd
-from colobench.kernels.multifd import MAGIC, PACKET_PAGES, SYNC, VERSION
+from colobench.kernels import multifd_packets as packets
+from colobench.kernels.multifd_packets import MAGIC, PACKET_PAGES, SYNC, VERSION
 from colobench.memory.ram import PAGE_SIZE, RAMBlock
 from colobench.wire.errors import HeaderError, RAMError, StreamError
 
@@ -87,7 +87,10 @@ def sync_packet(number: int) -> bytes:
 
 
 class Blocks(NamedTuple):
-    """RAM blocks as `multifd.receive_packets` wants them: uint8[256 * n] and twice int64[n]."""
+    """RAM blocks as `kernels.multifd.receive_packets` wants them.
+
+    They are uint8[256 * n] and twice int64[n].
+    """
 
     names: npt.NDArray[np.uint8]
     first_pages: npt.NDArray[np.int64]
@@ -96,7 +99,7 @@ class Blocks(NamedTuple):
     @classmethod
     def of(cls, blocks: Sequence[RAMBlock]) -> Blocks:
         """Make them from the blocks."""
-        names = b"".join(block.name.encode().ljust(multifd.NAME_BYTES, b"\0") for block in blocks)
+        names = b"".join(block.name.encode().ljust(packets.NAME_BYTES, b"\0") for block in blocks)
         return cls(
             np.frombuffer(bytearray(names), dtype=np.uint8),
             np.array([block.first_page for block in blocks], dtype=np.int64),
@@ -105,16 +108,16 @@ class Blocks(NamedTuple):
 
     def by_first_page(self) -> dict[int, npt.NDArray[np.uint8]]:
         """Give each block's name as a packet has it, uint8[256], by the block's first page."""
-        names = self.names.reshape(-1, multifd.NAME_BYTES)
+        names = self.names.reshape(-1, packets.NAME_BYTES)
         return dict(zip(self.first_pages.tolist(), names, strict=True))
 
 
-#: Where in a packet each of `multifd.FIELDS` stands.
+#: Where in a packet each of `packets.FIELDS` stands.
 _FIELD_AT = (0, 4, 8, 12, 16, 20, 32, 64, 320)
 
 
 def packet_error(progress: npt.NDArray[np.int64], carried: bool) -> StreamError:
-    """Give the error for a packet that `multifd.receive_packets` refused.
+    """Give the error for a packet that `colobench.kernels.multifd.receive_packets` refused.
 
     Parameters
     ----------
@@ -123,8 +126,8 @@ def packet_error(progress: npt.NDArray[np.int64], carried: bool) -> StreamError:
     carried
         Whether the pages' bytes follow the packets.
     """
-    field, found = int(progress[multifd.FIELD]), int(progress[multifd.FOUND]) % 2**64
-    offset = int(progress[multifd.PACKET_AT]) + _FIELD_AT[field]
+    field, found = int(progress[packets.FIELD]), int(progress[packets.FOUND]) % 2**64
+    offset = int(progress[packets.PACKET_AT]) + _FIELD_AT[field]
     expected: dict[str, Any] = {
         "magic": f"{MAGIC:#x}",
         "version": VERSION,
@@ -136,7 +139,7 @@ def packet_error(progress: npt.NDArray[np.int64], carried: bool) -> StreamError:
         "ramblock": "the name of a RAM block",
         "offset": f"a multiple of {PAGE_SIZE} within the RAM block",
     }
-    name = multifd.FIELDS[field]
+    name = packets.FIELDS[field]
     shown = f"{found:#x}" if name in ("magic", "offset") else found
     if name == "ramblock":
         shown = "another"

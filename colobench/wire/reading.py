@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from colobench.errors import LocalError
-from colobench.kernels import transport
+from colobench.kernels import page_records
 from colobench.memory.ram import PageMemory, RAMBlock
 from colobench.wire.errors import RAMError, StreamEnded, StreamError, TrailingBytes
 
@@ -150,7 +150,7 @@ class Parsing(Generic[T]):
     def __init__(self, parser: Parser[T], buffer: StreamBuffer) -> None:
         self._parser = parser
         self._buffer = buffer
-        self._cursor = np.zeros(transport.CURSOR_SLOTS, dtype=np.int64)
+        self._cursor = np.zeros(page_records.CURSOR_SLOTS, dtype=np.int64)
         self._pages = 0
         self._zero_pages = 0
         self.finished = False
@@ -210,8 +210,8 @@ class Parsing(Generic[T]):
 
     def _take_page_records(self, run: PageRun) -> bool:
         buffer, cursor = self._buffer, self._cursor
-        cursor[transport.START], cursor[transport.STOP] = buffer.start, buffer.end
-        status = transport.take_page_records(
+        cursor[page_records.START], cursor[page_records.STOP] = buffer.start, buffer.end
+        status = page_records.take_page_records(
             buffer.array,
             cursor,
             run.memory.array,
@@ -219,12 +219,12 @@ class Parsing(Generic[T]):
             run.block.first_page,
             run.block.pages,
         )
-        start, end, pages, zero_pages = cursor[: transport.BAD].tolist()
+        start, end, pages, zero_pages = cursor[: page_records.BAD].tolist()
         buffer.kernel_took(start, end)
-        if status == transport.NEXT:
+        if status == page_records.NEXT:
             self.answer((pages, zero_pages))
             return True
-        if status == transport.MORE:
+        if status == page_records.MORE:
             self._pages += pages
             self._zero_pages += zero_pages
             return False
@@ -234,7 +234,7 @@ class Parsing(Generic[T]):
 def page_run_error(
     run: PageRun, status: int, cursor: npt.NDArray[np.int64], offset: int
 ) -> StreamError:
-    """Give the error for a transport kernel's status other than NEXT, MORE and -errno.
+    """Give the error for a kernel's status other than NEXT, MORE and -errno.
 
     Parameters
     ----------
@@ -245,11 +245,11 @@ def page_run_error(
     offset
         The stream's offset of the record that the kernel left.
     """
-    bad = int(cursor[transport.BAD])
-    if status == transport.BAD_PAGE:
+    bad = int(cursor[page_records.BAD])
+    if status == page_records.BAD_PAGE:
         expected = f"an offset below {run.block.used_length:#x} in block {run.block.name!r}"
         return RAMError("RAM page", expected=expected, found=f"{bad % 2**64:#x}", offset=offset)
-    if status == transport.BAD_FILL:
+    if status == page_records.BAD_FILL:
         return RAMError("RAM zero page", expected="fill byte 0", found=bad, offset=offset)
     return StreamEnded("stream", expected="a RAM record", found=f"{bad} bytes", offset=offset)
 

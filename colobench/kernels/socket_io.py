@@ -1,11 +1,8 @@
-"""Page records between sockets and guest memory, QEMU's RAM section format, many in one call.
+"""Page records between sockets and guest memory, many in one call.
 
-A record is be64 (offset in the block | flags), then 4096 bytes (PAGE) or one fill byte (ZERO).
-All records here are CONTINUE records, which name no block, but for the first one sent if the
-caller wants it named. Source: QEMU's migration/ram.c, RAM_SAVE_FLAG_*.
-
-Sockets are blocking, with SO_RCVTIMEO and SO_SNDTIMEO as limits. A call that a signal interrupts
-goes on; Python's own signal handlers run when the kernel is done.
+`colobench.kernels.page_records` says how a record looks. Sockets are blocking, with SO_RCVTIMEO and
+SO_SNDTIMEO as limits. A call that a signal interrupts goes on; Python's own signal handlers run
+when the kernel is done.
 """
 
 from __future__ import annotations
@@ -13,47 +10,32 @@ from __future__ import annotations
 import numpy as np
 
 from colobench.kernels.atomics import address
-from colobench.kernels.bitmap import mark
 from colobench.kernels.jit import Bytes, Integers, Pages, Words, inlined, kernel
 from colobench.kernels.libc import EINTR, errno, read, writev
+from colobench.kernels.page_records import (
+    BAD,
+    BYTES_READ,
+    END,
+    MORE,
+    NAME_BYTES,
+    PAGE,
+    PAGES,
+    START,
+    STOP,
+    ZERO,
+    ZERO_PAGES,
+    ZERO_RECORD_BYTES,
+    put_header,
+    take_page_records,
+)
 from colobench.kernels.pages import PAGE_SIZE, is_zero_page
-from colobench.kernels.raw import clear, copy, fence, load_word, store_word, stream, swap_bytes
-
-#: Flags of a record's header.
-ZERO, PAGE, CONTINUE = 0x02, 0x08, 0x20
-HEADER_BYTES = 8
-ZERO_RECORD_BYTES = HEADER_BYTES + 1
-PAGE_RECORD_BYTES = HEADER_BYTES + PAGE_SIZE
-#: The most that a first record is longer by when it is named.
-NAME_BYTES = 256
-
-#: What `take_page_records` and `receive_page_records` return; the latter also -errno.
-NEXT, MORE, BAD_PAGE, BAD_FILL, END = range(5)
-#: Slots of their `cursor`.
-START, STOP, PAGES, ZERO_PAGES, BAD, BYTES_READ = range(6)
-CURSOR_SLOTS = 6
+from colobench.kernels.raw import clear
 
 #: Linux's limit of buffers in one writev (IOV_MAX).
 _IOV_MAX = 1024
 #: Room that `send_page_records` needs: words of its `iov`, bytes of its `headers`.
 IOV_WORDS = 2 * _IOV_MAX
 HEADERS_BYTES = 16384
-
-_PAGE_BITS = np.uint64(12)
-_KIND = np.uint64(PAGE_SIZE - 1)
-_PAGE_RECORD = np.uint64(PAGE | CONTINUE)
-_ZERO_RECORD = np.uint64(ZERO | CONTINUE)
-
-
-@inlined
-def _put_header(to: int, offset: int, flags: int, named: int, name: Bytes) -> int:
-    """Write a record's header, and the block's name behind it if `named`; the bytes written."""
-    if named:
-        store_word(to, swap_bytes(np.uint64(offset | flags)))
-        copy(to + HEADER_BYTES, address(name), len(name))
-        return HEADER_BYTES + len(name)
-    store_word(to, swap_bytes(np.uint64(offset | flags | CONTINUE)))
-    return HEADER_BYTES
 
 
 @inlined
@@ -154,7 +136,7 @@ def send_page_records(
         page = address(memory) + pages[i] * PAGE_SIZE
         offset = (pages[i] - first_page) * PAGE_SIZE
         zero = is_zero_page(page)
-        length = _put_header(at, offset, ZERO if zero else PAGE, named and i == begin, name)
+        length = put_header(at, offset, ZERO if zero else PAGE, named and i == begin, name)
         if zero:
             clear(at + length, 1)
             length += 1
@@ -164,118 +146,6 @@ def send_page_records(
         if not zero:
             entries = add_buffer(iov, entries, page, PAGE_SIZE)
     return write_all(fd, iov, entries, progress)
-
-
-@kernel("i8(u1[::1], u1[::1], i4[::1], i8, i8, i8, i8, u1[::1], i8[::1])")
-def encode_page_records(
-    out: Bytes,
-    memory: Bytes,
-    pages: Pages,
-    begin: int,
-    end: int,
-    first_page: int,
-    named: int,
-    name: Bytes,
-    progress: Integers,
-) -> int:
-    """Put page records into a buffer: the bytes that `send_page_records` would send.
-
-    Parameters
-    ----------
-    out
-        uint8, room for ``len(name) + PAGE_RECORD_BYTES * (end - begin)`` bytes.
-    memory, pages, begin, end, first_page, named, name, progress
-        As in `send_page_records`.
-
-    Returns
-    -------
-    int
-        The bytes put into `out`.
-    """
-    progress[1] = 0
-    at = address(out)
-    for i in range(begin, end):
-        page = address(memory) + pages[i] * PAGE_SIZE
-        offset = (pages[i] - first_page) * PAGE_SIZE
-        zero = is_zero_page(page)
-        at += _put_header(at, offset, ZERO if zero else PAGE, named and i == begin, name)
-        if zero:
-            clear(at, 1)
-            at += 1
-            progress[1] += 1
-        else:
-            copy(at, page, PAGE_SIZE)
-            at += PAGE_SIZE
-    length: int = at - address(out)
-    progress[0] = length
-    return length
-
-
-@kernel("i8(u1[::1], i8[::1], u1[::1], u8[::1], i8, i8)")
-def take_page_records(
-    buffer: Bytes, cursor: Integers, memory: Bytes, bitmap: Words, first_page: int, block_pages: int
-) -> int:
-    """Move the pages of complete CONTINUE records from a buffer to their places.
-
-    Parameters
-    ----------
-    buffer
-        uint8; the bytes are ``buffer[cursor[START]:cursor[STOP]]``.
-    cursor
-        int64[CURSOR_SLOTS]. START moves behind the last record taken; PAGES and ZERO_PAGES are set
-        to the records that this call took and the ZERO records among them.
-    memory
-        uint8, whole pages, a multiple of 64 of them; each page is written whole or not at all.
-    bitmap
-        uint64, one bit for each page of `memory`; set once the page is there.
-    first_page, block_pages
-        The block's pages in `memory`; the record's offset must be one of them.
-
-    Returns
-    -------
-    int
-        NEXT: the next record is of another kind. MORE: it is not all there, or nothing is.
-        BAD_PAGE: its offset, put into cursor[BAD] as int64, is not a page of the block.
-        BAD_FILL: it fills the page with the byte cursor[BAD], not 0.
-    """
-    at, stop = address(buffer) + cursor[START], address(buffer) + cursor[STOP]
-    cursor[PAGES] = 0
-    cursor[ZERO_PAGES] = 0
-    status = MORE
-    while stop - at >= HEADER_BYTES:
-        header = swap_bytes(load_word(at))
-        kind = header & _KIND
-        if kind != _PAGE_RECORD and kind != _ZERO_RECORD:
-            status = NEXT
-            break
-        offset = np.int64(header - kind)
-        if not 0 <= offset < block_pages * PAGE_SIZE:
-            cursor[BAD] = offset
-            status = BAD_PAGE
-            break
-        page = first_page + np.int64(header >> _PAGE_BITS)
-        place = address(memory) + page * PAGE_SIZE
-        if kind == _PAGE_RECORD:
-            if stop - at < PAGE_RECORD_BYTES:
-                break
-            stream(place, at + HEADER_BYTES, PAGE_SIZE)
-            at += PAGE_RECORD_BYTES
-        else:
-            if stop - at < ZERO_RECORD_BYTES:
-                break
-            fill = buffer[at + HEADER_BYTES - address(buffer)]
-            if fill:
-                cursor[BAD] = fill
-                status = BAD_FILL
-                break
-            clear(place, PAGE_SIZE)
-            cursor[ZERO_PAGES] += 1
-            at += ZERO_RECORD_BYTES
-        mark(bitmap, page)
-        cursor[PAGES] += 1
-    cursor[START] = at - address(buffer)
-    fence()
-    return status
 
 
 @kernel("i8(i8, u1[::1], i8[::1], u1[::1], u8[::1], i8, i8)")

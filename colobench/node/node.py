@@ -16,7 +16,6 @@ import time
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from colobench.errors import ColobenchError, LocalError
@@ -32,11 +31,11 @@ from colobench.node.heartbeat import DatagramAddress
 from colobench.node.host import Host
 from colobench.node.monitor import Command
 from colobench.node.page_channels import PageChannels
+from colobench.node.peer_watchdog import Pairing
+from colobench.node.takeover import Takeover
 from colobench.node.transport import PageTransport
-from colobench.node.watch import Watch
 from colobench.protocol.colo import Action, Conversation, Local, Role
-from colobench.protocol.failover import Failover, FailoverAction, FailoverEvent, FailoverState
-from colobench.protocol.table import LocalProtocolError
+from colobench.protocol.table import check_actions
 from colobench.wire import savevm
 from colobench.wire.messages import Message, encode_message, message
 
@@ -85,12 +84,11 @@ class Node(ABC):
         self.channel: Channel | None = None
         options = self.options
         self.conversation = Conversation(self.role, options.variant, options.layout)
-        self.failover = Failover()
         self.breakpoints = Breakpoints(self.role, options.layout, self._held)
         #: Guards the decision who goes first: a failover, or the commit of a checkpoint.
         self.lock = threading.RLock()
         self.colo_thread: threading.Thread | None = None
-        self.watch: Watch | None = None
+        self.takeover = Takeover(self, self.monitor, self.lock)
         self.colo_enabled = False
         self.last_colo_mode = "none"
         self.colo_reason = "none"
@@ -98,6 +96,7 @@ class Node(ABC):
         #: Whether COLO ended with an error; QEMU tells that by COLO_EXIT alone.
         self._colo_ended = False
         self._actions = self._action_table()
+        check_actions(self.conversation.table, self._actions)
 
     # What the two roles fill in.
 
@@ -204,11 +203,10 @@ class Node(ABC):
         with self.lock:
             if self.channel is not None:
                 self.channel.shut_down()
-            if self.failover.state is not FailoverState.NONE or self.quitting.is_set():
+            if self.takeover.begun or self.quitting.is_set():
                 return
             self._colo_ended = True
-            if self.watch is not None:
-                self.watch.colo_failed()
+            self.takeover.colo_failed()
             print(f"{self.role.value}: {error}", file=sys.stderr, flush=True)
             self.emit_colo_exit("error", str(error))
 
@@ -242,47 +240,14 @@ class Node(ABC):
             "work": self.machine.work,
         }
 
-    # Failover.
+    # What a takeover asks for, see `colobench.node.takeover.TakeoverSteps`.
 
-    def lost_heartbeat(self) -> None:
-        """Take over: the peer is dead, or somebody who may say so says so.
-
-        Raises
-        ------
-        LocalError
-            If this node is not in COLO, or a failover has begun already.
-        """
-        with self.lock:
-            if not self.in_colo():
-                raise LocalError("The feature 'colo' is not enabled")
-            try:
-                self.failover.on(FailoverEvent.LOST_HEARTBEAT)
-            except LocalProtocolError as error:
-                raise LocalError("COLO failover is already activated") from error
-            event = FailoverEvent.LOADING if self.loading() else FailoverEvent.BEGIN
-            actions = self.failover.on(event)
+    def interrupt(self) -> None:
+        """Let the COLO thread go on from a breakpoint."""
         self.breakpoints.go_on()
-        self._do_failover(actions)
 
-    def relaunch_failover(self) -> bool:
-        """After a load, in the COLO thread: make a failover that came meanwhile happen now."""
-        with self.lock:
-            if self.failover.state is not FailoverState.RELAUNCH:
-                return False
-            actions = self.failover.on(FailoverEvent.LOADED)
-        self._do_failover(actions)
-        return True
-
-    def _do_failover(self, actions: tuple[FailoverAction, ...]) -> None:
-        table = {
-            FailoverAction.CUT_OFF: self._cut_off,
-            FailoverAction.RUN_ALONE: self._run_alone,
-            FailoverAction.REQUEST_AGAIN: self.lost_heartbeat,
-        }
-        for action in actions:
-            table[action]()
-
-    def _cut_off(self) -> None:
+    def cut_off(self) -> None:
+        """End the connections to the peer and the COLO thread, and stop the guest."""
         assert self.channel is not None
         self.channel.shut_down()
         self.wake()
@@ -291,14 +256,20 @@ class Node(ABC):
         # With memfd it keeps the peer's RAM in memory.
         self.channel.close()
         self.stop_guest("colo")
-        self._do_failover(self.failover.on(FailoverEvent.TAKEN_OVER))
 
-    def _run_alone(self) -> None:
+    def run_alone(self) -> None:
+        """Let the guest run without a peer."""
         with self.lock:
             self._begin_to_run_alone()
         # Without the lock: whoever is waited for here may want it.
         self.host.succeed(self.successor())
         self.monitor.emit("RESUME", {})
+
+    def fence(self, holder: str) -> None:
+        """Let nothing out any more, and end: `holder` is the guest now."""
+        self.network.silence()
+        self.monitor.emit("X_COLO_FENCED", {"mode": self.role.value, "holder": holder})
+        self.host.died(self.role.value, LocalError(f"the arbiter has granted {holder}, not us"))
 
     def _begin_to_run_alone(self) -> None:
         taken_over: dict[str, Any] = {"checkpoint": self.checkpoint, "work": self.machine.work}
@@ -327,7 +298,7 @@ class Node(ABC):
             "migrate-set-capabilities": Command(
                 self._migrate_set_capabilities, {"capabilities": list}
             ),
-            "x-colo-lost-heartbeat": Command(self.lost_heartbeat),
+            "x-colo-lost-heartbeat": Command(self.takeover.told),
             "x-colo-break": Command(self._break, {"at": str}),
             "x-colo-continue": Command(self.breakpoints.go_on),
             "x-query-guest": Command(self._query_guest),
@@ -413,10 +384,8 @@ class Node(ABC):
         limit: int,
         arbiter: str | None = None,
     ) -> None:
-        with self.lock:
-            if not self.in_colo() or self.watch is not None:
-                raise LocalError("heartbeat: expected a node in COLO that has none yet")
-            self.watch = Watch(
+        self.takeover.watch(
+            Pairing(
                 pairing,
                 node,
                 peer,
@@ -425,26 +394,8 @@ class Node(ABC):
                 interval / 1000,
                 limit / 1000,
                 None if arbiter is None else Address.parse(arbiter),
-                on_lost=lambda silence: self.monitor.emit(
-                    "X_COLO_HEARTBEAT_LOST", {"mode": self.role.value, "silence": silence}
-                ),
-                on_granted=self._granted,
-                on_refused=self._fence,
-                on_unreachable=lambda why: self.monitor.emit(
-                    "X_ARBITER_UNREACHABLE", {"x-why": why}
-                ),
             )
-
-    def _granted(self) -> None:
-        # Somebody may have said x-colo-lost-heartbeat already; then this node is no more.
-        with suppress(LocalError):
-            self.lost_heartbeat()
-
-    def _fence(self, holder: str) -> None:
-        """Another node is the guest from now on: let nothing out any more, and end."""
-        self.network.silence()
-        self.monitor.emit("X_COLO_FENCED", {"mode": self.role.value, "holder": holder})
-        self.host.died(self.role.value, LocalError(f"the arbiter has granted {holder}, not us"))
+        )
 
     def _netdev(self, uri: str) -> None:
         link = Address.parse(uri).connect(CONNECT_TIMEOUT)
@@ -497,7 +448,6 @@ class Node(ABC):
 
     def retire(self) -> None:
         """Let go of what belonged to this node alone."""
-        if self.watch is not None:
-            self.watch.stop()
+        self.takeover.stop()
         if self.channel is not None:
             self.channel.close()

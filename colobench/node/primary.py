@@ -28,7 +28,6 @@ from colobench.node.saver import Saver
 from colobench.node.transport import check_socket
 from colobench.node.wait import Wait
 from colobench.protocol.colo import Action, Local, Role, State
-from colobench.protocol.failover import FailoverState
 from colobench.wire.messages import Message
 
 
@@ -213,9 +212,9 @@ class Primary(Node):
         self._wanted = Cause(type(request).__name__.lower(), str(request.connection), offset)
         self.wake()
 
-    def lost_heartbeat(self) -> None:
-        """Take over, see `Node`."""
-        super().lost_heartbeat()
+    def run_alone(self) -> None:
+        """Let the guest run without a peer."""
+        super().run_alone()
         self._set_status("completed")
 
     def wake(self) -> None:
@@ -296,7 +295,7 @@ class Primary(Node):
             with suppress(BlockingIOError):
                 os.eventfd_read(self._wake_fd)
             with self.lock:
-                if self.failover.state is not FailoverState.NONE or self.quitting.is_set():
+                if self.takeover.begun or self.quitting.is_set():
                     raise Interrupted
                 cause, self._requested = self._requested or self._wanted, None
             now, delay = time.monotonic(), self._delay_ms / 1000

@@ -29,7 +29,6 @@ from colobench.node.primary import Primary
 from colobench.node.transport import PageTransport
 from colobench.node.wait import Wait
 from colobench.protocol.colo import Action, Layout, Local, Role, State
-from colobench.protocol.failover import FailoverState
 from colobench.wire.errors import CommandError
 from colobench.wire.format import Command as StreamCommand
 from colobench.wire.loadvm import (
@@ -211,7 +210,7 @@ class Secondary(Node):
             return
         with self.lock:
             self._loading = False
-        if not self.relaunch_failover():
+        if not self.takeover.load_finished():
             super().colo_failed(error)
 
     def _channel(self) -> Channel:
@@ -284,7 +283,7 @@ class Secondary(Node):
     def _commit(self) -> None:
         """Say VMSTATE_RECEIVED, unless a failover was faster: then the checkpoint never was."""
         with self.lock:
-            if self.failover.state is not FailoverState.NONE:
+            if self.takeover.begun:
                 raise Interrupted
             self._loading = True
         self._committed_at = time.perf_counter_ns()
@@ -335,14 +334,14 @@ class Secondary(Node):
     def _say_loaded(self) -> None:
         with self.lock:
             self._loading = False
-            relaunch = self.failover.state is FailoverState.RELAUNCH
+            relaunch = self.takeover.begun
         try:
             # The primary's guest waits for this, nobody waits for the record.
             if not relaunch:
                 self.send(Message.VMSTATE_LOADED)
         finally:
             self.monitor.emit("X_COLO_CHECKPOINT", self._record)
-        if self.relaunch_failover():
+        if self.takeover.load_finished():
             raise Interrupted
 
 

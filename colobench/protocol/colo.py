@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from functools import cache
 
 from colobench.protocol.table import StateMachine, Table
 from colobench.wire.messages import Message
@@ -136,6 +137,7 @@ Event = Message | Local
 ColoTable = Table[State, Event, Action]
 
 
+@cache
 def primary_table(variant: Variant) -> ColoTable:
     """Give the primary's side of the conversation; the layout makes no difference to it."""
 
@@ -166,6 +168,7 @@ def primary_table(variant: Variant) -> ColoTable:
     }
 
 
+@cache
 def secondary_table(variant: Variant, layout: Layout) -> ColoTable:
     """Give the secondary's side of the conversation."""
     start = (Action.START_GUEST,) if variant.secondary_runs else ()

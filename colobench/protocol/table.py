@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Container, Hashable, Mapping
 from enum import Enum
 from typing import Generic, TypeVar
 
@@ -22,6 +22,10 @@ class LocalProtocolError(LocalError):
 
 class RemoteProtocolError(RemoteError):
     """The peer sent a message that the table does not allow in this state."""
+
+
+class MissingAction(LocalError):
+    """A table asks for an action that nobody performs."""
 
 
 def name_of(event: object) -> str:
@@ -60,6 +64,24 @@ class StateMachine(Generic[StateT, EventT, ActionT]):
             raise error(f"state {self.state.name}: expected {expected}, found {name_of(event)}")
         self.state, actions = row[event]
         return actions
+
+
+def check_actions(table: Table[StateT, EventT, ActionT], performed: Container[ActionT]) -> None:
+    """Check that each action of a table is performed.
+
+    Raises
+    ------
+    MissingAction
+        If one is not; it names the action, and the state and event that ask for it.
+    """
+    for state, row in table.items():
+        for event, (_, actions) in row.items():
+            for action in actions:
+                if action not in performed:
+                    raise MissingAction(
+                        f"state {state.name}, {name_of(event)}: expected somebody who performs "
+                        f"{action.name}, found nobody"
+                    )
 
 
 def mermaid(table: Table[StateT, EventT, ActionT], start: StateT) -> str:

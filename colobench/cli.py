@@ -656,13 +656,13 @@ def _protocol(options: argparse.Namespace) -> int:
     from colobench.protocol import colo, failover, table
 
     drawings = {
-        f"primary, {variant.name}": (colo.primary_table(variant), colo.State.MIGRATING)
+        f"primary, {variant.name}": (colo.primary_table(variant), colo.ColoState.MIGRATING)
         for variant in colo.VARIANTS.values()
     }
     drawings |= {
         f"secondary, {variant.name}, {layout.value}": (
             colo.secondary_table(variant, layout),
-            colo.State.MIGRATING,
+            colo.ColoState.MIGRATING,
         )
         for variant in colo.VARIANTS.values()
         for layout in colo.Layout

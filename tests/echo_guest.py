@@ -18,7 +18,7 @@ from colobench.net import frame as net
 from colobench.net.frame import ARP, Segment
 from colobench.net.link import LinkDecoder, encode_frame
 from colobench.net.tcp import TCPConnection, refusal
-from colobench.net.tcp_states import State
+from colobench.net.tcp_states import TCPState
 from colobench.node.address import Address
 
 ECHO_PORT = 7
@@ -56,7 +56,7 @@ class EchoGuest:
         self.loss = 0.0
         self.mute = False
         self.hungry = True
-        self.connections: dict[net.Connection, TCPConnection] = {}
+        self.connections: dict[net.ConnectionKey, TCPConnection] = {}
         self.errors: list[BaseException] = []
         self._random = random.Random(seed)
         self._selector = selectors.DefaultSelector()
@@ -152,7 +152,7 @@ class EchoGuest:
                 self._read(key.data, now)
         for key, tcp in list(self.connections.items()):
             self._act(tcp, now)
-            if tcp.state is State.CLOSED:
+            if tcp.state is TCPState.CLOSED:
                 del self.connections[key]
         if not self.mute and self.link in self._links:
             self.link.flush()
@@ -203,7 +203,7 @@ class EchoGuest:
         if self.hungry and (count := min(tcp.room, len(tcp.inbox))):
             tcp.send(bytes(tcp.inbox[:count]))
             tcp.consume(count)
-        if tcp.end_of_data and not tcp.inbox and tcp.state is State.CLOSE_WAIT:
+        if tcp.end_of_data and not tcp.inbox and tcp.state is TCPState.CLOSE_WAIT:
             tcp.close(now)
         for segment in tcp.segments(now):
             self._send(net.build_tcp(net.HOST_MAC, net.GUEST_MAC, segment))

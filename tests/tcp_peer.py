@@ -13,7 +13,7 @@ import numpy as np
 from colobench.guest import rings, tcp
 from colobench.guest.devices import FrameQueue
 from colobench.net import frame as net
-from colobench.net.frame import ACK, FIN, PSH, RST, SYN, Connection, Segment, sequence_difference
+from colobench.net.frame import ACK, FIN, PSH, RST, SYN, ConnectionKey, Segment, sequence_difference
 
 PAGE = 4096
 #: Pages of other blocks' RAM before and after pc.ram.
@@ -126,7 +126,7 @@ class Guest:
         """Read a counter of the superblock."""
         return rings.counters(self.memory, self.ram)[name]
 
-    def block(self, key: Connection) -> int:
+    def block(self, key: ConnectionKey) -> int:
         """Find the address of a connection's block, as `find` does; 0 if there is none."""
         word = (
             int.from_bytes(key.source, "big") << 32 | key.source_port << 16 | key.destination_port
@@ -138,7 +138,7 @@ class Guest:
                 return at
         return 0
 
-    def state(self, key: Connection) -> int:
+    def state(self, key: ConnectionKey) -> int:
         """Give the state of a connection."""
         at = self.block(key)
         return int(self.memory[at]) if at else 0
@@ -158,7 +158,7 @@ class Client:
     """
 
     def __init__(self, port: int = 40_000, service: int = 7, iss: int = 100, mss: int = 1460):
-        self.connection = Connection(net.HOST_IP, port, net.GUEST_IP, service)
+        self.connection = ConnectionKey(net.HOST_IP, port, net.GUEST_IP, service)
         self.una = self.nxt = self.iss = iss
         self.mss, self.window = mss, 65_535
         self.rcv: int | None = None

@@ -19,17 +19,17 @@ import pytest
 from colobench.errors import LocalError
 from colobench.lab.errors import NodeGone, QMPCommandError
 from colobench.lab.qmp import Event, QMPConnection
-from colobench.node.monitor import VERSION, Command, Monitor
+from colobench.node.monitor import VERSION, Monitor, MonitorCommand
 
 TEN_SECONDS = 10.0
 # A node that has nothing but a monitor. It ends with its standard input.
 NODE = """
 import sys, threading
-from colobench.node.monitor import Command, Monitor
+from colobench.node.monitor import MonitorCommand, Monitor
 def hang():
     monitor.emit("HANGING")
     threading.Event().wait()
-monitor = Monitor(sys.argv[1], {"hang": Command(hang)})
+monitor = Monitor(sys.argv[1], {"hang": MonitorCommand(hang)})
 monitor.start()
 sys.stdin.read()
 """
@@ -53,7 +53,7 @@ def path(tmp_path: Path) -> str:
 def start(path: str) -> Iterator[Callable[..., Monitor]]:
     started = []
 
-    def start(**commands: Command) -> Monitor:
+    def start(**commands: MonitorCommand) -> Monitor:
         named = {name.replace("_", "-"): command for name, command in commands.items()}
         started.append(Monitor(path, named))
         started[-1].start()
@@ -87,7 +87,9 @@ def alive(process: subprocess.Popen[bytes]) -> Callable[[], bool]:
 def test_arguments_get_their_hyphens_and_results_come_back(
     start: Callable[..., Monitor], connection: QMPConnection
 ) -> None:
-    start(migrate_set=Command(lambda **given: given, {"x-checkpoint-delay": int, "uri": str}))
+    start(
+        migrate_set=MonitorCommand(lambda **given: given, {"x-checkpoint-delay": int, "uri": str})
+    )
     connection.connect()
     result = connection.execute("migrate-set", x_checkpoint_delay=5, uri="unix:a_b")
     assert result == {"x_checkpoint_delay": 5, "uri": "unix:a_b"}
@@ -100,7 +102,7 @@ def test_a_refused_command_says_which_and_why(
     def refuse() -> None:
         raise LocalError("not in COLO mode")
 
-    start(refuse=Command(refuse))
+    start(refuse=MonitorCommand(refuse))
     connection.connect()
     with pytest.raises(QMPCommandError) as caught:
         connection.execute("refuse")
@@ -121,7 +123,7 @@ def test_events_come_in_order_and_before_the_reply_to_a_later_command(
         for number in range(100):
             monitor.emit("CHECKPOINT", {"number": number})
 
-    monitor = start(emit=Command(emit))
+    monitor = start(emit=MonitorCommand(emit))
     events: list[Event] = []
     connection.on_event(events.append)
     connection.connect()
@@ -154,7 +156,9 @@ def test_an_event_of_megabytes_passes(
 def test_an_event_that_is_too_long_ends_the_connection_with_the_reason(
     start: Callable[..., Monitor], connection: QMPConnection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monitor = start(emit=Command(lambda: monitor.emit("BITMAP", {"bitmap": "x" * 11_000_000})))
+    monitor = start(
+        emit=MonitorCommand(lambda: monitor.emit("BITMAP", {"bitmap": "x" * 11_000_000}))
+    )
     connection.connect()
     with pytest.raises(NodeGone):
         connection.execute("emit")
@@ -182,7 +186,7 @@ def test_a_failing_callback_is_logged_and_stops_nothing(
     def fail(event: Event) -> None:
         raise KeyError(event["event"])
 
-    monitor = start(emit=Command(lambda: monitor.emit("STOP")))
+    monitor = start(emit=MonitorCommand(lambda: monitor.emit("STOP")))
     events: list[Event] = []
     connection.on_event(fail)
     connection.on_event(events.append)
@@ -196,7 +200,7 @@ def test_a_failing_callback_is_logged_and_stops_nothing(
 def test_a_callback_cannot_execute_commands(
     start: Callable[..., Monitor], connection: QMPConnection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monitor = start(emit=Command(lambda: monitor.emit("STOP")))
+    monitor = start(emit=MonitorCommand(lambda: monitor.emit("STOP")))
     connection.on_event(lambda _: connection.execute("query-version"))
     connection.connect()
     connection.execute("emit")

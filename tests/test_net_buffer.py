@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from colobench.net.buffer import FilterBuffer
 from colobench.net.frame import ethertype
-from colobench.net.mirror import MARK, Gate
+from colobench.net.mirror import MARK, EpochGate
 
 
 @given(st.lists(st.one_of(st.binary(max_size=30), st.none())))
@@ -41,7 +41,7 @@ def test_what_was_released_is_the_callers():
 @given(st.data())
 def test_the_gate_lets_a_frame_pass_in_its_own_epoch_only(data):
     """Frames carry their epoch; marks and checkpoints come in any order."""
-    gate, sent, entered, early = Gate(), 0, 0, []
+    gate, sent, entered, early = EpochGate(), 0, 0, []
     for _ in range(data.draw(st.integers(0, 40))):
         action = data.draw(st.sampled_from(["frame", "frame", "mark", "checkpoint"]))
         frame = bytes([sent])
@@ -57,7 +57,7 @@ def test_the_gate_lets_a_frame_pass_in_its_own_epoch_only(data):
 
 
 def test_a_failover_gives_what_waits_for_a_checkpoint_that_never_comes():
-    gate = Gate()
+    gate = EpochGate()
     assert gate.frame(MARK) == []
     assert gate.frame(b"x") == []
     assert gate.failover() == [b"x"]
@@ -65,7 +65,7 @@ def test_a_failover_gives_what_waits_for_a_checkpoint_that_never_comes():
 
 
 def test_the_gate_counts_what_waits_for_later_checkpoints():
-    gate = Gate()
+    gate = EpochGate()
     for frame in (b"now", MARK, b"early", b"early", MARK):
         gate.frame(frame)
     assert gate.early == 4

@@ -12,11 +12,11 @@ from colobench.errors import LocalError
 from colobench.net import frame as net
 from colobench.net.compare import CLOSED_LINGER, ColoCompare
 from colobench.net.compare_packets import first_difference
-from colobench.net.frame import ACK, FIN, GUEST_IP, HOST_IP, PSH, RST, SYN, Connection, Segment
+from colobench.net.frame import ACK, FIN, GUEST_IP, HOST_IP, PSH, RST, SYN, ConnectionKey, Segment
 from colobench.net.mirror import MARK
 from colobench.net.outcome import FRAGMENTS, Miscompare, Outcome, Overflow, Quirk, Timeout
 
-CONNECTION = Connection(GUEST_IP, 6379, HOST_IP, 40000)
+CONNECTION = ConnectionKey(GUEST_IP, 6379, HOST_IP, 40000)
 CLIENT_ISN = 7000
 
 
@@ -480,7 +480,7 @@ def test_udp_and_icmp_are_compared_by_payload_in_any_order_that_the_secondary_wa
     assert compare.primary(one, 0.0) == Outcome((one,))
     assert compare.primary(one, 0.0) == Outcome()
     cause = compare.secondary(udp(b"ons"), 0.0).cause
-    assert cause == Miscompare(net.UDP, Connection(GUEST_IP, 53, HOST_IP, 4096), 2)
+    assert cause == Miscompare(net.UDP, ConnectionKey(GUEST_IP, 53, HOST_IP, 4096), 2)
     macs_and_addresses = (net.HOST_MAC, net.GUEST_MAC, GUEST_IP, HOST_IP)
     echo = net.build_echo(*macs_and_addresses, net.ECHO_REPLY, 1, 2, b"ping")
     assert compare.primary(echo, 0.0) == Outcome()
@@ -497,7 +497,7 @@ def test_other_protocols_and_fragments_are_compared_too():
     assert compare.primary(bytes(fragment), 0.0) == Outcome()
     fragment[21] = 2
     assert compare.secondary(bytes(fragment), 0.0).cause == Miscompare(
-        FRAGMENTS, Connection(GUEST_IP, 0, HOST_IP, 0), 2
+        FRAGMENTS, ConnectionKey(GUEST_IP, 0, HOST_IP, 0), 2
     )
 
 

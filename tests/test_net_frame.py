@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from colobench.net import frame as net
-from colobench.net.frame import ARP, Connection, FrameError, Segment
+from colobench.net.frame import ARP, ConnectionKey, FrameError, Segment
 
 macs = st.binary(min_size=6, max_size=6)
 addresses = st.binary(min_size=4, max_size=4)
@@ -23,7 +23,7 @@ payloads = st.one_of(
     st.integers(0, 300).map(bytes),
     st.integers(0, 300).map(lambda count: b"\xff" * count),
 )
-connections = st.builds(Connection, addresses, shorts, addresses, shorts)
+connections = st.builds(ConnectionKey, addresses, shorts, addresses, shorts)
 segments = st.builds(
     Segment,
     connections,
@@ -90,7 +90,7 @@ def test_dpkt_reads_our_segments_and_finds_the_same_checksums(segment: Segment) 
     ethernet = dpkt.ethernet.Ethernet(frame)
     ip, tcp = ethernet.data, ethernet.data.data
     assert (ethernet.dst, ethernet.src) == (net.GUEST_MAC, net.HOST_MAC)
-    assert Connection(ip.src, tcp.sport, ip.dst, tcp.dport) == segment.connection
+    assert ConnectionKey(ip.src, tcp.sport, ip.dst, tcp.dport) == segment.connection
     assert (tcp.seq, tcp.ack, tcp.flags, tcp.win) == (
         segment.seq,
         segment.ack,
@@ -228,7 +228,7 @@ def test_malformed_frames_are_frame_errors_or_nothing(
     ],
 )
 def test_mss_option_is_found_and_nonsense_is_not(options: bytes, mss: int | None) -> None:
-    segment = Segment(Connection(net.HOST_IP, 1, net.GUEST_IP, 2), 0, 0, net.SYN, 0)
+    segment = Segment(ConnectionKey(net.HOST_IP, 1, net.GUEST_IP, 2), 0, 0, net.SYN, 0)
     frame = bytearray(net.build_tcp(net.GUEST_MAC, net.HOST_MAC, segment))
     frame[46] = (20 + len(options)) // 4 << 4
     frame[16:18] = (40 + len(options)).to_bytes(2, "big")
@@ -243,14 +243,14 @@ def test_sequence_numbers_are_compared_around_their_wrap(seq: int, ahead: int) -
 
 
 def test_connection_is_the_same_both_ways() -> None:
-    connection = Connection(net.HOST_IP, 50000, net.GUEST_IP, 6379)
+    connection = ConnectionKey(net.HOST_IP, 50000, net.GUEST_IP, 6379)
     assert connection.reversed().reversed() == connection
     assert str(connection) == "10.0.2.2:50000 > 10.0.2.15:6379"
 
 
 @pytest.mark.parametrize("field", [0x2000, 0x0001, 0x1FFF])
 def test_part_of_a_packet_is_known_as_such(field: int) -> None:
-    segment = Segment(Connection(net.HOST_IP, 1, net.GUEST_IP, 2), 0, 0, net.ACK, 0, b"x" * 40)
+    segment = Segment(ConnectionKey(net.HOST_IP, 1, net.GUEST_IP, 2), 0, 0, net.ACK, 0, b"x" * 40)
     frame = bytearray(net.build_tcp(net.GUEST_MAC, net.HOST_MAC, segment))
     frame[20:22] = field.to_bytes(2, "big")
     frame[24:26] = b"\0\0"

@@ -20,7 +20,7 @@ from colobench.net.frame import (
     HOST_IP,
     HOST_MAC,
     SYN,
-    Connection,
+    ConnectionKey,
     Segment,
     build_tcp,
 )
@@ -111,7 +111,7 @@ def test_full_disk_is_an_error_with_the_files_name(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("tshark") is None, reason="needs tshark")
 def test_tshark_reads_frames_lengths_and_times(tmp_path: Path) -> None:
     path = tmp_path / "file.pcap"
-    connection = Connection(HOST_IP, 50000, GUEST_IP, 6379)
+    connection = ConnectionKey(HOST_IP, 50000, GUEST_IP, 6379)
     frames = [
         build_tcp(GUEST_MAC, HOST_MAC, Segment(connection, 1, 0, SYN, 65535, b"", 1460)),
         build_tcp(GUEST_MAC, HOST_MAC, Segment(connection, 2, 9, ACK, 65535, b"GET key\r\n")),

@@ -20,15 +20,15 @@ from colobench.net.frame import (
     PSH,
     RST,
     SYN,
-    Connection,
+    ConnectionKey,
     Segment,
     sequence_difference,
 )
-from colobench.net.mirror import MARK, Gate
+from colobench.net.mirror import MARK, EpochGate
 from colobench.net.outcome import Miscompare, Quirk
 from colobench.net.rewriter import FilterRewriter, Rewritten, _moved
 
-CONNECTION = Connection(HOST_IP, 40000, GUEST_IP, 7)
+CONNECTION = ConnectionKey(HOST_IP, 40000, GUEST_IP, 7)
 M = 2**32
 
 
@@ -73,7 +73,7 @@ class Guest:
     """A small passive TCP: answers in order, cuts at random, sends again when told."""
 
     seed: int
-    connections: dict[Connection, Server] = field(default_factory=dict)
+    connections: dict[ConnectionKey, Server] = field(default_factory=dict)
     inbox: list[bytes] = field(default_factory=list)
     resets: int = 0
 
@@ -143,7 +143,7 @@ class Guest:
 class Client:
     """A client that sends requests, reads answers, and at last closes."""
 
-    connection: Connection
+    connection: ConnectionKey
     isn: int
     requests: bytes
     sent: int = -1  # Bytes; -1: the SYN is not acknowledged.
@@ -205,7 +205,7 @@ class Node:
     def __init__(self, seed):
         self.guest = Guest(seed)
         self.rewriter = FilterRewriter()
-        self.gate = Gate()
+        self.gate = EpochGate()
 
     def take(self, frame):
         """Take a frame from the link."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from colobench.errors import LocalError
 from colobench.net import frame as net
-from colobench.net.frame import ARP, Connection, Segment
+from colobench.net.frame import ARP, ConnectionKey, Segment
 from colobench.net.switch import (
     ASK_INTERVAL,
     FIRST_PORT,
@@ -20,7 +20,7 @@ from colobench.net.switch import (
     Switch,
 )
 from colobench.net.tcp import TWICE_MSL, TCPConnection
-from colobench.net.tcp_states import State
+from colobench.net.tcp_states import TCPState
 
 PLENTY = 1 << 40
 OTHER_MAC, OTHER_IP = bytes.fromhex("020000000009"), bytes([10, 0, 2, 99])
@@ -78,7 +78,7 @@ def connect(switch: Switch, number: int, now: float) -> tuple[TCPConnection, TCP
     ((_, syn),) = segments(output(switch, now))
     guest = TCPConnection.accept(syn, 5, now)
     exchange(switch, number, guest, now)
-    assert tcp.state is guest.state is State.ESTABLISHED
+    assert tcp.state is guest.state is TCPState.ESTABLISHED
     return tcp, guest
 
 
@@ -104,7 +104,7 @@ def test_guest_is_asked_for_and_the_connection_opens_with_its_answer() -> None:
     assert len(list(questions(output(switch, ASK_INTERVAL)))) == 2
     switch.receive(2, GUEST_ANSWERS, 0.15)
     assert [(number, s.flags, s.connection) for number, s in segments(output(switch, 0.15))] == [
-        (2, net.SYN, Connection(net.HOST_IP, FIRST_PORT, net.GUEST_IP, 7))
+        (2, net.SYN, ConnectionKey(net.HOST_IP, FIRST_PORT, net.GUEST_IP, 7))
     ]
     # The first place is no move.
     assert (switch.moves, switch.events) == (0, [])
@@ -202,14 +202,14 @@ def test_refused_connection_is_let_go() -> None:
 def test_segment_of_no_connection_is_refused() -> None:
     switch = ports(1)
     switch.receive(1, GRATUITOUS, 0.0)
-    stale = Segment(Connection(net.GUEST_IP, 7, net.HOST_IP, 50000), 10, 77, net.ACK, 100)
+    stale = Segment(ConnectionKey(net.GUEST_IP, 7, net.HOST_IP, 50000), 10, 77, net.ACK, 100)
     switch.receive(1, from_guest(stale), 0.1)
     ((_, answer),) = segments(output(switch, 0.1))
     assert (answer.seq, answer.flags) == (77, net.RST)
     tcp, _ = connect(switch, 1, 0.2)
     other = tcp.connection.reversed()._replace(source_port=8)
     switch.receive(1, from_guest(Segment(other, 10, 77, net.RST, 100)), 0.3)
-    assert tcp.state is State.ESTABLISHED
+    assert tcp.state is TCPState.ESTABLISHED
 
 
 def test_connection_ends_after_its_wait_and_its_port_is_used_last() -> None:
@@ -221,13 +221,13 @@ def test_connection_ends_after_its_wait_and_its_port_is_used_last() -> None:
         guest.receive(segment, 1.0)
     guest.close(1.0)
     exchange(switch, 1, guest, 1.0)
-    assert (guest.state, tcp.state) == (State.CLOSED, State.TIME_WAIT)
+    assert (guest.state, tcp.state) == (TCPState.CLOSED, TCPState.TIME_WAIT)
     while (due := switch.deadline()) is not None:
         switch.tick(due)
         output(switch, due)
     assert due is None
     assert switch.connections == {}
-    assert tcp.state is State.CLOSED
+    assert tcp.state is TCPState.CLOSED
     again = switch.open(7, 1000, 2 + TWICE_MSL)
     assert again.connection.source_port == FIRST_PORT + 1
 
@@ -374,7 +374,7 @@ def test_frames_and_bytes_are_counted_per_port() -> None:
 
 
 connections = st.builds(
-    Connection,
+    ConnectionKey,
     st.just(net.GUEST_IP),
     st.sampled_from([7, 8]),
     st.sampled_from([net.HOST_IP, OTHER_IP]),

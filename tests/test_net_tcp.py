@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from colobench.errors import LocalError
 from colobench.net import frame as frames
-from colobench.net.frame import ACK, FIN, PSH, RST, SYN, Connection, Segment
+from colobench.net.frame import ACK, FIN, PSH, RST, SYN, ConnectionKey, Segment
 from colobench.net.tcp import (
     RECEIVE_BYTES,
     RTO_MIN,
@@ -23,10 +23,10 @@ from colobench.net.tcp import (
     TCPConnection,
     refusal,
 )
-from colobench.net.tcp_states import TABLE, Event, State
+from colobench.net.tcp_states import TABLE, TCPEvent, TCPState
 from colobench.protocol import table
 
-CONNECTION = Connection(frames.HOST_IP, 50000, frames.GUEST_IP, 7)
+CONNECTION = ConnectionKey(frames.HOST_IP, 50000, frames.GUEST_IP, 7)
 MODULUS = 2**32
 #: What may happen to a frame: how often it arrives, and how many seconds after it was sent.
 Fate = Callable[[], list[float]]
@@ -57,7 +57,7 @@ class End:
         if taken := bytes(tcp.inbox[: self.appetite]):
             self.received += taken
             tcp.consume(len(taken))
-        if tcp.state is State.CLOSED:
+        if tcp.state is TCPState.CLOSED:
             return
         if count := min(tcp.room, len(self.data)):
             tcp.send(self.data[:count])
@@ -71,7 +71,7 @@ class End:
 
     def done(self) -> bool:
         tcp = self.tcp
-        if tcp is None or tcp.state not in (State.CLOSED, State.TIME_WAIT):
+        if tcp is None or tcp.state not in (TCPState.CLOSED, TCPState.TIME_WAIT):
             return False
         return not (tcp.inbox or self.data)
 
@@ -104,7 +104,7 @@ class World:
         to = self.ends[end]
         if to.tcp is None and segment.flags & (SYN | ACK) == SYN and self.listening:
             to.tcp = TCPConnection.accept(segment, self.guest_iss, self.now)
-        elif to.tcp is None or to.tcp.state is State.CLOSED:
+        elif to.tcp is None or to.tcp.state is TCPState.CLOSED:
             answer = refusal(segment)
             if answer is not None:
                 self.cross(end, answer)
@@ -163,7 +163,7 @@ def established(fate: Fate = at_once) -> tuple[World, End, End]:
     """Give two ends that are connected, and that neither sends nor closes by itself."""
     host, guest = Open(opened().tcp), Open(None)
     world = World(host, guest, at_once)
-    world.run(lambda: all(end.tcp and end.tcp.state is State.ESTABLISHED for end in world.ends))
+    world.run(lambda: all(end.tcp and end.tcp.state is TCPState.ESTABLISHED for end in world.ends))
     while world._queue:
         world.step()
     world.fate = fate
@@ -248,7 +248,7 @@ def test_refusal_breaks_the_connection_at_once() -> None:
     host = opened(b"hello")
     world = World(host, End(None, b""), at_once)
     world.listening = False
-    world.run(lambda: host.tcp is not None and host.tcp.state is State.CLOSED)
+    world.run(lambda: host.tcp is not None and host.tcp.state is TCPState.CLOSED)
     assert host.tcp is not None
     assert host.tcp.failure == "reset"
     assert world.now < RTO_MIN
@@ -283,7 +283,7 @@ def test_abort_resets_the_other_end() -> None:
     assert host.tcp is not None
     assert guest.tcp is not None
     host.tcp.abort(world.now)
-    world.run(lambda: bool(guest.tcp and guest.tcp.state is State.CLOSED))
+    world.run(lambda: bool(guest.tcp and guest.tcp.state is TCPState.CLOSED))
     assert guest.tcp.failure == "reset"
     assert not host.tcp.failure
 
@@ -294,15 +294,15 @@ def test_half_closed_connection_carries_data_the_other_way() -> None:
     assert guest.tcp is not None
     host.tcp.close(world.now)
     world.run(lambda: bool(guest.tcp and guest.tcp.end_of_data))
-    assert (host.tcp.state, guest.tcp.state) == (State.FIN_WAIT_1, State.CLOSE_WAIT)
+    assert (host.tcp.state, guest.tcp.state) == (TCPState.FIN_WAIT_1, TCPState.CLOSE_WAIT)
     guest.data = pattern(200_000, 5)
     expected = guest.data
     world.run(lambda: len(host.received) == len(expected))
     assert host.received == expected
     assert host.tcp.room == 0
     guest.tcp.close(world.now)
-    world.run(lambda: bool(guest.tcp and guest.tcp.state is State.CLOSED))
-    world.run(lambda: bool(host.tcp and host.tcp.state is State.CLOSED))
+    world.run(lambda: bool(guest.tcp and guest.tcp.state is TCPState.CLOSED))
+    world.run(lambda: bool(host.tcp and host.tcp.state is TCPState.CLOSED))
     assert world.now >= TWICE_MSL
 
 
@@ -387,7 +387,7 @@ def test_closed_window_is_probed_and_the_rest_follows_when_it_opens() -> None:
     world.run(lambda: world.now > 100)
     assert len(guest.tcp.inbox) == RECEIVE_BYTES
     assert len(host.data) == len(data) - SEND_BYTES - RECEIVE_BYTES
-    assert host.tcp.state is State.ESTABLISHED
+    assert host.tcp.state is TCPState.ESTABLISHED
     world.crossed.clear()
     world.run(lambda: len(world.crossed) > 20)
     probes = [segment for _, end, segment in world.crossed if end == 0]
@@ -496,9 +496,9 @@ def test_reset_that_is_not_exact_breaks_nothing(off: int) -> None:
     expected = host.tcp.segments(world.now) or [host.tcp._segment(host.tcp._max, ACK)]
     forged = Segment(CONNECTION.reversed(), (expected[0].ack + off) % MODULUS, 0, RST, 0)
     host.tcp.receive(forged, world.now)
-    assert host.tcp.state is State.ESTABLISHED
+    assert host.tcp.state is TCPState.ESTABLISHED
     host.tcp.receive(Segment(CONNECTION.reversed(), expected[0].ack, 0, RST, 0), world.now)
-    assert (host.tcp.state, host.tcp.failure) == (State.CLOSED, "reset")
+    assert (host.tcp.state, host.tcp.failure) == (TCPState.CLOSED, "reset")
 
 
 def test_two_ends_that_disagree_do_not_answer_each_other_for_ever() -> None:
@@ -524,7 +524,7 @@ def test_stale_connection_of_the_guest_is_reset_and_the_new_one_stands() -> None
     host = opened(b"new", iss=2**31)
     world = World(host, guest, at_once)
     assert guest.tcp is not None
-    world.run(lambda: bool(guest.tcp and guest.tcp.state is State.CLOSED))
+    world.run(lambda: bool(guest.tcp and guest.tcp.state is TCPState.CLOSED))
     guest.tcp = None
     guest.closed = False
     world.run()
@@ -631,8 +631,8 @@ def test_segment_of_no_connection_is_refused_as_the_rfc_says(
 
 def test_table_prints_itself_and_each_state_can_be_reached_and_left() -> None:
     reached = {after for row in TABLE.values() for after, _ in row.values()}
-    assert reached == set(State) == set(TABLE)
+    assert reached == set(TCPState) == set(TABLE)
     used = {event for row in TABLE.values() for event in row}
-    assert used == set(Event)
+    assert used == set(TCPEvent)
     assert "FIN_WAIT_2" in table.text(TABLE)
-    assert "SYN_SENT --> ESTABLISHED: SYN_ACK" in table.mermaid(TABLE, State.CLOSED)
+    assert "SYN_SENT --> ESTABLISHED: SYN_ACK" in table.mermaid(TABLE, TCPState.CLOSED)

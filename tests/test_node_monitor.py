@@ -25,7 +25,7 @@ from qemu.qmp import ExecuteError, QMPClient
 from colobench.errors import LocalError
 from colobench.node import monitor as monitor_module
 from colobench.node import qmp_json
-from colobench.node.monitor import CLIENTS_LIMIT, VERSION, Command, Monitor
+from colobench.node.monitor import CLIENTS_LIMIT, VERSION, Monitor, MonitorCommand
 from colobench.node.qmp_json import LENGTH_LIMIT, QMPParser, TextTooLong
 
 StartMonitor = Callable[..., Monitor]
@@ -77,7 +77,7 @@ def start(path: str) -> Iterator[StartMonitor]:
     before = set(threading.enumerate())
     started = []
 
-    def start(commands: dict[str, Command] | None = None, **options: Any) -> Monitor:
+    def start(commands: dict[str, MonitorCommand] | None = None, **options: Any) -> Monitor:
         monitor = Monitor(path, commands or {}, **options)
         started.append(monitor)
         monitor.start()
@@ -119,7 +119,7 @@ def echo(**arguments: object) -> dict[str, object]:
     return arguments
 
 
-ECHO = Command(
+ECHO = MonitorCommand(
     echo,
     arguments={"uri": str, "the-size": int},
     optional={"rate": float, "on": bool, "list": list, "object": dict},
@@ -212,7 +212,7 @@ def test_wrong_arguments_never_reach_the_command(
     wrong: dict[str, object], description: str
 ) -> None:
     called = []
-    command = Command(lambda **given: called.append(given), ECHO.arguments, ECHO.optional)
+    command = MonitorCommand(lambda **given: called.append(given), ECHO.arguments, ECHO.optional)
     cases: list[tuple[dict[str, object], str]] = [
         ({"uri": "unix:x", "the-size": 1, **wrong}, description),
         ({"the-size": 1}, "Parameter 'uri' is missing"),
@@ -228,7 +228,13 @@ def test_wrong_arguments_never_reach_the_command(
 def test_a_failing_command_is_answered_and_the_monitor_goes_on(
     start: StartMonitor, connect: Callable[[], Wire], caplog: pytest.LogCaptureFixture
 ) -> None:
-    start({"refuse": Command(refuse), "fail": Command(fail), "opaque": Command(lambda: object())})
+    start(
+        {
+            "refuse": MonitorCommand(refuse),
+            "fail": MonitorCommand(fail),
+            "opaque": MonitorCommand(lambda: object()),
+        }
+    )
     wire = connect().negotiate()
     assert wire.ask(b'{"execute": "refuse", "id": 1}') == {
         "id": 1,
@@ -296,9 +302,9 @@ def test_answers_whatever_is_sent_as_qemu_does(
 ) -> None:
     start(
         {
-            "migrate": Command(echo, {"uri": str}, {"blk": bool}),
-            "memsave": Command(echo, {"val": int, "size": int, "filename": str}),
-            "migrate-set-capabilities": Command(echo, {"capabilities": list}),
+            "migrate": MonitorCommand(echo, {"uri": str}, {"blk": bool}),
+            "memsave": MonitorCommand(echo, {"val": int, "size": int, "filename": str}),
+            "migrate-set-capabilities": MonitorCommand(echo, {"capabilities": list}),
         }
     )
     ours = connect()
@@ -715,7 +721,7 @@ def test_unread_replies_are_limited_in_bytes_and_a_slow_reader_gets_them_all(
     start: StartMonitor, connect: Callable[[], Wire]
 ) -> None:
     executed = []
-    command = Command(lambda: executed.append(None) or "x" * 60_000)  # type: ignore[func-returns-value]
+    command = MonitorCommand(lambda: executed.append(None) or "x" * 60_000)  # type: ignore[func-returns-value]
     start({"long": command}, unread_limit=300_000)
     wire = connect().negotiate()
     sender = threading.Thread(target=wire.send, args=(b'{"execute": "long"}' * 400,))
@@ -735,7 +741,7 @@ def test_client_that_never_reads_is_dropped_in_the_end(
     start: StartMonitor, connect: Callable[[], Wire], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(monitor_module, "UNREAD_SECONDS", 0.1)
-    start({"long": Command(lambda: "x" * 60_000)}, unread_limit=300_000)
+    start({"long": MonitorCommand(lambda: "x" * 60_000)}, unread_limit=300_000)
     wire, other = connect().negotiate(), connect().negotiate()
 
     def ask_without_end() -> None:
@@ -807,7 +813,7 @@ def test_a_long_command_holds_up_its_own_client_only(
         entered.set()
         leave.wait(TEN_SECONDS)
 
-    monitor = start({"wait": Command(wait)})
+    monitor = start({"wait": MonitorCommand(wait)})
     waiting, other = connect().negotiate(), connect().negotiate()
     waiting.send(b'{"execute": "wait"}{"execute": "query-version"}')
     assert entered.wait(TEN_SECONDS)
@@ -828,7 +834,7 @@ def test_closing_with_flush_sends_the_last_reply_and_events(
         entered.set()
         closing.wait(TEN_SECONDS)
 
-    monitor = start({"quit": Command(quit_command)})
+    monitor = start({"quit": MonitorCommand(quit_command)})
     wire = connect().negotiate()
     wire.send(b'{"execute": "quit"}{"execute": "query-version"}')
     assert entered.wait(TEN_SECONDS)
@@ -896,7 +902,7 @@ def test_qmp_shell_can_query_a_node(start: StartMonitor, path: str, tmp_path: Pa
         asked.set()
         return {"status": "colo", "running": True}
 
-    start({"query-status": Command(query_status), "echo": ECHO})
+    start({"query-status": MonitorCommand(query_status), "echo": ECHO})
     out = run_qmp_shell(path, tmp_path, "query-status\necho uri=unix:x the-size=3 on=true\nno\n")
     assert "Connected to QEMU 0.1.0" in out
     assert '{"return": {"status": "colo", "running": true}}' in out
@@ -906,7 +912,7 @@ def test_qmp_shell_can_query_a_node(start: StartMonitor, path: str, tmp_path: Pa
 
 
 def test_qmp_shell_completes_our_commands(start: StartMonitor, path: str) -> None:
-    start({"query-status": Command(dict)})
+    start({"query-status": MonitorCommand(dict)})
 
     async def query() -> list[dict[str, str]]:
         client = QMPClient("test")

@@ -25,7 +25,7 @@ from colobench.errors import LocalError
 from colobench.lab.errors import NodeGone, QMPCommandError
 from colobench.lab.process import NodeProcess
 from colobench.net import frame as net
-from colobench.net.frame import ARP, Connection
+from colobench.net.frame import ARP, ConnectionKey
 from colobench.net.link import FRAME_LIMIT, LinkDecoder, encode_frame
 from colobench.net.tcp import RECEIVE_BYTES, SEND_BYTES, TCPConnection
 from colobench.node.address import Address
@@ -374,7 +374,7 @@ def test_limit_of_what_waits_for_a_client_is_a_number_of_bytes() -> None:
 
 
 def test_client_is_watched_only_for_what_can_be_dealt_with() -> None:
-    tcp = TCPConnection(Connection(net.HOST_IP, 50000, net.GUEST_IP, 7), 1)
+    tcp = TCPConnection(ConnectionKey(net.HOST_IP, 50000, net.GUEST_IP, 7), 1)
     tcp.open(0.0)
     with (
         socket.create_server(("127.0.0.1", 0)) as server,

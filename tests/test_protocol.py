@@ -14,12 +14,12 @@ from colobench.protocol.colo import (
     UPSTREAM,
     V12,
     VARIANTS,
-    Action,
+    ColoAction,
+    ColoState,
     Conversation,
     Layout,
-    Local,
+    LocalEvent,
     Role,
-    State,
     Variant,
     primary_table,
     secondary_table,
@@ -39,20 +39,20 @@ TABLES = [primary_table(variant) for variant in VARIANTS.values()] + [
     secondary_table(variant, layout) for variant, layout in FORMS
 ]
 SENT_BY = {
-    Action.SEND_CHECKPOINT_READY: [Message.CHECKPOINT_READY],
-    Action.SEND_CHECKPOINT_REQUEST: [Message.CHECKPOINT_REQUEST],
-    Action.SEND_CHECKPOINT_REPLY: [Message.CHECKPOINT_REPLY],
-    Action.SEND_CHECKPOINT: [Message.VMSTATE_SEND, Message.VMSTATE_SIZE],
-    Action.SEND_VMSTATE_RECEIVED: [Message.VMSTATE_RECEIVED],
-    Action.SEND_VMSTATE_LOADED: [Message.VMSTATE_LOADED],
-    Action.SEND_GUEST_SHUTDOWN: [Message.GUEST_SHUTDOWN],
+    ColoAction.SEND_CHECKPOINT_READY: [Message.CHECKPOINT_READY],
+    ColoAction.SEND_CHECKPOINT_REQUEST: [Message.CHECKPOINT_REQUEST],
+    ColoAction.SEND_CHECKPOINT_REPLY: [Message.CHECKPOINT_REPLY],
+    ColoAction.SEND_CHECKPOINT: [Message.VMSTATE_SEND, Message.VMSTATE_SIZE],
+    ColoAction.SEND_VMSTATE_RECEIVED: [Message.VMSTATE_RECEIVED],
+    ColoAction.SEND_VMSTATE_LOADED: [Message.VMSTATE_LOADED],
+    ColoAction.SEND_GUEST_SHUTDOWN: [Message.GUEST_SHUTDOWN],
 }
 #: What a side's own work leads to, once it has done an action.
 THEN = {
-    Action.SEND_CHECKPOINT: Local.ALL_SENT,
-    Action.RECEIVE_RAM: Local.RAM_RECEIVED,
-    Action.RECEIVE_BUFFER: Local.BUFFER_RECEIVED,
-    Action.FLUSH_AND_LOAD: Local.LOADED,
+    ColoAction.SEND_CHECKPOINT: LocalEvent.ALL_SENT,
+    ColoAction.RECEIVE_RAM: LocalEvent.RAM_RECEIVED,
+    ColoAction.RECEIVE_BUFFER: LocalEvent.BUFFER_RECEIVED,
+    ColoAction.FLUSH_AND_LOAD: LocalEvent.LOADED,
 }
 
 
@@ -62,13 +62,13 @@ class Pair:
     def __init__(self, variant: Variant, layout: Layout) -> None:
         self.sides = {role: Conversation(role, variant, layout) for role in Role}
         self.inbox: dict[Role, list[Message]] = {role: [] for role in Role}
-        self.done: list[tuple[Role, Action]] = []
-        self.happened(Role.SECONDARY, Local.MIGRATED)
+        self.done: list[tuple[Role, ColoAction]] = []
+        self.happened(Role.SECONDARY, LocalEvent.MIGRATED)
 
-    def happened(self, role: Role, event: Local) -> None:
+    def happened(self, role: Role, event: LocalEvent) -> None:
         self._do(role, self.sides[role].on(event))
 
-    def _do(self, role: Role, actions: tuple[Action, ...]) -> None:
+    def _do(self, role: Role, actions: tuple[ColoAction, ...]) -> None:
         peer = next(each for each in Role if each is not role)
         for action in actions:
             self.done.append((role, action))
@@ -92,10 +92,10 @@ def test_every_form_makes_checkpoint_after_checkpoint(variant: Variant, layout: 
     pair = Pair(variant, layout)
     pair.settle()
     for _ in range(3):
-        pair.happened(Role.PRIMARY, Local.CHECKPOINT_DUE)
+        pair.happened(Role.PRIMARY, LocalEvent.CHECKPOINT_DUE)
         pair.settle()
-        assert {side.state for side in pair.sides.values()} == {State.RUNNING}
-    loads = [action for _, action in pair.done if action is Action.FLUSH_AND_LOAD]
+        assert {side.state for side in pair.sides.values()} == {ColoState.RUNNING}
+    loads = [action for _, action in pair.done if action is ColoAction.FLUSH_AND_LOAD]
     assert len(loads) == 3
 
 
@@ -106,18 +106,18 @@ def test_output_leaves_only_after_the_commit_and_the_guest_stands_meanwhile(
     pair = Pair(variant, layout)
     pair.settle()
     pair.done.clear()
-    pair.happened(Role.PRIMARY, Local.CHECKPOINT_DUE)
+    pair.happened(Role.PRIMARY, LocalEvent.CHECKPOINT_DUE)
     pair.settle()
     actions = [action for _, action in pair.done]
     primary = [action for role, action in pair.done if role is Role.PRIMARY]
-    commit = actions.index(Action.SEND_VMSTATE_RECEIVED)
-    release = actions.index(Action.RELEASE_OUTPUT)
+    commit = actions.index(ColoAction.SEND_VMSTATE_RECEIVED)
+    release = actions.index(ColoAction.RELEASE_OUTPUT)
     assert commit < release
     if variant.release_after is Message.VMSTATE_LOADED:
-        assert actions.index(Action.SEND_VMSTATE_LOADED) < release
-    assert primary.index(Action.STOP_GUEST) < primary.index(Action.SEND_CHECKPOINT)
-    assert primary.index(Action.SEND_CHECKPOINT) < primary.index(Action.START_GUEST)
-    assert actions.index(Action.FLUSH_AND_LOAD) < len(actions) - 1
+        assert actions.index(ColoAction.SEND_VMSTATE_LOADED) < release
+    assert primary.index(ColoAction.STOP_GUEST) < primary.index(ColoAction.SEND_CHECKPOINT)
+    assert primary.index(ColoAction.SEND_CHECKPOINT) < primary.index(ColoAction.START_GUEST)
+    assert actions.index(ColoAction.FLUSH_AND_LOAD) < len(actions) - 1
 
 
 @pytest.mark.parametrize(("variant", "layout"), FORMS)
@@ -126,33 +126,33 @@ def test_secondary_guest_runs_between_checkpoints_only_upstream(
 ) -> None:
     pair = Pair(variant, layout)
     pair.settle()
-    pair.happened(Role.PRIMARY, Local.CHECKPOINT_DUE)
+    pair.happened(Role.PRIMARY, LocalEvent.CHECKPOINT_DUE)
     pair.settle()
     secondary = [action for role, action in pair.done if role is Role.SECONDARY]
-    assert (Action.START_GUEST in secondary) is variant.secondary_runs
-    assert (Action.STOP_GUEST in secondary) is variant.secondary_runs
+    assert (ColoAction.START_GUEST in secondary) is variant.secondary_runs
+    assert (ColoAction.STOP_GUEST in secondary) is variant.secondary_runs
     if variant.secondary_runs:
-        assert secondary.index(Action.STOP_GUEST) < secondary.index(Action.FLUSH_AND_LOAD)
+        assert secondary.index(ColoAction.STOP_GUEST) < secondary.index(ColoAction.FLUSH_AND_LOAD)
 
 
 def test_shutdown_ends_both_sides_of_v12_and_is_no_message_upstream() -> None:
-    for variant, end in ((V12, State.ENDED), (UPSTREAM, State.RUNNING)):
+    for variant, end in ((V12, ColoState.ENDED), (UPSTREAM, ColoState.RUNNING)):
         pair = Pair(variant, Layout.SEPARATED)
         pair.settle()
-        pair.happened(Role.PRIMARY, Local.SHUTDOWN)
+        pair.happened(Role.PRIMARY, LocalEvent.SHUTDOWN)
         pair.settle()
-        assert pair.sides[Role.PRIMARY].state is State.ENDED
+        assert pair.sides[Role.PRIMARY].state is ColoState.ENDED
         assert pair.sides[Role.SECONDARY].state is end
 
 
 @given(
     st.sampled_from(FORMS),
     st.sampled_from(list(Role)),
-    st.sampled_from(list(State)),
+    st.sampled_from(list(ColoState)),
     st.sampled_from(list(Message)),
 )
 def test_message_that_is_not_expected_is_the_peers_fault_and_changes_nothing(
-    form: tuple[Variant, Layout], role: Role, state: State, message: Message
+    form: tuple[Variant, Layout], role: Role, state: ColoState, message: Message
 ) -> None:
     side = Conversation(role, *form)
     side.state = state
@@ -168,7 +168,7 @@ def test_message_that_is_not_expected_is_the_peers_fault_and_changes_nothing(
 def test_step_that_is_not_allowed_is_our_own_fault() -> None:
     side = Conversation(Role.PRIMARY, V12, Layout.SEPARATED)
     with pytest.raises(LocalProtocolError, match="expected CHECKPOINT_READY, found ALL_SENT"):
-        side.on(Local.ALL_SENT)
+        side.on(LocalEvent.ALL_SENT)
 
 
 @given(st.sampled_from(FORMS), st.lists(st.sampled_from(["due", "primary", "secondary"])))
@@ -178,24 +178,24 @@ def test_no_interleaving_loads_what_was_not_sent_whole(
     pair = Pair(*form)
     for move in moves:
         if move == "due":
-            if pair.sides[Role.PRIMARY].state is State.RUNNING:
-                pair.happened(Role.PRIMARY, Local.CHECKPOINT_DUE)
+            if pair.sides[Role.PRIMARY].state is ColoState.RUNNING:
+                pair.happened(Role.PRIMARY, LocalEvent.CHECKPOINT_DUE)
         else:
             pair.deliver(Role(move))
-        sent = pair.done.count((Role.PRIMARY, Action.SEND_CHECKPOINT))
-        loaded = pair.done.count((Role.SECONDARY, Action.FLUSH_AND_LOAD))
-        released = pair.done.count((Role.PRIMARY, Action.RELEASE_OUTPUT))
+        sent = pair.done.count((Role.PRIMARY, ColoAction.SEND_CHECKPOINT))
+        loaded = pair.done.count((Role.SECONDARY, ColoAction.FLUSH_AND_LOAD))
+        released = pair.done.count((Role.PRIMARY, ColoAction.RELEASE_OUTPUT))
         assert sent - 1 <= loaded <= sent
         assert released <= loaded
 
 
 @pytest.mark.parametrize("table", TABLES)
 def test_every_state_can_be_reached_and_every_end_is_the_end(table: Any) -> None:
-    reached = {State.MIGRATING}
+    reached = {ColoState.MIGRATING}
     for _ in table:
         reached |= {after for state in reached for after, _ in table[state].values()}
     assert reached == set(table)
-    assert {state for state, row in table.items() if not row} <= {State.ENDED}
+    assert {state for state, row in table.items() if not row} <= {ColoState.ENDED}
 
 
 @pytest.mark.parametrize("table", [*TABLES, FAILOVER])

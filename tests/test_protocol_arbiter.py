@@ -45,11 +45,11 @@ from colobench.protocol.arbiter import (
 from colobench.protocol.colo import (
     UPSTREAM,
     V12,
-    Action,
+    ColoAction,
+    ColoState,
     ColoTable,
     Layout,
-    Local,
-    State,
+    LocalEvent,
     Variant,
     primary_table,
     secondary_table,
@@ -67,10 +67,10 @@ from colobench.wire.messages import Message
 PAIRING = "pairing"
 PRIMARY, SECONDARY = "primary", "secondary"
 SAYS = {
-    Action.SEND_CHECKPOINT_REQUEST: Message.CHECKPOINT_REQUEST,
-    Action.SEND_CHECKPOINT_REPLY: Message.CHECKPOINT_REPLY,
-    Action.SEND_VMSTATE_RECEIVED: Message.VMSTATE_RECEIVED,
-    Action.SEND_VMSTATE_LOADED: Message.VMSTATE_LOADED,
+    ColoAction.SEND_CHECKPOINT_REQUEST: Message.CHECKPOINT_REQUEST,
+    ColoAction.SEND_CHECKPOINT_REPLY: Message.CHECKPOINT_REPLY,
+    ColoAction.SEND_VMSTATE_RECEIVED: Message.VMSTATE_RECEIVED,
+    ColoAction.SEND_VMSTATE_LOADED: Message.VMSTATE_LOADED,
 }
 StandingTable = Table[Standing, StandingEvent, StandingAction]
 FailoverTable = Table[FailoverState, FailoverEvent, FailoverAction]
@@ -118,7 +118,7 @@ class Primary(NamedTuple):
     standing: Standing = Standing.PAIRED
     failover: FailoverState = FailoverState.NONE
     #: None once the conversation is over.
-    colo: State | None = State.RUNNING
+    colo: ColoState | None = ColoState.RUNNING
     running: bool = True
     #: Outputs that the guest has made, that are out, and that the secondary's guest has said, too.
     made: int = 0
@@ -136,7 +136,7 @@ class Secondary(NamedTuple):
 
     standing: Standing = Standing.PAIRED
     failover: FailoverState = FailoverState.NONE
-    colo: State | None = State.RUNNING
+    colo: ColoState | None = ColoState.RUNNING
     #: Its state contains so many of the primary's outputs, and whether others of its own.
     contains: int = 0
     diverged: bool = False
@@ -206,7 +206,7 @@ class Model:
 
     def _either_moves(self, world: World, name: str, node: Primary | Secondary) -> Iterator[Move]:
         yield f"{name} dies", self._die(world, name)
-        if node.colo not in (None, State.LOADING):
+        if node.colo not in (None, ColoState.LOADING):
             # Silence for too long, a connection that is closed, a message that cannot be sent.
             yield f"{name}: COLO_EXIT", self._exit(world, name)
         row = self.rules.standing[node.standing]
@@ -237,7 +237,7 @@ class Model:
         node = world.primary if name == PRIMARY else world.secondary
         machine = StateMachine(self.rules.failover, node.failover)
         machine.on(FailoverEvent.LOST_HEARTBEAT)
-        loading = name == SECONDARY and node.colo is State.LOADING
+        loading = name == SECONDARY and node.colo is ColoState.LOADING
         actions = machine.on(FailoverEvent.LOADING if loading else FailoverEvent.BEGIN)
         if FailoverAction.CUT_OFF in actions:
             world = self._exit(world, name)
@@ -302,8 +302,8 @@ class Model:
             if primary.out < min(primary.made, primary.heard):
                 after = world._replace(primary=primary._replace(out=primary.out + 1))
                 yield f"output {primary.out + 1} is equal on both sides and let out", after
-        if primary.colo is State.RUNNING and primary.checkpoint < primary.made:
-            yield "a checkpoint is due", self._primary_on(world, Local.CHECKPOINT_DUE)
+        if primary.colo is ColoState.RUNNING and primary.checkpoint < primary.made:
+            yield "a checkpoint is due", self._primary_on(world, LocalEvent.CHECKPOINT_DUE)
         if world.to_primary:
             (message, _), *rest = world.to_primary
             yield (
@@ -311,7 +311,7 @@ class Model:
                 self._primary_on(world._replace(to_primary=tuple(rest)), message),
             )
 
-    def _primary_on(self, world: World, event: Message | Local) -> World:
+    def _primary_on(self, world: World, event: Message | LocalEvent) -> World:
         primary = world.primary
         assert primary.colo is not None
         machine = StateMachine(self.rules.primary, primary.colo)
@@ -324,29 +324,29 @@ class Model:
             world = self._primary_does(world, action)
         return world
 
-    def _primary_does(self, world: World, action: Action) -> World:
+    def _primary_does(self, world: World, action: ColoAction) -> World:
         primary = world.primary
         if action in SAYS:
             return _say(world, SECONDARY, SAYS[action])
-        if action is Action.STOP_GUEST:
+        if action is ColoAction.STOP_GUEST:
             return world._replace(primary=primary._replace(running=False))
-        if action is Action.START_GUEST:
+        if action is ColoAction.START_GUEST:
             return world._replace(primary=primary._replace(running=True))
-        if action is Action.RELEASE_OUTPUT:
+        if action is ColoAction.RELEASE_OUTPUT:
             released = primary._replace(out=primary.checkpoint, heard=primary.checkpoint)
             return world._replace(primary=released)
-        assert action is Action.SEND_CHECKPOINT
+        assert action is ColoAction.SEND_CHECKPOINT
         # Two messages, so that it can be torn.
         world = world._replace(primary=primary._replace(checkpoint=primary.made))
         for message in (Message.VMSTATE_SEND, Message.VMSTATE_SIZE):
             world = _say(world, SECONDARY, message, primary.made)
-        return self._primary_on(world, Local.ALL_SENT)
+        return self._primary_on(world, LocalEvent.ALL_SENT)
 
     # The secondary.
 
     def _secondary_moves(self, world: World) -> Iterator[Move]:
         secondary = world.secondary
-        running = self.rules.compare and secondary.colo in (State.RUNNING, None)
+        running = self.rules.compare and secondary.colo in (ColoState.RUNNING, None)
         if running and not secondary.served and not secondary.diverged:
             if secondary.contains < self.rules.outputs:
                 contains = secondary.contains + 1
@@ -355,13 +355,16 @@ class Model:
                 yield f"secondary's guest says {contains}", world._replace(secondary=after)
             after = secondary._replace(diverged=True)
             yield "secondary's guest says something else", world._replace(secondary=after)
-        if secondary.colo is State.RECEIVING_BUFFER and secondary.failover is FailoverState.NONE:
+        if (
+            secondary.colo is ColoState.RECEIVING_BUFFER
+            and secondary.failover is FailoverState.NONE
+        ):
             committed = world
             if self.rules.tells_frames_apart:
                 after = secondary._replace(said=secondary.checkpoint)
                 committed = world._replace(secondary=after)
-            yield "secondary commits", self._secondary_on(committed, Local.BUFFER_RECEIVED)
-        if secondary.colo is State.LOADING:
+            yield "secondary commits", self._secondary_on(committed, LocalEvent.BUFFER_RECEIVED)
+        if secondary.colo is ColoState.LOADING:
             yield "secondary has loaded", self._load(world)
         if world.to_secondary:
             (message, checkpoint), *rest = world.to_secondary
@@ -378,13 +381,13 @@ class Model:
         loaded = secondary._replace(contains=secondary.checkpoint, diverged=False)
         world = world._replace(secondary=loaded)
         if loaded.failover is not FailoverState.RELAUNCH:
-            return self._secondary_on(world, Local.LOADED)
+            return self._secondary_on(world, LocalEvent.LOADED)
         machine = StateMachine(self.rules.failover, loaded.failover)
         assert machine.on(FailoverEvent.LOADED) == (FailoverAction.REQUEST_AGAIN,)
-        relaunched = loaded._replace(failover=machine.state, colo=State.RUNNING)
+        relaunched = loaded._replace(failover=machine.state, colo=ColoState.RUNNING)
         return self._lost_heartbeat(world._replace(secondary=relaunched), SECONDARY)
 
-    def _secondary_on(self, world: World, event: Message | Local) -> World:
+    def _secondary_on(self, world: World, event: Message | LocalEvent) -> World:
         secondary = world.secondary
         assert secondary.colo is not None
         machine = StateMachine(self.rules.secondary, secondary.colo)
@@ -396,8 +399,8 @@ class Model:
         for action in actions:
             if action in SAYS:
                 world = _say(world, PRIMARY, SAYS[action])
-            elif action is Action.RECEIVE_RAM:
-                world = self._secondary_on(world, Local.RAM_RECEIVED)
+            elif action is ColoAction.RECEIVE_RAM:
+                world = self._secondary_on(world, LocalEvent.RAM_RECEIVED)
         return world
 
     # What lies between them.
@@ -544,7 +547,7 @@ SIGHTS = {
         world.secondary.served
         and world.primary.standing is Standing.PAIRED
         and world.primary.out > 0
-        and world.primary.colo is State.LOADING
+        and world.primary.colo is ColoState.LOADING
     ),
     "the primary serves": lambda world: world.primary.served and world.secondary.up,
     "a node that served is dead, and the other was refused": lambda world: (
@@ -566,8 +569,8 @@ SIGHTS = {
     ),
     "a commit that the primary never hears of": lambda world: (
         world.secondary.checkpoint > world.primary.out
-        and world.secondary.colo is State.LOADING
-        and world.primary.colo is State.SENT
+        and world.secondary.colo is ColoState.LOADING
+        and world.primary.colo is ColoState.SENT
         and not world.to_primary
     ),
     "the conversation is over, and both wait": lambda world: (
@@ -602,7 +605,7 @@ _IMPATIENT = {
     FailoverEvent.BEGIN: (FailoverState.ACTIVE, (FailoverAction.CUT_OFF,)),
     FailoverEvent.LOADING: (FailoverState.ACTIVE, (FailoverAction.CUT_OFF,)),
 }
-_EARLY = {Local.ALL_SENT: (State.SENT, (Action.RELEASE_OUTPUT,))}
+_EARLY = {LocalEvent.ALL_SENT: (ColoState.SENT, (ColoAction.RELEASE_OUTPUT,))}
 #: One rule broken: the rules, and what comes of it.
 BROKEN = {
     "a node serves before it is granted": (
@@ -616,7 +619,7 @@ BROKEN = {
     "the arbiter forgets": (Rules(remembers=False), "both served alone"),
     "the arbiter answers before it writes": (Rules(writes_first=False), "both served alone"),
     "output is released before RECEIVED": (
-        Rules(primary={**primary_table(UPSTREAM), State.SENDING: _EARLY}),
+        Rules(primary={**primary_table(UPSTREAM), ColoState.SENDING: _EARLY}),
         "without an output that was out",
     ),
     "a takeover does not wait for the load": (

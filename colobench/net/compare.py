@@ -25,17 +25,17 @@ from colobench.net.frame import (
     TCP,
     UDP,
     UDP_HEADER,
-    Connection,
+    ConnectionKey,
     FrameError,
     Segment,
     parse_ipv4,
     parse_tcp,
 )
-from colobench.net.mirror import MARK, Gate
+from colobench.net.mirror import MARK, EpochGate
 from colobench.net.outcome import (
     FRAGMENTS,
     NOTHING,
-    Cause,
+    CompareCause,
     Counters,
     Miscompare,
     Outcome,
@@ -47,7 +47,7 @@ from colobench.net.outcome import (
 #: A closed connection of which nothing is heard is forgotten after as many seconds.
 CLOSED_LINGER = 60.0
 #: A protocol, and the guest's and the client's address and port.
-_Key = tuple[int, Connection | None]
+_Key = tuple[int, ConnectionKey | None]
 #: All frames that contradict themselves wait here.
 _MALFORMED: _Key = (0, None)
 
@@ -99,7 +99,7 @@ class ColoCompare:
         self._counters = Counters()
         self._flows: dict[_Key, Flow[Any]] = {}
         self._closed: dict[_Key, None] = {}
-        self._gate = Gate()
+        self._gate = EpochGate()
         self._order = self._held = 0
         self._now = 0.0
         self._alone = False
@@ -247,7 +247,7 @@ class ColoCompare:
             self._closed[key] = None
         elif key in self._closed:
             del self._closed[key]
-        cause: Cause | None = None
+        cause: CompareCause | None = None
         if not flow.asked:
             cause = self._cause(key, flow)
         if cause is not None:
@@ -255,7 +255,7 @@ class ColoCompare:
             return self._ask(released, cause)
         return Outcome(tuple(released)) if released else NOTHING
 
-    def _cause(self, key: _Key, flow: Flow[Any]) -> Cause | None:
+    def _cause(self, key: _Key, flow: Flow[Any]) -> CompareCause | None:
         protocol, connection = key
         if flow.difference is not None and connection is not None:
             self._counters.miscompares += 1
@@ -268,7 +268,7 @@ class ColoCompare:
         self._counters.overflows += 1
         return Overflow(protocol, connection, side)
 
-    def _ask(self, frames: list[bytes], cause: Cause) -> Outcome:
+    def _ask(self, frames: list[bytes], cause: CompareCause) -> Outcome:
         self._counters.checkpoints_requested += 1
         return Outcome(tuple(frames), cause)
 
@@ -299,16 +299,16 @@ def _split(frame: bytes) -> tuple[_Key, Segment | bytes] | None:
     if packet.fragment:
         # Where the fragment lies belongs to what it says; its identification is each guest's own.
         place = frame[ETHERNET_HEADER + 6 : ETHERNET_HEADER + 8]
-        connection = Connection(source, 0, destination, 0)
+        connection = ConnectionKey(source, 0, destination, 0)
         return (FRAGMENTS, connection), bytes([protocol]) + place + body
     if protocol == TCP:
         segment = parse_tcp(packet)
         return (TCP, segment.connection), segment
     if protocol != UDP:
-        return (protocol, Connection(source, 0, destination, 0)), body
+        return (protocol, ConnectionKey(source, 0, destination, 0)), body
     if len(body) < UDP_HEADER or not UDP_HEADER <= int.from_bytes(body[4:6], "big") <= len(body):
         raise FrameError(f"UDP: expected a header and a length within it, found {body[:8].hex()}")
     ports = int.from_bytes(body[:2], "big"), int.from_bytes(body[2:4], "big")
     length = int.from_bytes(body[4:6], "big")
-    connection = Connection(source, ports[0], destination, ports[1])
+    connection = ConnectionKey(source, ports[0], destination, ports[1])
     return (UDP, connection), body[UDP_HEADER:length]

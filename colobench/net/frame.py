@@ -54,7 +54,7 @@ def _pseudo_header(source: bytes, destination: bytes, protocol: int, length: int
     return int.from_bytes(source, "big") + int.from_bytes(destination, "big") + protocol + length
 
 
-class Connection(NamedTuple):
+class ConnectionKey(NamedTuple):
     """A TCP connection as a frame names it: who sends, and who is to receive."""
 
     source: bytes
@@ -62,9 +62,9 @@ class Connection(NamedTuple):
     destination: bytes
     destination_port: int
 
-    def reversed(self) -> Connection:
+    def reversed(self) -> ConnectionKey:
         """Give the same connection as the other side names it."""
-        return Connection(*self[2:], *self[:2])
+        return ConnectionKey(*self[2:], *self[:2])
 
     def __str__(self) -> str:
         ends = [(self.source, self.source_port), (self.destination, self.destination_port)]
@@ -113,7 +113,7 @@ class Segment:
         The option of a SYN, or None.
     """
 
-    connection: Connection
+    connection: ConnectionKey
     seq: int
     ack: int
     flags: int
@@ -193,7 +193,7 @@ def parse_tcp(packet: Packet) -> Segment:
     header = (offset >> 4) * 4
     if not TCP_HEADER <= header <= len(body):
         raise FrameError(f"TCP: expected a header of 20 to {len(body)} bytes, found {header}")
-    connection = Connection(packet.source, source_port, packet.destination, destination_port)
+    connection = ConnectionKey(packet.source, source_port, packet.destination, destination_port)
     mss = _mss_option(body[TCP_HEADER:header]) if flags & SYN else None
     return Segment(connection, seq, ack, flags, window, body[header:], mss)
 

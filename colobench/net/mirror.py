@@ -8,8 +8,8 @@ state is not what it says now, and would release output that it has never said.
 
 A sender therefore puts a `MARK` into the link where a checkpoint cuts: the primary behind the last
 frame that is in the state that it saves; the secondary behind the last frame of the guest that it
-stopped. The receiver's `Gate` is told when it takes on that checkpoint, and both count. QEMU has
-nothing of the kind.
+stopped. The receiver's `EpochGate` is told when it takes on that checkpoint, and both count. QEMU
+has nothing of the kind.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections import deque
 MARK = bytes(12) + b"\x88\xb5" + b"checkpoint".ljust(46, b"\0")
 
 
-class Gate:
+class EpochGate:
     """Lets frames pass in the epoch that they were sent in: not later, not sooner.
 
     Attributes

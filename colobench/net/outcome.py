@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
-from colobench.net.frame import Connection
+from colobench.net.frame import ConnectionKey
 
 #: Stands for a protocol: IPv4 packets in fragments, whose ports nobody knows.
 FRAGMENTS = 256
@@ -51,7 +51,7 @@ class Miscompare:
     """
 
     protocol: int
-    connection: Connection
+    connection: ConnectionKey
     offset: int
     what: str = "payload"
 
@@ -69,7 +69,7 @@ class Timeout:
     """
 
     protocol: int
-    connection: Connection | None
+    connection: ConnectionKey | None
     age: float
 
 
@@ -86,11 +86,11 @@ class Overflow:
     """
 
     protocol: int
-    connection: Connection | None
+    connection: ConnectionKey | None
     side: str
 
 
-Cause: TypeAlias = Miscompare | Timeout | Overflow
+CompareCause: TypeAlias = Miscompare | Timeout | Overflow
 
 
 class Outcome(NamedTuple):
@@ -105,7 +105,7 @@ class Outcome(NamedTuple):
     """
 
     frames: tuple[bytes, ...] = ()
-    cause: Cause | None = None
+    cause: CompareCause | None = None
 
 
 NOTHING = Outcome()

@@ -29,7 +29,7 @@ from colobench.net.frame import (
     RST,
     SYN,
     TCP,
-    Connection,
+    ConnectionKey,
     FrameError,
     Segment,
     parse_ipv4,
@@ -63,7 +63,7 @@ class Rewritten(NamedTuple):
         client has not acknowledged a SYN yet.
     """
 
-    connection: Connection
+    connection: ConnectionKey
     client_isn: int | None
     guest_isn: int
     offset: int | None
@@ -112,9 +112,9 @@ class FilterRewriter:
     def __init__(self, max_connections: int = 16384, max_waiting: int = 64) -> None:
         self._max_connections = max_connections
         self._max_waiting = max_waiting
-        self._tracked: dict[Connection, _Tracked] = {}
-        self._opening: dict[Connection, _Opening] = {}
-        self._ended: dict[Connection, None] = {}
+        self._tracked: dict[ConnectionKey, _Tracked] = {}
+        self._opening: dict[ConnectionKey, _Opening] = {}
+        self._ended: dict[ConnectionKey, None] = {}
         self._alone = False
         self.rewritten = self.malformed = self.forgotten = self.dropped = 0
 
@@ -219,7 +219,7 @@ class FilterRewriter:
             self.malformed += 1
             return None
 
-    def _open(self, connection: Connection, client_isn: int) -> None:
+    def _open(self, connection: ConnectionKey, client_isn: int) -> None:
         """Note a client's SYN; what is known stays until the guest says that it has accepted it."""
         tracked, opening = self._tracked.get(connection), self._opening.get(connection)
         if (tracked is not None and tracked.client_isn == client_isn) or (
@@ -232,7 +232,7 @@ class FilterRewriter:
             del self._opening[next(iter(self._opening))]
 
     def _answered(
-        self, connection: Connection, segment: Segment
+        self, connection: ConnectionKey, segment: Segment
     ) -> list[tuple[bytes, int, Segment]]:
         """Give what has waited for the guest to say what it makes of a SYN, if this says it."""
         opening = self._opening.get(connection)
@@ -243,25 +243,27 @@ class FilterRewriter:
             self._forget(connection)
         return opening.waiting
 
-    def _accept(self, connection: Connection, segment: Segment) -> None:
+    def _accept(self, connection: ConnectionKey, segment: Segment) -> None:
         """Note a guest's SYN. Its client's may not have come by here, but with a checkpoint."""
         client_isn = (segment.ack - 1) % _MODULO if segment.flags & ACK else None
         known = self._tracked.get(connection)
         if known is None or (known.client_isn, known.guest_isn) != (client_isn, segment.seq):
             self._track(connection, _Tracked(client_isn, segment.seq))
 
-    def _track(self, connection: Connection, tracked: _Tracked) -> None:
+    def _track(self, connection: ConnectionKey, tracked: _Tracked) -> None:
         self._forget(connection)
         self._tracked[connection] = tracked
         if len(self._tracked) > self._max_connections:
             self.forgotten += not self._ended
             self._forget(next(iter(self._ended or self._tracked)))
 
-    def _forget(self, connection: Connection) -> None:
+    def _forget(self, connection: ConnectionKey) -> None:
         self._tracked.pop(connection, None)
         self._ended.pop(connection, None)
 
-    def _note_end(self, connection: Connection, tracked: _Tracked, flags: int, side: int) -> None:
+    def _note_end(
+        self, connection: ConnectionKey, tracked: _Tracked, flags: int, side: int
+    ) -> None:
         """Note FIN and RST. Segments may follow still, so it is not forgotten at once."""
         if flags & RST:
             tracked.ended |= _CLIENT_ENDED | _GUEST_ENDED

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from colobench.guest.vmstate import Field, State, StateParser, VMStateDescription, VMStateError
-from colobench.net.frame import Connection
+from colobench.net.frame import ConnectionKey
 from colobench.net.rewriter import Rewritten
 
 _ENTRY = struct.Struct(">4sH4sHIIIB")
@@ -105,7 +105,7 @@ def _decode(
     flags: int,
 ) -> Rewritten:
     return Rewritten(
-        Connection(source, source_port, destination, destination_port),
+        ConnectionKey(source, source_port, destination, destination_port),
         None if flags & _GUEST_OPENED else client_isn,
         guest_isn,
         None if flags & _NOT_ACKNOWLEDGED else offset,

@@ -30,7 +30,7 @@ from colobench.net.frame import (
     RST,
     TCP,
     TCP_HEADER,
-    Connection,
+    ConnectionKey,
     FrameError,
     Packet,
     Segment,
@@ -44,7 +44,7 @@ from colobench.net.frame import (
     parse_tcp,
 )
 from colobench.net.tcp import TCPConnection, refusal
-from colobench.net.tcp_states import State
+from colobench.net.tcp_states import TCPState
 
 #: The host's ports that connections to the guest come from.
 FIRST_PORT, LAST_PORT = 10000, 65535
@@ -353,7 +353,7 @@ class Switch:
             raise LocalError(f"connections: expected fewer than {ports}, found {ports}")
         while self._next_port in self.connections:
             self._next_port = self._port_after(self._next_port)
-        tcp = TCPConnection(Connection(HOST_IP, self._next_port, GUEST_IP, guest_port), iss)
+        tcp = TCPConnection(ConnectionKey(HOST_IP, self._next_port, GUEST_IP, guest_port), iss)
         self.connections[self._next_port] = tcp
         self._next_port = self._port_after(self._next_port)
         tcp.open(now)
@@ -390,7 +390,7 @@ class Switch:
             number = tcp.connection.source_port
             if self.connections.get(number) is not tcp:
                 continue
-            if tcp.state is State.CLOSED:
+            if tcp.state is TCPState.CLOSED:
                 self._retransmissions += tcp.retransmissions
                 del self.connections[number]
             else:

@@ -18,11 +18,11 @@ from colobench.net.frame import (
     PSH,
     RST,
     SYN,
-    Connection,
+    ConnectionKey,
     Segment,
     sequence_difference,
 )
-from colobench.net.tcp_states import TABLE, Action, Event, State
+from colobench.net.tcp_states import TABLE, TCPAction, TCPEvent, TCPState
 
 #: Bytes that wait to be acknowledged or sent, and bytes that wait for our user, per connection.
 SEND_BYTES, RECEIVE_BYTES = 65536, 65535
@@ -41,9 +41,9 @@ _DUPLICATES = 3
 #: At most one answer in so many seconds to a segment without data that makes no sense.
 _ANSWER_INTERVAL = 0.5
 _MODULUS = 2**32
-_TAKES_DATA = frozenset({State.ESTABLISHED, State.FIN_WAIT_1, State.FIN_WAIT_2})
-_FAILURES = {Event.RST: "reset", Event.SILENCE: "no answer"}
-_CONNECTING = frozenset({State.SYN_SENT, State.SYN_RECEIVED})
+_TAKES_DATA = frozenset({TCPState.ESTABLISHED, TCPState.FIN_WAIT_1, TCPState.FIN_WAIT_2})
+_FAILURES = {TCPEvent.RST: "reset", TCPEvent.SILENCE: "no answer"}
+_CONNECTING = frozenset({TCPState.SYN_SENT, TCPState.SYN_RECEIVED})
 
 
 def refusal(segment: Segment) -> Segment | None:
@@ -124,9 +124,9 @@ class TCPConnection:
 
     # Sequence numbers are not wrapped in here: they are compared as plain integers.
 
-    def __init__(self, connection: Connection, iss: int) -> None:
+    def __init__(self, connection: ConnectionKey, iss: int) -> None:
         self.connection = connection
-        self.state = State.CLOSED
+        self.state = TCPState.CLOSED
         self.inbox = bytearray()
         self.end_of_data = False
         self.failure = ""
@@ -157,19 +157,19 @@ class TCPConnection:
         """Answer a peer's SYN: the passive side."""
         tcp = cls(segment.connection.reversed(), iss)
         tcp._synchronize(segment)
-        tcp._on(Event.SYN, now)
+        tcp._on(TCPEvent.SYN, now)
         return tcp
 
     # What our user does.
 
     def open(self, now: float) -> None:
         """Begin to connect."""
-        self._on(Event.OPEN, now)
+        self._on(TCPEvent.OPEN, now)
 
     @property
     def room(self) -> int:
         """How many bytes `send` takes."""
-        closed = self._fin or self._close_later or self.state is State.CLOSED
+        closed = self._fin or self._close_later or self.state is TCPState.CLOSED
         return 0 if closed else SEND_BYTES - len(self._data)
 
     def send(self, data: bytes) -> None:
@@ -193,12 +193,12 @@ class TCPConnection:
 
     def close(self, now: float) -> None:
         """Send no more than was queued so far; data may still come. Once only."""
-        self._on(Event.CLOSE, now)
+        self._on(TCPEvent.CLOSE, now)
 
     def abort(self, now: float) -> None:
         """End the connection with a reset, whatever is still queued."""
-        if self.state is not State.CLOSED:
-            self._on(Event.ABORT, now)
+        if self.state is not TCPState.CLOSED:
+            self._on(TCPEvent.ABORT, now)
 
     def connection_moved(self, now: float) -> None:
         """Send all again that is not acknowledged, at once: the peer is somewhere else now.
@@ -206,7 +206,7 @@ class TCPConnection:
         It may have sent what never came here. Three duplicate ACKs say to it what is here, and have
         it send the rest again without waiting for its timer.
         """
-        if self.state in (State.CLOSED, State.TIME_WAIT):
+        if self.state in (TCPState.CLOSED, TCPState.TIME_WAIT):
             return
         self._send_again()
         self._rewind(self._unacknowledged)
@@ -220,10 +220,10 @@ class TCPConnection:
         """Do what is due at `deadline`, if it has come."""
         if self.deadline is None or now < self.deadline:
             return
-        if self.state is State.TIME_WAIT:
-            self._on(Event.TWICE_MSL, now)
+        if self.state is TCPState.TIME_WAIT:
+            self._on(TCPEvent.TWICE_MSL, now)
         elif now - self._heard_at >= SILENCE_LIMIT:
-            self._on(Event.SILENCE, now)
+            self._on(TCPEvent.SILENCE, now)
         else:
             self._backoff += 1
             self._send_again()
@@ -233,9 +233,9 @@ class TCPConnection:
 
     def receive(self, segment: Segment, now: float) -> None:
         """Take in a segment of this connection."""
-        if self.state is State.SYN_SENT:
+        if self.state is TCPState.SYN_SENT:
             self._receive_answer(segment, now)
-        elif self.state is not State.CLOSED:
+        elif self.state is not TCPState.CLOSED:
             self._receive_synchronized(segment, now)
 
     def _receive_answer(self, segment: Segment, now: float) -> None:
@@ -245,12 +245,12 @@ class TCPConnection:
             # It is of an earlier connection, which the peer shall forget.
             self._refuse(segment)
         elif flags & RST:
-            self._on(Event.RST, now)
+            self._on(TCPEvent.RST, now)
         elif flags & SYN:
             self._synchronize(segment)
             self._advance(self._iss + 1, now)
             self._window_update(segment, self._receive_next, self._unacknowledged)
-            self._on(Event.SYN_ACK, now)
+            self._on(TCPEvent.SYN_ACK, now)
 
     def _receive_synchronized(self, segment: Segment, now: float) -> None:
         expected, flags = self._receive_next, segment.flags
@@ -258,12 +258,12 @@ class TCPConnection:
         length = segment.length
         if flags & RST:
             if seq == expected:
-                self._on(Event.RST, now)
+                self._on(TCPEvent.RST, now)
             elif expected < seq <= self._edge:
                 self._answer(now)
             return
         if flags & SYN:
-            if self.state is State.SYN_RECEIVED and seq == expected - 1:
+            if self.state is TCPState.SYN_RECEIVED and seq == expected - 1:
                 self._send_again()
             else:
                 self._answer(now)
@@ -300,7 +300,7 @@ class TCPConnection:
         """Take in a segment's ACK and window; False if it acknowledges what was never sent."""
         before = self._unacknowledged
         ack = before + sequence_difference(segment.ack, before % _MODULUS)
-        if self.state is State.SYN_RECEIVED and not before < ack <= self._max:
+        if self.state is TCPState.SYN_RECEIVED and not before < ack <= self._max:
             self._refuse(segment)
             return False
         if ack > self._max:
@@ -332,10 +332,10 @@ class TCPConnection:
         self._next = max(self._next, ack)
         self._heard_at = now
         self.deadline = now + self._timeout() if ack < self._max else None
-        if self.state is State.SYN_RECEIVED:
-            self._on(Event.ACK_OF_SYN, now)
+        if self.state is TCPState.SYN_RECEIVED:
+            self._on(TCPEvent.ACK_OF_SYN, now)
         if self._fin and ack > self._begin:
-            self._on(Event.ACK_OF_FIN, now)
+            self._on(TCPEvent.ACK_OF_FIN, now)
 
     def _window_update(self, segment: Segment, seq: int, ack: int) -> None:
         """Take the window of a segment that is not older than the last one's."""
@@ -357,8 +357,8 @@ class TCPConnection:
             return
         self._acks_due = self._acks_due or 1
         if self.state not in _TAKES_DATA or skip > len(segment.payload):
-            if self.state is State.TIME_WAIT and segment.flags & FIN:
-                self._on(Event.FIN, now)
+            if self.state is TCPState.TIME_WAIT and segment.flags & FIN:
+                self._on(TCPEvent.FIN, now)
             return
         new = segment.payload[skip:] if skip else segment.payload
         taken = new[: self._edge - self._receive_next]
@@ -367,7 +367,7 @@ class TCPConnection:
         if segment.flags & FIN and len(taken) == len(new):
             self._receive_next += 1
             self._edge = max(self._edge, self._receive_next)
-            self._on(Event.FIN, now)
+            self._on(TCPEvent.FIN, now)
 
     # Time.
 
@@ -410,7 +410,7 @@ class TCPConnection:
     def segments(self, now: float) -> list[Segment]:
         """Give what is to be sent now."""
         out, self._extra = self._extra, []
-        if self.state is State.CLOSED:
+        if self.state is TCPState.CLOSED:
             return out
         resend, self._resend = self._resend, False
         edge = max(self._unacknowledged + self._window, self._unacknowledged + resend)
@@ -445,7 +445,7 @@ class TCPConnection:
     def _append_piece(self, out: list[Segment], seq: int, edge: int, now: float) -> int:
         """Append one segment of what is to be sent from `seq` on; gives the number behind it."""
         if seq == self._iss:
-            flags = SYN if self.state is State.SYN_SENT else SYN | ACK
+            flags = SYN if self.state is TCPState.SYN_SENT else SYN | ACK
             segment = self._segment(seq, flags, b"", MSS)
         else:
             begin = seq - self._begin
@@ -482,7 +482,7 @@ class TCPConnection:
 
     # The table's actions.
 
-    def _on(self, event: Event, now: float) -> None:
+    def _on(self, event: TCPEvent, now: float) -> None:
         """Take a step of the table."""
         row = TABLE[self.state]
         if event not in row:
@@ -491,24 +491,24 @@ class TCPConnection:
         self.state, actions = row[event]
         for action in actions:
             self._do(action, event, now)
-        if self.state is State.CLOSED:
+        if self.state is TCPState.CLOSED:
             self.deadline = None
             self._data.clear()
 
-    def _do(self, action: Action, event: Event, now: float) -> None:
-        if action is Action.SEND_ACK:
+    def _do(self, action: TCPAction, event: TCPEvent, now: float) -> None:
+        if action is TCPAction.SEND_ACK:
             self._acks_due = self._acks_due or 1
-        elif action is Action.SEND_FIN:
+        elif action is TCPAction.SEND_FIN:
             self._fin = True
-        elif action is Action.SEND_RST:
+        elif action is TCPAction.SEND_RST:
             self._extra.append(self._segment(self._max, RST | ACK))
-        elif action is Action.CLOSE_LATER:
+        elif action is TCPAction.CLOSE_LATER:
             self._close_later = True
-        elif action is Action.CONNECTED and self._close_later:
-            self._on(Event.CLOSE, now)
-        elif action is Action.END_OF_DATA:
+        elif action is TCPAction.CONNECTED and self._close_later:
+            self._on(TCPEvent.CLOSE, now)
+        elif action is TCPAction.END_OF_DATA:
             self.end_of_data = True
-        elif action is Action.FAILED:
+        elif action is TCPAction.FAILED:
             self.failure = _FAILURES[event]
-        elif action is Action.WAIT_TWICE_MSL:
+        elif action is TCPAction.WAIT_TWICE_MSL:
             self.deadline = now + TWICE_MSL

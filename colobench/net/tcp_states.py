@@ -10,7 +10,7 @@ import enum
 from collections.abc import Mapping
 
 
-class State(enum.Enum):
+class TCPState(enum.Enum):
     """States of a connection."""
 
     CLOSED = "closed"
@@ -25,7 +25,7 @@ class State(enum.Enum):
     TIME_WAIT = "time-wait"
 
 
-class Event(enum.Enum):
+class TCPEvent(enum.Enum):
     """What the user does, what segments bring, and what time brings."""
 
     OPEN = "our user opens"
@@ -41,7 +41,7 @@ class Event(enum.Enum):
     TWICE_MSL = "nothing of it is on its way any more"
 
 
-class Action(enum.Enum):
+class TCPAction(enum.Enum):
     """What is done on the way from one state to the next."""
 
     SEND_SYN = "send SYN, with ACK if one came"
@@ -55,53 +55,53 @@ class Action(enum.Enum):
     WAIT_TWICE_MSL = "wait for twice the life of a segment"
 
 
-_ABORT = (State.CLOSED, (Action.SEND_RST,))
-_SILENCE = (State.CLOSED, (Action.SEND_RST, Action.FAILED))
-_RST = (State.CLOSED, (Action.FAILED,))
-_LAST = (Action.SEND_ACK, Action.END_OF_DATA)
-_BROKEN = {Event.RST: _RST, Event.ABORT: _ABORT, Event.SILENCE: _SILENCE}
+_ABORT = (TCPState.CLOSED, (TCPAction.SEND_RST,))
+_SILENCE = (TCPState.CLOSED, (TCPAction.SEND_RST, TCPAction.FAILED))
+_RST = (TCPState.CLOSED, (TCPAction.FAILED,))
+_LAST = (TCPAction.SEND_ACK, TCPAction.END_OF_DATA)
+_BROKEN = {TCPEvent.RST: _RST, TCPEvent.ABORT: _ABORT, TCPEvent.SILENCE: _SILENCE}
 
-TABLE: Mapping[State, Mapping[Event, tuple[State, tuple[Action, ...]]]] = {
-    State.CLOSED: {
-        Event.OPEN: (State.SYN_SENT, (Action.SEND_SYN,)),
-        Event.SYN: (State.SYN_RECEIVED, (Action.SEND_SYN,)),
+TABLE: Mapping[TCPState, Mapping[TCPEvent, tuple[TCPState, tuple[TCPAction, ...]]]] = {
+    TCPState.CLOSED: {
+        TCPEvent.OPEN: (TCPState.SYN_SENT, (TCPAction.SEND_SYN,)),
+        TCPEvent.SYN: (TCPState.SYN_RECEIVED, (TCPAction.SEND_SYN,)),
     },
-    State.SYN_SENT: {
-        Event.SYN_ACK: (State.ESTABLISHED, (Action.SEND_ACK, Action.CONNECTED)),
-        Event.CLOSE: (State.SYN_SENT, (Action.CLOSE_LATER,)),
-        Event.RST: _RST,
-        Event.ABORT: (State.CLOSED, ()),
-        Event.SILENCE: _RST,
+    TCPState.SYN_SENT: {
+        TCPEvent.SYN_ACK: (TCPState.ESTABLISHED, (TCPAction.SEND_ACK, TCPAction.CONNECTED)),
+        TCPEvent.CLOSE: (TCPState.SYN_SENT, (TCPAction.CLOSE_LATER,)),
+        TCPEvent.RST: _RST,
+        TCPEvent.ABORT: (TCPState.CLOSED, ()),
+        TCPEvent.SILENCE: _RST,
     },
-    State.SYN_RECEIVED: {
-        Event.ACK_OF_SYN: (State.ESTABLISHED, (Action.CONNECTED,)),
-        Event.CLOSE: (State.SYN_RECEIVED, (Action.CLOSE_LATER,)),
+    TCPState.SYN_RECEIVED: {
+        TCPEvent.ACK_OF_SYN: (TCPState.ESTABLISHED, (TCPAction.CONNECTED,)),
+        TCPEvent.CLOSE: (TCPState.SYN_RECEIVED, (TCPAction.CLOSE_LATER,)),
         **_BROKEN,
     },
-    State.ESTABLISHED: {
-        Event.CLOSE: (State.FIN_WAIT_1, (Action.SEND_FIN,)),
-        Event.FIN: (State.CLOSE_WAIT, _LAST),
+    TCPState.ESTABLISHED: {
+        TCPEvent.CLOSE: (TCPState.FIN_WAIT_1, (TCPAction.SEND_FIN,)),
+        TCPEvent.FIN: (TCPState.CLOSE_WAIT, _LAST),
         **_BROKEN,
     },
-    State.FIN_WAIT_1: {
-        Event.ACK_OF_FIN: (State.FIN_WAIT_2, ()),
-        Event.FIN: (State.CLOSING, _LAST),
+    TCPState.FIN_WAIT_1: {
+        TCPEvent.ACK_OF_FIN: (TCPState.FIN_WAIT_2, ()),
+        TCPEvent.FIN: (TCPState.CLOSING, _LAST),
         **_BROKEN,
     },
-    State.FIN_WAIT_2: {
-        Event.FIN: (State.TIME_WAIT, (*_LAST, Action.WAIT_TWICE_MSL)),
+    TCPState.FIN_WAIT_2: {
+        TCPEvent.FIN: (TCPState.TIME_WAIT, (*_LAST, TCPAction.WAIT_TWICE_MSL)),
         **_BROKEN,
     },
-    State.CLOSE_WAIT: {Event.CLOSE: (State.LAST_ACK, (Action.SEND_FIN,)), **_BROKEN},
-    State.CLOSING: {
-        Event.ACK_OF_FIN: (State.TIME_WAIT, (Action.WAIT_TWICE_MSL,)),
+    TCPState.CLOSE_WAIT: {TCPEvent.CLOSE: (TCPState.LAST_ACK, (TCPAction.SEND_FIN,)), **_BROKEN},
+    TCPState.CLOSING: {
+        TCPEvent.ACK_OF_FIN: (TCPState.TIME_WAIT, (TCPAction.WAIT_TWICE_MSL,)),
         **_BROKEN,
     },
-    State.LAST_ACK: {Event.ACK_OF_FIN: (State.CLOSED, ()), **_BROKEN},
-    State.TIME_WAIT: {
-        Event.FIN: (State.TIME_WAIT, (Action.SEND_ACK, Action.WAIT_TWICE_MSL)),
-        Event.TWICE_MSL: (State.CLOSED, ()),
-        Event.RST: (State.CLOSED, ()),
-        Event.ABORT: (State.CLOSED, ()),
+    TCPState.LAST_ACK: {TCPEvent.ACK_OF_FIN: (TCPState.CLOSED, ()), **_BROKEN},
+    TCPState.TIME_WAIT: {
+        TCPEvent.FIN: (TCPState.TIME_WAIT, (TCPAction.SEND_ACK, TCPAction.WAIT_TWICE_MSL)),
+        TCPEvent.TWICE_MSL: (TCPState.CLOSED, ()),
+        TCPEvent.RST: (TCPState.CLOSED, ()),
+        TCPEvent.ABORT: (TCPState.CLOSED, ()),
     },
 }

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from colobench.node.address import Address
 from colobench.node.grants import GrantsFile
-from colobench.node.monitor import Command, Monitor
+from colobench.node.monitor import Monitor, MonitorCommand
 from colobench.protocol.arbiter import (
     LINE_LIMIT,
     Arbiter,
@@ -119,8 +119,8 @@ class ArbiterProcess:
         # Never closed: whoever tells us to quit may do so when we have ended.
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         commands = {
-            "x-query-arbiter": Command(self._query),
-            "quit": Command(self.quit),
+            "x-query-arbiter": MonitorCommand(self._query),
+            "quit": MonitorCommand(self.quit),
         }
         self._monitor = Monitor(options.qmp, commands)
 

@@ -63,7 +63,7 @@ class _Refused(LocalError):
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class MonitorCommand:
     """What a QMP command calls and which arguments it takes.
 
     Attributes
@@ -115,7 +115,7 @@ class Monitor:
     def __init__(
         self,
         path: str,
-        commands: Mapping[str, Command],
+        commands: Mapping[str, MonitorCommand],
         *,
         queue_limit: int = 4096,
         unread_limit: int = UNREAD_LIMIT,
@@ -132,11 +132,11 @@ class Monitor:
         self._clients: tuple[_Client, ...] = ()
         self._closing = threading.Event()
 
-    def set_commands(self, commands: Mapping[str, Command]) -> None:
+    def set_commands(self, commands: Mapping[str, MonitorCommand]) -> None:
         """Take these commands from now on, beside the monitor's own."""
         self._commands = {
-            "query-commands": Command(self._query_commands),
-            "query-version": Command(lambda: VERSION),
+            "query-commands": MonitorCommand(self._query_commands),
+            "query-version": MonitorCommand(lambda: VERSION),
             **commands,
         }
 
@@ -249,13 +249,13 @@ class _Client:
     def __init__(
         self,
         connection: socket.socket,
-        commands: Callable[[], Mapping[str, Command]],
+        commands: Callable[[], Mapping[str, MonitorCommand]],
         limits: tuple[int, int],
         on_end: Callable[[_Client], None],
     ) -> None:
         self._connection = connection
         self._commands = commands
-        self._negotiation = Command(self._negotiate, optional={"enable": list})
+        self._negotiation = MonitorCommand(self._negotiate, optional={"enable": list})
         self._messages_limit, self._unread_limit = limits
         self._on_end = on_end
         self._open = True

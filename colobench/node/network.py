@@ -34,8 +34,8 @@ from colobench.net import frame as frames
 from colobench.net.buffer import FilterBuffer
 from colobench.net.compare import ColoCompare
 from colobench.net.compare_settings import CompareSettings
-from colobench.net.mirror import MARK, Gate
-from colobench.net.outcome import Cause, Outcome
+from colobench.net.mirror import MARK, EpochGate
+from colobench.net.outcome import CompareCause, Outcome
 from colobench.net.output import Output
 from colobench.net.rewriter import FilterRewriter, Rewritten
 from colobench.net.rewriter_device import RewriterDevice
@@ -49,7 +49,7 @@ MIRRORED_LIMIT = 16384
 _SCAN_SECONDS = 0.1
 
 
-class Part(enum.Enum):
+class NetworkRole(enum.Enum):
     """What a node's guest is to the outside."""
 
     #: It alone is the guest: its frames pass.
@@ -87,10 +87,10 @@ class Network:
         self._nic = machine.nic.queues
         self._output = output
         self._lock = threading.Lock()
-        self._part = Part.ALONE
+        self._part = NetworkRole.ALONE
         self._accepting = False
         self._backlog: deque[bytes] = deque()
-        self._gate = Gate()
+        self._gate = EpochGate()
         self._buffer = FilterBuffer()
         self._settings = compare
         self._compare = self._comparison()
@@ -101,7 +101,7 @@ class Network:
         self._link: FrameSocket | None = None
         self._mirror: FrameSocket | None = None
         self._discarded = self._passed = self._refused = 0
-        self._on_request: Callable[[Cause], None] = lambda request: None
+        self._on_request: Callable[[CompareCause], None] = lambda request: None
         self._selector = selectors.DefaultSelector()
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._selector.register(machine.kick_fd, selectors.EVENT_READ, self._kicked)
@@ -133,7 +133,7 @@ class Network:
             self._detach(self._link)
             self._link = link
             self._watch(link, selectors.EVENT_READ, self._link_ready)
-            if self._part is not Part.SECONDARY:
+            if self._part is not NetworkRole.SECONDARY:
                 self._announce()
         self._wake()
 
@@ -142,7 +142,7 @@ class Network:
         with self._lock:
             self._detach(self._mirror)
             self._mirror = mirror
-            self._gate = Gate()
+            self._gate = EpochGate()
             self._watch(mirror, selectors.EVENT_READ, self._mirror_ready)
         self._wake()
 
@@ -172,18 +172,18 @@ class Network:
                 return
             self._accepting = False
             self._drain()
-            if self._mirror is not None and self._part is not Part.ALONE:
+            if self._mirror is not None and self._part is not NetworkRole.ALONE:
                 self._mirror.send(MARK, always=True)
             self._flush()
 
     def follow(self) -> None:
         """Be a secondary's network: nobody outside hears of this guest."""
         with self._lock:
-            self._part = Part.SECONDARY
+            self._part = NetworkRole.SECONDARY
             if self._output is Output.COMPARE:
                 self._rewriter = FilterRewriter()
 
-    def hold(self, on_request: Callable[[Cause], None]) -> None:
+    def hold(self, on_request: Callable[[CompareCause], None]) -> None:
         """Be a primary's network: hold output until a checkpoint covers it, or it is compared.
 
         The guest stands still, and the secondary is about to get its state.
@@ -195,7 +195,7 @@ class Network:
             which must not be kept waiting.
         """
         with self._lock:
-            self._part = Part.PRIMARY
+            self._part = NetworkRole.PRIMARY
             self._on_request = on_request
             self._compare = self._comparison()
             if self._mirror is not None:
@@ -226,11 +226,11 @@ class Network:
     def stand_alone(self) -> None:
         """There is no peer any more: say so to the network, and let all output pass."""
         with self._lock:
-            was, self._part = self._part, Part.ALONE
+            was, self._part = self._part, NetworkRole.ALONE
             if self._mirror is not None:
                 self._detach(self._mirror)
             self._wait_for_guest(self._gate.failover())
-            if was is Part.PRIMARY:
+            if was is NetworkRole.PRIMARY:
                 self._let_out(self._buffer.release() + self._compare.failover())
             elif self._rewriter is not None:
                 self._rewriter.failover()
@@ -248,7 +248,7 @@ class Network:
 
     def _rewrites(self) -> list[Rewritten]:
         with self._lock:
-            if self._part is Part.SECONDARY:
+            if self._part is NetworkRole.SECONDARY:
                 # As it is on the primary, so that what is compared is equal.
                 return self._primary_rewrites
             return [] if self._rewriter is None else self._rewriter.state()
@@ -260,7 +260,7 @@ class Network:
     def silence(self) -> None:
         """Another node is the guest: nothing more goes out."""
         with self._lock:
-            self._part = Part.SECONDARY
+            self._part = NetworkRole.SECONDARY
             self._detach(self._link)
             self._detach(self._mirror)
 
@@ -331,7 +331,7 @@ class Network:
         except (LinkDown, ColobenchError):
             self._detach(self._link)
             return
-        if self._part is Part.SECONDARY:
+        if self._part is NetworkRole.SECONDARY:
             return
         self._wait_for_guest(arrived)
         self._refill()
@@ -344,9 +344,9 @@ class Network:
         except (LinkDown, ColobenchError):
             self._detach(self._mirror)
             return
-        if self._part is Part.SECONDARY:
+        if self._part is NetworkRole.SECONDARY:
             self._take_mirrored(arrived)
-        elif self._part is Part.PRIMARY:
+        elif self._part is NetworkRole.PRIMARY:
             self._take_redirected(arrived)
 
     def _take_mirrored(self, arrived: list[bytes]) -> None:
@@ -371,14 +371,14 @@ class Network:
         self._refill()
 
     def _transmitted(self, frame: bytes) -> None:
-        if self._part is Part.ALONE:
+        if self._part is NetworkRole.ALONE:
             self._let_out([frame])
         elif self._output is Output.BUFFER:
-            if self._part is Part.PRIMARY:
+            if self._part is NetworkRole.PRIMARY:
                 self._buffer.hold(frame)
             else:
                 self._discarded += 1
-        elif self._part is Part.PRIMARY:
+        elif self._part is NetworkRole.PRIMARY:
             self._compared(self._compare.primary(frame, time.monotonic()))
         elif self._mirror is not None:
             for each in self._from_guest(frame):
@@ -398,7 +398,7 @@ class Network:
             self._on_request(outcome.cause)
 
     def _scan(self) -> None:
-        if self._part is Part.PRIMARY and self._output is Output.COMPARE:
+        if self._part is NetworkRole.PRIMARY and self._output is Output.COMPARE:
             self._compared(self._compare.scan(time.monotonic()))
 
     def _let_out(self, released: Sequence[bytes]) -> None:
@@ -442,7 +442,7 @@ class Network:
         put = 0
         while self._accepting and self._backlog and self._nic["receive"].put(self._backlog[0]):
             frame = self._backlog.popleft()
-            if self._part is Part.PRIMARY and self._mirror is not None:
+            if self._part is NetworkRole.PRIMARY and self._mirror is not None:
                 self._mirror.send(frame)
             put += 1
         if put:
@@ -469,7 +469,7 @@ class Network:
             return len(self._backlog) >= BACKLOG_LIMIT
         # What the secondary's guest has said is compared at once.
         waits = len(self._backlog) + self._gate.early
-        return self._part is Part.SECONDARY and waits >= MIRRORED_LIMIT
+        return self._part is NetworkRole.SECONDARY and waits >= MIRRORED_LIMIT
 
     def _watch(self, link: FrameSocket, events: int, ready: Callable[[], None]) -> None:
         """Wait for these events of a link from now on; 0 for none."""

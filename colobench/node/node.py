@@ -29,12 +29,12 @@ from colobench.node.channel import Channel
 from colobench.node.frame_socket import FrameSocket
 from colobench.node.heartbeat import DatagramAddress
 from colobench.node.host import Host
-from colobench.node.monitor import Command
+from colobench.node.monitor import MonitorCommand
 from colobench.node.page_channels import PageChannels
 from colobench.node.peer_watchdog import Pairing
 from colobench.node.takeover import Takeover
 from colobench.node.transport import PageTransport
-from colobench.protocol.colo import Action, Conversation, Local, Role
+from colobench.protocol.colo import ColoAction, Conversation, LocalEvent, Role
 from colobench.protocol.table import check_actions
 from colobench.wire import savevm
 from colobench.wire.messages import Message, encode_message, message
@@ -101,7 +101,7 @@ class Node(ABC):
     # What the two roles fill in.
 
     @abstractmethod
-    def _action_table(self) -> Mapping[Action, Any]: ...
+    def _action_table(self) -> Mapping[ColoAction, Any]: ...
 
     @abstractmethod
     def _query_migrate(self) -> dict[str, Any]: ...
@@ -119,7 +119,7 @@ class Node(ABC):
 
     # The conversation, in the COLO thread.
 
-    def happened(self, event: Local) -> None:
+    def happened(self, event: LocalEvent) -> None:
         """Take in what happened on our side, and do what the table says."""
         self._perform(self.conversation.on(event))
 
@@ -149,7 +149,7 @@ class Node(ABC):
             self.channel.write(encode_message(each))
         self.channel.flush()
 
-    def _perform(self, actions: tuple[Action, ...]) -> None:
+    def _perform(self, actions: tuple[ColoAction, ...]) -> None:
         for action in actions:
             self._actions[action]()
 
@@ -288,23 +288,23 @@ class Node(ABC):
 
     # The monitor's commands.
 
-    def commands(self) -> dict[str, Command]:
+    def commands(self) -> dict[str, MonitorCommand]:
         """Give the monitor's commands."""
         return {
-            "query-status": Command(self._query_status),
-            "query-colo-status": Command(self._query_colo_status),
-            "query-migrate": Command(self._query_migrate),
-            "query-migrate-capabilities": Command(self._query_migrate_capabilities),
-            "migrate-set-capabilities": Command(
+            "query-status": MonitorCommand(self._query_status),
+            "query-colo-status": MonitorCommand(self._query_colo_status),
+            "query-migrate": MonitorCommand(self._query_migrate),
+            "query-migrate-capabilities": MonitorCommand(self._query_migrate_capabilities),
+            "migrate-set-capabilities": MonitorCommand(
                 self._migrate_set_capabilities, {"capabilities": list}
             ),
-            "x-colo-lost-heartbeat": Command(self.takeover.told),
-            "x-colo-break": Command(self._break, {"at": str}),
-            "x-colo-continue": Command(self.breakpoints.go_on),
-            "x-query-guest": Command(self._query_guest),
-            "x-query-console": Command(lambda: {"text": self.machine.serial.text()}),
-            "x-query-digest": Command(self._query_digest),
-            "x-colo-heartbeat": Command(
+            "x-colo-lost-heartbeat": MonitorCommand(self.takeover.told),
+            "x-colo-break": MonitorCommand(self._break, {"at": str}),
+            "x-colo-continue": MonitorCommand(self.breakpoints.go_on),
+            "x-query-guest": MonitorCommand(self._query_guest),
+            "x-query-console": MonitorCommand(lambda: {"text": self.machine.serial.text()}),
+            "x-query-digest": MonitorCommand(self._query_digest),
+            "x-colo-heartbeat": MonitorCommand(
                 self._watch_peer,
                 {
                     **dict.fromkeys(("pairing", "node", "peer", "listen", "to"), str),
@@ -312,11 +312,11 @@ class Node(ABC):
                 },
                 {"arbiter": str},
             ),
-            "x-netdev": Command(self._netdev, {"uri": str}),
-            "x-net-receive": Command(self._net_receive, {"frame": str}),
-            "stop": Command(self._stop),
-            "cont": Command(self._cont),
-            "quit": Command(self.quit),
+            "x-netdev": MonitorCommand(self._netdev, {"uri": str}),
+            "x-net-receive": MonitorCommand(self._net_receive, {"frame": str}),
+            "stop": MonitorCommand(self._stop),
+            "cont": MonitorCommand(self._cont),
+            "quit": MonitorCommand(self.quit),
         }
 
     def quit(self) -> None:

@@ -21,18 +21,18 @@ from colobench.node.address import Address
 from colobench.node.bugs import Bug
 from colobench.node.frame_socket import FrameSocket
 from colobench.node.host import Host
-from colobench.node.monitor import Command
+from colobench.node.monitor import MonitorCommand
 from colobench.node.node import CONNECT_TIMEOUT, DELAY_DEFAULT_MS, DELAY_LIMIT_MS, Interrupted, Node
 from colobench.node.phases import Phases
 from colobench.node.saver import Saver
 from colobench.node.transport import check_socket
 from colobench.node.wait import Wait
-from colobench.protocol.colo import Action, Local, Role, State
+from colobench.protocol.colo import ColoAction, ColoState, LocalEvent, Role
 from colobench.wire.messages import Message
 
 
 @dataclass(frozen=True, slots=True)
-class Cause:
+class CheckpointCause:
     """Why a checkpoint is taken.
 
     Attributes
@@ -72,9 +72,9 @@ class Primary(Node):
         self._wake_lock = threading.Lock()
         self._retired = False
         self._timer_from = 0.0
-        self._requested: Cause | None = None
+        self._requested: CheckpointCause | None = None
         #: What colo-compare wants a checkpoint for; set in the network's thread, without a lock.
-        self._wanted: Cause | None = None
+        self._wanted: CheckpointCause | None = None
         self._saver: Saver | None = None
         self._phases = Phases()
         self._in_colo_since = 0.0
@@ -95,34 +95,34 @@ class Primary(Node):
         """Give the node that this process is after a failover."""
         return Primary(self.host, self)
 
-    def commands(self) -> dict[str, Command]:
+    def commands(self) -> dict[str, MonitorCommand]:
         """Give the monitor's commands."""
         return super().commands() | {
-            "migrate": Command(
+            "migrate": MonitorCommand(
                 self._migrate, {"uri": str}, {"x-mirror": str, "x-mirror-pcap": str}
             ),
-            "migrate-set-parameters": Command(
+            "migrate-set-parameters": MonitorCommand(
                 self._migrate_set_parameters,
                 optional={"x-checkpoint-delay": int, "x-report-pages": bool},
             ),
-            "query-migrate-parameters": Command(
+            "query-migrate-parameters": MonitorCommand(
                 lambda: {
                     "x-checkpoint-delay": self._delay_ms,
                     "x-report-pages": self._report_pages,
                 }
             ),
-            "x-colo-checkpoint": Command(lambda: self._request("requested")),
-            "system_powerdown": Command(self._powerdown),
+            "x-colo-checkpoint": MonitorCommand(lambda: self._request("requested")),
+            "system_powerdown": MonitorCommand(self._powerdown),
         }
 
-    def _action_table(self) -> Mapping[Action, Any]:
+    def _action_table(self) -> Mapping[ColoAction, Any]:
         return {
-            Action.START_GUEST: self._resume,
-            Action.STOP_GUEST: self._pause,
-            Action.SEND_CHECKPOINT_REQUEST: self._send_request,
-            Action.SEND_CHECKPOINT: self._send_checkpoint,
-            Action.RELEASE_OUTPUT: self._release_output,
-            Action.SEND_GUEST_SHUTDOWN: lambda: self.send(Message.GUEST_SHUTDOWN),
+            ColoAction.START_GUEST: self._resume,
+            ColoAction.STOP_GUEST: self._pause,
+            ColoAction.SEND_CHECKPOINT_REQUEST: self._send_request,
+            ColoAction.SEND_CHECKPOINT: self._send_checkpoint,
+            ColoAction.RELEASE_OUTPUT: self._release_output,
+            ColoAction.SEND_GUEST_SHUTDOWN: lambda: self.send(Message.GUEST_SHUTDOWN),
         }
 
     # The monitor's commands.
@@ -195,7 +195,7 @@ class Primary(Node):
             raise LocalError("COLO has ended with an error; only x-colo-lost-heartbeat helps")
         with self.lock:
             if self._requested is None or self._requested.name != "shutdown":
-                self._requested = Cause(cause)
+                self._requested = CheckpointCause(cause)
         self.wake()
 
     def _powerdown(self) -> None:
@@ -209,7 +209,9 @@ class Primary(Node):
 
     def _compare_wants(self, request: Miscompare | Timeout | Overflow) -> None:
         offset = request.offset if isinstance(request, Miscompare) else None
-        self._wanted = Cause(type(request).__name__.lower(), str(request.connection), offset)
+        self._wanted = CheckpointCause(
+            type(request).__name__.lower(), str(request.connection), offset
+        )
         self.wake()
 
     def run_alone(self) -> None:
@@ -265,12 +267,12 @@ class Primary(Node):
         self._set_status("colo")
         self._in_colo_since = self._timer_from = time.monotonic()
         self.receive_message()
-        while self.conversation.state is not State.ENDED:
+        while self.conversation.state is not ColoState.ENDED:
             cause = self._wait_for_cause()
             self._checkpoint(cause)
             if cause.name == "shutdown":
                 self.stop_guest("shutdown")
-                self.happened(Local.SHUTDOWN)
+                self.happened(LocalEvent.SHUTDOWN)
         self.quit()
 
     def _waiting_for(self, expected: str, main: socket.socket | None = None) -> Wait:
@@ -288,7 +290,7 @@ class Primary(Node):
             self.monitor.emit("X_MIGRATION_ERROR", {"x-why": str(error) or repr(error)})
             self._set_status("failed")
 
-    def _wait_for_cause(self) -> Cause:
+    def _wait_for_cause(self) -> CheckpointCause:
         """Wait for the next checkpoint's time, counted from when the last one was due."""
         assert self.channel is not None
         while True:
@@ -306,20 +308,20 @@ class Primary(Node):
             if left <= 0:
                 # Late ones follow at once, but do not pile up.
                 self._timer_from = max(self._timer_from + delay, now - delay)
-                return Cause("timer")
+                return CheckpointCause("timer")
             if self.channel.wait(left, self._wake_fd):
                 # Nothing is expected now: this is the end of the connection, or a fault.
                 self.receive_message()
 
-    def _checkpoint(self, cause: Cause) -> None:
+    def _checkpoint(self, cause: CheckpointCause) -> None:
         assert self.channel is not None
         assert self._saver is not None
         requested = time.monotonic()
         sent = self.channel.all_sent
         self._phases = Phases()
         self._released = 0
-        self.happened(Local.CHECKPOINT_DUE)
-        while self.conversation.state is not State.RUNNING:
+        self.happened(LocalEvent.CHECKPOINT_DUE)
+        while self.conversation.state is not ColoState.RUNNING:
             self.receive_message()
         self.checkpoint += 1
         self.checkpoint_time = time.monotonic()
@@ -372,7 +374,7 @@ class Primary(Node):
     def _send_checkpoint(self) -> None:
         assert self._saver is not None
         self._saver.send_checkpoint(self._save_devices, self.options.layout, self._phases)
-        self.happened(Local.ALL_SENT)
+        self.happened(LocalEvent.ALL_SENT)
         if self.options.bug is Bug.EARLY_RELEASE:
             self._release_output()
         self.breakpoints.reach("sent")

@@ -22,13 +22,13 @@ from colobench.node.channel import Channel
 from colobench.node.flush import flush
 from colobench.node.frame_socket import FrameSocket
 from colobench.node.host import Host
-from colobench.node.monitor import Command
+from colobench.node.monitor import MonitorCommand
 from colobench.node.node import Interrupted, Node
 from colobench.node.phases import Phases
 from colobench.node.primary import Primary
 from colobench.node.transport import PageTransport
 from colobench.node.wait import Wait
-from colobench.protocol.colo import Action, Layout, Local, Role, State
+from colobench.protocol.colo import ColoAction, ColoState, Layout, LocalEvent, Role
 from colobench.wire.errors import CommandError
 from colobench.wire.format import Command as StreamCommand
 from colobench.wire.loadvm import (
@@ -124,27 +124,27 @@ class Secondary(Node):
         """Say whether a committed checkpoint is being loaded just now."""
         return self._loading
 
-    def commands(self) -> dict[str, Command]:
+    def commands(self) -> dict[str, MonitorCommand]:
         """Give the monitor's commands."""
         return super().commands() | {
-            "migrate-set-parameters": Command(
+            "migrate-set-parameters": MonitorCommand(
                 self._migrate_set_parameters,
                 optional={"x-report-pages": bool, "x-committed": int},
             ),
-            "x-query-ram-cache": Command(self._query_ram_cache),
+            "x-query-ram-cache": MonitorCommand(self._query_ram_cache),
         }
 
-    def _action_table(self) -> Mapping[Action, Any]:
+    def _action_table(self) -> Mapping[ColoAction, Any]:
         return {
-            Action.START_GUEST: self.start_guest,
-            Action.STOP_GUEST: lambda: self.stop_guest("colo"),
-            Action.SEND_CHECKPOINT_READY: lambda: self.send(Message.CHECKPOINT_READY),
-            Action.SEND_CHECKPOINT_REPLY: self._reply,
-            Action.RECEIVE_RAM: self._receive_ram,
-            Action.RECEIVE_BUFFER: self._receive_buffer,
-            Action.SEND_VMSTATE_RECEIVED: self._commit,
-            Action.FLUSH_AND_LOAD: self._flush_and_load,
-            Action.SEND_VMSTATE_LOADED: self._say_loaded,
+            ColoAction.START_GUEST: self.start_guest,
+            ColoAction.STOP_GUEST: lambda: self.stop_guest("colo"),
+            ColoAction.SEND_CHECKPOINT_READY: lambda: self.send(Message.CHECKPOINT_READY),
+            ColoAction.SEND_CHECKPOINT_REPLY: self._reply,
+            ColoAction.RECEIVE_RAM: self._receive_ram,
+            ColoAction.RECEIVE_BUFFER: self._receive_buffer,
+            ColoAction.SEND_VMSTATE_RECEIVED: self._commit,
+            ColoAction.FLUSH_AND_LOAD: self._flush_and_load,
+            ColoAction.SEND_VMSTATE_LOADED: self._say_loaded,
         }
 
     def _query_migrate(self) -> dict[str, Any]:
@@ -176,9 +176,9 @@ class Secondary(Node):
         self._status = "colo"
         self.run_state = "colo"
         self.monitor.emit("MIGRATION", {"status": "colo"})
-        self.happened(Local.MIGRATED)
-        while self.conversation.state is not State.ENDED:
-            if self.conversation.state is State.RUNNING:
+        self.happened(LocalEvent.MIGRATED)
+        while self.conversation.state is not ColoState.ENDED:
+            if self.conversation.state is ColoState.RUNNING:
                 # Nothing is due now: the primary may take its time.
                 self._channel().wait()
             self.receive_message()
@@ -264,7 +264,7 @@ class Secondary(Node):
         if self.options.bug is Bug.EARLY_FLUSH:
             self._flush()
         self.breakpoints.reach("ram-received")
-        self.happened(Local.RAM_RECEIVED)
+        self.happened(LocalEvent.RAM_RECEIVED)
 
     def _receive_buffer(self) -> None:
         """Receive the sized buffer whole, then parse all of it; nothing is applied."""
@@ -278,7 +278,7 @@ class Secondary(Node):
         self._device_states = loaded.device_states
         self._phases.end("buffer")
         self.breakpoints.reach("buffer-received")
-        self.happened(Local.BUFFER_RECEIVED)
+        self.happened(LocalEvent.BUFFER_RECEIVED)
 
     def _commit(self) -> None:
         """Say VMSTATE_RECEIVED, unless a failover was faster: then the checkpoint never was."""
@@ -329,7 +329,7 @@ class Secondary(Node):
         self.breakpoints.reach("load")
         self.checkpoint += 1
         self.checkpoint_time = time.monotonic()
-        self.happened(Local.LOADED)
+        self.happened(LocalEvent.LOADED)
 
     def _say_loaded(self) -> None:
         with self.lock:

@@ -33,7 +33,7 @@ from colobench.net.tcp import TCPConnection
 from colobench.node.address import Address
 from colobench.node.client import KERNEL_BYTES, OUTPUT_LIMIT, Backlog, Client
 from colobench.node.hostfwd import GUEST_ADDRESS, HostForward
-from colobench.node.monitor import Command, Monitor
+from colobench.node.monitor import Monitor, MonitorCommand
 from colobench.node.port import ENOUGH_BYTES, Port
 
 _BACKLOG = 1024
@@ -441,13 +441,13 @@ class SwitchProcess:
 
     # The monitor's commands.
 
-    def _commands(self) -> dict[str, Command]:
+    def _commands(self) -> dict[str, MonitorCommand]:
         return {
-            "x-query-switch": Command(lambda: self._ask(self._query)),
-            "query-hostfwd": Command(lambda: self._ask(self._query_hostfwd)),
-            "x-hostfwd-listen": Command(lambda: self._ask(self._listen_for_clients)),
-            "x-ping": Command(self._ping, optional={"timeout": float}),
-            "quit": Command(self.quit),
+            "x-query-switch": MonitorCommand(lambda: self._ask(self._query)),
+            "query-hostfwd": MonitorCommand(lambda: self._ask(self._query_hostfwd)),
+            "x-hostfwd-listen": MonitorCommand(lambda: self._ask(self._listen_for_clients)),
+            "x-ping": MonitorCommand(self._ping, optional={"timeout": float}),
+            "quit": MonitorCommand(self.quit),
         }
 
     def _query(self) -> dict[str, Any]:

@@ -79,7 +79,7 @@ UPSTREAM = Variant(
 VARIANTS = {variant.name: variant for variant in (V12, UPSTREAM)}
 
 
-class State(enum.Enum):
+class ColoState(enum.Enum):
     """Where a side stands."""
 
     #: In live migration, not yet in COLO.
@@ -103,7 +103,7 @@ class State(enum.Enum):
     ENDED = enum.auto()
 
 
-class Local(enum.Enum):
+class LocalEvent(enum.Enum):
     """What happens on our own side."""
 
     CHECKPOINT_DUE = enum.auto()
@@ -115,7 +115,7 @@ class Local(enum.Enum):
     LOADED = enum.auto()
 
 
-class Action(enum.Enum):
+class ColoAction(enum.Enum):
     """What a side has to do now."""
 
     START_GUEST = enum.auto()
@@ -133,84 +133,94 @@ class Action(enum.Enum):
     SEND_VMSTATE_LOADED = enum.auto()
 
 
-Event = Message | Local
-ColoTable = Table[State, Event, Action]
+ColoEvent = Message | LocalEvent
+ColoTable = Table[ColoState, ColoEvent, ColoAction]
 
 
 @cache
 def primary_table(variant: Variant) -> ColoTable:
     """Give the primary's side of the conversation; the layout makes no difference to it."""
 
-    def release(message: Message) -> tuple[Action, ...]:
-        return (Action.RELEASE_OUTPUT,) if message is variant.release_after else ()
+    def release(message: Message) -> tuple[ColoAction, ...]:
+        return (ColoAction.RELEASE_OUTPUT,) if message is variant.release_after else ()
 
-    farewell = (Action.SEND_GUEST_SHUTDOWN,) if variant.shutdown_message else ()
+    farewell = (ColoAction.SEND_GUEST_SHUTDOWN,) if variant.shutdown_message else ()
     return {
-        State.MIGRATING: {Message.CHECKPOINT_READY: (State.RUNNING, (Action.START_GUEST,))},
-        State.RUNNING: {
-            Local.CHECKPOINT_DUE: (State.REQUESTED, (Action.SEND_CHECKPOINT_REQUEST,)),
-            Local.SHUTDOWN: (State.ENDED, farewell),
+        ColoState.MIGRATING: {
+            Message.CHECKPOINT_READY: (ColoState.RUNNING, (ColoAction.START_GUEST,))
         },
-        State.REQUESTED: {
-            Message.CHECKPOINT_REPLY: (State.SENDING, (Action.STOP_GUEST, Action.SEND_CHECKPOINT))
+        ColoState.RUNNING: {
+            LocalEvent.CHECKPOINT_DUE: (ColoState.REQUESTED, (ColoAction.SEND_CHECKPOINT_REQUEST,)),
+            LocalEvent.SHUTDOWN: (ColoState.ENDED, farewell),
         },
-        State.SENDING: {Local.ALL_SENT: (State.SENT, ())},
-        State.SENT: {
-            Message.VMSTATE_RECEIVED: (State.LOADING, release(Message.VMSTATE_RECEIVED)),
+        ColoState.REQUESTED: {
+            Message.CHECKPOINT_REPLY: (
+                ColoState.SENDING,
+                (ColoAction.STOP_GUEST, ColoAction.SEND_CHECKPOINT),
+            )
         },
-        State.LOADING: {
+        ColoState.SENDING: {LocalEvent.ALL_SENT: (ColoState.SENT, ())},
+        ColoState.SENT: {
+            Message.VMSTATE_RECEIVED: (ColoState.LOADING, release(Message.VMSTATE_RECEIVED)),
+        },
+        ColoState.LOADING: {
             Message.VMSTATE_LOADED: (
-                State.RUNNING,
-                (*release(Message.VMSTATE_LOADED), Action.START_GUEST),
+                ColoState.RUNNING,
+                (*release(Message.VMSTATE_LOADED), ColoAction.START_GUEST),
             ),
         },
-        State.ENDED: {},
+        ColoState.ENDED: {},
     }
 
 
 @cache
 def secondary_table(variant: Variant, layout: Layout) -> ColoTable:
     """Give the secondary's side of the conversation."""
-    start = (Action.START_GUEST,) if variant.secondary_runs else ()
-    stop = (Action.STOP_GUEST,) if variant.secondary_runs else ()
-    running: dict[Event, tuple[State, tuple[Action, ...]]] = {
-        Message.CHECKPOINT_REQUEST: (State.REQUESTED, (*stop, Action.SEND_CHECKPOINT_REPLY)),
+    start = (ColoAction.START_GUEST,) if variant.secondary_runs else ()
+    stop = (ColoAction.STOP_GUEST,) if variant.secondary_runs else ()
+    running: dict[ColoEvent, tuple[ColoState, tuple[ColoAction, ...]]] = {
+        Message.CHECKPOINT_REQUEST: (
+            ColoState.REQUESTED,
+            (*stop, ColoAction.SEND_CHECKPOINT_REPLY),
+        ),
     }
     if variant.shutdown_message:
-        running[Message.GUEST_SHUTDOWN] = (State.ENDED, ())
+        running[Message.GUEST_SHUTDOWN] = (ColoState.ENDED, ())
     ram_first = layout is Layout.SEPARATED
     after_send = (
-        (State.RECEIVING_RAM, (Action.RECEIVE_RAM,)) if ram_first else (State.RECEIVING_SIZE, ())
+        (ColoState.RECEIVING_RAM, (ColoAction.RECEIVE_RAM,))
+        if ram_first
+        else (ColoState.RECEIVING_SIZE, ())
     )
-    table: dict[State, dict[Event, tuple[State, tuple[Action, ...]]]] = {
-        State.MIGRATING: {
-            Local.MIGRATED: (State.RUNNING, (Action.SEND_CHECKPOINT_READY, *start)),
+    table: dict[ColoState, dict[ColoEvent, tuple[ColoState, tuple[ColoAction, ...]]]] = {
+        ColoState.MIGRATING: {
+            LocalEvent.MIGRATED: (ColoState.RUNNING, (ColoAction.SEND_CHECKPOINT_READY, *start)),
         },
-        State.RUNNING: running,
-        State.REQUESTED: {Message.VMSTATE_SEND: after_send},
+        ColoState.RUNNING: running,
+        ColoState.REQUESTED: {Message.VMSTATE_SEND: after_send},
     }
     if ram_first:
-        table[State.RECEIVING_RAM] = {Local.RAM_RECEIVED: (State.RECEIVING_SIZE, ())}
+        table[ColoState.RECEIVING_RAM] = {LocalEvent.RAM_RECEIVED: (ColoState.RECEIVING_SIZE, ())}
     table |= {
-        State.RECEIVING_SIZE: {
-            Message.VMSTATE_SIZE: (State.RECEIVING_BUFFER, (Action.RECEIVE_BUFFER,)),
+        ColoState.RECEIVING_SIZE: {
+            Message.VMSTATE_SIZE: (ColoState.RECEIVING_BUFFER, (ColoAction.RECEIVE_BUFFER,)),
         },
-        State.RECEIVING_BUFFER: {
-            Local.BUFFER_RECEIVED: (
-                State.LOADING,
-                (Action.SEND_VMSTATE_RECEIVED, Action.FLUSH_AND_LOAD),
+        ColoState.RECEIVING_BUFFER: {
+            LocalEvent.BUFFER_RECEIVED: (
+                ColoState.LOADING,
+                (ColoAction.SEND_VMSTATE_RECEIVED, ColoAction.FLUSH_AND_LOAD),
             ),
         },
-        State.LOADING: {
-            Local.LOADED: (State.RUNNING, (Action.SEND_VMSTATE_LOADED, *start)),
+        ColoState.LOADING: {
+            LocalEvent.LOADED: (ColoState.RUNNING, (ColoAction.SEND_VMSTATE_LOADED, *start)),
         },
     }
     if variant.shutdown_message:
-        table[State.ENDED] = {}
+        table[ColoState.ENDED] = {}
     return table
 
 
-class Conversation(StateMachine[State, Event, Action]):
+class Conversation(StateMachine[ColoState, ColoEvent, ColoAction]):
     """One side of the conversation.
 
     Parameters
@@ -222,9 +232,9 @@ class Conversation(StateMachine[State, Event, Action]):
 
     def __init__(self, role: Role, variant: Variant, layout: Layout) -> None:
         table = primary_table(variant) if role is Role.PRIMARY else secondary_table(variant, layout)
-        super().__init__(table, State.MIGRATING)
+        super().__init__(table, ColoState.MIGRATING)
 
-    def receive(self, message: Message) -> tuple[Action, ...]:
+    def receive(self, message: Message) -> tuple[ColoAction, ...]:
         """Take in a message of the peer.
 
         Raises

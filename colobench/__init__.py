@@ -18,66 +18,66 @@ if TYPE_CHECKING:
     from colobench.errors import LocalError as LocalError
     from colobench.errors import RemoteError as RemoteError
     from colobench.guest.configuration import Nondeterminism as Nondeterminism
-    from colobench.lab.ask import ask as ask
-    from colobench.lab.ask import redis_cli as redis_cli
-    from colobench.lab.catch import catch as catch
-    from colobench.lab.catch import museum as museum
-    from colobench.lab.causes import CauseTable as CauseTable
-    from colobench.lab.causes import provoke as provoke
-    from colobench.lab.clients import Clients as Clients
-    from colobench.lab.failover_story import FailoverStory as FailoverStory
-    from colobench.lab.failover_story import serving_pair as serving_pair
-    from colobench.lab.flush import cached_pages as cached_pages
-    from colobench.lab.flush import hold_before_flush as hold_before_flush
-    from colobench.lab.latency import Latencies as Latencies
-    from colobench.lab.latency import measure_latency as measure_latency
-    from colobench.lab.outside import Heartbeat as Heartbeat
-    from colobench.lab.record import CheckpointRecord as CheckpointRecord
-    from colobench.lab.record import Records as Records
-    from colobench.lab.session import Session as Session
-    from colobench.lab.steps import walk as walk
-    from colobench.lab.sweep import fit_layouts as fit_layouts
-    from colobench.lab.sweep import fit_line as fit_line
-    from colobench.lab.sweep import sweep as sweep
-    from colobench.lab.torn import tear as tear
-    from colobench.lab.tracker_table import tabulate_trackers as tabulate_trackers
-    from colobench.lab.trackers import compare_trackers as compare_trackers
-    from colobench.lab.verdict import check as check
+    from colobench.lab.checker.verdict import check as check
+    from colobench.lab.clients.closed_loop import Clients as Clients
+    from colobench.lab.session.record import CheckpointRecord as CheckpointRecord
+    from colobench.lab.session.record import Records as Records
+    from colobench.lab.session.services import Heartbeat as Heartbeat
+    from colobench.lab.session.session import Session as Session
+    from colobench.lab.studies.checkpoint_causes import CauseTable as CauseTable
+    from colobench.lab.studies.checkpoint_causes import provoke as provoke
+    from colobench.lab.studies.console import ask as ask
+    from colobench.lab.studies.console import redis_cli as redis_cli
+    from colobench.lab.studies.flush_prediction import cached_pages as cached_pages
+    from colobench.lab.studies.flush_prediction import hold_before_flush as hold_before_flush
+    from colobench.lab.studies.latency import Latencies as Latencies
+    from colobench.lab.studies.latency import measure_latency as measure_latency
+    from colobench.lab.studies.sweep import fit_layouts as fit_layouts
+    from colobench.lab.studies.sweep import fit_line as fit_line
+    from colobench.lab.studies.sweep import sweep as sweep
+    from colobench.lab.studies.torn_checkpoint import tear as tear
+    from colobench.lab.studies.tracker_table import tabulate_trackers as tabulate_trackers
+    from colobench.lab.studies.trackers import compare_trackers as compare_trackers
+    from colobench.lab.studies.walkthrough import walk as walk
+    from colobench.lab.torture.bug_hunt import catch as catch
+    from colobench.lab.torture.bug_hunt import museum as museum
+    from colobench.lab.torture.story import FailoverStory as FailoverStory
+    from colobench.lab.torture.story import serving_pair as serving_pair
     from colobench.net.compare_settings import CompareSettings as CompareSettings
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "CauseTable": "colobench.lab.causes",
-    "CheckpointRecord": "colobench.lab.record",
-    "Clients": "colobench.lab.clients",
+    "CauseTable": "colobench.lab.studies.checkpoint_causes",
+    "CheckpointRecord": "colobench.lab.session.record",
+    "Clients": "colobench.lab.clients.closed_loop",
     "ColobenchError": "colobench.errors",
     "CompareSettings": "colobench.net.compare_settings",
-    "FailoverStory": "colobench.lab.failover_story",
-    "Heartbeat": "colobench.lab.outside",
-    "Latencies": "colobench.lab.latency",
+    "FailoverStory": "colobench.lab.torture.story",
+    "Heartbeat": "colobench.lab.session.services",
+    "Latencies": "colobench.lab.studies.latency",
     "LocalError": "colobench.errors",
     "Nondeterminism": "colobench.guest.configuration",
-    "Records": "colobench.lab.record",
+    "Records": "colobench.lab.session.record",
     "RemoteError": "colobench.errors",
-    "Session": "colobench.lab.session",
-    "ask": "colobench.lab.ask",
-    "cached_pages": "colobench.lab.flush",
-    "catch": "colobench.lab.catch",
-    "check": "colobench.lab.verdict",
-    "compare_trackers": "colobench.lab.trackers",
-    "fit_layouts": "colobench.lab.sweep",
-    "fit_line": "colobench.lab.sweep",
-    "hold_before_flush": "colobench.lab.flush",
-    "measure_latency": "colobench.lab.latency",
-    "museum": "colobench.lab.catch",
-    "provoke": "colobench.lab.causes",
-    "redis_cli": "colobench.lab.ask",
-    "serving_pair": "colobench.lab.failover_story",
-    "sweep": "colobench.lab.sweep",
-    "tabulate_trackers": "colobench.lab.tracker_table",
-    "tear": "colobench.lab.torn",
-    "walk": "colobench.lab.steps",
+    "Session": "colobench.lab.session.session",
+    "ask": "colobench.lab.studies.console",
+    "cached_pages": "colobench.lab.studies.flush_prediction",
+    "catch": "colobench.lab.torture.bug_hunt",
+    "check": "colobench.lab.checker.verdict",
+    "compare_trackers": "colobench.lab.studies.trackers",
+    "fit_layouts": "colobench.lab.studies.sweep",
+    "fit_line": "colobench.lab.studies.sweep",
+    "hold_before_flush": "colobench.lab.studies.flush_prediction",
+    "measure_latency": "colobench.lab.studies.latency",
+    "museum": "colobench.lab.torture.bug_hunt",
+    "provoke": "colobench.lab.studies.checkpoint_causes",
+    "redis_cli": "colobench.lab.studies.console",
+    "serving_pair": "colobench.lab.torture.story",
+    "sweep": "colobench.lab.studies.sweep",
+    "tabulate_trackers": "colobench.lab.studies.tracker_table",
+    "tear": "colobench.lab.studies.torn_checkpoint",
+    "walk": "colobench.lab.studies.walkthrough",
 }
 __all__ = [*_HOMES, "__version__"]
 

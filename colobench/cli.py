@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from colobench import __version__
 from colobench.errors import ColobenchError, LocalError
-from colobench.lab.limits import check_limits_of_processes
 from colobench.lab.output_file import check_output_file, write_output_file
+from colobench.processes.resource_limits import check_limits_of_processes
 
 if TYPE_CHECKING:
     from colobench.lab.bench.case import Row
-    from colobench.lab.session import Session
+    from colobench.lab.session.session import Session
 
 #: Kernels that are compiled take so long that one wants to see it; cached ones do not.
 _SLOW_KERNEL_SECONDS = 0.2
@@ -262,7 +262,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
 
 def _network_settings(options: argparse.Namespace) -> dict[str, Any]:
     from colobench.guest.configuration import Nondeterminism
-    from colobench.lab.outside import Heartbeat
+    from colobench.lab.session.services import Heartbeat
     from colobench.node.compare_options import compare_settings
 
     return {
@@ -278,7 +278,7 @@ def _network_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def make_session(options: argparse.Namespace, **more: Any) -> Session:
     """Make the session that the options describe; `more` are further parameters of its."""
-    from colobench.lab.session import Session
+    from colobench.lab.session.session import Session
 
     return Session(
         ram=options.ram,
@@ -336,8 +336,8 @@ def _new_file(text: str) -> Path:
 def _demo(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from colobench.lab.demo import run_demo
-    from colobench.lab.table import format_summary
+    from colobench.lab.report.run_summary import format_summary
+    from colobench.lab.studies.demo import run_demo
 
     path = options.report or Path("colobench-report.html")
     wanted = options.report is not None or not options.json
@@ -370,8 +370,8 @@ def _demo(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from colobench.lab.serving import Tally, serve
-    from colobench.lab.table import figures
+    from colobench.lab.report.run_summary import figures
+    from colobench.lab.session.supervise import Tally, serve
 
     session = make_session(
         options,
@@ -413,7 +413,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from colobench.lab.status import State, examine, find, render
+    from colobench.lab.session.status import State, examine, find, render
 
     statuses = [status for path in find(options.sessions) if (status := examine(path)) is not None]
     if options.json:
@@ -431,12 +431,20 @@ def _torture(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from colobench.guest.configuration import DETERMINISTIC, parse_size
-    from colobench.lab.linearizability import Effort
-    from colobench.lab.museum import exhibit
-    from colobench.lab.outside import Heartbeat
-    from colobench.lab.plan import MODES, POINTS, SIDES, TRANSPORTS, Results, plan, summarize
-    from colobench.lab.torture import Settings, torture
-    from colobench.lab.torture_text import as_json, render
+    from colobench.lab.checker.linearizability import Effort
+    from colobench.lab.session.services import Heartbeat
+    from colobench.lab.torture.kill_plan import (
+        MODES,
+        POINTS,
+        SIDES,
+        TRANSPORTS,
+        Results,
+        plan,
+        summarize,
+    )
+    from colobench.lab.torture.museum import exhibit
+    from colobench.lab.torture.run import Settings, torture
+    from colobench.lab.torture.text import as_json, render
 
     shown = exhibit(options.bug) if options.bug else None
     planned = plan(
@@ -489,7 +497,7 @@ def _torture(options: argparse.Namespace) -> int:
 def _torture_nobody(options: argparse.Namespace, settings: Any) -> int:
     from tqdm import tqdm
 
-    from colobench.lab.torture import run_clean
+    from colobench.lab.torture.run import run_clean
 
     _compile_kernels(always_show=False)
     found = {}
@@ -514,7 +522,7 @@ def _report_writer(path: Path) -> Any:
     """Give what writes the report; a report that cannot be written is said before the run."""
     check_output_file(path)
     _require_bokeh("the report")
-    from colobench.lab.report import write_report
+    from colobench.lab.report.html import write_report
 
     return write_report
 
@@ -563,7 +571,7 @@ def _warmup(options: argparse.Namespace) -> int:
 def _bench(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from colobench.lab.bench.laboratory import Laboratory
+    from colobench.lab.bench.context import Laboratory
     from colobench.lab.bench.run import run, subjects
 
     if options.list:
@@ -598,7 +606,7 @@ def _show_bench(options: argparse.Namespace, rows: Sequence[Row]) -> None:
     """Write the files that were asked for, and print the rows."""
     from colobench.lab.bench.run import as_json
     from colobench.lab.bench.text import render
-    from colobench.lab.machine import describe_everything
+    from colobench.processes.hostinfo import describe_everything
 
     try:
         if options.json is not None or options.html is not None:

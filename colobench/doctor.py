@@ -25,7 +25,8 @@ from pathlib import Path
 import psutil
 
 from colobench.errors import LocalError
-from colobench.lab.limits import (
+from colobench.memory.tracker import TRACKERS, TrackerUnavailable, tracker_class
+from colobench.processes.resource_limits import (
     PROCESS_ADDRESSES,
     address_limit,
     check_limits_of_processes,
@@ -34,7 +35,6 @@ from colobench.lab.limits import (
     memory_limit,
     usable_memory,
 )
-from colobench.memory.tracker import TRACKERS, TrackerUnavailable, tracker_class
 
 #: Bytes that `colobench demo` takes with its defaults: three processes with numba, RAM, RAM cache.
 DEMO_BYTES = 1 << 30

@@ -6,14 +6,24 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 from hypothesis import settings
 
+UNIT = Path(__file__).parent / "unit"
+
 # The first call of a kernel compiles it; a deadline would measure that.
 settings.register_profile("colobench", deadline=None)
 settings.load_profile("colobench")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test outside of tests/unit as one of the system."""
+    for item in items:
+        if UNIT not in item.path.parents:
+            item.add_marker("system")
 
 
 def nodes() -> set[int]:

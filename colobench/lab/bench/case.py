@@ -8,17 +8,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from colobench.errors import LocalError
+from colobench.lab.bench.measured import Measured
 
 if TYPE_CHECKING:
-    from colobench.lab.bench.laboratory import Laboratory
+    from colobench.lab.bench.context import Laboratory
 
 #: Two threads must copy this much faster than one before a bound for two cores is judged.
 TWO_CORES = 1.6
-
-
-class Unavailable(LocalError):
-    """Something that a case needs is not there: a compiler, a package, memory, a CPU's feature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,27 +55,6 @@ def at_most(bound: float, unit: str = "") -> Reach:
 def at_least(bound: float, unit: str = "") -> Reach:
     """Make a bound from below."""
     return Reach("≥", bound, unit)
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What a case found, a sample for each round.
-
-    Attributes
-    ----------
-    ours, reference
-        In the case's unit; a case without a reference has none.
-    two_threads
-        How many times as fast as one thread two of them copied memory, in the same rounds; empty
-        where a second core makes no difference.
-    note
-        What else one should know.
-    """
-
-    ours: Sequence[float]
-    reference: Sequence[float] = ()
-    two_threads: Sequence[float] = ()
-    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

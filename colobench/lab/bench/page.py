@@ -18,7 +18,7 @@ from bokeh.resources import Resources
 from colobench.lab.bench.case import SUBJECTS, Row
 from colobench.lab.bench.text import HEADINGS, cells, number, summary
 from colobench.lab.output_file import write_output_file
-from colobench.lab.report import NEUTRAL_COLOUR, _card, _figure, _legend_above, _row
+from colobench.lab.report.html import NEUTRAL_COLOUR, _card, _figure, _legend_above, _row
 
 MET_COLOUR = "#3fa7a0"
 MISSED_COLOUR = "#d4606a"
@@ -58,7 +58,7 @@ def write_page(path: str | Path, machine: Mapping[str, Any], rows: Sequence[Row]
     cards.append(_card("Machine", "What all this was measured on.", _facts(machine), wide=True))
     missed = any(row.met is False for row in rows)
     judged = any(row.met is not None for row in rows)
-    report = files("colobench.lab").joinpath("report.html").read_text("utf-8")
+    report = files("colobench.lab.report").joinpath("report.html").read_text("utf-8")
     template = files("colobench.lab.bench").joinpath("page.html").read_text("utf-8")
     page = Template(template).substitute(
         style=_part(report, "<style>", "</style>"),

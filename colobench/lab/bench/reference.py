@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from colobench.lab.bench.case import Unavailable
+from colobench.lab.bench.measured import Unavailable
 
 FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
 COMPILE_TIMEOUT = 60.0
@@ -86,7 +86,7 @@ class References:
         if self._directory is None:
             self._directory = Path(tempfile.mkdtemp(prefix="colobench-bench-"))
         library = self._directory / f"{name}.so"
-        with as_file(files(__package__) / f"{name}.c") as source:
+        with as_file(files(__package__) / "c" / f"{name}.c") as source:
             finished = subprocess.run(
                 [compiler, *FLAGS, "-o", str(library), str(source)],
                 capture_output=True,

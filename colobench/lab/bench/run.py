@@ -9,24 +9,24 @@ from typing import Any
 
 from colobench.errors import ColobenchError, LocalError
 from colobench.lab.bench.case import SUBJECTS, Case, Row, Subject, judge, missing
-from colobench.lab.bench.laboratory import Laboratory
+from colobench.lab.bench.context import Laboratory
 
 _MODULES = (
     "bitmaps",
-    "copies",
-    "contents",
-    "deltas",
+    "flush",
+    "pages",
+    "xbzrle",
     "checkpoints",
     "peers",
     "trackers",
-    "starting",
+    "startup",
 )
 
 
 def subjects() -> dict[str, Subject]:
     """Give every subject by its name."""
     for module in _MODULES:
-        importlib.import_module(f"colobench.lab.bench.{module}")
+        importlib.import_module(f"colobench.lab.bench.subjects.{module}")
     return SUBJECTS
 
 

@@ -1,0 +1,165 @@
+"""What cases measure with: memory that is allocated once, C references, and the scale of things."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+
+from colobench.lab.bench.measured import Measured, Unavailable
+from colobench.lab.bench.reference import References
+from colobench.lab.bench.timing import Sampler, alternate
+from colobench.memory.ram import RAM, lay_out
+from colobench.processes.hostinfo import Cores
+from colobench.processes.resource_limits import usable_memory
+
+Samples = Sequence[Sequence[float]]
+
+GIB, MIB, PAGE_SIZE = 1 << 30, 1 << 20, 4096
+ROUNDS = 11
+#: What is sampled sooner than this gets more rounds: other work on the machine comes in spells.
+ENOUGH_SECONDS = 0.4
+#: What must stay free beside what a case allocates.
+SPARE_BYTES = 256 * MIB
+
+
+class Laboratory(contextlib.AbstractContextManager["Laboratory"]):
+    """What cases measure with; it is closed at the end.
+
+    Parameters
+    ----------
+    rounds
+        Samples of each thing that is compared, of which the median counts.
+    shrink
+        Everything that has a size is smaller by this factor: for tests, which only want to see it
+        run. Rows name the sizes as they are.
+    peers
+        Whether to measure other systems, too.
+
+    Attributes
+    ----------
+    rounds, peers
+        As given.
+    references
+        The functions in C.
+    failures
+        Cases that should have run and did not, in words.
+    closing
+        What must not outlive this.
+    """
+
+    def __init__(self, *, rounds: int = ROUNDS, shrink: int = 1, peers: bool = False) -> None:
+        self.rounds = rounds
+        self.peers = peers
+        self.references = References()
+        self.failures: list[str] = []
+        self.closing = contextlib.ExitStack()
+        self.closing.callback(self.references.close)
+        self.closing.callback(self.release)
+        self._shrink = shrink
+        self._memory: dict[str, RAM] = {}
+        self._cores: Cores | None = None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Remove what was compiled, give memory back, end threads."""
+        self.closing.close()
+
+    def size(self, full: int, multiple: int = 1) -> int:
+        """Give a number of bytes, pages or calls at this laboratory's scale.
+
+        Parameters
+        ----------
+        full
+            What it is when one really measures.
+        multiple
+            What it is a multiple of, at least once.
+        """
+        return max(full // self._shrink // multiple, 1) * multiple
+
+    def reserve(self, wanted: int) -> None:
+        """Refuse what the machine has no memory for with `Unavailable`."""
+        free = min(float(psutil.virtual_memory().available), usable_memory()) - SPARE_BYTES
+        if wanted > free:
+            raise Unavailable(f"{wanted / GIB:.1f} GiB of memory, where {free / GIB:.1f} are free")
+
+    def memory(self, name: str, size: int) -> RAM:
+        """Give guest RAM of that many bytes, all of it touched; the same one for the same name."""
+        if name not in self._memory:
+            self.reserve(size)
+            self._memory[name] = RAM(f"bench-{name}", lay_out({"pc.ram": size}))
+        return self._memory[name]
+
+    def noise(self, name: str, size: int) -> npt.NDArray[np.uint8]:
+        """Give RAM of that many bytes full of random ones."""
+        known = name in self._memory
+        array = self.memory(name, size).array
+        if not known:
+            chance, words = np.random.default_rng(0), array.view(np.uint64)
+            for begin in range(0, len(words), MIB):
+                part = words[begin : begin + MIB]
+                part[:] = chance.integers(1, 2**64, len(part), dtype=np.uint64)
+        return array
+
+    def release(self) -> None:
+        """Give the memory of the subject that was measured back."""
+        for each in self._memory.values():
+            each.close()
+        self._memory.clear()
+
+    @property
+    def cores(self) -> Cores:
+        """What tells how many cores there are just now."""
+        if self._cores is None:
+            self._cores = Cores(self.size(128 * MIB, 2 * PAGE_SIZE))
+            self.closing.callback(self._cores.close)
+        return self._cores
+
+    def compare(
+        self, *samplers: Sampler, enough_seconds: float = ENOUGH_SECONDS
+    ) -> list[list[float]]:
+        """Sample round about; see `alternate`."""
+        return alternate(samplers, self.rounds, enough_seconds / self._shrink)
+
+
+def as_rates(samples: Samples, amount: float, two_threads: Sequence[float] = ()) -> Measured:
+    """Make GB/s of seconds.
+
+    Parameters
+    ----------
+    samples
+        Seconds: ours, and those of the reference.
+    amount
+        Bytes that each of them handled.
+    two_threads
+        As in `Measured`.
+    """
+    ours, reference = ([amount / each / 1e9 for each in part] for part in samples)
+    return Measured(ours, reference, two_threads)
+
+
+def as_times(samples: Samples, units: float, two_threads: Sequence[float] = ()) -> Measured:
+    """Make durations of seconds, in a unit of which a second has so many; as `as_rates`."""
+    ours, reference = ([units * each for each in part] for part in samples)
+    return Measured(ours, reference, two_threads)
+
+
+def thousands(count: int) -> str:
+    """Write a number of pages as one says it: ``50k``."""
+    return f"{count // 1000}k" if count >= 1000 and count % 1000 == 0 else f"{count}"
+
+
+def binary(size: int) -> str:
+    """Write a number of bytes in the largest unit that it is a whole number of: ``1 GiB``."""
+    for unit, scale in (("GiB", GIB), ("MiB", MIB), ("KiB", 1 << 10)):
+        if size % scale == 0:
+            return f"{size // scale} {unit}"
+    return f"{size} B"

@@ -1,0 +1,297 @@
+"""Whole checkpoints of a real pair: the pause, against moving the same bytes and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from colobench.errors import RemoteError
+from colobench.lab.bench.case import Case, Reach, at_most, subject
+from colobench.lab.bench.context import (
+    MIB,
+    PAGE_SIZE,
+    Laboratory,
+    as_times,
+    thousands,
+)
+from colobench.lab.bench.measured import Measured
+from colobench.lab.bench.timing import Sampler, timed
+from colobench.lab.session.record import CheckpointRecord
+from colobench.lab.session.session import Session
+
+MILLISECONDS = 1e3
+#: Of the pages that a guest is to dirty, so many (per cent) make a checkpoint count.
+ENOUGH = 98
+#: A pair's first checkpoints make buffers grow to their size; they are not what one measures.
+SETTLING = 2
+#: How many checkpoints are taken where nothing is compared with them.
+IN_A_ROW = 50
+#: A guest that was held up may have written less; then another checkpoint is taken.
+TRIES = 3
+WRITING_TIMEOUT = 30.0
+#: A pair takes so long to start that more samples cost little.
+ENOUGH_SECONDS = 3.0
+
+
+def default_ram(laboratory: Laboratory) -> int:
+    """Give the RAM of the guests whose checkpoints are measured, in MiB."""
+    return laboratory.size(512, 16)
+
+
+class Pair(contextlib.AbstractContextManager["Pair"]):
+    """A session whose checkpoints all have as many pages, and that stands still in between.
+
+    Parameters
+    ----------
+    laboratory
+        Whose it is.
+    pages
+        How many pages the guest writes between two checkpoints, one after the other.
+    transport
+        As `Session` takes it.
+    ram_mib
+        The guest's RAM in MiB, by default `default_ram`.
+
+    Raises
+    ------
+    LocalError
+        If there is no such transport here, or too little memory.
+    """
+
+    def __init__(
+        self, laboratory: Laboratory, pages: int, transport: str, ram_mib: int | None = None
+    ) -> None:
+        ram_mib = ram_mib or default_ram(laboratory)
+        # RAM and the RAM cache, and RAM on the other side.
+        laboratory.reserve(3 * ram_mib * MIB)
+        self.pages = pages
+        self.session = Session(
+            ram=f"{ram_mib}M",
+            guest="sequential",
+            working_set=pages,
+            writes_per_tick=pages,
+            delay=None,
+            transport=transport,
+            verify=False,
+        )
+
+    def __enter__(self) -> Pair:
+        """Start it, let it take its first checkpoints, and freeze it."""
+        try:
+            self.session.start()
+            self._freeze()
+            for _ in range(SETTLING):
+                self._checkpoint()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it."""
+        self._thaw()
+        self.session.close()
+
+    def sample(self) -> float:
+        """Take a checkpoint of all pages; its pause in seconds."""
+        for _ in range(TRIES):
+            record = self._checkpoint()
+            if 100 * record.pages >= ENOUGH * self.pages:
+                return record.pause_ms / MILLISECONDS
+        raise RemoteError(f"checkpoint: expected {self.pages} pages, found {record.pages}")
+
+    def _checkpoint(self) -> CheckpointRecord:
+        """Let the guest write all of its pages, and take a checkpoint."""
+        self._thaw()
+        try:
+            self._let_it_write()
+            return self.session.checkpoint()
+        finally:
+            self._freeze()
+
+    def _let_it_write(self) -> None:
+        """Wait until the guest has written each of its pages once since the last checkpoint."""
+        records = self.session.records
+        work = (records[-1].guest_work if records else self._work()) + self.pages
+        deadline = time.monotonic() + WRITING_TIMEOUT
+        while self._work() < work:
+            if time.monotonic() > deadline:
+                raise RemoteError(f"guest: expected work {work} in {WRITING_TIMEOUT:.0f} s")
+            time.sleep(0.001)
+
+    def _work(self) -> int:
+        return int(self.session.nodes["primary"].execute("x-query-guest")["work"])
+
+    def _freeze(self) -> None:
+        """Stop both nodes, so that nothing measured beside them is slower for them."""
+        self._signal(signal.SIGSTOP)
+        for node in self.session.nodes.values():
+            # Until its last thread stands still. One that has ended is the session's matter.
+            with contextlib.suppress(ChildProcessError):
+                state = os.waitid(os.P_PID, node.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+                if state is not None and state.si_code == os.CLD_STOPPED:
+                    os.waitid(os.P_PID, node.pid, os.WSTOPPED)
+
+    def _thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for node in self.session.nodes.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(node.pid, number)
+
+
+class Stream:
+    """Contiguous bytes through a socket, and one copy where they arrive: a checkpoint's least.
+
+    Parameters
+    ----------
+    family
+        ``unix`` or ``tcp``, on the loopback.
+    sent, received, ram
+        uint8, equally long: what is sent, where it arrives, and where it is copied then.
+    """
+
+    def __init__(self, family: str, *arrays: npt.NDArray[np.uint8]) -> None:
+        self._sent, self._received, self._ram = arrays
+        self._out, self._in = _connect(family)
+
+    def sample(self) -> float:
+        """Send, receive, and copy everything; seconds."""
+        view = memoryview(self._received.data)
+        begin = time.perf_counter()
+        sender = threading.Thread(target=self._send)
+        sender.start()
+        done = 0
+        while done < len(view):
+            count = self._in.recv_into(view[done:])
+            if not count:
+                raise RemoteError(f"socket: expected {len(view)} bytes, found {done}")
+            done += count
+        np.copyto(self._ram, self._received)
+        seconds = time.perf_counter() - begin
+        sender.join()
+        return seconds
+
+    def _send(self) -> None:
+        # Whoever ends the measurement early closes the other end.
+        with contextlib.suppress(OSError):
+            self._out.sendall(self._sent.data)
+
+    def close(self) -> None:
+        """Close both ends."""
+        self._in.close()
+        self._out.close()
+
+
+def _connect(family: str) -> tuple[socket.socket, socket.socket]:
+    if family == "unix":
+        return socket.socketpair()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        out = socket.create_connection(server.getsockname())
+        incoming, _ = server.accept()
+    out.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return out, incoming
+
+
+def _against_stream(laboratory: Laboratory, pages: int, transport: str) -> Measured:
+    family = "tcp" if transport.endswith("tcp") else "unix"
+    with Pair(laboratory, pages, transport) as pair:
+        size = pages * PAGE_SIZE
+        arrays = [
+            laboratory.memory(f"{part}-{size}", size).array for part in ("sent", "cache", "ram")
+        ]
+        with contextlib.closing(Stream(family, *(each[:size] for each in arrays))) as stream:
+            return _compare(laboratory, pair.sample, stream.sample)
+
+
+def _against_memcpy(laboratory: Laboratory, pages: int, transport: str) -> Measured:
+    with Pair(laboratory, pages, transport) as pair:
+        size = pages * PAGE_SIZE
+        source, target = (
+            laboratory.memory(f"{part}-{size}", size).array for part in ("sent", "ram")
+        )
+        numbers = np.arange(pages, dtype=np.int32)
+        copy = laboratory.references.function("pages.flush_memcpy", target, source, numbers, pages)
+        once = timed(copy, lambda: None, time.perf_counter)
+        return _compare(laboratory, pair.sample, once)
+
+
+def _compare(laboratory: Laboratory, ours: Sampler, reference: Sampler) -> Measured:
+    *samples, two_threads = laboratory.compare(
+        ours, reference, laboratory.cores.sample, enough_seconds=ENOUGH_SECONDS
+    )
+    return as_times(samples, MILLISECONDS, two_threads=two_threads)
+
+
+def _one_after_the_other(laboratory: Laboratory, pages: int, transport: str) -> Measured:
+    """Take checkpoints as COLO does: with nothing in between that would cool the caches."""
+    with Pair(laboratory, pages, transport) as pair:
+        samples = [MILLISECONDS * pair.sample() for _ in range(laboratory.size(IN_A_ROW, 7))]
+    return Measured(samples)
+
+
+Measure = Callable[[Laboratory, int, str], Measured]
+
+
+@subject("checkpoint", "the pause of a checkpoint: against a socket and a copy, or a copy alone")
+def checkpoint(laboratory: Laboratory) -> Iterator[Case]:
+    """Give the cases; the small ones have bounds of their own, for any machine."""
+
+    def case(
+        full: int,
+        transport: str,
+        against: str,
+        measure: Measure,
+        reach: Reach | None = None,
+        one_core: Reach | None = None,
+    ) -> Case:
+        pages = laboratory.size(full)
+        words = f"{thousands(pages)} pages, {transport}, {against}"
+        return Case(words, "ms", partial(measure, laboratory, pages, transport), reach, one_core)
+
+    through = "a socket and a copy"
+    for full in (50_000, 100_000):
+        yield case(full, "multifd", through, _against_stream, at_most(1.3))
+        yield case(full, "memfd", "C's memcpy", _against_memcpy, at_most(1.3), at_most(2.3))
+    for transport, milliseconds in (("multifd", 1.6), ("memfd", 1.2)):
+        pages = laboratory.size(1_000)
+        words = f"{thousands(pages)} pages, {transport}, one after the other"
+        measure = partial(_one_after_the_other, laboratory, pages, transport)
+        yield Case(words, "ms", measure, at_most(milliseconds, "ms"))
+    yield case(1_000, "multifd", through, _against_stream)
+    yield case(1_000, "memfd", "C's memcpy", _against_memcpy)
+    for transport in ("stream", "multifd+tcp", "stream+tcp"):
+        for full in (1_000, 50_000, 100_000):
+            yield case(full, transport, through, _against_stream)
+
+
+@subject("ram_size", "the pause with 4 GiB of RAM against 256 MiB, with as many dirty pages")
+def ram_size(laboratory: Laboratory) -> Iterator[Case]:
+    """Give the cases."""
+    small, large = (laboratory.size(mebibytes, 8) for mebibytes in (256, 4096))
+
+    def measure(pages: int) -> Measured:
+        laboratory.reserve(3 * (small + large) * MIB)
+        with (
+            Pair(laboratory, pages, "stream", large) as ours,
+            Pair(laboratory, pages, "stream", small) as reference,
+        ):
+            samples = laboratory.compare(
+                ours.sample, reference.sample, enough_seconds=ENOUGH_SECONDS
+            )
+        return as_times(samples, MILLISECONDS)
+
+    for full in (1_000, 10_000):
+        pages = laboratory.size(full)
+        words = f"{thousands(pages)} pages, RAM of {large} MiB against {small} MiB"
+        yield Case(words, "ms", partial(measure, pages), at_most(1.15))

@@ -1,0 +1,131 @@
+"""Whether a history is linearizable, key by key, and if not, why."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+from colobench.lab.checker.counterexample import Counterexample, find_counterexample, find_window
+from colobench.lab.checker.linearizability import USUAL_EFFORT, Effort, Search, Undecided, relevant
+from colobench.lab.clients.history import History, Operation
+from colobench.lab.interrupt import interruptible
+
+#: A search that takes so many configurations more than operations is helped by looking at windows.
+QUICK_CONFIGURATIONS = 20_000
+_NEVER = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the checker says of a history.
+
+    Attributes
+    ----------
+    linearizable
+        Whether each key's operations have an order that explains all answers. None, undecided: the
+        search was given up for some keys, and no other key is without an order.
+    key
+        The key whose contradiction came first; None if there is none.
+    counterexample
+        Of that key; None if there is none.
+    keys
+        All keys that have no order, sorted.
+    operations
+        How many were checked.
+    seconds
+        How long it took.
+    undecided
+        For each key whose search was given up, what was tried.
+    """
+
+    linearizable: bool | None
+    key: bytes | None
+    counterexample: Counterexample | None
+    keys: tuple[bytes, ...]
+    operations: int
+    seconds: float
+    undecided: tuple[Undecided, ...] = ()
+
+    def __str__(self) -> str:
+        checked = f"{self.operations:,} operations checked in {self.seconds:.2f} s"
+        if self.counterexample is not None:
+            return f"not linearizable: {checked}\n{self.counterexample}"
+        return "\n".join([f"{self.in_words}: {checked}", *map(str, self.undecided)])
+
+    @property
+    def in_words(self) -> str:
+        """Linearizable, not linearizable, or undecided."""
+        words = {True: "linearizable", False: "not linearizable", None: "undecided"}
+        return words[self.linearizable]
+
+
+@interruptible("nothing is decided")
+def check(history: History, *, effort: Effort = USUAL_EFFORT) -> Verdict:
+    """Decide whether a history is linearizable.
+
+    Lost connections are not looked at: they are in ``history.lost``.
+
+    Parameters
+    ----------
+    history
+        Of clients that began with none of its keys in the store.
+    effort
+        How much the search may take. What it does not suffice for is undecided, and said.
+
+    Raises
+    ------
+    LocalError
+        If there is an operation that the model does not know.
+    """
+    started = time.perf_counter()
+    every = {key: list(relevant(of_key)) for key, of_key in history.by_key().items()}
+    failed, undecided = _failed(every, effort.begun())
+    found = None
+    if failed:
+        blocked_at, _, operations = min(failed, key=lambda each: each[:2])
+        found = find_counterexample(
+            operations, blocked_at=blocked_at, zero=history.start, effort=effort
+        )
+    return Verdict(
+        linearizable=False if failed else None if undecided else True,
+        key=None if found is None else found.key,
+        counterexample=found,
+        keys=tuple(sorted(key for _, key, _ in failed)),
+        operations=sum(map(len, every.values())),
+        seconds=time.perf_counter() - started,
+        undecided=tuple(undecided),
+    )
+
+
+_Failed = tuple[int, bytes, list[Operation]]
+
+
+def _failed(
+    every: dict[bytes, list[Operation]], effort: Effort
+) -> tuple[list[_Failed], list[Undecided]]:
+    """Find keys that have no order, with where none gets past, in ns; and what is undecided.
+
+    Keys that take little are decided first, whatever the others take.
+    """
+    failed, hard, undecided = [], [], []
+    for key, operations in every.items():
+        quick = min(effort.configurations, QUICK_CONFIGURATIONS + len(operations))
+        search = Search(operations, effort=replace(effort, configurations=quick, deadline=_NEVER))
+        try:
+            if not search.run():
+                failed.append((search.blocked_at, key, operations))
+        except Undecided:
+            hard.append((search.blocked_at, key, operations))
+    for number, (blocked_at, key, operations) in enumerate(hard):
+        part = effort.share(len(hard) - number)
+        # A window without an order is found sooner, if there is one.
+        if find_window(operations, blocked_at, part.share(4)) is not None:
+            failed.append((blocked_at, key, operations))
+            continue
+        search = Search(operations, effort=part)
+        try:
+            if not search.run():
+                failed.append((search.blocked_at, key, operations))
+        except Undecided as error:
+            undecided.append(error)
+    return failed, undecided

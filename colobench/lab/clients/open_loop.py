@@ -1,0 +1,143 @@
+"""A client that asks at a steady pace, whoever has not answered yet, and times each answer."""
+
+from __future__ import annotations
+
+import itertools
+import selectors
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+
+from colobench.errors import LocalError
+from colobench.lab.clients.closed_loop import Answered, ClientsStalled, Request
+from colobench.lab.clients.resp import ReplyParser, encode
+
+RECEIVE_BYTES = 65536
+
+
+class _Connection:
+    """One connection, and what is on its way there."""
+
+    def __init__(self, number: int, address: tuple[str, int], timeout: float) -> None:
+        self.number = number
+        try:
+            self.socket = socket.create_connection(address, timeout)
+        except OSError as error:
+            host, port = address
+            raise ClientsStalled(f"probe: expected to connect to {host}:{port}: {error}") from error
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.waiting: deque[tuple[Request, int]] = deque()
+        self.parser = ReplyParser()
+
+    def ask(self, request: Request) -> None:
+        self.waiting.append((request, time.monotonic_ns()))
+        self.socket.sendall(encode(*request))
+
+    def receive(self) -> Iterator[Answered]:
+        data = self.socket.recv(RECEIVE_BYTES)
+        returned = time.monotonic_ns()
+        if not data:
+            raise ClientsStalled(f"probe: expected answers, found connection {self.number} closed")
+        for reply in self.parser.feed(data):
+            request, call = self.waiting.popleft()
+            yield Answered(self.number, request, call, returned, reply)
+
+
+def probe(
+    address: tuple[str, int],
+    requests: Iterator[Request],
+    *,
+    seconds: float,
+    every_ms: float = 5.0,
+    at_once: int = 1,
+    connections: int = 32,
+    seen: Callable[[Answered], None],
+    go_on: Callable[[], bool] = lambda: True,
+    timeout: float = 10.0,
+) -> None:
+    """Send requests at fixed times, in turn on many connections, and tell of each answer.
+
+    A client that waits for its answer before it asks again asks just after each checkpoint, and
+    never finds out how long one waits that asks at any other time. So nothing here waits: an open
+    loop (B. Schroeder, A. Wierman, M. Harchol-Balter, NSDI 2006).
+
+    Parameters
+    ----------
+    address
+        Host and port.
+    requests
+        What is asked.
+    seconds
+        For how long requests are sent, `seconds * 1000 / every_ms` times, rounded; the answers to
+        all of them are waited for.
+    every_ms
+        Milliseconds from one time of sending to the next.
+    at_once
+        How many requests are sent at each of these times, on different connections.
+    connections
+        How many there are. One that still waits for an answer gets its next request behind it.
+    seen
+        Called with each answer, in this thread.
+    go_on
+        Says whether to send any more; it is asked before each time of sending.
+    timeout
+        Seconds without an answer after which there will be none.
+
+    Raises
+    ------
+    LocalError
+        If `at_once` requests have not so many connections.
+    ClientsStalled
+        If a connection cannot be made, is lost, or answers do not come.
+    """
+    if not 1 <= at_once <= connections:
+        raise LocalError(f"probe: expected 1 to {connections} requests at once, found {at_once}")
+    with ExitStack() as stack:
+        selector = stack.enter_context(selectors.DefaultSelector())
+        opened = []
+        for number in range(connections):
+            opened.append(_Connection(number, address, timeout))
+            stack.enter_context(closing(opened[-1].socket))
+            selector.register(opened[-1].socket, selectors.EVENT_READ, opened[-1])
+        turn = itertools.cycle(opened)
+        begin = time.monotonic()
+        for done in range(1, round(seconds * 1000 / every_ms) + 1):
+            if not go_on():
+                break
+            for _ in range(at_once):
+                next(turn).ask(next(requests))
+            _receive_until(selector, begin + done * every_ms / 1000, seen)
+        _receive_rest(selector, opened, seen, timeout)
+
+
+def _receive_until(
+    selector: selectors.BaseSelector, until: float, seen: Callable[[Answered], None]
+) -> bool:
+    """Take answers until a time of `time.monotonic`; tells whether there were any."""
+    found = False
+    while True:
+        left = until - time.monotonic()
+        ready = selector.select(max(0.0, left))
+        for key, _ in ready:
+            for answered in key.data.receive():
+                found = True
+                seen(answered)
+        if left <= 0 or not ready:
+            return found
+
+
+def _receive_rest(
+    selector: selectors.BaseSelector,
+    opened: Sequence[_Connection],
+    seen: Callable[[Answered], None],
+    timeout: float,
+) -> None:
+    silent_since = time.monotonic()
+    while any(each.waiting for each in opened):
+        if _receive_until(selector, time.monotonic() + 0.05, seen):
+            silent_since = time.monotonic()
+        elif time.monotonic() - silent_since > timeout:
+            left = sum(len(each.waiting) for each in opened)
+            raise ClientsStalled(f"probe: expected {left} more answers within {timeout:g} s")

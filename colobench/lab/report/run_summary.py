@@ -1,0 +1,123 @@
+"""The figures of a run, computed from its records, and as a table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from colobench.lab.session.record import PHASES
+
+if TYPE_CHECKING:
+    from colobench.lab.session.record import CheckpointRecord
+
+
+#: What checkpoints spend time on; with verification there are also the digests.
+ACTIVITIES = (*PHASES, "verify")
+
+
+def percentiles(milliseconds: Sequence[float]) -> dict[str, float | None]:
+    """Give the median and the 99th percentile, linearly interpolated; None without values."""
+    if not len(milliseconds):
+        return {"p50": None, "p99": None}
+    middle, high = np.percentile(milliseconds, [50, 99])
+    return {"p50": float(middle), "p99": float(high)}
+
+
+def checkpoint_rate(records: Sequence[CheckpointRecord]) -> float | None:
+    """Give the checkpoints committed per second; None for fewer than two of them."""
+    if len(records) < 2:
+        return None
+    return (len(records) - 1) / (records[-1].time - records[0].time)
+
+
+def figures(records: Sequence[CheckpointRecord]) -> dict[str, Any]:
+    """Compute the figures that tables show.
+
+    Parameters
+    ----------
+    records
+        The committed checkpoints of a run, in order; there may be none.
+
+    Returns
+    -------
+    dict
+        ``checkpoints``, ``pages``, ``zero_pages``, ``flushed_pages`` (counts), ``bytes``,
+        ``checkpoints_per_s`` (None with fewer than two),
+        ``pause_ms_p50`` and ``pause_ms_p99`` (milliseconds, None without records), and
+        ``phases_ms``: for each of `ACTIVITIES` its ``{"p50", "p99"}`` in milliseconds, without
+        ``verify`` if nothing was verified.
+    """
+    pause = percentiles([record.pause_ms for record in records])
+    return {
+        "checkpoints": len(records),
+        "checkpoints_per_s": checkpoint_rate(records),
+        "pages": sum(record.pages for record in records),
+        "zero_pages": sum(record.zero_pages for record in records),
+        "flushed_pages": sum(record.flushed_pages for record in records),
+        "bytes": sum(record.bytes for record in records),
+        "pause_ms_p50": pause["p50"],
+        "pause_ms_p99": pause["p99"],
+        "phases_ms": {
+            phase: percentiles([getattr(record, f"{phase}_ms") for record in records])
+            for phase in ACTIVITIES
+            if phase != "verify" or any(record.verify_ms for record in records)
+        },
+    }
+
+
+def milliseconds(value: float | None) -> str:
+    """Write a duration of that many milliseconds with three digits, or a dash for None."""
+    if value is None:
+        return "–"
+    decimals = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
+    return f"{value:,.{decimals}f} ms"
+
+
+def megabytes(count: int) -> str:
+    """Write a number of bytes in megabytes of 10⁶ bytes."""
+    return f"{count / 1e6:,.1f} MB"
+
+
+def _rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Give the rows of the table that the summary has figures for."""
+    if "verified" in summary:
+        words = {True: "yes", False: "NO", None: "not compared"}
+        yield "verified", words[summary["verified"]], ""
+    for name in ("checkpoints", "pages"):
+        if name in summary:
+            yield name, f"{summary[name]:,}", ""
+    if summary.get("checkpoints_per_s") is not None:
+        yield "checkpoints a second", f"{summary['checkpoints_per_s']:,.1f}", ""
+    if "bytes" in summary:
+        yield "sent", megabytes(summary["bytes"]), ""
+    if "pause_ms_p50" in summary:
+        yield "", "p50", "p99"
+        middle, high = summary["pause_ms_p50"], summary.get("pause_ms_p99")
+        yield "pause", milliseconds(middle), milliseconds(high)
+        for phase, value in summary.get("phases_ms", {}).items():
+            # The request is answered while the guest still runs.
+            name = f"  {phase}" if phase != "request" else "request (before the pause)"
+            yield name, milliseconds(value["p50"]), milliseconds(value["p99"])
+    if summary.get("takeover_ms") is not None:
+        yield "takeover", milliseconds(summary["takeover_ms"]), ""
+        yield "  from checkpoint", f"{summary['takeover_checkpoint']:,}", ""
+
+
+def format_summary(summary: Mapping[str, Any]) -> str:
+    """Write a run's summary as a table of plain text.
+
+    Parameters
+    ----------
+    summary
+        The keys of `figures`, and ``verified`` (True, False, or None if nothing was compared),
+        ``takeover_ms``, ``takeover_checkpoint``. A figure that is not there has no row.
+    """
+    rows = list(_rows(summary))
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
+    lines = (
+        f"{name:<{widths[0]}}  {first:>{widths[1]}}  {second:>{widths[2]}}"
+        for name, first, second in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)

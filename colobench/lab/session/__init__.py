@@ -1,0 +1,1 @@
+"""A pair of nodes: settings, processes, journal, records, takeover, and the services beside it."""

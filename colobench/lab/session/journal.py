@@ -1,0 +1,163 @@
+"""What the nodes of a session have said: events, and records made of both sides' halves."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from colobench.errors import RemoteError
+from colobench.lab.session.record import CheckpointRecord, Records, merge
+from colobench.processes.qmp import Event
+
+ROLES = ("primary", "secondary")
+#: The newest digests that are kept; a takeover needs those of the last two checkpoints.
+DIGESTS_LIMIT = 1000
+
+
+class SessionTimeout(RemoteError):
+    """A node did not do in time what was asked of it."""
+
+
+class Said(NamedTuple):
+    """An event: who said what, with which data, and when it arrived, of `time.monotonic`."""
+
+    role: str
+    event: str
+    data: dict[str, Any]
+    time: float
+
+
+class Journal:
+    """Collects the events of both nodes, in the threads of their monitor connections.
+
+    Parameters
+    ----------
+    verify
+        Whether the nodes send digests, so that records tell if both sides were equal.
+    keep_records
+        How many of the newest records are kept at least; None for all.
+
+    Attributes
+    ----------
+    records
+        One for each checkpoint of which both sides have reported.
+    digests
+        The primary's newest digests by the checkpoint's number, also of checkpoints that it did
+        not live to report.
+    began
+        When the first pair entered COLO, of `time.monotonic`; records count their time from it.
+    """
+
+    def __init__(self, verify: bool, keep_records: int | None = None) -> None:
+        self._verify = verify
+        self.records = Records(keep=keep_records)
+        self.began: float | None = None
+        #: Seconds from the first pair's entry into COLO to the present one's.
+        self._time_offset = 0.0
+        self.digests: dict[int, dict[str, Any]] = {}
+        self._halves: dict[str, dict[int, dict[str, Any]]] = {role: {} for role in ROLES}
+        self._said: list[Said] = []
+        #: How many events were forgotten; the numbers of the others stay.
+        self._forgotten = 0
+        self._changed = threading.Condition()
+        self._observers: list[Callable[[CheckpointRecord], None]] = []
+
+    def on_record(self, observer: Callable[[CheckpointRecord], None]) -> None:
+        """Call `observer` with each new record, in a thread that must not be held up."""
+        self._observers.append(observer)
+
+    def deliver(self, role: str, event: Event) -> None:
+        """Take an event in."""
+        name, data = event["event"], event.get("data", {})
+        record, now = None, time.monotonic()
+        with self._changed:
+            if name == "X_COLO_CHECKPOINT":
+                record = self._half_arrived(role, data)
+            elif name == "X_COLO_DIGEST":
+                self.digests[data["checkpoint"]] = data
+                if len(self.digests) > DIGESTS_LIMIT:
+                    del self.digests[next(iter(self.digests))]
+            else:
+                self._said.append(Said(role, name, data, now))
+                if (role, name, data.get("status")) == ("primary", "MIGRATION", "colo"):
+                    self.began = self.began or now
+                    self._time_offset = now - self.began
+            self._changed.notify_all()
+        if record is not None:
+            for observer in self._observers:
+                observer(record)
+
+    def _half_arrived(self, role: str, data: dict[str, Any]) -> CheckpointRecord | None:
+        number = data["checkpoint"]
+        self._halves[role][number] = data
+        if not all(number in self._halves[each] for each in ROLES):
+            return None
+        primary, secondary = (self._halves[each].pop(number) for each in ROLES)
+        for halves in self._halves.values():
+            # Nobody has lived to send the other half of an earlier one.
+            for earlier in [each for each in halves if each < number]:
+                del halves[earlier]
+        digests = self.digests.get(number) if self._verify else None
+        record = merge(primary | {"time": primary["time"] + self._time_offset}, secondary, digests)
+        self.records.append(record)
+        return record
+
+    def __len__(self) -> int:
+        """Count the events other than reports of checkpoints, the forgotten ones too."""
+        return self._forgotten + len(self._said)
+
+    def forget(self, before: int) -> None:
+        """Forget the events before the one numbered `before`."""
+        with self._changed:
+            forgotten = max(0, before - self._forgotten)
+            del self._said[:forgotten]
+            self._forgotten += forgotten
+
+    def said(self, event: str, role: str | None = None, *, since: int = 0) -> Iterator[Said]:
+        """Go through the events of that name, from the one numbered `since` on."""
+        with self._changed:
+            events = self._said[max(0, since - self._forgotten) :]
+        for each in events:
+            if each.event == event and role in (None, each.role):
+                yield each
+
+    def find(self, role: str, event: str, *, since: int = 0, **data: Any) -> Said | None:
+        """Find the first event of that node and name with that data, from number `since` on."""
+        for each in self.said(event, role, since=since):
+            if data.items() <= each.data.items():
+                return each
+        return None
+
+    def wait_for(
+        self,
+        condition: Callable[[], bool],
+        what: str,
+        timeout: float,
+        check: Callable[[str], None] = lambda what: None,
+    ) -> None:
+        """Wait until `condition` holds; it is looked at whenever a node says something.
+
+        Parameters
+        ----------
+        condition, what
+            What is waited for, also in words.
+        timeout
+            Seconds.
+        check
+            Called now and then with `what`; it raises if there is nothing to wait for any more.
+
+        Raises
+        ------
+        SessionTimeout
+            If the time is over first.
+        """
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while not condition():
+                check(what)
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise SessionTimeout(f"expected {what} within {timeout:g} s")
+                self._changed.wait(min(left, 0.1))

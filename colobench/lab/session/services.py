@@ -1,0 +1,94 @@
+"""What a session has beside its pair: the switch that clients connect to, and the arbiter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from colobench.errors import LocalError
+from colobench.guest.checks import check_integer
+from colobench.processes.process import NodeProcess
+from colobench.processes.qmp import Event
+
+#: What poll(2) can wait for, in milliseconds.
+LIMIT_MS = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """How often the nodes beat, and how long a silence is a death.
+
+    Parameters
+    ----------
+    interval_ms, limit_ms
+        Milliseconds; the limit at least twice the interval.
+    """
+
+    interval_ms: int = 50
+    limit_ms: int = 500
+
+    def __post_init__(self) -> None:
+        check_integer("heartbeat interval_ms", self.interval_ms, 1, LIMIT_MS, unit="ms")
+        check_integer("heartbeat limit_ms", self.limit_ms, 2, LIMIT_MS, unit="ms")
+        if self.limit_ms < 2 * self.interval_ms:
+            raise LocalError(
+                "heartbeat: expected an interval from 1 ms and a limit of at least twice that, "
+                f"found {self.interval_ms} ms and {self.limit_ms} ms"
+            )
+
+
+def start_switch(
+    directory: Path,
+    hostfwd: Sequence[str],
+    pcap: str | None,
+    hold: bool,
+    deliver: Callable[[str, Event], None],
+) -> NodeProcess:
+    """Start a switch that listens for nodes at ``DIRECTORY/switch``.
+
+    Parameters
+    ----------
+    directory
+        The session's.
+    hostfwd
+        What it forwards, in QEMU's form ``tcp:127.0.0.1:PORT-:6379``.
+    pcap
+        File for the guest's frames, or None.
+    hold
+        Whether clients are refused until the switch is told ``x-hostfwd-listen``.
+    deliver
+        Gets its events.
+    """
+    arguments = ["--listen", f"unix:{directory / 'switch'}"]
+    for each in hostfwd:
+        arguments += ["--hostfwd", each]
+    arguments += [] if pcap is None else ["--pcap", pcap]
+    arguments += ["--hold"] if hold else []
+    return NodeProcess("switch", directory, arguments, deliver)
+
+
+def start_arbiter(
+    directory: Path, grants: str | None, deliver: Callable[[str, Event], None]
+) -> NodeProcess:
+    """Start an arbiter that listens at ``DIRECTORY/arbiter``.
+
+    Parameters
+    ----------
+    directory
+        The session's.
+    grants
+        File that keeps its grants; None is one in the directory, which lasts as long as that.
+    deliver
+        Gets its events.
+    """
+    arguments = ["--listen", f"unix:{directory / 'arbiter'}"]
+    arguments += ["--state", grants or str(directory / "arbiter.grants")]
+    return NodeProcess("arbiter", directory, arguments, deliver)
+
+
+def forwarded(switch: NodeProcess) -> list[tuple[int, tuple[str, int]]]:
+    """Say which ports of the guest clients reach, and at which host and port."""
+    found: list[dict[str, Any]] = switch.execute("query-hostfwd")
+    return [(each["guest-port"], (each["host-address"], each["host-port"])) for each in found]

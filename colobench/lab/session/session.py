@@ -1,0 +1,1085 @@
+"""A session: one primary and one secondary, from their start to the last one's end.
+
+Notebooks, the command line and the tests all use this, and this uses what any QMP client could.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from colobench.errors import ColobenchError, LocalError, RemoteError
+from colobench.guest.configuration import DETERMINISTIC, Nondeterminism, Program
+from colobench.lab.interrupt import explain_again, interruptible
+from colobench.lab.session.journal import ROLES, Journal, Said
+from colobench.lab.session.record import CheckpointRecord, Records
+from colobench.lab.session.services import Heartbeat, forwarded, start_arbiter, start_switch
+from colobench.lab.session.session_directory import SessionDirectory, remove_left
+from colobench.lab.session.settings import NEVER_MS, SessionSettings
+from colobench.lab.session.status import State, publish
+from colobench.lab.session.takeover import Killed, Takeover
+from colobench.net.compare_settings import CompareSettings
+from colobench.node.transport import Transport
+from colobench.processes.errors import NodeGone, NotStarted
+from colobench.processes.owner import Owner
+from colobench.processes.process import NodeProcess, ProcessFigures
+
+if TYPE_CHECKING:
+    from colobench.lab.session.relay import Relay
+
+USUAL_COMPARISON = CompareSettings()
+#: How long a guest that runs may take to do its next bit of work, in seconds.
+WORK_TIMEOUT = 10.0
+TICK_SECONDS = 0.001
+#: Seconds that a survivor may take to connect to who joins it, beside its stall timeout.
+CONNECT_TIMEOUT = 10.0
+
+
+def _end_all(processes: list[NodeProcess]) -> None:
+    """End all processes, and take them off the list."""
+    ending, processes[:] = processes[:], []
+    try:
+        for process in ending:
+            process.ask_to_quit()
+        for process in ending:
+            process.end()
+    except KeyboardInterrupt:
+        # Who cannot wait for an end in order gets one at once; but all of them do.
+        for process in ending:
+            process.process.kill()
+            process.end()
+        raise
+
+
+def _close_all(relays: list[Relay]) -> None:
+    """Close all relays, and take them off the list."""
+    while relays:
+        relays.pop().close()
+
+
+def _who(node: NodeProcess) -> dict[str, Any]:
+    return {"pid": node.pid, "qmp": str(node.qmp_path)}
+
+
+def _close_unless_forked(closing: contextlib.ExitStack, owner: Owner) -> None:
+    if owner.is_this_process():
+        closing.close()
+
+
+class ColoExit(RemoteError):
+    """A node said COLO_EXIT with an error: checkpoints have ended, a survivor waits to be told."""
+
+
+def session_outcome(session: Session, *arguments: Any, **options: Any) -> str:
+    """Say what is left of a session when something was interrupted."""
+    living = [role for role, node in session.nodes.items() if node.alive()]
+    if not living:
+        return "its session is closed, all of its processes have ended"
+    return f"its {' and '.join(living)} live on" if len(living) > 1 else f"its {living[0]} lives on"
+
+
+class Session(contextlib.AbstractContextManager["Session"]):
+    """A primary and a secondary in COLO.
+
+    Parameters
+    ----------
+    ram
+        Guest RAM, such as ``"64M"``, or in bytes.
+    guest
+        Its program: ``uniform``, ``hotcold``, ``sequential`` or ``idle``, which write RAM; or
+        ``kv``, which serves Redis's protocol to whoever connects to `address`.
+    seed
+        What is in RAM is a function of the program, the seed, and the work done.
+    writes_per_tick
+        Words that the program writes in a millisecond.
+    working_set
+        How many pages of RAM the program writes, 0 for all of them.
+    delay
+        Milliseconds from one checkpoint to the next, QEMU's ``x-checkpoint-delay``; 0 is back to
+        back, None is on request alone.
+    transport
+        How pages travel: ``stream`` (page records), ``multifd`` (packets on connections of their
+        own), ``memfd`` (the secondary copies from the primary's RAM); over UNIX sockets, or over
+        loopback TCP as in ``multifd+tcp``. ``unix`` and ``tcp`` alone mean ``stream``.
+    multifd_channels
+        How many connections `multifd` and `memfd` have for pages; None suits this machine.
+    layout
+        ``separated``, or ``buffered`` as before patch 31.
+    variant
+        ``v12``: the secondary's guest stands between checkpoints. ``upstream``: it runs.
+    verify
+        Whether both nodes digest RAM and devices at each checkpoint. It lengthens the pause.
+    capture
+        Whether to pass the stream through a `Relay` that keeps the bytes.
+    report_pages
+        Whether records tell which pages were sent, and which were flushed.
+    tracker
+        How the guest's writes are learnt: a name of `colobench.memory.tracker.TRACKERS`.
+    stall_timeout
+        Seconds of silence, where the protocol wants a word, after which a peer counts as lost; so
+        does one that is slower than `colobench.node.watchdog.MINIMUM_RATE` beyond them.
+    output
+        What the guest's output waits for: ``buffer``, the checkpoint that covers it; ``compare``
+        (with the variant upstream), the same output of the secondary's guest.
+    compare
+        How it is compared, and with which of QEMU's quirks.
+    hostfwd
+        Ports of this host that lead to the guest's, such as ``tcp:127.0.0.1:6379-:6379``; port 0 is
+        any free one, see `address`. A switch, a process of its own, keeps the clients' connections.
+    pcap, pcap_mirror
+        Files that get the frames on the guest's links, and on the connection between the nodes
+        (where output is compared).
+    heartbeat
+        The nodes beat, and an arbiter decides who takes over when they lose each other; None: only
+        `failover` does.
+    nondeterminism
+        The dials of the guest program ``kv``.
+    spare
+        Whether a further secondary is always started ahead, so that `rejoin` is quicker.
+    serve_unprotected
+        Whether clients are let in before the pair is protected. What they are told until then is
+        lost if the primary dies. Otherwise their connections are refused so long.
+    arbiter_state
+        File that keeps the arbiter's grants beyond this session, see ``docs/split-brain.md``.
+    keep_records
+        How many of the newest records are kept at least; None for all.
+    bug
+        A planted one, a name of `colobench.node.bugs.Bug`; refused unless `experiment` is set.
+    experiment
+        Whether what the guest holds may be lost.
+
+    Attributes
+    ----------
+    journal
+        What the nodes have said.
+    guest, transport, settings
+        The guest, how pages travel, and all settings by name.
+    nodes
+        The two `NodeProcess`, by role; a killed one stays, until another joins in its place.
+    others
+        The switch and the arbiter, if there are, by role.
+    relay
+        The `Relay`, or None.
+    state
+        Whether a secondary is joining, the pair is protected, or one node is alone; None before
+        the start and after the end.
+    lets_clients_in
+        Whether clients may connect to the guest's forwarded ports.
+
+    Examples
+    --------
+    >>> with Session(ram="16M") as session:
+    ...     session.run(10)
+    ...     session.kill("primary", at="ram")
+    ...     session.failover().equal
+    <10 checkpoint records>
+    Killed(role='primary', ...)
+    True
+    """
+
+    def __init__(
+        self,
+        *,
+        ram: str | int = "64M",
+        guest: str = "uniform",
+        seed: int = 0,
+        writes_per_tick: int = 4,
+        working_set: int = 0,
+        delay: int | None = 100,
+        transport: str = "stream",
+        multifd_channels: int | None = None,
+        layout: str = "separated",
+        variant: str = "v12",
+        verify: bool = True,
+        capture: bool = False,
+        report_pages: bool = False,
+        tracker: str = "marked",
+        stall_timeout: float = 10.0,
+        output: str = "buffer",
+        compare: CompareSettings = USUAL_COMPARISON,
+        hostfwd: str | Sequence[str] = (),
+        pcap: str | None = None,
+        pcap_mirror: str | None = None,
+        heartbeat: Heartbeat | None = None,
+        nondeterminism: Nondeterminism = DETERMINISTIC,
+        spare: bool = False,
+        serve_unprotected: bool = False,
+        arbiter_state: str | None = None,
+        keep_records: int | None = None,
+        bug: str | None = None,
+        experiment: bool = False,
+    ) -> None:
+        self._asked = SessionSettings(
+            ram=ram,
+            guest=guest,
+            seed=seed,
+            writes_per_tick=writes_per_tick,
+            working_set=working_set,
+            delay=delay,
+            transport=Transport.parse(transport),
+            multifd_channels=multifd_channels,
+            layout=layout,
+            variant=variant,
+            verify=verify,
+            capture=capture,
+            report_pages=report_pages,
+            tracker=tracker,
+            stall_timeout=stall_timeout,
+            output=output,
+            compare=compare,
+            hostfwd=hostfwd,
+            pcap=pcap,
+            pcap_mirror=pcap_mirror,
+            heartbeat=heartbeat,
+            nondeterminism=nondeterminism,
+            spare=spare,
+            serve_unprotected=serve_unprotected,
+            arbiter_state=arbiter_state,
+            keep_records=keep_records,
+            bug=bug,
+            experiment=experiment,
+        )
+        self.guest, self.transport = self._asked.configuration, self._asked.transport
+        self.settings = self._asked.by_name()
+        self._spare: NodeProcess | None = None
+        self._processes: list[NodeProcess] = []
+        self._pids: list[int] = []
+        self.nodes: dict[str, NodeProcess] = {}
+        self.others: dict[str, NodeProcess] = {}
+        #: How many pairs there were, and how many events when the present one began.
+        self._pairs = self._since = self._secondaries = 0
+        #: The arbiter may have grants of other sessions, and names of directories come back.
+        self._pairing = uuid.uuid4().hex
+        self.state: State | None = None
+        self._state_observers: list[Callable[[State], None]] = []
+        self.relay: Relay | None = None
+        self._relays: list[Relay] = []
+        self.journal = Journal(verify, keep_records)
+        self._directory: Path | None = None
+        self._killed: Killed | None = None
+        #: Whether we parted the pair ourselves: then a COLO_EXIT is what one expects.
+        self._parted = False
+        self._alive = False
+        self._closing = contextlib.ExitStack()
+        self._owner = Owner()
+        self._finalizer: weakref.finalize[Any, Any] | None = None
+        self.lets_clients_in = serve_unprotected
+        self._ports: list[tuple[int, tuple[str, int]]] = []
+
+    @property
+    def began(self) -> float:
+        """When the pair entered COLO, of `time.monotonic`; records count their time from it."""
+        return self.journal.began or 0.0
+
+    @property
+    def records(self) -> Records:
+        """The committed checkpoints so far."""
+        return self.journal.records
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs there were, the present one included: one more at each `rejoin`."""
+        return self._pairs + 1
+
+    def on_state(self, observer: Callable[[State], None]) -> None:
+        """Call `observer` with each new state, in the thread that brings it about."""
+        self._state_observers.append(observer)
+
+    def _enter(self, state: State) -> None:
+        """Be in another state from now on, and tell: observers, and ``colobench status``."""
+        before, self.state = self.state, state
+        self._publish()
+        if state is not before:
+            for observer in self._state_observers:
+                observer(state)
+
+    def _publish(self) -> None:
+        assert self._directory is not None
+        assert self.state is not None
+        publish(
+            self._directory,
+            {
+                "state": self.state.value,
+                "guest": self._asked.guest,
+                "nodes": {role: _who(node) for role, node in self.nodes.items() if node.alive()},
+                "others": {role: _who(node) for role, node in self.others.items()},
+                "ports": [[port, *address] for port, address in self._ports],
+                "lets-clients-in": self.lets_clients_in,
+            },
+        )
+
+    # Begin and end.
+
+    def __enter__(self) -> Session:
+        """Start both nodes and bring them into COLO; see `start`."""
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End everything; see `close`."""
+        self.close()
+        explain_again(error, "its session is closed, all of its processes have ended")
+
+    @interruptible(session_outcome)
+    def start(self, timeout: float = 120.0) -> None:
+        """Start both nodes, migrate the running guest, and enter COLO.
+
+        Parameters
+        ----------
+        timeout
+            Seconds that each step may take: kernels may have to be compiled first.
+
+        Raises
+        ------
+        NodeGone
+            If a node ends, with what it said.
+        SessionTimeout, ColoExit
+            If they do not get into COLO.
+        """
+        if self.nodes:
+            raise LocalError("session: expected one that was not started, found it started")
+        self.check_places()
+        self._alive = True
+        directory = SessionDirectory()
+        self._closing.callback(directory.remove)
+        self._directory = directory.path
+        remove_left(directory.path.parent)
+        self._closing.callback(_end_all, self._processes)
+        self._closing.callback(_close_all, self._relays)
+        # Whatever happens to this object, the nodes end: at the latest with this interpreter.
+        self._owner = Owner()
+        self._finalizer = weakref.finalize(self, _close_unless_forked, self._closing, self._owner)
+        try:
+            self._start_others(timeout)
+            self._start_nodes(timeout)
+            self._migrate(timeout)
+            self._let_clients_in()
+            self._enter(State.PROTECTED)
+            self._start_spare()
+        except BaseException:
+            self.close()
+            raise
+
+    def check_places(self) -> None:
+        """Check that the ports and files that the settings name can be had.
+
+        Raises
+        ------
+        LocalError
+            If one of them cannot, with its name and the reason.
+        """
+        self._asked.check_places()
+
+    def close(self) -> None:
+        """End both nodes and remove every trace of the session; its records stay.
+
+        In a process that was forked since the start it does nothing: the nodes are not its own.
+        """
+        if not self._owner.is_this_process():
+            return
+        self._alive = False
+        self.state = None
+        self._closing.close()
+        # One that `start`, interrupted in another thread, has made meanwhile.
+        _end_all(self._processes)
+        if self._finalizer is not None:
+            self._finalizer.detach()
+
+    def _start_others(self, timeout: float) -> None:
+        """Start what the pair needs beside it: it is ready sooner, or fails sooner, than nodes."""
+        assert self._directory is not None
+        asked, deliver = self._asked, self.journal.deliver
+        if asked.hostfwd:
+            hold = not asked.serve_unprotected
+            switch = start_switch(self._directory, asked.hostfwd, asked.pcap, hold, deliver)
+            self._take_in(switch, self.others)
+        if asked.heartbeat is not None:
+            arbiter = start_arbiter(self._directory, asked.arbiter_state, deliver)
+            self._take_in(arbiter, self.others)
+        for other in self.others.values():
+            other.connect(timeout)
+        self._ports = self.forwarded()
+
+    def _start_nodes(self, timeout: float) -> None:
+        self._take_in(self._start_primary(), self.nodes)
+        self._take_in(self._start_secondary(), self.nodes)
+        self._enter(State.JOINING)
+        for node in self.nodes.values():
+            self._greet(node, timeout)
+
+    def _let_clients_in(self) -> None:
+        if "switch" in self.others and not self.lets_clients_in:
+            self.others["switch"].execute("x-hostfwd-listen")
+        self.lets_clients_in = True
+
+    def _start_spare(self) -> None:
+        if self._asked.spare:
+            # It only saves time; without it, `rejoin` starts one.
+            with contextlib.suppress(NotStarted):
+                self._spare = self._start_secondary()
+                self._spare.role = "spare"
+                self._count(self._spare)
+
+    def _take_in(self, node: NodeProcess, among: dict[str, NodeProcess]) -> None:
+        among[node.role] = node
+        self._count(node)
+
+    def _count(self, node: NodeProcess) -> None:
+        self._processes.append(node)
+        self._pids.append(node.pid)
+
+    def _release_dead(self) -> None:
+        """Let go of all that belonged to processes that have ended."""
+        for node in self._processes[:]:
+            if not node.alive():
+                node.release()
+                self._processes.remove(node)
+
+    def _start_primary(self) -> NodeProcess:
+        assert self._directory is not None
+        arguments = self._asked.node_arguments() + self._asked.guest_arguments()
+        return NodeProcess("primary", self._directory, arguments, self.journal.deliver, "node-0")
+
+    def _start_secondary(self) -> NodeProcess:
+        assert self._directory is not None
+        self._secondaries += 1
+        arguments = [*self._asked.node_arguments(), "--incoming", self._listening("colo")]
+        if self._asked.output == "compare":
+            arguments += ["--mirror", self._listening("mirror")]
+        name = f"node-{self._secondaries}"
+        node = NodeProcess("secondary", self._directory, arguments, self.journal.deliver, name)
+        for listening in ("colo", "mirror"):
+            node.files.append(self._directory / f"{listening}-{self._secondaries}")
+        return node
+
+    def _listening(self, name: str) -> str:
+        """Say where a secondary is to listen."""
+        assert self._directory is not None
+        if self.transport.socket == "tcp":
+            return "tcp:127.0.0.1:0"
+        return f"unix:{self._directory / name}-{self._secondaries}"
+
+    def _greet(self, node: NodeProcess, timeout: float) -> None:
+        """Wait until a new node is ready, and tell it what it has to know."""
+        assert self._directory is not None
+        node.connect(timeout)
+        state = [{"capability": "x-colo", "state": True}]
+        node.execute("migrate-set-capabilities", capabilities=state)
+        if "switch" in self.others:
+            node.execute("x-netdev", uri=f"unix:{self._directory / 'switch'}")
+
+    def _migrate(self, timeout: float) -> None:
+        primary = self.nodes["primary"]
+        incoming = self.nodes["secondary"].execute("query-migrate")
+        uri = incoming["x-incoming"]
+        if self._asked.capture:
+            from colobench.lab.session.relay import RELAY_LIMIT, Form, Relay
+            from colobench.protocol.colo import VARIANTS, Layout
+
+            assert self._directory is not None
+            _close_all(self._relays)
+            form = Form(VARIANTS[self._asked.variant], Layout(self._asked.layout))
+            # Precopy sends RAM, and again what the guest writes meanwhile.
+            room = RELAY_LIMIT + 2 * self.guest.ram_bytes
+            at = f"unix:{self._directory / 'relay'}"
+            self.relay = Relay(at, uri, limit=room, form=form)
+            self._closing.callback(self.relay.close)
+            uri = f"unix:{self._directory / 'relay'}"
+        delay, report_pages = self._asked.delay, self._asked.report_pages
+        primary.execute(
+            "migrate-set-parameters",
+            x_checkpoint_delay=NEVER_MS if delay is None else delay,
+            x_report_pages=report_pages,
+        )
+        self.nodes["secondary"].execute("migrate-set-parameters", x_report_pages=report_pages)
+        mirror = {"x_mirror": incoming["x-mirror"]} if incoming["x-mirror"] else {}
+        if self._asked.pcap_mirror is not None:
+            mirror["x_mirror_pcap"] = self._asked.pcap_mirror
+        primary.execute("migrate", uri=uri, **mirror)
+
+        def entered_colo() -> bool:
+            return all(
+                self.journal.find(role, "MIGRATION", since=self._since, status="colo")
+                for role in ROLES
+            )
+
+        self.wait_for(entered_colo, "both nodes to enter COLO", timeout)
+        self._start_heartbeats()
+
+    def _start_heartbeats(self, roles: Sequence[str] = ROLES) -> None:
+        heartbeat = self._asked.heartbeat
+        if heartbeat is None:
+            return
+        assert self._directory is not None
+        at = {role: f"unix:{self._heartbeat_path(role)}" for role in ROLES}
+        for role in roles:
+            [peer] = set(ROLES) - {role}
+            self.nodes[role].execute(
+                "x-colo-heartbeat",
+                pairing=f"{self._pairing}-{self._pairs}",
+                node=role,
+                peer=peer,
+                listen=at[role],
+                to=at[peer],
+                interval=heartbeat.interval_ms,
+                limit=heartbeat.limit_ms,
+                arbiter=f"unix:{self._directory / 'arbiter'}",
+            )
+
+    def _heartbeat_path(self, role: str) -> Path:
+        assert self._directory is not None
+        return self._directory / f"{role}-{self._pairs}.heartbeat"
+
+    @interruptible(session_outcome)
+    def rejoin(self, timeout: float = 120.0) -> None:
+        """Let a new secondary join the survivor, whose guest serves meanwhile.
+
+        From then on the survivor is the primary of `nodes`.
+
+        Parameters
+        ----------
+        timeout
+            Seconds that each step may take.
+
+        Raises
+        ------
+        LocalError
+            If there is no survivor that has taken over.
+        """
+        survivors = [node for node in self.nodes.values() if node.alive()]
+        if len(survivors) != 1 or self._killed is None or not self._alive:
+            raise LocalError("rejoin: expected one survivor of a kill, found none")
+        survivor = survivors[0]
+        guest = survivor.execute("x-query-guest")
+        if survivor.execute("query-colo-status")["mode"] != "none":
+            raise LocalError("rejoin: expected a survivor that has taken over; see failover")
+        self._release_dead()
+        # If that fails, nothing has changed.
+        secondary = self._next_secondary()
+        survivor.role = "primary"
+        secondary.role, self._spare = "secondary", None
+        self.nodes["primary"], self.nodes["secondary"] = survivor, secondary
+        self._begin_pair()
+        try:
+            self._enter(State.JOINING)
+            self._greet(secondary, timeout)
+            secondary.execute("migrate-set-parameters", x_committed=guest["checkpoint"])
+            self._migrate(timeout)
+            self._enter(State.PROTECTED)
+        except (Exception, KeyboardInterrupt):
+            self._give_up(secondary)
+            raise
+        self._start_spare()
+
+    def _begin_pair(self) -> None:
+        """Count another pair, and forget what was there of the one before the last."""
+        for role in ROLES:
+            self._heartbeat_path(role).unlink(missing_ok=True)
+        self._pairs += 1
+        self.journal.forget(self._since)
+        self._since = len(self.journal)
+        self._killed, self._parted = None, False
+
+    def _next_secondary(self) -> NodeProcess:
+        """Give the secondary that was started ahead, or start one."""
+        if self._spare is not None and self._spare.alive():
+            return self._spare
+        secondary = self._start_secondary()
+        self._count(secondary)
+        return secondary
+
+    def _give_up(self, secondary: NodeProcess) -> None:
+        """End a pair that did not come about, so that one of the two serves alone, if it can."""
+        try:
+            if self.nodes["primary"].is_gone():
+                self._give_up_primary(secondary)
+            else:
+                self._give_up_secondary(secondary)
+        finally:
+            self._enter(State.ALONE)
+
+    def _give_up_primary(self, secondary: NodeProcess) -> None:
+        """Have who was about to join ask for the guest, if it has got it whole after all."""
+        deadline = time.monotonic() + self._asked.stall_timeout
+        with contextlib.suppress(ColobenchError):
+            # Else it sees the end of its connection, and ends.
+            while secondary.execute("query-colo-status")["mode"] == "none":
+                if time.monotonic() > deadline:
+                    return
+                time.sleep(TICK_SECONDS)
+            self._start_heartbeats(["secondary"])
+
+    def _give_up_secondary(self, secondary: NodeProcess) -> None:
+        """Have the survivor serve alone again: whoever was to join it is dead for sure."""
+        when, committed = time.monotonic(), self.records.total
+        self._parted = True
+        self._killed = Killed("secondary", secondary.pid, secondary.kill(), None, committed, when)
+        self._release_dead()
+        survivor = self.nodes["primary"]
+        deadline = when + CONNECT_TIMEOUT + self._asked.stall_timeout
+        with contextlib.suppress(ColobenchError):
+            while survivor.execute("query-colo-status")["mode"] == "none":
+                status = survivor.execute("query-migrate")["status"]
+                if status not in ("setup", "active", "colo") or time.monotonic() > deadline:
+                    return
+                time.sleep(TICK_SECONDS)
+            # Its guest may stand still since the migration's end.
+            survivor.execute("x-colo-lost-heartbeat")
+
+    def forwarded(self) -> list[tuple[int, tuple[str, int]]]:
+        """Say where clients reach the guest's ports: for each rule the port, and host and port."""
+        return forwarded(self.others["switch"]) if "switch" in self.others else []
+
+    def address(self, port: int = 6379) -> tuple[str, int]:
+        """Say where clients reach the guest's `port`: host and port.
+
+        Raises
+        ------
+        LocalError
+            If nothing leads there.
+        """
+        found = self.forwarded()
+        for of_guest, address in found:
+            if of_guest == port:
+                return address
+        ports = sorted({of_guest for of_guest, _ in found})
+        raise LocalError(
+            f"address: expected a hostfwd to the guest's port {port}, found {ports or 'none'}"
+        )
+
+    # Waiting for the nodes.
+
+    def on_record(self, observer: Callable[[CheckpointRecord], None]) -> None:
+        """Call `observer` with each new record, in a thread that must not be held up."""
+        self.journal.on_record(observer)
+
+    def wait_for(self, condition: Callable[[], bool], what: str, timeout: float) -> None:
+        """Wait until `condition` holds; it is looked at whenever a node says something.
+
+        Raises
+        ------
+        ColoExit, SessionTimeout
+            If a node gives up or ends, or the time is over first.
+        """
+        self.journal.wait_for(condition, what, timeout, self._check_nodes)
+
+    def wait_for_event(
+        self,
+        role: str,
+        event: str,
+        timeout: float = 30.0,
+        *,
+        check: Callable[[str], None] = lambda what: None,
+        **data: Any,
+    ) -> Said:
+        """Wait until a node has said `event` with that data, since the present pair began.
+
+        `check` is that of `Journal.wait_for`.
+
+        Raises
+        ------
+        SessionTimeout
+            If it does not.
+        """
+        self.journal.wait_for(
+            lambda: self.journal.find(role, event, since=self._since, **data) is not None,
+            f"{event} of the {role}",
+            timeout,
+            check,
+        )
+        said = self.journal.find(role, event, since=self._since, **data)
+        assert said is not None
+        return said
+
+    def _check_nodes(self, what: str) -> None:
+        for said in self.journal.said("COLO_EXIT", since=self._since):
+            if said.data["reason"] == "error" and not self._parted:
+                why = said.data["x-why"]
+                raise ColoExit(f"expected {what}, found COLO_EXIT of the {said.role}: {why}")
+        for said in self.journal.said("X_MIGRATION_ERROR", since=self._since):
+            raise ColoExit(f"expected {what}, found migration failed: {said.data['x-why']}")
+        for node in self.nodes.values():
+            killed = self._killed is not None and self._killed.role == node.role
+            if not killed and not node.alive():
+                raise ColoExit(f"expected {what}, found the {node.role} {node.how_it_ended()}")
+
+    # What one does with a pair.
+
+    @interruptible(session_outcome)
+    def run(
+        self,
+        checkpoints: int,
+        *,
+        timeout: float | None = None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Records:
+        """Let the pair take so many more checkpoints.
+
+        Parameters
+        ----------
+        checkpoints
+            How many.
+        timeout
+            Seconds for each of them; by default the delay and ten seconds.
+        progress
+            Called with how many are done, and of how many.
+
+        Returns
+        -------
+        Records
+            The new ones.
+        """
+        self.check_pair()
+        first = self.records.total
+        delay = self._asked.delay
+        patience = timeout or 10.0 + (delay or 0) / 1000
+        for done in range(1, checkpoints + 1):
+            if delay is None:
+                self.nodes["primary"].execute("x-colo-checkpoint")
+            self._wait_for_records(first + done, patience)
+            progress(done, checkpoints)
+        return self.records.since(first)[:checkpoints]
+
+    def check_pair(self) -> None:
+        """Refuse what needs a pair where there is none."""
+        self._owner.check("session")
+        if self._parted or not self.nodes or not self._alive:
+            found = "one parted" if self._parted else "none started" if not self.nodes else "closed"
+            raise LocalError(f"session: expected a pair in COLO, found {found}")
+
+    def _wait_for_records(self, count: int, timeout: float) -> None:
+        self.wait_for(lambda: self.records.total >= count, "a checkpoint", timeout)
+
+    @interruptible(session_outcome)
+    def checkpoint(self) -> CheckpointRecord:
+        """Ask for a checkpoint now, and wait for the next one that is committed."""
+        self.check_pair()
+        first = self.records.total
+        self.nodes["primary"].execute("x-colo-checkpoint")
+        self._wait_for_records(first + 1, 20.0)
+        return self.records.since(first)[0]
+
+    @interruptible(session_outcome)
+    def hold(self, role: str, at: str, timeout: float = 30.0) -> int:
+        """Hold a node at a point of its next checkpoint, and wait until it stands there.
+
+        Parameters
+        ----------
+        role
+            Which node.
+        at
+            Where: one of `points`.
+        timeout
+            Seconds to wait for that.
+
+        Returns
+        -------
+        int
+            The number of the checkpoint that is being made.
+
+        Raises
+        ------
+        LocalError
+            If there is no pair, or its checkpoints never pass that point.
+        """
+        self.check_point(role, at)
+        self.check_pair()
+        seen = len(self.journal)
+        self._living(role).execute("x-colo-break", at=at)
+
+        def held() -> Iterator[Said]:
+            return self.journal.said("X_COLO_HELD", role, since=seen)
+
+        try:
+            self.nodes["primary"].execute("x-colo-checkpoint")
+            self.wait_for(lambda: any(held()), f"the {role} to be held at {at!r}", timeout)
+        except BaseException:
+            # Nobody knows that it is held, if it is: no later checkpoint may wait for that.
+            with contextlib.suppress(ColobenchError):
+                self.go_on(role)
+            raise
+        return int(next(held()).data["checkpoint"])
+
+    def points(self, role: str) -> tuple[str, ...]:
+        """Give the points that the checkpoints of this pair pass, where a node can be held.
+
+        Raises
+        ------
+        LocalError
+            If there is no such role.
+        """
+        # These bring numba, which who runs nodes does not need otherwise.
+        from colobench.node.breakpoints import points_of
+        from colobench.protocol.colo import Layout, Role
+
+        if role not in ROLES:
+            raise LocalError(f"role: expected {' or '.join(ROLES)}, found {role!r}")
+        return points_of(Role(role), Layout(self._asked.layout))
+
+    def check_point(self, role: str, at: str) -> None:
+        """Refuse a point that is none of `points`.
+
+        Raises
+        ------
+        LocalError
+            If it is none, or there is no such role.
+        """
+        from colobench.node.breakpoints import check_point
+        from colobench.protocol.colo import Layout, Role
+
+        if at not in self.points(role):
+            check_point(Role(role), Layout(self._asked.layout), at)
+
+    def go_on(self, role: str) -> None:
+        """Let a held node go on."""
+        self.nodes[role].execute("x-colo-continue")
+
+    @interruptible(session_outcome)
+    def kill(
+        self, role: str = "primary", *, at: str | None = None, held: str | None = None
+    ) -> Killed:
+        """Kill a node with SIGKILL, and wait for its end.
+
+        Parameters
+        ----------
+        role
+            Whom.
+        at
+            Where in a checkpoint, see `hold`; None is now, wherever it is.
+        held
+            Who is held there, the victim itself by default.
+
+        Raises
+        ------
+        LocalError
+            If it is dead already.
+        """
+        node = self._living(role)
+        if at is not None:
+            self.hold(held or role, at)
+        committed = self.records.total
+        when = time.monotonic()
+        self._parted = True
+        self._killed = Killed(role, node.pid, 0, at, committed, when)
+        status = node.kill()
+        self._killed = Killed(role, node.pid, status, at, committed, when)
+        self._enter(State.ALONE)
+        return self._killed
+
+    def found_dead(self) -> Killed | None:
+        """Look whether somebody else has ended a node; if so, it counts as killed from now on.
+
+        A node that was stopped for so long that its peer has taken over is refused by the arbiter,
+        so it is ended for good.
+        """
+        if self._parted or not self._alive:
+            return None
+        for role, peer in (ROLES, ROLES[::-1]):
+            when, node = time.monotonic(), self.nodes[role]
+            status = node.process.poll()
+            fenced = self.journal.find(role, "X_COLO_FENCED", since=self._since)
+            taken = self.journal.find(peer, "X_COLO_TAKEOVER", since=self._since)
+            refused = fenced is not None
+            if status is None and taken is not None:
+                when, status, refused = taken.time, node.kill(), True
+            if status is not None:
+                self._parted = True
+                committed = self.records.total
+                self._killed = Killed(role, node.pid, status, None, committed, when, refused)
+                self._enter(State.ALONE)
+                return self._killed
+        return None
+
+    def check_serving(self) -> None:
+        """Look whether there still is what no other can take the place of.
+
+        Raises
+        ------
+        NodeGone
+            If the switch has ended, which had the clients' connections, or if no node is left.
+        """
+        switch = self.others.get("switch")
+        if switch is not None and not switch.alive():
+            raise NodeGone(f"expected the switch to live, found it {switch.how_it_ended()}")
+        if not any(node.alive() for node in self.nodes.values()):
+            raise NodeGone("expected a living node, found none: nobody has the guest's state")
+
+    def revive_arbiter(self, timeout: float = 30.0) -> bool:
+        """Start the arbiter again if it has ended; what it has granted is in its file.
+
+        Returns
+        -------
+        bool
+            Whether it had ended.
+        """
+        arbiter = self.others.get("arbiter")
+        if arbiter is None or arbiter.alive():
+            return False
+        assert self._directory is not None
+        self._release_dead()
+        grants = self._asked.arbiter_state
+        self._take_in(start_arbiter(self._directory, grants, self.journal.deliver), self.others)
+        self.others["arbiter"].connect(timeout)
+        self._publish()
+        return True
+
+    def lost_without_a_kill(self) -> bool:
+        """Say whether a node of the present pair took its peer for dead before anybody was killed.
+
+        A machine that is so busy that a node gets no processor for the heartbeat's limit does that.
+        """
+        lost = [said.time for said in self.journal.said("X_COLO_HEARTBEAT_LOST", since=self._since)]
+        return any(self._killed is None or time_ < self._killed.time for time_ in lost)
+
+    @interruptible(session_outcome)
+    def failover(self, role: str | None = None, timeout: float = 30.0) -> Takeover:
+        """Tell a node that its peer is lost (``x-colo-lost-heartbeat``), and see it take over.
+
+        Parameters
+        ----------
+        role
+            Which; by default the one that was not killed.
+        timeout
+            Seconds to wait for that.
+
+        Raises
+        ------
+        LocalError
+            If nobody was killed and `role` is not given.
+        """
+        if role is None:
+            if self._killed is None:
+                raise LocalError("failover: expected a role, or a killed node, found neither")
+            role = next(each for each in ROLES if each != self._killed.role)
+        node = self._living(role)
+        self._parted = True
+        told = time.monotonic()
+        node.execute("x-colo-lost-heartbeat")
+        self._enter(State.ALONE)
+        return self._taken_over(role, told, timeout)
+
+    @interruptible(session_outcome)
+    def takeover(self, timeout: float = 30.0) -> Takeover:
+        """Wait until the survivor of a kill has taken over by itself, as its heartbeat has it.
+
+        Raises
+        ------
+        LocalError
+            If nobody was killed, or the session has no heartbeat.
+        SessionTimeout
+            If it does not.
+        """
+        if self._killed is None or self._asked.heartbeat is None:
+            raise LocalError("takeover: expected a kill in a session with a heartbeat")
+        role = next(each for each in ROLES if each != self._killed.role)
+        return self._taken_over(role, self._killed.time, timeout)
+
+    def _taken_over(self, role: str, told: float, timeout: float) -> Takeover:
+        node = self.nodes[role]
+
+        def check(what: str) -> None:
+            if not node.alive():
+                raise NodeGone(f"expected {what}, found it {node.how_it_ended()}")
+
+        running = self.wait_for_event(role, "RESUME", timeout, check=check).time
+        taken = self.wait_for_event(role, "X_COLO_TAKEOVER", check=check).data
+        killed = self._killed.time if self._killed else None
+        work = int(taken["work"])
+        after = self._work_beyond(node, work)
+        self._release_dead()
+        return Takeover(
+            role=role,
+            takeover_ms=None if killed is None else (running - killed) * 1000,
+            checkpoint=taken["checkpoint"],
+            equal=self._equal_at_takeover(role, taken),
+            work_at_takeover=work,
+            work_after=after,
+            killed_at=killed,
+            told_at=told,
+            running_at=running,
+            observed_at=time.monotonic(),
+        )
+
+    def _equal_at_takeover(self, role: str, taken: dict[str, Any]) -> bool | None:
+        stood_still = role == "secondary" and self._asked.variant == "v12"
+        if not self._asked.verify or not stood_still:
+            return None
+        digests = self.journal.digests.get(taken["checkpoint"])
+        return digests is not None and all(
+            digests[key] == taken[key] for key in ("ram", "devices", "work")
+        )
+
+    def _work_beyond(self, node: NodeProcess, work: int) -> int:
+        """Wait until the guest has done more than `work`; gives how much it had done at last."""
+        deadline = time.monotonic() + WORK_TIMEOUT
+        while True:
+            after = int(node.execute("x-query-guest")["work"])
+            if after > work or time.monotonic() > deadline:
+                return after
+            time.sleep(TICK_SECONDS)
+
+    @interruptible(session_outcome)
+    def verify(self, role: str | None = None) -> bool:
+        """Stop a survivor's guest, and compare its RAM with that of a guest never migrated.
+
+        RAM is a function of program, seed and work done, so a guest that did the same work in one
+        go, in this process, must have the same. The survivor's guest runs on afterwards.
+
+        Parameters
+        ----------
+        role
+            Which; by default the one that was not killed.
+        """
+        from colobench.guest.machine import Machine
+
+        if self.guest.program is Program.KV:
+            raise LocalError("verify: expected a program that depends on its seed, found kv")
+        if role is None:
+            role = next(each for each in ROLES if self._killed is None or each != self._killed.role)
+        node = self._living(role)
+        try:
+            node.execute("stop")
+            found = node.execute("x-query-digest")
+        finally:
+            node.execute("cont")
+        machine = Machine(self.guest)
+        try:
+            machine.run_until(int(found["work"]))
+            return bool(f"{machine.ram_digest():016x}" == found["ram"])
+        finally:
+            machine.close()
+
+    def all_pids(self) -> list[int]:
+        """Give the pid of every process that this session has started, the dead ones too."""
+        return self._pids[:]
+
+    def processes(self) -> list[ProcessFigures]:
+        """Look at memory and processor time of the nodes that live."""
+        found = [node.figures() for node in self.nodes.values()]
+        return [each for each in found if each is not None]
+
+    def console(self, role: str) -> str:
+        """Give the last output of the guest's serial console on that side."""
+        text: str = self._living(role).execute("x-query-console")["text"]
+        return text
+
+    def _living(self, role: str) -> NodeProcess:
+        if role not in self.nodes:
+            raise LocalError(
+                f"role: expected {' or '.join(self.nodes) or 'a start'}, found {role!r}"
+            )
+        node = self.nodes[role]
+        if not node.alive():
+            raise LocalError(f"expected a living {role}, found it dead")
+        return node

@@ -1,0 +1,164 @@
+"""A session's directory: locked while its process lives, and removed later if that was killed.
+
+The lock is on the directory itself (flock(2)): the kernel lets go of it however the process ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from colobench.processes.socket_directory import SESSION_PREFIX, make_socket_directory, parents
+
+#: Somebody may take a new directory for a left one, in the moment before it is locked; then again.
+_TRIES = 100
+
+
+class SessionDirectory:
+    """A new directory of this process, locked until `remove`.
+
+    Parameters
+    ----------
+    make
+        Makes the directory.
+
+    Attributes
+    ----------
+    path
+        Where it is.
+
+    Raises
+    ------
+    LocalError, OSError
+        If it cannot be made.
+    """
+
+    def __init__(
+        self, make: Callable[[], Path] = lambda: make_socket_directory(SESSION_PREFIX)
+    ) -> None:
+        for _ in range(_TRIES):
+            self.path = make()
+            try:
+                self._descriptor = _open(self.path)
+            except FileNotFoundError:
+                continue
+            with suppress(OSError):
+                # Where a file system has no locks, nobody finds the directory unlocked either.
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            if _is_at(self._descriptor, self.path):
+                return
+            os.close(self._descriptor)
+        raise FileNotFoundError(f"{self.path}: expected a new directory to last, found it removed")
+
+    def remove(self) -> None:
+        """Remove the directory with all that is in it, and let go of the lock."""
+        try:
+            with suppress(OSError):
+                _remove(self._descriptor, self.path)
+        finally:
+            os.close(self._descriptor)
+
+
+def remove_left(parent: Path) -> list[Path]:
+    """Remove the directories of sessions whose process was killed.
+
+    It touches a directory only if all of this holds: it is in `parent`, is named like a session's,
+    is no symbolic link, belongs to this user, has no subdirectory, is locked by nobody, and no
+    socket of a living process is in it.
+
+    Parameters
+    ----------
+    parent
+        Where to look: where a session has just been made, so its predecessors were, too.
+
+    Returns
+    -------
+    list of Path
+        What was removed.
+    """
+    removed = []
+    for path in _candidates(parent):
+        with suppress(OSError):
+            descriptor = _open(path)
+            try:
+                if _is_left(descriptor, path):
+                    _remove(descriptor, path)
+                    removed.append(path)
+            finally:
+                os.close(descriptor)
+    return removed
+
+
+def running() -> list[Path]:
+    """Find the directories of this user's sessions that run, wherever sessions are made."""
+    return [path for parent in parents() for path in _candidates(parent) if is_running(path)]
+
+
+def is_running(path: Path) -> bool:
+    """Say whether a living process of this user has a session in the directory."""
+    try:
+        descriptor = _open(path)
+    except OSError:
+        return False
+    try:
+        if os.fstat(descriptor).st_uid != os.geteuid():
+            return False
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _candidates(parent: Path) -> Iterator[Path]:
+    with suppress(OSError):
+        for name in sorted(os.listdir(parent)):
+            if name.startswith(SESSION_PREFIX):
+                yield parent / name
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Say whether the open directory is, still, the one at `path`."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    return False
+
+
+def _is_left(descriptor: int, path: Path) -> bool:
+    """Lock the directory; say whether that was possible and nobody uses it in another way."""
+    if os.fstat(descriptor).st_uid != os.geteuid():
+        return False
+    # Held until the descriptor is closed: whoever has just made it cannot lock it meanwhile.
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return _is_at(descriptor, path) and not _has_socket_in_use(path)
+
+
+def _has_socket_in_use(directory: Path) -> bool:
+    """Say whether a process has bound a UNIX socket to a path in the directory."""
+    inside = f"{directory}/"
+    with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as sockets:
+        return any(inside in line for line in sockets)
+
+
+def _remove(descriptor: int, path: Path) -> None:
+    """Remove the open directory, which has files only; one with a directory in it is left alone."""
+    names = os.listdir(descriptor)
+    for name in names:
+        if stat.S_ISDIR(os.lstat(name, dir_fd=descriptor).st_mode):
+            raise IsADirectoryError(f"{path}: expected files only, found the directory {name}")
+    for name in names:
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=descriptor)
+    if _is_at(descriptor, path):
+        os.rmdir(path)

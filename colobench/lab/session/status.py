@@ -1,0 +1,233 @@
+"""Whether a session's guest is protected: told by its process in a file, and looked up by others.
+
+The process that runs a session writes ``session.json`` into the session's directory whenever that
+changes. ``colobench status`` reads it, and asks each node itself what it is and does.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from colobench.errors import ColobenchError, LocalError
+from colobench.lab.session.session_directory import is_running, running
+from colobench.processes.errors import NodeGone
+from colobench.processes.qmp import QMPConnection
+
+FILE = "session.json"
+#: Seconds that a node may take to answer; one that is stopped never does.
+ANSWER_SECONDS = 1.0
+
+
+class State(enum.StrEnum):
+    """What a session's guest is."""
+
+    #: A secondary is being given the guest; the primary serves unprotected, or not yet.
+    JOINING = "joining"
+    #: If either node dies, the other goes on with all that clients were told.
+    PROTECTED = "protected"
+    #: There is one node, and nobody to take its place.
+    ALONE = "alone"
+
+
+def publish(directory: Path, description: Mapping[str, Any]) -> None:
+    """Write what a session is now; a full disk must not end who serves, so that is passed by."""
+    told = {"pid": os.getpid(), "since": time.time()} | dict(description)
+    aside = directory / f"{FILE}.new"
+    with suppress(OSError):
+        aside.write_text(json.dumps(told), "utf-8")
+        aside.replace(directory / FILE)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """What a node is and does.
+
+    Attributes
+    ----------
+    role, pid
+        What the session has it for, and its process.
+    alive, answers
+        Whether the process runs, and whether it has answered; a stopped one does not.
+    mode
+        Its own word: ``primary`` or ``secondary`` as one of a pair, ``none`` if it is not in one.
+    running
+        Whether its guest runs just now.
+    checkpoint, checkpoint_age
+        The number of the last checkpoint that is committed there, and the seconds since then.
+    """
+
+    role: str
+    pid: int
+    alive: bool
+    answers: bool = False
+    mode: str | None = None
+    running: bool | None = None
+    checkpoint: int | None = None
+    checkpoint_age: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStatus:
+    """What a session is and does.
+
+    Attributes
+    ----------
+    directory, pid
+        Where it is, and the process that runs it.
+    state
+        See `State`; a node that is dead already counts, even if its process has not said so yet.
+    since
+        Seconds since the process has said so.
+    guest
+        The guest's program.
+    serves
+        Whether clients are let in.
+    nodes
+        The nodes.
+    others
+        The pids of the switch and the arbiter, by role.
+    forwards
+        Ports that lead to the guest: host, port, and the guest's port.
+    """
+
+    directory: str
+    pid: int
+    state: State
+    since: float
+    guest: str
+    serves: bool
+    nodes: tuple[NodeStatus, ...]
+    others: dict[str, int]
+    forwards: tuple[tuple[str, int, int], ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Give it as a JSON object, with hyphens in the names as QMP has them."""
+        return dict(_hyphens(asdict(self)))
+
+
+def find(names: Iterable[str] = ()) -> list[Path]:
+    """Find the directories of sessions that run.
+
+    Parameters
+    ----------
+    names
+        Which: paths or names of directories, or pids of the processes that run sessions. Without
+        any, all of this user.
+
+    Raises
+    ------
+    LocalError
+        If there is none of that name.
+    """
+    there = running()
+    wanted = list(names)
+    return there if not wanted else [_find_one(name, there) for name in wanted]
+
+
+def _find_one(name: str, there: list[Path]) -> Path:
+    for path in there:
+        if name == path.name or (name.isdigit() and _read(path).get("pid") == int(name)):
+            return path
+    if is_running(Path(name)):
+        return Path(name)
+    raise LocalError(
+        f"session: expected one that runs, by its directory or its process's pid, found {name!r}"
+    )
+
+
+def examine(directory: Path) -> SessionStatus | None:
+    """Look at a session; None if it has just begun, and has no nodes yet, or has just ended."""
+    told = _read(directory)
+    if not told:
+        return None
+    nodes = tuple(_ask(role, node) for role, node in told["nodes"].items())
+    state = State(told["state"])
+    if state is State.PROTECTED and not all(node.alive for node in nodes):
+        state = State.ALONE
+    return SessionStatus(
+        directory=str(directory),
+        pid=told["pid"],
+        state=state,
+        since=max(0.0, time.time() - told["since"]),
+        guest=told["guest"],
+        serves=told["lets-clients-in"],
+        nodes=nodes,
+        others={role: other["pid"] for role, other in told["others"].items()},
+        forwards=tuple((host, port, of_guest) for of_guest, host, port in told["ports"]),
+    )
+
+
+def render(status: SessionStatus) -> str:
+    """Write a status for people."""
+    lines = [f"{status.state} for {status.since:.0f} s: {status.directory}, pid {status.pid}"]
+    lines += [f"  {_describe(node)}" for node in status.nodes]
+    lines += [f"  {role} pid {pid}" for role, pid in status.others.items()]
+    for host, port, of_guest in status.forwards:
+        closed = "" if status.serves else ", once the pair is protected"
+        lines.append(f"  the guest's port {of_guest} is at {host}:{port}{closed}")
+    return "\n".join(lines)
+
+
+def _describe(node: NodeStatus) -> str:
+    words = f"{node.role} pid {node.pid}: "
+    if not node.alive:
+        return words + "dead"
+    if not node.answers:
+        return words + f"no answer within {ANSWER_SECONDS:g} s"
+    words += "the guest runs" if node.running else "the guest stands"
+    if node.checkpoint_age is None:
+        return words + ", no checkpoint yet"
+    return words + f", checkpoint {node.checkpoint}, {node.checkpoint_age:.1f} s ago"
+
+
+def _read(directory: Path) -> dict[str, Any]:
+    try:
+        told = json.loads((directory / FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return dict(told)
+
+
+def _ask(role: str, node: Mapping[str, Any]) -> NodeStatus:
+    pid = node["pid"]
+    if not _is_alive(pid):
+        return NodeStatus(role, pid, alive=False)
+    try:
+        with QMPConnection(node["qmp"], timeout=ANSWER_SECONDS) as qmp:
+            qmp.connect(lambda: _is_alive(pid), timeout=ANSWER_SECONDS)
+            colo, guest = qmp.execute("query-colo-status"), qmp.execute("x-query-guest")
+            runs = qmp.execute("query-status")["running"]
+    except (ColobenchError, NodeGone):
+        return NodeStatus(role, pid, alive=_is_alive(pid))
+    return NodeStatus(
+        role,
+        pid,
+        alive=True,
+        answers=True,
+        mode=colo["mode"],
+        running=runs,
+        checkpoint=guest["checkpoint"],
+        checkpoint_age=guest["checkpoint-age"],
+    )
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+def _hyphens(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(name).replace("_", "-"): _hyphens(each) for name, each in value.items()}
+    return [_hyphens(each) for each in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,99 @@
+"""The demonstration: a whole life of a pair, from start to takeover, and the proof that it held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from colobench.lab.report.run_summary import figures
+from colobench.lab.session.record import Records
+from colobench.lab.session.session import Session
+from colobench.lab.session.takeover import Killed, Takeover
+from colobench.processes.hostinfo import describe_machine
+
+
+def run_demo(
+    session: Session,
+    checkpoints: int,
+    *,
+    say: Callable[[str], None] = lambda step: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Run a pair through its life: checkpoints, SIGKILL in the middle of one, takeover.
+
+    Parameters
+    ----------
+    session
+        One that was not started; it is closed at the end.
+    checkpoints
+        How many to take before the kill.
+    say, progress
+        Called with each step in words, and with how many checkpoints are done of how many.
+
+    Returns
+    -------
+    dict
+        The summary; `summarize` says what is in it.
+    """
+    say("starting two processes, migrating the running guest")
+    with session:
+        say(f"taking {checkpoints} checkpoints")
+        session.run(checkpoints, progress=progress)
+        say("killing the primary with half of a checkpoint sent")
+        separated = session.settings["layout"] == "separated"
+        killed = session.kill("primary", at="ram" if separated else "buffer")
+        takeover = session.failover()
+        say("comparing the survivor's RAM with a guest that was never migrated")
+        replayed = session.verify()
+        return summarize(session, session.records, killed, takeover, replayed)
+
+
+def summarize(
+    session: Session, records: Records, killed: Killed, takeover: Takeover, replayed: bool
+) -> dict[str, Any]:
+    """Put a run into figures.
+
+    Returns
+    -------
+    dict
+        ``verified`` is true only if every checkpoint that was compared was equal, the primary was
+        killed by SIGKILL, the secondary took over from the last committed checkpoint with exactly
+        its state (where the secondary's guest stood still), its RAM is that of a guest that was
+        never migrated, and its work went on. ``checkpoints_verified`` says how many checkpoints
+        were compared. The others are figures, and what was run where.
+    """
+    compared = [record.verified for record in records if record.verified is not None]
+    settings = session.settings
+    # With verification on, nothing may pass because it was not looked at.
+    comparable = len(records) if settings["verify"] else 0
+    stood_still = settings["verify"] and settings["variant"] == "v12"
+    proofs = {
+        "every_checkpoint_equal": len(compared) == comparable and all(compared),
+        "killed_by_sigkill": killed.status == -9,
+        "last_committed_checkpoint": takeover.checkpoint == len(records) == records[-1].number,
+        "state_of_that_checkpoint": takeover.equal is (True if stood_still else None),
+        "ram_of_a_guest_never_migrated": replayed,
+        "work_goes_on": takeover.work_after > takeover.work_at_takeover,
+    }
+    began = session.began
+    return {
+        "verified": all(proofs.values()),
+        "checkpoints_verified": len(compared),
+        **figures(records),
+        "takeover_ms": takeover.takeover_ms,
+        "takeover_checkpoint": takeover.checkpoint,
+        "digest_equal": takeover.equal,
+        "work_at_takeover": takeover.work_at_takeover,
+        "work_after": takeover.work_after,
+        "proofs": proofs,
+        "killed": asdict(killed),
+        "timeline": {
+            "killed": killed.time - began,
+            "told": takeover.told_at - began,
+            "took_over": takeover.running_at - began,
+            "observed": takeover.observed_at - began,
+        },
+        "parameters": dict(settings),
+        "machine": describe_machine(),
+    }

@@ -1,0 +1,183 @@
+"""How long clients wait for an answer: output buffered, compared, and of a guest by itself."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from colobench.lab.clients.closed_loop import Answered, Request
+from colobench.lab.clients.open_loop import probe
+from colobench.lab.interrupt import interruptible
+from colobench.lab.session.session import Session
+
+#: What can become of output, in the order in which it is measured.
+STATES = ("buffer", "compare", "unprotected")
+#: Keys that the requests go round.
+KEYS = 100
+#: Seconds before requests count: also the guest's side of a new connection waits for a checkpoint.
+SETTLING_SECONDS = 0.5
+
+
+class TimedAnswer(NamedTuple):
+    """An answer.
+
+    Attributes
+    ----------
+    state
+        Of `STATES`.
+    asked_s
+        When the request was sent, in seconds since the measurement of that state began.
+    latency_ms
+        From there to the answer, in milliseconds.
+    """
+
+    state: str
+    asked_s: float
+    latency_ms: float
+
+
+@dataclass(slots=True)
+class Latencies:
+    """What was measured; it grows while it is being measured.
+
+    Attributes
+    ----------
+    answers
+        All of them.
+    checkpoints
+        For each checkpoint of a measured time, the state and when it was asked for, in the same
+        seconds as the answers.
+    delay_ms
+        The distance of the checkpoints that release what is buffered.
+    """
+
+    answers: list[TimedAnswer] = field(default_factory=list)
+    checkpoints: list[tuple[str, float]] = field(default_factory=list)
+    delay_ms: int = 100
+
+    def count(self, state: str) -> int:
+        """Count the answers of a state."""
+        return sum(each.state == state for each in self.answers)
+
+    def percentile(self, state: str, percent: float) -> float:
+        """Give a percentile of a state's latencies in ms; not a number without answers."""
+        found = [each.latency_ms for each in self.answers if each.state == state]
+        return float(np.percentile(found, percent)) if found else float("nan")
+
+    def ratio(self, state: str, other: str) -> float:
+        """Say how many times as long one waits, at the median."""
+        return self.percentile(state, 50) / self.percentile(other, 50)
+
+    def __repr__(self) -> str:
+        """Write a table, and both ratios."""
+        lines = [f"{'output':<12} {'answers':>8} {'p50':>11} {'p90':>11} {'p99':>11}"]
+        for state in STATES:
+            if count := self.count(state):
+                shown = " ".join(f"{self.percentile(state, p):8.2f} ms" for p in (50, 90, 99))
+                lines.append(f"{state:<12} {count:8,} {shown}")
+        if len(lines) == 1 + len(STATES):
+            lines += [
+                f"compared: {self.ratio('compare', 'unprotected'):.2f} × unprotected (p50)",
+                f"buffered: {self.ratio('buffer', 'compare'):,.0f} × compared (p50)",
+            ]
+        return "\n".join(lines)
+
+
+@interruptible("its pair has ended; `into` keeps what was measured")
+def measure_latency(
+    seconds: float = 3.0,
+    *,
+    delay_ms: int = 100,
+    every_ms: float = 5.0,
+    ram: str = "16M",
+    into: Latencies | None = None,
+    say: Callable[[str], None] = lambda words: None,
+) -> Latencies:
+    """Measure the three states, the last two with the same guest.
+
+    One pair buffers. Another compares; then its secondary is killed, and the primary goes on by
+    itself: its clients' latency is what the machine and the network take.
+
+    Parameters
+    ----------
+    seconds
+        For how long each state is measured.
+    delay_ms
+        The checkpoints' distance where output is buffered.
+    every_ms
+        A request is sent each so many milliseconds.
+    ram
+        The guest's.
+    into
+        Where answers are appended as they come, for those who watch.
+    say
+        Called with what is done just now.
+
+    Returns
+    -------
+    Latencies
+        `into`, or new ones.
+    """
+    found = Latencies() if into is None else into
+    found.delay_ms = delay_ms
+    say("starting a pair that buffers output")
+    with _serving("buffer", delay_ms, ram) as session:
+        _measure(session, "buffer", seconds, every_ms, found, say)
+    say("starting a pair that compares output")
+    with _serving("compare", 10 * delay_ms, ram) as session:
+        _measure(session, "compare", seconds, every_ms, found, say)
+        session.kill("secondary")
+        session.failover()
+        _measure(session, "unprotected", seconds, every_ms, found, say)
+    say("done")
+    return found
+
+
+def _serving(output: str, delay_ms: int, ram: str) -> Session:
+    return Session(
+        guest="kv",
+        ram=ram,
+        output=output,
+        variant="upstream" if output == "compare" else "v12",
+        delay=delay_ms,
+        verify=False,
+        hostfwd="tcp:127.0.0.1:0-:6379",
+    )
+
+
+def _measure(
+    session: Session,
+    state: str,
+    seconds: float,
+    every_ms: float,
+    found: Latencies,
+    say: Callable[[str], None],
+) -> None:
+    say(f"asking; output: {state}")
+    begin, checkpoints = time.monotonic() + SETTLING_SECONDS, len(session.records)
+
+    def note(answered: Answered) -> None:
+        nonlocal checkpoints
+        asked = answered.call / 1e9 - begin
+        if asked >= 0:
+            latency = (answered.returned - answered.call) / 1e6
+            found.answers.append(TimedAnswer(state, asked, latency))
+        for record in session.records[checkpoints:]:
+            checkpoints += 1
+            found.checkpoints.append((state, session.began + record.time - begin))
+
+    seconds += SETTLING_SECONDS
+    probe(session.address(), _requests(), seconds=seconds, every_ms=every_ms, seen=note)
+
+
+def _requests() -> Iterator[Request]:
+    """Write, read and count, without end."""
+    for number in itertools.count():
+        yield b"SET", b"key:%d" % (number % KEYS), b"value %d" % number
+        yield b"GET", b"key:%d" % (number % KEYS)
+        yield b"INCR", b"counter"

@@ -1,0 +1,257 @@
+"""A recorded checkpoint that is cut at one byte after the other, with a RAM cache and without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from colobench.errors import LocalError
+from colobench.guest.configuration import block_sizes
+from colobench.guest.devices import CPU, NIC, Serial, Timer
+from colobench.guest.machine import MACHINE_TYPE
+from colobench.kernels import bitmap, pages
+from colobench.kernels.digest import digest
+from colobench.kernels.page_records import PAGE_RECORD_BYTES
+from colobench.lab.interrupt import interruptible
+from colobench.lab.progress import bar
+from colobench.lab.session.session import Session
+from colobench.memory.ram import RAM, PageMemory, RAMCache, lay_out
+from colobench.memory.tracker import Words
+from colobench.node.transport import PageTransport
+from colobench.wire.loadvm import COLO_DEVICES, COLO_RAM, PRECOPY, Incoming, vmdescription_section
+from colobench.wire.messages import message
+from colobench.wire.reading import Parser, Parsing, StreamBuffer, parse_bytes, sized_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What is there when so much of a checkpoint has come, and no more comes.
+
+    Attributes
+    ----------
+    bytes, pages
+        What has come: bytes of the checkpoint, and whole pages among them.
+    arrived
+        Which pages, uint64[pages / 64], bit i of word w for page 64 w + i.
+    committed
+        Whether all of it has come.
+    cached, direct
+        The checkpoint that RAM is of, with a RAM cache and without; None if of neither this one
+        nor the one before.
+    """
+
+    bytes: int
+    pages: int
+    arrived: Words = field(repr=False)
+    committed: bool
+    cached: int | None
+    direct: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TornCheckpoint:
+    """A checkpoint, cut again and again.
+
+    Attributes
+    ----------
+    checkpoint
+        Its number.
+    ram_bytes
+        The guest's RAM.
+    cuts
+        From nothing of it to all of it.
+    """
+
+    checkpoint: int
+    ram_bytes: int
+    cuts: tuple[Cut, ...] = field(repr=False)
+
+
+class _Follower:
+    """A secondary without a socket: it follows bytes that were recorded.
+
+    Parameters
+    ----------
+    ram_bytes
+        The guest's RAM.
+    data
+        All that a secondary received, from the migration on.
+    cache
+        Whether pages go to a RAM cache first, or straight to RAM.
+    closing
+        Gives the memory back.
+    """
+
+    def __init__(self, ram_bytes: int, data: bytes, *, cache: bool, closing: ExitStack) -> None:
+        blocks = lay_out(block_sizes(ram_bytes))
+        self.ram = RAM("colobench-torn-ram", blocks)
+        closing.callback(self.ram.close)
+        self.memory: PageMemory = self.ram
+        if cache:
+            self.memory = RAMCache("colobench-torn-cache", blocks)
+            closing.callback(self.memory.close)
+        self._incoming = Incoming(MACHINE_TYPE, self.memory, [CPU(), Timer(), Serial(), NIC()])
+        self._buffer = StreamBuffer.over(data)
+        self._parse(self._migration())
+
+    def follow(self) -> None:
+        """Take the next checkpoint, which must be there whole."""
+        self._parse(self._checkpoint())
+
+    def rest(self) -> int:
+        """Count the bytes of the stream that were not taken."""
+        return len(self._buffer)
+
+    def follow_cut(self, step: int) -> Iterator[tuple[int, bool]]:
+        """Take the last checkpoint, so many bytes at once, and do not flush it.
+
+        Yields
+        ------
+        tuple
+            How many of its bytes have come, and whether those are all.
+        """
+        buffer = self._buffer
+        size, come = len(buffer), 0
+        buffer.end = buffer.start
+        parsing = Parsing(self._checkpoint(), buffer)
+        yield come, False
+        while come < size:
+            more = min(step, size - come)
+            buffer.received(more)
+            come += more
+            yield come, parsing.step()
+
+    def flush(self) -> None:
+        """Bring what came to RAM, if it is not there."""
+        if self.memory is self.ram:
+            bitmap.clear(self.memory.bitmap)
+        else:
+            pages.flush(self.ram.array, self.memory.array, self.memory.bitmap)
+
+    def ram_digest(self) -> str:
+        """Digest RAM, as a node does."""
+        return f"{int(digest(self.ram.array, 0)):016x}"
+
+    def _parse(self, parser: Parser[None]) -> None:
+        parsing = Parsing(parser, self._buffer)
+        if not parsing.step():
+            raise parsing.ended()
+        self.flush()
+
+    def _migration(self) -> Parser[None]:
+        yield from self._incoming.stream_header(self._buffer)
+        yield from self._incoming.load_sections(self._buffer, PRECOPY)
+        yield from vmdescription_section(self._buffer)
+
+    def _checkpoint(self) -> Parser[None]:
+        at = self._buffer
+        # CHECKPOINT_REQUEST and VMSTATE_SEND.
+        yield from message(at)
+        yield from message(at)
+        yield from self._incoming.load_sections(at, COLO_RAM)
+        _, size = yield from message(at)
+        devices = yield from sized_bytes(size or 0)
+        parse_bytes(lambda at: self._incoming.load_sections(at, COLO_DEVICES), devices)
+
+
+@interruptible("nothing is kept; the session lives on as it was")
+def tear(
+    session: Session,
+    *,
+    step: int = PAGE_RECORD_BYTES,
+    progress: Callable[[int, int], None] | None = None,
+) -> TornCheckpoint:
+    """Cut a session's last checkpoint at one byte after the other, and see what RAM is of.
+
+    The recorded stream is read by the loader of a secondary, twice: into a RAM cache that is
+    flushed when all is there, and straight into RAM.
+
+    Parameters
+    ----------
+    session
+        One with ``delay=None``, ``capture=True`` and ``verify=True``, separated, whose relay forgot
+        nothing, and which has a checkpoint. It is only looked at.
+    step
+        Bytes from one cut to the next, by default a record of one page. At each cut all of RAM is
+        digested twice, which takes some ms; so many of them take minutes.
+    progress
+        Called with how many cuts are made, and of how many; None shows a bar if it takes long.
+
+    Raises
+    ------
+    LocalError
+        If the session is another one, or the step is none.
+    """
+    if not isinstance(step, int) or step < 1:
+        raise LocalError(f"step: expected a number of bytes from 1 up, found {step!r}")
+    stream = _recorded_stream(session)
+    if progress is not None:
+        return _tear(session, stream, step, progress)
+    with bar("cutting a checkpoint", "cuts") as shown:
+        return _tear(session, stream, step, shown)
+
+
+def _tear(
+    session: Session, stream: bytes, step: int, progress: Callable[[int, int], None]
+) -> TornCheckpoint:
+    number = len(session.records)
+    digests = {session.journal.digests[each]["ram"]: each for each in (number - 1, number)}
+    ram_bytes = session.guest.ram_bytes
+    cuts = []
+    with ExitStack() as closing:
+        cached, direct = (
+            _Follower(ram_bytes, stream, cache=cache, closing=closing) for cache in (True, False)
+        )
+        for _ in range(number - 1):
+            cached.follow()
+            direct.follow()
+        total = 1 + -(-cached.rest() // step)
+        both = zip(cached.follow_cut(step), direct.follow_cut(step), strict=True)
+        for (come, finished), _ in both:
+            arrived = cached.memory.bitmap.copy()
+            if finished:
+                cached.flush()
+            cuts.append(
+                Cut(
+                    bytes=come,
+                    pages=int(bitmap.popcount(arrived)),
+                    arrived=arrived,
+                    committed=finished,
+                    cached=digests.get(cached.ram_digest()),
+                    direct=digests.get(direct.ram_digest()),
+                )
+            )
+            progress(len(cuts), total)
+    return TornCheckpoint(number, ram_bytes, tuple(cuts))
+
+
+def _recorded_stream(session: Session) -> bytes:
+    names = ("delay", "layout", "verify", "transport")
+    found = {name: session.settings[name] for name in names}
+    expected = {"delay": None, "layout": "separated", "verify": True}
+    pages = session.transport.pages
+    if (
+        session.relay is None
+        or pages is not PageTransport.STREAM
+        or any(found[name] != value for name, value in expected.items())
+    ):
+        raise LocalError(
+            "session: expected delay None, layout separated, verify, transport stream and "
+            f"capture, found {', '.join(f'{name} {value}' for name, value in found.items())} and "
+            f"{'capture' if session.relay else 'no capture'}"
+        )
+    if session.pairs > 1:
+        raise LocalError(
+            "session: expected its first pair, whose migration is checkpoint 0, found one that "
+            "a secondary has joined again"
+        )
+    if not session.records:
+        raise LocalError("session: expected a checkpoint, found none")
+    stream = session.relay.data("P→S")
+    if len(stream) != session.relay.crossed("P→S"):
+        raise LocalError(
+            f"relay: expected all {session.relay.crossed('P→S')} bytes of the stream, "
+            f"found {len(stream)}"
+        )
+    return stream

@@ -1,0 +1,100 @@
+"""Trackers side by side, as a table: what a comparison found of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from colobench.lab.studies.trackers import Epoch, Unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class TrackerFigures:
+    """What was found of one tracker.
+
+    Attributes
+    ----------
+    tracker
+        Its name.
+    epochs, exact
+        How many epochs there were, and in how many of them it named just the pages written.
+    pages, write_ns, collect_ms
+        Medians over the epochs, see `Epoch`; None without epochs.
+    reason
+        Why it cannot run here; None if it can.
+    """
+
+    tracker: str
+    epochs: int
+    exact: int
+    pages: float | None = None
+    write_ns: float | None = None
+    collect_ms: float | None = None
+    reason: str | None = None
+
+    def cells(self) -> tuple[str, ...]:
+        """Write the figures in the order of `HEADS`."""
+        if self.reason is not None:
+            return (self.tracker, f"not here: {self.reason}", "", "", "")
+        if self.pages is None or self.write_ns is None or self.collect_ms is None:
+            return (self.tracker, "–", "–", "–", "–")
+        exact = f"in {self.exact} of {self.epochs} epochs"
+        collect = f"{1000 * self.collect_ms:,.1f} µs"
+        write = f"{self.write_ns:,.0f} ns" if self.write_ns >= 0.5 else "too short to tell"
+        return (self.tracker, exact, f"{self.pages:,.0f}", write, collect)
+
+
+#: What the columns of the table are.
+HEADS = ("tracker", "exact", "pages", "a step", "a collection")
+
+
+class TrackerTable(tuple[TrackerFigures, ...]):
+    """The figures of several trackers; prints itself as a table."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        rows = [HEADS, *(figures.cells() for figures in self)]
+        # A reason may be long; it is in the second column, with nothing behind it.
+        widths = [
+            max((len(row[column]) for row in rows if all(row)), default=0)
+            for column in range(len(HEADS))
+        ]
+        return "\n".join(
+            f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  "
+            + "  ".join(f"{cell:>{w}}" for cell, w in zip(row[2:], widths[2:], strict=True))
+            for row in rows
+        ).replace("  \n", "\n")
+
+    @property
+    def available(self) -> tuple[str, ...]:
+        """The trackers that run here."""
+        return tuple(figures.tracker for figures in self if figures.reason is None)
+
+
+def tabulate_trackers(found: Iterable[Epoch | Unavailable]) -> TrackerTable:
+    """Sum up what `compare_trackers` found, a row for each tracker, in order of appearance."""
+    epochs: dict[str, list[Epoch]] = {}
+    reasons = {}
+    for each in found:
+        of_tracker = epochs.setdefault(each.tracker, [])
+        if isinstance(each, Unavailable):
+            reasons[each.tracker] = each.reason
+        else:
+            of_tracker.append(each)
+    return TrackerTable(
+        _sum_up(tracker, of_tracker, reasons.get(tracker)) for tracker, of_tracker in epochs.items()
+    )
+
+
+def _sum_up(tracker: str, epochs: list[Epoch], reason: str | None) -> TrackerFigures:
+    exact = sum(epoch.exact for epoch in epochs)
+    if not epochs:
+        return TrackerFigures(tracker, 0, 0, reason=reason)
+    pages, write_ns, collect_ms = (
+        float(np.median([getattr(epoch, name) for epoch in epochs]))
+        for name in ("pages", "write_ns", "collect_ms")
+    )
+    return TrackerFigures(tracker, len(epochs), exact, pages, write_ns, collect_ms, reason)

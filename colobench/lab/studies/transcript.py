@@ -1,0 +1,98 @@
+"""What was said in a checkpoint, and when: captured bytes put in order, message by message."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, groupby
+from typing import get_args
+
+from colobench.guest.devices import CPU, NIC, Device, Serial, Timer
+from colobench.lab.session.relay import Chunk, Direction, Form
+from colobench.wire.dissect import Item, dissect_checkpoint
+from colobench.wire.messages import Message
+
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+RAM_SECTION = "RAM section"
+BUFFER = "sized buffer"
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """A message, or the bytes that follow one.
+
+    Attributes
+    ----------
+    direction
+        ``P→S`` or ``S→P``.
+    time
+        When its first byte crossed, in seconds since the first utterance.
+    name
+        A message's name, `RAM_SECTION` or `BUFFER`.
+    data
+        Its bytes.
+    items
+        What they mean, offsets counting from the first byte that was captured of that direction.
+    form
+        The conversation's variant and layout; None if the relay was not told.
+    """
+
+    direction: Direction
+    time: float
+    name: str
+    data: bytes
+    items: tuple[Item, ...]
+    form: Form | None = None
+
+
+def read_conversation(
+    chunks: Sequence[Chunk], devices: Iterable[Device] | None = None
+) -> list[Utterance]:
+    """Put captured bytes in order.
+
+    Parameters
+    ----------
+    chunks
+        What a `Relay` kept of whole checkpoints; the last one may be torn.
+    devices
+        Devices whose states are decoded, by default those of our machine.
+
+    Returns
+    -------
+    list of Utterance
+        By time. Together they are all of the bytes.
+    """
+    devices = [CPU(), Timer(), Serial(), NIC()] if devices is None else list(devices)
+    said = [part for direction in DIRECTIONS for part in _one_side(chunks, direction, devices)]
+    # What both sides said at the same moment, the primary said first.
+    said.sort(key=lambda utterance: utterance.time)
+    begin = said[0].time if said else 0.0
+    return [replace(utterance, time=utterance.time - begin) for utterance in said]
+
+
+def _one_side(
+    chunks: Sequence[Chunk], direction: Direction, devices: list[Device]
+) -> Iterator[Utterance]:
+    chunks = [chunk for chunk in chunks if chunk.direction == direction]
+    data = b"".join(chunk.data for chunk in chunks)
+    # Where each chunk ends in the data.
+    ends = list(accumulate(len(chunk.data) for chunk in chunks))
+    for name, items in _parts(dissect_checkpoint(data, devices=devices)):
+        begin = items[0].offset
+        end = items[-1].offset + items[-1].length
+        # A torn end may be an item without a byte.
+        chunk = chunks[min(bisect_right(ends, begin), len(chunks) - 1)]
+        yield Utterance(direction, chunk.time, name, data[begin:end], tuple(items), chunk.form)
+
+
+def _parts(items: Iterable[Item]) -> Iterator[tuple[str, list[Item]]]:
+    """Divide items into messages and what lies between them."""
+    name = RAM_SECTION
+    for is_message, group in groupby(items, key=lambda item: item.kind == "message"):
+        if not is_message:
+            yield name, list(group)
+            continue
+        for item in group:
+            yield item.title, [item]
+            name = BUFFER if item.title == Message.VMSTATE_SIZE.name else RAM_SECTION

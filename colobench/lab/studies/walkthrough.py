@@ -1,0 +1,131 @@
+"""A checkpoint in slow motion: what both sides have at each point of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from colobench.errors import LocalError
+from colobench.lab.interrupt import interruptible
+from colobench.lab.session.session import Session, session_outcome
+
+#: Who is held where, in the order in which a checkpoint passes these points.
+POINTS = (
+    ("primary", "reply"),
+    ("primary", "stop"),
+    ("primary", "ram"),
+    ("secondary", "ram-received"),
+    ("secondary", "buffer-received"),
+    ("secondary", "received"),
+    ("secondary", "flush"),
+    ("secondary", "load"),
+    ("primary", "loaded"),
+)
+STEP_TIMEOUT = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What both sides have while one of them is held.
+
+    Attributes
+    ----------
+    role, at
+        Who is held, and where: a name of `colobench.node.breakpoints`.
+    checkpoint
+        The checkpoint that is being made.
+    bytes
+        Bytes of it that have left the primary; None without a relay.
+    primary_runs
+        Whether the primary's guest runs.
+    ram, devices
+        The checkpoint that the secondary's RAM and devices are of; None if of neither the last nor
+        this one.
+    """
+
+    role: str
+    at: str
+    checkpoint: int
+    bytes: int | None
+    primary_runs: bool
+    ram: int | None
+    devices: int | None
+
+
+class Sights(tuple[Sight, ...]):
+    """What was seen on the way through a checkpoint; prints itself as a table."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        rows = [("held", "at", "making", "bytes sent", "guest", "RAM there", "devices there")]
+        for sight in self:
+            sent = "–" if sight.bytes is None else f"{sight.bytes:,}"
+            guest = "runs" if sight.primary_runs else "stands"
+            theirs = _checkpoint(sight.ram), _checkpoint(sight.devices)
+            rows.append((sight.role, sight.at, _checkpoint(sight.checkpoint), sent, guest, *theirs))
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        )
+
+
+def _checkpoint(number: int | None) -> str:
+    return "neither" if number is None else f"checkpoint {number}"
+
+
+@interruptible(session_outcome)
+def walk(session: Session, points: Iterable[tuple[str, str]] | None = None) -> Sights:
+    """Take one checkpoint for each point, held there for a look at both sides.
+
+    Parameters
+    ----------
+    session
+        One with ``delay=None`` of variant ``v12``, where the secondary's guest stands still.
+    points
+        Who is to be held where; None is `POINTS`, as far as the pair's checkpoints pass them.
+
+    Raises
+    ------
+    LocalError
+        If the session is another one, or its checkpoints never pass one of the points.
+    """
+    if session.settings["delay"] is not None or session.settings["variant"] != "v12":
+        raise LocalError(
+            f"session: expected delay None and variant v12, found {session.settings['delay']} "
+            f"and {session.settings['variant']}"
+        )
+    if points is None:
+        points = [(role, at) for role, at in POINTS if at in session.points(role)]
+    points = list(points)
+    for role, at in points:
+        session.check_point(role, at)
+    session.check_pair()
+    return Sights(_look(session, role, at) for role, at in points)
+
+
+def _look(session: Session, role: str, at: str) -> Sight:
+    primary, secondary = session.nodes["primary"], session.nodes["secondary"]
+    before = secondary.execute("x-query-digest")
+    crossed = session.relay.crossed("P→S") if session.relay else 0
+    number = len(session.records) + 1
+    session.hold(role, at)
+    try:
+        runs = bool(primary.execute("query-status")["running"])
+        # What a running guest will have in this checkpoint is not known yet.
+        this = {} if runs else primary.execute("x-query-digest")
+        found = secondary.execute("x-query-digest")
+
+        def whose(part: str) -> int | None:
+            if found[part] == before[part]:
+                return number - 1
+            return number if found[part] == this.get(part) else None
+
+        sent = session.relay.crossed("P→S") - crossed if session.relay else None
+        return Sight(role, at, number, sent, runs, whose("ram"), whose("devices"))
+    finally:
+        session.go_on(role)
+        session.wait_for(
+            lambda: len(session.records) >= number, f"checkpoint {number} to end", STEP_TIMEOUT
+        )

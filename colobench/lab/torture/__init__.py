@@ -1,0 +1,1 @@
+"""Kills by plan under real clients, the bug museum, and one failover as a story."""

@@ -1,0 +1,116 @@
+"""A planted bug, and kills until the clients' history shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from colobench.lab.interrupt import interruptible
+from colobench.lab.torture.kill_plan import KillResult, plan
+from colobench.lab.torture.museum import MUSEUM, Exhibit, exhibit
+from colobench.lab.torture.run import Settings, torture
+
+#: What a history shows says more than a digest that differs.
+_FIRST = "not linearizable"
+SHOWN = 2
+
+
+@dataclass(slots=True)
+class Catch:
+    """What came of the kills; it grows while they happen.
+
+    Attributes
+    ----------
+    exhibit
+        The bug and its story.
+    results
+        One for each kill; the last one shows the bug if it is `caught`.
+    """
+
+    exhibit: Exhibit
+    results: list[KillResult] = field(default_factory=list)
+
+    @property
+    def caught(self) -> bool:
+        """Whether a kill showed it."""
+        return any(each.violations for each in self.results)
+
+    @property
+    def violations(self) -> list[str]:
+        """What was wrong then, the counter-example first."""
+        found = [sentence for each in self.results for sentence in each.violations]
+        return sorted(found, key=lambda sentence: not sentence.startswith(_FIRST))
+
+    def __repr__(self) -> str:
+        """Write how many kills it took, and what was wrong."""
+        name, count = self.exhibit.bug.value, len(self.results)
+        if not self.caught:
+            gave_up = sum(bool(each.undecided) for each in self.results)
+            undecided = f"; the history is undecided after {gave_up} of them" if gave_up else ""
+            return f"{name}: not caught by {count} kills{undecided}"
+        last = self.results[-1].kill
+        where = "at a random moment"
+        if last.point is not None:
+            where = f"with the {last.holder} held at '{last.point}'"
+        found = self.violations
+        lines = [f"{name}: caught by kill {count}, of the {last.victim}, {where}", *found[:SHOWN]]
+        if len(found) > SHOWN:
+            lines.append(f"and {len(found) - SHOWN} sentences more")
+        return "\n".join(lines)
+
+
+@interruptible("the kill that was under way was finished, and its pair has ended")
+def catch(
+    bug: str,
+    kills: int = 20,
+    *,
+    seed: int = 1,
+    into: Callable[[Catch], None] = lambda caught: None,
+    say: Callable[[str], None] = lambda words: None,
+    go_on: Callable[[], bool] = lambda: True,
+) -> Catch:
+    """Plant a bug and kill nodes, where it matters, until it is caught.
+
+    Parameters
+    ----------
+    bug
+        A name of `colobench.node.bugs.Bug`.
+    kills
+        How many at most.
+    seed
+        Of their plan.
+    into
+        Called before the first kill with what will grow, for those who watch.
+    say
+        Called with what is done just now.
+    go_on
+        Says whether to go on; it is asked after each kill.
+
+    Raises
+    ------
+    LocalError
+        If there is no such bug.
+    """
+    shown = exhibit(bug)
+    found = Catch(shown)
+    into(found)
+    planned = plan(
+        seed,
+        kills,
+        transports=("stream",),
+        modes=shown.modes,
+        victims=shown.victims,
+        points=shown.points,
+    )
+    settings = Settings(bug=bug, nondeterminism=shown.nondeterminism)
+    for result in torture(planned, settings, say=say):
+        found.results.append(result)
+        if result.violations or not go_on():
+            break
+    return found
+
+
+def museum() -> str:
+    """Write what is shown in the museum: each bug, and the promise that it breaks."""
+    width = max(len(bug.value) for bug in MUSEUM)
+    return "\n".join(f"{bug.value:<{width}}  {each.promise}" for bug, each in MUSEUM.items())

@@ -1,0 +1,107 @@
+"""The bug museum: planted bugs, what each breaks, and where a kill shows it.
+
+``docs/bug-museum.md`` tells their stories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from colobench.guest.configuration import DETERMINISTIC, Nondeterminism
+from colobench.lab.torture.kill_plan import MODES, POINTS, SIDES
+from colobench.node.bugs import Bug, check_bug
+
+
+@dataclass(frozen=True, slots=True)
+class Exhibit:
+    """A planted bug.
+
+    Attributes
+    ----------
+    bug
+        Which.
+    promise
+        What COLO promises, and this bug breaks.
+    story
+        What is done wrong.
+    modes, victims, points
+        Where kills are worth trying, see `colobench.lab.torture.kill_plan.plan`.
+    nondeterminism
+        The guest's dials that it takes.
+    """
+
+    bug: Bug
+    promise: str
+    story: str
+    modes: tuple[str, ...] = MODES
+    victims: tuple[str, ...] = ("primary",)
+    points: Mapping[str, tuple[str | None, ...]] = field(default_factory=lambda: POINTS)
+    nondeterminism: Nondeterminism = DETERMINISTIC
+
+
+MUSEUM = {
+    exhibit.bug: exhibit
+    for exhibit in (
+        Exhibit(
+            Bug.EARLY_RELEASE,
+            "What a client has been told is in the secondary.",
+            "Held output leaves when the checkpoint is sent, before the secondary says "
+            "VMSTATE_RECEIVED. If the primary dies in between, the client has its answer, and the "
+            "write is gone.",
+            modes=("buffer",),
+            points={"primary": ("sent",), "secondary": ("ram-received", "size", "buffer-received")},
+        ),
+        Exhibit(
+            Bug.EARLY_FLUSH,
+            "A checkpoint is applied whole or not at all.",
+            "The RAM cache is flushed as soon as RAM has arrived. If the device state does not "
+            "come any more, RAM is of one checkpoint and the devices are of another.",
+            modes=("buffer",),
+            points={"primary": ("ram-sent", "buffer"), "secondary": ("ram-received", "size")},
+        ),
+        Exhibit(
+            Bug.MISSED_DIRTY_BIT,
+            "Every page that the guest wrote is in the next checkpoint.",
+            "One dirty page of each checkpoint is not sent.",
+        ),
+        Exhibit(
+            Bug.FLUSH_PRIMARY_ONLY,
+            "After a load the secondary's RAM is the primary's.",
+            "Pages that only the secondary's own guest wrote since the last checkpoint stay as "
+            "they are; the flush copies what the primary sent, and no more.",
+            modes=("compare",),
+            # Two guests that do the same write the same pages.
+            nondeterminism=Nondeterminism(jitter_us=8000, shuffle=500),
+        ),
+        Exhibit(
+            Bug.LOST_RETRANSMISSION,
+            "A client's connection survives, and so does what was on its way.",
+            "The guest's TCP never sends anything again. An answer that died with the primary is "
+            "never heard.",
+            modes=("buffer",),
+            # The checkpoint is committed, with answers in it that nobody has been told.
+            points={"primary": ("received", "loaded"), "secondary": ("received", "flush", "load")},
+        ),
+        Exhibit(
+            Bug.DOUBLE_EXECUTION,
+            "A request is executed once, whoever executes it.",
+            "The survivor executes once more what each connection has asked for last.",
+        ),
+    )
+}
+assert set(MUSEUM) == set(Bug)
+assert all(set(each.victims) <= set(SIDES) for each in MUSEUM.values())
+
+
+def exhibit(name: str) -> Exhibit:
+    """Find an exhibit by its bug's name.
+
+    Raises
+    ------
+    LocalError
+        If there is no such bug.
+    """
+    bug = check_bug(name, experiment=True)
+    assert bug is not None
+    return MUSEUM[bug]

@@ -1,0 +1,448 @@
+"""Torture: nodes of a serving pair are killed, again and again, and the clients' history is judged.
+
+Each kill of a plan (`colobench.lab.torture.kill_plan`) happens while clients ask and write. The
+survivor takes over, another secondary joins, the clients go on all the time on the same
+connections; then all keys are read, and one order of the requests has to explain all answers.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import psutil
+
+from colobench.errors import ColobenchError, RemoteError
+from colobench.guest.checks import check_integer, check_number
+from colobench.guest.configuration import DETERMINISTIC, Nondeterminism, parse_size
+from colobench.lab.checker.linearizability import USUAL_EFFORT, Effort
+from colobench.lab.checker.verdict import check
+from colobench.lab.clients.closed_loop import MIX, Clients, ClientsStalled, Keys
+from colobench.lab.clients.resp import ReplyParser, encode
+from colobench.lab.session.services import Heartbeat
+from colobench.lab.session.session import Session
+from colobench.lab.session.settings import NEVER_MS
+from colobench.lab.session.takeover import Takeover
+from colobench.lab.torture.kill_plan import Kill, KillResult
+
+#: Kills with the same transport and mode come one after the other, so many at most.
+BLOCK = 20
+#: The clients have so many answers each, on average, before a kill.
+ANSWERS_BEFORE = 12
+_ASK_SECONDS = 20.0
+_CLEAN_DELAY_MS = 5
+#: So often in a row a pair may part without a kill.
+_PARTED_LIMIT = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What all kills of a run have in common.
+
+    Parameters
+    ----------
+    clients
+        How many ask at a time.
+    mix
+        What they ask, see `colobench.lab.clients.closed_loop.MIX`.
+    ram
+        The guest's.
+    heartbeat
+        Of the nodes.
+    buffer_delay_ms, compare_delay_ms
+        The checkpoints' distance where output is buffered, and the longest where it is compared.
+    patience
+        Seconds after which an answer, or a takeover, counts as missing.
+    verify
+        Whether the survivor's state is compared with that of its checkpoint, too.
+    nondeterminism
+        The guest's dials.
+    bug
+        A planted one, or None.
+    effort
+        How much the checker may take for the history of a kill.
+    """
+
+    clients: int = 8
+    mix: Mapping[str, float] = field(default_factory=lambda: MIX)
+    ram: str = "16M"
+    heartbeat: Heartbeat = field(default_factory=lambda: Heartbeat(20, 200))
+    buffer_delay_ms: int = 20
+    compare_delay_ms: int = 500
+    patience: float = 20.0
+    verify: bool = True
+    nondeterminism: Nondeterminism = DETERMINISTIC
+    bug: str | None = None
+    effort: Effort = USUAL_EFFORT
+
+    def by_name(self) -> dict[str, Any]:
+        """Give what results tell, by name; what has no option is left out."""
+        return {
+            "clients": self.clients,
+            "ram": self.ram,
+            "heartbeat_limit_ms": self.heartbeat.limit_ms,
+            "bug": self.bug,
+            **asdict(self.nondeterminism),
+        }
+
+    def check(self) -> None:
+        """Check what a session does not: among it, that the guest has room for one more client.
+
+        Raises
+        ------
+        LocalError
+            If one of them is not what is expected.
+        """
+        from colobench.guest.rings import BYTES_PER_CONNECTION, MAX_CONNECTIONS
+
+        check_integer("buffer_delay_ms", self.buffer_delay_ms, 0, NEVER_MS, unit="ms")
+        check_integer("compare_delay_ms", self.compare_delay_ms, 0, NEVER_MS, unit="ms")
+        check_number("patience", self.patience, 0.001, 1e6, unit="s")
+        most = min(MAX_CONNECTIONS, parse_size(self.ram) // BYTES_PER_CONNECTION) - 1
+        room = f"at most {most} of a guest with {self.ram} of RAM"
+        check_integer("clients", self.clients, 1, most, expected=room)
+
+
+USUAL = Settings()
+
+
+class LostWithoutAKill(RemoteError):
+    """A pair that parted before its kill, as on a machine that is too busy for the heartbeat."""
+
+
+class ProcessesLeft(RemoteError):
+    """Processes that outlived their session."""
+
+
+def in_blocks(kills: Sequence[Kill]) -> Iterator[list[Kill]]:
+    """Put kills that the same pair can suffer together, without moving them far."""
+    left = list(kills)
+    while left:
+        kind = left[0].transport, left[0].mode
+        block = [each for each in left if (each.transport, each.mode) == kind][:BLOCK]
+        taken = {each.number for each in block}
+        left = [each for each in left if each.number not in taken]
+        yield block
+
+
+def torture(
+    kills: Sequence[Kill],
+    settings: Settings = USUAL,
+    *,
+    jobs: int = 1,
+    say: Callable[[str], None] = lambda words: None,
+) -> Iterator[KillResult]:
+    """Carry out kills, and give what came of each, as it comes.
+
+    After a violation the pair is given up, and the next kill meets a new one; where a pair parts
+    without a kill, the kill is tried again. If the caller does
+    not want more, kills that are under way are finished, and not told.
+
+    Parameters
+    ----------
+    kills
+        What is to be done, see `colobench.lab.torture.kill_plan.plan`.
+    settings
+        How.
+    jobs
+        How many pairs suffer at a time.
+    say
+        Called with what is done just now, in the pairs' threads.
+
+    Raises
+    ------
+    LocalError
+        If the settings are such that it cannot be done.
+    """
+    settings.check()
+    blocks: SimpleQueue[list[Kill]] = SimpleQueue()
+    for block in in_blocks(kills):
+        blocks.put(block)
+    found: SimpleQueue[KillResult | BaseException | None] = SimpleQueue()
+    stopping = threading.Event()
+
+    def work() -> None:
+        try:
+            while not stopping.is_set():
+                for result in _suffer_block(blocks.get_nowait(), settings, stopping, say):
+                    found.put(result)
+        except Empty:
+            pass
+        except BaseException as error:
+            found.put(error)
+        found.put(None)
+
+    threads = [threading.Thread(target=work, name="torture", daemon=True) for _ in range(jobs)]
+    for thread in threads:
+        thread.start()
+    try:
+        working = jobs
+        while working:
+            result = found.get()
+            if isinstance(result, BaseException):
+                raise result
+            if result is None:
+                working -= 1
+            else:
+                yield result
+    finally:
+        stopping.set()
+        for thread in threads:
+            thread.join()
+
+
+def _suffer_block(
+    block: list[Kill], settings: Settings, stopping: threading.Event, say: Callable[[str], None]
+) -> Iterator[KillResult]:
+    left, parted = list(block), 0
+    while left and not stopping.is_set():
+        say(f"a new pair: {left[0].transport}, {left[0].mode}")
+        with _session(left[0], settings) as session:
+            while left and not stopping.is_set():
+                say(f"kill {left[0].number}: {' '.join(left[0].combination)}")
+                try:
+                    result = _Round(session, left[0], settings).result()
+                except LostWithoutAKill as error:
+                    say(str(error))
+                    parted += 1
+                    if parted > _PARTED_LIMIT:
+                        raise
+                    break
+                left.pop(0)
+                parted = 0
+                yield result
+                if result.violations:
+                    break
+            pids = session.all_pids()
+        alive = [pid for pid in pids if psutil.pid_exists(pid)]
+        if alive:
+            raise ProcessesLeft(f"expected every process to end with its session, found {alive}")
+
+
+def _session(kill: Kill, settings: Settings) -> Session:
+    delay = settings.compare_delay_ms if kill.mode == "compare" else settings.buffer_delay_ms
+    return _serving(kill.transport, kill.mode, settings, delay)
+
+
+def _serving(transport: str, mode: str, settings: Settings, delay: int) -> Session:
+    return Session(
+        ram=settings.ram,
+        guest="kv",
+        transport=transport,
+        variant="upstream" if mode == "compare" else "v12",
+        output=mode,
+        delay=delay,
+        nondeterminism=settings.nondeterminism,
+        hostfwd="tcp:127.0.0.1:0-:6379",
+        heartbeat=settings.heartbeat,
+        verify=settings.verify,
+        spare=True,
+        bug=settings.bug,
+        experiment=settings.bug is not None,
+    )
+
+
+class _Round:
+    """One kill: what happens, and what was wrong."""
+
+    def __init__(self, session: Session, kill: Kill, settings: Settings) -> None:
+        self._session, self._kill, self._settings = session, kill, settings
+        self._first_record = len(session.records)
+        self._violations: list[str] = []
+        self._figures: dict[str, Any] = {}
+        self._linearizable: bool | None = None
+        self._undecided: tuple[str, ...] = ()
+        self._operations = 0
+        self._takeover_ms: float | None = None
+        self._every_ms: float | None = None
+
+    def result(self) -> KillResult:
+        """Do it all."""
+        try:
+            ask(self._session, b"FLUSHALL")
+            clients = Clients(
+                self._session.address(),
+                self._settings.clients,
+                seed=self._kill.seed,
+                mix=self._settings.mix,
+                keys=Keys(prefix=b"%d." % self._kill.number),
+                timeout=self._settings.patience,
+            )
+            with clients:
+                self._suffer(clients)
+            self._judge(clients)
+        except ColobenchError as error:
+            if self._session.lost_without_a_kill():
+                raise LostWithoutAKill("a node took its living peer for dead") from error
+            if not isinstance(error, RemoteError):
+                raise
+            self._violations.append(f"{type(error).__name__}: {error}")
+        return KillResult(
+            self._kill,
+            self._takeover_ms,
+            self._every_ms,
+            self._operations,
+            self._linearizable,
+            tuple(self._violations),
+            self._figures,
+            self._settings.by_name(),
+            self._undecided,
+        )
+
+    def _suffer(self, clients: Clients) -> None:
+        """Kill, and see the clients go on: with the survivor, and with who joins it."""
+        session, kill, patience = self._session, self._kill, self._settings.patience
+        clients.wait_until_answered(ANSWERS_BEFORE * self._settings.clients, timeout=patience)
+        if kill.delay_ms is not None:
+            # A random moment, not one when something has just been answered.
+            time.sleep(kill.delay_ms / 1000)
+        killed = session.kill(kill.victim, at=kill.point, held=kill.holder)
+        killed_ns = round(killed.time * 1e9)
+        takeover = session.takeover(patience)
+        self._note(takeover)
+        # A client whose last word was answered just before the kill asks again, and is answered.
+        clients.wait_until_all_answered(killed_ns, timeout=patience)
+        self._measure(clients, killed_ns)
+        session.rejoin()
+        joined = time.monotonic_ns()
+        session.checkpoint()
+        clients.wait_until_all_answered(joined, timeout=patience)
+
+    def _note(self, takeover: Takeover) -> None:
+        if takeover.equal is False:
+            self._violations.append(
+                f"torn state: the survivor is not what checkpoint {takeover.checkpoint} was"
+            )
+        self._figures |= {
+            "checkpoint": takeover.checkpoint,
+            "equal": takeover.equal,
+            "running_ms": takeover.takeover_ms,
+        }
+
+    def _measure(self, clients: Clients, killed: int) -> None:
+        """Take the times of the first answer of the survivor, and of each client's first."""
+        # What comes sooner is what the dead one has said: nobody takes over so soon.
+        soonest = killed + self._settings.heartbeat.limit_ms * 1_000_000 // 2
+        first: dict[int, int] = {}
+        for answered in reversed(clients.answers[:]):
+            if answered.returned < soonest:
+                break
+            first[answered.client] = answered.returned
+        if first:
+            self._takeover_ms = (min(first.values()) - killed) / 1e6
+            self._every_ms = (max(first.values()) - killed) / 1e6
+
+    def _judge(self, clients: Clients) -> None:
+        effort = self._settings.effort
+        judgement = judge(clients, self._session, self._first_record, effort)
+        self._linearizable, self._operations = judgement.linearizable, judgement.operations
+        self._undecided = judgement.undecided
+        self._violations += judgement.violations
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What clients and records tell of a run.
+
+    Attributes
+    ----------
+    operations, linearizable
+        How many operations the checker looked at, and its verdict; None if it was undecided.
+    violations
+        A sentence for each thing that must not be.
+    undecided
+        A sentence for each key that the checker gave up: what it tried.
+    """
+
+    operations: int
+    linearizable: bool | None
+    violations: tuple[str, ...]
+    undecided: tuple[str, ...] = ()
+
+
+def judge(
+    clients: Clients, session: Session, since: int = 0, effort: Effort = USUAL_EFFORT
+) -> Judgement:
+    """Read all keys, and judge what stopped clients were told.
+
+    Parameters
+    ----------
+    clients
+        They have asked a store that was empty.
+    session
+        What has served them.
+    since
+        The first of the session's records that is looked at.
+    effort
+        How much the checker may take.
+    """
+    history = clients.final_reads()
+    violations = [f"connection lost: {each}" for each in history.lost]
+    verdict = check(history, effort=effort)
+    violations += [str(verdict)] if verdict.linearizable is False else []
+    last = {each.request[1]: each.reply for each in clients.answers if each.request[0] == b"GET"}
+    there = sum(last[key] is not None for key in history.keys)
+    counted = ask(session, b"DBSIZE")
+    if counted != there:
+        violations.append(f"torn state: {there} keys are there, and DBSIZE is {counted}")
+    unequal = [each.number for each in session.records[since:] if each.verified is False]
+    if unequal:
+        violations.append(f"{len(unequal)} checkpoints were not equal, the first is {unequal[0]}")
+    undecided = tuple(map(str, verdict.undecided))
+    return Judgement(verdict.operations, verdict.linearizable, tuple(violations), undecided)
+
+
+def ask(session: Session, *request: bytes) -> Any:
+    """Ask the guest through a client of its own.
+
+    Raises
+    ------
+    ClientsStalled
+        If there is no answer.
+    """
+    try:
+        with socket.create_connection(session.address(), _ASK_SECONDS) as connection:
+            connection.sendall(encode(*request))
+            parser = ReplyParser()
+            while data := connection.recv(1 << 16):
+                for reply in parser.feed(data):
+                    return reply
+    except OSError as error:
+        raise ClientsStalled(f"{request[0].decode()}: {error}") from error
+    raise ClientsStalled(f"{request[0].decode()}: expected an answer, found the end")
+
+
+def run_clean(
+    checkpoints: int,
+    settings: Settings = USUAL,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Iterator[tuple[str, Judgement]]:
+    """Take checkpoints while clients ask, and kill nobody: nothing must be found.
+
+    Half of them are taken with each way of output. Where it is compared, every checkpoint that is
+    not the timer's is a false alarm.
+
+    Yields
+    ------
+    mode, judgement
+    """
+    settings.check()
+    done = 0
+    for mode, count in (("buffer", checkpoints // 2), ("compare", checkpoints - checkpoints // 2)):
+        with _serving("stream", mode, settings, delay=_CLEAN_DELAY_MS) as session:
+            with Clients(session.address(), settings.clients, mix=settings.mix) as clients:
+                for number in range(1, count + 1):
+                    session.run(1)
+                    progress(done + number, checkpoints)
+            judgement = judge(clients, session, effort=settings.effort)
+            causes = Counter(record.cause for record in session.records)
+            alarms = [f"{number} × {cause}" for cause, number in causes.items() if cause != "timer"]
+            yield mode, replace(judgement, violations=(*judgement.violations, *alarms))
+        done += count

@@ -1,0 +1,262 @@
+"""One failover as its clients live through it: what happens when, and the verdict on it."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from colobench.errors import LocalError
+from colobench.lab.checker.verdict import Verdict, check
+from colobench.lab.clients.closed_loop import Clients
+from colobench.lab.clients.history import History
+from colobench.lab.interrupt import interruptible
+from colobench.lab.session.journal import ROLES
+from colobench.lab.session.services import Heartbeat
+from colobench.lab.session.session import Session, session_outcome
+from colobench.lab.session.takeover import Killed, Takeover
+from colobench.lab.torture.run import ask
+
+CLIENTS = 8
+#: The pair serves so long before the kill, and again after another secondary has joined.
+BEFORE_SECONDS, AFTER_SECONDS = 0.3, 0.3
+#: A random moment is up to so much later.
+RANDOM_SECONDS = 0.1
+#: Seconds to wait for an answer. Who has none by then will have none.
+PATIENCE = 10.0
+
+#: Who the guest is: both nodes' machine, nobody, a survivor by itself.
+PROTECTED, SILENT, ALONE = "protected", "nobody answers", "alone"
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Something that happened.
+
+    Attributes
+    ----------
+    seconds
+        When, since the clients began.
+    who, what
+        In words.
+    """
+
+    seconds: float
+    who: str
+    what: str
+
+
+def serving_pair(output: str = "buffer", **settings: Any) -> Session:
+    """Make a session for stories: the guest ``kv``, a heartbeat, an arbiter and a spare node.
+
+    Parameters
+    ----------
+    output
+        ``buffer`` or ``compare``.
+    settings
+        Other arguments of `Session`.
+    """
+    chosen: dict[str, Any] = {
+        "ram": "16M",
+        "guest": "kv",
+        "output": output,
+        "variant": "upstream" if output == "compare" else "v12",
+        "delay": 500 if output == "compare" else 20,
+        "hostfwd": "tcp:127.0.0.1:0-:6379",
+        "heartbeat": Heartbeat(20, 200),
+        "spare": True,
+    }
+    return Session(**chosen | settings)
+
+
+class FailoverStory:
+    """A kill while clients ask, the takeover, and another secondary that joins.
+
+    Parameters
+    ----------
+    session
+        As `serving_pair` makes it, started. It is a pair again afterwards, ready for another story.
+    victim
+        ``primary`` or ``secondary``: who gets SIGKILL.
+    point
+        Where in a checkpoint, a name of `colobench.node.breakpoints`; None is a random moment.
+    holder
+        Who is held there; None is the victim.
+    clients
+        How many ask.
+
+    Attributes
+    ----------
+    clients
+        They, whose answers grow.
+    began
+        When they did, of `time.monotonic`.
+    moments
+        What happened so far.
+    spans
+        Who the guest is: since when, in seconds after the clients began, and `PROTECTED`, `SILENT`
+        or `ALONE`.
+    killed, takeover, history, verdict
+        What came of it; None until then.
+    first_ms
+        From the kill to the survivor's first answer; None until then.
+
+    Raises
+    ------
+    LocalError
+        If victim or holder are none of a pair, or its checkpoints never pass the point.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        victim: str = "primary",
+        point: str | None = None,
+        holder: str | None = None,
+        *,
+        clients: int = CLIENTS,
+    ) -> None:
+        for role in (victim, holder or victim):
+            if role not in ROLES:
+                raise LocalError(f"story: expected {' or '.join(ROLES)}, found {role!r}")
+        if point is not None:
+            session.check_point(holder or victim, point)
+        self._session, self._victim, self._point = session, victim, point
+        self._holder = holder or victim
+        self.clients = Clients(session.address(), clients, timeout=PATIENCE)
+        self.began = time.monotonic()
+        self.moments: list[Moment] = []
+        self.spans = [(0.0, PROTECTED)]
+        self.killed: Killed | None = None
+        self.takeover: Takeover | None = None
+        self.history: History | None = None
+        self.verdict: Verdict | None = None
+        self.first_ms: float | None = None
+
+    @property
+    def violations(self) -> list[str]:
+        """What must not be, in sentences."""
+        found = []
+        if self.takeover is not None and self.takeover.equal is False:
+            found.append(f"The survivor is not what checkpoint {self.takeover.checkpoint} was.")
+        if self.history is not None:
+            found += [
+                f"Client {each.client} lost its connection: {each.reason}."
+                for each in self.history.lost
+            ]
+        if self.verdict is not None and self.verdict.linearizable is False:
+            found.append(str(self.verdict))
+        return found
+
+    @interruptible(lambda story, *_, **__: session_outcome(story._session))
+    def run(self, say: Callable[[str], None] = lambda words: None) -> FailoverStory:
+        """Live through it all.
+
+        Parameters
+        ----------
+        say
+            Called with what is done just now.
+
+        Returns
+        -------
+        FailoverStory
+            This one.
+
+        Raises
+        ------
+        ClientsStalled, ColoExit, SessionTimeout
+            If clients get no answer any more, nobody takes over, or nobody joins.
+        """
+        # The checker wants to know what was there before: nothing.
+        ask(self._session, b"FLUSHALL")
+        self.began = time.monotonic()
+        with self.clients:
+            say("clients ask")
+            self._kill()
+            say("waiting for the heartbeat's limit, the arbiter's word and the takeover")
+            self._survive()
+            say("another secondary joins, while the clients go on")
+            self._rejoin()
+        say("reading all keys, and looking for an order that explains every answer")
+        self.history = self.clients.final_reads()
+        self.verdict = check(self.history)
+        return self
+
+    def _note(self, when: float, who: str, what: str) -> None:
+        self.moments.append(Moment(when - self.began, who, what))
+
+    def _kill(self) -> None:
+        session = self._session
+        self.clients.wait_until_answered(len(ROLES) * CLIENTS, timeout=PATIENCE)
+        # At no moment in particular, not when something has just been answered.
+        chance = random.random() * RANDOM_SECONDS if self._point is None else 0.0
+        time.sleep(BEFORE_SECONDS + chance)
+        self._heard = len(session.journal)
+        self.killed = session.kill(self._victim, at=self._point, held=self._holder)
+        where = ""
+        if self._point is not None:
+            whose = "" if self._holder == self._victim else f"the {self._holder} "
+            where = f", {whose}held at '{self._point}'"
+        self._note(self.killed.time, "session", f"SIGKILL to the {self._victim}{where}")
+        self.spans.append((self.killed.time - self.began, SILENT))
+
+    def _survive(self) -> None:
+        session = self._session
+        assert self.killed is not None
+        self.takeover = taken = session.takeover(PATIENCE)
+        killed_ns = round(self.killed.time * 1e9)
+        self.clients.wait_until_all_answered(killed_ns, timeout=PATIENCE)
+        # What comes sooner is what the dead one has said: nobody takes over so soon.
+        soonest = killed_ns + session.settings["heartbeat_limit_ms"] * 1_000_000 // 2
+        late = [each for each in self.clients.answers[:] if each.returned >= soonest]
+        first = min(late, key=lambda each: each.returned)
+        last = max({each.client: each.returned for each in reversed(late)}.values())
+        self.first_ms = (first.returned - killed_ns) / 1e6
+        self._note_takeover(taken, min(taken.running_at, first.returned / 1e9))
+        self._note(first.returned / 1e9, f"client {first.client}", "has the first answer")
+        self._note(last / 1e9, "clients", "all of them have one")
+        self.spans.append((first.returned / 1e9 - self.began, ALONE))
+        self.moments.sort(key=lambda moment: moment.seconds)
+
+    def _note_takeover(self, taken: Takeover, running: float) -> None:
+        """Note what led to a guest that certainly ran at that time.
+
+        Events are noted when they arrive, which an answer, or another node's event, may be
+        quicker to do.
+        """
+        journal, since = self._session.journal, self._heard
+        journal.wait_for(
+            lambda: any(journal.said("X_GRANTED", since=since)), "the arbiter's word", PATIENCE
+        )
+        for said in journal.said("X_COLO_HEARTBEAT_LOST", taken.role, since=since):
+            lost = min(said.time, running)
+            self._note(lost, said.role, "has lost the heartbeat, asks the arbiter")
+        for said in journal.said("X_GRANTED", since=since):
+            self._note(min(said.time, running), "arbiter", f"grants the {said.data['node']}")
+        base = f"checkpoint {taken.checkpoint}" if taken.role == "secondary" else "where it was"
+        self._note(running, taken.role, f"takes over, goes on from {base}")
+
+    def _rejoin(self) -> None:
+        time.sleep(AFTER_SECONDS)
+        self._session.rejoin()
+        self._session.checkpoint()
+        joined = time.monotonic()
+        self._note(joined, "session", "another secondary has joined: a checkpoint is committed")
+        self.spans.append((joined - self.began, PROTECTED))
+        self.clients.wait_until_all_answered(round(joined * 1e9), timeout=PATIENCE)
+        time.sleep(AFTER_SECONDS)
+
+    def __repr__(self) -> str:
+        """Write what happened as a table, times from the kill, and the verdict."""
+        if self.killed is None:
+            return "<FailoverStory before the kill>"
+        zero = self.killed.time - self.began
+        lines = [
+            f"{(each.seconds - zero) * 1000:+7.0f} ms  {each.who:<10} {each.what}"
+            for each in self.moments
+        ]
+        if self.verdict is not None:
+            lines.append("not as it must be:" if self.violations else str(self.verdict))
+        return "\n".join(lines + self.violations)

@@ -1,0 +1,54 @@
+"""What a torture run has found, as text and as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from colobench.lab.torture.kill_plan import Summary
+from colobench.lab.torture.run import Settings
+
+
+def render(summary: Summary, settings: Settings) -> str:
+    """Give the summary as lines for a terminal."""
+    lines = [f"{summary.kills} kills, {summary.operations:,} operations checked"]
+    for name, counts in summary.per_value.items():
+        shares = ", ".join(f"{value} {count}" for value, count in sorted(counts.items()))
+        lines.append(f"  by {name}: {shares}")
+    limit = settings.heartbeat.limit_ms
+    for what, times in (
+        ("first answer", summary.takeover_ms),
+        ("answer to the last client", summary.every_ms),
+    ):
+        if times:
+            shown = ", ".join(f"p{percent} {times[percent]:.0f}" for percent in times)
+            lines.append(
+                f"from the kill to the {what}: {shown} ms; p50 is "
+                f"{times[50] / limit:.2f} × the heartbeat limit of {limit} ms"
+            )
+    if settings.bug is not None and summary.violations:
+        lines.append(f"the bug {settings.bug} was caught after {summary.kills} kills")
+    found = len(summary.violations)
+    lines.append(
+        f"violations: {found or 'none'}; undecided {summary.undecided}, "
+        f"without an answer {summary.without_answer}"
+    )
+    lines += [f"undecided, kill {kill.number}: {sentence}" for kill, sentence in summary.tried]
+    return "\n".join(lines)
+
+
+def as_json(summary: Summary, settings: Settings) -> dict[str, Any]:
+    """Give the summary as a JSON object."""
+    return {
+        "kills": summary.kills,
+        "operations": summary.operations,
+        "clean": summary.clean,
+        "takeover_ms": dict(summary.takeover_ms),
+        "every_ms": dict(summary.every_ms),
+        "heartbeat_limit_ms": settings.heartbeat.limit_ms,
+        "without_answer": summary.without_answer,
+        "undecided": summary.undecided,
+        "tried": [[kill.number, sentence] for kill, sentence in summary.tried],
+        "violations": [[kill.number, sentence] for kill, sentence in summary.violations],
+        "per_value": {name: dict(counts) for name, counts in summary.per_value.items()},
+        "bug": settings.bug,
+    }

@@ -1,0 +1,1 @@
+"""Other systems on the other end: real QEMU, started and driven."""

@@ -1,0 +1,513 @@
+"""Two real QEMUs in COLO, with a guest that dirties a known number of pages: a measured peer."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from colobench.errors import LocalError, RemoteError
+from colobench.processes.errors import NodeGone, QMPCommandError
+from colobench.processes.process import NodeProcess
+from colobench.processes.qmp import Event
+from colobench.processes.resource_limits import usable_memory
+from colobench.processes.socket_directory import QEMU_PREFIX, make_socket_directory
+
+PROGRAM = "qemu-system-x86_64"
+PAGE_SIZE = 4096
+#: Where the guest's pages begin: above all that a PC has below 1 MiB, and its stack.
+FIRST_BYTE = 16 << 20
+#: RAM (MiB) that QEMU's ``pc`` has in one piece, below what is mapped for devices.
+MOST_RAM_MIB = 3072
+#: How long (ns) the guest sleeps after each round over its pages.
+SLEEP_NS = 50_000_000
+#: Checkpoints that nobody sees: at the first, the secondary flushes its whole RAM cache, which may
+#: take longer than the delay; then the next follows at once, and finds few pages.
+SETTLING = 3
+#: Seconds that a QEMU may take to start, and to do anything that is waited for.
+TIMEOUT = 30.0
+POLL_SECONDS = 0.2
+
+# The guest's image is a BIOS of its own, so that no other firmware runs: the first instruction is
+# the reset vector's, 16 bytes below 4 GiB, where the image ends.
+_ROM_GRANULE = 1 << 16
+_APIC = 0xFEE00000
+_INTERRUPT = 0x20
+_RESET_VECTOR = 0xFFF0
+# What the image ends with: tables, and the code around them.
+_TAIL_SIZE = 1024
+
+_LAUNCHER = """
+import os, sys
+from colobench.node.parent import die_with
+die_with(int(sys.argv[1]))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+# QEMU's trace events, and what they count: pages newly dirty, and pages in the RAM cache to flush.
+_DIRTIED = "migration_bitmap_sync_end"
+_FLUSHED = "colo_flush_ram_cache_begin"
+
+_ENDS = {"COLO_EXIT", "SHUTDOWN"}
+
+
+class QEMUUnavailable(LocalError):
+    """There is no QEMU here that does COLO under KVM; the message says what is missing."""
+
+
+class QEMUPairFailed(RemoteError):
+    """A pair of QEMUs did not do what it was started for; the message has both ones' last words."""
+
+
+def _le16(number: int) -> bytes:
+    return number.to_bytes(2, "little")
+
+
+def _le32(number: int) -> bytes:
+    return number.to_bytes(4, "little")
+
+
+def guest_image(pages: int, sleep_ns: int = SLEEP_NS) -> bytes:
+    """Assemble the guest: it writes a word in each of its pages, sleeps, and begins again.
+
+    Parameters
+    ----------
+    pages
+        How many, from `FIRST_BYTE` upwards.
+    sleep_ns
+        How long it sleeps after each round, in nanoseconds of the local APIC's timer.
+
+    Returns
+    -------
+    bytes
+        An image for ``-bios``.
+
+    Notes
+    -----
+    It sleeps because two virtual processors that always run take the cores from the threads that
+    make the checkpoint: on two busy cores, medians of QEMU's pause were 12.5 ms with 50 ms of sleep
+    and 15.7 ms without, at 10 000 pages (3.6 and 4.0 ms at 1000, 45.5 and 47.3 ms at 50 000).
+
+    There is one store per page and no loop around them, as a KVM that is itself virtualized may
+    emulate each instruction in a microsecond or more. The timer's interrupt is not returned from
+    (KVM cannot emulate IRET in protected mode): its handler is the next round, which begins with an
+    empty stack. See Intel's Software Developer's Manual: volume 3 on switching to protected mode,
+    the interrupt descriptor table and the local APIC's timer, volume 2 on the instructions.
+    """
+    round_ = b"".join(
+        [
+            b"\xbc" + _le32(FIRST_BYTE + PAGE_SIZE),  # mov esp, …: the stack is in the first page
+            b"\xc7\x83" + _le32(0xB0) + _le32(0),  # mov dword [ebx+0xb0], 0: end of interrupt
+            b"\x40",  # inc eax
+            # mov [edi+…], eax, for each page
+            *(b"\x89\x87" + _le32(page * PAGE_SIZE) for page in range(pages)),
+            b"\xc7\x83" + _le32(0x380) + _le32(sleep_ns),  # mov dword [ebx+0x380], …: start timer
+            b"\xfb",  # sti: after the next instruction
+            b"\xf4",  # hlt
+        ]
+    )
+    protected = b"".join(
+        [
+            b"\xb8" + _le32(0x10),  # mov eax, 0x10: the data segment
+            b"\x8e\xd8",  # mov ds, eax
+            b"\x8e\xd0",  # mov ss, eax
+            b"\xbb" + _le32(_APIC),  # mov ebx, …
+            b"\xbf" + _le32(FIRST_BYTE),  # mov edi, …
+            b"\xc7\x83" + _le32(0xF0) + _le32(0x1FF),  # mov dword [ebx+0xf0], …: enable the APIC
+            b"\xc7\x83" + _le32(0x3E0) + _le32(0xB),  # mov dword [ebx+0x3e0], …: divide by one
+            b"\xc7\x83" + _le32(0x320) + _le32(_INTERRUPT),  # mov dword [ebx+0x320], …: one shot
+            b"\x31\xc0",  # xor eax, eax
+        ]
+    )
+    code = protected + round_
+    size = -(-(len(code) + _TAIL_SIZE) // _ROM_GRANULE) * _ROM_GRANULE
+    start = (1 << 32) - size
+    image = code.ljust(size - _TAIL_SIZE, b"\0") + _tail(start, start + len(protected))
+    assert len(image) == size
+    return image
+
+
+def _tail(protected: int, handler: int) -> bytes:
+    """Assemble the image's end: the way to protected mode, its tables, and the reset vector.
+
+    Parameters
+    ----------
+    protected, handler
+        Addresses of the code to go to, and of the only interrupt's handler.
+    """
+    tables = (1 << 32) - _TAIL_SIZE
+    # Flat segments of 4 GiB, marked as accessed: the processor cannot do that in read-only memory.
+    segments = (0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF)
+    gdt = b"".join(segment.to_bytes(8, "little") for segment in segments)
+    # Every gate but one is absent: an exception resets the machine, and -no-reboot ends it then.
+    gate = _le16(handler & 0xFFFF) + _le16(8) + b"\0\x8e" + _le16(handler >> 16)
+    idt = bytes(8 * _INTERRUPT) + gate
+    pointers = _le16(len(gdt) - 1) + _le32(tables)
+    pointers += _le16(len(idt) - 1) + _le32(tables + len(gdt))
+    pointer = (tables + len(gdt + idt)) & 0xFFFF
+    real = b"".join(
+        [
+            b"\x2e\x66\x0f\x01\x16" + _le16(pointer),  # lgdt cs:[…]
+            b"\x2e\x66\x0f\x01\x1e" + _le16(pointer + 6),  # lidt cs:[…]
+            b"\x0f\x20\xc0",  # mov eax, cr0
+            b"\x0c\x01",  # or al, 1: protection enable
+            b"\x0f\x22\xc0",  # mov cr0, eax
+            b"\x66\xea" + _le32(protected) + _le16(8),  # jmp 8:…
+        ]
+    )
+    begin = pointer + len(pointers)
+    # jmp …, relative to its own end
+    vector = b"\xe9" + _le16((begin - (_RESET_VECTOR + 3)) & 0xFFFF)
+    return (gdt + idt + pointers + real).ljust(_TAIL_SIZE - 16, b"\0") + vector.ljust(16, b"\0")
+
+
+class _QEMU(NodeProcess):
+    """One of the two, as a node of ours: its process, its monitor, its end."""
+
+    def _spawn(self, arguments: list[str]) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-P", "-c", _LAUNCHER, str(os.getpid()), *arguments]
+        # QEMU ends a value at a comma, unless it is doubled.
+        monitor = str(self.qmp_path).replace(",", ",,")
+        command += ["-qmp", f"unix:{monitor},server=on,wait=on"]
+        package = str(Path(__file__).parents[2])
+        path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+        with open(self._errors, "wb") as errors:
+            return subprocess.Popen(
+                command,
+                env=os.environ | {"PYTHONPATH": path},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                # A terminal's Ctrl-C is for us alone.
+                start_new_session=True,
+            )
+
+    def end(self) -> None:
+        """End the process at once: nothing in it is worth an orderly end."""
+        self.kill()
+        super().end()
+
+
+class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
+    """Two QEMUs on this machine, in COLO with each other over a UNIX socket.
+
+    Parameters
+    ----------
+    pages
+        How many pages the guest writes between two checkpoints.
+    ram_mib
+        The guest's RAM in MiB.
+    delay_ms
+        Milliseconds from one checkpoint to the next, QEMU's ``x-checkpoint-delay``; by default,
+        what the guest needs to write all of its pages between any two.
+
+    Notes
+    -----
+    KVM only: before 9.0 a TCG primary loses pages and deadlocks. There is neither a disk nor a
+    network card, so that a checkpoint is RAM and devices alone. Pages are sent whole: XBZRLE is
+    off, as by default; it would make next to nothing of a page with one new word.
+
+    Examples
+    --------
+    >>> with QEMUPair(pages=1000) as pair:
+    ...     milliseconds = pair.stop_times(checkpoints=15)
+    ...     pages = pair.pages_per_checkpoint()
+    """
+
+    def __init__(self, pages: int, ram_mib: int = 512, delay_ms: int | None = None) -> None:
+        most = min(ram_mib, MOST_RAM_MIB) * 2**20 - FIRST_BYTE
+        if not 1 <= pages <= most // PAGE_SIZE:
+            raise LocalError(
+                f"pages: expected 1 to {most // PAGE_SIZE} in {ram_mib} MiB of RAM, found {pages}"
+            )
+        # RAM on both sides, the RAM cache on one.
+        if 3 * ram_mib * 2**20 > usable_memory():
+            raise LocalError(
+                f"RAM: expected at most a third of the {usable_memory() / 2**20:.0f} MiB of memory "
+                f"that may be used, found {ram_mib} MiB"
+            )
+        if delay_ms is not None and not 0 <= delay_ms < 2**32:
+            raise LocalError(f"delay: expected 0 to {2**32 - 1} ms, found {delay_ms}")
+        self.pages = pages
+        self.ram_mib = ram_mib
+        self.delay_ms = default_delay(pages) if delay_ms is None else delay_ms
+        self._nodes: dict[str, _QEMU] = {}
+        self._said: queue.SimpleQueue[tuple[str, Event]] = queue.SimpleQueue()
+        self._directory = Path()
+        self._pauses: list[tuple[int, int]] = []
+        self._logs = {"secondary": "", "primary": ""}
+        self._closing = contextlib.ExitStack()
+
+    def __enter__(self) -> QEMUPair:
+        """Start both and bring them into COLO.
+
+        Raises
+        ------
+        QEMUUnavailable
+            If that cannot be had on this machine.
+        QEMUPairFailed
+            If it can, but they did not get there.
+        """
+        if self._nodes:
+            raise LocalError("pair: expected one that was not started, found it started")
+        try:
+            self._start()
+            self._migrate()
+            for _ in range(SETTLING):
+                self._pause()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End both and remove all that they left."""
+        self._close()
+
+    def _close(self) -> None:
+        with _uninterrupted():
+            self._closing.close()
+
+    def stop_times(self, checkpoints: int = 15) -> list[float]:
+        """Let the pair take so many more checkpoints.
+
+        Returns
+        -------
+        list of float
+            Milliseconds from STOP to RESUME on the primary, of each: QEMU's own timestamps.
+
+        Raises
+        ------
+        QEMUPairFailed
+            If they do not come.
+        """
+        self._forget()
+        self._pauses = [self._pause() for _ in range(checkpoints)]
+        logs = {role: self._trace_path(role) for role in self._nodes}
+        self._logs = {role: log.read_text() if log.exists() else "" for role, log in logs.items()}
+        return [(resumed - stopped) / 1000 for stopped, resumed in self._pauses]
+
+    def pages_per_checkpoint(self) -> list[int]:
+        """Give how many pages the primary found dirty, and sent, at each of the last checkpoints.
+
+        Returns
+        -------
+        list of int
+            A number for each of the last `stop_times`.
+
+        Raises
+        ------
+        QEMUPairFailed
+            If QEMU did not say so: it was built without a log of its trace events.
+        """
+        return self._counted(_dirtied(self._traced("primary", _DIRTIED)))
+
+    def flushed_pages_per_checkpoint(self) -> list[int]:
+        """Give how many pages the secondary flushed from its RAM cache, in the same way."""
+        return self._counted(self._traced("secondary", _FLUSHED))
+
+    # Begin.
+
+    def _start(self) -> None:
+        program = _find_program()
+        self._directory = make_socket_directory(QEMU_PREFIX)
+        self._closing.callback(shutil.rmtree, self._directory, ignore_errors=True)
+        image = self._directory / "bios"
+        image.write_bytes(guest_image(self.pages))
+        machine = [program, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
+        machine += ["-machine", "pc,accel=kvm", "-m", str(self.ram_mib), "-bios", str(image)]
+        machine += ["-msg", "timestamp=on"]
+        roles = {
+            "secondary": ["-incoming", "defer", "-trace", _FLUSHED],
+            "primary": ["-trace", _DIRTIED],
+        }
+        for role, arguments in roles.items():
+            arguments += ["-D", str(self._trace_path(role))]
+            with _uninterrupted():
+                node = _QEMU(role, self._directory, [*machine, *arguments], self._on_event)
+                self._nodes[role] = node
+                self._closing.callback(node.end)
+        for node in self._nodes.values():
+            self._prepare(node)
+
+    def _prepare(self, node: _QEMU) -> None:
+        states = [{"capability": name, "state": True} for name in ("x-colo", "events")]
+        try:
+            node.connect(TIMEOUT)
+            node.execute("migrate-set-capabilities", capabilities=states)
+        except QMPCommandError as error:
+            raise QEMUUnavailable(f"this QEMU does no COLO: {error.description}") from error
+        except NodeGone as error:
+            # Its monitor goes first, but then it ends.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                node.process.wait(TIMEOUT)
+            words = [str(error), *node.last_words().splitlines()]
+            # QEMU has its name, and the time, before what it says.
+            raise QEMUUnavailable(
+                f"QEMU does not start under KVM: {words[-1].split(f'{PROGRAM}: ')[-1]}"
+            ) from error
+
+    def _migrate(self) -> None:
+        uri = f"unix:{self._directory / 'colo'}"
+        self._execute("secondary", "migrate-incoming", uri=uri)
+        # Whatever is dirty then, the first iteration of the migration is the last.
+        self._execute(
+            "primary",
+            "migrate-set-parameters",
+            x_checkpoint_delay=self.delay_ms,
+            max_bandwidth=1 << 40,
+            downtime_limit=2_000_000,
+        )
+        self._execute("primary", "migrate", uri=uri)
+        self._wait_for("MIGRATION", status="colo")
+
+    def _execute(self, role: str, command: str, **arguments: Any) -> None:
+        try:
+            self._nodes[role].execute(command, **arguments)
+        except (NodeGone, QMPCommandError) as error:
+            raise self._failure(f"{command} to be executed", str(error)) from error
+
+    # What they say.
+
+    def _on_event(self, role: str, event: Event) -> None:
+        self._said.put((role, event))
+
+    def _pause(self) -> tuple[int, int]:
+        """Wait for the next whole pause; give its begin and end, in microseconds since 1970."""
+        return _microseconds(self._wait_for("STOP")), _microseconds(self._wait_for("RESUME"))
+
+    def _wait_for(self, name: str, status: str | None = None) -> Event:
+        """Wait for this event of the primary, as long as both QEMUs are well."""
+        what = name if status is None else f"{name} {status}"
+        deadline = time.monotonic() + TIMEOUT + self.delay_ms / 1000
+        while time.monotonic() < deadline:
+            try:
+                role, event = self._said.get(timeout=POLL_SECONDS)
+            except queue.Empty:
+                if not all(node.alive() for node in self._nodes.values()):
+                    raise self._failure(what, "an end") from None
+                continue
+            self._check(what, role, event)
+            found = event["event"], event.get("data", {}).get("status")
+            if role == "primary" and found == (name, status):
+                return event
+        raise self._failure(what, "none in time")
+
+    def _check(self, what: str, role: str, event: Event) -> None:
+        name, data = event["event"], event.get("data", {})
+        if name == "MIGRATION" and data["status"] == "completed":
+            # QEMU 10.0 and 10.1 do so.
+            raise QEMUUnavailable("this QEMU takes a migration with x-colo for an ordinary one")
+        if name in _ENDS or (name == "MIGRATION" and data["status"] == "failed"):
+            raise self._failure(what, f"{name} {data} of the {role}")
+
+    def _forget(self) -> None:
+        """Drop what was said while nobody asked."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._check("checkpoints", *self._said.get_nowait())
+
+    def _failure(self, expected: str, found: str) -> QEMUPairFailed:
+        both = "; ".join(
+            f"the {role} {'runs' if node.alive() else f'ended with {node.process.returncode}'}"
+            f"{node.last_words()}"
+            for role, node in self._nodes.items()
+        )
+        return QEMUPairFailed(f"a pair of QEMUs: expected {expected}, found {found}; {both}")
+
+    # What they log.
+
+    def _trace_path(self, role: str) -> Path:
+        return self._directory / f"{role}.trace"
+
+    def _traced(self, role: str, event: str) -> list[tuple[int, int]]:
+        """Give the number that each of these trace events ends with, after its microsecond."""
+        line = re.compile(rf"@(\d+)\.(\d{{6}}):{event} .*?(\d+)$", re.MULTILINE)
+        return [
+            (int(seconds) * 1_000_000 + int(fraction), int(number))
+            for seconds, fraction, number in line.findall(self._logs[role])
+        ]
+
+    def _counted(self, counts: list[tuple[int, int]]) -> list[int]:
+        """Give the counts that were made in each of the last pauses."""
+        found = []
+        for begin, end in self._pauses:
+            inside = [count for at, count in counts if begin <= at <= end]
+            if len(inside) != 1:
+                raise QEMUPairFailed(
+                    "a pair of QEMUs: expected one count of pages in the log of trace events, from "
+                    f"STOP to RESUME, found {len(inside)}"
+                )
+            found += inside
+        return found
+
+
+def default_delay(pages: int) -> int:
+    """Give a delay (ms) in which the guest sleeps once and goes over its pages more than twice.
+
+    Where KVM is itself virtualized and emulates each instruction, a round took 2 to 3 ms per 1000
+    pages on a busy machine.
+    """
+    return 100 + pages // 75
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Have Ctrl-C wait for the end of a block, which would leave a process behind in its middle."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is None:
+        yield
+        return
+    interrupts: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if interrupts:
+        signal.raise_signal(signal.SIGINT)
+
+
+def _find_program() -> str:
+    program = shutil.which(PROGRAM)
+    if program is None:
+        raise QEMUUnavailable(f"no {PROGRAM} on PATH")
+    try:
+        os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        raise QEMUUnavailable(f"no KVM: {error}") from error
+    return program
+
+
+def _microseconds(event: Event) -> int:
+    timestamp = event["timestamp"]
+    return int(timestamp["seconds"]) * 1_000_000 + int(timestamp["microseconds"])
+
+
+def _dirtied(counts: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Tell apart the syncs of a dirty bitmap, whose pages QEMU adds up for about a second.
+
+    The sum begins anew with the first sync more than a second after it last did.
+    """
+    total = 0
+    new = []
+    for (before, _), (at, count) in zip([*counts[:1], *counts], counts, strict=False):
+        new.append((at, count - total if count >= total else count))
+        total = count if at - before <= 1_000_000 else 0
+    return new

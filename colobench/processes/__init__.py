@@ -1,0 +1,1 @@
+"""Child processes as their parent sees them: start, monitor, end, and their machine."""

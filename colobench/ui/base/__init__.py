@@ -1,0 +1,1 @@
+"""What all views and panels are made of: feeds, figures, panels, controls."""

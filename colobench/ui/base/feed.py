@@ -1,0 +1,371 @@
+"""What a view shows, as state that reaches every page: late, slow, or cut off for a while."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import ipywidgets
+import traitlets
+from IPython import get_ipython
+
+from colobench.ui.base.pump import FRAME_SECONDS, frames
+
+#: A feed that is in use says so at least this often.
+BEAT_SECONDS = 1.0
+#: A feed rests when nothing has happened for so long: a kernel that sends messages is never idle.
+REST_SECONDS = 60.0
+#: A feed in use sends all of its state this often, for pages that have missed some and cannot ask.
+REPEAT_SECONDS = 5.0
+#: A page that has said nothing for so long is forgotten.
+PAGE_SECONDS = 60.0
+#: Jupyter's server drops messages of a kernel that sends more than 1 MB/s over 3 s.
+BYTES_PER_SECOND = 500_000
+#: Longer data is compressed.
+PLAIN_BYTES = 8192
+
+_logger = logging.getLogger(__name__)
+# What a thread prints lands in some cell, whichever runs just then.
+_logger.addHandler(logging.NullHandler())
+
+
+class CoreModel(ipywidgets.Widget):  # type: ignore[misc]
+    """A model whose browser side is part of every Jupyter page, and has no view of its own."""
+
+    _model_name = traitlets.Unicode("WidgetModel").tag(sync=True)
+    _model_module = traitlets.Unicode("@jupyter-widgets/base").tag(sync=True)
+    _model_module_version = traitlets.Unicode("2.0.0").tag(sync=True)
+
+
+class Library(CoreModel):
+    """A script that pages load once, whatever number of views need it.
+
+    Parameters
+    ----------
+    name
+        The global variable that it defines.
+    version
+        Its version, a member of that variable.
+    data
+        The script, compressed by gzip.
+    """
+
+    name = traitlets.Unicode().tag(sync=True)
+    version = traitlets.Unicode().tag(sync=True)
+    data = traitlets.Bytes().tag(sync=True)
+
+
+class Feed(CoreModel):
+    """What a view shows.
+
+    Attributes
+    ----------
+    frame
+        All of what is shown: a view needs the last frame and no other. Its ``number`` tells it from
+        the frames before; its ``data`` are bytes, compressed if ``deflated``.
+    contact
+        What pages learn about the kernel: ``beat`` grows by one each time; ``rests`` if no more
+        beats are to be expected; ``busy`` if a cell runs; ``heard`` has each page's last ping.
+    library
+        A script that the view needs.
+    busy
+        Called to learn whether something is being done, and beats are wanted.
+    repeat
+        Called when pages may have missed something, to send again what is not in this feed.
+
+    Notes
+    -----
+    anywidget's browser side drops all messages and changes of state of a widget whose module took
+    longer than 2 s to load, for ever and without a word. So an anywidget here has constants alone,
+    and what changes is the state of a model of ipywidgets' own. A page that is opened later finds
+    it there; one that has missed some has all of it with the next frame.
+    """
+
+    frame = traitlets.Dict().tag(sync=True)
+    contact = traitlets.Dict().tag(sync=True)
+    library = traitlets.Instance(Library, allow_none=True).tag(
+        sync=True, **ipywidgets.widget_serialization
+    )
+
+    def __init__(self) -> None:
+        self._guard = threading.RLock()
+        self._next: tuple[Mapping[str, Any], bytes] | None = None
+        self._sent = self._repeated = self._beaten = float("-inf")
+        self._used_until = time.monotonic() + REST_SECONDS
+        self._missed = False
+        self.busy: Callable[[], bool] = lambda: False
+        self.repeat: Callable[[], None] = lambda: None
+        super().__init__(frame={"number": 0, "data": b"", "deflated": False}, contact=_contact(0))
+        self.on_msg(self._hear)
+        feeds.add(self)
+
+    def put(self, frame: Mapping[str, Any], data: bytes = b"") -> None:
+        """Show this, and nothing else; it is sent now, or as soon as the pace allows.
+
+        Parameters
+        ----------
+        frame
+            What JSON can say of it.
+        data
+            The rest.
+        """
+        with self._guard:
+            self._next = frame, data
+        self.use()
+
+    def use(self) -> None:
+        """Do what is due, and go on beating for a while."""
+        with self._guard:
+            self._used_until = time.monotonic() + REST_SECONDS
+        self.tend()
+
+    def miss(self) -> None:
+        """Send all state again, the next time that something is due: a page has missed some."""
+        with self._guard:
+            self._missed = True
+
+    def tend(self) -> None:
+        """Send what is due."""
+        now = time.monotonic()
+        with self._guard:
+            if self.comm is None:
+                return
+            if self._next is not None and now - self._sent >= 0.8 * FRAME_SECONDS:
+                self._send_frame(*self._next, now)
+            if self._missed or (self._in_use(now) and now - self._repeated >= REPEAT_SECONDS):
+                self._send_again(now)
+            if now - self._beaten >= BEAT_SECONDS and (
+                self._in_use(now) or not self.contact["rests"]
+            ):
+                self._beat(now)
+
+    def _in_use(self, now: float) -> bool:
+        return now < self._used_until or self.busy() or cells.running
+
+    def _send_frame(self, frame: Mapping[str, Any], data: bytes, now: float) -> None:
+        deflated = len(data) > PLAIN_BYTES
+        packed = zlib.compress(data, 1) if deflated else data
+        if not pace.take(len(packed), now):
+            return
+        self._next, self._sent, self._repeated = None, now, now
+        number = self.frame["number"] + 1
+        with self.hold_sync():
+            self.frame = {**frame, "number": number, "deflated": deflated, "data": packed}
+            self._beat(now)
+
+    def _send_again(self, now: float) -> None:
+        if pace.take(len(self.frame["data"]), now):
+            self._missed, self._repeated = False, now
+            self.send_state(("frame", "library"))
+            self.repeat()
+
+    def _beat(self, now: float) -> None:
+        self._beaten = now
+        rests = not self._in_use(now)
+        self.contact = _contact(self.contact["beat"] + 1, rests)
+
+    def _hear(self, _: object, message: dict[str, Any], buffers: object) -> None:
+        """Note that a page was heard, and say so to it."""
+        feeds.hear(message)
+        if message.get("touched"):
+            self.use()
+        with self._guard:
+            if self.comm is not None:
+                self._beat(time.monotonic())
+
+    def close(self) -> None:
+        """Show nothing any more."""
+        feeds.remove(self)
+        with self._guard:
+            super().close()
+
+
+def _contact(beat: int, rests: bool = False) -> dict[str, Any]:
+    return {"beat": beat, "rests": rests, "busy": cells.running, "heard": feeds.heard()}
+
+
+class Pace:
+    """Says when the next bytes may go, so that the server drops none.
+
+    Parameters
+    ----------
+    rate
+        Bytes a second.
+    """
+
+    def __init__(self, rate: float = BYTES_PER_SECOND) -> None:
+        self._rate = self._left = rate
+        self._then = time.monotonic()
+        self._lock = threading.Lock()
+
+    def take(self, size: int, now: float) -> bool:
+        """Take so many bytes of what may be sent now; False if those before are not paid yet."""
+        with self._lock:
+            self._left = min(self._rate, self._left + (now - self._then) * self._rate)
+            self._then = now
+            if self._left <= 0:
+                return False
+            self._left -= size
+            return True
+
+
+class Feeds:
+    """All open feeds, and the pages that were heard lately."""
+
+    def __init__(self) -> None:
+        self._open: list[Feed] = []
+        self._pages: dict[str, tuple[int, float]] = {}
+        self._lock = threading.RLock()
+
+    def add(self, feed: Feed) -> None:
+        """Tend a feed from now on."""
+        with self._lock:
+            self._open.append(feed)
+            first = len(self._open) == 1
+        if first:
+            cells.watch()
+            frames.add(self)
+
+    def remove(self, feed: Feed) -> None:
+        """Leave a feed alone from now on."""
+        with self._lock:
+            if feed not in self._open:
+                return
+            self._open.remove(feed)
+            last = not self._open
+        if last:
+            frames.remove(self)
+            # Another may have come meanwhile.
+            if self.all():
+                frames.add(self)
+
+    def all(self) -> list[Feed]:
+        """Give the open feeds, that which has waited longest first."""
+        with self._lock:
+            return sorted(self._open, key=lambda feed: feed._sent)
+
+    def refresh(self) -> None:
+        """Let each feed send what is due; called in the pump's thread."""
+        for feed in self.all():
+            try:
+                feed.tend()
+            except Exception:
+                _logger.exception("a feed cannot be sent any more: %r", feed)
+                self.remove(feed)
+
+    def hear(self, message: Mapping[str, Any]) -> None:
+        """Note a page's ping; send everything anew if the page has missed something."""
+        now = time.monotonic()
+        with self._lock:
+            pages = self._pages.items()
+            self._pages = {page: it for page, it in pages if now - it[1] < PAGE_SECONDS}
+            self._pages[str(message["page"])] = int(message["ping"]), now
+        if message.get("missed"):
+            for feed in self.all():
+                feed.miss()
+
+    def heard(self) -> dict[str, int]:
+        """Give the last ping of each page."""
+        with self._lock:
+            return {page: ping for page, (ping, _) in self._pages.items()}
+
+
+class Cells:
+    """Knows whether a cell runs, and for whom.
+
+    Attributes
+    ----------
+    running
+        Whether one runs: the kernel hears no page until it ends.
+    """
+
+    def __init__(self) -> None:
+        self.running = False
+        self._shell: Any = None
+
+    def watch(self) -> None:
+        """Know it from now on, if this is a kernel."""
+        shell = get_ipython()
+        if shell is None or shell is self._shell or not hasattr(shell, "kernel"):
+            return
+        self._shell = shell
+        self.running = self._request().get("msg_type") == "execute_request"
+        shell.events.register("pre_run_cell", lambda *_: self._set(True))
+        shell.events.register("post_run_cell", lambda *_: self._set(False))
+
+    def page(self) -> str:
+        """Tell who sent what the kernel works on: another name after a page is reloaded."""
+        return str(self._request().get("session", ""))
+
+    def _set(self, running: bool) -> None:
+        self.running = running
+
+    def _request(self) -> dict[str, Any]:
+        if self._shell is None:
+            return {}
+        header: dict[str, Any] = self._shell.kernel.get_parent("shell").get("header", {})
+        return header
+
+
+cells = Cells()
+feeds = Feeds()
+pace = Pace()
+
+
+def read_module(*names: str) -> str:
+    """Give a view's browser side, beginning with what all views share."""
+    directory = Path(__file__).parents[1] / "js"
+    return "".join((directory / name).read_text() for name in ("feed.js", *names))
+
+
+class LiveView(anywidget.AnyWidget):
+    """A view in a browser; what it shows is in its feed, and it has nothing but constants itself.
+
+    Parameters
+    ----------
+    constants
+        What the view needs to know, and its layout: nobody can change it later.
+
+    Attributes
+    ----------
+    feed
+        What it shows.
+    """
+
+    _feed: Any = traitlets.Instance(Feed).tag(sync=True, **ipywidgets.widget_serialization)
+
+    def __init__(self, **constants: Any) -> None:
+        self.feed = Feed()
+        self._version: object = None
+        super().__init__(_feed=self.feed, **constants)
+
+    def update(self, version: object, make: Callable[[], tuple[Mapping[str, Any], bytes]]) -> None:
+        """Show something, unless it is what is shown.
+
+        Parameters
+        ----------
+        version
+            Differs from that of what is shown if there is something new.
+        make
+            Gives the frame and its data.
+        """
+        if version != self._version:
+            self.feed.put(*make())
+            self._version = version
+
+    def close(self) -> None:
+        """Show nothing any more, and vanish."""
+        self.feed.close()
+        super().close()
+
+
+class Contact(LiveView):
+    """A line that a page fills with words when it and the kernel are out of touch."""
+
+    _esm = read_module("contact.js")

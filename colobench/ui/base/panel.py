@@ -1,0 +1,211 @@
+"""What panels with buttons share: they own a pair, and never hold up the kernel."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from textwrap import shorten
+from typing import Any, ClassVar
+
+import ipywidgets
+from traitlets import validate
+
+from colobench.errors import ColobenchError
+from colobench.lab.interrupt import interruptible
+from colobench.ui.base.abstract import AbstractWidget
+from colobench.ui.base.feed import Contact, LiveView
+
+#: An error is one line of at most so many characters.
+LINE_LENGTH = 300
+#: Widgets whose value a panel changes; that of others is for a page to change.
+DISPLAYS = (ipywidgets.HTML, ipywidgets.IntProgress)
+
+
+def one_line(error: Exception) -> str:
+    """Say in one line what went wrong."""
+    text = str(error) if isinstance(error, ColobenchError) else f"{type(error).__name__}: {error}"
+    return shorten(text, LINE_LENGTH, placeholder=" …")
+
+
+class Background:
+    """Does one thing at a time, in a thread.
+
+    Parameters
+    ----------
+    changed
+        Called whenever something begins or ends, in whatever thread.
+
+    Attributes
+    ----------
+    doing
+        In words, what is being done; None if nothing is.
+    error
+        In one line, why the last thing failed; None if it did not.
+    """
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self.doing: str | None = None
+        self.error: str | None = None
+        self._changed = changed
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        # Before Python 3.13 a thread whose `join` was interrupted counts as ended.
+        self._idle = threading.Event()
+        self._idle.set()
+
+    def do(self, words: str, action: Callable[[], object]) -> bool:
+        """Begin to do something; False, and nothing happens, if something is being done."""
+        with self._lock:
+            if self.doing is not None:
+                return False
+            self.doing, self.error = words, None
+            self._idle.clear()
+            thread = self._thread = threading.Thread(
+                target=self._run, args=(action,), name=f"colobench: {words}", daemon=True
+            )
+        try:
+            self._changed()
+            thread.start()
+        except BaseException:
+            if thread.ident is None:
+                self.doing = None
+                self._idle.set()
+            raise
+        return True
+
+    def wait(self) -> None:
+        """Wait until nothing is being done."""
+        if self._thread is not threading.current_thread():
+            self._idle.wait()
+
+    def _run(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except Exception as error:
+            self.error = one_line(error)
+        finally:
+            self.doing = None
+            try:
+                self._changed()
+            finally:
+                self._idle.set()
+
+
+class Turn:
+    """Lets panels whose pairs live no longer than a press have them one after the other."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def taken(self, go_on: Callable[[], bool]) -> Iterator[bool]:
+        """Wait for the turn; False, without it, if that is given up before."""
+        while not self._lock.acquire(timeout=0.1):
+            if not go_on():
+                yield False
+                return
+        try:
+            yield True
+        finally:
+            self._lock.release()
+
+
+#: Two pairs with a spare node each, and a notebook, are more than Binder has memory for.
+turn = Turn()
+
+
+class Panel(ipywidgets.VBox, metaclass=AbstractWidget):  # type: ignore[misc]
+    """A panel that owns processes. A new one takes the place of the one before, which is closed.
+
+    A cell that is run once more would otherwise leave the earlier pair behind, on a machine that
+    may have room for one.
+    """
+
+    #: A subclass that has this, too, has a place of its own beside the other panels'.
+    _current: ClassVar[Panel | None] = None
+
+    def __init__(self) -> None:
+        place = self._place()
+        if place._current is not None:
+            place._current.close()
+        place._current = self
+        self.background = Background(self.update)
+        self.contact = Contact()
+        self.contact.feed.busy = lambda: self.background.doing is not None
+        self.contact.feed.repeat = self.repeat
+        super().__init__()
+        self.add_class("colobench-panel")
+
+    @classmethod
+    def _place(cls) -> type[Panel]:
+        """Find the class whose `_current` is for this one."""
+        return next(each for each in cls.__mro__ if "_current" in vars(each))
+
+    @validate("children")
+    def _begin_with_contact(self, proposal: Any) -> tuple[Any, ...]:
+        return (self.contact, *(each for each in proposal["value"] if each is not self.contact))
+
+    def repeat(self) -> None:
+        """Send once more what is shown, for a page that was cut off; choices stay the page's."""
+        for widget in _descendants(self):
+            names = ["value"] if isinstance(widget, DISPLAYS) else ["disabled", "_options_labels"]
+            names = [name for name in names if widget.has_trait(name)]
+            if names:
+                widget.send_state(names)
+
+    @abstractmethod
+    def update(self) -> None:
+        """Show how things stand; called in whatever thread."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """End all processes."""
+
+    def _what_goes_on(self) -> str:
+        doing = self.background.doing
+        return f"'{doing}' goes on, and can be waited for again" if doing else "nothing is done now"
+
+    @interruptible(_what_goes_on)
+    def wait(self) -> None:
+        """Wait until what a button began is done."""
+        self.background.wait()
+
+    @interruptible("what it does is ending, and its processes with it")
+    def close(self) -> None:
+        """End all processes, whatever is being done with them, and vanish."""
+        place = self._place()
+        if place._current is self:
+            place._current = None
+        # What is being done fails, then; or had just begun something that has to be ended, too.
+        self.end()
+        self.wait()
+        self.end()
+        for widget in _descendants(self):
+            if isinstance(widget, LiveView):
+                widget.close()
+        super().close()
+
+
+def _descendants(widget: Any) -> Iterator[Any]:
+    for child in getattr(widget, "children", ()):
+        yield child
+        yield from _descendants(child)
+
+
+@atexit.register
+def _close_last_panel() -> None:
+    # Now, while threads can still be waited for, and not when the interpreter clears up.
+    for place in (Panel, *Panel.__subclasses__()):
+        if place._current is not None:
+            place._current.close()
+
+
+def button(text: str, action: Callable[[], None], style: str = "", icon: str = "") -> Any:
+    """Make a button."""
+    layout = ipywidgets.Layout(width="auto", padding="0 14px")
+    made = ipywidgets.Button(description=text, button_style=style, icon=icon, layout=layout)
+    made.on_click(lambda _: action())
+    return made

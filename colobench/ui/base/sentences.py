@@ -1,0 +1,25 @@
+"""What happened, in words."""
+
+from __future__ import annotations
+
+from colobench.lab.report.run_summary import milliseconds
+from colobench.lab.session.takeover import Takeover
+
+
+def tell_takeover(takeover: Takeover) -> str:
+    """Say who goes on from where, and what is known of its state."""
+    number = takeover.checkpoint
+    if takeover.role == "primary":
+        sentence = f"The primary, after {number or 'no'} checkpoints, went on alone"
+    elif number:
+        sentence = f"The secondary took over from checkpoint {number}"
+    else:
+        sentence = "The secondary took over from the state that migration brought"
+    if takeover.takeover_ms is not None:
+        sentence += f" in {milliseconds(takeover.takeover_ms)}"
+    if takeover.equal is not None:
+        sentence += f", its state {'is' if takeover.equal else 'is NOT'} that of the checkpoint"
+    before, after = takeover.work_at_takeover, takeover.work_after
+    if after > before:
+        return f"{sentence}; work goes on: {before:,} → {after:,}."
+    return f"{sentence}; its work does NOT go on, it stands at {before:,}."

@@ -1,0 +1,139 @@
+"""The dials of the guest's nondeterminism, and why checkpoints are taken then, live."""
+
+from __future__ import annotations
+
+import threading
+from html import escape
+
+import ipywidgets
+
+from colobench.guest.configuration import Nondeterminism
+from colobench.lab.session.record import Records
+from colobench.lab.studies.checkpoint_causes import CauseTable, provoke
+from colobench.ui.base.controls import slider
+from colobench.ui.base.panel import Panel, button, turn
+from colobench.ui.base.pump import frames
+from colobench.ui.base.status import BROKEN, NOTHING, RUNS, WELL, status_line
+
+CLOCKS_US = (0, 1000, 10_000, 100_000, 1_000_000)
+JITTERS_US = (0, 100, 1000, 5000)
+SHUFFLES = (0, 10, 100, 1000)
+SECONDS = 2.0
+
+_CELL = "padding: 1px 18px 1px 0; line-height: 1.5; text-align: right"
+
+
+class CausePanel(Panel):
+    """Runs a pair that compares output, with the chosen dials; shows its checkpoints' causes.
+
+    Attributes
+    ----------
+    records
+        Of the last run.
+    """
+
+    _current = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stop = threading.Event()
+        self.records = Records()
+        self._shown = -1
+        self.dials = {
+            "clock_us": slider("clock step (µs)", CLOCKS_US, 1_000_000),
+            "jitter_us": slider("jitter (µs)", JITTERS_US, 0),
+            "shuffle": slider("shuffle (‰)", SHUFFLES, 0),
+        }
+        self.ask_time = ipywidgets.Checkbox(
+            value=True,
+            description="some ask TIME",
+            indent=False,
+            layout=ipywidgets.Layout(width="150px"),
+        )
+        self.run_button = button("Run for 2 s", self.run, "primary", "play")
+        self.stop_button = button("Stop", self._stop.set, "", "stop")
+        self.status, self.words = ipywidgets.HTML(), ipywidgets.HTML()
+        wrapped = ipywidgets.Layout(flex_flow="row wrap")
+        self.children = (
+            ipywidgets.HBox([*self.dials.values(), self.ask_time], layout=wrapped),
+            ipywidgets.HBox([self.run_button, self.stop_button], layout=wrapped),
+            self.status,
+            self.words,
+        )
+        self.update()
+        frames.add(self)
+
+    def __repr__(self) -> str:
+        return f"<CausePanel after {len(self.records)} checkpoints>"
+
+    @property
+    def table(self) -> CauseTable:
+        """Causes of the last run's checkpoints."""
+        return CauseTable(self.records[:])
+
+    def run(self) -> None:
+        """Run a pair with the chosen dials."""
+        self._stop.clear()
+        self.background.do("running a pair that compares output", self._run)
+
+    def _go_on(self) -> bool:
+        return not self._stop.is_set()
+
+    def _run(self) -> None:
+        dials = Nondeterminism(**{name: dial.value for name, dial in self.dials.items()})
+        with turn.taken(self._go_on) as taken:
+            if taken:
+                self.records = Records()
+                provoke(
+                    dials,
+                    SECONDS,
+                    ask_time=self.ask_time.value,
+                    into=self.records,
+                    go_on=self._go_on,
+                )
+
+    # What is shown.
+
+    def refresh(self) -> None:
+        """Show what is new; called some times a second, in a thread of its own."""
+        records = self.records
+        if len(records) != self._shown:
+            self._shown = len(records)
+            self.words.value = _html(self.table)
+            self.update()
+
+    def update(self) -> None:
+        """Show whether something is being done, or went wrong."""
+        ready = self.background.doing is None
+        for control in (*self.dials.values(), self.ask_time, self.run_button):
+            control.disabled = not ready
+        self.stop_button.disabled = ready
+        self.status.value = status_line(*self._words())
+
+    def _words(self) -> tuple[str, str]:
+        doing, error = self.background.doing, self.background.error
+        if doing:
+            return RUNS, f"{doing} … so far by cause: {self.table.counted()}".capitalize()
+        if error:
+            return BROKEN, f"It failed: {error}"
+        if not self.records:
+            return NOTHING, "Turn the dials, and run a pair."
+        return WELL, f"{len(self.records)} checkpoints by cause: {self.table.counted()}."
+
+    def end(self) -> None:
+        """Stop, and show nothing any more."""
+        self._stop.set()
+        frames.remove(self)
+
+
+def _html(table: CauseTable) -> str:
+    """Write the last miscompares as a table."""
+    if not table.miscompares:
+        return ""
+    heads = ("checkpoint", "at", "connection", "first byte that differs")
+    head = "".join(f'<th style="{_CELL}">{name}</th>' for name in heads)
+    rows = "".join(
+        "<tr>" + "".join(f'<td style="{_CELL}">{escape(cell)}</td>' for cell in row) + "</tr>"
+        for row in table.rows()
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"

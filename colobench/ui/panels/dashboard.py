@@ -1,0 +1,242 @@
+"""The dashboard: start a pair, watch it, break it, see the survivor go on."""
+
+from __future__ import annotations
+
+import enum
+import time
+from contextlib import suppress
+from functools import partial
+from html import escape
+from typing import Any
+
+import ipywidgets
+
+from colobench.errors import ColobenchError
+from colobench.lab.report.run_summary import megabytes
+from colobench.lab.session.journal import ROLES
+from colobench.lab.session.session import Session
+from colobench.ui.base.controls import Controls
+from colobench.ui.base.panel import Panel, button
+from colobench.ui.base.pump import Pump
+from colobench.ui.base.sentences import tell_takeover
+from colobench.ui.views.live_plot import LivePlot
+from colobench.ui.views.page_map import PageMap
+
+#: A pair that nobody touches for so long ends: it takes processor time, and its records memory.
+IDLE_SECONDS = 300.0
+CONSOLE_LINES = 5
+#: When to kill a primary: the point of a checkpoint, for each layout.
+MOMENTS: dict[str, dict[str, str | None]] = {
+    "at once": {"separated": None, "buffered": None},
+    "with half of a checkpoint sent": {"separated": "ram", "buffered": "buffer"},
+    "with a checkpoint just committed": {"separated": "received", "buffered": "received"},
+}
+#: Consoles and processes are looked at twice a second.
+watches = Pump(0.5)
+
+_STATUS = "padding: 6px 10px; border-left: 4px solid {colour}; font-size: 14px; line-height: 1.5"
+_SMALL = "padding: 0 10px; font-size: 12px; color: #6b7684"
+_CONSOLE = "font: 11px/1.4 monospace; padding: 6px 10px; background: #8882; flex: 1; margin: 0"
+
+
+class Stage(enum.Enum):
+    """How far the life of a pair has come; the value is the status line's colour."""
+
+    NOTHING = "#8b95a3"
+    PAIR = "#4a86d8"
+    BROKEN = "#d4606a"
+    SURVIVOR = "#62a964"
+
+
+class Dashboard(Panel):
+    """One pair at a time, with buttons, a live plot, a map of the pages and the guest's console.
+
+    Parameters
+    ----------
+    settings
+        Arguments of `Session`; of those that have a control in the dashboard, its first choice.
+
+    Examples
+    --------
+    >>> dashboard = ui.Dashboard(guest="hotcold", ram="64M")
+    >>> dashboard
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        self.controls = Controls(**settings)
+        self._settings = settings | {"report_pages": True}
+        self._stage = Stage.NOTHING
+        self._story = "Nothing runs yet. Start begins two processes on this machine."
+        self._touched = time.monotonic()
+        # Not started: it is what the views look at until there is one that is.
+        self.session = self._new_session()
+        self.start_button = button("Start", self.start, "success", "play")
+        self.checkpoint_button = button("Checkpoint", self.checkpoint, "primary", "camera")
+        self.kill_buttons = {
+            role: button(f"Kill {role}", partial(self.kill, role), style, "bolt")
+            for role, style in zip(ROLES, ("danger", "warning"), strict=True)
+        }
+        self.moment = ipywidgets.Dropdown(
+            options=list(MOMENTS), layout=ipywidgets.Layout(width="230px")
+        )
+        self.reset_button = button("Reset", self.reset, "", "refresh")
+        self.status, self.processes, self.console = (ipywidgets.HTML() for _ in range(3))
+        self.plot = LivePlot(self.session.records)
+        self.page_map = PageMap(self.session)
+        self.controls.delay.observe(lambda _: self._set_delay(), "value")
+        self.children = (
+            self.controls,
+            self._button_line(),
+            self.status,
+            self.processes,
+            self.plot,
+            self.page_map,
+            self.console,
+        )
+        self.update()
+        watches.add(self)
+
+    def __repr__(self) -> str:
+        return f"<Dashboard after {len(self.session.records)} checkpoints>"
+
+    def _button_line(self) -> Any:
+        line = [self.start_button, self.checkpoint_button, self.kill_buttons["primary"]]
+        line += [self.moment, self.kill_buttons["secondary"], self.reset_button]
+        return ipywidgets.HBox(line, layout=ipywidgets.Layout(flex_flow="row wrap"))
+
+    # The buttons.
+
+    def start(self) -> None:
+        """Start a pair with what is chosen."""
+        words = "starting two processes, migrating the running guest; new kernels compile first"
+        self._do(words, self._start)
+
+    def checkpoint(self) -> None:
+        """Take a checkpoint now."""
+        self._do("taking a checkpoint", self.session.checkpoint)
+
+    def kill(self, role: str) -> None:
+        """Kill a node with SIGKILL, and let the other take over."""
+        moment = self.moment.value if role == "primary" else "at once"
+        self._do(f"killing the {role} {moment}", lambda: self._kill(role, moment))
+
+    def reset(self) -> None:
+        """End what runs, so that one can begin anew."""
+        self._do("ending both processes", lambda: self._reset("Ended. Start begins a new pair."))
+
+    def _do(self, words: str, action: Any) -> None:
+        self._touched = time.monotonic()
+        self.background.do(words, action)
+
+    def _set_delay(self) -> None:
+        if self._stage is Stage.PAIR:
+            primary, delay = self.session.nodes["primary"], self.controls.delay.value
+            self._do(
+                "setting the delay",
+                lambda: primary.execute("migrate-set-parameters", x_checkpoint_delay=delay),
+            )
+
+    # What they do, in the background.
+
+    def _new_session(self) -> Session:
+        return Session(**self._settings | self.controls.chosen())
+
+    def _show(self, session: Session) -> None:
+        self.session = session
+        self.plot.watch(session.records)
+        self.page_map.watch(session)
+
+    def _start(self) -> None:
+        self._show(self._new_session())
+        self.session.start()
+        self._stage = Stage.PAIR
+
+    def _kill(self, role: str, moment: str) -> None:
+        point = MOMENTS[moment][self.session.settings["layout"]]
+        self._stage = Stage.BROKEN
+        killed = self.session.kill(role, at=point)
+        self._take_over(f"SIGKILL hit the {role}, pid {killed.pid}, {moment}.", role)
+
+    def _take_over(self, how: str, dead: str) -> None:
+        survivor = next(role for role in ROLES if role != dead)
+        takeover = self.session.failover(survivor)
+        self._stage = Stage.SURVIVOR
+        self._story = f"{how} {tell_takeover(takeover)}"
+        self.update()
+        same = self.session.verify(survivor)
+        self._story += f" Its RAM is {'' if same else 'NOT '}that of a guest never migrated."
+
+    def _reset(self, story: str) -> None:
+        self.session.close()
+        self._stage, self._story = Stage.NOTHING, story
+        self._show(self._new_session())
+
+    # What is shown.
+
+    def update(self) -> None:
+        """Show how things stand, and let only those buttons be pressed that make sense."""
+        ready = self.background.doing is None
+        nothing, pair = self._stage is Stage.NOTHING, self._stage is Stage.PAIR
+        self.controls.enable(delay=ready and (nothing or pair), others=ready and nothing)
+        self.start_button.disabled = not (ready and nothing)
+        for each in (self.checkpoint_button, self.moment, *self.kill_buttons.values()):
+            each.disabled = not (ready and pair)
+        self.reset_button.disabled = not ready or nothing
+        self.status.value = self._status_line()
+
+    def _status_line(self) -> str:
+        doing, error = self.background.doing, self.background.error
+        count = len(self.session.records)
+        stage, text = self._stage, self._story
+        if error:
+            stage, text = Stage.BROKEN, f"It failed: {error}"
+        elif doing:
+            text = f"{doing} …".capitalize()
+        elif stage is Stage.PAIR:
+            text = f"Primary and secondary are in COLO: {count:,} checkpoints are committed."
+        return f'<div style="{_STATUS.format(colour=stage.value)}">{escape(text)}</div>'
+
+    def refresh(self) -> None:
+        """Look at processes and consoles; called twice a second, in a thread of its own."""
+        if self.background.doing is not None or self._stage is Stage.NOTHING:
+            return
+        if time.monotonic() - self._touched > IDLE_SECONDS:
+            story = f"Ended: nobody pressed a button for {IDLE_SECONDS / 60:.0f} minutes."
+            self.background.do("ending both processes", lambda: self._reset(story))
+            return
+        dead = [node for node in self.session.nodes.values() if not node.alive()]
+        if dead and self._stage is Stage.PAIR:
+            self._stage = Stage.BROKEN
+            how = f"The {dead[0].role} died, status {dead[0].process.returncode}."
+            self.background.do("taking over", lambda: self._take_over(how, dead[0].role))
+            return
+        self.update()
+        # Who dies during this look is found dead by the next one.
+        with suppress(ColobenchError):
+            self._look()
+
+    def _look(self) -> None:
+        figures = " · ".join(
+            f"{each.role}: process {each.pid}, {megabytes(each.resident_bytes)} resident"
+            for each in self.session.processes()
+        )
+        self.processes.value = f'<span style="{_SMALL}">{figures}</span>'
+        self.console.value = self._consoles()
+
+    def _consoles(self) -> str:
+        """Show the consoles of those who live, side by side."""
+        shown = []
+        for role, node in self.session.nodes.items():
+            if node.alive():
+                lines = self.session.console(role).splitlines()[-CONSOLE_LINES:]
+                text = escape("\n".join([f"serial console, {role}", *lines]))
+                shown.append(f'<pre style="{_CONSOLE}">{text}</pre>')
+        return f'<div style="display: flex; gap: 8px">{"".join(shown)}</div>'
+
+    def end(self) -> None:
+        """End all processes, and look at nothing any more."""
+        watches.remove(self)
+        self.plot.close()
+        self.page_map.close()
+        self.session.close()

@@ -1,0 +1,229 @@
+"""Guess what a flush copies, then see it: a pair that is held before it commits."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import ipywidgets
+import numpy as np
+
+from colobench.lab.report.html import SECONDARY_COLOUR
+from colobench.lab.session.record import CheckpointRecord
+from colobench.lab.session.session import Session
+from colobench.lab.studies.flush_prediction import PendingFlush, hold_before_flush
+from colobench.ui.base.controls import GUESTS, WRITES, dropdown, slider
+from colobench.ui.base.panel import Panel, button
+from colobench.ui.views.page_sets import PageSets
+
+WORKING_SETS = (64, 256, 1024, 4096)
+VARIANTS = ("v12", "upstream")
+#: Whose guest runs longer before the checkpoint, and by how many milliseconds.
+LONGER = {"neither": None, "the secondary's": "secondary", "the primary's": "primary"}
+LONGER_MS = 100.0
+#: A pair is held for as long as one thinks; nobody may take that for a lost peer.
+PATIENCE_SECONDS = 3600.0
+DEFAULTS: dict[str, Any] = {
+    "guest": "hotcold",
+    "variant": "upstream",
+    "working_set": 1024,
+    "writes_per_tick": 16,
+}
+
+_LINE = "padding: 6px 10px; border-left: 4px solid {colour}; font-size: 14px; line-height: 1.5"
+_NOTHING, _HELD, _RIGHT, _WRONG = "#8b95a3", "#4a86d8", "#62a964", "#d4606a"
+
+
+class FlushGuess(Panel):
+    """Holds a secondary before the flush, asks how many pages that will copy, and shows it.
+
+    Parameters
+    ----------
+    settings
+        Arguments of `Session`; of those that have a control here, its first choice.
+
+    Attributes
+    ----------
+    pending
+        What waits, or waited last; None before the first checkpoint.
+    record
+        What that checkpoint left; None until it is flushed.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        chosen = DEFAULTS | settings
+        self._fixed = {"ram": "16M"} | settings
+        self._fixed |= {"delay": None, "report_pages": True, "stall_timeout": PATIENCE_SECONDS}
+        self._controls = {
+            "guest": dropdown("guest", GUESTS, chosen["guest"]),
+            "variant": dropdown("variant", VARIANTS, chosen["variant"]),
+            "working_set": slider("working set (pages)", WORKING_SETS, chosen["working_set"]),
+            "writes_per_tick": slider("writes per ms", WRITES, chosen["writes_per_tick"]),
+        }
+        self.longer = dropdown("runs 100 ms longer", list(LONGER), "the secondary's")
+        self.longer.layout.width = "270px"
+        self._controls["working_set"].layout.width = "270px"
+        self.take_button = button("Send a checkpoint", self.take, "primary", "forward")
+        self.guess = ipywidgets.BoundedIntText(
+            description="my guess",
+            min=0,
+            max=2**31 - 1,
+            layout=ipywidgets.Layout(width="180px"),
+        )
+        # 0 is there before anybody has guessed.
+        self._guessed = False
+        self.guess.observe(self._note_guess, "value")
+        self.flush_button = button("Commit and flush", self.flush, "success", "check")
+        self.status = ipywidgets.HTML()
+        self.session: Session | None = None
+        self._running: dict[str, Any] = {}
+        self.pending: PendingFlush | None = None
+        self.record: CheckpointRecord | None = None
+        self.maps = [self._map(title) for title in ("received", "written there", "flushed")]
+        self.children = (
+            self._line(*self._controls.values(), self.longer),
+            self._line(self.take_button, self.guess, self.flush_button),
+            self.status,
+            ipywidgets.HBox(self.maps),
+        )
+        self.update()
+
+    def __repr__(self) -> str:
+        return f"<FlushGuess {'with' if self.pending else 'without'} a checkpoint>"
+
+    def _map(self, title: str) -> PageSets:
+        ram_bytes = Session(ram=self._fixed["ram"]).guest.ram_bytes
+        return PageSets(ram_bytes, title, layout=ipywidgets.Layout(width="33%"))
+
+    def _line(self, *widgets: Any) -> Any:
+        return ipywidgets.HBox(widgets, layout=ipywidgets.Layout(flex_flow="row wrap"))
+
+    # The buttons.
+
+    def take(self) -> None:
+        """Take a checkpoint up to its commit, of a new pair if another guest is chosen."""
+        self.background.do("sending a checkpoint, with a new pair if need be", self._take)
+
+    def flush(self) -> None:
+        """Let the secondary commit and flush."""
+        self.background.do("committing and flushing", self._flush)
+
+    def _note_guess(self, _: object) -> None:
+        self._guessed = True
+
+    # What they do, in the background.
+
+    def _take(self) -> None:
+        chosen = {name: control.value for name, control in self._controls.items()}
+        try:
+            if self.session is None or chosen != self._running:
+                self._begin(chosen)
+            assert self.session is not None
+            longer = LONGER[self.longer.value]
+            pending = hold_before_flush(self.session, longer=longer, milliseconds=LONGER_MS)
+        except Exception:
+            self._end_session()
+            raise
+        self.pending, self.record = pending, None
+        self.guess.value = 0
+        self._guessed = False
+        received, written, flushed = self.maps
+        received.show({"pages": pending.received}, f"Received, checkpoint {pending.checkpoint}")
+        written.show(
+            {"pages": pending.written}, "Written by the secondary's own guest", (SECONDARY_COLOUR,)
+        )
+        flushed.show({}, "Flushed: not yet")
+
+    def _begin(self, chosen: dict[str, Any]) -> None:
+        self._end_session()
+        self._running = chosen
+        self.session = Session(**self._fixed | chosen)
+        self.session.start()
+
+    def _end_session(self) -> None:
+        session, self.session = self.session, None
+        if session is not None:
+            session.close()
+
+    def _flush(self) -> None:
+        assert self.pending is not None
+        pending = self.pending
+        try:
+            self.record = pending.go_on()
+        except Exception:
+            self._end_session()
+            self.pending = None
+            raise
+        flushed = np.frombuffer(self.record.flushed_bitmap or b"", "<u8")
+        self.maps[2].show(
+            {
+                "received": flushed & pending.received,
+                "written there only": flushed & ~pending.received,
+            },
+            "Flushed",
+        )
+
+    # What is shown.
+
+    def right(self) -> bool:
+        """Say whether the flush copied just the pages that were foretold, page by page."""
+        if self.pending is None or self.record is None:
+            return False
+        return self.pending.foretells(self.record)
+
+    def guessed_right(self) -> bool | None:
+        """Say whether the guess was what the flush copied; None before, and without a guess."""
+        if self.record is None or not self._guessed:
+            return None
+        return bool(self.guess.value == self.record.flushed_pages)
+
+    def update(self) -> None:
+        """Show how things stand, and let only those buttons be pressed that make sense."""
+        ready = self.background.doing is None
+        held = self.pending is not None and self.record is None
+        for control in (*self._controls.values(), self.longer, self.take_button):
+            control.disabled = not ready or held
+        self.guess.disabled = self.flush_button.disabled = not ready or not held
+        colour, text = self._words()
+        self.status.value = f'<div style="{_LINE.format(colour=colour)}">{escape(text)}</div>'
+
+    def _words(self) -> tuple[str, str]:
+        doing, error, pending = self.background.doing, self.background.error, self.pending
+        if error:
+            return _WRONG, f"It failed: {error}"
+        if doing:
+            return _NOTHING, f"{doing} …".capitalize()
+        if pending is None:
+            return _NOTHING, "Choose a guest, and send a checkpoint: it is held before its commit."
+        if self.record is None:
+            return _HELD, (
+                f"Checkpoint {pending.checkpoint} is all there, and not committed. "
+                f"{pending.received_pages:,} pages wait in the RAM cache; the secondary's own "
+                f"guest wrote {pending.written_pages:,} since the checkpoint before. "
+                "How many will the flush copy?"
+            )
+        guessed = self.guessed_right()
+        colour = {None: _NOTHING, True: _RIGHT, False: _WRONG}[guessed]
+        if not self.right() or self.record.verified is False:
+            colour = _WRONG
+        return colour, self._answer(self.record, guessed)
+
+    def _answer(self, record: CheckpointRecord, guessed: bool | None) -> str:
+        """Say what the flush copied, whether the guess was right, and what was checked."""
+        assert self.pending is not None
+        guess = {
+            None: "You made no guess.",
+            True: f"Right: your guess was {self.guess.value:,}.",
+            False: f"Not right: your guess was {self.guess.value:,}.",
+        }[guessed]
+        equal = {True: "RAM is equal", False: "RAM is NOT equal", None: "RAM was not compared"}
+        pages = "page by page" if self.right() else "but NOT page by page"
+        return (
+            f"{guess} The flush copied {record.flushed_pages:,} pages. Foretold were "
+            f"{self.pending.foretold_pages:,}, {pages}. {equal[record.verified]} on both sides."
+        )
+
+    def end(self) -> None:
+        """End both processes."""
+        self._end_session()

@@ -1,0 +1,115 @@
+"""The bug museum: choose a planted bug, and kill nodes until the clients' history shows it."""
+
+from __future__ import annotations
+
+import threading
+from html import escape
+
+import ipywidgets
+
+from colobench.lab.torture.bug_hunt import Catch, catch
+from colobench.lab.torture.museum import MUSEUM
+from colobench.node.bugs import Bug
+from colobench.ui.base.controls import dropdown
+from colobench.ui.base.panel import Panel, button, turn
+from colobench.ui.base.status import BROKEN, NOTHING, RUNS, WELL, status_line, verdict_text
+
+KILLS = 20
+_STORY = "padding: 4px 10px; font-size: 14px; line-height: 1.5; max-width: 860px"
+
+
+class MuseumPanel(Panel):
+    """Shows the exhibits, and what each of them does to clients.
+
+    Parameters
+    ----------
+    bug
+        The first choice.
+    kills
+        How many are tried at most.
+
+    Attributes
+    ----------
+    caught
+        What came of the last run; None before the first.
+    """
+
+    _current = None
+
+    def __init__(self, bug: str = Bug.MISSED_DIRTY_BIT.value, kills: int = KILLS) -> None:
+        super().__init__()
+        self._stop = threading.Event()
+        self.caught: Catch | None = None
+        self._doing = ""
+        self.bug = dropdown("bug", [each.value for each in MUSEUM], bug)
+        self.bug.layout.width = "260px"
+        self.bug.observe(lambda _: self.update(), "value")
+        self.run_button = button("Break it", self.run, "danger", "bug")
+        self.stop_button = button("Stop after this kill", self._stop.set, "", "stop")
+        self.progress = ipywidgets.IntProgress(
+            max=kills, description="kills", layout=ipywidgets.Layout(width="260px")
+        )
+        self.story, self.status, self.found = (ipywidgets.HTML() for _ in range(3))
+        line = [self.bug, self.run_button, self.stop_button, self.progress]
+        self.children = (
+            ipywidgets.HBox(line, layout=ipywidgets.Layout(flex_flow="row wrap")),
+            self.story,
+            self.status,
+            self.found,
+        )
+        self.update()
+
+    def __repr__(self) -> str:
+        return f"<MuseumPanel {self.caught!r}>" if self.caught else "<MuseumPanel>"
+
+    def run(self) -> None:
+        """Plant the chosen bug, and kill until it is caught."""
+        self._stop.clear()
+        self.background.do("waiting for another panel's pair to end", self._run)
+
+    def _go_on(self) -> bool:
+        return not self._stop.is_set()
+
+    def _run(self) -> None:
+        self.caught = None
+        with turn.taken(self._go_on) as taken:
+            if taken:
+                bug, kills = self.bug.value, self.progress.max
+                catch(bug, kills, into=self._watch, say=self._say, go_on=self._go_on)
+
+    def _watch(self, caught: Catch) -> None:
+        self.caught = caught
+
+    def _say(self, words: str) -> None:
+        self._doing = words
+        self.update()
+
+    def update(self) -> None:
+        """Show how things stand."""
+        ready = self.background.doing is None
+        self.bug.disabled = self.run_button.disabled = not ready
+        self.stop_button.disabled = ready
+        caught = self.caught
+        self.progress.value = len(caught.results) if caught else 0
+        shown = MUSEUM[Bug(self.bug.value)]
+        self.story.value = (
+            f'<div style="{_STORY}"><b>{escape(shown.promise)}</b> {escape(shown.story)}</div>'
+        )
+        self.status.value = status_line(*self._words())
+        self.found.value = verdict_text(repr(caught) if caught and caught.caught else "")
+
+    def _words(self) -> tuple[str, str]:
+        doing, error, caught = self.background.doing, self.background.error, self.caught
+        if doing:
+            return RUNS, f"{self._doing or doing} …".capitalize()
+        if error:
+            return BROKEN, f"It failed: {error}"
+        if caught is None:
+            return NOTHING, "Choose a bug, and break it."
+        if caught.caught:
+            return WELL, f"Caught by kill {len(caught.results)}. What the clients can prove:"
+        return NOTHING, f"Not caught by {len(caught.results)} kills: it takes luck. Try again."
+
+    def end(self) -> None:
+        """Stop after the present kill."""
+        self._stop.set()

@@ -1,0 +1,264 @@
+"""Trackers side by side: the same guest under each, epoch by epoch, and what each of them costs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import ipywidgets
+import numpy as np
+import numpy.typing as npt
+from bokeh.layouts import row
+from bokeh.models import ColumnDataSource, LayoutDOM
+
+from colobench.guest.configuration import parse_size
+from colobench.lab.report.html import PRIMARY_COLOUR, SECONDARY_COLOUR, TAKEOVER_COLOUR
+from colobench.lab.studies.tracker_table import HEADS, TrackerTable, tabulate_trackers
+from colobench.lab.studies.trackers import Epoch, Unavailable, measure_epochs
+from colobench.memory.tracker import TRACKERS
+from colobench.ui.base.controls import dropdown, slider
+from colobench.ui.base.figure import Columns, LiveFigure, Window
+from colobench.ui.base.panel import Panel, button
+from colobench.ui.base.pump import frames
+from colobench.ui.views.page_sets import PageSets
+from colobench.ui.views.plots import legend_above, make_plot
+
+GUESTS = ("uniform", "hotcold", "sequential")
+#: The guest's steps in an epoch, and how many epochs a press of the button is.
+WRITES = (10, 100, 1000, 10_000, 100_000)
+EPOCHS = 20
+EPOCH_SECONDS = 0.1
+#: What is drawn of an epoch, and by what it is multiplied: microseconds suit a collection.
+FIELDS = {"pages": 1, "write_ns": 1, "collect_ms": 1000}
+#: A logarithmic axis has no place for 0: what is less is drawn here, and said.
+FLOORS = {"pages": 1.0, "write_ns": 1.0, "collect_ms": 0.1}
+COLOURS = (PRIMARY_COLOUR, "#62a964", SECONDARY_COLOUR, TAKEOVER_COLOUR)
+
+_CELL = "padding: 1px 18px 1px 0; line-height: 1.5; text-align: "
+
+
+class TrackerPanel(Panel):
+    """Runs the same guest under all trackers; shows pages, exactness and cost while it does.
+
+    Parameters
+    ----------
+    ram
+        The guest's RAM; each tracker has a guest of its own.
+    trackers
+        Names of `colobench.memory.tracker.TRACKERS`; None for all.
+
+    Attributes
+    ----------
+    runs
+        What was found in each run since the panel was made, or cleared.
+    """
+
+    def __init__(self, ram: str = "16M", trackers: Sequence[str] | None = None) -> None:
+        super().__init__()
+        self._ram = ram
+        self._names = list(TRACKERS) if trackers is None else list(trackers)
+        self.runs: list[list[Epoch | Unavailable]] = []
+        self._stop = threading.Event()
+        self._shown: tuple[int, ...] | None = None
+        self.guest = dropdown("guest", GUESTS, "hotcold")
+        self.writes = slider("steps in an epoch", WRITES, 1000)
+        self.writes.layout.width = "260px"
+        self.run_button = button(f"Run {EPOCHS} epochs", self.run, "primary", "play")
+        self.stop_button = button("Stop", self._stop.set, "", "stop")
+        self.clear_button = button("Clear the plot", self.clear, "", "eraser")
+        self.status, self.words, self.below = (ipywidgets.HTML() for _ in range(3))
+        self.epoch = ipywidgets.IntSlider(
+            description="epoch", min=1, max=EPOCHS, layout=ipywidgets.Layout(width="400px")
+        )
+        self.epoch.observe(lambda _: self._show_epoch(), "value")
+        self.maps = {name: self._map(name) for name in self._names}
+        self.figure = LiveFigure(_draw(self._names))
+        self.children = (
+            self._wrapped(self.guest, self.writes),
+            self._wrapped(self.run_button, self.stop_button, self.clear_button, self.status),
+            self.words,
+            self.epoch,
+            self._wrapped(*self.maps.values()),
+            self.figure,
+            self.below,
+        )
+        self.update()
+        frames.add(self)
+
+    def __repr__(self) -> str:
+        return f"<TrackerPanel of {', '.join(self._names)}>"
+
+    def _map(self, name: str) -> PageSets:
+        layout = ipywidgets.Layout(width="24%", min_width="220px")
+        return PageSets(parse_size(self._ram), name, "clean", height=110, layout=layout)
+
+    def _wrapped(self, *widgets: Any) -> Any:
+        return ipywidgets.HBox(widgets, layout=ipywidgets.Layout(flex_flow="row wrap"))
+
+    @property
+    def table(self) -> TrackerTable:
+        """What was found in the last run."""
+        return tabulate_trackers(self.runs[-1] if self.runs else ())
+
+    # The buttons.
+
+    def run(self) -> None:
+        """Run the chosen guest for some epochs, with the trackers that run here."""
+        self._stop.clear()
+        self.background.do("running", self._run)
+
+    def clear(self) -> None:
+        """Forget what was found."""
+        self.background.do("clearing", self._clear)
+
+    def _run(self) -> None:
+        found: list[Epoch | Unavailable] = []
+        self.runs.append(found)
+        guest, writes = self.guest.value, self.writes.value
+        epoch = 1
+        for each in measure_epochs(self._ram, guest, EPOCHS, writes, self._names):
+            if isinstance(each, Epoch) and each.epoch > epoch:
+                epoch = each.epoch
+                # Slowly enough to watch.
+                if self._stop.wait(EPOCH_SECONDS):
+                    return
+            found.append(each)
+
+    def _clear(self) -> None:
+        self.runs.clear()
+
+    # What is shown.
+
+    def refresh(self) -> None:
+        """Show what is new; called some times a second, in a thread of its own."""
+        runs = [run[:] for run in self.runs[:]]
+        counts = tuple(map(len, runs))
+        if counts == self._shown:
+            return
+        self._shown = counts
+        self.words.value = _html(self.table)
+        self.below.value = escape(_below(runs))
+        self.figure.show(counts, lambda: _window(runs, self._names))
+        last = _epochs(runs[-1] if runs else ())
+        self.epoch.value = max((each.epoch for each in last), default=1)
+        self._show_epoch()
+
+    def _show_epoch(self) -> None:
+        for each in _epochs(self.runs[-1] if self.runs else ()):
+            if each.epoch == self.epoch.value:
+                dirty = np.frombuffer(each.bitmap, "<u8")
+                self.maps[each.tracker].show({"dirty": dirty})
+
+    def update(self) -> None:
+        """Show whether something is being done, or went wrong."""
+        ready = self.background.doing is None
+        for control in (self.guest, self.writes, self.run_button, self.clear_button):
+            control.disabled = not ready
+        self.stop_button.disabled = ready
+        doing, error = self.background.doing, self.background.error
+        self.status.value = escape(f"{doing} …" if doing else error or "")
+
+    def end(self) -> None:
+        """Stop, and show nothing any more."""
+        self._stop.set()
+        frames.remove(self)
+        self.figure.close()
+
+
+def _epochs(found: Sequence[Epoch | Unavailable]) -> list[Epoch]:
+    return [each for each in found if isinstance(each, Epoch)]
+
+
+def _window(runs: Sequence[Sequence[Epoch | Unavailable]], names: Sequence[str]) -> Window:
+    tables: dict[str, Columns] = {
+        name: _points([each for run in runs for each in _epochs(run) if each.tracker == name])
+        for name in names
+    }
+    tables["medians"] = _medians([tabulate_trackers(run) for run in runs], names)
+    return Window(tables)
+
+
+def _points(epochs: Sequence[Epoch]) -> Columns:
+    """Give what is drawn of epochs."""
+    return {
+        field: _drawn(field, factor, [getattr(each, field) for each in epochs])
+        for field, factor in FIELDS.items()
+    }
+
+
+def _drawn(field: str, factor: float, values: Sequence[float | None]) -> npt.NDArray[np.float64]:
+    """Give values as they are drawn, not a number for None."""
+    found: npt.NDArray[np.float64] = factor * np.array(values, dtype=np.float64)
+    return np.maximum(found, FLOORS[field])
+
+
+def _below(runs: Sequence[Sequence[Epoch | Unavailable]]) -> str:
+    """Say how many epochs are drawn at the edge of a plot; nothing if none is."""
+    epochs = [each for run in runs for each in _epochs(run)]
+    sentences = []
+    for field, words in (
+        ("pages", "no page was named, drawn at 1"),
+        ("write_ns", f"the steps were too short to tell, drawn at {FLOORS['write_ns']:g} ns"),
+        ("collect_ms", f"a collection took less than {FLOORS['collect_ms']:g} µs, drawn there"),
+    ):
+        low = [each for each in epochs if FIELDS[field] * getattr(each, field) < FLOORS[field]]
+        if low:
+            names = ", ".join(dict.fromkeys(each.tracker for each in low))
+            sentences.append(f"In {len(low)} of {len(epochs)} epochs ({names}) {words}.")
+    return " ".join(sentences)
+
+
+def _medians(tables: Sequence[TrackerTable], names: Sequence[str]) -> Columns:
+    """Give the medians of each run in the same units, not a number for who was not in it."""
+    columns = {}
+    for name in names:
+        of_runs = [next((each for each in run if each.tracker == name), None) for run in tables]
+        for field, factor in FIELDS.items():
+            values = [getattr(each, field, None) for each in of_runs]
+            columns[f"{name} {field}"] = _drawn(field, factor, values)
+    return columns
+
+
+def _html(table: TrackerTable) -> str:
+    """Write the table as HTML; a reason takes all columns behind the name."""
+    head = "".join(
+        f'<th style="{_CELL}{"right" if i > 1 else "left"}">{name}</th>'
+        for i, name in enumerate(HEADS)
+    )
+    rows = ""
+    for figures in table:
+        name, second, *others = map(escape, figures.cells())
+        span = len(HEADS) - 1 if figures.reason is not None else 1
+        rows += f'<tr><td style="{_CELL}left">{name}</td>'
+        rows += f'<td style="{_CELL}left" colspan="{span}">{second}</td>'
+        if span == 1:
+            rows += "".join(f'<td style="{_CELL}right">{cell}</td>' for cell in others)
+        rows += "</tr>"
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _draw(names: Sequence[str]) -> LayoutDOM:
+    """Draw, as yet empty, the cost of a step and of a collection against the pages of an epoch."""
+    axes: dict[str, Any] = {"x_axis_type": "log", "y_axis_type": "log", "height": 300}
+    step = make_plot("pages dirty in the epoch", "a step of the guest (ns), ◆ median", **axes)
+    collect = make_plot("pages dirty in the epoch", "a collection (µs), ◆ median", **axes)
+    columns = [f"{name} {field}" for name in names for field in FIELDS]
+    medians = ColumnDataSource({column: [] for column in columns}, name="medians")
+    for name, colour in zip(names, COLOURS, strict=False):
+        epochs = ColumnDataSource({field: [] for field in FIELDS}, name=name)
+        for each, field in ((step, "write_ns"), (collect, "collect_ms")):
+            each.scatter("pages", field, source=epochs, color=colour, size=4, alpha=0.3)
+            each.scatter(
+                f"{name} pages",
+                f"{name} {field}",
+                source=medians,
+                color=colour,
+                size=11,
+                marker="diamond",
+                legend_label=name,
+            )
+    for each in (step, collect):
+        legend_above(each)
+    return row(step, collect, sizing_mode="stretch_width")

@@ -1,0 +1,1 @@
+"""Views: each shows records or pages, live or still."""

@@ -1,0 +1,127 @@
+"""A conversation as a sequence diagram: two lifelines, and arrows that open into decoded bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from colobench.errors import LocalError
+from colobench.lab.report.html import PRIMARY_COLOUR, SECONDARY_COLOUR, TAKEOVER_COLOUR
+from colobench.lab.session.relay import Chunk
+from colobench.lab.studies.transcript import Utterance, read_conversation
+from colobench.ui.views.deeds import Deeds, deeds_of, is_torn
+from colobench.wire.dissect import Item
+from colobench.wire.format import BE32, MAGIC
+
+#: So many bytes of an item are shown.
+HEX_BYTES = 16
+
+_CELL = "padding: 5px 10px; vertical-align: top; background: none; border: 0; font-size: 13px"
+_DEED = f"{_CELL}; min-width: 170px"
+_GREY = "color: #6b7684"
+_MONO = "font: 11px/1.5 monospace; padding: 0 10px 0 0; background: none; border: 0; text-align: "
+
+
+class SequenceDiagram:
+    """Draws a conversation; each arrow can be opened to see its bytes and what they mean.
+
+    Parameters
+    ----------
+    chunks
+        What a session's relay kept of whole checkpoints; the last one may be torn.
+
+    Raises
+    ------
+    LocalError
+        If the migration is in there, too.
+    """
+
+    def __init__(self, chunks: Sequence[Chunk]) -> None:
+        forward = b"".join(each.data for each in chunks if each.direction == "P→S")
+        if forward.startswith(BE32.pack(MAGIC)):
+            raise LocalError(
+                "chunks: expected whole checkpoints, found the migration before them; "
+                "call relay.forget() before the checkpoint"
+            )
+        self.said = read_conversation(chunks)
+        self._deeds = deeds_of(self.said)
+
+    def __repr__(self) -> str:
+        """Draw it with characters."""
+        lines = [f"{'ms':>7}  {'primary':<38}{'':<36}secondary"]
+        for utterance, (primary, secondary) in zip(self.said, self._deeds, strict=True):
+            arrow = _arrow(utterance).center(34, "─")
+            arrow = f"{arrow}▶" if utterance.direction == "P→S" else f"◀{arrow}"
+            lines.append(f"{1e3 * utterance.time:7.2f}  {primary:<38}{arrow:<36}{secondary}")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        head = "".join(
+            f'<th style="{_CELL}; text-align: {align}; color: {colour}">{text}</th>'
+            for text, align, colour in (
+                ("ms", "right", "inherit"),
+                ("primary", "right", PRIMARY_COLOUR),
+                ("", "center", "inherit"),
+                ("secondary", "left", SECONDARY_COLOUR),
+            )
+        )
+        rows = "".join(map(_row, self.said, self._deeds))
+        return f'<table style="border-collapse: collapse"><tr>{head}</tr>{rows}</table>'
+
+
+def _arrow(utterance: Utterance) -> str:
+    return f" {utterance.name}, {len(utterance.data):,} bytes "
+
+
+def _row(utterance: Utterance, deeds: Deeds) -> str:
+    primary, secondary = map(escape, deeds)
+    return (
+        f'<tr style="background: none"><td style="{_CELL}; {_GREY}; text-align: right">'
+        f"{1e3 * utterance.time:.2f}</td>"
+        f'<td style="{_DEED}; border-right: 3px solid {PRIMARY_COLOUR}; text-align: right">'
+        f"{primary}</td>"
+        f'<td style="{_CELL}; min-width: 380px; padding: 5px 0">{_opening_arrow(utterance)}</td>'
+        f'<td style="{_DEED}; border-left: 3px solid {SECONDARY_COLOUR}; text-align: left">'
+        f"{secondary}</td></tr>"
+    )
+
+
+def _opening_arrow(utterance: Utterance) -> str:
+    forward = utterance.direction == "P→S"
+    colour = PRIMARY_COLOUR if forward else SECONDARY_COLOUR
+    if is_torn(utterance):
+        colour = TAKEOVER_COLOUR
+    side, head = ("right", "▶") if forward else ("left", "◀")
+    line = (
+        f'<div style="position: relative; height: 9px; border-bottom: 2px solid {colour}">'
+        f'<span style="position: absolute; {side}: -3px; bottom: -9px; color: {colour}; '
+        f'font-size: 13px; line-height: 16px">{head}</span></div>'
+    )
+    return (
+        f'<details><summary style="text-align: center; cursor: pointer; list-style-position: '
+        f'inside"><b>{escape(utterance.name)}</b> <span style="{_GREY}">'
+        f"{len(utterance.data):,} bytes</span>{line}</summary>"
+        f"{_bytes_table(utterance)}</details>"
+    )
+
+
+def _bytes_table(utterance: Utterance) -> str:
+    begin = utterance.items[0].offset
+    rows = "".join(
+        _bytes_row(item, utterance.data[item.offset - begin :]) for item in utterance.items
+    )
+    heads = "".join(
+        f'<th style="{_MONO}left; {_GREY}">{name}</th>' for name in ("length", "bytes", "meaning")
+    )
+    return f'<table style="margin: 12px 8px 4px"><tr>{heads}</tr>{rows}</table>'
+
+
+def _bytes_row(item: Item, data: bytes) -> str:
+    more = " …" if item.length > HEX_BYTES else ""
+    shown = data[: min(item.length, HEX_BYTES)].hex(" ") + more
+    meaning = " ".join(filter(None, (item.kind, item.title, item.detail)))
+    return (
+        f'<tr style="background: none"><td style="{_MONO}right">{item.length:,}</td>'
+        f'<td style="{_MONO}left; white-space: nowrap">{shown}</td>'
+        f'<td style="{_MONO}left">{escape(meaning)}</td></tr>'
+    )

@@ -1,0 +1,248 @@
+"""What plots show of checkpoints: how pause, flush and memory grow with dirty pages."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import ipywidgets
+import numpy as np
+from bokeh.layouts import column, row
+from bokeh.models import ColumnDataSource, LayoutDOM, NumeralTickFormatter, Range1d
+from bokeh.plotting import figure
+
+from colobench.lab.report.html import (
+    NEUTRAL_COLOUR,
+    PHASE_COLOURS,
+    PRIMARY_COLOUR,
+    SECONDARY_COLOUR,
+)
+from colobench.lab.session.journal import ROLES
+from colobench.lab.session.record import Records
+from colobench.lab.studies.sweep import Line, fit_layouts, fit_line
+from colobench.protocol.colo import Layout
+from colobench.ui.base.abstract import AbstractWidget
+from colobench.ui.base.figure import Columns, LiveFigure, Window
+from colobench.ui.base.pump import frames
+
+LAYOUTS = {Layout.BUFFERED.value: SECONDARY_COLOUR, Layout.SEPARATED.value: PRIMARY_COLOUR}
+#: What is shown against the pages flushed.
+FLUSH = {"pause": NEUTRAL_COLOUR, "flush": PHASE_COLOURS["flush"]}
+#: What is shown against dirty pages: a record's field, and what it is divided by.
+AGAINST_PAGES = {
+    "pause": ("pause_ms", 1),
+    "primary": ("primary_buffer_bytes", 1e6),
+    "secondary": ("secondary_buffer_bytes", 1e6),
+}
+
+
+class LiveRecords(ipywidgets.VBox, metaclass=AbstractWidget):  # type: ignore[misc]
+    """A figure that follows records; what it shows of them is its subclasses' matter.
+
+    Parameters
+    ----------
+    records
+        The truth. They may grow, in whatever thread.
+    layout
+        What is drawn.
+    """
+
+    def __init__(self, records: Records, layout: LayoutDOM) -> None:
+        self.watch(records)
+        self.figure = LiveFigure(layout)
+        super().__init__([self.figure])
+        frames.add(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self.records)} checkpoints>"
+
+    def watch(self, records: Records) -> None:
+        """Follow other records from now on."""
+        # What is new is told by identity and length; an address alone may be used again.
+        self.records, self._followed = records, object()
+
+    def refresh(self) -> None:
+        """Show the records that came since the last time."""
+        records, followed = self.records, self._followed
+        self.figure.show((followed, len(records)), lambda: self.window(records[:]))
+
+    @abstractmethod
+    def window(self, records: Records) -> Window:
+        """Give what is drawn of some records."""
+
+    def close(self) -> None:
+        """Follow no more, and vanish."""
+        frames.remove(self)
+        self.figure.close()
+        super().close()
+
+
+class FlushPlot(LiveRecords):
+    """Shows the time of the flush, and beside it the whole pause, against the pages flushed.
+
+    Parameters
+    ----------
+    records
+        The truth. They may grow, in whatever thread.
+
+    Notes
+    -----
+    The lines are those of `colobench.lab.studies.sweep.fit_line`.
+    """
+
+    def __init__(self, records: Records) -> None:
+        super().__init__(records, _draw_flush())
+
+    def window(self, records: Records) -> Window:
+        """Give pages flushed, flush and pause of each record, and the lines."""
+        pages = records.column("flushed_pages")
+        times = {name: records.column(f"{name}_ms") for name in FLUSH}
+        ends = np.array([0.0, pages.max(initial=0)])
+        lines = {"pages": ends}
+        for name in FLUSH:
+            line = Line(np.nan, np.nan)
+            if len(set(pages.tolist())) > 1:
+                line = fit_line(pages, times[name])
+            lines[name] = line.intercept + line.slope * ends
+        ranges = {
+            "sizes": (0, 1.05 * ends[1] or 1),
+            "times": (0, 1.2 * records.percentile("pause_ms", 95) or 1),
+        }
+        return Window({"records": {"pages": pages, **times}, "lines": lines}, ranges)
+
+
+class PagesPlot(LiveRecords):
+    """Shows pause and memory beside RAM and RAM cache against the pages of a checkpoint.
+
+    Parameters
+    ----------
+    records
+        The truth. They may grow, in whatever thread.
+
+    Notes
+    -----
+    The lines are those of `colobench.lab.studies.sweep.fit_layouts`.
+    """
+
+    def __init__(self, records: Records) -> None:
+        super().__init__(records, _draw_against_pages())
+
+    def window(self, records: Records) -> Window:
+        """Give what is shown for each layout, and the lines."""
+        ends = np.array([0.0, records.column("pages").max(initial=0)])
+        lines = {"pages": ends}
+        for name, (field, divisor) in AGAINST_PAGES.items():
+            fitted = fit_layouts(records, field)
+            for layout in LAYOUTS:
+                line = fitted.get(layout, Line(np.nan, np.nan))
+                lines[f"{name} {layout}"] = (line.intercept + line.slope * ends) / divisor
+        memory = max(records.percentile(AGAINST_PAGES[side][0], 100) for side in ROLES) / 1e6
+        ranges = {
+            "sizes": (0, 1.05 * ends[1] or 1),
+            "pauses": (0, 1.2 * records.percentile("pause_ms", 95) or 1),
+            "memories": (0, 1.05 * memory or 1),
+        }
+        return Window({"records": self._points(records), "lines": lines}, ranges)
+
+    def _points(self, records: Records) -> Columns:
+        """Give what is shown for each layout, not a number where it was the other."""
+        layouts = records.column("layout")
+        columns = {"pages": records.column("pages")}
+        for layout in LAYOUTS:
+            for name, (field, divisor) in AGAINST_PAGES.items():
+                values = records.column(field) / divisor
+                columns[f"{name} {layout}"] = np.where(layouts == layout, values, np.nan)
+        return columns
+
+
+def _draw_flush() -> LayoutDOM:
+    """Draw, as yet empty, flush and pause against the pages flushed."""
+    names = ["pages", *FLUSH]
+    points = ColumnDataSource({name: [] for name in names}, name="records")
+    lines = ColumnDataSource({name: [] for name in names}, name="lines")
+    plot = make_plot(
+        "pages flushed",
+        "ms, up to 1.2 × p95",
+        height=280,
+        x_range=Range1d(name="sizes"),
+        y_range=Range1d(name="times"),
+    )
+    for name, colour in FLUSH.items():
+        drawn = {"x": "pages", "y": name, "color": colour}
+        plot.scatter(**drawn, source=points, size=5, alpha=0.7, legend_label=name)
+        plot.line(**drawn, source=lines, line_width=2)
+    legend_above(plot)
+    return column(plot, sizing_mode="stretch_width")
+
+
+def _draw_against_pages() -> LayoutDOM:
+    """Draw, as yet empty, pause and extra memory against the pages of a checkpoint."""
+    names = ["pages", *(f"{what} {layout}" for layout in LAYOUTS for what in AGAINST_PAGES)]
+    points = ColumnDataSource({name: [] for name in names}, name="records")
+    lines = ColumnDataSource({name: [] for name in names}, name="lines")
+    # A few long pauses must not make all the others small.
+    pauses, memories = Range1d(name="pauses"), Range1d(name="memories")
+    sizes = Range1d(name="sizes")
+    pause = make_plot(
+        "pages sent", "pause (ms), shown up to 1.2 × p95", x_range=sizes, y_range=pauses
+    )
+    memory = make_plot(
+        "pages sent", "memory (MB) of ● primary, ○ secondary", x_range=sizes, y_range=memories
+    )
+    for layout, colour in LAYOUTS.items():
+        of_layout = {"x": "pages", "color": colour}
+        dot = of_layout | {"source": points, "size": 5, "alpha": 0.7}
+        ring = of_layout | {"source": points, "size": 10, "fill_color": None}
+        line = of_layout | {"source": lines, "line_width": 2}
+        pause.scatter(y=f"pause {layout}", legend_label=layout, **dot)
+        pause.line(y=f"pause {layout}", **line)
+        memory.scatter(y=f"primary {layout}", legend_label=layout, **dot)
+        memory.scatter(y=f"secondary {layout}", **ring)
+        memory.line(y=f"primary {layout}", **line)
+    for plot in (pause, memory):
+        legend_above(plot)
+    return row(pause, memory, sizing_mode="stretch_width")
+
+
+def make_plot(x_label: str, y_label: str, height: int = 330, **options: Any) -> Any:
+    """Make an empty plot that looks right on light and on dark."""
+    plot = figure(
+        height=height,
+        sizing_mode="stretch_width",
+        tools="pan,xwheel_zoom,reset,save",
+        x_axis_label=x_label,
+        y_axis_label=y_label,
+        background_fill_color=None,
+        border_fill_color=None,
+        outline_line_color=None,
+        **options,
+    )
+    plot.toolbar.autohide = True
+    plot.toolbar.logo = None
+    plot.axis.axis_label_text_font_style = "normal"
+    plot.axis.axis_label_text_color = plot.axis.major_label_text_color = NEUTRAL_COLOUR
+    plot.axis.minor_tick_line_color = None
+    plot.axis.formatter = NumeralTickFormatter(format="0,0[.]0")
+    plot.axis.axis_line_color = plot.axis.major_tick_line_color = NEUTRAL_COLOUR
+    plot.grid.grid_line_color = NEUTRAL_COLOUR
+    plot.grid.grid_line_alpha = 0.25
+    plot.xgrid.grid_line_color = None
+    return plot
+
+
+def legend_above(plot: Any) -> None:
+    """Put the legend of a plot, which has something to show by now, above it."""
+    legend = plot.legend[0]
+    legend.update(
+        orientation="horizontal",
+        background_fill_alpha=0,
+        border_line_color=None,
+        label_text_color=NEUTRAL_COLOUR,
+        padding=0,
+        margin=0,
+        spacing=14,
+        glyph_width=14,
+        glyph_height=14,
+        label_standoff=4,
+    )
+    plot.add_layout(legend, "above")

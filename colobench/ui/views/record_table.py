@@ -1,0 +1,67 @@
+"""The newest records as a table that grows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import ipywidgets
+
+from colobench.lab.session.record import CheckpointRecord, Records
+from colobench.ui.base.pump import frames
+
+#: Records that the table has room for.
+ROWS = 10
+COLUMNS: dict[str, Callable[[CheckpointRecord], str]] = {
+    "checkpoint": lambda record: f"{record.number:,}",
+    "cause": lambda record: record.cause,
+    "pages": lambda record: f"{record.pages:,}",
+    "bytes": lambda record: f"{record.bytes:,}",
+    "pause (ms)": lambda record: f"{record.pause_ms:.2f}",
+    "of it RAM": lambda record: f"{record.ram_ms:.2f}",
+    "devices": lambda record: f"{record.devices_ms:.2f}",
+    "until committed": lambda record: f"{record.received_ms:.2f}",
+    "flush": lambda record: f"{record.flush_ms:.2f}",
+    "load": lambda record: f"{record.load_ms:.2f}",
+    "digests": lambda record: f"{record.verify_ms:.2f}",
+    "equal": lambda record: {True: "yes", False: "NO", None: "–"}[record.verified],
+}
+_CELL = "padding: 1px 12px 1px 0; line-height: 1.5; text-align: right"
+
+
+class RecordTable(ipywidgets.HTML):  # type: ignore[misc]
+    """Shows the last `ROWS` records.
+
+    Parameters
+    ----------
+    records
+        The truth. They may grow, in whatever thread.
+    """
+
+    def __init__(self, records: Records) -> None:
+        self._records, self._shown = records, -1
+        super().__init__()
+        self.refresh()
+        frames.add(self)
+
+    def refresh(self) -> None:
+        """Show the records that came since the last time."""
+        count = len(self._records)
+        if count != self._shown:
+            self._shown = count
+            self.value = format_table(self._records[max(0, count - ROWS) : count])
+
+    def close(self) -> None:
+        """Follow no more, and vanish."""
+        frames.remove(self)
+        super().close()
+
+
+def format_table(records: Records) -> str:
+    """Write records as an HTML table, a row for each."""
+    head = "".join(f'<th style="{_CELL}">{name}</th>' for name in COLUMNS)
+    rows = "".join(f"<tr>{_cells(record)}</tr>" for record in records)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _cells(record: CheckpointRecord) -> str:
+    return "".join(f'<td style="{_CELL}">{show(record)}</td>' for show in COLUMNS.values())

@@ -1,0 +1,231 @@
+"""An interrupted cell of a real kernel shows one sentence, and what it says of the pair is so."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+from jupyter_client.blocking.client import BlockingKernelClient
+from jupyter_client.manager import KernelManager, start_new_kernel
+
+from colobench.lab.interrupt import explain, explain_again, interruptible
+from colobench.ui.base.panel import Background
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+PATIENCE = 120
+#: Printed by a cell just before what is interrupted.
+READY = "colobench is ready to be interrupted"
+
+
+class Kernel:
+    """A kernel, and what its cells show."""
+
+    def __init__(self) -> None:
+        manager, client = start_new_kernel(startup_timeout=PATIENCE)
+        self.manager: KernelManager = manager
+        self.client: BlockingKernelClient = client
+
+    def close(self) -> None:
+        self.client.stop_channels()
+        self.manager.shutdown_kernel()
+        self.manager.cleanup_resources()
+
+    def run(self, code: str, *, interrupt: bool = False) -> tuple[str, list[str]]:
+        """Run a cell, and interrupt it when it is ready; gives what it printed, and its error."""
+        asked = self.client.execute(code)
+        printed, error = "", []
+        while True:
+            message = self.client.get_iopub_msg(timeout=PATIENCE)
+            if message["parent_header"].get("msg_id") != asked:
+                continue
+            kind, content = message["msg_type"], message["content"]
+            if kind == "stream":
+                printed += content["text"]
+                if interrupt and READY in printed:
+                    interrupt = False
+                    self.manager.interrupt_kernel()
+            elif kind == "error":
+                error = content["traceback"]
+            elif kind == "status" and content["execution_state"] == "idle":
+                return printed, error
+
+
+#: What a cell needs: it says that it is ready as soon as a call is under way in its main thread.
+PRELUDE = """
+import sys, threading, time, traceback
+import colobench as cb
+from colobench import ui
+
+def inside(name):
+    def watch():
+        while True:
+            stack = traceback.walk_stack(sys._current_frames()[threading.main_thread().ident])
+            if any(frame.f_code.co_name == name and "colobench" in frame.f_code.co_filename
+                   for frame, _ in stack):
+                break
+            time.sleep(0.001)
+        print("READY", flush=True)
+    threading.Thread(target=watch, daemon=True).start()
+""".replace("READY", READY)
+PAIR = 'session = cb.Session(ram="4M", delay=None, capture=True)\nsession.start()\n'
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[Kernel]:
+    made = Kernel()
+    try:
+        assert made.run(PRELUDE) == ("", [])
+        yield made
+    finally:
+        made.close()
+
+
+def test_an_interrupted_run_says_so_in_one_sentence_and_the_pair_goes_on(kernel: Kernel) -> None:
+    kernel.run(PAIR)
+    _, error = kernel.run("inside('_wait_for_records'); session.run(10**9)", interrupt=True)
+    assert error == ["Session.run() was interrupted: its primary and secondary live on."]
+    printed, error = kernel.run(
+        "before = len(session.records)\n"
+        "print(session.checkpoint().number == before + 1)\n"
+        "session.close()"
+    )
+    assert (printed, error) == ("True\n", [])
+
+
+def test_an_interrupted_block_says_that_its_session_is_closed(kernel: Kernel) -> None:
+    _, error = kernel.run(
+        "with cb.Session(ram='4M', delay=None) as session:\n"
+        "    inside('_wait_for_records')\n"
+        "    session.run(10**9)",
+        interrupt=True,
+    )
+    assert error == [
+        "Session.run() was interrupted: its session is closed, all of its processes have ended."
+    ]
+    assert kernel.run("print(session.processes())") == ("[]\n", [])
+
+
+def test_an_interrupted_start_leaves_no_process(kernel: Kernel) -> None:
+    _, error = kernel.run(
+        "session = cb.Session(ram='4M')\ninside('_start_nodes')\nsession.start()", interrupt=True
+    )
+    assert error == [
+        "Session.start() was interrupted: its session is closed, all of its processes have ended."
+    ]
+    printed, _ = kernel.run("print([each.alive() for each in session.all_processes()])")
+    assert "True" not in printed
+
+
+@pytest.mark.parametrize(
+    ("inside", "call", "sentence"),
+    [
+        ("_look", "while True: cb.walk(session)", "walk() was interrupted: its primary"),
+        ("hold", "while True: session.hold('primary', 'ram')", "Session.hold() was interrupted"),
+        ("tear", "cb.tear(session, step=1)", "tear() was interrupted: nothing is kept"),
+    ],
+)
+def test_an_interrupted_call_leaves_a_pair_that_works(
+    kernel: Kernel, inside: str, call: str, sentence: str
+) -> None:
+    kernel.run(PAIR + "session.run(2)")
+    call = call.replace("while True: ", "while True:\n    ")
+    if inside == "hold":
+        call += "; session.go_on('primary')"
+    _, error = kernel.run(f"inside({inside!r})\n{call}", interrupt=True)
+    assert len(error) == 1
+    assert error[0].startswith(sentence)
+    printed, error = kernel.run("session.go_on('primary'); session.checkpoint(); session.close()")
+    assert (printed, error) == ("", [])
+
+
+@pytest.mark.parametrize(
+    ("inside", "call", "words"),
+    [
+        ("_record", "cb.sweep([{'ram': '4M'}], checkpoints=10**6, into=records)", "sweep()"),
+        ("probe", "cb.provoke(seconds=1000)", "provoke()"),
+        ("probe", "cb.measure_latency(seconds=1000)", "measure_latency()"),
+        ("run", "cb.compare_trackers(ram='4M', epochs=10**6)", "compare_trackers()"),
+    ],
+)
+def test_an_interrupted_experiment_says_so_in_one_sentence_and_leaves_no_process(
+    kernel: Kernel, inside: str, call: str, words: str
+) -> None:
+    _, error = kernel.run(f"records = cb.Records()\ninside({inside!r})\n{call}", interrupt=True)
+    assert len(error) == 1
+    assert error[0].startswith(f"{words} was interrupted: its ") or "the pair of the" in error[0]
+
+
+def test_an_interrupted_wait_of_a_panel_can_be_repeated_and_waits(kernel: Kernel) -> None:
+    kernel.run(
+        "release = threading.Event()\n"
+        + PAIR
+        + "panel = ui.NextCheckpoint(session)\n"
+        + "panel.background.do('thinking', release.wait)\n"
+    )
+    for _ in range(2):
+        _, error = kernel.run("inside('wait'); panel.wait()", interrupt=True)
+        assert error == [
+            "Panel.wait() was interrupted: 'thinking' goes on, and can be waited for again."
+        ]
+    printed, error = kernel.run(
+        "print(panel.background.doing)\n"
+        "threading.Timer(0.2, release.set).start()\n"
+        "panel.wait()\n"
+        "print(panel.background.doing)\n"
+        "panel.next(); panel.wait(); print(len(session.records))\n"
+        "panel.close()"
+    )
+    assert (printed, error) == ("thinking\nNone\n1\n", [])
+
+
+def test_an_interrupted_wait_does_not_end_before_the_work_does() -> None:
+    release, interrupted = threading.Event(), []
+    background = Background(lambda: None)
+    background.do("work", release.wait)
+    for _ in range(3):
+        timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            background.wait()
+        timer.join()
+        interrupted.append(background.doing)
+    assert interrupted == ["work"] * 3
+    release.set()
+    background.wait()
+    assert background.doing is None
+
+
+def test_work_that_could_not_begin_is_not_waited_for() -> None:
+    def changed() -> None:
+        raise KeyboardInterrupt
+
+    background = Background(changed)
+    with pytest.raises(KeyboardInterrupt):
+        background.do("work", lambda: None)
+    background.wait()
+    assert background.doing is None
+
+
+def test_whoever_ends_more_on_the_way_out_has_the_last_word() -> None:
+    @interruptible("the inner is left")
+    def inner() -> None:
+        raise KeyboardInterrupt
+
+    @interruptible(lambda value: f"{value} is left")
+    def outer(value: int) -> None:
+        inner()
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        outer(7)
+    [said] = caught.value.args
+    assert said.endswith("outer() was interrupted: 7 is left.")
+    explain_again(caught.value, "nothing is left")
+    assert caught.value.args[0].endswith("outer() was interrupted: nothing is left.")
+    plain = KeyboardInterrupt()
+    explain_again(plain, "nothing is left")
+    assert plain.args == ()
+    explain(plain, "it", "all is left")
+    assert plain._render_traceback_() == ["it was interrupted: all is left."]  # type: ignore[attr-defined]

@@ -1,0 +1,255 @@
+"""Live views in JupyterLab, Notebook 7 and Voilà: slow, reloaded, second, cut off and deaf pages.
+
+Nothing is stood in for: server, kernel, ipywidgets, anywidget and BokehJS are the installed ones.
+COLOBENCH_LONG=1 tries everything everywhere, and not only what is in doubt the most.
+COLOBENCH_BROWSER_REPEATS says how often pages are opened that are slow; once by default.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import playwright.sync_api as playwright
+import pytest
+
+from browser import needs_chromium
+from jupyter import PATIENCE_MS, Browser, Site, chromium, serve, write_notebook
+
+REPEATS = int(os.environ.get("COLOBENCH_BROWSER_REPEATS", "1"))
+LONG = "COLOBENCH_BROWSER_REPEATS" in os.environ or os.environ.get("COLOBENCH_LONG") == "1"
+THROTTLE = 12
+PRESS_MS = PATIENCE_MS / 9
+
+pytestmark = [*needs_chromium, pytest.mark.timeout(1200)]
+
+IMPORTS = """
+import colobench as cb
+from colobench import ui
+import numpy as np
+"""
+#: What anywidget gives up on: a module that needs longer than 2 s.
+SLOW = """
+from colobench.ui.base.feed import LiveView
+
+def subclasses(view):
+    for each in view.__subclasses__():
+        yield each
+        yield from subclasses(each)
+
+for each in subclasses(LiveView):
+    each._esm = "await new Promise((done) => setTimeout(done, 3000));" + each._esm
+"""
+#: A kernel that refuses what pages send to widgets, and can send to pages.
+DEAF = """
+get_ipython().kernel.shell_handlers["comm_msg"] = lambda *_: None
+"""
+VIEWS = """
+session = cb.Session(ram="8M", guest="uniform", delay=None, report_pages=True)
+session.start()
+panel = ui.NextCheckpoint(session)
+display(panel, ui.PageMap(session), ui.FlushPlot(session.records))
+sets = ui.PageSets(session.guest.ram_bytes, "Sets")
+display(sets)
+"""
+CHECKPOINTS = """
+for _ in range(3):
+    panel.button.click()
+    panel.wait()
+sets.show({"one": np.arange(34, dtype=np.uint64)})
+"""
+NOTEBOOKS = {
+    "quick": (IMPORTS, VIEWS, CHECKPOINTS),
+    "slow": (IMPORTS, SLOW, VIEWS, CHECKPOINTS),
+    "deaf": (IMPORTS, DEAF, VIEWS, CHECKPOINTS),
+    "figure": (IMPORTS, "ui.FlushPlot(cb.Records())"),
+    "busy": (IMPORTS, VIEWS, CHECKPOINTS, "import time\nwhile True: time.sleep(0.1)"),
+}
+#: How each of the views looks that has all of so many checkpoints: bars, page map, figure, sets.
+FILLED = (
+    "[data-rows='{0}'][data-last='{0}']",
+    "canvas[aria-label*='sent by checkpoint {0}']",
+    "[data-rows='{0}'][data-figure]",
+    "canvas[aria-label*='one: ']",
+)
+#: Whether the page has that theme, and the labels of all axes the colour of its texts.
+WRITTEN_IN = """theme => {
+    if (document.body.dataset.jpThemeName !== theme) return false;
+    const text = document.body.appendChild(document.createElement("span"));
+    text.style.color = "var(--jp-ui-font-color1)";
+    const colour = getComputedStyle(text).color;
+    text.remove();
+    const models = Bokeh.index.roots.flatMap(view => [...view.model.references()]);
+    const labels = models.filter(model => "major_label_text_color" in model.properties);
+    return labels.length && labels.every(axis => axis.major_label_text_color === colour
+        && axis.axis_label_text_color === colour);
+}"""
+CHANGE_THEME = "theme => jupyterapp.commands.execute('apputils:change-theme', {theme})"
+NEXT = re.compile("Next checkpoint$")
+
+
+def sites(*always: str, also: tuple[str, ...] = ()) -> Any:
+    """Say on which sites a test is done always, and on which also if there is much time."""
+    long = pytest.mark.skipif(not LONG, reason="takes long; COLOBENCH_LONG=1 does it")
+    kinds = [*always, *(pytest.param(kind, marks=long) for kind in also)]
+    return pytest.mark.parametrize("site", kinds, indirect=True)
+
+
+@pytest.fixture(scope="module")
+def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Serve the notebooks."""
+    home = tmp_path_factory.mktemp(request.param)
+    (home / "notebooks").mkdir()
+    for name, cells in NOTEBOOKS.items():
+        write_notebook(home / "notebooks" / f"{name}.ipynb", *cells)
+    with serve(request.param, home, home / "notebooks") as site:
+        yield site
+
+
+@pytest.fixture
+def browser(site: Site) -> Iterator[Browser]:
+    """Open a browser; afterwards nobody's kernel is left."""
+    with chromium(site) as browser:
+        yield browser
+        browser.close_pages()
+        site.end_kernels()
+
+
+def run(browser: Browser, notebook: str, throttle: int = 1) -> Any:
+    """Open a notebook and run it."""
+    page = browser.open(f"{notebook}.ipynb", throttle)
+    browser.run_all(page)
+    return page
+
+
+def wait_until_filled(page: Any, checkpoints: int) -> None:
+    """Wait until every view shows all checkpoints."""
+    for selector in FILLED:
+        page.locator(selector.format(checkpoints)).first.wait_for(state="attached")
+
+
+def press(page: Any, checkpoints: int) -> None:
+    """Press the button until there are so many checkpoints: JupyterLab may lose the first press.
+
+    A page that was reloaded sends to a subshell that has ended until the view mends that.
+    """
+    for _ in range(10):
+        page.get_by_role("button", name=NEXT).first.click()
+        with suppress(playwright.TimeoutError):
+            bars = page.locator(FILLED[0].format(checkpoints)).first
+            bars.wait_for(state="attached", timeout=PRESS_MS)
+            return
+
+
+def words(page: Any, text: str) -> Any:
+    """Give the lines that say so."""
+    return page.locator(".colobench-words:not([hidden])", has_text=text)
+
+
+@contextmanager
+def cut(site: Site) -> Iterator[None]:
+    """Drop all connections, and let no new one through meanwhile."""
+    site.line.cut()
+    yield
+    site.line.mend()
+
+
+@sites("lab", "notebook", "voila")
+@pytest.mark.parametrize("time", range(REPEATS))
+def test_a_view_whose_module_is_slow_shows_all_and_goes_on(
+    browser: Browser, site: Site, time: int
+) -> None:
+    page = run(browser, "slow")
+    wait_until_filled(page, 3)
+    press(page, 4)
+    wait_until_filled(page, 4)
+
+
+@sites("lab", also=("notebook", "voila"))
+@pytest.mark.parametrize("time", range(REPEATS))
+def test_a_page_with_a_twelfth_of_a_processor_shows_all_and_goes_on(
+    browser: Browser, site: Site, time: int
+) -> None:
+    page = run(browser, "quick", THROTTLE)
+    wait_until_filled(page, 3)
+    press(page, 4)
+    wait_until_filled(page, 4)
+
+
+# Each of Voilà's pages has a kernel of its own: there is no second one, and none to come back to.
+@sites("lab", also=("notebook",))
+def test_reloaded_and_second_pages_show_all_and_both_go_on(browser: Browser, site: Site) -> None:
+    first = run(browser, "slow")
+    wait_until_filled(first, 3)
+    browser.save(first)
+    first.reload()
+    wait_until_filled(first, 3)
+    second = browser.open("slow.ipynb")
+    wait_until_filled(second, 3)
+    press(second, 4)
+    for page in (first, second):
+        wait_until_filled(page, 4)
+    press(first, 5)
+    for page in (first, second):
+        wait_until_filled(page, 5)
+
+
+@sites("notebook", also=("lab",))
+def test_a_page_that_is_opened_on_a_running_kernel_can_run_it_anew(
+    browser: Browser, site: Site
+) -> None:
+    first = run(browser, "quick")
+    wait_until_filled(first, 3)
+    first.close()
+    second = run(browser, "quick")
+    wait_until_filled(second, 3)
+    press(second, 4)
+    wait_until_filled(second, 4)
+
+
+@sites("lab", also=("notebook", "voila"))
+def test_after_a_dropped_websocket_bars_and_buttons_go_on(browser: Browser, site: Site) -> None:
+    page = run(browser, "quick")
+    wait_until_filled(page, 3)
+    # JupyterLab has words of its own, which are in the way of buttons.
+    dialog = page.locator(".jp-Dialog").first
+    page.add_locator_handler(dialog, lambda it: it.locator("button").last.click())
+    with cut(site):
+        words(page, "Out of touch").first.wait_for()
+    words(page, "Out of touch").first.wait_for(state="detached")
+    press(page, 4)
+    wait_until_filled(page, 4)
+
+
+# Voilà's pages get even the models that there are by asking.
+@sites("lab", also=("notebook",))
+def test_a_kernel_that_hears_no_page_fills_views_and_the_page_says_that_buttons_do_nothing(
+    browser: Browser, site: Site
+) -> None:
+    page = run(browser, "deaf")
+    wait_until_filled(page, 3)
+    words(page, "the kernel does not hear this page").first.wait_for()
+
+
+@sites(also=("lab", "notebook"))
+def test_a_kernel_that_is_busy_with_a_cell_is_said_to_be(browser: Browser, site: Site) -> None:
+    page = run(browser, "busy")
+    wait_until_filled(page, 3)
+    words(page, "busy with a cell").first.wait_for()
+    page.evaluate("window.jupyterapp.commands.execute('notebook:interrupt-kernel')")
+    words(page, "busy with a cell").first.wait_for(state="detached")
+
+
+@sites("lab")
+def test_a_figure_is_written_in_the_pages_colour_on_light_and_on_dark(
+    browser: Browser, site: Site
+) -> None:
+    page = run(browser, "figure")
+    page.locator("[data-figure]").first.wait_for(state="attached")
+    # The last is what other tests find.
+    for theme in ("JupyterLab Light", "JupyterLab Dark", "JupyterLab Light"):
+        page.evaluate(CHANGE_THEME, theme)
+        page.wait_for_function(WRITTEN_IN, arg=theme)

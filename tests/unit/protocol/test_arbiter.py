@@ -45,6 +45,8 @@ from colobench.protocol.table import (
     mermaid,
 )
 from split_brain_explorer import (
+    PRIMARY,
+    SECONDARY,
     Exploration,
     Rules,
     StandingTable,

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 from colobench.errors import LocalError
 from colobench.node.sockets import bind
-from colobench.node.transport import CHANNELS_LIMIT
 from colobench.node.wait import Wait
+
+#: Connections that wait to be accepted, at most: all that a pair has with 255 page channels.
+_BACKLOG = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class Address:
             listener = bind(self.family, self.target)
         except OSError as error:
             raise LocalError(f"listen on {self}: {error.strerror or error}") from error
-        listener.listen(CHANNELS_LIMIT + 1)
+        listener.listen(_BACKLOG)
         target = listener.getsockname()
         return listener, Address(self.family, target)
 

@@ -10,17 +10,12 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from colobench.kernels import page_records, socket_io
-from colobench.memory.ram import PageMemory
 from colobench.node.connection import Connection
-from colobench.node.page_channels import PageChannels
+from colobench.node.migration.page_path import PagePath
 from colobench.node.watchdog import CALL_BYTES, Watchdog
-from colobench.wire.ram import RecordSlice
-from colobench.wire.reading import PageRun, PageSync, Parser, Parsing, StreamBuffer, page_run_error
+from colobench.wire.reading import PageSource, Parser, Parsing, StreamBuffer
 
 T = TypeVar("T")
-
-_NO_NAME: npt.NDArray[np.uint8] = np.zeros(0, dtype=np.uint8)
 
 
 class Channel(Connection):
@@ -31,7 +26,7 @@ class Channel(Connection):
     buffer
         What was received and is not parsed yet.
     pages
-        The connections that pages come and go on, or None if they do on this one.
+        What sends or receives pages on this side; its own connections end with this one.
     """
 
     watchdog: Watchdog
@@ -40,29 +35,30 @@ class Channel(Connection):
         super().__init__(connection, stall_timeout)
         self._pending = bytearray()
         self.buffer = StreamBuffer()
-        self._headers = np.zeros(socket_io.HEADERS_BYTES, dtype=np.uint8)
-        self._iov = np.zeros(socket_io.IOV_WORDS, dtype=np.uint64)
-        self._progress = np.zeros(2, dtype=np.int64)
-        self._cursor = np.zeros(page_records.CURSOR_SLOTS, dtype=np.int64)
-        self.pages: PageChannels | None = None
+        self.pages = PagePath()
+        self._source = PageSource()
         self.watchdog = Watchdog(stall_timeout, self._moved, self.shut_down)
 
-    def attach(self, pages: PageChannels) -> None:
-        """Have pages come and go on other connections from now on."""
-        pages.watchdog = self.watchdog
+    def attach(self, pages: PagePath) -> None:
+        """Have a sender of pages share the end of this connection, and what is counted."""
         self.pages = pages
+
+    def receive_with(self, source: PageSource) -> None:
+        """Have the requests of parsers for pages fulfilled by a receiver."""
+        self._source = source
+
+    def fileno(self) -> int:
+        """Give the socket's descriptor, for a kernel."""
+        return self._socket.fileno()
 
     def _moved(self) -> int:
         """Count what came and what has arrived, with what kernels are about to tell."""
-        kernels = int(self._progress[0]) + int(self._cursor[page_records.BYTES_READ])
-        pages = self.pages
-        of_pages = pages.moved if pages else 0
-        return self.sent + self.received + kernels - self.in_flight + of_pages
+        return self.sent + self.received - self.in_flight + self.pages.moved
 
     @property
     def all_sent(self) -> int:
         """Bytes sent so far, on this connection and on the page channels."""
-        return self.sent + (self.pages.sent if self.pages else 0)
+        return self.sent + self.pages.sent
 
     @property
     def received(self) -> int:
@@ -94,51 +90,31 @@ class Channel(Connection):
         with self.watchdog.due(unseen=min(len(data), CALL_BYTES)):
             self.send_now(data)
 
-    def send_pages(
-        self, memory: PageMemory, pages: npt.NDArray[np.int32], part: RecordSlice
-    ) -> int:
-        """Send the records of ``pages[part.begin:part.end]``, and before them what waits.
+    def take_pending(self, into: npt.NDArray[np.uint8]) -> int:
+        """Hand over what waits, to be sent with something else; what is too long is sent now.
 
         Parameters
         ----------
-        memory, pages
-            Where the pages are, and int32[n], their numbers.
-        part
-            Which of them, all of one block.
+        into
+            uint8, gets the bytes.
 
         Returns
         -------
         int
-            How many of them were zero pages.
+            The number of bytes handed over.
 
         Raises
         ------
         PeerLost, PeerStalled
         """
-        lead = np.frombuffer(bytes(self._pending), np.uint8).copy() if self._pending else _NO_NAME
-        self._pending.clear()
-        size = len(lead) + (part.end - part.begin) * page_records.PAGE_RECORD_BYTES
-        with self.watchdog.due(unseen=min(size, CALL_BYTES)):
-            status = socket_io.send_page_records(
-                self._socket.fileno(),
-                memory.array,
-                pages,
-                part.begin,
-                part.end,
-                part.block.first_page,
-                part.named,
-                part.name,
-                lead,
-                len(lead),
-                self._headers,
-                self._iov,
-                self._progress,
-            )
-        self.sent += int(self._progress[0])
-        self._progress[0] = 0
-        if status < 0:
-            raise self.failed("send", -status)
-        return int(self._progress[1])
+        pending = self._pending
+        count = len(pending)
+        if count > len(into):
+            self.flush()
+            return 0
+        into.data[:count] = pending
+        pending.clear()
+        return count
 
     def parse(self, parser: Parser[T], at_most: float = float("inf")) -> T:
         """Receive until the parser has what it wants.
@@ -157,16 +133,10 @@ class Channel(Connection):
         StreamError
             If the bytes are not what the parser expects.
         """
-        parsing = Parsing(parser, self.buffer)
+        parsing = Parsing(parser, self.buffer, self._source)
         with self.watchdog.due(at_most=at_most):
             while not parsing.step():
-                if isinstance(parsing.request, PageRun):
-                    self._receive_pages(parsing, parsing.request)
-                elif isinstance(parsing.request, PageSync):
-                    assert self.pages is not None
-                    parsing.answer(self.pages.receive(parsing.request.memory))
-                else:
-                    self._receive(parsing, parsing.request)
+                self._receive(parsing)
         return parsing.value
 
     def wait(self, timeout: float | None = None, *wake_fds: int) -> bool:
@@ -191,19 +161,19 @@ class Channel(Connection):
         return descriptor in readable
 
     def shut_down(self) -> None:
-        """End the connection and the page channels both ways."""
+        """End the connection and those for pages alone both ways."""
         super().shut_down()
-        if self.pages is not None:
-            self.pages.shut_down()
+        self.pages.shut_down()
 
     def close(self) -> None:
-        """Close the socket, and the page channels."""
+        """Close the socket, and those for pages alone."""
         self.watchdog.close()
         super().close()
-        if self.pages is not None:
-            self.pages.close()
+        self.pages.close()
 
-    def _receive(self, parsing: Parsing[T], needed: int) -> None:
+    def _receive(self, parsing: Parsing[T]) -> None:
+        """Receive bytes for a parser: what it asks for, or whatever of page records comes."""
+        needed = parsing.request if isinstance(parsing.request, int) else len(self.buffer) + 1
         space = self.buffer.space(needed - len(self.buffer))
         while True:
             try:
@@ -217,28 +187,3 @@ class Channel(Connection):
         if not count:
             raise self.ended(f"connection closed: {parsing.ended()}")
         self.buffer.received(count)
-
-    def _receive_pages(self, parsing: Parsing[T], run: PageRun) -> None:
-        buffer, cursor = self.buffer, self._cursor
-        buffer.space()
-        cursor[:] = (buffer.start, buffer.end, 0, 0, 0, 0)
-        status = socket_io.receive_page_records(
-            self._socket.fileno(),
-            buffer.array,
-            cursor,
-            run.memory.array,
-            run.memory.bitmap,
-            run.block.first_page,
-            run.block.pages,
-        )
-        start, end, pages, zero_pages, _, read = cursor.tolist()
-        buffer.kernel_took(start, end, read)
-        cursor[page_records.BYTES_READ] = 0
-        if status == page_records.NEXT:
-            parsing.answer((pages, zero_pages))
-        elif status < 0:
-            raise self.failed("receive", -status)
-        elif status == page_records.END:
-            raise self.ended(f"connection closed: {parsing.ended()}")
-        else:
-            raise page_run_error(run, status, cursor, buffer.offset)

@@ -41,6 +41,8 @@ class Connection:
 
     Attributes
     ----------
+    stall_timeout
+        As given.
     sent
         Bytes sent so far.
     watchdog
@@ -54,7 +56,7 @@ class Connection:
         send_buffer: int = SOCKET_BUFFER,
     ) -> None:
         self._socket = connection
-        self._stall_timeout = stall_timeout
+        self.stall_timeout = stall_timeout
         self.sent = 0
         self.watchdog: Watchdog | None = None
         connection.setblocking(True)
@@ -107,7 +109,7 @@ class Connection:
         if self.watchdog is not None and self.watchdog.why:
             return PeerStalled(f"{what}: {self.watchdog.why}")
         if number == errno.EAGAIN:
-            return PeerStalled(f"{what}: {silence(self._stall_timeout)}")
+            return PeerStalled(f"{what}: {silence(self.stall_timeout)}")
         return PeerLost(f"{what}: {os.strerror(number)}")
 
     def ended(self, words: str) -> RemoteError:

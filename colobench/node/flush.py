@@ -6,10 +6,7 @@ from functools import partial
 
 from colobench.kernels import bitmap, pages
 from colobench.memory.ram import PAGE_SIZE, WORD_BITS, PageMemory
-from colobench.node.workers import Workers
-
-#: Fewer pages than this are not worth a thread: it would come too late.
-PAGES_FOR_A_THREAD = 2048
+from colobench.node.workers import PAGES_FOR_A_THREAD, Workers
 
 
 def flush(ram: PageMemory, cache: PageMemory, workers: Workers) -> int:

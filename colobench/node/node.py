@@ -21,7 +21,6 @@ from typing import Any
 from colobench.errors import ColobenchError, LocalError
 from colobench.guest.configuration import Program
 from colobench.guest.tcp import DOUBLE_EXECUTION
-from colobench.memory.ram import PageMemory
 from colobench.node.address import Address
 from colobench.node.breakpoints import Breakpoints
 from colobench.node.bugs import Bug
@@ -30,18 +29,13 @@ from colobench.node.frame_socket import FrameSocket
 from colobench.node.heartbeat import DatagramAddress
 from colobench.node.host import Host
 from colobench.node.monitor import MonitorCommand
-from colobench.node.page_channels import PageChannels
 from colobench.node.peer_watchdog import Pairing
 from colobench.node.takeover import Takeover
-from colobench.node.transport import PageTransport
 from colobench.protocol.colo import ColoAction, Conversation, LocalEvent, Role
 from colobench.protocol.table import check_actions
 from colobench.wire import savevm
 from colobench.wire.messages import Message, encode_message, message
 
-#: Our section ids; a receiver takes any, as long as START and FULL announce them.
-RAM_SECTION_ID = 2
-DEVICE_SECTION_ID = 3
 CONNECT_TIMEOUT = 10.0
 DELAY_DEFAULT_MS = 20_000
 DELAY_LIMIT_MS = 2**32 - 1
@@ -153,24 +147,19 @@ class Node(ABC):
         for action in actions:
             self._actions[action]()
 
-    def open_channel(self, connection: socket.socket, memory: PageMemory) -> Channel:
-        """Take the main connection, and make page channels for the blocks of `memory`, if any.
+    def open_channel(self, connection: socket.socket) -> Channel:
+        """Take the main connection.
 
         Raises
         ------
         Interrupted
             If this process is about to end.
         """
-        options = self.options
         with self.lock:
             if self.quitting.is_set():
                 connection.close()
                 raise Interrupted
-            channel = self.channel = Channel(connection, options.stall_timeout)
-            if options.transport is not PageTransport.STREAM:
-                shared = options.transport is PageTransport.MEMFD
-                count, workers, timeout = options.channels, self.workers, options.stall_timeout
-                channel.attach(PageChannels(memory, count, shared, workers, timeout))
+            channel = self.channel = Channel(connection, self.options.stall_timeout)
         return channel
 
     def run_colo_thread(self, body: Any) -> None:
@@ -230,7 +219,7 @@ class Node(ABC):
 
     def device_buffer(self) -> bytes:
         """Save the devices of the stopped guest, as a checkpoint has them."""
-        return savevm.device_sections(self.machine.devices, DEVICE_SECTION_ID)
+        return savevm.device_sections(self.machine.devices, savevm.DEVICE_SECTION_ID)
 
     def digests(self, device_buffer: bytes) -> dict[str, Any]:
         """Digest RAM of the stopped guest, and its devices as they were saved."""

@@ -21,10 +21,13 @@ from colobench.node.address import Address
 from colobench.node.bugs import Bug
 from colobench.node.frame_socket import FrameSocket
 from colobench.node.host import Host
+from colobench.node.migration.checkpoint_sender import CheckpointSender
+from colobench.node.migration.dirty_pages import DirtyPages
+from colobench.node.migration.page_path import Pages
+from colobench.node.migration.transports import checkpoint_sender
 from colobench.node.monitor import MonitorCommand
 from colobench.node.node import CONNECT_TIMEOUT, DELAY_DEFAULT_MS, DELAY_LIMIT_MS, Interrupted, Node
 from colobench.node.phases import Phases
-from colobench.node.saver import Saver
 from colobench.node.transport import check_socket
 from colobench.node.wait import Wait
 from colobench.protocol.colo import ColoAction, ColoState, LocalEvent, Role
@@ -75,7 +78,9 @@ class Primary(Node):
         self._requested: CheckpointCause | None = None
         #: What colo-compare wants a checkpoint for; set in the network's thread, without a lock.
         self._wanted: CheckpointCause | None = None
-        self._saver: Saver | None = None
+        self._dirty_pages = DirtyPages(self.machine.tracker)
+        self._sender: CheckpointSender | None = None
+        self._work = self._sent_at = 0
         self._phases = Phases()
         self._in_colo_since = 0.0
         self._released = 0
@@ -169,13 +174,13 @@ class Primary(Node):
 
     def _query_migrate(self) -> dict[str, Any]:
         found: dict[str, Any] = {"status": self._status}
-        saver, channel = self._saver, self.channel
-        if saver is not None and channel is not None:
+        sender, channel = self._sender, self.channel
+        if sender is not None and channel is not None:
             found["ram"] = {
                 "total": self.options.guest.ram_bytes,
                 "transferred": channel.all_sent,
-                "remaining": saver.remaining_pages * PAGE_SIZE,
-                "dirty-sync-count": saver.passes,
+                "remaining": sender.remaining_pages * PAGE_SIZE,
+                "dirty-sync-count": sender.passes,
             }
         return found
 
@@ -238,17 +243,17 @@ class Primary(Node):
     def _outgoing(self, address: Address, mirror: Address | None, pcap: PcapWriter | None) -> None:
         try:
             main = address.connect_while(self._waiting_for("the secondary"))
-            channel = self.open_channel(main, self.machine.ram)
-            if channel.pages is not None:
-                channel.pages.connect(address, self._waiting_for("page channels", main))
+            channel = self.open_channel(main)
+            machine, workers = self.machine, self.workers
+            sender = checkpoint_sender(self.options, machine, workers, channel, self.breakpoints)
+            sender.connect(address, self._waiting_for("page channels", main))
             if mirror is not None:
                 to_mirror = mirror.connect_while(self._waiting_for("the mirror connection", main))
                 link, pcap = FrameSocket(to_mirror, pcap), None
                 self.network.attach_mirror(link)
-            forgets = self.options.bug is Bug.MISSED_DIRTY_BIT
-            self._saver = Saver(self.machine, channel, self.breakpoints, forgets=forgets)
+            self._sender = sender
             self._set_status("active")
-            self._saver.precopy()
+            sender.precopy(self._dirty_pages)
         except Interrupted:
             raise
         except Exception as error:
@@ -263,7 +268,7 @@ class Primary(Node):
         devices = self.device_buffer()
         if self.options.verify:
             self._announce_digests(self.checkpoint, devices)
-        self._saver.switch(devices)
+        sender.switchover(self._dirty_pages.collect(), devices)
         self._set_status("colo")
         self._in_colo_since = self._timer_from = time.monotonic()
         self.receive_message()
@@ -285,7 +290,7 @@ class Primary(Node):
         with self.lock:
             if self.channel is not None:
                 self.channel.close()
-            self.channel = self._saver = None
+            self.channel = self._sender = None
             self.machine.tracker.disarm()
             self.monitor.emit("X_MIGRATION_ERROR", {"x-why": str(error) or repr(error)})
             self._set_status("failed")
@@ -315,7 +320,7 @@ class Primary(Node):
 
     def _checkpoint(self, cause: CheckpointCause) -> None:
         assert self.channel is not None
-        assert self._saver is not None
+        assert self._sender is not None
         requested = time.monotonic()
         sent = self.channel.all_sent
         self._phases = Phases()
@@ -325,7 +330,6 @@ class Primary(Node):
             self.receive_message()
         self.checkpoint += 1
         self.checkpoint_time = time.monotonic()
-        saved = self._saver.saved
         record: dict[str, Any] = {
             "checkpoint": self.checkpoint,
             "cause": cause.name,
@@ -333,19 +337,16 @@ class Primary(Node):
             "cause-offset": cause.offset,
             "layout": self.options.layout.value,
             "time": requested - self._in_colo_since,
-            "pages": saved.pages,
-            "zero-pages": saved.zero_pages,
             "bytes": self.channel.all_sent - sent,
-            "device-bytes": saved.device_bytes,
-            "buffer-bytes": saved.buffer_bytes,
             "frames-released": self._released,
-            "work": saved.work,
-            "sent-at-ns": saved.sent_at,
+            "work": self._work,
+            "sent-at-ns": self._sent_at,
             "resumed-at-ns": self._resumed_at,
             "phases": self._phases.milliseconds,
+            **self._sender.statistics(),
         }
         if self._report_pages:
-            record["pages-bitmap"] = base64.b64encode(self._saver.sent_bitmap().tobytes()).decode()
+            record["pages-bitmap"] = base64.b64encode(self._dirty_pages.bitmap.tobytes()).decode()
         self.monitor.emit("X_COLO_CHECKPOINT", record)
 
     # What the table asks for.
@@ -372,12 +373,30 @@ class Primary(Node):
         self.breakpoints.reach("stop")
 
     def _send_checkpoint(self) -> None:
-        assert self._saver is not None
-        self._saver.send_checkpoint(self._save_devices, self.options.layout, self._phases)
+        sender, phases = self._sender, self._phases
+        assert sender is not None
+        sender.begin()
+        devices = self._save_devices() if sender.devices_first else None
+        pages = self._collect_pages()
+        phases.end("collect")
+        sender.send_ram(pages)
+        phases.end("ram")
+        self.breakpoints.reach("ram-sent")
+        if devices is None:
+            # RAM is still on its way.
+            devices = self._save_devices()
+        sender.send_devices(devices)
+        self._sent_at = phases.end(sender.buffer_phase)
+        self._work = self.machine.work
         self.happened(LocalEvent.ALL_SENT)
         if self.options.bug is Bug.EARLY_RELEASE:
             self._release_output()
         self.breakpoints.reach("sent")
+
+    def _collect_pages(self) -> Pages:
+        if self.options.bug is Bug.MISSED_DIRTY_BIT:
+            return self._dirty_pages.collect_but_one()
+        return self._dirty_pages.collect()
 
     def _save_devices(self) -> bytes:
         devices = self.device_buffer()

@@ -11,7 +11,6 @@ from typing import Any
 
 from colobench.errors import LocalError, RemoteError
 from colobench.guest.devices import Device
-from colobench.guest.machine import MACHINE_TYPE
 from colobench.guest.vmstate import State as DeviceState
 from colobench.kernels import bitmap
 from colobench.kernels.page_records import PAGE_RECORD_BYTES
@@ -22,11 +21,11 @@ from colobench.node.channel import Channel
 from colobench.node.flush import flush
 from colobench.node.frame_socket import FrameSocket
 from colobench.node.host import Host
+from colobench.node.migration.transports import incoming_stream, page_receiver
 from colobench.node.monitor import MonitorCommand
 from colobench.node.node import Interrupted, Node
 from colobench.node.phases import Phases
 from colobench.node.primary import Primary
-from colobench.node.transport import PageTransport
 from colobench.node.wait import Wait
 from colobench.protocol.colo import ColoAction, ColoState, Layout, LocalEvent, Role
 from colobench.wire.errors import CommandError
@@ -36,7 +35,6 @@ from colobench.wire.loadvm import (
     COLO_DEVICES,
     COLO_RAM,
     PRECOPY,
-    Incoming,
     vmdescription_section,
 )
 from colobench.wire.messages import SIZE_LIMIT, Message
@@ -63,12 +61,7 @@ class Secondary(Node):
         options = host.options
         self.run_state = "inmigrate"
         self._cache = RAMCache("colobench-ram-cache", self.machine.ram.blocks)
-        self._incoming = Incoming(
-            MACHINE_TYPE,
-            self._cache,
-            self.machine.devices,
-            multifd=options.transport is not PageTransport.STREAM,
-        )
+        self._incoming = incoming_stream(options, self.machine, self._cache)
         self._listener: socket.socket | None = None
         self._mirror_listener: socket.socket | None = None
         self._mirror_uri = ""
@@ -188,10 +181,10 @@ class Secondary(Node):
         assert self._listener is not None
         # A primary may come whenever it likes. From then on everything is due.
         main = Wait("a primary", None).accept(self._listener)
-        channel = self.open_channel(main, self._cache)
+        channel = self.open_channel(main)
         timeout = self.options.stall_timeout
-        if channel.pages is not None:
-            channel.pages.accept(self._listener, Wait("page channels", timeout, main))
+        receiver = page_receiver(self.options, self._cache, self.workers, channel)
+        receiver.accept(self._listener, Wait("page channels", timeout, main))
         if self._mirror_listener is not None:
             wait = Wait("a mirror connection, found none", timeout, main)
             self.network.attach_mirror(FrameSocket(wait.accept(self._mirror_listener)))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from colobench.errors import LocalError
 from colobench.guest.checks import check_integer, check_type, show
 
+#: A handshake has one byte for the number of channels.
 CHANNELS_LIMIT = 255
 
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Final
+
+#: Fewer pages than this are not worth a thread: it would come too late.
+PAGES_FOR_A_THREAD: Final = 2048
 
 
 class Workers:

@@ -28,8 +28,39 @@ _XBZRLE_HEADER: Final = struct.Struct(">BH")
 _ENCODING_XBZRLE: Final = 1
 
 
+class BlockSlice(NamedTuple):
+    """The pages of one block in a list of pages: ``pages[begin:end]``."""
+
+    block: RAMBlock
+    begin: int
+    end: int
+
+
+class PagesByBlock:
+    """Splits lists of pages by block.
+
+    Parameters
+    ----------
+    blocks
+        The RAM blocks, in the order of their first pages.
+    """
+
+    def __init__(self, blocks: Sequence[RAMBlock]) -> None:
+        self._blocks = tuple(blocks)
+        self._edges = np.array([block.first_page for block in blocks[1:]], dtype=np.int32)
+
+    def slices(self, pages: npt.NDArray[np.int32]) -> list[BlockSlice]:
+        """Split a page list, int32[n], ascending: page numbers over all blocks."""
+        edges = [0, *np.searchsorted(pages, self._edges).tolist(), len(pages)]
+        return [
+            BlockSlice(block, begin, end)
+            for block, begin, end in zip(self._blocks, edges, edges[1:], strict=False)
+            if begin < end
+        ]
+
+
 class RecordSlice(NamedTuple):
-    """The records of one block among a checkpoint's: ``pages[begin:end]``, for a transport kernel.
+    """The records of one block among a checkpoint's: ``pages[begin:end]``, for a kernel.
 
     `name` (uint8, length byte included) follows the first record's header; it is empty where
     CONTINUE stands for it.
@@ -53,12 +84,11 @@ class RAMRecordState:
     """
 
     def __init__(self, blocks: Sequence[RAMBlock]) -> None:
-        self._blocks = tuple(blocks)
-        first_pages = [block.first_page for block in blocks]
-        self._edges = np.array(first_pages[1:], dtype=np.int32)
-        self._names = [
-            np.frombuffer(bytearray(counted_string(block.name)), dtype=np.uint8) for block in blocks
-        ]
+        self._split = PagesByBlock(blocks)
+        self._names = {
+            block.first_page: np.frombuffer(bytearray(counted_string(block.name)), dtype=np.uint8)
+            for block in blocks
+        }
         self._last_sent_block: RAMBlock | None = None
 
     def slices(self, pages: npt.NDArray[np.int32]) -> list[RecordSlice]:
@@ -69,16 +99,17 @@ class RAMRecordState:
         pages
             int32[n], ascending: page numbers over all blocks.
         """
-        edges = [0, *np.searchsorted(pages, self._edges).tolist(), len(pages)]
         slices = []
-        for block, name, begin, end in zip(
-            self._blocks, self._names, edges, edges[1:], strict=False
-        ):
-            if begin < end:
-                known = block is self._last_sent_block
-                slices.append(RecordSlice(block, begin, end, _EMPTY if known else name))
-                self._last_sent_block = block
+        for block, begin, end in self._split.slices(pages):
+            known = block is self._last_sent_block
+            name = _EMPTY if known else self._names[block.first_page]
+            slices.append(RecordSlice(block, begin, end, name))
+            self._last_sent_block = block
         return slices
+
+    def name_next(self) -> None:
+        """Name the block of the next record: a slice's records turned out to be none."""
+        self._last_sent_block = None
 
 
 def encode_block_list(blocks: Sequence[RAMBlock]) -> bytes:

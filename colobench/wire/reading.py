@@ -2,8 +2,8 @@
 
 A parser is a generator that *asks*: it yields a number of bytes and is sent them, or it yields a
 `PageRun` or a `PageSync` and is sent how many pages were taken. It returns what it parsed. So it
-does no I/O: whoever drives it decides where bytes come from and which kernel moves pages to their
-place.
+does no I/O: whoever drives it decides where bytes come from, and a `PageSource` which kernel moves
+pages to their place.
 """
 
 from __future__ import annotations
@@ -36,6 +36,12 @@ class PageRun(NamedTuple):
 
     block: RAMBlock
     memory: PageMemory
+
+    @property
+    def place(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint64], int, int]:
+        """Where the pages go, as the kernels of `kernels.page_records` take it."""
+        memory, block = self.memory, self.block
+        return memory.array, memory.bitmap, block.first_page, block.pages
 
 
 class PageSync(NamedTuple):
@@ -134,8 +140,76 @@ class StreamBuffer:
         self.start, self.end = start, end
 
 
+class PageSource:
+    """Fulfils a parser's requests for pages: here from the records that a buffer holds.
+
+    Attributes
+    ----------
+    cursor
+        int64[CURSOR_SLOTS] of the kernel that takes records.
+    """
+
+    def __init__(self) -> None:
+        self.cursor = np.zeros(page_records.CURSOR_SLOTS, dtype=np.int64)
+
+    def take_run(self, buffer: StreamBuffer, run: PageRun) -> tuple[bool, int, int]:
+        """Move the pages of records to their places, as far as records have come.
+
+        Returns
+        -------
+        finished, pages, zero_pages
+            Whether a record of another kind follows, or else more bytes are needed; how many pages
+            were taken, and how many of them were zero pages.
+
+        Raises
+        ------
+        StreamError
+            If a record is not right.
+        """
+        cursor = self.cursor
+        status = self.take_records(buffer, run)
+        start, end, pages, zero_pages, _, read = cursor.tolist()
+        buffer.kernel_took(start, end, read)
+        cursor[page_records.BYTES_READ] = 0
+        if status in (page_records.NEXT, page_records.MORE):
+            return status == page_records.NEXT, pages, zero_pages
+        raise self.error(status, buffer, run)
+
+    def take_synced(self, memory: PageMemory) -> tuple[int, int] | None:
+        """Take the pages on the multifd channels up to SYNC.
+
+        Returns
+        -------
+        pages, zero_pages
+            How many pages were taken, and how many of them were zero pages; None if there are no
+            channels.
+        """
+        return None
+
+    def point_to(self, buffer: StreamBuffer) -> None:
+        """Set the cursor to the bytes that wait."""
+        cursor = self.cursor
+        cursor[page_records.START], cursor[page_records.STOP] = buffer.start, buffer.end
+
+    def take_records(self, buffer: StreamBuffer, run: PageRun) -> int:
+        """Call the kernel, and give its status."""
+        self.point_to(buffer)
+        return int(page_records.take_page_records(buffer.array, self.cursor, *run.place))
+
+    def error(self, status: int, buffer: StreamBuffer, run: PageRun) -> Exception:
+        """Give the error for a status other than NEXT and MORE."""
+        return page_run_error(run, status, self.cursor, buffer.offset)
+
+
 class Parsing(Generic[T]):
     """One parser being driven over a buffer.
+
+    Parameters
+    ----------
+    parser, buffer
+        They.
+    pages
+        Fulfils requests for pages; None for records in the buffer.
 
     Attributes
     ----------
@@ -147,10 +221,12 @@ class Parsing(Generic[T]):
 
     value: T
 
-    def __init__(self, parser: Parser[T], buffer: StreamBuffer) -> None:
+    def __init__(
+        self, parser: Parser[T], buffer: StreamBuffer, pages: PageSource | None = None
+    ) -> None:
         self._parser = parser
         self._buffer = buffer
-        self._cursor = np.zeros(page_records.CURSOR_SLOTS, dtype=np.int64)
+        self._source = PageSource() if pages is None else pages
         self._pages = 0
         self._zero_pages = 0
         self.finished = False
@@ -164,7 +240,7 @@ class Parsing(Generic[T]):
         -------
         bool
             True if the parser has returned; False if it needs more bytes than there are, or pages
-            from the channels.
+            from channels that there are not.
 
         Raises
         ------
@@ -175,10 +251,17 @@ class Parsing(Generic[T]):
         while not self.finished:
             request = self.request
             if isinstance(request, PageRun):
-                if not self._take_page_records(request):
+                finished, pages, zero_pages = self._source.take_run(buffer, request)
+                self._pages += pages
+                self._zero_pages += zero_pages
+                if not finished:
                     return False
+                self.answer((0, 0))
             elif isinstance(request, PageSync):
-                return False
+                taken = self._source.take_synced(request.memory)
+                if taken is None:
+                    return False
+                self.answer(taken)
             elif len(buffer) >= request:
                 self._send(buffer.take(request))
             else:
@@ -186,7 +269,7 @@ class Parsing(Generic[T]):
         return True
 
     def answer(self, taken: tuple[int, int]) -> None:
-        """Answer a request for pages that was fulfilled elsewhere, with its (pages, zero pages)."""
+        """Answer a request for pages with its last (pages, zero pages)."""
         pages, zero_pages = self._pages + taken[0], self._zero_pages + taken[1]
         self._pages = self._zero_pages = 0
         self._send((pages, zero_pages))
@@ -207,28 +290,6 @@ class Parsing(Generic[T]):
         except StopIteration as stop:
             self.value = stop.value
             self.finished = True
-
-    def _take_page_records(self, run: PageRun) -> bool:
-        buffer, cursor = self._buffer, self._cursor
-        cursor[page_records.START], cursor[page_records.STOP] = buffer.start, buffer.end
-        status = page_records.take_page_records(
-            buffer.array,
-            cursor,
-            run.memory.array,
-            run.memory.bitmap,
-            run.block.first_page,
-            run.block.pages,
-        )
-        start, end, pages, zero_pages = cursor[: page_records.BAD].tolist()
-        buffer.kernel_took(start, end)
-        if status == page_records.NEXT:
-            self.answer((pages, zero_pages))
-            return True
-        if status == page_records.MORE:
-            self._pages += pages
-            self._zero_pages += zero_pages
-            return False
-        raise page_run_error(run, status, cursor, buffer.offset)
 
 
 def page_run_error(

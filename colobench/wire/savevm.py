@@ -31,6 +31,9 @@ from colobench.wire.ram import encode_block_list
 from colobench.wire.vmdescription import vmdescription
 
 EOF = bytes([SectionType.EOF])
+#: Our section ids; a receiver takes any, as long as START and FULL announce them.
+RAM_SECTION_ID = 2
+DEVICE_SECTION_ID = 3
 
 
 def stream_header(machine: str) -> bytes:

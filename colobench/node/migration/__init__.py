@@ -1,0 +1,1 @@
+"""Guest RAM between two nodes: checkpoints, and one module for each way that pages travel."""

@@ -1,0 +1,71 @@
+"""The layout `buffered`: a checkpoint's pages and devices in one buffer, which is sent whole."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from colobench.memory.ram import PageMemory
+from colobench.node.migration.page_path import Pages, PageSender
+from colobench.node.migration.records import RecordWriter
+from colobench.wire import savevm
+from colobench.wire.format import SectionType
+from colobench.wire.ram import RAMRecordState
+
+#: Bytes that a buffer has for what is not pages; devices that need more make it grow.
+_FRAME_BYTES: Final = 64 * 1024
+
+
+class BufferedSender(PageSender):
+    """Puts a RAM section into a buffer, to be sent when the devices are in it.
+
+    Parameters
+    ----------
+    memory
+        The RAM that pages are sent from.
+    records
+        The block that the last record was of, shared with the sender of the migration.
+    writer
+        What puts the records.
+    """
+
+    def __init__(self, memory: PageMemory, records: RAMRecordState, writer: RecordWriter) -> None:
+        super().__init__(memory)
+        self._records, self._writer = records, writer
+        self._buffer: npt.NDArray[np.uint8] = np.zeros(0, dtype=np.uint8)
+        self._end = 0
+
+    def begin(self, kind: SectionType, count: int) -> None:
+        """Begin a section, see `PageSender`; the buffer grows as far as it has to."""
+        self.section.clear()
+        room = self._writer.room(count) + _FRAME_BYTES
+        if len(self._buffer) < room:
+            self._buffer = np.zeros(room, dtype=np.uint8)
+        self._end = 0
+        self._put(savevm.ram_section_begin(kind, savevm.RAM_SECTION_ID))
+
+    def send(self, pages: Pages) -> None:
+        """Put pages into the buffer."""
+        for part in self._records.slices(pages):
+            length, rest = self._writer.put(pages, part, self._buffer[self._end :], self.section)
+            self._end += length
+            if rest.named:
+                self._records.name_next()
+
+    def end(self) -> None:
+        """End the section in the buffer."""
+        self._put(savevm.ram_section_finish(savevm.RAM_SECTION_ID))
+
+    def with_devices(self, devices: bytes) -> memoryview:
+        """Give the buffer, with the devices behind RAM; it is good until the next section."""
+        self._put(devices)
+        return self._buffer.data[: self._end]
+
+    def _put(self, data: bytes) -> None:
+        end = self._end + len(data)
+        if end > len(self._buffer):
+            self._buffer = np.concatenate([self._buffer, np.zeros(len(data), dtype=np.uint8)])
+        self._buffer.data[self._end : end] = data
+        self._end = end

@@ -1,0 +1,65 @@
+"""The ways that pages travel, by name: who sends them, and who receives them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from colobench.guest.machine import MACHINE_TYPE, Machine
+from colobench.memory.ram import PageMemory
+from colobench.node.breakpoints import Breakpoints
+from colobench.node.channel import Channel
+from colobench.node.migration.buffered import BufferedSender
+from colobench.node.migration.checkpoint_sender import BufferedCheckpointSender, CheckpointSender
+from colobench.node.migration.memfd import MemfdReceiver, MemfdSender
+from colobench.node.migration.multifd import MultifdReceiver, MultifdSender
+from colobench.node.migration.page_path import PageReceiver
+from colobench.node.migration.records import PlainRecords
+from colobench.node.migration.stream import StreamReceiver, StreamSender
+from colobench.node.options import Options
+from colobench.node.transport import PageTransport
+from colobench.node.workers import Workers
+from colobench.protocol.colo import Layout
+from colobench.wire.loadvm import Incoming
+from colobench.wire.ram import RAMRecordState
+
+#: Those that have connections for pages alone.
+_CHANNEL_SENDERS: Final = {PageTransport.MULTIFD: MultifdSender, PageTransport.MEMFD: MemfdSender}
+_CHANNEL_RECEIVERS: Final = {
+    PageTransport.MULTIFD: MultifdReceiver,
+    PageTransport.MEMFD: MemfdReceiver,
+}
+
+
+def checkpoint_sender(
+    options: Options,
+    machine: Machine,
+    workers: Workers,
+    channel: Channel,
+    breakpoints: Breakpoints,
+) -> CheckpointSender:
+    """Make what sends a guest to a secondary, as the node's options say."""
+    ram = machine.ram
+    if options.transport in _CHANNEL_SENDERS:
+        pages = _CHANNEL_SENDERS[options.transport](channel, ram, options.channels, workers)
+        return CheckpointSender(machine, channel, pages, breakpoints)
+    records = RAMRecordState(ram.blocks)
+    stream = StreamSender(channel, ram, records)
+    if options.layout is Layout.SEPARATED:
+        return CheckpointSender(machine, channel, stream, breakpoints)
+    buffered = BufferedSender(ram, records, PlainRecords(ram))
+    return BufferedCheckpointSender(machine, channel, stream, breakpoints, buffered)
+
+
+def page_receiver(
+    options: Options, cache: PageMemory, workers: Workers, channel: Channel
+) -> PageReceiver:
+    """Make what receives pages into the RAM cache, as the node's options say."""
+    if options.transport in _CHANNEL_RECEIVERS:
+        return _CHANNEL_RECEIVERS[options.transport](channel, cache, options.channels, workers)
+    return StreamReceiver(channel)
+
+
+def incoming_stream(options: Options, machine: Machine, cache: PageMemory) -> Incoming:
+    """Make the loader of the main stream, which expects what the node's options say."""
+    on_channels = options.transport in _CHANNEL_RECEIVERS
+    return Incoming(MACHINE_TYPE, cache, machine.devices, multifd=on_channels)

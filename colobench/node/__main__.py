@@ -27,16 +27,17 @@ class Process(Protocol):
 
 
 def _make_node(arguments: list[str]) -> tuple[Process, int]:
-    from colobench.node.host import Host
     from colobench.node.options import parse_options
     from colobench.node.primary import Primary
+    from colobench.node.runtime import NodeRuntime
     from colobench.node.secondary import Secondary
     from colobench.protocol.colo import Role
 
     options = parse_options(arguments)
     if options.parent:
         die_with(options.parent)
-    return Host(options, Primary if options.role is Role.PRIMARY else Secondary), options.parent
+    first = Primary if options.role is Role.PRIMARY else Secondary
+    return NodeRuntime(options, first), options.parent
 
 
 def _make_switch(arguments: list[str]) -> tuple[Process, int]:

@@ -35,11 +35,13 @@ from colobench.net.buffer import FilterBuffer
 from colobench.net.compare import ColoCompare
 from colobench.net.compare_settings import CompareSettings
 from colobench.net.mirror import MARK, EpochGate
-from colobench.net.outcome import CompareCause, Outcome
+from colobench.net.outcome import CompareCause, Miscompare, Outcome
 from colobench.net.output import Output
 from colobench.net.rewriter import FilterRewriter, Rewritten
 from colobench.net.rewriter_device import RewriterDevice
 from colobench.node.frame_socket import FrameSocket, LinkDown
+from colobench.node.participants import CheckpointParticipant
+from colobench.node.trigger import CheckpointCause
 
 #: Frames that may wait for the guest to take them; as many again are let wait in the link.
 BACKLOG_LIMIT = 1024
@@ -60,7 +62,7 @@ class NetworkRole(enum.Enum):
     SECONDARY = enum.auto()
 
 
-class Network:
+class Network(CheckpointParticipant):
     """The frames' way between a machine's NIC and the outside.
 
     Parameters
@@ -73,6 +75,11 @@ class Network:
         How output is compared, if it is.
     on_failure
         Called if the network's thread cannot go on.
+
+    Attributes
+    ----------
+    released
+        Frames that checkpoints have let out so far.
     """
 
     def __init__(
@@ -87,7 +94,8 @@ class Network:
         self._nic = machine.nic.queues
         self._output = output
         self._lock = threading.Lock()
-        self._part = NetworkRole.ALONE
+        self.released = 0
+        self._role = NetworkRole.ALONE
         self._accepting = False
         self._backlog: deque[bytes] = deque()
         self._gate = EpochGate()
@@ -101,7 +109,7 @@ class Network:
         self._link: FrameSocket | None = None
         self._mirror: FrameSocket | None = None
         self._discarded = self._passed = self._refused = 0
-        self._on_request: Callable[[CompareCause], None] = lambda request: None
+        self._request_checkpoint: Callable[[CheckpointCause], None] = lambda cause: None
         self._selector = selectors.DefaultSelector()
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._selector.register(machine.kick_fd, selectors.EVENT_READ, self._kicked)
@@ -133,7 +141,7 @@ class Network:
             self._detach(self._link)
             self._link = link
             self._watch(link, selectors.EVENT_READ, self._link_ready)
-            if self._part is not NetworkRole.SECONDARY:
+            if self._role is not NetworkRole.SECONDARY:
                 self._announce()
         self._wake()
 
@@ -156,54 +164,51 @@ class Network:
         else:
             self._mirror = None
 
-    # What the COLO thread says.
+    # What a participant of checkpoints does, see `CheckpointParticipant`.
 
     def start(self) -> None:
-        """The guest is about to run: give it what has come meanwhile."""
+        """Give the guest, which is about to run, what has come meanwhile."""
         with self._lock:
             self._accepting = True
             self._refill()
             self._flush()
 
     def stop(self) -> None:
-        """The guest stands still: what it has sent so far is what this epoch has sent."""
+        """Take what the guest has sent before it stopped."""
         with self._lock:
-            if not self._accepting:
-                return
             self._accepting = False
             self._drain()
-            if self._mirror is not None and self._part is not NetworkRole.ALONE:
-                self._mirror.send(MARK, always=True)
             self._flush()
 
-    def follow(self) -> None:
-        """Be a secondary's network: nobody outside hears of this guest."""
+    def seal(self) -> None:
+        """Mark the end of the epoch in the stream to the peer's network."""
         with self._lock:
-            self._part = NetworkRole.SECONDARY
-            if self._output is Output.COMPARE:
-                self._rewriter = FilterRewriter()
-
-    def hold(self, on_request: Callable[[CompareCause], None]) -> None:
-        """Be a primary's network: hold output until a checkpoint covers it, or it is compared.
-
-        The guest stands still, and the secondary is about to get its state.
-
-        Parameters
-        ----------
-        on_request
-            Called with the cause when colo-compare wants a checkpoint, in the network's thread,
-            which must not be kept waiting.
-        """
-        with self._lock:
-            self._part = NetworkRole.PRIMARY
-            self._on_request = on_request
-            self._compare = self._comparison()
             if self._mirror is not None:
                 self._mirror.send(MARK, always=True)
                 self._flush()
 
+    def follow(self) -> None:
+        """Be a secondary's network: nobody outside hears of this guest."""
+        with self._lock:
+            self._role = NetworkRole.SECONDARY
+            if self._output is Output.COMPARE:
+                self._rewriter = FilterRewriter()
+
+    def lead(self, request_checkpoint: Callable[[CheckpointCause], None]) -> None:
+        """Be a primary's network: hold output until a checkpoint covers it, or it is compared.
+
+        Parameters
+        ----------
+        request_checkpoint
+            Called in the network's thread when colo-compare wants a checkpoint.
+        """
+        with self._lock:
+            self._role = NetworkRole.PRIMARY
+            self._request_checkpoint = request_checkpoint
+            self._compare = self._comparison()
+
     def loaded(self) -> None:
-        """A checkpoint is loaded: what the mirror brought before it is part of it."""
+        """Drop what the mirror brought before the checkpoint that is loaded: it is part of it."""
         with self._lock:
             # The mirror may have ended with the primary; what it brought counts all the same.
             if self._rewriter is not None:
@@ -212,21 +217,21 @@ class Network:
             self._backlog.clear()
             self._wait_for_guest(self._gate.checkpoint())
 
-    def release(self) -> int:
-        """Let out what the committed checkpoint covers; returns how many frames."""
+    def commit(self) -> None:
+        """Let out what the committed checkpoint covers."""
         with self._lock:
             if self._output is Output.COMPARE:
                 released = self._compare.checkpoint()
             else:
                 released = self._buffer.release()
+            self.released += len(released)
             self._let_out(released)
             self._flush()
-            return len(released)
 
-    def stand_alone(self) -> None:
-        """There is no peer any more: say so to the network, and let all output pass."""
+    def alone(self) -> None:
+        """Tell the switch where the guest is now, and let all output pass."""
         with self._lock:
-            was, self._part = self._part, NetworkRole.ALONE
+            was, self._role = self._role, NetworkRole.ALONE
             if self._mirror is not None:
                 self._detach(self._mirror)
             self._wait_for_guest(self._gate.failover())
@@ -240,6 +245,13 @@ class Network:
             self._announce()
             self._flush()
 
+    def fence(self) -> None:
+        """Let nothing out any more: another node is the guest."""
+        with self._lock:
+            self._role = NetworkRole.SECONDARY
+            self._detach(self._link)
+            self._detach(self._mirror)
+
     def devices(self) -> tuple[RewriterDevice, ...]:
         """Give what of the network has to travel with a checkpoint."""
         if self._output is not Output.COMPARE:
@@ -248,7 +260,7 @@ class Network:
 
     def _rewrites(self) -> list[Rewritten]:
         with self._lock:
-            if self._part is NetworkRole.SECONDARY:
+            if self._role is NetworkRole.SECONDARY:
                 # As it is on the primary, so that what is compared is equal.
                 return self._primary_rewrites
             return [] if self._rewriter is None else self._rewriter.state()
@@ -256,13 +268,6 @@ class Network:
     def _take_rewrites(self, rewrites: list[Rewritten]) -> None:
         with self._lock:
             self._primary_rewrites = rewrites
-
-    def silence(self) -> None:
-        """Another node is the guest: nothing more goes out."""
-        with self._lock:
-            self._part = NetworkRole.SECONDARY
-            self._detach(self._link)
-            self._detach(self._mirror)
 
     def receive(self, frame: bytes) -> bool:
         """Give the guest a frame as if a link had brought it; False if too many wait."""
@@ -331,7 +336,7 @@ class Network:
         except (LinkDown, ColobenchError):
             self._detach(self._link)
             return
-        if self._part is NetworkRole.SECONDARY:
+        if self._role is NetworkRole.SECONDARY:
             return
         self._wait_for_guest(arrived)
         self._refill()
@@ -344,9 +349,9 @@ class Network:
         except (LinkDown, ColobenchError):
             self._detach(self._mirror)
             return
-        if self._part is NetworkRole.SECONDARY:
+        if self._role is NetworkRole.SECONDARY:
             self._take_mirrored(arrived)
-        elif self._part is NetworkRole.PRIMARY:
+        elif self._role is NetworkRole.PRIMARY:
             self._take_redirected(arrived)
 
     def _take_mirrored(self, arrived: list[bytes]) -> None:
@@ -371,14 +376,14 @@ class Network:
         self._refill()
 
     def _transmitted(self, frame: bytes) -> None:
-        if self._part is NetworkRole.ALONE:
+        if self._role is NetworkRole.ALONE:
             self._let_out([frame])
         elif self._output is Output.BUFFER:
-            if self._part is NetworkRole.PRIMARY:
+            if self._role is NetworkRole.PRIMARY:
                 self._buffer.hold(frame)
             else:
                 self._discarded += 1
-        elif self._part is NetworkRole.PRIMARY:
+        elif self._role is NetworkRole.PRIMARY:
             self._compared(self._compare.primary(frame, time.monotonic()))
         elif self._mirror is not None:
             for each in self._from_guest(frame):
@@ -395,10 +400,10 @@ class Network:
     def _compared(self, outcome: Outcome) -> None:
         self._let_out(outcome.frames)
         if outcome.cause is not None:
-            self._on_request(outcome.cause)
+            self._request_checkpoint(_checkpoint_cause(outcome.cause))
 
     def _scan(self) -> None:
-        if self._part is NetworkRole.PRIMARY and self._output is Output.COMPARE:
+        if self._role is NetworkRole.PRIMARY and self._output is Output.COMPARE:
             self._compared(self._compare.scan(time.monotonic()))
 
     def _let_out(self, released: Sequence[bytes]) -> None:
@@ -442,7 +447,7 @@ class Network:
         put = 0
         while self._accepting and self._backlog and self._nic["receive"].put(self._backlog[0]):
             frame = self._backlog.popleft()
-            if self._part is NetworkRole.PRIMARY and self._mirror is not None:
+            if self._role is NetworkRole.PRIMARY and self._mirror is not None:
                 self._mirror.send(frame)
             put += 1
         if put:
@@ -469,7 +474,7 @@ class Network:
             return len(self._backlog) >= BACKLOG_LIMIT
         # What the secondary's guest has said is compared at once.
         waits = len(self._backlog) + self._gate.early
-        return self._part is NetworkRole.SECONDARY and waits >= MIRRORED_LIMIT
+        return self._role is NetworkRole.SECONDARY and waits >= MIRRORED_LIMIT
 
     def _watch(self, link: FrameSocket, events: int, ready: Callable[[], None]) -> None:
         """Wait for these events of a link from now on; 0 for none."""
@@ -481,3 +486,8 @@ class Network:
             self._selector.unregister(link.fileno())
         elif known.events != events:
             self._selector.modify(link.fileno(), events, ready)
+
+
+def _checkpoint_cause(cause: CompareCause) -> CheckpointCause:
+    offset = cause.offset if isinstance(cause, Miscompare) else None
+    return CheckpointCause(type(cause).__name__.lower(), str(cause.connection), offset)

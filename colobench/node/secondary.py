@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -18,14 +18,15 @@ from colobench.memory.ram import PAGE_SIZE, RAMCache
 from colobench.memory.tracker import Words
 from colobench.node.bugs import Bug
 from colobench.node.channel import Channel
+from colobench.node.colo_thread import Interrupted
 from colobench.node.flush import flush
 from colobench.node.frame_socket import FrameSocket
-from colobench.node.host import Host
 from colobench.node.migration.transports import incoming_stream, page_receiver
 from colobench.node.monitor import MonitorCommand
-from colobench.node.node import Interrupted, Node
+from colobench.node.node import Node
 from colobench.node.phases import Phases
 from colobench.node.primary import Primary
+from colobench.node.runtime import NodeRuntime
 from colobench.node.wait import Wait
 from colobench.protocol.colo import ColoAction, ColoState, Layout, LocalEvent, Role
 from colobench.wire.errors import CommandError
@@ -50,18 +51,17 @@ class Secondary(Node):
 
     Parameters
     ----------
-    host
-        The process that it is; its option `incoming` says where it waits.
+    runtime
+        The process that it lives in; its option `incoming` says where the primary comes.
     """
 
     role = Role.SECONDARY
 
-    def __init__(self, host: Host) -> None:
-        super().__init__(host)
-        options = host.options
-        self.run_state = "inmigrate"
-        self._cache = RAMCache("colobench-ram-cache", self.machine.ram.blocks)
-        self._incoming = incoming_stream(options, self.machine, self._cache)
+    def __init__(self, runtime: NodeRuntime) -> None:
+        super().__init__(runtime)
+        options = runtime.options
+        self._cache = RAMCache("colobench-ram-cache", self.guest.machine.ram.blocks)
+        self._incoming = incoming_stream(options, self.guest.machine, self._cache)
         self._listener: socket.socket | None = None
         self._mirror_listener: socket.socket | None = None
         self._mirror_uri = ""
@@ -75,7 +75,7 @@ class Secondary(Node):
         self._phases = Phases()
         self._report_pages = False
         self._flushed_bitmap = self._cache.bitmap
-        self.network.follow()
+        self.guest.follow()
 
     def begin(self) -> None:
         """Listen for the primary."""
@@ -86,7 +86,7 @@ class Secondary(Node):
         if self.options.mirror is not None:
             self._mirror_listener, at = self.options.mirror.listen()
             self._mirror_uri = str(at)
-        self.run_colo_thread(self._follow)
+        self.colo.run(self._follow)
 
     def end(self) -> None:
         """Leave the pair."""
@@ -110,8 +110,8 @@ class Secondary(Node):
         self._cache.close()
 
     def successor(self) -> Node:
-        """Give the node that this process is after a failover."""
-        return Primary(self.host, self)
+        """Give the side that this process is after a failover."""
+        return Primary(self.runtime, "completed")
 
     def loading(self) -> bool:
         """Say whether a committed checkpoint is being loaded just now."""
@@ -127,11 +127,12 @@ class Secondary(Node):
             "x-query-ram-cache": MonitorCommand(self._query_ram_cache),
         }
 
-    def _action_table(self) -> Mapping[ColoAction, Any]:
+    def actions(self) -> Mapping[ColoAction, Callable[[], None]]:
+        """Give a function for each action of the conversation's table."""
         return {
-            ColoAction.START_GUEST: self.start_guest,
-            ColoAction.STOP_GUEST: lambda: self.stop_guest("colo"),
-            ColoAction.SEND_CHECKPOINT_READY: lambda: self.send(Message.CHECKPOINT_READY),
+            ColoAction.START_GUEST: self.guest.start,
+            ColoAction.STOP_GUEST: self._pause,
+            ColoAction.SEND_CHECKPOINT_READY: lambda: self.colo.send(Message.CHECKPOINT_READY),
             ColoAction.SEND_CHECKPOINT_REPLY: self._reply,
             ColoAction.RECEIVE_RAM: self._receive_ram,
             ColoAction.RECEIVE_BUFFER: self._receive_buffer,
@@ -140,7 +141,8 @@ class Secondary(Node):
             ColoAction.SEND_VMSTATE_LOADED: self._say_loaded,
         }
 
-    def _query_migrate(self) -> dict[str, Any]:
+    def query_migrate(self) -> dict[str, Any]:
+        """Give what ``query-migrate`` answers."""
         return {"status": self._status, "x-incoming": self._uri, "x-mirror": self._mirror_uri}
 
     def _migrate_set_parameters(
@@ -154,7 +156,7 @@ class Secondary(Node):
                 raise LocalError(
                     f"x-committed: expected a number from 0 up before COLO, found {x_committed}"
                 )
-            self.checkpoint = x_committed
+            self.guest.checkpoint = x_committed
 
     def _query_ram_cache(self) -> dict[str, Any]:
         received = self._cache.bitmap.copy()
@@ -167,14 +169,15 @@ class Secondary(Node):
         self._take_migration()
         self.enter_colo()
         self._status = "colo"
-        self.run_state = "colo"
+        self.guest.run_state = "colo"
         self.monitor.emit("MIGRATION", {"status": "colo"})
-        self.happened(LocalEvent.MIGRATED)
-        while self.conversation.state is not ColoState.ENDED:
-            if self.conversation.state is ColoState.RUNNING:
+        self.colo.happened(LocalEvent.MIGRATED)
+        self.colo.step()
+        while self.colo.state is not ColoState.ENDED:
+            if self.colo.state is ColoState.RUNNING:
                 # Nothing is due now: the primary may take its time.
                 self._channel().wait()
-            self.receive_message()
+            self.colo.step()
         self.quit()
 
     def _accept(self) -> None:
@@ -199,7 +202,7 @@ class Secondary(Node):
         if not self.in_colo() or self._applying:
             # Half of a checkpoint is in RAM: this guest must never serve.
             self._status = "failed"
-            self.host.died(self.role.value, error)
+            self.runtime.died(self.role.value, error)
             return
         with self.lock:
             self._loading = False
@@ -207,8 +210,8 @@ class Secondary(Node):
             super().colo_failed(error)
 
     def _channel(self) -> Channel:
-        assert self.channel is not None
-        return self.channel
+        assert self.colo.channel is not None
+        return self.colo.channel
 
     def _take_migration(self) -> None:
         channel = self._channel()
@@ -218,23 +221,27 @@ class Secondary(Node):
             raise CommandError(
                 "migration", expected="command ENABLE_COLO", found="none", offset=channel.received
             )
-        if not self.colo_enabled:
+        if not self.colo_status.enabled:
             raise MigrationRefused(
                 "ENABLE_COLO: expected the capability x-colo to be set here, found it off"
             )
         channel.parse(vmdescription_section(channel.buffer))
         self._device_states = loaded.device_states
         self._flush()
-        self._load()
+        self.guest.load(self._device_states)
+
+    def _pause(self) -> None:
+        self.guest.stop("colo")
+        self.guest.seal()
 
     def _reply(self) -> None:
         self.breakpoints.reach("request")
-        self.send(Message.CHECKPOINT_REPLY)
+        self.colo.send(Message.CHECKPOINT_REPLY)
         self.breakpoints.reach("reply")
 
-    def message_received(self, found: Message, value: int | None) -> None:
+    def message_received(self, received: Message, value: int | None) -> None:
         """Note what the next step needs of a message."""
-        if found is Message.VMSTATE_SEND:
+        if received is Message.VMSTATE_SEND:
             self._phases = Phases()
             self.breakpoints.reach("send")
         elif value is not None:
@@ -257,7 +264,7 @@ class Secondary(Node):
         if self.options.bug is Bug.EARLY_FLUSH:
             self._flush()
         self.breakpoints.reach("ram-received")
-        self.happened(LocalEvent.RAM_RECEIVED)
+        self.colo.happened(LocalEvent.RAM_RECEIVED)
 
     def _receive_buffer(self) -> None:
         """Receive the sized buffer whole, then parse all of it; nothing is applied."""
@@ -271,7 +278,7 @@ class Secondary(Node):
         self._device_states = loaded.device_states
         self._phases.end("buffer")
         self.breakpoints.reach("buffer-received")
-        self.happened(LocalEvent.BUFFER_RECEIVED)
+        self.colo.happened(LocalEvent.BUFFER_RECEIVED)
 
     def _commit(self) -> None:
         """Say VMSTATE_RECEIVED, unless a failover was faster: then the checkpoint never was."""
@@ -280,25 +287,21 @@ class Secondary(Node):
                 raise Interrupted
             self._loading = True
         self._committed_at = time.perf_counter_ns()
-        self.send(Message.VMSTATE_RECEIVED)
+        self.colo.send(Message.VMSTATE_RECEIVED)
         self.breakpoints.reach("received")
 
     def _flush(self) -> int:
         """Copy to RAM what came, and what our own guest wrote since it last equalled the cache."""
-        tracker = self.machine.tracker
+        tracker = self.guest.machine.tracker
         if self.options.bug is not Bug.FLUSH_PRIMARY_ONLY:
             tracker.collect(self._cache.bitmap)
         tracker.disarm()
         if self._report_pages:
             self._flushed_bitmap = self._cache.bitmap.copy()
-        flushed = flush(self.machine.ram, self._cache, self.workers)
+        flushed = flush(self.guest.machine.ram, self._cache, self.workers)
         if self.options.variant.secondary_runs:
             tracker.arm()
         return flushed
-
-    def _load(self) -> None:
-        self.machine.load(self._device_states)
-        self.network.loaded()
 
     def _flush_and_load(self) -> None:
         self._phases = Phases()
@@ -306,12 +309,12 @@ class Secondary(Node):
         flushed = self._flush()
         self._phases.end("flush")
         self.breakpoints.reach("flush")
-        self._load()
+        self.guest.load(self._device_states)
         self._applying = False
         self._phases.end("load")
-        record: dict[str, Any] = {"checkpoint": self.checkpoint + 1, "flushed-pages": flushed}
+        record: dict[str, Any] = {"checkpoint": self.guest.checkpoint + 1, "flushed-pages": flushed}
         if self.options.verify:
-            record |= self.digests(self.device_buffer())
+            record |= self.guest.digests(self.guest.save_devices())
             self._phases.end("verify")
         if self._report_pages:
             record["flushed-bitmap"] = _encode(self._flushed_bitmap)
@@ -320,9 +323,8 @@ class Secondary(Node):
         record["phases"] = self._phases.milliseconds
         self._record = record
         self.breakpoints.reach("load")
-        self.checkpoint += 1
-        self.checkpoint_time = time.monotonic()
-        self.happened(LocalEvent.LOADED)
+        self.guest.committed()
+        self.colo.happened(LocalEvent.LOADED)
 
     def _say_loaded(self) -> None:
         with self.lock:
@@ -331,7 +333,7 @@ class Secondary(Node):
         try:
             # The primary's guest waits for this, nobody waits for the record.
             if not relaunch:
-                self.send(Message.VMSTATE_LOADED)
+                self.colo.send(Message.VMSTATE_LOADED)
         finally:
             self.monitor.emit("X_COLO_CHECKPOINT", self._record)
         if self.takeover.load_finished():

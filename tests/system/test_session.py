@@ -486,6 +486,8 @@ def test_wrong_setting_is_one_clear_error_and_leaves_nothing(
 
 def test_commands_that_make_no_sense_now_are_refused(pair: Session) -> None:
     primary, secondary = pair.nodes["primary"], pair.nodes["secondary"]
+    running = lambda: primary.execute("query-status")["running"]  # noqa: E731
+    pair.wait_for(running, "the guest to run on after the migration", 30)
     for node, command, arguments, words in [
         (primary, "x-query-digest", {}, "expected a stopped guest"),
         (primary, "stop", {}, "expected a node outside of COLO"),

@@ -1,7 +1,7 @@
-"""A process: the machine, its network, its monitor; and the node that it is for now.
+"""A node's process: the guest, its network, the monitor; and the side of a pair that it is for now.
 
-A node is one side of one pair, and lasts as long as that. The machine outlives it: after a failover
-the survivor's process is a `Primary` without a peer, which a new secondary may join.
+A side lasts as long as its pair. The guest outlives it: after a failover the survivor's process is
+a `Primary` without a peer, which a new secondary may join.
 """
 
 from __future__ import annotations
@@ -9,24 +9,40 @@ from __future__ import annotations
 import gc
 import sys
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from colobench.guest.machine import Machine
 from colobench.guest.tcp import LOST_RETRANSMISSION
 from colobench.kernels.jit import warmup
 from colobench.node.bugs import Bug
-from colobench.node.monitor import Monitor
+from colobench.node.colo_status import ColoStatus
+from colobench.node.guest_control import GuestControl
+from colobench.node.monitor import Monitor, MonitorCommand
 from colobench.node.network import Network
 from colobench.node.options import Options
+from colobench.node.participants import CheckpointParticipant
 from colobench.node.transport import usable_cores
 from colobench.node.workers import Workers
 
-if TYPE_CHECKING:
-    from colobench.node.node import Node
+
+class PairSide(Protocol):
+    """One side of a pair, as the process that it lives in knows it."""
+
+    def begin(self) -> None:
+        """Do what this side does first."""
+
+    def commands(self) -> Mapping[str, MonitorCommand]:
+        """Give the monitor's commands."""
+
+    def end(self) -> None:
+        """Leave the pair, as the process ends."""
+
+    def retire(self) -> None:
+        """Give back what belongs to this side alone, as another one follows it."""
 
 
-class Host:
+class NodeRuntime:
     """What a process has from its start to its end.
 
     Parameters
@@ -34,40 +50,50 @@ class Host:
     options
         What it was started with.
     first
-        Makes the node that it is at first.
+        Makes the side that it is at first.
+    participants
+        What takes part in the guest's checkpoints beside its network.
 
     Attributes
     ----------
-    machine, network, workers, monitor
+    guest, network, workers, monitor
         The guest; its frames' way to the outside; threads that share a job; the QMP server.
-    node
+    colo_status
+        Whether and how this process is in COLO.
+    side
         What this process is now.
     quitting
         Set when the process is to end.
     """
 
-    def __init__(self, options: Options, first: Callable[[Host], Node]) -> None:
+    def __init__(
+        self,
+        options: Options,
+        first: Callable[[NodeRuntime], PairSide],
+        participants: Sequence[CheckpointParticipant] = (),
+    ) -> None:
         self.options = options
-        self.machine = Machine(options.guest, options.tracker)
+        machine = Machine(options.guest, options.tracker)
         if options.bug is Bug.LOST_RETRANSMISSION:
-            self.machine.plant(LOST_RETRANSMISSION)
+            machine.plant(LOST_RETRANSMISSION)
         self.network = Network(
-            self.machine,
+            machine,
             options.output,
             options.compare,
             lambda error: self.died("network", error),
         )
-        self.machine.devices += self.network.devices()
+        self.guest = GuestControl(machine, (self.network, *participants))
         self.workers = Workers(max(options.channels, min(2, usable_cores())))
         self.quitting = threading.Event()
         self.exit_code = 0
+        self.colo_status = ColoStatus()
         self.monitor = Monitor(options.qmp, {})
-        self.node = first(self)
-        self.monitor.set_commands(self.node.commands())
+        self.side = first(self)
+        self.monitor.set_commands(self.side.commands())
 
-    def succeed(self, successor: Node) -> None:
-        """Be another node from now on."""
-        predecessor, self.node = self.node, successor
+    def succeed(self, successor: PairSide) -> None:
+        """Be another side from now on."""
+        predecessor, self.side = self.side, successor
         self.monitor.set_commands(successor.commands())
         predecessor.retire()
 
@@ -80,9 +106,9 @@ class Host:
             # What is there by now stays; looking through it for garbage would take milliseconds.
             gc.collect()
             gc.freeze()
-            self.network.begin()
+            self.guest.begin()
             # Whoever can connect finds a node that is ready.
-            self.node.begin()
+            self.side.begin()
             self.monitor.start()
             self.quitting.wait()
             self.monitor.emit("SHUTDOWN", {"guest": False, "reason": "host-qmp-quit"})
@@ -105,8 +131,8 @@ class Host:
     def _end(self) -> None:
         """Stop everything, in an order in which nobody waits for what is gone."""
         self.quitting.set()
-        self.node.end()
-        self.network.close()
+        self.side.end()
+        self.guest.close()
         self.workers.close()
         self.monitor.close(flush=True)
-        self.machine.close()
+        self.guest.machine.close()

@@ -1,0 +1,144 @@
+"""The COLO thread: one side's conversation with its peer, event by event."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from colobench.errors import ColobenchError
+from colobench.node.channel import Channel
+from colobench.protocol.colo import ColoAction, ColoState, Conversation, LocalEvent
+from colobench.protocol.table import check_actions
+from colobench.wire.messages import Message, encode_message, message
+
+
+class Interrupted(ColobenchError):
+    """Raised in the COLO thread when a failover or a quit pre-empts its next step."""
+
+
+class ColoSide(Protocol):
+    """What the COLO thread has its node do."""
+
+    def actions(self) -> Mapping[ColoAction, Callable[[], None]]:
+        """Give a function for each action of the conversation's table."""
+
+    def message_received(self, received: Message, value: int | None) -> None:
+        """Look at a message that the table allows, before its actions are performed."""
+
+    def size_limit(self) -> int:
+        """Give the largest VMSTATE_SIZE that is accepted, in bytes."""
+
+    def colo_failed(self, error: BaseException) -> None:
+        """Take note that COLO cannot go on; called at the end of the COLO thread."""
+
+
+class ColoThread:
+    """Walks a conversation's table, in a thread of its own.
+
+    Events are the peer's messages and what happens on this side. The latter are queued, so that one
+    event's actions are all performed before the next event is looked at.
+
+    Parameters
+    ----------
+    conversation
+        The table, and where it stands.
+    side
+        Performs the actions.
+
+    Attributes
+    ----------
+    channel
+        The connection to the peer; None until there is one.
+
+    Raises
+    ------
+    MissingAction
+        If the table asks for an action that `side` does not perform.
+    """
+
+    def __init__(self, conversation: Conversation, side: ColoSide) -> None:
+        self._conversation, self._side = conversation, side
+        self._actions = side.actions()
+        check_actions(conversation.table, self._actions)
+        self._events: deque[LocalEvent] = deque()
+        self._thread: threading.Thread | None = None
+        self.channel: Channel | None = None
+
+    @property
+    def state(self) -> ColoState:
+        """Where the conversation stands."""
+        return self._conversation.state
+
+    def run(self, body: Callable[[], None]) -> None:
+        """Run `body` in the COLO thread; an error that ends it is given to the side.
+
+        Raises
+        ------
+        RuntimeError, MemoryError
+            If there is no thread to be had.
+        """
+
+        def run() -> None:
+            try:
+                body()
+            except Interrupted:
+                pass
+            except ColobenchError as error:
+                self._side.colo_failed(error)
+            except BaseException as error:
+                traceback.print_exc()
+                self._side.colo_failed(error)
+
+        thread = threading.Thread(target=run, name="COLO", daemon=True)
+        thread.start()
+        self._thread = thread
+
+    def happened(self, event: LocalEvent) -> None:
+        """Queue an event of this side; the next `step` takes it in."""
+        self._events.append(event)
+
+    def step(self) -> None:
+        """Take in the next event, a queued one or else the peer's next message, and act on it."""
+        if self._events:
+            actions = self._conversation.on(self._events.popleft())
+        else:
+            received, value = self._receive()
+            actions = self._conversation.receive(received)
+            self._side.message_received(received, value)
+        for action in actions:
+            self._actions[action]()
+
+    def run_to(self, state: ColoState) -> None:
+        """Take in events until the conversation is in `state`."""
+        while self._conversation.state is not state:
+            self.step()
+
+    def send(self, *messages: Message) -> None:
+        """Send messages, and before them whatever waits."""
+        assert self.channel is not None
+        for each in messages:
+            self.channel.write(encode_message(each))
+        self.channel.flush()
+
+    def shut_down(self) -> None:
+        """End the connection, and with it whatever the thread waits for."""
+        if self.channel is not None:
+            self.channel.shut_down()
+
+    def join(self) -> None:
+        """Wait for the thread's end, unless it is the one that calls."""
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self.channel is not None:
+            self.channel.close()
+
+    def _receive(self) -> tuple[Message, int | None]:
+        assert self.channel is not None
+        limit = self._side.size_limit()
+        return self.channel.parse(message(self.channel.buffer, size_limit=limit))

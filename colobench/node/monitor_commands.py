@@ -1,0 +1,201 @@
+"""The monitor's commands that both sides of a pair have, with QEMU's names where it has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from colobench.errors import LocalError
+from colobench.guest.configuration import Program
+from colobench.node.address import Address
+from colobench.node.colo_status import ColoStatus
+from colobench.node.frame_socket import FrameSocket
+from colobench.node.guest_control import GuestControl
+from colobench.node.heartbeat import DatagramAddress
+from colobench.node.monitor import Monitor, MonitorCommand
+from colobench.node.network import Network
+from colobench.node.peer_watchdog import Pairing
+from colobench.node.takeover import Takeover
+
+#: Seconds in which a connection must come about.
+CONNECT_TIMEOUT = 10.0
+
+
+class GuestCommands:
+    """Commands that look at the guest, stop it, and let it run.
+
+    Parameters
+    ----------
+    guest, monitor
+        What they act on, and what tells of it.
+    lock
+        Held while the guest is stopped, started or digested.
+    check_outside_colo
+        Raises LocalError while checkpoints stop and start the guest.
+    """
+
+    def __init__(
+        self,
+        guest: GuestControl,
+        monitor: Monitor,
+        lock: AbstractContextManager[object],
+        check_outside_colo: Callable[[], None],
+    ) -> None:
+        self._guest, self._monitor, self._lock = guest, monitor, lock
+        self._check_outside_colo = check_outside_colo
+
+    def table(self) -> dict[str, MonitorCommand]:
+        """Give the commands by name."""
+        return {
+            "query-status": MonitorCommand(self._query_status),
+            "x-query-console": MonitorCommand(self._query_console),
+            "x-query-digest": MonitorCommand(self._query_digest),
+            "stop": MonitorCommand(self._stop),
+            "cont": MonitorCommand(self._cont),
+        }
+
+    def _query_status(self) -> dict[str, Any]:
+        return {"status": self._guest.run_state, "running": self._guest.machine.running}
+
+    def _query_console(self) -> dict[str, Any]:
+        return {"text": self._guest.machine.serial.text()}
+
+    def _query_digest(self) -> dict[str, Any]:
+        with self._lock:
+            if self._guest.machine.running:
+                raise LocalError("digest: expected a stopped guest, found it running")
+            return self._guest.digests(self._guest.save_devices())
+
+    def _stop(self) -> None:
+        with self._lock:
+            self._check_outside_colo()
+            self._guest.stop("paused")
+        self._monitor.emit("STOP", {})
+
+    def _cont(self) -> None:
+        with self._lock:
+            self._check_outside_colo()
+            self._guest.start()
+        self._monitor.emit("RESUME", {})
+
+
+class NetworkCommands:
+    """Commands that plug the guest's network in, feed it, and count.
+
+    Parameters
+    ----------
+    network, guest, status
+        The network, whose guest it is, and the side that it is on.
+    """
+
+    def __init__(self, network: Network, guest: GuestControl, status: ColoStatus) -> None:
+        self._network, self._guest, self._status = network, guest, status
+
+    def table(self) -> dict[str, MonitorCommand]:
+        """Give the commands by name."""
+        return {
+            "x-netdev": MonitorCommand(self._netdev, {"uri": str}),
+            "x-net-receive": MonitorCommand(self._receive, {"frame": str}),
+            "x-query-guest": MonitorCommand(self._query_guest),
+        }
+
+    def _netdev(self, uri: str) -> None:
+        link = Address.parse(uri).connect(CONNECT_TIMEOUT)
+        self._network.attach_link(FrameSocket(link))
+
+    def _receive(self, frame: str) -> None:
+        if self._status.mode == "secondary":
+            raise LocalError("frame: expected the primary or a survivor, found a secondary")
+        try:
+            data = bytes.fromhex(frame)
+        except ValueError as error:
+            raise LocalError(f"frame: expected hexadecimal digits, found {frame!r}") from error
+        if not self._network.receive(data):
+            raise LocalError("frame: the NIC's receive queue is full")
+
+    def _query_guest(self) -> dict[str, Any]:
+        guest, machine = self._guest, self._guest.machine
+        number = machine.cpu["program"]
+        return {
+            "program": Program(number).name.lower() if number in set(Program) else str(number),
+            "work": machine.work,
+            "ticks": machine.timer["ticks"],
+            "coalesced-ticks": machine.timer["coalesced_ticks"],
+            "checkpoint": guest.checkpoint,
+            "checkpoint-age": guest.checkpoint_age(),
+            "frames-received": machine.nic["received"],
+            "frames-dropped": machine.nic["dropped"],
+            **self._network.figures(),
+        }
+
+
+class ColoCommands:
+    """Commands that tell of COLO and decide about it.
+
+    Parameters
+    ----------
+    status, takeover
+        What they tell of, and what decides.
+    """
+
+    def __init__(self, status: ColoStatus, takeover: Takeover) -> None:
+        self._status, self._takeover = status, takeover
+
+    def table(self) -> dict[str, MonitorCommand]:
+        """Give the commands by name."""
+        return {
+            "query-colo-status": MonitorCommand(self._query_colo_status),
+            "query-migrate-capabilities": MonitorCommand(self._query_capabilities),
+            "migrate-set-capabilities": MonitorCommand(
+                self._set_capabilities, {"capabilities": list}
+            ),
+            "x-colo-lost-heartbeat": MonitorCommand(self._takeover.told),
+            "x-colo-heartbeat": MonitorCommand(
+                self._watch_peer,
+                {
+                    **dict.fromkeys(("pairing", "node", "peer", "listen", "to"), str),
+                    **dict.fromkeys(("interval", "limit"), int),
+                },
+                {"arbiter": str},
+            ),
+        }
+
+    def _query_colo_status(self) -> dict[str, Any]:
+        status = self._status
+        return {"mode": status.mode, "last-mode": status.last_mode, "reason": status.reason}
+
+    def _query_capabilities(self) -> list[dict[str, Any]]:
+        return [{"capability": "x-colo", "state": self._status.enabled}]
+
+    def _set_capabilities(self, capabilities: list[Any]) -> None:
+        for each in capabilities:
+            if not isinstance(each, dict) or each.get("capability") != "x-colo":
+                raise LocalError(f"capability: expected x-colo, found {each!r}")
+            if not isinstance(each.get("state"), bool):
+                raise LocalError(f"capability x-colo: expected a boolean state, found {each!r}")
+            self._status.enabled = each["state"]
+
+    def _watch_peer(
+        self,
+        pairing: str,
+        node: str,
+        peer: str,
+        listen: str,
+        to: str,
+        interval: int,
+        limit: int,
+        arbiter: str | None = None,
+    ) -> None:
+        self._takeover.watch(
+            Pairing(
+                pairing,
+                node,
+                peer,
+                DatagramAddress.parse(listen),
+                DatagramAddress.parse(to),
+                interval / 1000,
+                limit / 1000,
+                None if arbiter is None else Address.parse(arbiter),
+            )
+        )

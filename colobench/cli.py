@@ -571,7 +571,7 @@ def _warmup(options: argparse.Namespace) -> int:
 def _bench(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from colobench.lab.bench.context import Laboratory
+    from colobench.lab.bench.context import BenchContext
     from colobench.lab.bench.run import run, subjects
 
     if options.list:
@@ -583,7 +583,7 @@ def _bench(options: argparse.Namespace) -> int:
         _require_bokeh("the page")
     _compile_kernels(always_show=False)
     rows: list[Row] = []
-    with Laboratory(peers=options.peers) as laboratory:
+    with BenchContext(peers=options.peers) as context:
         try:
             with tqdm(unit=" rows", disable=None, leave=False) as bar:
 
@@ -592,14 +592,14 @@ def _bench(options: argparse.Namespace) -> int:
                     bar.set_description_str(what)
                     bar.update(done - bar.n)
 
-                for row in run(options.names, laboratory, progress):
+                for row in run(options.names, context, progress):
                     rows.append(row)
         finally:
             # Interrupted or not, what was measured is there.
             _show_bench(options, rows)
-    for failure in laboratory.failures:
+    for failure in context.failures:
         print(f"colobench bench: failed: {failure}", file=sys.stderr)
-    return 1 if laboratory.failures else 0
+    return 1 if context.failures else 0
 
 
 def _show_bench(options: argparse.Namespace, rows: Sequence[Row]) -> None:

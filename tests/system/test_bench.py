@@ -30,7 +30,7 @@ from colobench.lab.bench.case import (
     judge,
     quartiles,
 )
-from colobench.lab.bench.context import PAGE_SIZE, Laboratory
+from colobench.lab.bench.context import PAGE_SIZE, BenchContext
 from colobench.lab.bench.measured import Measured, Unavailable
 from colobench.lab.bench.page import write_page
 from colobench.lab.bench.reference import References
@@ -45,7 +45,7 @@ from places import CLONE
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 KEYS = [
-    *("name", "case", "ours", "reference", "unit", "ratio", "reach", "met", "note"),
+    *("name", "case", "ours", "reference", "unit", "ratio", "target", "met", "note"),
     *("ours_spread", "reference_spread", "two_threads"),
 ]
 MACHINE = {
@@ -143,10 +143,10 @@ def test_figures_are_medians_and_quartiles_and_their_ratio(ours, theirs):
 @given(positive, positive, positive)
 def test_a_bound_is_met_on_its_own_side_and_on_it(ours, reference, bound):
     ratio = ours / reference
-    assert row(ours, reference, reach=at_most(bound)).met is (ratio <= bound)
-    assert row(ours, reference, reach=at_least(bound)).met is (ratio >= bound)
-    assert row(ours, reference, reach=at_most(bound, "ms")).met is (ours <= bound)
-    assert row(ours, reference, reach=at_most(ratio)).met is True
+    assert row(ours, reference, target=at_most(bound)).met is (ratio <= bound)
+    assert row(ours, reference, target=at_least(bound)).met is (ratio >= bound)
+    assert row(ours, reference, target=at_most(bound, "ms")).met is (ours <= bound)
+    assert row(ours, reference, target=at_most(ratio)).met is True
 
 
 def test_bounds_read_as_one_writes_them():
@@ -155,7 +155,7 @@ def test_bounds_read_as_one_writes_them():
 
 
 @pytest.mark.parametrize(
-    ("cores", "one_core", "met", "reach", "says"),
+    ("cores", "one_core", "met", "target", "says"),
     [
         ((), None, True, "≤ 1.0", ""),
         ([1.7, 1.9, 0.5], None, True, "≤ 1.0", ""),
@@ -167,9 +167,11 @@ def test_bounds_read_as_one_writes_them():
         ([1.2], at_most(1.0), True, "≤ 1.0", ""),
     ],
 )
-def test_what_needs_two_cores_is_judged_only_where_there_are_two(cores, one_core, met, reach, says):
-    found = row(1, 2, cores=cores, reach=at_most(1.0), one_core=one_core)
-    assert (found.met, found.reach) == (met, reach)
+def test_what_needs_two_cores_is_judged_only_where_there_are_two(
+    cores, one_core, met, target, says
+):
+    found = row(1, 2, cores=cores, target=at_most(1.0), one_core=one_core)
+    assert (found.met, found.target) == (met, target)
     assert says in found.note
     assert bool(says) == bool(found.note)
     assert found.two_threads == (np.median(cores) if len(cores) else None)
@@ -178,7 +180,7 @@ def test_what_needs_two_cores_is_judged_only_where_there_are_two(cores, one_core
 def test_what_is_not_judged_says_why():
     assert row(1, 2).note == "no bound"
     assert row(1, 2, note="so far").note == "so far; no bound"
-    assert row(1, None, reach=at_most(1.0)).met is None
+    assert row(1, None, target=at_most(1.0)).met is None
 
 
 # -- Running -----------------------------------------------------------------------------------
@@ -194,28 +196,28 @@ def failing(error):
 def test_what_is_missing_has_a_row_that_says_so_and_what_failed_is_counted(only):
     fine = Case("fine", "ms", lambda: Measured([1.0], [2.0]), at_most(1.0))
     only(failing(Unavailable("no anvil")), failing(RemoteError("it fell\non my foot")), fine)
-    with Laboratory() as laboratory:
-        rows = list(run([], laboratory))
-        assert laboratory.failures == ["made up, case: it fell"]
+    with BenchContext() as context:
+        rows = list(run([], context))
+        assert context.failures == ["made up, case: it fell"]
     assert [each.note for each in rows] == ["not measured: no anvil", "failed: it fell", ""]
     assert [each.met for each in rows] == [None, None, True]
-    assert rows[0].reach == "≤ 1.0"
+    assert rows[0].target == "≤ 1.0"
     assert rows[0].ours is rows[0].reference is rows[0].ratio is None
 
 
 def test_progress_tells_each_row_before_it_is_measured(only):
     told = []
     only(*(Case(f"case {i}", "ms", lambda: Measured([float(len(told))])) for i in range(3)))
-    with Laboratory() as laboratory:
-        rows = list(run([], laboratory, lambda *progress: told.append(progress)))
+    with BenchContext() as context:
+        rows = list(run([], context, lambda *progress: told.append(progress)))
     assert told == [(f"made up: case {i}", i, 3) for i in range(3)]
     assert [each.ours for each in rows] == [1, 2, 3]
 
 
 def test_json_has_exactly_these_keys_and_four_digits(only):
     only(Case("case", "ms", lambda: Measured([1.23456789, 2], [3], [1.9]), at_most(1.1)))
-    with Laboratory() as laboratory:
-        found = json.loads(json.dumps(as_json(MACHINE, list(run([], laboratory)))))
+    with BenchContext() as context:
+        found = json.loads(json.dumps(as_json(MACHINE, list(run([], context)))))
     assert list(found) == ["machine", "results"]
     assert found["machine"] == MACHINE
     (result,) = found["results"]
@@ -228,10 +230,10 @@ def test_json_has_exactly_these_keys_and_four_digits(only):
 
 @pytest.mark.parametrize("name", sorted(subjects()))
 def test_every_case_runs(name):
-    with Laboratory(rounds=2, shrink=256) as laboratory:
-        planned = [each.case for each in subjects()[name].cases(laboratory)]
-        rows = list(run([name], laboratory))
-        assert laboratory.failures == []
+    with BenchContext(rounds=2, shrink=256) as context:
+        planned = [each.case for each in subjects()[name].cases(context)]
+        rows = list(run([name], context))
+        assert context.failures == []
     assert [each.case for each in rows] == planned
     for each in rows:
         assert each.name == name
@@ -245,8 +247,8 @@ def test_every_case_runs(name):
 
 def test_a_machine_without_a_compiler_still_measures_what_needs_none(monkeypatch):
     monkeypatch.setenv("CC", "no-such-compiler")
-    with Laboratory(rounds=1, shrink=4096) as laboratory:
-        rows = list(run(["bitmap"], laboratory))
+    with BenchContext(rounds=1, shrink=4096) as context:
+        rows = list(run(["bitmap"], context))
     missing = "not measured: no C compiler (no-such-compiler) on PATH"
     assert {each.note for each in rows if "C with" in each.case} == {missing}
     assert all(each.ratio for each in rows if "numpy" in each.case)
@@ -272,15 +274,15 @@ def test_a_function_that_was_not_compiled_for_this_processor_is_missing():
 
 def test_a_machine_without_xxhash_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "xxhash", None)
-    with Laboratory(rounds=1, shrink=4096) as laboratory:
-        (found,) = run(["digest"], laboratory)
+    with BenchContext(rounds=1, shrink=4096) as context:
+        (found,) = run(["digest"], context)
     assert found.note == "not measured: the package xxhash is not installed: pip install xxhash"
 
 
 def test_a_machine_with_too_little_memory_says_how_much_it_takes(monkeypatch):
     monkeypatch.setattr("colobench.lab.bench.context.usable_memory", lambda: 2.0**29)
-    with Laboratory(rounds=1) as laboratory:
-        rows = list(run(["flush", "ram_size"], laboratory))
+    with BenchContext(rounds=1) as context:
+        rows = list(run(["flush", "ram_size"], context))
     assert {each.name for each in rows} == {"flush", "ram_size"}
     assert all(re.match(r"not measured: .* GiB of memory, where", each.note) for each in rows)
 
@@ -339,7 +341,7 @@ def test_pages_are_encoded_in_c_as_by_the_kernel_and_decoded_by_both(references,
 
 
 def test_a_pair_stands_still_unless_it_takes_a_checkpoint_of_all_its_pages():
-    with Laboratory() as laboratory, Pair(laboratory, 500, "stream", 16) as pair:
+    with BenchContext() as context, Pair(context, 500, "stream", 16) as pair:
         for _ in range(3):
             assert pair.sample() > 0
             for node in pair.session.nodes.values():
@@ -348,8 +350,8 @@ def test_a_pair_stands_still_unless_it_takes_a_checkpoint_of_all_its_pages():
 
 
 def test_a_pair_that_cannot_be_is_refused_before_it_starts():
-    with Laboratory() as laboratory, pytest.raises(LocalError, match="pigeon"):
-        Pair(laboratory, 500, "pigeon", 16)
+    with BenchContext() as context, pytest.raises(LocalError, match="pigeon"):
+        Pair(context, 500, "pigeon", 16)
 
 
 # -- Showing -----------------------------------------------------------------------------------
@@ -357,11 +359,11 @@ def test_a_pair_that_cannot_be_is_refused_before_it_starts():
 
 def made_up_rows():
     return [
-        row(1.0, 2.0, name="copy", case="small, peer", reach=at_most(0.9)),
-        row(1500.0, 1000.0, name="copy", case="large, peer", reach=at_most(0.9)),
-        row(8.0, 2.0, name="speed", case="only <this>, peer", reach=at_least(2.5)),
-        row(8.0, 2.0, name="speed", case="unjudged, peer", cores=[1.2], reach=at_least(2.5)),
-        row(3.0, None, name="start", case="first", reach=at_most(5, "ms")),
+        row(1.0, 2.0, name="copy", case="small, peer", target=at_most(0.9)),
+        row(1500.0, 1000.0, name="copy", case="large, peer", target=at_most(0.9)),
+        row(8.0, 2.0, name="speed", case="only <this>, peer", target=at_least(2.5)),
+        row(8.0, 2.0, name="speed", case="unjudged, peer", cores=[1.2], target=at_least(2.5)),
+        row(3.0, None, name="start", case="first", target=at_most(5, "ms")),
         row(3.0, 1.0, name="start", case="unbounded"),
     ]
 

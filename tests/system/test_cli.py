@@ -110,8 +110,8 @@ def test_demo_that_is_interrupted_ends_at_once_and_says_so(how: signal.Signals) 
 @pytest.fixture
 def small_bench(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make whatever is measured tiny."""
-    small = partial(context_module.Laboratory, rounds=2, shrink=4096)
-    monkeypatch.setattr(context_module, "Laboratory", small)
+    small = partial(context_module.BenchContext, rounds=2, shrink=4096)
+    monkeypatch.setattr(context_module, "BenchContext", small)
 
 
 @pytest.mark.usefixtures("small_bench")
@@ -154,7 +154,7 @@ def test_bench_fails_if_something_that_should_run_does_not(
     def broken(self: Any, *samplers: Any) -> Any:
         raise OSError("the clock has stopped")
 
-    monkeypatch.setattr(context_module.Laboratory.func, "compare", broken)  # type: ignore[attr-defined]
+    monkeypatch.setattr(context_module.BenchContext.func, "compare", broken)  # type: ignore[attr-defined]
     assert main(["bench", "digest"]) == 1
     captured = capsys.readouterr()
     assert "failed: the clock has stopped" in captured.out

@@ -63,8 +63,8 @@ class Unwritable(io.TextIOBase):
 @pytest.fixture
 def small_bench(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make whatever is measured tiny."""
-    small = partial(context_module.Laboratory, rounds=2, shrink=4096)
-    monkeypatch.setattr(context_module, "Laboratory", small)
+    small = partial(context_module.BenchContext, rounds=2, shrink=4096)
+    monkeypatch.setattr(context_module, "BenchContext", small)
 
 
 @pytest.mark.usefixtures("small_bench")

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from colobench.lab.bench.measured import Measured
 
 if TYPE_CHECKING:
-    from colobench.lab.bench.context import Laboratory
+    from colobench.lab.bench.context import BenchContext
 
 #: Two threads must copy this much faster than one before a bound for two cores is judged.
 TWO_CORES = 1.6
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class Target:
     """A bound: of the ratio of ours to the reference, or of ours alone where it has a unit.
 
     Parameters
@@ -47,14 +47,14 @@ class Reach:
         return bool(compare(value, self.bound))
 
 
-def at_most(bound: float, unit: str = "") -> Reach:
+def at_most(bound: float, unit: str = "") -> Target:
     """Make a bound from above."""
-    return Reach("≤", bound, unit)
+    return Target("≤", bound, unit)
 
 
-def at_least(bound: float, unit: str = "") -> Reach:
+def at_least(bound: float, unit: str = "") -> Target:
     """Make a bound from below."""
-    return Reach("≥", bound, unit)
+    return Target("≥", bound, unit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Case:
         Of ours and of the reference.
     measure
         Does it, and may raise LocalError where something that it needs is missing.
-    reach
+    target
         The bound, None where there is none. If `measure` gives `two_threads`, it is for two cores.
     one_core
         The bound where the machine gives no two cores, None where there is none.
@@ -78,8 +78,8 @@ class Case:
     case: str
     unit: str
     measure: Callable[[], Measured]
-    reach: Reach | None = None
-    one_core: Reach | None = None
+    target: Target | None = None
+    one_core: Target | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Row:
         Of both.
     ratio
         ``ours / reference``.
-    reach
+    target
         The bound that was judged, such as ``≤ 1.1``; empty if there is none.
     met
         Whether ours reaches that; None if that was not judged, `note` then says why.
@@ -114,7 +114,7 @@ class Row:
     reference: float | None
     unit: str
     ratio: float | None
-    reach: str
+    target: str
     met: bool | None
     note: str
     ours_spread: tuple[float, float] | None
@@ -139,16 +139,16 @@ def judge(name: str, case: Case, measured: Measured) -> Row:
     ours = statistics.median(measured.ours)
     reference, cores = _median(measured.reference), _median(measured.two_threads)
     ratio = ours / reference if reference else None
-    reach, notes = case.reach, [measured.note]
+    target, notes = case.target, [measured.note]
     if cores is not None and cores <= TWO_CORES:
         words = f"the machine gives {cores:.1f} cores at the moment"
-        if case.one_core is not None and case.one_core != reach:
+        if case.one_core is not None and case.one_core != target:
             notes.append(f"{words}: the bound for one core is judged")
-        elif case.one_core is None and reach is not None:
+        elif case.one_core is None and target is not None:
             notes.append(f"{words}: not judged")
-        reach = case.one_core or reach
+        target = case.one_core or target
     # A bound for two cores alone is shown, but says nothing about one.
-    judged = reach if cores is None or cores > TWO_CORES or case.one_core else None
+    judged = target if cores is None or cores > TWO_CORES or case.one_core else None
     return Row(
         name=name,
         case=case.case,
@@ -156,9 +156,9 @@ def judge(name: str, case: Case, measured: Measured) -> Row:
         reference=reference,
         unit=case.unit,
         ratio=ratio,
-        reach=str(reach or ""),
+        target=str(target or ""),
         met=None if judged is None else judged.met(ours, ratio),
-        note="; ".join(note for note in [*notes, "" if reach else "no bound"] if note),
+        note="; ".join(note for note in [*notes, "" if target else "no bound"] if note),
         ours_spread=quartiles(measured.ours),
         reference_spread=quartiles(measured.reference),
         two_threads=cores,
@@ -174,7 +174,7 @@ def missing(name: str, case: Case, why: str) -> Row:
         reference=None,
         unit=case.unit,
         ratio=None,
-        reach=str(case.reach or ""),
+        target=str(case.target or ""),
         met=None,
         note=why,
         ours_spread=None,
@@ -197,7 +197,7 @@ class Subject:
 
     name: str
     words: str
-    cases: Callable[[Laboratory], Iterable[Case]]
+    cases: Callable[[BenchContext], Iterable[Case]]
 
 
 #: Every subject by its name, in the order of definition.
@@ -207,7 +207,7 @@ SUBJECTS: dict[str, Subject] = {}
 def subject(name: str, words: str) -> Callable[[Any], Any]:
     """Enter the function that gives a subject's cases into `SUBJECTS`."""
 
-    def enter(cases: Callable[[Laboratory], Iterable[Case]]) -> Any:
+    def enter(cases: Callable[[BenchContext], Iterable[Case]]) -> Any:
         SUBJECTS[name] = Subject(name, words, cases)
         return cases
 

@@ -27,7 +27,7 @@ ENOUGH_SECONDS = 0.4
 SPARE_BYTES = 256 * MIB
 
 
-class Laboratory(contextlib.AbstractContextManager["Laboratory"]):
+class BenchContext(contextlib.AbstractContextManager["BenchContext"]):
     """What cases measure with; it is closed at the end.
 
     Parameters
@@ -74,7 +74,7 @@ class Laboratory(contextlib.AbstractContextManager["Laboratory"]):
         self.closing.close()
 
     def size(self, full: int, multiple: int = 1) -> int:
-        """Give a number of bytes, pages or calls at this laboratory's scale.
+        """Give a number of bytes, pages or calls at this context's scale.
 
         Parameters
         ----------

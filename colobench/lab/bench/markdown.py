@@ -14,7 +14,7 @@ from typing import Any
 
 from colobench.lab.bench.text import number
 
-HEADER = "| figure | case furthest from its reach | ours | reference | ratio | reach | met |"
+HEADER = "| figure | case furthest from its target | ours | reference | ratio | target | met |"
 RULE = "|---|---|--:|--:|--:|--:|--:|"
 
 
@@ -33,10 +33,10 @@ def markdown(run: Mapping[str, Any]) -> str:
         without a bound are left out; rows with the same name and bound are one line, with the
         figures of the one that is furthest from its bound, and how many of them meet it.
     """
-    bounded = [row for row in run["results"] if row["reach"]]
+    bounded = [row for row in run["results"] if row["target"]]
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in bounded:
-        groups.setdefault((row["name"], row["reach"]), []).append(row)
+        groups.setdefault((row["name"], row["target"]), []).append(row)
     return "\n".join([_machine(run["machine"]), "", HEADER, RULE, *map(_line, groups.values())])
 
 
@@ -61,13 +61,13 @@ def _line(rows: Sequence[Mapping[str, Any]]) -> str:
         f"{number(row[key])} {row['unit']}" if row[key] is not None else "–"
         for key in ("ours", "reference")
     )
-    cells = (row["name"], row["case"], *values, ratio, row["reach"], met)
+    cells = (row["name"], row["case"], *values, ratio, row["target"], met)
     return f"| {' | '.join(cells)} |"
 
 
 def _distance(row: Mapping[str, Any]) -> float:
     """Tell how far a row is on the wrong side of its bound, as a factor; 0 if not measured."""
-    sign, bound, *unit = row["reach"].split()
+    sign, bound, *unit = row["target"].split()
     value = row["ours"] if unit else row["ratio"]
     if not value:
         return 0.0

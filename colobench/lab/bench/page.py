@@ -22,8 +22,8 @@ from colobench.lab.report.html import NEUTRAL_COLOUR, _card, _figure, _legend_ab
 
 MET_COLOUR = "#3fa7a0"
 MISSED_COLOUR = "#d4606a"
-REACH_COLOUR = "#cba135"
-_WORDS = {True: "reach met", False: "reach missed", None: "not judged"}
+TARGET_COLOUR = "#cba135"
+_WORDS = {True: "target met", False: "target missed", None: "not judged"}
 _COLOURS = {True: MET_COLOUR, False: MISSED_COLOUR, None: NEUTRAL_COLOUR}
 _DURATIONS = {"µs", "ms", "s"}
 _KINDS = {True: "yes", False: "no", None: ""}
@@ -164,7 +164,7 @@ def plot_ratios(rows: Sequence[Row]) -> Any:
             color=_COLOURS[met],
             legend_label=_WORDS[met],
         )
-        tooltips = [(column, f"@{column}") for column in ("ours", "reference", "ratio", "reach")]
+        tooltips = [(column, f"@{column}") for column in ("ours", "reference", "ratio", "target")]
         plot.add_tools(HoverTool(renderers=[bars], tooltips=tooltips))
     if bounds:
         plot.scatter(
@@ -174,8 +174,8 @@ def plot_ratios(rows: Sequence[Row]) -> Any:
             angle=1.5708,
             size=20,
             line_width=2,
-            color=REACH_COLOUR,
-            legend_label="reach",
+            color=TARGET_COLOUR,
+            legend_label="target",
         )
     equal = Span(location=1, dimension="height", line_color=NEUTRAL_COLOUR, level="underlay")
     plot.add_layout(equal)
@@ -185,7 +185,7 @@ def plot_ratios(rows: Sequence[Row]) -> Any:
 
 def _ratio_bound(row: Row) -> float | None:
     """Give the bound of the ratio; a bound of ours alone has a unit."""
-    match row.reach.split():
+    match row.target.split():
         case [_, bound]:
             return float(bound)
     return None
@@ -205,6 +205,6 @@ def _source(rows: Sequence[Row]) -> ColumnDataSource:
             "ratio": [row.ratio for row in rows],
             "ours": [f"{number(row.ours)} {row.unit}" for row in rows],
             "reference": [f"{number(row.reference)} {row.unit}" for row in rows],
-            "reach": [row.reach or "none" for row in rows],
+            "target": [row.target or "none" for row in rows],
         }
     )

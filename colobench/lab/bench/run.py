@@ -9,7 +9,7 @@ from typing import Any
 
 from colobench.errors import ColobenchError, LocalError
 from colobench.lab.bench.case import SUBJECTS, Case, Row, Subject, judge, missing
-from colobench.lab.bench.context import Laboratory
+from colobench.lab.bench.context import BenchContext
 
 _MODULES = (
     "bitmaps",
@@ -32,7 +32,7 @@ def subjects() -> dict[str, Subject]:
 
 def run(
     names: Sequence[str],
-    laboratory: Laboratory,
+    context: BenchContext,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Iterator[Row]:
     """Measure subjects, one row after the other.
@@ -41,7 +41,7 @@ def run(
     ----------
     names
         Of `subjects`; none is all of them.
-    laboratory
+    context
         What to measure with; the caller closes it.
     progress
         Called before each row with what it is, how many are done, and of how many.
@@ -52,28 +52,28 @@ def run(
         One for each case, also for one that could not be measured.
     """
     known = subjects()
-    plan = [(name, list(known[name].cases(laboratory))) for name in names or known]
+    plan = [(name, list(known[name].cases(context))) for name in names or known]
     total = sum(len(cases) for _, cases in plan)
     done = 0
     for name, cases in plan:
         try:
             for case in cases:
                 progress(f"{name}: {case.case}", done, total)
-                yield _row(name, case, laboratory)
+                yield _row(name, case, context)
                 done += 1
         finally:
             # What a case holds goes with it; then memory can be given back.
             cases.clear()
-            laboratory.release()
+            context.release()
 
 
-def _row(name: str, case: Case, laboratory: Laboratory) -> Row:
+def _row(name: str, case: Case, context: BenchContext) -> Row:
     try:
         return judge(name, case, case.measure())
     except LocalError as error:
         return missing(name, case, f"not measured: {_first_line(error)}")
     except (ColobenchError, OSError) as error:
-        laboratory.failures.append(f"{name}, {case.case}: {_first_line(error)}")
+        context.failures.append(f"{name}, {case.case}: {_first_line(error)}")
         return missing(name, case, f"failed: {_first_line(error)}")
 
 

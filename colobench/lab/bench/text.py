@@ -7,7 +7,7 @@ from itertools import groupby
 
 from colobench.lab.bench.case import Row
 
-HEADINGS = ("case", "ours", "reference", "unit", "ratio", "reach", "met", "note")
+HEADINGS = ("case", "ours", "reference", "unit", "ratio", "target", "met", "note")
 _LEFT = {"case", "unit", "note"}
 #: What `met` looks like.
 SIGNS = {True: "✓", False: "✗", None: "–"}
@@ -34,7 +34,7 @@ def cells(row: Row) -> tuple[str, ...]:
         number(row.reference),
         row.unit,
         number(row.ratio),
-        row.reach,
+        row.target,
         SIGNS[row.met],
         note,
     )
@@ -70,6 +70,6 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
 def summary(rows: Sequence[Row]) -> str:
     """Say how many bounds were judged, and how many of them are met."""
     judged = [row.met for row in rows if row.met is not None]
-    open_bounds = sum(row.met is None and bool(row.reach) for row in rows)
+    open_bounds = sum(row.met is None and bool(row.target) for row in rows)
     unjudged = f", {open_bounds} more could not be judged" if open_bounds else ""
     return f"{sum(judged)} of {len(judged)} bounds met{unjudged}; {len(rows)} rows"

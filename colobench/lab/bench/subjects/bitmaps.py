@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from colobench.kernels import bitmap as kernels
 from colobench.lab.bench.case import Case, at_least, at_most, subject
-from colobench.lab.bench.context import GIB, PAGE_SIZE, Laboratory, as_times, binary
+from colobench.lab.bench.context import GIB, PAGE_SIZE, BenchContext, as_times, binary
 from colobench.lab.bench.measured import Measured
 from colobench.lab.bench.timing import timed
 
@@ -30,63 +30,63 @@ def dirty(pages: int, density: float) -> Words:
 
 
 def _against(
-    laboratory: Laboratory, pages: int, density: float, kernel: str, reference: str
+    context: BenchContext, pages: int, density: float, kernel: str, reference: str
 ) -> Measured:
     words = dirty(pages, density)
     arrays = 1 if kernel == "list_pages" else 2
     # Both write the same: so where it lies in memory makes no difference.
     outputs = [np.zeros(pages + kernels.LIST_SLACK, dtype=np.int32) for _ in range(arrays)]
     listing = getattr(kernels, kernel)
-    theirs = laboratory.references.function(f"bitmap.{reference}", words, len(words), *outputs)
-    samples = laboratory.compare(timed(lambda: listing(words, *outputs)), timed(theirs))
+    theirs = context.references.function(f"bitmap.{reference}", words, len(words), *outputs)
+    samples = context.compare(timed(lambda: listing(words, *outputs)), timed(theirs))
     return as_times(samples, MICROSECONDS)
 
 
-def _against_numpy(laboratory: Laboratory, pages: int, density: float) -> Measured:
+def _against_numpy(context: BenchContext, pages: int, density: float) -> Measured:
     words = dirty(pages, density)
     ours = np.zeros(pages + kernels.LIST_SLACK, dtype=np.int32)
 
     def with_numpy() -> object:
         return np.flatnonzero(np.unpackbits(words.view(np.uint8), bitorder="little"))
 
-    samples = laboratory.compare(timed(lambda: kernels.list_pages(words, ours)), timed(with_numpy))
+    samples = context.compare(timed(lambda: kernels.list_pages(words, ours)), timed(with_numpy))
     mine, theirs = ([1 / seconds for seconds in part] for part in samples)
     return Measured(mine, theirs)
 
 
-def _guests(laboratory: Laboratory) -> Iterator[tuple[int, float, str]]:
+def _guests(context: BenchContext) -> Iterator[tuple[int, float, str]]:
     for size in (GIB, 64 * GIB):
-        pages = laboratory.size(size // PAGE_SIZE, 64)
+        pages = context.size(size // PAGE_SIZE, 64)
         for density in DENSITIES:
             yield pages, density, f"{binary(pages * PAGE_SIZE)}, {100 * density:g} % dirty"
 
 
 @subject("bitmap", "the pages of a dirty bitmap, listed: against C with AVX-512 and numpy")
-def bitmap(laboratory: Laboratory) -> Iterator[Case]:
+def bitmap(context: BenchContext) -> Iterator[Case]:
     """Give the cases; those of numpy are in lists per second, for how many times as fast it is."""
-    for pages, density, words in _guests(laboratory):
+    for pages, density, words in _guests(context):
         yield Case(
             f"{words}, C with AVX-512",
             "µs",
-            partial(_against, laboratory, pages, density, "list_pages", "list_pages_avx512"),
+            partial(_against, context, pages, density, "list_pages", "list_pages_avx512"),
             at_most(1.1),
         )
-    for index, (pages, density, words) in enumerate(_guests(laboratory)):
+    for index, (pages, density, words) in enumerate(_guests(context)):
         judged = index < len(DENSITIES) and density <= 0.5
         yield Case(
             f"{words}, numpy",
             "lists/s",
-            partial(_against_numpy, laboratory, pages, density),
+            partial(_against_numpy, context, pages, density),
             at_least(25) if judged else None,
         )
 
 
 @subject("runs", "the same as runs of pages: against C")
-def runs(laboratory: Laboratory) -> Iterator[Case]:
+def runs(context: BenchContext) -> Iterator[Case]:
     """Give the cases."""
-    for pages, density, words in _guests(laboratory):
+    for pages, density, words in _guests(context):
         yield Case(
             f"{words}, C",
             "µs",
-            partial(_against, laboratory, pages, density, "list_runs", "list_runs"),
+            partial(_against, context, pages, density, "list_runs", "list_runs"),
         )

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from colobench.errors import RemoteError
-from colobench.lab.bench.case import Case, Reach, at_most, subject
+from colobench.lab.bench.case import Case, Target, at_most, subject
 from colobench.lab.bench.context import (
     MIB,
     PAGE_SIZE,
-    Laboratory,
+    BenchContext,
     as_times,
     thousands,
 )
@@ -42,9 +42,9 @@ WRITING_TIMEOUT = 30.0
 ENOUGH_SECONDS = 3.0
 
 
-def default_ram(laboratory: Laboratory) -> int:
+def default_ram(context: BenchContext) -> int:
     """Give the RAM of the guests whose checkpoints are measured, in MiB."""
-    return laboratory.size(512, 16)
+    return context.size(512, 16)
 
 
 class Pair(contextlib.AbstractContextManager["Pair"]):
@@ -52,7 +52,7 @@ class Pair(contextlib.AbstractContextManager["Pair"]):
 
     Parameters
     ----------
-    laboratory
+    context
         Whose it is.
     pages
         How many pages the guest writes between two checkpoints, one after the other.
@@ -68,11 +68,11 @@ class Pair(contextlib.AbstractContextManager["Pair"]):
     """
 
     def __init__(
-        self, laboratory: Laboratory, pages: int, transport: str, ram_mib: int | None = None
+        self, context: BenchContext, pages: int, transport: str, ram_mib: int | None = None
     ) -> None:
-        ram_mib = ram_mib or default_ram(laboratory)
+        ram_mib = ram_mib or default_ram(context)
         # RAM and the RAM cache, and RAM on the other side.
-        laboratory.reserve(3 * ram_mib * MIB)
+        context.reserve(3 * ram_mib * MIB)
         self.pages = pages
         self.session = Session(
             ram=f"{ram_mib}M",
@@ -203,48 +203,44 @@ def _connect(family: str) -> tuple[socket.socket, socket.socket]:
     return out, incoming
 
 
-def _against_stream(laboratory: Laboratory, pages: int, transport: str) -> Measured:
+def _against_stream(context: BenchContext, pages: int, transport: str) -> Measured:
     family = "tcp" if transport.endswith("tcp") else "unix"
-    with Pair(laboratory, pages, transport) as pair:
+    with Pair(context, pages, transport) as pair:
         size = pages * PAGE_SIZE
-        arrays = [
-            laboratory.memory(f"{part}-{size}", size).array for part in ("sent", "cache", "ram")
-        ]
+        arrays = [context.memory(f"{part}-{size}", size).array for part in ("sent", "cache", "ram")]
         with contextlib.closing(Stream(family, *(each[:size] for each in arrays))) as stream:
-            return _compare(laboratory, pair.sample, stream.sample)
+            return _compare(context, pair.sample, stream.sample)
 
 
-def _against_memcpy(laboratory: Laboratory, pages: int, transport: str) -> Measured:
-    with Pair(laboratory, pages, transport) as pair:
+def _against_memcpy(context: BenchContext, pages: int, transport: str) -> Measured:
+    with Pair(context, pages, transport) as pair:
         size = pages * PAGE_SIZE
-        source, target = (
-            laboratory.memory(f"{part}-{size}", size).array for part in ("sent", "ram")
-        )
+        source, target = (context.memory(f"{part}-{size}", size).array for part in ("sent", "ram"))
         numbers = np.arange(pages, dtype=np.int32)
-        copy = laboratory.references.function("pages.flush_memcpy", target, source, numbers, pages)
+        copy = context.references.function("pages.flush_memcpy", target, source, numbers, pages)
         once = timed(copy, lambda: None, time.perf_counter)
-        return _compare(laboratory, pair.sample, once)
+        return _compare(context, pair.sample, once)
 
 
-def _compare(laboratory: Laboratory, ours: Sampler, reference: Sampler) -> Measured:
-    *samples, two_threads = laboratory.compare(
-        ours, reference, laboratory.cores.sample, enough_seconds=ENOUGH_SECONDS
+def _compare(context: BenchContext, ours: Sampler, reference: Sampler) -> Measured:
+    *samples, two_threads = context.compare(
+        ours, reference, context.cores.sample, enough_seconds=ENOUGH_SECONDS
     )
     return as_times(samples, MILLISECONDS, two_threads=two_threads)
 
 
-def _one_after_the_other(laboratory: Laboratory, pages: int, transport: str) -> Measured:
+def _one_after_the_other(context: BenchContext, pages: int, transport: str) -> Measured:
     """Take checkpoints as COLO does: with nothing in between that would cool the caches."""
-    with Pair(laboratory, pages, transport) as pair:
-        samples = [MILLISECONDS * pair.sample() for _ in range(laboratory.size(IN_A_ROW, 7))]
+    with Pair(context, pages, transport) as pair:
+        samples = [MILLISECONDS * pair.sample() for _ in range(context.size(IN_A_ROW, 7))]
     return Measured(samples)
 
 
-Measure = Callable[[Laboratory, int, str], Measured]
+Measure = Callable[[BenchContext, int, str], Measured]
 
 
 @subject("checkpoint", "the pause of a checkpoint: against a socket and a copy, or a copy alone")
-def checkpoint(laboratory: Laboratory) -> Iterator[Case]:
+def checkpoint(context: BenchContext) -> Iterator[Case]:
     """Give the cases; the small ones have bounds of their own, for any machine."""
 
     def case(
@@ -252,21 +248,21 @@ def checkpoint(laboratory: Laboratory) -> Iterator[Case]:
         transport: str,
         against: str,
         measure: Measure,
-        reach: Reach | None = None,
-        one_core: Reach | None = None,
+        target: Target | None = None,
+        one_core: Target | None = None,
     ) -> Case:
-        pages = laboratory.size(full)
+        pages = context.size(full)
         words = f"{thousands(pages)} pages, {transport}, {against}"
-        return Case(words, "ms", partial(measure, laboratory, pages, transport), reach, one_core)
+        return Case(words, "ms", partial(measure, context, pages, transport), target, one_core)
 
     through = "a socket and a copy"
     for full in (50_000, 100_000):
         yield case(full, "multifd", through, _against_stream, at_most(1.3))
         yield case(full, "memfd", "C's memcpy", _against_memcpy, at_most(1.3), at_most(2.3))
     for transport, milliseconds in (("multifd", 1.6), ("memfd", 1.2)):
-        pages = laboratory.size(1_000)
+        pages = context.size(1_000)
         words = f"{thousands(pages)} pages, {transport}, one after the other"
-        measure = partial(_one_after_the_other, laboratory, pages, transport)
+        measure = partial(_one_after_the_other, context, pages, transport)
         yield Case(words, "ms", measure, at_most(milliseconds, "ms"))
     yield case(1_000, "multifd", through, _against_stream)
     yield case(1_000, "memfd", "C's memcpy", _against_memcpy)
@@ -276,22 +272,20 @@ def checkpoint(laboratory: Laboratory) -> Iterator[Case]:
 
 
 @subject("ram_size", "the pause with 4 GiB of RAM against 256 MiB, with as many dirty pages")
-def ram_size(laboratory: Laboratory) -> Iterator[Case]:
+def ram_size(context: BenchContext) -> Iterator[Case]:
     """Give the cases."""
-    small, large = (laboratory.size(mebibytes, 8) for mebibytes in (256, 4096))
+    small, large = (context.size(mebibytes, 8) for mebibytes in (256, 4096))
 
     def measure(pages: int) -> Measured:
-        laboratory.reserve(3 * (small + large) * MIB)
+        context.reserve(3 * (small + large) * MIB)
         with (
-            Pair(laboratory, pages, "stream", large) as ours,
-            Pair(laboratory, pages, "stream", small) as reference,
+            Pair(context, pages, "stream", large) as ours,
+            Pair(context, pages, "stream", small) as reference,
         ):
-            samples = laboratory.compare(
-                ours.sample, reference.sample, enough_seconds=ENOUGH_SECONDS
-            )
+            samples = context.compare(ours.sample, reference.sample, enough_seconds=ENOUGH_SECONDS)
         return as_times(samples, MILLISECONDS)
 
     for full in (1_000, 10_000):
-        pages = laboratory.size(full)
+        pages = context.size(full)
         words = f"{thousands(pages)} pages, RAM of {large} MiB against {small} MiB"
         yield Case(words, "ms", partial(measure, pages), at_most(1.15))

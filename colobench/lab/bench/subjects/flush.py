@@ -14,7 +14,7 @@ from colobench.lab.bench.case import TWO_CORES, Case, at_least, subject
 from colobench.lab.bench.context import (
     GIB,
     PAGE_SIZE,
-    Laboratory,
+    BenchContext,
     as_rates,
     binary,
     thousands,
@@ -30,12 +30,12 @@ UNIT = "GB/s"
 class _Work:
     """RAM, the RAM cache, and which of their pages are copied."""
 
-    def __init__(self, laboratory: Laboratory) -> None:
-        self.laboratory = laboratory
-        self.ram_bytes, self.count = _sizes(laboratory)
+    def __init__(self, context: BenchContext) -> None:
+        self.context = context
+        self.ram_bytes, self.count = _sizes(context)
         self.size = self.count * PAGE_SIZE
-        self.cache = laboratory.noise("cache", self.ram_bytes)
-        self.ram = laboratory.memory("ram", self.ram_bytes).array
+        self.cache = context.noise("cache", self.ram_bytes)
+        self.ram = context.memory("ram", self.ram_bytes).array
         total = self.ram_bytes // PAGE_SIZE
         self.chosen = dirty(total, self.count / total)
         self.marks = self.chosen.copy()
@@ -54,54 +54,54 @@ class _Work:
 
     def in_one_piece(self, name: str) -> Callable[[], object]:
         """Give C's copy of as many bytes in one piece."""
-        function = self.laboratory.references.function
+        function = self.context.references.function
         return function(f"pages.{name}", self.ram, self.cache, self.size)
 
     def page_by_page(self, name: str) -> Callable[[], object]:
         """Give C's copy of the same pages."""
-        function = self.laboratory.references.function
+        function = self.context.references.function
         return function(f"pages.{name}", self.ram, self.cache, self.numbers, self.count)
 
 
-def _sizes(laboratory: Laboratory) -> tuple[int, int]:
-    ram = laboratory.size(GIB, 64 * PAGE_SIZE)
-    return ram, min(laboratory.size(COPIED_PAGES), ram // PAGE_SIZE)
+def _sizes(context: BenchContext) -> tuple[int, int]:
+    ram = context.size(GIB, 64 * PAGE_SIZE)
+    return ram, min(context.size(COPIED_PAGES), ram // PAGE_SIZE)
 
 
-def _words(laboratory: Laboratory) -> str:
-    ram, count = _sizes(laboratory)
+def _words(context: BenchContext) -> str:
+    ram, count = _sizes(context)
     return f"{thousands(count)} random pages of {binary(ram)}"
 
 
-def _against(laboratory: Laboratory, verb: str, name: str) -> Measured:
-    work = _Work(laboratory)
+def _against(context: BenchContext, verb: str, name: str) -> Measured:
+    work = _Work(context)
     ours = timed(work.flush, work.mark) if verb == "flush" else timed(work.gather)
     scattered = name.startswith("flush")
     reference = work.page_by_page(name) if scattered else work.in_one_piece(name)
-    return as_rates(laboratory.compare(ours, timed(reference)), work.size)
+    return as_rates(context.compare(ours, timed(reference)), work.size)
 
 
 @subject("flush", "flush and gathering of random pages: against copies in C")
-def flush(laboratory: Laboratory) -> Iterator[Case]:
+def flush(context: BenchContext) -> Iterator[Case]:
     """Give the cases."""
-    words = _words(laboratory)
+    words = _words(context)
     for verb in ("flush", "gather"):
-        for name, against, reach in (
+        for name, against, target in (
             ("copy_nontemporal", "C's contiguous non-temporal copy", at_least(0.9)),
             ("copy_nontemporal_ahead", "the same, fetching ahead", None),
             ("flush_memcpy", "C's loop of memcpy", at_least(1.7)),
             ("flush_nontemporal", "C's scattered non-temporal copy", None),
         ):
-            measure = partial(_against, laboratory, verb, name)
-            yield Case(f"{verb}, {words}, {against}", UNIT, measure, reach)
+            measure = partial(_against, context, verb, name)
+            yield Case(f"{verb}, {words}, {against}", UNIT, measure, target)
 
 
 @subject("flush2", "the flush on two threads: against one thread")
-def flush_on_two_threads(laboratory: Laboratory) -> Iterator[Case]:
+def flush_on_two_threads(context: BenchContext) -> Iterator[Case]:
     """Give the case; its bound is what two threads' memcpy must have gained, too."""
 
     def measure() -> Measured:
-        work = _Work(laboratory)
+        work = _Work(context)
         middle = len(work.marks) // 2
         first, second = slice(None, middle), slice(middle, None)
         bytes_of_word = 64 * PAGE_SIZE
@@ -115,12 +115,12 @@ def flush_on_two_threads(laboratory: Laboratory) -> Iterator[Case]:
             list(threads.map(part, (first, second)))
 
         with ThreadPoolExecutor(2) as threads:
-            *samples, two_threads = laboratory.compare(
+            *samples, two_threads = context.compare(
                 timed(on_both, work.mark, time.perf_counter),
                 timed(work.flush, work.mark, time.perf_counter),
-                laboratory.cores.sample,
+                context.cores.sample,
             )
         return as_rates(samples, work.size, two_threads=two_threads)
 
-    words = f"{_words(laboratory)}, one thread"
+    words = f"{_words(context)}, one thread"
     yield Case(words, UNIT, measure, at_least(TWO_CORES))

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from colobench.kernels import digest as digests
 from colobench.kernels import pages as kernels
 from colobench.lab.bench.case import Case, at_least, subject
-from colobench.lab.bench.context import MIB, PAGE_SIZE, Laboratory, as_rates, binary
+from colobench.lab.bench.context import MIB, PAGE_SIZE, BenchContext, as_rates, binary
 from colobench.lab.bench.measured import Measured, Unavailable
 from colobench.lab.bench.timing import timed
 
@@ -22,8 +22,8 @@ COLD_BYTES = 256 * MIB
 UNIT = "GB/s"
 
 
-def _cold(laboratory: Laboratory) -> int:
-    return laboratory.size(COLD_BYTES, 64 * PAGE_SIZE)
+def _cold(context: BenchContext) -> int:
+    return context.size(COLD_BYTES, 64 * PAGE_SIZE)
 
 
 def _marks(size: int) -> npt.NDArray[np.uint64]:
@@ -39,37 +39,37 @@ def _xxh3() -> Callable[[Any], int]:
     return digest
 
 
-def _zero(laboratory: Laboratory, early: bool) -> Measured:
-    size = _cold(laboratory)
-    memory = laboratory.noise("noise", size) if early else laboratory.memory("zero", size).array
+def _zero(context: BenchContext, early: bool) -> Measured:
+    size = _cold(context)
+    memory = context.noise("noise", size) if early else context.memory("zero", size).array
     marks = _marks(size)
-    reference = laboratory.references.function(
+    reference = context.references.function(
         "pages.zero_pages", memory, size // PAGE_SIZE, marks, result=ctypes.c_size_t
     )
-    samples = laboratory.compare(timed(lambda: kernels.zero_pages(memory, marks)), timed(reference))
+    samples = context.compare(timed(lambda: kernels.zero_pages(memory, marks)), timed(reference))
     return as_rates(samples, size)
 
 
 @subject("zero", "the test for zero pages: against C with AVX2")
-def zero(laboratory: Laboratory) -> Iterator[Case]:
+def zero(context: BenchContext) -> Iterator[Case]:
     """Give the cases; a page that is not zero mostly shows it in its first bytes."""
-    size = binary(_cold(laboratory))
+    size = binary(_cold(context))
     words = f"{size} of zero pages, C with AVX2"
-    yield Case(words, UNIT, partial(_zero, laboratory, False), at_least(1.1))
-    yield Case(f"{size} of random bytes, C with AVX2", UNIT, partial(_zero, laboratory, True))
+    yield Case(words, UNIT, partial(_zero, context, False), at_least(1.1))
+    yield Case(f"{size} of random bytes, C with AVX2", UNIT, partial(_zero, context, True))
 
 
 @subject("equality", "the comparison of pages: against memcmp")
-def equality(laboratory: Laboratory) -> Iterator[Case]:
+def equality(context: BenchContext) -> Iterator[Case]:
     """Give the case."""
-    size = _cold(laboratory)
+    size = _cold(context)
 
     def measure() -> Measured:
-        memory = laboratory.noise("noise", size)
-        other = laboratory.memory("other", size).array
+        memory = context.noise("noise", size)
+        other = context.memory("other", size).array
         other[:] = memory
         marks = _marks(size)
-        reference = laboratory.references.function(
+        reference = context.references.function(
             "pages.different_pages",
             memory,
             other,
@@ -77,7 +77,7 @@ def equality(laboratory: Laboratory) -> Iterator[Case]:
             marks,
             result=ctypes.c_size_t,
         )
-        samples = laboratory.compare(
+        samples = context.compare(
             timed(lambda: kernels.different_pages(memory, other, marks)), timed(reference)
         )
         return as_rates(samples, size)
@@ -86,12 +86,12 @@ def equality(laboratory: Laboratory) -> Iterator[Case]:
 
 
 @subject("hash", "a hash of each page: against XXH3 of the package xxhash")
-def hash_of_pages(laboratory: Laboratory) -> Iterator[Case]:
+def hash_of_pages(context: BenchContext) -> Iterator[Case]:
     """Give the cases: XXH3 of everything, without Python's calls, and XXH3 of each page."""
-    size = _cold(laboratory)
+    size = _cold(context)
 
     def measure(each: bool) -> Measured:
-        xxh3, memory = _xxh3(), laboratory.noise("noise", size)
+        xxh3, memory = _xxh3(), context.noise("noise", size)
         hashes = np.zeros(size // PAGE_SIZE, dtype=np.uint64)
         parts = list(memory.reshape(-1, PAGE_SIZE)) if each else [memory]
 
@@ -99,7 +99,7 @@ def hash_of_pages(laboratory: Laboratory) -> Iterator[Case]:
             for part in parts:
                 xxh3(part)
 
-        samples = laboratory.compare(
+        samples = context.compare(
             timed(lambda: kernels.hash_pages(memory, 0, hashes)), timed(reference)
         )
         return as_rates(samples, size)
@@ -110,13 +110,13 @@ def hash_of_pages(laboratory: Laboratory) -> Iterator[Case]:
 
 
 @subject("digest", "the digest of RAM: against XXH3 of the package xxhash")
-def digest(laboratory: Laboratory) -> Iterator[Case]:
+def digest(context: BenchContext) -> Iterator[Case]:
     """Give the case."""
-    size = _cold(laboratory)
+    size = _cold(context)
 
     def measure() -> Measured:
-        xxh3, memory = _xxh3(), laboratory.noise("noise", size)
-        samples = laboratory.compare(
+        xxh3, memory = _xxh3(), context.noise("noise", size)
+        samples = context.compare(
             timed(lambda: digests.digest(memory, 0)), timed(lambda: xxh3(memory))
         )
         return as_rates(samples, size)

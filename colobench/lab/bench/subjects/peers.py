@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from colobench.lab.bench.case import Case, at_most, subject
-from colobench.lab.bench.context import Laboratory, thousands
+from colobench.lab.bench.context import BenchContext, thousands
 from colobench.lab.bench.measured import Measured, Unavailable
 from colobench.lab.bench.subjects.checkpoints import MILLISECONDS, Pair, default_ram
 
@@ -17,19 +17,19 @@ BOUNDS = {1_000: (0.35, 0.25), 10_000: (0.5, 0.35), 50_000: (0.5, 0.4)}
 CHECKPOINTS = 8
 
 
-def _measure(laboratory: Laboratory, pages: int, transport: str) -> Measured:
-    if not laboratory.peers:
+def _measure(context: BenchContext, pages: int, transport: str) -> Measured:
+    if not context.peers:
         raise Unavailable("other systems are measured with --peers")
     qemu = importlib.import_module("colobench.peers.qemu_pair")
-    ram_mib = default_ram(laboratory)
-    checkpoints = laboratory.size(CHECKPOINTS)
+    ram_mib = default_ram(context)
+    checkpoints = context.size(CHECKPOINTS)
     ours: list[float] = []
     theirs: list[float] = []
     # Each is there alone, for a guest never stands still by itself: round about, in two halves.
     for mine_first in (False, True):
         for mine in (mine_first, not mine_first):
             if mine:
-                with Pair(laboratory, pages, transport, ram_mib) as pair:
+                with Pair(context, pages, transport, ram_mib) as pair:
                     ours += [MILLISECONDS * pair.sample() for _ in range(checkpoints)]
             else:
                 with qemu.QEMUPair(pages=pages, ram_mib=ram_mib) as pair:
@@ -38,14 +38,14 @@ def _measure(laboratory: Laboratory, pages: int, transport: str) -> Measured:
 
 
 @subject("peers", "the pause of a checkpoint: against the stop time of two QEMUs in COLO")
-def peers(laboratory: Laboratory) -> Iterator[Case]:
+def peers(context: BenchContext) -> Iterator[Case]:
     """Give the cases."""
     for full, bounds in BOUNDS.items():
-        pages = laboratory.size(full)
+        pages = context.size(full)
         for transport, bound in zip(("multifd", "memfd"), bounds, strict=True):
             yield Case(
                 f"{thousands(pages)} pages, {transport}, QEMU",
                 "ms",
-                partial(_measure, laboratory, pages, transport),
+                partial(_measure, context, pages, transport),
                 at_most(bound),
             )

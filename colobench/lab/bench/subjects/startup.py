@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from colobench.errors import RemoteError
 from colobench.lab.bench.case import Case, at_most, subject
-from colobench.lab.bench.context import Laboratory
+from colobench.lab.bench.context import BenchContext
 from colobench.lab.bench.measured import Measured
 
 #: It says that the checkpoint is committed; what comes after that is not timed.
@@ -60,14 +60,14 @@ def _first_checkpoint() -> float:
 
 
 @subject("start", "import colobench, and the first checkpoint of a new process")
-def start(laboratory: Laboratory) -> Iterator[Case]:
+def start(context: BenchContext) -> Iterator[Case]:
     """Give the cases."""
 
     def importing() -> Measured:
-        return Measured(laboratory.compare(_import)[0], note="beyond what Python alone takes")
+        return Measured(context.compare(_import)[0], note="beyond what Python alone takes")
 
     def first_checkpoint() -> Measured:
-        samples = laboratory.compare(_first_checkpoint)[0]
+        samples = context.compare(_first_checkpoint)[0]
         return Measured(samples, note="64 MiB of RAM, kernels in the cache")
 
     yield Case("import colobench", "s", importing, at_most(0.15, "s"))

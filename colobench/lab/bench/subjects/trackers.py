@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from colobench.lab.bench.case import Case, at_most, subject
-from colobench.lab.bench.context import GIB, PAGE_SIZE, Laboratory, binary, thousands
+from colobench.lab.bench.context import GIB, PAGE_SIZE, BenchContext, binary, thousands
 from colobench.lab.bench.measured import Measured
 from colobench.memory.ram import RAM
 from colobench.memory.tracker import Tracker, watch
@@ -38,19 +38,19 @@ def _sample(ram: RAM, tracker: Tracker, pages: npt.NDArray[np.int64]) -> tuple[f
 
 
 @subject("userfault", "dirty tracking by userfaultfd: first write of a page, and collection")
-def userfault(laboratory: Laboratory) -> Iterator[Case]:
+def userfault(context: BenchContext) -> Iterator[Case]:
     """Give the cases."""
-    size = laboratory.size(GIB, 64 * PAGE_SIZE)
-    count = laboratory.size(DIRTY_PAGES)
+    size = context.size(GIB, 64 * PAGE_SIZE)
+    count = context.size(DIRTY_PAGES)
 
     def measure(which: int, units: float) -> Measured:
-        ram = laboratory.memory("watched", size)
+        ram = context.memory("watched", size)
         chance = np.random.default_rng(0)
         pages = np.sort(chance.choice(ram.pages, min(count, ram.pages), replace=False))
         tracker = watch("userfault", ram)
         try:
             tracker.arm()
-            samples = [_sample(ram, tracker, pages) for _ in range(laboratory.rounds + 1)][1:]
+            samples = [_sample(ram, tracker, pages) for _ in range(context.rounds + 1)][1:]
         finally:
             tracker.close()
         return Measured([units * each[which] for each in samples])

@@ -11,7 +11,7 @@ import numpy as np
 from colobench.kernels import xbzrle
 from colobench.kernels.jit import Bytes, Pages
 from colobench.lab.bench.case import Case, at_least, subject
-from colobench.lab.bench.context import PAGE_SIZE, Laboratory, as_rates
+from colobench.lab.bench.context import PAGE_SIZE, BenchContext, as_rates
 from colobench.lab.bench.measured import Measured
 from colobench.lab.bench.timing import timed
 
@@ -78,8 +78,8 @@ def decode_pages(memory: Bytes, pages: Pages, count: int, data: Bytes, lengths: 
 class _Work:
     """The pages before and after, and room for both sides' results."""
 
-    def __init__(self, laboratory: Laboratory, percent: float, cluster: int) -> None:
-        self.count = laboratory.size(PAGES)
+    def __init__(self, context: BenchContext, percent: float, cluster: int) -> None:
+        self.count = context.size(PAGES)
         self.size = self.count * PAGE_SIZE
         self.old = np.random.default_rng(1).integers(0, 256, self.size, dtype=np.uint8)
         self.new = change(self.old, percent, cluster)
@@ -95,23 +95,23 @@ class _Work:
         return count
 
 
-def _encode(laboratory: Laboratory, percent: float, cluster: int) -> Measured:
-    work = _Work(laboratory, percent, cluster)
-    reference = laboratory.references.function(
+def _encode(context: BenchContext, percent: float, cluster: int) -> Measured:
+    work = _Work(context, percent, cluster)
+    reference = context.references.function(
         "xbzrle.xbzrle_encode_pages_avx512",
         *(work.old, work.new, work.numbers, work.count, work.out, work.lengths),
     )
-    return as_rates(laboratory.compare(timed(work.encode), timed(reference)), work.size)
+    return as_rates(context.compare(timed(work.encode), timed(reference)), work.size)
 
 
-def _decode(laboratory: Laboratory, percent: float, cluster: int) -> Measured:
-    work = _Work(laboratory, percent, cluster)
+def _decode(context: BenchContext, percent: float, cluster: int) -> Measured:
+    work = _Work(context, percent, cluster)
     encoded = work.out[: work.encode()]
     memory = work.old.copy()
-    reference = laboratory.references.function(
+    reference = context.references.function(
         "xbzrle.xbzrle_decode_pages", memory, work.numbers, work.count, encoded, work.lengths
     )
-    samples = laboratory.compare(
+    samples = context.compare(
         timed(lambda: decode_pages(memory, work.numbers, work.count, encoded, work.lengths)),
         timed(reference),
     )
@@ -119,7 +119,7 @@ def _decode(laboratory: Laboratory, percent: float, cluster: int) -> Measured:
 
 
 @subject("xbzrle", "XBZRLE of changed pages, encoding and decoding: against C with AVX-512")
-def deltas(laboratory: Laboratory) -> Iterator[Case]:
+def deltas(context: BenchContext) -> Iterator[Case]:
     """Give the cases."""
     for verb, measure, against in (
         ("encode", _encode, "C with AVX-512"),
@@ -132,6 +132,6 @@ def deltas(laboratory: Laboratory) -> Iterator[Case]:
             yield Case(
                 f"{verb}, {percent} % {how}, {against}",
                 UNIT,
-                partial(measure, laboratory, percent, cluster),
+                partial(measure, context, percent, cluster),
                 bound,
             )

@@ -321,8 +321,9 @@ def _seconds(text: str) -> float:
 def _subject(text: str) -> str:
     from colobench.lab.bench.run import subjects
 
-    if text not in subjects():
-        raise argparse.ArgumentTypeError(f"expected one of {', '.join(subjects())}, found {text!r}")
+    known = [*subjects(), "pause"]
+    if text not in known:
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(known)}, found {text!r}")
     return text
 
 
@@ -578,7 +579,12 @@ def _bench(options: argparse.Namespace) -> int:
         width = max(map(len, subjects()))
         for each in subjects().values():
             print(f"{each.name:<{width}}  {each.words}")
+        print(
+            f"{'pause':<{width}}  the steps of a checkpoint's pause; only by this name, and alone"
+        )
         return 0
+    if "pause" in options.names:
+        return _bench_pause(options)
     if options.html is not None:
         _require_bokeh("the page")
     _compile_kernels(always_show=False)
@@ -600,6 +606,35 @@ def _bench(options: argparse.Namespace) -> int:
     for failure in context.failures:
         print(f"colobench bench: failed: {failure}", file=sys.stderr)
     return 1 if context.failures else 0
+
+
+def _bench_pause(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from colobench.lab.bench import pause
+    from colobench.lab.bench.context import BenchContext
+    from colobench.processes.hostinfo import describe_everything
+
+    if options.names != ["pause"] or options.html is not None or options.peers:
+        raise LocalError("bench pause: expected no other name, no --html and no --peers")
+    _compile_kernels(always_show=False)
+    profiles = []
+    with BenchContext() as context, tqdm(unit=" profiles", disable=None, leave=False) as bar:
+
+        def progress(what: str, done: int, total: int) -> None:
+            bar.total = total
+            bar.set_description_str(what)
+            bar.update(done - bar.n)
+
+        for each in pause.profile(context, progress):
+            profiles.append(each)
+            bar.write(pause.render([each]) + "\n")
+    if options.json is not None:
+        machine = describe_everything() | {"colobench": __version__}
+        write_output_file(
+            options.json, json.dumps(pause.as_json(machine, profiles), indent=1) + "\n"
+        )
+    return 0
 
 
 def _show_bench(options: argparse.Namespace, rows: Sequence[Row]) -> None:

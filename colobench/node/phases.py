@@ -1,26 +1,40 @@
-"""The stopwatch of a checkpoint: where its time went, phase by phase."""
+"""Marks of a checkpoint: when each of its phases ended, in nanoseconds."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
+
+#: The name of a phase and when it ended, in nanoseconds of CLOCK_MONOTONIC.
+Mark = tuple[str, int]
+#: The name of the first mark, which begins the first phase.
+BEGIN = "begin"
 
 
 class Phases:
-    """Milliseconds by phase; each phase lasts from the end of the one before."""
+    """A stopwatch; each phase lasts from the end of the one before.
+
+    Attributes
+    ----------
+    marks
+        The beginning, and the ends of the phases so far. All processes of a machine share the
+        clock, so that the marks of both nodes can be put in one order.
+    """
 
     def __init__(self) -> None:
-        self.milliseconds: dict[str, float] = {}
-        self._last = time.perf_counter_ns()
+        self.marks: list[Mark] = [(BEGIN, time.perf_counter_ns())]
 
-    def end(self, phase: str) -> int:
-        """Say that `phase` ends now; a phase may come in several pieces.
+    def end(self, phase: str) -> None:
+        """Say that `phase` ends now; a phase may come in several pieces."""
+        self.marks.append((phase, time.perf_counter_ns()))
 
-        Returns
-        -------
-        int
-            Now, in nanoseconds of CLOCK_MONOTONIC, which all processes of a machine share.
-        """
-        now = time.perf_counter_ns()
-        self.milliseconds[phase] = self.milliseconds.get(phase, 0.0) + (now - self._last) / 1e6
-        self._last = now
-        return now
+
+def durations(marks: Iterable[Mark]) -> dict[str, float]:
+    """Add up the milliseconds of each phase."""
+    found: dict[str, float] = {}
+    last = 0
+    for phase, ended in marks:
+        if phase != BEGIN:
+            found[phase] = found.get(phase, 0.0) + (ended - last) / 1e6
+        last = ended
+    return found

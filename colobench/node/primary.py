@@ -52,10 +52,9 @@ class Primary(Node):
         self._report_pages = False
         self._dirty_pages = DirtyPages(self.guest.machine.tracker)
         self._sender: CheckpointSender | None = None
-        self._work = self._sent_at = 0
+        self._work = 0
         self._phases = Phases()
         self._in_colo_since = 0.0
-        self._resumed_at = 0
 
     def begin(self) -> None:
         """Let the guest run."""
@@ -279,9 +278,7 @@ class Primary(Node):
             "bytes": self.colo.channel.all_sent - sent,
             "frames-released": self.network.released - released,
             "work": self._work,
-            "sent-at-ns": self._sent_at,
-            "resumed-at-ns": self._resumed_at,
-            "phases": self._phases.milliseconds,
+            "marks": self._phases.marks,
             **self._sender.statistics(),
         }
         if self._report_pages:
@@ -326,7 +323,7 @@ class Primary(Node):
             # RAM is still on its way.
             devices = self._save_devices()
         sender.send_devices(devices)
-        self._sent_at = phases.end(sender.buffer_phase)
+        phases.end(sender.buffer_phase)
         self._work = self.guest.machine.work
         self.colo.happened(LocalEvent.ALL_SENT)
         if self.options.bug is Bug.EARLY_RELEASE:
@@ -357,4 +354,4 @@ class Primary(Node):
 
     def _resume(self) -> None:
         self.guest.start()
-        self._resumed_at = self._phases.end("resume")
+        self._phases.end("resume")

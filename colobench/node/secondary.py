@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import socket
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -70,7 +69,6 @@ class Secondary(Node):
         self._size = 0
         self._device_states: list[tuple[Device, DeviceState]] = []
         self._loading = self._applying = False
-        self._committed_at = 0
         self._record: dict[str, Any] = {}
         self._phases = Phases()
         self._report_pages = False
@@ -236,15 +234,19 @@ class Secondary(Node):
 
     def _reply(self) -> None:
         self.breakpoints.reach("request")
+        self._phases.end("reply")
         self.colo.send(Message.CHECKPOINT_REPLY)
         self.breakpoints.reach("reply")
 
     def message_received(self, received: Message, value: int | None) -> None:
         """Note what the next step needs of a message."""
-        if received is Message.VMSTATE_SEND:
+        if received is Message.CHECKPOINT_REQUEST:
             self._phases = Phases()
+        elif received is Message.VMSTATE_SEND:
+            self._phases.end("send")
             self.breakpoints.reach("send")
         elif value is not None:
+            self._phases.end("size")
             self._size = value
             self.breakpoints.reach("size")
 
@@ -286,7 +288,7 @@ class Secondary(Node):
             if self.takeover.begun:
                 raise Interrupted
             self._loading = True
-        self._committed_at = time.perf_counter_ns()
+        self._phases.end("commit")
         self.colo.send(Message.VMSTATE_RECEIVED)
         self.breakpoints.reach("received")
 
@@ -304,7 +306,7 @@ class Secondary(Node):
         return flushed
 
     def _flush_and_load(self) -> None:
-        self._phases = Phases()
+        self._phases.end("received")
         self._applying = True
         flushed = self._flush()
         self._phases.end("flush")
@@ -319,8 +321,7 @@ class Secondary(Node):
         if self._report_pages:
             record["flushed-bitmap"] = _encode(self._flushed_bitmap)
         record["buffer-bytes"] = self._size
-        record["committed-at-ns"] = self._committed_at
-        record["phases"] = self._phases.milliseconds
+        record["marks"] = self._phases.marks
         self._record = record
         self.breakpoints.reach("load")
         self.guest.committed()
@@ -333,6 +334,7 @@ class Secondary(Node):
         try:
             # The primary's guest waits for this, nobody waits for the record.
             if not relaunch:
+                self._phases.end("loaded")
                 self.colo.send(Message.VMSTATE_LOADED)
         finally:
             self.monitor.emit("X_COLO_CHECKPOINT", self._record)

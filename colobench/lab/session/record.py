@@ -7,11 +7,15 @@ import builtins
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, overload
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from colobench.node.phases import Mark, durations
+
+#: The marks of one node for one checkpoint, in their order.
+Marks: TypeAlias = tuple[Mark, ...]
 #: A checkpoint's phases in their order. The guest stands still from ``stop`` to ``resume``.
 PHASES = ("request", "stop", "collect", "ram", "devices", "received", "flush", "load", "resume")
 
@@ -59,6 +63,8 @@ class CheckpointRecord:
         unless the session reports pages.
     flushed_bitmap
         The pages copied from RAM cache to RAM, likewise.
+    primary_marks, secondary_marks
+        When each phase ended on either side, in nanoseconds of one clock.
     """
 
     number: int
@@ -90,10 +96,14 @@ class CheckpointRecord:
     cause_offset: int | None = None
     dirty_bitmap: builtins.bytes | None = field(default=None, repr=False)
     flushed_bitmap: builtins.bytes | None = field(default=None, repr=False)
+    primary_marks: Marks = field(default=(), repr=False)
+    secondary_marks: Marks = field(default=(), repr=False)
 
 
-#: What tables have of a record: all but the bitmaps.
-COLUMNS = [each.name for each in fields(CheckpointRecord) if not each.name.endswith("_bitmap")]
+#: What tables have of a record: all but the bitmaps and the marks.
+COLUMNS = [
+    each.name for each in fields(CheckpointRecord) if not each.name.endswith(("_bitmap", "_marks"))
+]
 
 
 def merge(
@@ -108,15 +118,17 @@ def merge(
     digests
         The data of the primary's event X_COLO_DIGEST, None if the session does not verify.
     """
-    here: Mapping[str, float] = primary["phases"]
-    there: Mapping[str, float] = secondary["phases"]
+    primary_marks, secondary_marks = _marks(primary), _marks(secondary)
+    here, there = durations(primary_marks), durations(secondary_marks)
     verify_there = there.get("verify", 0.0)
     verify = here.get("verify", 0.0) + verify_there
     flush, load = there["flush"], there["load"]
     # The secondary may have committed before the primary saw that its last byte was taken.
-    committed = secondary["committed-at-ns"]
-    overlap = max(0, primary["sent-at-ns"] - committed) / 1e6
-    resumed = (primary["resumed-at-ns"] - committed) / 1e6
+    committed = dict(secondary_marks)["commit"]
+    received = next(i for i, (phase, _) in enumerate(primary_marks) if phase == "received")
+    sent = primary_marks[received - 1][1]
+    overlap = max(0, sent - committed) / 1e6
+    resumed = (dict(primary_marks)["resume"] - committed) / 1e6
     return CheckpointRecord(
         number=primary["checkpoint"],
         cause=primary["cause"],
@@ -135,7 +147,7 @@ def merge(
         collect_ms=here["collect"],
         ram_ms=here["ram"],
         devices_ms=here["devices"] - overlap,
-        received_ms=max(0, committed - primary["sent-at-ns"]) / 1e6,
+        received_ms=max(0, committed - sent) / 1e6,
         flush_ms=flush,
         load_ms=load,
         resume_ms=resumed - flush - load - verify_there,
@@ -149,7 +161,13 @@ def merge(
         cause_offset=primary.get("cause-offset"),
         dirty_bitmap=_decode(primary.get("pages-bitmap")),
         flushed_bitmap=_decode(secondary.get("flushed-bitmap")),
+        primary_marks=primary_marks,
+        secondary_marks=secondary_marks,
     )
+
+
+def _marks(record: Mapping[str, Any]) -> Marks:
+    return tuple((phase, ended) for phase, ended in record["marks"])
 
 
 def _decode(words: str | None) -> bytes | None:

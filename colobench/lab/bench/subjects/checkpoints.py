@@ -76,9 +76,9 @@ class Pair(contextlib.AbstractContextManager["Pair"]):
         self.pages = pages
         self.session = Session(
             ram=f"{ram_mib}M",
-            guest="sequential",
+            guest="sequential" if pages else "idle",
             working_set=pages,
-            writes_per_tick=pages,
+            writes_per_tick=max(1, pages),
             delay=None,
             transport=transport,
             verify=False,
@@ -103,10 +103,14 @@ class Pair(contextlib.AbstractContextManager["Pair"]):
 
     def sample(self) -> float:
         """Take a checkpoint of all pages; its pause in seconds."""
+        return self.record().pause_ms / MILLISECONDS
+
+    def record(self) -> CheckpointRecord:
+        """Take a checkpoint of all pages."""
         for _ in range(TRIES):
             record = self._checkpoint()
             if 100 * record.pages >= ENOUGH * self.pages:
-                return record.pause_ms / MILLISECONDS
+                return record
         raise RemoteError(f"checkpoint: expected {self.pages} pages, found {record.pages}")
 
     def _checkpoint(self) -> CheckpointRecord:

@@ -8,8 +8,9 @@
      primary ──────► rewriter ─► NIC ─► guest                            secondary, if it runs
      primary ◄────── rewriter ◄─ NIC
 
-One thread does all of it and never waits but for descriptors. The COLO thread tells it when the
-guest stops and starts, when a checkpoint is loaded, and when held output may go.
+One thread does all of it, and blocks only in select(). As a participant of checkpoints, the network
+is told by the COLO thread when the guest stops and starts, when a checkpoint is loaded, and when
+held output may go.
 
 A frame goes to the secondary when it goes into the primary's NIC. Each end marks its stream where
 its guest stands still for a checkpoint; `colobench.net.mirror` says why.
@@ -23,23 +24,24 @@ import selectors
 import threading
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from colobench.errors import ColobenchError, LocalError
+from colobench.errors import LocalError
 from colobench.guest.devices import NIC_QUEUE_LENGTH
 from colobench.guest.machine import Machine
 from colobench.net import frame as frames
-from colobench.net.buffer import FilterBuffer
-from colobench.net.compare import ColoCompare
 from colobench.net.compare_settings import CompareSettings
-from colobench.net.mirror import MARK, EpochGate
+from colobench.net.mirror import MARK
 from colobench.net.outcome import CompareCause, Miscompare, Outcome
 from colobench.net.output import Output
-from colobench.net.rewriter import FilterRewriter, Rewritten
+from colobench.net.output_filters import make_output_filter
+from colobench.net.receive_queue import ReceiveQueue
+from colobench.net.rewriter import Rewritten
 from colobench.net.rewriter_device import RewriterDevice
-from colobench.node.frame_socket import FrameSocket, LinkDown
+from colobench.net.rewriting import Rewriting
+from colobench.node.frame_socket import FrameSocket
+from colobench.node.network_link import NetworkLink
 from colobench.node.participants import CheckpointParticipant
 from colobench.node.trigger import CheckpointCause
 
@@ -89,35 +91,80 @@ class Network(CheckpointParticipant):
         compare: CompareSettings,
         on_failure: Callable[[BaseException], None],
     ) -> None:
-        self._machine = machine
+        self._machine, self._nic = machine, machine.nic.queues
         self._on_failure = on_failure
-        self._nic = machine.nic.queues
-        self._output = output
         self._lock = threading.Lock()
-        self.released = 0
         self._role = NetworkRole.ALONE
         self._accepting = False
-        self._backlog: deque[bytes] = deque()
-        self._gate = EpochGate()
-        self._buffer = FilterBuffer()
-        self._settings = compare
-        self._compare = self._comparison()
-        #: Only who is, or was, a secondary with a guest that runs needs one.
-        self._rewriter: FilterRewriter | None = None
-        #: What the primary's rewriter does, for when this node takes over.
-        self._primary_rewrites: list[Rewritten] = []
-        self._link: FrameSocket | None = None
-        self._mirror: FrameSocket | None = None
-        self._discarded = self._passed = self._refused = 0
+        self._output, self._compare = output, compare
+        self._filter = make_output_filter(output, compare)
+        self._rewriting = Rewriting()
+        self._queue = ReceiveQueue(self._rewriting.to_guest)
+        self._discarded = self._passed = self.released = 0
         self._request_checkpoint: Callable[[CheckpointCause], None] = lambda cause: None
         self._selector = selectors.DefaultSelector()
+        self._link = NetworkLink(
+            self._selector, self._from_link, lambda: len(self._queue) >= BACKLOG_LIMIT
+        )
+        self._mirror = NetworkLink(self._selector, self._from_mirror, self._is_mirror_full)
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._selector.register(machine.kick_fd, selectors.EVENT_READ, self._kicked)
         self._selector.register(self._wake_fd, selectors.EVENT_READ, self._woken)
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="network", daemon=True)
 
-    # Begin and end.
+    # The links, and what the monitor asks for.
+
+    def attach_link(self, link: FrameSocket) -> None:
+        """Take a link to the switch; one that was there before ends."""
+        with self._lock:
+            self._link.attach(link)
+            if self._role is not NetworkRole.SECONDARY:
+                self._announce()
+        self._wake()
+
+    def attach_mirror(self, mirror: FrameSocket) -> None:
+        """Take the connection to the other node's network."""
+        with self._lock:
+            self._mirror.attach(mirror)
+            self._queue.open_gate()
+        self._wake()
+
+    def receive(self, frame: bytes) -> bool:
+        """Give the guest a frame as if a link had brought it; False if too many wait."""
+        if not frames.FRAME_MIN <= len(frame) <= frames.FRAME_MAX:
+            raise LocalError(
+                f"Ethernet frame: expected {frames.FRAME_MIN} to {frames.FRAME_MAX} bytes, "
+                f"found {len(frame)}"
+            )
+        with self._lock:
+            if len(self._queue) >= BACKLOG_LIMIT:
+                return False
+            self._queue.inject((frame,))
+            self._refill()
+            self._flush()
+            return True
+
+    def figures(self) -> dict[str, Any]:
+        """Give the counters that a monitor shows."""
+        with self._lock:
+            counters = self._filter.counters()
+            return {
+                "frames-sent": self._passed,
+                "frames-held": counters["held"],
+                "frames-discarded": self._discarded,
+                "frames-refused": self._queue.refused,
+                "frames-waiting": len(self._queue),
+                "compare": counters,
+            }
+
+    # What a participant of checkpoints does, see `CheckpointParticipant`.
+
+    def devices(self) -> Sequence[RewriterDevice]:
+        """Give what of the network has to travel with a checkpoint."""
+        if self._output is not Output.COMPARE:
+            return ()
+        return (RewriterDevice(self._rewrites, self._take_rewrites),)
 
     def begin(self) -> None:
         """Start the thread."""
@@ -129,42 +176,30 @@ class Network(CheckpointParticipant):
         self._wake()
         if self._thread.is_alive():
             self._thread.join()
-        for link in (self._link, self._mirror):
-            if link is not None:
-                link.close()
+        self._link.detach()
+        self._mirror.detach()
         self._selector.close()
         os.close(self._wake_fd)
 
-    def attach_link(self, link: FrameSocket) -> None:
-        """Take a link to the switch; one that was there before ends."""
+    def lead(self, request_checkpoint: Callable[[CheckpointCause], None]) -> None:
+        """Be a primary's network: hold output until a checkpoint covers it, or it is compared.
+
+        Parameters
+        ----------
+        request_checkpoint
+            Called in the network's thread when colo-compare wants a checkpoint.
+        """
         with self._lock:
-            self._detach(self._link)
-            self._link = link
-            self._watch(link, selectors.EVENT_READ, self._link_ready)
-            if self._role is not NetworkRole.SECONDARY:
-                self._announce()
-        self._wake()
+            self._role = NetworkRole.PRIMARY
+            self._request_checkpoint = request_checkpoint
+            self._filter = make_output_filter(self._output, self._compare)
 
-    def attach_mirror(self, mirror: FrameSocket) -> None:
-        """Take the connection to the other node's network."""
+    def follow(self) -> None:
+        """Be a secondary's network: nobody outside hears of this guest."""
         with self._lock:
-            self._detach(self._mirror)
-            self._mirror = mirror
-            self._gate = EpochGate()
-            self._watch(mirror, selectors.EVENT_READ, self._mirror_ready)
-        self._wake()
-
-    def _detach(self, link: FrameSocket | None) -> None:
-        if link is None:
-            return
-        self._watch(link, 0, lambda: None)
-        link.close()
-        if link is self._link:
-            self._link = None
-        else:
-            self._mirror = None
-
-    # What a participant of checkpoints does, see `CheckpointParticipant`.
+            self._role = NetworkRole.SECONDARY
+            if self._output is Output.COMPARE:
+                self._rewriting.follow()
 
     def start(self) -> None:
         """Give the guest, which is about to run, what has come meanwhile."""
@@ -183,65 +218,34 @@ class Network(CheckpointParticipant):
     def seal(self) -> None:
         """Mark the end of the epoch in the stream to the peer's network."""
         with self._lock:
-            if self._mirror is not None:
-                self._mirror.send(MARK, always=True)
-                self._flush()
+            self._mirror.send(MARK, always=True)
+            self._mirror.flush()
 
-    def follow(self) -> None:
-        """Be a secondary's network: nobody outside hears of this guest."""
+    def commit(self) -> None:
+        """Let out what the committed checkpoint covers."""
         with self._lock:
-            self._role = NetworkRole.SECONDARY
-            if self._output is Output.COMPARE:
-                self._rewriter = FilterRewriter()
-
-    def lead(self, request_checkpoint: Callable[[CheckpointCause], None]) -> None:
-        """Be a primary's network: hold output until a checkpoint covers it, or it is compared.
-
-        Parameters
-        ----------
-        request_checkpoint
-            Called in the network's thread when colo-compare wants a checkpoint.
-        """
-        with self._lock:
-            self._role = NetworkRole.PRIMARY
-            self._request_checkpoint = request_checkpoint
-            self._compare = self._comparison()
+            released = self._filter.checkpoint()
+            self.released += len(released)
+            self._let_out(released)
+            self._flush()
 
     def loaded(self) -> None:
         """Drop what the mirror brought before the checkpoint that is loaded: it is part of it."""
         with self._lock:
             # The mirror may have ended with the primary; what it brought counts all the same.
-            if self._rewriter is not None:
-                self._rewriter.checkpoint()
-            # The guest stood still, so all that waits here was mirrored before the primary stopped.
-            self._backlog.clear()
-            self._wait_for_guest(self._gate.checkpoint())
-
-    def commit(self) -> None:
-        """Let out what the committed checkpoint covers."""
-        with self._lock:
-            if self._output is Output.COMPARE:
-                released = self._compare.checkpoint()
-            else:
-                released = self._buffer.release()
-            self.released += len(released)
-            self._let_out(released)
-            self._flush()
+            self._rewriting.checkpoint()
+            self._queue.loaded()
 
     def alone(self) -> None:
         """Tell the switch where the guest is now, and let all output pass."""
         with self._lock:
             was, self._role = self._role, NetworkRole.ALONE
-            if self._mirror is not None:
-                self._detach(self._mirror)
-            self._wait_for_guest(self._gate.failover())
+            self._mirror.detach()
+            self._queue.failover()
             if was is NetworkRole.PRIMARY:
-                self._let_out(self._buffer.release() + self._compare.failover())
-            elif self._rewriter is not None:
-                self._rewriter.failover()
-                ours = {each.connection: each for each in self._rewriter.state()}
-                theirs = {each.connection: each for each in self._primary_rewrites}
-                self._rewriter.load((theirs | ours).values())
+                self._let_out(self._filter.failover())
+            else:
+                self._rewriting.failover()
             self._announce()
             self._flush()
 
@@ -249,52 +253,19 @@ class Network(CheckpointParticipant):
         """Let nothing out any more: another node is the guest."""
         with self._lock:
             self._role = NetworkRole.SECONDARY
-            self._detach(self._link)
-            self._detach(self._mirror)
-
-    def devices(self) -> tuple[RewriterDevice, ...]:
-        """Give what of the network has to travel with a checkpoint."""
-        if self._output is not Output.COMPARE:
-            return ()
-        return (RewriterDevice(self._rewrites, self._take_rewrites),)
+            self._link.detach()
+            self._mirror.detach()
 
     def _rewrites(self) -> list[Rewritten]:
         with self._lock:
             if self._role is NetworkRole.SECONDARY:
                 # As it is on the primary, so that what is compared is equal.
-                return self._primary_rewrites
-            return [] if self._rewriter is None else self._rewriter.state()
+                return self._rewriting.primarys()
+            return self._rewriting.state()
 
     def _take_rewrites(self, rewrites: list[Rewritten]) -> None:
         with self._lock:
-            self._primary_rewrites = rewrites
-
-    def receive(self, frame: bytes) -> bool:
-        """Give the guest a frame as if a link had brought it; False if too many wait."""
-        if not frames.FRAME_MIN <= len(frame) <= frames.FRAME_MAX:
-            raise LocalError(
-                f"Ethernet frame: expected {frames.FRAME_MIN} to {frames.FRAME_MAX} bytes, "
-                f"found {len(frame)}"
-            )
-        with self._lock:
-            if len(self._backlog) >= BACKLOG_LIMIT:
-                return False
-            self._backlog.append(frame)
-            self._refill()
-            self._flush()
-            return True
-
-    def figures(self) -> dict[str, Any]:
-        """Give the counters that a monitor shows."""
-        with self._lock:
-            return {
-                "frames-sent": self._passed,
-                "frames-held": self._buffer.frames + self._compare.counters()["held"],
-                "frames-discarded": self._discarded,
-                "frames-refused": self._refused,
-                "frames-waiting": len(self._backlog),
-                "compare": self._compare.counters(),
-            }
+            self._rewriting.take_primarys(rewrites)
 
     # The network's thread.
 
@@ -302,7 +273,8 @@ class Network(CheckpointParticipant):
         try:
             self._serve()
         except BaseException as error:
-            # A guest that nobody hears is worse than none: the peer takes over.
+            # A guest without a network is worse than a dead one: end the process, so that the peer
+            # takes over.
             traceback.print_exc()
             self._on_failure(error)
 
@@ -328,42 +300,42 @@ class Network(CheckpointParticipant):
         os.eventfd_read(self._machine.kick_fd)
         self._drain()
 
-    def _link_ready(self) -> None:
-        if self._link is None:
-            return
-        try:
-            arrived = self._link.receive()
-        except (LinkDown, ColobenchError):
-            self._detach(self._link)
-            return
-        if self._role is NetworkRole.SECONDARY:
-            return
-        self._wait_for_guest(arrived)
-        self._refill()
+    def _flush(self) -> None:
+        self._link.flush()
+        self._mirror.flush()
 
-    def _mirror_ready(self) -> None:
-        if self._mirror is None:
-            return
-        try:
-            arrived = self._mirror.receive()
-        except (LinkDown, ColobenchError):
-            self._detach(self._mirror)
-            return
+    def _is_mirror_full(self) -> bool:
+        # What the secondary's guest has said is compared at once.
+        return self._role is NetworkRole.SECONDARY and self._queue.all >= MIRRORED_LIMIT
+
+    # Frames from outside.
+
+    def _from_link(self, arrived: list[bytes]) -> None:
+        if self._role is not NetworkRole.SECONDARY:
+            self._queue.arrived(arrived)
+            self._refill()
+
+    def _from_mirror(self, arrived: list[bytes]) -> None:
         if self._role is NetworkRole.SECONDARY:
-            self._take_mirrored(arrived)
+            self._queue.mirrored(arrived)
+            self._refill()
         elif self._role is NetworkRole.PRIMARY:
-            self._take_redirected(arrived)
+            now = time.monotonic()
+            for frame in arrived:
+                self._filtered(self._filter.secondary(frame, now))
 
-    def _take_mirrored(self, arrived: list[bytes]) -> None:
-        for frame in arrived:
-            if self._is_for_nic(frame):
-                self._wait_for_guest(self._gate.frame(frame))
-        self._refill()
+    def _refill(self) -> None:
+        """Put what waits into the NIC, as far as there is room; then it is mirrored."""
+        if not self._accepting:
+            return
+        taken = self._queue.take(self._nic["receive"].put)
+        if self._role is NetworkRole.PRIMARY:
+            for frame in taken:
+                self._mirror.send(frame)
+        if taken:
+            self._machine.wake()
 
-    def _take_redirected(self, arrived: list[bytes]) -> None:
-        now = time.monotonic()
-        for frame in arrived:
-            self._compared(self._compare.secondary(frame, now))
+    # Frames of the guest.
 
     def _drain(self) -> None:
         """Take what the guest has sent."""
@@ -378,114 +350,40 @@ class Network(CheckpointParticipant):
     def _transmitted(self, frame: bytes) -> None:
         if self._role is NetworkRole.ALONE:
             self._let_out([frame])
-        elif self._output is Output.BUFFER:
-            if self._role is NetworkRole.PRIMARY:
-                self._buffer.hold(frame)
-            else:
-                self._discarded += 1
         elif self._role is NetworkRole.PRIMARY:
-            self._compared(self._compare.primary(frame, time.monotonic()))
-        elif self._mirror is not None:
+            self._filtered(self._filter.primary(frame, time.monotonic()))
+        elif self._output is Output.COMPARE:
             for each in self._from_guest(frame):
                 self._mirror.send(each)
+        else:
+            self._discarded += 1
 
-    def _comparison(self) -> ColoCompare:
-        return ColoCompare(
-            self._settings.compare_timeout / 1000,
-            self._settings.expired_scan_cycle / 1000,
-            self._settings.max_queue_size,
-            self._settings.quirks,
-        )
+    def _scan(self) -> None:
+        if self._role is NetworkRole.PRIMARY:
+            self._filtered(self._filter.scan(time.monotonic()))
 
-    def _compared(self, outcome: Outcome) -> None:
+    def _filtered(self, outcome: Outcome) -> None:
         self._let_out(outcome.frames)
         if outcome.cause is not None:
             self._request_checkpoint(_checkpoint_cause(outcome.cause))
 
-    def _scan(self) -> None:
-        if self._role is NetworkRole.PRIMARY and self._output is Output.COMPARE:
-            self._compared(self._compare.scan(time.monotonic()))
-
     def _let_out(self, released: Sequence[bytes]) -> None:
         self._passed += len(released)
-        if self._link is not None:
+        if self._link.attached:
             for frame in released:
                 for each in self._from_guest(frame):
                     self._link.send(each)
 
-    def _wait_for_guest(self, arrived: Sequence[bytes]) -> None:
-        for frame in arrived:
-            if not self._is_for_nic(frame):
-                continue
-            if self._rewriter is None:
-                self._backlog.append(frame)
-            else:
-                self._backlog.extend(self._rewriter.to_guest(frame))
-
-    def _is_for_nic(self, frame: bytes) -> bool:
-        """Say whether a NIC takes frames of this length; count it if not."""
-        fits = frames.FRAME_MIN <= len(frame) <= frames.FRAME_MAX
-        self._refused += not fits
-        return fits
-
-    def _from_guest(self, frame: bytes) -> list[bytes]:
-        if self._rewriter is None:
-            return [frame]
-        outward, inward = self._rewriter.from_guest(frame)
-        self._backlog.extend(inward)
+    def _from_guest(self, frame: bytes) -> Sequence[bytes]:
+        outward, inward = self._rewriting.from_guest(frame)
+        self._queue.inject(inward)
         return outward
 
     def _announce(self) -> None:
         """Tell the switch where the guest is now, as QEMU's announce-self does."""
-        if self._link is not None:
-            itself = (frames.GUEST_MAC, frames.GUEST_IP)
-            message = frames.ARP(frames.ARP_REQUEST, *itself, bytes(6), frames.GUEST_IP)
-            self._link.send(frames.build_arp(frames.BROADCAST, message))
-
-    def _refill(self) -> None:
-        """Put what waits into the NIC, as far as there is room; then it is mirrored."""
-        put = 0
-        while self._accepting and self._backlog and self._nic["receive"].put(self._backlog[0]):
-            frame = self._backlog.popleft()
-            if self._role is NetworkRole.PRIMARY and self._mirror is not None:
-                self._mirror.send(frame)
-            put += 1
-        if put:
-            self._machine.wake()
-
-    def _flush(self) -> None:
-        for link, ready in ((self._link, self._link_ready), (self._mirror, self._mirror_ready)):
-            if link is None:
-                continue
-            try:
-                link.flush()
-            except LinkDown:
-                self._detach(link)
-                continue
-            full = self._is_full(link)
-            events = (0 if full else selectors.EVENT_READ) | (
-                selectors.EVENT_WRITE if link.waits_to_send else 0
-            )
-            self._watch(link, events, ready)
-
-    def _is_full(self, link: FrameSocket) -> bool:
-        """Say whether so much waits for the guest that the other end of a link has to wait, too."""
-        if link is self._link:
-            return len(self._backlog) >= BACKLOG_LIMIT
-        # What the secondary's guest has said is compared at once.
-        waits = len(self._backlog) + self._gate.early
-        return self._role is NetworkRole.SECONDARY and waits >= MIRRORED_LIMIT
-
-    def _watch(self, link: FrameSocket, events: int, ready: Callable[[], None]) -> None:
-        """Wait for these events of a link from now on; 0 for none."""
-        known = self._selector.get_map().get(link.fileno())
-        if known is None:
-            if events:
-                self._selector.register(link.fileno(), events, ready)
-        elif not events:
-            self._selector.unregister(link.fileno())
-        elif known.events != events:
-            self._selector.modify(link.fileno(), events, ready)
+        itself = (frames.GUEST_MAC, frames.GUEST_IP)
+        message = frames.ARP(frames.ARP_REQUEST, *itself, bytes(6), frames.GUEST_IP)
+        self._link.send(frames.build_arp(frames.BROADCAST, message))
 
 
 def _checkpoint_cause(cause: CompareCause) -> CheckpointCause:

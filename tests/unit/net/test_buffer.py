@@ -8,33 +8,29 @@ from hypothesis import strategies as st
 from colobench.net.buffer import FilterBuffer
 from colobench.net.frame import ethertype
 from colobench.net.mirror import MARK, EpochGate
+from colobench.net.outcome import NOTHING
 
 
 @given(st.lists(st.one_of(st.binary(max_size=30), st.none())))
-def test_each_frame_leaves_once_in_order_and_at_a_release(steps):
-    buffer = FilterBuffer()
-    held, most, most_bytes, released = [], 0, 0, 0
-    for frame in steps:
+def test_each_frame_leaves_once_in_order_and_at_a_checkpoint(steps):
+    buffer, held = FilterBuffer(), []
+    for now, frame in enumerate(steps):
         if frame is None:
-            assert buffer.release() == held
-            released += len(held)
+            assert buffer.checkpoint() == held
             held = []
         else:
-            buffer.hold(frame)
+            assert buffer.primary(frame, now) == NOTHING
             held.append(frame)
-        most, most_bytes = max(most, len(held)), max(most_bytes, len(b"".join(held)))
-        counters = buffer.counters()
-        assert (counters["frames"], counters["bytes"]) == (len(held), len(b"".join(held)))
-        assert (counters["frames_high_water"], counters["bytes_high_water"]) == (most, most_bytes)
-        assert counters["frames_released"] == released
-    assert buffer.bytes_released + buffer.bytes == len(b"".join(filter(None, steps)))
+        assert buffer.scan(now) == buffer.secondary(b"said", now) == NOTHING
+        assert buffer.counters() == {"held": len(held)}
+    assert buffer.failover() == held
 
 
 def test_what_was_released_is_the_callers():
     buffer = FilterBuffer()
-    buffer.hold(b"a")
-    released = buffer.release()
-    buffer.hold(b"b")
+    buffer.primary(b"a", 0)
+    released = buffer.checkpoint()
+    buffer.primary(b"b", 1)
     assert released == [b"a"]
 
 

@@ -1,0 +1,20 @@
+"""The filter that a primary's output goes through, made as the settings say."""
+
+from __future__ import annotations
+
+from colobench.net.buffer import FilterBuffer
+from colobench.net.compare import ColoCompare
+from colobench.net.compare_settings import CompareSettings
+from colobench.net.output import Output, OutputFilter
+
+
+def make_output_filter(output: Output, compare: CompareSettings) -> OutputFilter:
+    """Make the filter for `output`; `compare` says how colo-compare compares."""
+    if output is Output.BUFFER:
+        return FilterBuffer()
+    return ColoCompare(
+        compare.compare_timeout / 1000,
+        compare.expired_scan_cycle / 1000,
+        compare.max_queue_size,
+        compare.quirks,
+    )

@@ -12,6 +12,8 @@ import psutil
 import pytest
 from hypothesis import settings
 
+from share import SEED, SHARE
+
 UNIT = Path(__file__).parent / "unit"
 
 # The first call of a kernel compiles it; a deadline would measure that.
@@ -24,6 +26,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if UNIT not in item.path.parents:
             item.add_marker("system")
+
+
+def pytest_report_header() -> str:
+    """Say which share of the long runs is done, so that a run can be repeated."""
+    return (
+        f"long runs: a share of {SHARE:g} (COLOBENCH_LONG), picked by the seed {SEED} "
+        "(COLOBENCH_SEED)"
+    )
 
 
 def nodes() -> set[int]:

@@ -18,6 +18,7 @@ from colobench.guest.heap import CLASS_BITS, FIRST_BLOCK, LISTS, TOTAL_BYTES
 from colobench.guest.machine import Machine
 from naive_kv import encode, siphash
 from places import SUPPORT
+from share import amount
 from store_guest import RECEIVED, STORE, Guest
 from tcp_peer import PAGE, Client
 
@@ -263,7 +264,7 @@ def test_machine_with_a_broken_store_answers_goes_on_and_can_be_stopped(damage: 
 
 
 #: How many words a run changes; the long run takes a minute or two.
-CHANGES = 1_000_000 if os.environ.get("COLOBENCH_LONG") else 30_000
+CHANGES = amount(30_000, 1_000_000)
 
 
 @pytest.mark.timeout(3600)

@@ -47,6 +47,7 @@ from colobench.net.link import LinkDecoder, encode_frame
 from colobench.processes.errors import NodeGone
 from colobench.processes.process import NodeProcess
 from colobench.processes.qmp import QMPConnection
+from share import amount
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 needs_redis = pytest.mark.skipif(
@@ -136,7 +137,7 @@ def test_after_the_guests_last_word_the_connection_ends_and_more_is_reset(output
 
 
 def test_client_may_pipeline_all_requests_before_it_reads_any_reply() -> None:
-    pairs = 300_000 if os.environ.get("COLOBENCH_LONG") else 60_000
+    pairs = amount(60_000, 300_000)
     keys = [b"key:%06d" % (number % 1000) for number in range(pairs)]
     data = b"".join(encode(b"SET", key, key * 2) + encode(b"GET", key) for key in keys)
     expected = b"".join(b"+OK\r\n$20\r\n%s\r\n" % (key * 2) for key in keys)

@@ -9,7 +9,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import psutil
@@ -22,11 +22,13 @@ from colobench.lab.session.session import ColoExit, Session
 from colobench.lab.session.takeover import Takeover
 from colobench.node.breakpoints import PRIMARY_POINTS, SECONDARY_POINTS
 from colobench.processes.errors import QMPCommandError
+from share import SEED, amount, each_with_some
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-#: Kills at random moments, half of each side.
-KILLS = int(os.environ.get("COLOBENCH_KILLS", "20"))
+#: Kills at random moments for each way, half of each side.
+KILLS = amount(3, 25)
+CHECKPOINTS = amount(100, 1000)
 FORMS = [
     {"layout": layout, "variant": variant, "transport": transport}
     for layout in ("separated", "buffered")
@@ -41,6 +43,11 @@ WAYS: dict[str, dict[str, Any]] = {
     "multifd+tcp-mprotect": {"transport": "multifd+tcp", "tracker": "mprotect"},
 }
 every_way = pytest.mark.parametrize("way", WAYS)
+
+
+def at_each(points: Sequence[str]) -> pytest.MarkDecorator:
+    """Parametrize a test by each point and some of the ways."""
+    return pytest.mark.parametrize(("at", "way"), each_with_some(points, tuple(WAYS)))
 
 
 def session(**settings: Any) -> Session:
@@ -77,14 +84,14 @@ def assert_survived(pair: Session, takeover: Takeover, role: str) -> None:
 
 @pytest.mark.parametrize("variant", ["v12", "upstream"])
 @every_way
-def test_a_thousand_checkpoints_in_a_row_verify_equal(way: str, variant: str) -> None:
+def test_checkpoints_in_a_row_verify_equal(way: str, variant: str) -> None:
     with session(delay=0, variant=variant, **WAYS[way]) as pair:
-        records = pair.run(1000)
+        records = pair.run(CHECKPOINTS)
         first = records[0].number
-        assert [record.number for record in records] == list(range(first, first + 1000))
+        assert [record.number for record in records] == list(range(first, first + CHECKPOINTS))
         assert all(record.verified for record in records)
-        assert sum(record.pages for record in records) > 1000
-        assert len({record.guest_work for record in records}) > 500
+        assert sum(record.pages for record in records) > CHECKPOINTS
+        assert len({record.guest_work for record in records}) > CHECKPOINTS // 2
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: "-".join(form.values()))
@@ -166,8 +173,7 @@ def test_held_output_is_released_by_checkpoints(pair: Session) -> None:
 # -- Kills ---------------------------------------------------------------------------------------
 
 
-@every_way
-@pytest.mark.parametrize("at", PRIMARY_POINTS)
+@at_each(PRIMARY_POINTS)
 def test_primary_killed_at_any_point_of_a_checkpoint(pair: Session, at: str, way: str) -> None:
     pair.run(3)
     killed = pair.kill("primary", at=at)
@@ -181,8 +187,7 @@ def test_primary_killed_at_any_point_of_a_checkpoint(pair: Session, at: str, way
     assert_survived(pair, takeover, "secondary")
 
 
-@every_way
-@pytest.mark.parametrize("at", SECONDARY_POINTS)
+@at_each(SECONDARY_POINTS)
 def test_primary_killed_at_any_point_of_the_secondarys_checkpoint(
     pair: Session, at: str, way: str
 ) -> None:
@@ -194,8 +199,7 @@ def test_primary_killed_at_any_point_of_the_secondarys_checkpoint(
     assert_survived(pair, takeover, "secondary")
 
 
-@every_way
-@pytest.mark.parametrize("at", SECONDARY_POINTS)
+@at_each(SECONDARY_POINTS)
 def test_secondary_killed_at_any_point_of_a_checkpoint(pair: Session, at: str, way: str) -> None:
     pair.run(3)
     killed = pair.kill("secondary", at=at)
@@ -205,8 +209,7 @@ def test_secondary_killed_at_any_point_of_a_checkpoint(pair: Session, at: str, w
     assert_survived(pair, takeover, "primary")
 
 
-@every_way
-@pytest.mark.parametrize("at", PRIMARY_POINTS)
+@at_each(PRIMARY_POINTS)
 def test_secondary_killed_at_any_point_of_the_primarys_checkpoint(
     pair: Session, at: str, way: str
 ) -> None:
@@ -222,7 +225,7 @@ def test_secondary_killed_at_any_point_of_the_primarys_checkpoint(
 @every_way
 @pytest.mark.parametrize("kill", range(KILLS))
 def test_killed_at_a_random_moment_the_survivor_goes_on(kill: int, way: str) -> None:
-    dice = random.Random(kill)
+    dice = random.Random(f"{SEED} {kill}")
     form = dice.choice(FORMS)
     if way != "stream-marked":
         form = form | WAYS[way] | {"layout": "separated"}
@@ -365,9 +368,9 @@ def test_second_lost_heartbeat_is_refused(pair: Session) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS[::2], ids=lambda form: "-".join(form.values()))
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(amount(1, 6)))
 def test_stream_cut_at_any_byte_tears_no_state(form: dict[str, str], seed: int) -> None:
-    dice = random.Random(seed)
+    dice = random.Random(f"{SEED} {seed}")
     with session(**form, delay=None, capture=True) as pair:
         assert pair.relay is not None
         before = pair.relay.crossed("P→S")

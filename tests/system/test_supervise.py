@@ -31,12 +31,12 @@ from colobench.lab.session.status import State, examine, find, render
 from colobench.lab.session.supervise import serve
 from colobench.processes import process as process_module
 from colobench.processes.errors import NodeGone
+from share import amount, some
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 #: A limit that leaves room for one node in the making, and for no leak of four at each rejoin.
 DESCRIPTORS = 41
-LONG = os.environ.get("COLOBENCH_LONG") == "1"
 
 
 def serving(**settings: Any) -> Session:
@@ -90,7 +90,7 @@ def figures(pair: Session) -> dict[str, Any]:
 
 
 def test_rejoins_leave_descriptors_threads_and_memory_where_they_were() -> None:
-    rejoins = 200 if LONG else 3
+    rejoins = amount(3, 200)
     tracemalloc.start()
     try:
         # A machine that is too busy for a heartbeat would part the pair, which is another matter.
@@ -183,7 +183,7 @@ def test_no_failure_of_ours_ends_the_node_that_serves(monkeypatch: pytest.Monkey
         watched = Watched(pair)
         watched.wait_for("protected: ")
         monkeypatch.setattr("colobench.lab.session.supervise._AGAIN_LIMIT", 0.1)
-        tried = list(FAILURES)[:: 1 if LONG else 2]
+        tried = some(list(FAILURES), len(FAILURES) // 2)
         for number, words in enumerate(tried, 1):
             failure = FAILURES[words]
             failed = threading.Semaphore(0)
@@ -308,7 +308,7 @@ def test_run_survives_a_low_limit_of_descriptors_and_a_closed_standard_output(
     run.wait_for("protected: ")
     with Client(("127.0.0.1", port)) as client:
         assert client.ask(b"SET", b"a", b"0") == "OK"
-        kills = 20 if LONG else 4
+        kills = amount(4, 20)
         for number in range(1, kills + 1):
             os.kill(run.pids["secondary"], signal.SIGKILL)
             run.wait_for("alone: ")

@@ -20,17 +20,21 @@ from colobench.lab.torture.run import Judgement, Settings, in_blocks, run_clean,
 from colobench.lab.torture.text import render
 from colobench.node.bugs import Bug
 from places import CLONE
+from share import SEED, amount
+
+#: By each transport and output, at points that the plan picks.
+KILLS = amount(12, 200)
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
-def test_twenty_kills_lose_no_answered_write_and_no_connection() -> None:
-    kills = plan(1, 20)
+def test_kills_lose_no_answered_write_and_no_connection() -> None:
+    kills = plan(SEED, KILLS)
     results = list(torture(kills, jobs=2))
     summary = summarize(results)
     assert summary.violations == ()
     assert summary.clean
-    assert sorted(each.kill.number for each in results) == list(range(20))
+    assert sorted(each.kill.number for each in results) == list(range(KILLS))
     assert summary.operations > 0
     print(f"\ntakeover, ms: {summary.takeover_ms}")
 
@@ -48,7 +52,7 @@ def test_each_planted_bug_is_caught(bug: Bug) -> None:
 
 
 def test_clean_checkpoints_raise_no_alarm() -> None:
-    found = dict(run_clean(200, Settings(clients=6)))
+    found = dict(run_clean(amount(100, 1000), Settings(clients=6)))
     assert set(found) == {"buffer", "compare"}
     for judgement in found.values():
         assert judgement.linearizable

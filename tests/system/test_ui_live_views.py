@@ -1,7 +1,7 @@
 """Live views in JupyterLab, Notebook 7 and Voilà: slow, reloaded, second, cut off and deaf pages.
 
 Nothing is stood in for: server, kernel, ipywidgets, anywidget and BokehJS are the installed ones.
-COLOBENCH_LONG=1 tries everything everywhere, and not only what is in doubt the most.
+COLOBENCH_LONG=1 tries everything everywhere, and not only what is in doubt the most (see share.py).
 COLOBENCH_BROWSER_REPEATS says how often pages are opened that are slow; once by default.
 """
 
@@ -16,11 +16,11 @@ from typing import Any
 import playwright.sync_api as playwright
 import pytest
 
+import share
 from browser import needs_chromium
 from jupyter import PATIENCE_MS, Browser, Site, chromium, serve, write_notebook
 
 REPEATS = int(os.environ.get("COLOBENCH_BROWSER_REPEATS", "1"))
-LONG = "COLOBENCH_BROWSER_REPEATS" in os.environ or os.environ.get("COLOBENCH_LONG") == "1"
 THROTTLE = 12
 PRESS_MS = PATIENCE_MS / 9
 
@@ -93,7 +93,8 @@ NEXT = re.compile("Next checkpoint$")
 
 def sites(*always: str, also: tuple[str, ...] = ()) -> Any:
     """Say on which sites a test is done always, and on which also if there is much time."""
-    long = pytest.mark.skipif(not LONG, reason="takes long; COLOBENCH_LONG=1 does it")
+    everywhere = share.LONG or "COLOBENCH_BROWSER_REPEATS" in os.environ
+    long = pytest.mark.skipif(not everywhere, reason="takes long; COLOBENCH_LONG=1 does it")
     kinds = [*always, *(pytest.param(kind, marks=long) for kind in also)]
     return pytest.mark.parametrize("site", kinds, indirect=True)
 

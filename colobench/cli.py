@@ -371,7 +371,7 @@ def _demo(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from colobench.lab.report.run_summary import figures
+    from colobench.lab.report.run_summary import compute_statistics
     from colobench.lab.session.supervise import Tally, serve
 
     session = make_session(
@@ -404,7 +404,11 @@ def _run(options: argparse.Namespace) -> int:
             if not session.began:
                 raise
     # Percentiles are those of the newest records.
-    summary = figures(session.records) | tally.as_json() | {"parameters": dict(session.settings)}
+    summary = (
+        compute_statistics(session.records)
+        | tally.as_json()
+        | {"parameters": dict(session.settings)}
+    )
     if options.json:
         print(json.dumps(summary))
     else:
@@ -650,9 +654,9 @@ def _show_bench(options: argparse.Namespace, rows: Sequence[Row]) -> None:
                 text = json.dumps(as_json(machine, rows), indent=1) + "\n"
                 write_output_file(options.json, text)
             if options.html is not None:
-                from colobench.lab.bench.page import write_page
+                from colobench.lab.bench.page import write_bench_page
 
-                print(f"page: {write_page(options.html, machine, rows)}", file=sys.stderr)
+                print(f"page: {write_bench_page(options.html, machine, rows)}", file=sys.stderr)
     finally:
         # Hours of measuring are not lost with a file.
         if rows:

@@ -32,7 +32,7 @@ from colobench.lab.bench.case import (
 )
 from colobench.lab.bench.context import PAGE_SIZE, BenchContext
 from colobench.lab.bench.measured import Measured, Unavailable
-from colobench.lab.bench.page import write_page
+from colobench.lab.bench.page import write_bench_page
 from colobench.lab.bench.reference import References
 from colobench.lab.bench.run import as_json, run, subjects
 from colobench.lab.bench.subjects import bitmaps
@@ -416,7 +416,7 @@ def test_the_machine_is_described():
 
 @pytest.mark.parametrize("rows", [[], made_up_rows()], ids=["nothing", "rows"])
 def test_the_page_loads_nothing_and_shows_every_row(tmp_path, rows):
-    page = write_page(tmp_path / "page.html", MACHINE, rows).read_text("utf-8")
+    page = write_bench_page(tmp_path / "page.html", MACHINE, rows).read_text("utf-8")
     outside = re.sub(r"(<script[^>]*>).*?</script>", r"\1", page, flags=re.DOTALL)
     assert not re.search(r'(src|href)="(?!data:,)', outside)
     assert "Abacus 9000" in page
@@ -429,7 +429,7 @@ class TestInChromium:
     pytestmark = needs_chromium
 
     def test_the_page_draws_its_plots(self, tmp_path, dark):
-        path = write_page(tmp_path / "page.html", MACHINE, made_up_rows())
+        path = write_bench_page(tmp_path / "page.html", MACHINE, made_up_rows())
         with open_page() as page:
             page.unroute_all()
             page.emulate_media(color_scheme="dark" if dark else "light")

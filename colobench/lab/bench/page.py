@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
-from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
-from string import Template
-from typing import Any
+from typing import Any, NamedTuple
 
-from bokeh.embed import components
 from bokeh.models import ColumnDataSource, CustomJSTickFormatter, FixedTicker, HoverTool, Range1d
 from bokeh.models.annotations import Span
-from bokeh.resources import Resources
 
 from colobench.lab.bench.case import SUBJECTS, Row
 from colobench.lab.bench.text import HEADINGS, cells, number, summary
-from colobench.lab.output_file import write_output_file
-from colobench.lab.report.html import NEUTRAL_COLOUR, _card, _figure, _legend_above, _row
+from colobench.lab.report.page import PlotCard, write_page
+from colobench.lab.report.palette import BAD_COLOUR, MET_COLOUR, NEUTRAL_COLOUR, TARGET_COLOUR
+from colobench.lab.report.plot import legend_above, make_plot
 
-MET_COLOUR = "#3fa7a0"
-MISSED_COLOUR = "#d4606a"
-TARGET_COLOUR = "#cba135"
 _WORDS = {True: "target met", False: "target missed", None: "not judged"}
-_COLOURS = {True: MET_COLOUR, False: MISSED_COLOUR, None: NEUTRAL_COLOUR}
+_COLOURS = {True: MET_COLOUR, False: BAD_COLOUR, None: NEUTRAL_COLOUR}
 _DURATIONS = {"µs", "ms", "s"}
 _KINDS = {True: "yes", False: "no", None: ""}
 #: Up to so many bars, two plots have room beside each other.
@@ -36,7 +29,7 @@ _TICKS = [digit * 10.0**decade for decade in range(-4, 5) for digit in (1, 2, 5)
 _FINE_TICKS = [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 1.75, 2, 2.5, 3, 4, 5]
 
 
-def write_page(path: str | Path, machine: Mapping[str, Any], rows: Sequence[Row]) -> Path:
+def write_bench_page(path: str | Path, machine: Mapping[str, Any], rows: Sequence[Row]) -> Path:
     """Write the page of a run.
 
     Parameters
@@ -53,58 +46,51 @@ def write_page(path: str | Path, machine: Mapping[str, Any], rows: Sequence[Row]
     Path
         The file written.
     """
-    script, cards = _plots(rows)
-    cards.append(_card("All figures", "", _table(rows), wide=True))
-    cards.append(_card("Machine", "What all this was measured on.", _facts(machine), wide=True))
     missed = any(row.met is False for row in rows)
     judged = any(row.met is not None for row in rows)
-    report = files("colobench.lab.report").joinpath("report.html").read_text("utf-8")
-    template = files("colobench.lab.bench").joinpath("page.html").read_text("utf-8")
-    page = Template(template).substitute(
-        style=_part(report, "<style>", "</style>"),
-        paint=_part(report, "<script>", "</script>"),
-        bokeh=Resources(mode="inline", components=["bokeh"]).render(),
-        script=script,
-        cards="\n".join(cards),
-        state="bad" if missed else "good" if judged else "open",
-        verdict=escape(summary(rows)),
-    )
-    return write_output_file(path, page)
-
-
-def _part(page: str, begin: str, end: str) -> str:
-    """Take the one element from the report of a run whose page looks and paints as this one."""
-    start = page.index(begin)
-    return page[start : page.index(end, start) + len(end)]
+    values = {
+        "state": "bad" if missed else "good" if judged else "open",
+        "verdict": summary(rows),
+        "headings": HEADINGS,
+        "subjects": [
+            (name, [_table_cells(row) for row in of_name])
+            for name, of_name in groupby(rows, key=lambda row: row.name)
+        ],
+        "machine": {name: _fact(value) for name, value in machine.items()},
+    }
+    return write_page(path, "bench/templates/bench.html", _plots(rows), values)
 
 
 # -- The table ---------------------------------------------------------------------------------
 
 
-def _table(rows: Sequence[Row]) -> str:
-    lines = [_row(*HEADINGS, kind="heading")]
-    for name, of_name in groupby(rows, key=lambda row: row.name):
-        title = f'<th colspan="{len(HEADINGS)}">{escape(name)}</th>'
-        lines.append(f'<tr class="heading">{title}</tr>')
-        lines += [_line(row) for row in of_name]
-    return f'<div class="scroll"><table class="results">{"".join(lines)}</table></div>'
+class TableCell(NamedTuple):
+    """A cell of the table.
+
+    Attributes
+    ----------
+    text, spread
+        Its text, and the quartiles below it; empty if there are none.
+    kind
+        Its class in the style sheet, or empty.
+    """
+
+    text: str
+    spread: str
+    kind: str
 
 
-def _line(row: Row) -> str:
-    values = dict(zip(HEADINGS, map(escape, cells(row)), strict=True))
-    for column, spread in (("ours", row.ours_spread), ("reference", row.reference_spread)):
-        if spread is not None:
-            values[column] += f"<span>{number(spread[0])} … {number(spread[1])}</span>"
+def _table_cells(row: Row) -> list[TableCell]:
     kinds = {"case": "case", "unit": "words", "note": "note", "met": _KINDS[row.met]}
-    tagged = (
-        f'<td class="{kinds.get(column, "")}">{value}</td>' for column, value in values.items()
-    )
-    return f"<tr>{''.join(tagged)}</tr>"
+    spreads = {"ours": row.ours_spread, "reference": row.reference_spread}
+    return [
+        TableCell(text, _spread(spreads.get(heading)), kinds.get(heading, ""))
+        for heading, text in zip(HEADINGS, cells(row), strict=True)
+    ]
 
 
-def _facts(machine: Mapping[str, Any]) -> str:
-    rows = (_row(escape(name.replace("_", " ")), escape(_fact(v))) for name, v in machine.items())
-    return f'<table class="facts">{"".join(rows)}</table>'
+def _spread(quartiles: tuple[float, float] | None) -> str:
+    return "" if quartiles is None else f"{number(quartiles[0])} … {number(quartiles[1])}"
 
 
 def _fact(value: Any) -> str:
@@ -116,18 +102,15 @@ def _fact(value: Any) -> str:
 # -- The plots ---------------------------------------------------------------------------------
 
 
-def _plots(rows: Sequence[Row]) -> tuple[str, list[str]]:
-    """Draw a plot for each subject and unit with ratios: Bokeh's script, and a card for each."""
+def _plots(rows: Sequence[Row]) -> list[PlotCard]:
+    """Draw a card with a plot for each subject and unit that has ratios."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         if row.ratio:
             groups.setdefault((row.name, row.unit), []).append(row)
-    if not groups:
-        return "", []
-    script, contents = components(tuple(plot_ratios(each) for each in groups.values()))
-    return script, [
-        _card(escape(f"{name} ({unit})"), escape(_words(name)), content, wide=len(each) > FEW)
-        for ((name, unit), each), content in zip(groups.items(), contents, strict=True)
+    return [
+        PlotCard(f"{name} ({unit})", _words(name), plot_ratios(group), wide=len(group) > FEW)
+        for (name, unit), group in groups.items()
     ]
 
 
@@ -141,7 +124,7 @@ def plot_ratios(rows: Sequence[Row]) -> Any:
     bounds = [(row.case, bound) for row in rows if (bound := _ratio_bound(row)) is not None]
     values = [row.ratio or 1 for row in rows] + [bound for _, bound in bounds] + [1]
     better = "less" if rows[0].unit in _DURATIONS else "more"
-    plot = _figure(
+    plot = make_plot(
         f"ours / reference ({better} is better)",
         "",
         x_axis_type="log",
@@ -179,7 +162,7 @@ def plot_ratios(rows: Sequence[Row]) -> Any:
         )
     equal = Span(location=1, dimension="height", line_color=NEUTRAL_COLOUR, level="underlay")
     plot.add_layout(equal)
-    _legend_above(plot)
+    legend_above(plot)
     return plot
 
 

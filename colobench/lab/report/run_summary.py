@@ -1,4 +1,4 @@
-"""The figures of a run, computed from its records, and as a table for the terminal."""
+"""Statistics of a run, computed from its records, and as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from colobench.lab.session.record import CheckpointRecord
 
 
-#: What checkpoints spend time on; with verification there are also the digests.
+#: Activities that checkpoints spend time on; ``verify`` is there if digests are compared.
 ACTIVITIES = (*PHASES, "verify")
+#: The guest still runs while the request is answered: the pause begins after it.
+PAUSE_PHASES = tuple(phase for phase in ACTIVITIES if phase != "request")
 
 
 def percentiles(milliseconds: Sequence[float]) -> dict[str, float | None]:
@@ -32,8 +34,8 @@ def checkpoint_rate(records: Sequence[CheckpointRecord]) -> float | None:
     return (len(records) - 1) / (records[-1].time - records[0].time)
 
 
-def figures(records: Sequence[CheckpointRecord]) -> dict[str, Any]:
-    """Compute the figures that tables show.
+def compute_statistics(records: Sequence[CheckpointRecord]) -> dict[str, Any]:
+    """Compute the statistics that tables show.
 
     Parameters
     ----------
@@ -81,7 +83,7 @@ def megabytes(count: int) -> str:
 
 
 def _rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Give the rows of the table that the summary has figures for."""
+    """Give a row of the table for each statistic that the summary has."""
     if "verified" in summary:
         words = {True: "yes", False: "NO", None: "not compared"}
         yield "verified", words[summary["verified"]], ""
@@ -111,8 +113,8 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     Parameters
     ----------
     summary
-        The keys of `figures`, and ``verified`` (True, False, or None if nothing was compared),
-        ``takeover_ms``, ``takeover_checkpoint``. A figure that is not there has no row.
+        The keys of `compute_statistics`, and ``verified`` (True, False, or None if nothing was
+        compared), ``takeover_ms``, ``takeover_checkpoint``. A key that is not there has no row.
     """
     rows = list(_rows(summary))
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from colobench.lab.report.run_summary import figures
+from colobench.lab.report.run_summary import compute_statistics
 from colobench.lab.session.record import Records
 from colobench.lab.session.session import Session
 from colobench.lab.session.takeover import Killed, Takeover
@@ -80,7 +80,7 @@ def summarize(
     return {
         "verified": all(proofs.values()),
         "checkpoints_verified": len(compared),
-        **figures(records),
+        **compute_statistics(records),
         "takeover_ms": takeover.takeover_ms,
         "takeover_checkpoint": takeover.checkpoint,
         "digest_equal": takeover.equal,

@@ -11,7 +11,7 @@ import numpy as np
 from bokeh.layouts import row
 from bokeh.models import ColumnDataSource, LayoutDOM, Range1d
 
-from colobench.lab.report.html import NEUTRAL_COLOUR, SECONDARY_COLOUR, TAKEOVER_COLOUR
+from colobench.lab.report.palette import NEUTRAL_COLOUR, SECONDARY_COLOUR, TAKEOVER_COLOUR
 from colobench.lab.session.journal import ROLES
 from colobench.lab.session.session import Session
 from colobench.lab.torture.kill_plan import MODES, POINTS

@@ -8,7 +8,7 @@ from typing import Any
 import ipywidgets
 import numpy as np
 
-from colobench.lab.report.html import SECONDARY_COLOUR
+from colobench.lab.report.palette import SECONDARY_COLOUR
 from colobench.lab.session.record import CheckpointRecord
 from colobench.lab.session.session import Session
 from colobench.lab.studies.flush_prediction import PendingFlush, hold_before_flush

@@ -14,7 +14,7 @@ from bokeh.layouts import row
 from bokeh.models import ColumnDataSource, LayoutDOM
 
 from colobench.guest.configuration import parse_size
-from colobench.lab.report.html import PRIMARY_COLOUR, SECONDARY_COLOUR, TAKEOVER_COLOUR
+from colobench.lab.report.palette import PRIMARY_COLOUR, SECONDARY_COLOUR, TAKEOVER_COLOUR
 from colobench.lab.studies.tracker_table import HEADS, TrackerTable, tabulate_trackers
 from colobench.lab.studies.trackers import Epoch, Unavailable, measure_epochs
 from colobench.memory.tracker import TRACKERS

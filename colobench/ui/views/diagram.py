@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from colobench.errors import LocalError
-from colobench.lab.report.html import PRIMARY_COLOUR, SECONDARY_COLOUR, TAKEOVER_COLOUR
+from colobench.lab.report.palette import PRIMARY_COLOUR, SECONDARY_COLOUR, TAKEOVER_COLOUR
 from colobench.lab.session.relay import Chunk
 from colobench.lab.studies.transcript import Utterance, read_conversation
 from colobench.ui.views.deeds import Deeds, deeds_of, is_torn

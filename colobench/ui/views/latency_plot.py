@@ -9,7 +9,7 @@ import numpy as np
 from bokeh.layouts import row
 from bokeh.models import ColumnDataSource, LayoutDOM, Range1d
 
-from colobench.lab.report.html import NEUTRAL_COLOUR, PRIMARY_COLOUR, SECONDARY_COLOUR
+from colobench.lab.report.palette import NEUTRAL_COLOUR, PRIMARY_COLOUR, SECONDARY_COLOUR
 from colobench.lab.studies.latency import STATES, Latencies, TimedAnswer
 from colobench.ui.base.figure import Columns, LiveFigure, Window
 from colobench.ui.base.pump import frames

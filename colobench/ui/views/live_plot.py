@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from colobench.lab.report.html import PAUSE_PHASES, PHASE_COLOURS, PRIMARY_COLOUR
+from colobench.lab.report.palette import PHASE_COLOURS, PRIMARY_COLOUR
+from colobench.lab.report.run_summary import PAUSE_PHASES
 from colobench.lab.session.record import Records
 from colobench.ui.base.feed import LiveView, read_module
 from colobench.ui.base.pump import frames

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from colobench.guest.configuration import block_sizes
-from colobench.lab.report.html import PRIMARY_COLOUR, SECONDARY_COLOUR
+from colobench.lab.report.palette import PRIMARY_COLOUR, SECONDARY_COLOUR
 from colobench.lab.session.session import Session
 from colobench.memory.ram import lay_out
 from colobench.ui.base.feed import LiveView, read_module

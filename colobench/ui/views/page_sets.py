@@ -9,7 +9,7 @@ import numpy as np
 import traitlets
 
 from colobench.kernels import bitmap
-from colobench.lab.report.html import PRIMARY_COLOUR, SECONDARY_COLOUR, TAKEOVER_COLOUR
+from colobench.lab.report.palette import PRIMARY_COLOUR, SECONDARY_COLOUR, TAKEOVER_COLOUR
 from colobench.memory.tracker import Words
 from colobench.ui.base.feed import LiveView, read_module
 from colobench.ui.views.page_map import describe_blocks

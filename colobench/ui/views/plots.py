@@ -9,14 +9,15 @@ import ipywidgets
 import numpy as np
 from bokeh.layouts import column, row
 from bokeh.models import ColumnDataSource, LayoutDOM, NumeralTickFormatter, Range1d
-from bokeh.plotting import figure
 
-from colobench.lab.report.html import (
+from colobench.lab.report.palette import (
     NEUTRAL_COLOUR,
     PHASE_COLOURS,
     PRIMARY_COLOUR,
     SECONDARY_COLOUR,
 )
+from colobench.lab.report.plot import legend_above as legend_without_colours
+from colobench.lab.report.plot import make_plot as plot_without_colours
 from colobench.lab.session.journal import ROLES
 from colobench.lab.session.record import Records
 from colobench.lab.studies.sweep import Line, fit_layouts, fit_line
@@ -206,43 +207,17 @@ def _draw_against_pages() -> LayoutDOM:
 
 def make_plot(x_label: str, y_label: str, height: int = 330, **options: Any) -> Any:
     """Make an empty plot that looks right on light and on dark."""
-    plot = figure(
-        height=height,
-        sizing_mode="stretch_width",
-        tools="pan,xwheel_zoom,reset,save",
-        x_axis_label=x_label,
-        y_axis_label=y_label,
-        background_fill_color=None,
-        border_fill_color=None,
-        outline_line_color=None,
-        **options,
+    plot = plot_without_colours(
+        x_label, y_label, height=height, tools="pan,xwheel_zoom,reset,save", **options
     )
-    plot.toolbar.autohide = True
-    plot.toolbar.logo = None
-    plot.axis.axis_label_text_font_style = "normal"
     plot.axis.axis_label_text_color = plot.axis.major_label_text_color = NEUTRAL_COLOUR
-    plot.axis.minor_tick_line_color = None
     plot.axis.formatter = NumeralTickFormatter(format="0,0[.]0")
     plot.axis.axis_line_color = plot.axis.major_tick_line_color = NEUTRAL_COLOUR
-    plot.grid.grid_line_color = NEUTRAL_COLOUR
-    plot.grid.grid_line_alpha = 0.25
-    plot.xgrid.grid_line_color = None
+    plot.ygrid.grid_line_color = NEUTRAL_COLOUR
+    plot.ygrid.grid_line_alpha = 0.25
     return plot
 
 
 def legend_above(plot: Any) -> None:
-    """Put the legend of a plot, which has something to show by now, above it."""
-    legend = plot.legend[0]
-    legend.update(
-        orientation="horizontal",
-        background_fill_alpha=0,
-        border_line_color=None,
-        label_text_color=NEUTRAL_COLOUR,
-        padding=0,
-        margin=0,
-        spacing=14,
-        glyph_width=14,
-        glyph_height=14,
-        label_standoff=4,
-    )
-    plot.add_layout(legend, "above")
+    """Put the legend of a plot that has glyphs with labels above it."""
+    legend_without_colours(plot).label_text_color = NEUTRAL_COLOUR

@@ -10,10 +10,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from colobench.lab.report.html import BARS, FIELDS, PAUSE_PHASES, group, judge, write_report
+from colobench.lab.report.html import FIELDS, judge, write_report
+from colobench.lab.report.run_plots import BARS, group
 from colobench.lab.report.run_summary import (
     ACTIVITIES,
-    figures,
+    PAUSE_PHASES,
+    compute_statistics,
     format_summary,
     megabytes,
     milliseconds,
@@ -104,7 +106,7 @@ def test_nothing_is_loaded_from_elsewhere(tmp_path, count):
 
 
 @pytest.mark.parametrize("count", [1, 2, 53, 1200])
-def test_the_figures_in_the_table_are_those_of_the_records(tmp_path, count):
+def test_the_statistics_in_the_table_are_those_of_the_records(tmp_path, count):
     records = make_records(count)
     summary = {"verified": True, "takeover_ms": 12.34, "pages": 7, "pause_ms_p50": 99}
     rows = read(write_report(tmp_path / "report.html", records, summary)).rows
@@ -202,8 +204,8 @@ def test_grouping_keeps_sums_and_the_longest_pause(count):
         assert np.isclose((grouped[name] * grouped["size"]).sum(), values.sum())
 
 
-def test_terminal_table_shows_every_figure_of_the_summary():
-    computed = figures(make_records(53))
+def test_terminal_table_shows_every_statistic_of_the_summary():
+    computed = compute_statistics(make_records(53))
     summary = {"verified": True, **computed, **TAKEOVER}
     lines = [re.split(r"  +", line.strip()) for line in format_summary(summary).splitlines()]
     assert ["verified", "yes"] in lines
@@ -224,7 +226,9 @@ def test_terminal_table_leaves_out_what_is_not_there():
     assert format_summary({}) == ""
     assert format_summary({"verified": None}) == "verified  not compared"
     assert "takeover" not in format_summary({"verified": False, "takeover_ms": None})
-    assert format_summary({"verified": False, **figures([])}).splitlines()[4].split() == [
+    assert format_summary({"verified": False, **compute_statistics([])}).splitlines()[
+        4
+    ].split() == [
         "p50",
         "p99",
     ]

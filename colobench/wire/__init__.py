@@ -1,1 +1,1 @@
-"""QEMU's migration stream and COLO's messages as bytes, both ways: no I/O, no clock."""
+"""Bytes of QEMU's migration stream and of COLO's messages, written and read: no I/O, no clock."""

@@ -1,7 +1,7 @@
-"""A recorded stream taken apart: every byte belongs to exactly one item of a table.
+"""Dissector of a recorded stream: it puts every byte into exactly one item of a table.
 
-This reads more than `colobench.wire.loadvm` accepts: streams of other machines and with other
-devices, recorded from a real QEMU as well as from colobench, whole or torn. It loads nothing.
+It reads more than `colobench.wire.loadvm` accepts: streams of other machines and devices, recorded
+from a real QEMU or from colobench, whole or torn. It loads nothing.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ from colobench.wire.recorded import Item, Recorded, format_items
 
 __all__ = ["UNEXPLAINED", "Item", "dissect", "dissect_checkpoint", "format_items"]
 
-#: The kind of the item that holds what could not be read.
+#: Kind of the item that holds the bytes that could not be read.
 UNEXPLAINED = "unexplained"
 
-#: How the block of a page record is called that continues one which was not read.
+#: Block name of page records with CONTINUE whose previous record was not read.
 _UNKNOWN_BLOCK = "the block before"
 #: The primary's first messages after a migration, and after each checkpoint.
 _FIRST_MESSAGES = encode_message(Message.CHECKPOINT_REQUEST) + encode_message(Message.VMSTATE_SEND)
@@ -60,31 +60,31 @@ _PAGE_KINDS = (RAMFlag.PAGE, RAMFlag.ZERO, RAMFlag.XBZRLE, RAMFlag.COMPRESS_PAGE
 def dissect(
     data: bytes, *, devices: Iterable[Device] = (), conversation: bool = False
 ) -> list[Item]:
-    """Take a migration stream apart.
+    """Dissect a migration stream.
 
     Parameters
     ----------
     data
-        The stream from its magic on.
+        The stream, beginning with its magic.
     devices
-        Devices whose states can be decoded. Of others only the size is found: from the
-        vmdescription behind the sections, or else by their footers.
+        Devices whose states are decoded. Of any other device only the size is found: from the
+        vmdescription after the sections, or else by its footer.
     conversation
-        Whether COLO's checkpoints follow the migration, as on the way from primary to secondary.
+        True if COLO's checkpoints follow the migration, as from primary to secondary.
 
     Returns
     -------
     list of Item
-        Ascending and contiguous, from the first byte to the last. Where the stream is torn or
-        wrong, the last item is of kind `UNEXPLAINED` and its title is the error. An error inside of
-        a sized buffer costs the rest of that buffer only: such an item stands for it, and what
-        comes behind the buffer is read.
+        Ascending and contiguous, from the first byte to the last. If the stream is torn or wrong,
+        the last item is of kind `UNEXPLAINED` and has the error as its title. After an error inside
+        a sized buffer, such an item holds the rest of the buffer, and reading goes on after the
+        buffer.
 
     Notes
     -----
-    Without a vmdescription (QEMU's ``suppress-vmdesc=on``, a checkpoint, a torn stream) the payload
-    of a device that is not given is told by its footer; `colobench.wire.footers.find_payload_ends`
-    says which bytes are ambiguous.
+    Without a vmdescription (QEMU's ``suppress-vmdesc=on``, a checkpoint, a torn stream), the
+    payload of a device that is not in `devices` is found by its footer;
+    `colobench.wire.footers.find_payload_ends` says which bytes are ambiguous.
     """
     dissection = _Dissection(data, devices)
     return dissection.run(dissection.conversation if conversation else dissection.migration)
@@ -93,7 +93,7 @@ def dissect(
 def dissect_checkpoint(
     data: bytes, *, devices: Iterable[Device] = (), offset: int = 0
 ) -> list[Item]:
-    """Take bytes of COLO's conversation apart, of either direction, from a message on.
+    """Dissect bytes of COLO's conversation in either direction, beginning with a message.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def dissect_checkpoint(
     devices
         As for `dissect`.
     offset
-        Offset in the stream of the first byte, for the items.
+        Offset of the first byte in the stream, added to the items' offsets.
 
     Returns
     -------
@@ -115,19 +115,19 @@ def dissect_checkpoint(
 
 
 class _Dissection:
-    """One stream being read, part by part, and what must be remembered from part to part."""
+    """State of reading one stream, kept from one part to the next."""
 
     def __init__(self, data: bytes, devices: Iterable[Device]) -> None:
         self._stream = Recorded(data)
         self._devices = {(device.idstr, device.instance_id): device for device in devices}
         self._block = _UNKNOWN_BLOCK
-        # Sizes from the vmdescription, once the first device asked for them.
+        # Payload sizes from the vmdescription; looked for when the first device needs one.
         self._sizes: dict[tuple[str, int], int] | None = None
         self._payload_ends: dict[int, int] = {}
         self._may_follow_eof = self._may_follow_a_migration
 
     def run(self, part: Callable[[], None]) -> list[Item]:
-        """Read one part, and give the items."""
+        """Read one part, and return the items."""
         try:
             part()
         except StreamError as error:
@@ -144,7 +144,7 @@ class _Dissection:
         self._stream.expect_end("stream")
 
     def conversation(self) -> None:
-        """Read a migration and the checkpoints behind it."""
+        """Read a migration and the checkpoints after it."""
         self._may_follow_eof = self._may_follow_in_a_conversation
         self._header()
         self._sections()
@@ -153,11 +153,11 @@ class _Dissection:
         self.checkpoints()
 
     def checkpoints(self) -> None:
-        """Read messages, and what comes between them."""
+        """Read messages and the sections between them."""
         self._may_follow_eof = self._may_follow_in_a_conversation
         self._sizes = {}
         while len(self._stream):
-            # A message begins with a 0, and of the section types only EOF is one.
+            # A message begins with a zero byte. EOF, the only section type 0, is read elsewhere.
             if self._stream.next_is(0):
                 self._message()
             else:
@@ -191,7 +191,7 @@ class _Dissection:
                 self._described_section(SectionType(kind), offset)
             elif kind in (SectionType.PART, SectionType.END):
                 (section_id,) = BE32.unpack(stream.take(BE32.size))
-                # Nothing but RAM has such sections here, which a recorded checkpoint does not say.
+                # A recorded checkpoint does not name the section's owner; here it is always RAM.
                 stream.add(SectionType(kind).name, RAM_IDSTR, f"section {section_id}")
                 self._records()
                 self._footer(section_id)
@@ -296,28 +296,28 @@ class _Dissection:
         return end
 
     def _may_follow_a_migration(self, at: int) -> bool:
-        """Say whether a vmdescription begins there: an object that ends with the stream."""
+        """Say whether a vmdescription begins at `at`: a JSON object that ends with the stream."""
         data, begin = self._stream.data, at + SECTION.size
         if data[at] != SectionType.VMDESCRIPTION or not b"{".startswith(data[begin : begin + 1]):
             return False
         length = int.from_bytes(data[at + 1 : begin], "big")
-        # A stream that is torn may end within it.
+        # A torn stream may end inside it.
         return begin > len(data) or begin + length >= len(data)
 
     def _may_follow_in_a_conversation(self, at: int) -> bool:
-        """Say whether a vmdescription, a message or a RAM section begins there."""
+        """Say whether a vmdescription, a message or a RAM section begins at `at`."""
         data = self._stream.data
         if data[at] == SectionType.VMDESCRIPTION:
             return b"{".startswith(data[at + SECTION.size : at + SECTION.size + 1])
         if data[at] == SectionType.START:
-            # Series v12 begins its checkpoints with one.
+            # A checkpoint of series v12 begins with RAM's START.
             header = section_header(data, at, len(data))
             return header is not None and header.idstr == RAM_IDSTR
-        # A stream that is torn may end within them.
+        # A torn stream may end inside the messages.
         return _FIRST_MESSAGES.startswith(data[at : at + len(_FIRST_MESSAGES)])
 
     def _find_sizes(self) -> dict[tuple[str, int], int]:
-        """Look ahead for the vmdescription, behind the EOF behind the devices."""
+        """Look ahead for the vmdescription, which follows the EOF after the devices."""
         stream = self._stream
         mark = bytes([SectionType.EOF, SectionType.VMDESCRIPTION])
         at = stream.data.find(mark, stream.at)

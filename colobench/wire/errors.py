@@ -1,4 +1,4 @@
-"""What can be wrong with the bytes of a peer: each error names expected, found and where."""
+"""Errors in the bytes of a peer: each says what was expected, what was found, and where."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from colobench.errors import RemoteError
 
 
 class StreamError(RemoteError):
-    """Bytes that the stream's format, or the stage that the stream is in, does not allow.
+    """Bytes that the stream's format or its present stage does not allow.
 
     Attributes
     ----------
     subject
-        What was being read, such as ``"section footer"``.
+        Part of the stream that was being read, such as ``"section footer"``.
     expected, found
-        What the format allows there, and what came.
+        Values that the format allows there, and the value that came.
     offset
-        Offset in bytes, from the begin of the stream, of what was found.
+        Offset in bytes of the found value, from the beginning of the stream.
     """
 
     def __init__(self, subject: str, *, expected: object, found: object, offset: int) -> None:
@@ -29,44 +29,44 @@ class StreamError(RemoteError):
 
 
 class StreamEnded(StreamError):
-    """The stream ended in the middle of something."""
+    """The stream ended before something that it had begun was complete."""
 
 
 class TrailingBytes(StreamError):
-    """Something of a known size was followed by bytes that nothing explains."""
+    """More bytes follow where the stream, or a buffer of known size, should end."""
 
 
 class HeaderError(StreamError):
-    """Wrong magic, version or machine type at the begin of the stream."""
+    """Wrong magic, version or machine type at the beginning of the stream."""
 
 
 class CommandError(StreamError):
-    """A command that is unknown, of a wrong length, or not negotiated."""
+    """A command that is unknown, has a wrong length, or was not negotiated."""
 
 
 class UnexpectedSection(StreamError):
-    """A section that the present stage does not allow, or one that the stage still lacks."""
+    """A section that the present stage does not allow, or one that is missing at its end."""
 
 
 class UnknownSection(StreamError):
-    """A section of a device that this machine lacks, or of a section id that nothing started."""
+    """A section of a device that this machine lacks, or with an id that no START announced."""
 
 
 class BadFooter(StreamError):
-    """A section does not end where its payload should."""
+    """No footer of the section stands where its payload ends."""
 
 
 class RAMError(StreamError):
-    """A RAM record that names no page of ours, or that uses what was not negotiated."""
+    """A RAM record that names no page of ours, or is of a kind that was not negotiated."""
 
 
 class DeviceStateError(StreamError):
-    """A device refuses its state, by its version or by its content."""
+    """A device state with a version or content that the device cannot take."""
 
 
 class VMDescriptionError(StreamError):
-    """A vmdescription that is not one."""
+    """A vmdescription that is not JSON, lacks a field, or is too long."""
 
 
 class InvalidMessage(StreamError):
-    """A COLO message with a number, or a size, that does not exist."""
+    """A COLO message with an unknown number, or a size beyond the limit."""

@@ -1,7 +1,7 @@
-"""Where device payloads end, found by their footers: for readers that know neither device nor size.
+"""Search for the ends of payloads by their footers, if neither the device nor its size is known.
 
-A footer, ``7e`` and the section id, may also occur inside a payload. So a candidate counts only if
-everything behind it splits into sections as well, up to EOF.
+The bytes of a footer, ``7e`` and the section id, may also occur inside a payload. So a candidate
+counts only if everything after it splits into sections as well, up to EOF.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from colobench.wire.format import SECTION, SECTION_IDENTITY, SectionType
 
 
 class SectionHeader(NamedTuple):
-    """The header of a START or FULL section; `payload` is the offset of what follows it."""
+    """The header of a START or FULL section; `payload` is the offset of the section's payload."""
 
     section_id: int
     idstr: str
@@ -51,26 +51,26 @@ def find_payload_ends(
     header
         The first of the sections.
     stop
-        Where the sections have ended at the latest.
+        Offset at which the sections have ended at the latest.
     may_follow_eof
-        Says whether the bytes from an offset on may stand behind EOF. Nothing may stand there in a
-        sized buffer, of which EOF is the last byte.
+        Function of an offset; True if the bytes from there on may follow EOF. The default allows
+        none, as in a sized buffer, whose last byte is EOF.
 
     Returns
     -------
     dict
-        For each payload's begin its end. Empty if there is no way to split the bytes.
+        The end of each payload by its beginning. Empty if the bytes cannot be split.
 
     Notes
     -----
-    A depth-first search. Section ids ascend, because a sender writes its devices in the order of
-    their registration. Two things cannot be told from the truth, and then the first way to split is
-    given: a payload that holds its own footer and behind it a section of a larger id, from which on
-    all splits as well; and, where something may follow EOF, one that holds its own footer, EOF, and
-    what `may_follow_eof` takes for that.
+    This is a depth-first search. Section ids ascend, because a sender writes its devices in the
+    order of their registration. The result is the first split that fits. It may be wrong in two
+    cases: if a payload contains its own footer and then what looks like a section with a larger id,
+    from which everything splits as well; or, where something may follow EOF, if a payload contains
+    its own footer, an EOF, and bytes that `may_follow_eof` accepts.
     """
     path: list[tuple[SectionHeader, int]] = []
-    # From these payloads on nothing splits, whichever way they were reached.
+    # The bytes from these payloads on cannot be split, however the payloads were reached.
     dead: set[int] = set()
     search = header.payload
     while True:

@@ -1,7 +1,7 @@
-"""The stream's format: its numbers, and where they stand.
+"""Format of the migration stream: its constants and its layout.
 
-Source: QEMU's ``docs/devel/migration`` and what QEMU 7.2 writes. All integers are big-endian and
-nothing is aligned. A stream, as a migration writes it to its destination::
+Source: QEMU's ``docs/devel/migration`` and the output of QEMU 7.2. All integers are big-endian and
+nothing is aligned. A migration sends this to its destination::
 
     magic "QEVM" | version 3 | 07 CONFIGURATION: be32 length, machine type
     08 COMMAND: be16 command, be16 length, data                          (any number)
@@ -15,17 +15,17 @@ nothing is aligned. A stream, as a migration writes it to its destination::
     section header = be32 section id | u8 length, idstr | be32 instance id | be32 version id
     footer         = 7e | be32 section id
 
-A payload has no length: whoever reads it knows its fields. RAM's payload is a row of records. Each
-begins with a be64 whose upper 52 bits are the page's offset inside its block and whose lower 12 are
-flags, and the last one is EOS::
+A payload has no length field: its reader has to know its fields. RAM's payload is a sequence of
+records. Each begins with a be64: the upper 52 bits are the page's offset inside its block, the
+lower 12 bits are flags. The last record is EOS::
 
     MEM_SIZE  total length | (u8 length, block name | be64 block length) ...  until they add up
     PAGE      [u8 length, block name] | 4096 bytes
     ZERO      [u8 length, block name] | u8 fill (0)
     EOS
 
-CONTINUE replaces the block name by "the block of the page before", which may have been in an
-earlier section or an earlier checkpoint.
+The flag CONTINUE replaces the block name: the page is in the same block as the previous page, which
+may have been sent in an earlier section or an earlier checkpoint.
 
 Under COLO the same connection then carries checkpoints. Messages are bare be32, and nothing frames
 the sections between them::
@@ -44,7 +44,7 @@ from typing import Final
 MAGIC: Final = 0x5145564D
 VERSION: Final = 3
 
-#: What registers RAM in the stream.
+#: Identity of RAM's section.
 RAM_IDSTR: Final = "ram"
 RAM_INSTANCE_ID: Final = 0
 RAM_VERSION_ID: Final = 4
@@ -54,16 +54,16 @@ PAGE_FLAGS_MASK: Final = 0xFFF
 BE16: Final = struct.Struct(">H")
 BE32: Final = struct.Struct(">I")
 BE64: Final = struct.Struct(">Q")
-#: A section type or the footer mark, and the section id (or the length) behind it.
+#: Section type or footer mark, then the section id (or a length).
 SECTION: Final = struct.Struct(">BI")
-#: Instance id, version id: what follows the idstr in a section header.
+#: Instance id and version id, which follow the idstr in a section header.
 SECTION_IDENTITY: Final = struct.Struct(">II")
-#: Command, length of its data.
+#: Command number and length of its data.
 COMMAND_HEADER: Final = struct.Struct(">HH")
 
 
 class SectionType(IntEnum):
-    """The byte that opens each part of a stream (QEMU_VM_*)."""
+    """First byte of each part of a stream (QEMU_VM_*)."""
 
     EOF = 0x00
     START = 0x01
@@ -78,7 +78,7 @@ class SectionType(IntEnum):
 
 
 class RAMFlag(IntEnum):
-    """What a RAM record is (RAM_SAVE_FLAG_*); CONTINUE goes with another one."""
+    """Kind of a RAM record (RAM_SAVE_FLAG_*); CONTINUE is combined with one of the others."""
 
     FULL = 0x01
     ZERO = 0x02
@@ -93,7 +93,7 @@ class RAMFlag(IntEnum):
 
 
 class Command(IntEnum):
-    """What the source asks of the destination (MIG_CMD_*)."""
+    """Command from the source to the destination (MIG_CMD_*)."""
 
     OPEN_RETURN_PATH = 1
     PING = 2
@@ -109,7 +109,7 @@ class Command(IntEnum):
 
 
 def section_type_name(number: int) -> str:
-    """Name a section type for an error or a table: ``"END (03)"``, or ``"5c"`` for none."""
+    """Name a section type for an error or a table: ``"END (03)"``, or ``"5c"`` if unknown."""
     try:
         return f"{SectionType(number).name} ({number:02x})"
     except ValueError:
@@ -126,6 +126,6 @@ def ram_flag_names(flags: int) -> str:
 
 
 def counted_string(text: str) -> bytes:
-    """Encode a name as the stream does: u8 length, then the bytes."""
+    """Encode a name in the stream's format: u8 length, then the bytes."""
     encoded = text.encode()
     return bytes([len(encoded)]) + encoded

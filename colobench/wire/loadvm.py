@@ -1,7 +1,7 @@
-"""Reading the stream: one loader for all sections, told by its stage which of them may come.
+"""Loader of the migration stream, whose stages say which sections are allowed.
 
-`colobench.wire.format` says how the bytes look. What a secondary accepts, and when, is one row per
-stage; each but the header ends with EOF::
+`colobench.wire.format` describes the bytes. This table has one row for each stage; a stage ends
+with EOF::
 
     stage         section types              must bring
     PRECOPY       COMMAND START PART END FULL   RAM's END, every device
@@ -9,12 +9,12 @@ stage; each but the header ends with EOF::
     COLO_DEVICES  FULL                          every device
     COLO_BUFFER   PART END FULL                 RAM's END, every device
 
-COLO_RAM and COLO_DEVICES are a checkpoint with RAM and device state separated; COLO_BUFFER is one
-that has both in a single sized buffer. QEMU's own loader has no such table and takes any section at
-any time; the review of the patch series that brought COLO asked for one.
+A checkpoint with RAM and device state separated has the stages COLO_RAM and COLO_DEVICES. A
+checkpoint with both in one sized buffer has the stage COLO_BUFFER. QEMU's own loader has no such
+table and takes any section at any time; the review of COLO's patch series asked for one.
 
-RAM pages go to their place (a secondary's RAM cache) as they arrive. Device states are parsed and
-checked, and handed back: they are applied when all of the checkpoint is there, or never.
+RAM pages are stored (in a secondary's RAM cache) as they arrive. Device states are parsed, checked
+and returned. The caller applies them once the whole checkpoint has arrived, or never.
 """
 
 from __future__ import annotations
@@ -54,19 +54,19 @@ from colobench.wire.format import (
 from colobench.wire.ram import RAMLoader
 from colobench.wire.reading import Parser, StreamBuffer, sized_bytes
 
-#: The longest machine type name that we read.
+#: Limit of a machine type's name, bytes.
 MACHINE_LIMIT: Final = 255
-#: The longest vmdescription that we read. Ours has two kilobytes, and as Python's objects one may
-#: need thirty times its size.
+#: Limit of a vmdescription, bytes. Ours has two kilobytes; parsed into Python objects, one may need
+#: thirty times its size.
 VMDESCRIPTION_LIMIT: Final = 256 * 1024
 
-#: The commands that we understand; they need no answer and carry no data.
+#: Commands that we accept; they need no answer and carry no data.
 _COMMANDS: Final = (Command.ENABLE_COLO, Command.SWITCHOVER_START)
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A part of the conversation, and the section types that it allows."""
+    """A part of the conversation, with the section types that it allows."""
 
     name: str
     allowed: frozenset[SectionType]
@@ -91,7 +91,7 @@ COLO_BUFFER = Stage("COLO_BUFFER", frozenset({SectionType.PART, SectionType.END,
 
 @dataclass(slots=True)
 class Loaded:
-    """What a stage brought: pages that are in memory by now, device states that are not applied."""
+    """Result of a stage: the number of pages stored, and device states that are not applied."""
 
     pages: int = 0
     zero_pages: int = 0
@@ -101,7 +101,7 @@ class Loaded:
 
 
 class _RAMSections:
-    """Loads what registered as RAM."""
+    """Handler of RAM's sections."""
 
     kinds = frozenset({SectionType.START, SectionType.PART, SectionType.END})
     version_id = minimum_version_id = RAM_VERSION_ID
@@ -120,7 +120,7 @@ class _RAMSections:
 
 
 class _DeviceSection:
-    """Loads what registered as a device."""
+    """Handler of a device's section."""
 
     kinds = frozenset({SectionType.FULL})
 
@@ -151,20 +151,20 @@ class _DeviceSection:
 
 
 class Incoming:
-    """What a destination knows of a stream for as long as it lasts.
+    """Loader of one stream, which keeps its state from the first stage to the last.
 
     Parameters
     ----------
     machine
-        Our machine type; a stream of another one is refused.
+        Our machine type; a stream of another machine type is refused.
     memory
-        Where RAM pages go.
+        Memory into which RAM pages are stored.
     devices
-        The devices whose states may come.
+        Devices whose states the stream may contain.
     multifd
-        Whether RAM pages come on multifd channels.
+        True if RAM pages arrive on multifd channels.
     xbzrle
-        Whether RAM pages may come as XBZRLE.
+        True if RAM pages may be encoded with XBZRLE.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class Incoming:
         Raises
         ------
         HeaderError
-            If one of them is not ours.
+            If one of them differs from ours.
         """
         yield from _expect(at, "magic", BE32.pack(MAGIC))
         yield from _expect(at, "stream version", BE32.pack(VERSION))
@@ -219,9 +219,9 @@ class Incoming:
         Raises
         ------
         UnexpectedSection
-            If `stage` does not allow a section, or lacks one at its EOF.
+            If `stage` does not allow a section, or a section is missing at its EOF.
         UnknownSection, BadFooter, CommandError, RAMError, DeviceStateError
-            If a section is not right.
+            If the content of a section is wrong.
         """
         loaded = Loaded()
         while True:
@@ -331,7 +331,7 @@ def _expect(at: StreamBuffer, subject: str, expected: bytes) -> Parser[None]:
 
 
 def _command(at: StreamBuffer, so_far: list[Command]) -> Parser[None]:
-    """Parse a command behind those that came so far: each comes once."""
+    """Parse a command and add it to `so_far`; each command may come once."""
     offset = at.offset
     number, length = COMMAND_HEADER.unpack((yield COMMAND_HEADER.size))
     if number not in _COMMANDS or length:
@@ -357,9 +357,9 @@ def vmdescription_section(
     Raises
     ------
     UnexpectedSection
-        If something else comes.
+        If another section type comes.
     VMDescriptionError
-        If it is longer than `size_limit` bytes, or no vmdescription.
+        If it is longer than `size_limit` bytes, or is not a vmdescription.
     """
     offset = at.offset
     kind, length = SECTION.unpack((yield SECTION.size))

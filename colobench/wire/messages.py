@@ -10,12 +10,12 @@ from colobench.wire.errors import InvalidMessage
 from colobench.wire.format import BE32, BE64
 from colobench.wire.reading import Parser, StreamBuffer
 
-#: The largest device buffer that a secondary accepts unless told otherwise.
+#: Default limit of the device buffer that a secondary accepts, bytes.
 SIZE_LIMIT: Final = 16 * 1024 * 1024
 
 
 class Message(IntEnum):
-    """What primary and secondary say to each other; the numbers are QEMU's."""
+    """Messages between primary and secondary, with QEMU's numbers."""
 
     CHECKPOINT_READY = 0
     CHECKPOINT_REQUEST = 1
@@ -37,7 +37,7 @@ def encode_message(message: Message, value: int | None = None) -> bytes:
     Raises
     ------
     LocalError
-        If the value is missing, or not wanted.
+        If VMSTATE_SIZE has no value, or another message has one.
     """
     if (value is None) == (message is Message.VMSTATE_SIZE):
         wanted = "a value" if value is None else "no value"
@@ -49,12 +49,12 @@ def encode_message(message: Message, value: int | None = None) -> bytes:
 def message(
     at: StreamBuffer, *, size_limit: int = SIZE_LIMIT
 ) -> Parser[tuple[Message, int | None]]:
-    """Parse one message; the value is that of VMSTATE_SIZE, None for the others.
+    """Parse one message; the value is VMSTATE_SIZE's size in bytes, None for other messages.
 
     Raises
     ------
     InvalidMessage
-        If the number is none of `Message`, or a size is beyond `size_limit`.
+        If the number is not in `Message`, or the size is greater than `size_limit`.
     """
     offset = at.offset
     number = BE32.unpack((yield 4))[0]

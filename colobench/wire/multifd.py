@@ -1,16 +1,16 @@
 """QEMU's multifd: RAM pages on connections of their own, in packets that name their pages first.
 
-A *channel* is one more connection to where the migration goes. It begins with a handshake::
+A *channel* is a further connection to the destination. It begins with a handshake::
 
     be32 magic 0x11223344, be32 version 1, 16 bytes uuid, u8 channel, u8 channels, 38 reserved bytes
 
-(where QEMU has 39 reserved bytes and says nowhere how many channels there are)
+(QEMU has 39 reserved bytes instead, and does not send the number of channels.)
 
-and then carries packets, numbers big-endian::
+Then it carries packets, with big-endian numbers::
 
     offset
        0   be32 magic 0x11223344      be32 version 1
-       8   be32 flags                 be32 pages_alloc: how many offsets there is room for, 128
+       8   be32 flags                 be32 pages_alloc: room for this number of offsets, 128
       16   be32 normal_pages          be32 next_packet_size: bytes of pages that follow
       24   be64 packet_num
       32   be32 zero_pages            28 reserved bytes
@@ -18,17 +18,17 @@ and then carries packets, numbers big-endian::
      320   be64 × pages_alloc: the pages' offsets in the block, normal ones, then zero ones
     1344   normal_pages × 4096 bytes
 
-What belongs to a RAM section ends on each channel with a packet that has the flag SYNC. In the main
-stream the section's payload is a record MULTIFD_FLUSH ("now take what comes on the channels, up to
-SYNC"), and EOS. QEMU writes that record behind the pages; here it goes ahead of them, so that the
-receiver gets to work with the first packet.
+On each channel, the pages of a RAM section end with a packet that has the flag SYNC. In the main
+stream, the section's payload is a record MULTIFD_FLUSH ("take the pages on the channels, up to
+SYNC") and EOS. QEMU sends that record after the pages. colobench sends it before them, so that the
+receiver starts with the first packet.
 
-``memfd`` uses the same packets without bytes: next_packet_size is 0. Then the handshake of channel
-0 carries the descriptor of the sender's RAM (SCM_RIGHTS), whose layout is the receiver's, and the
-receiver copies the pages itself. This is not QEMU's; its packets are.
+``memfd`` uses the same packets without page bytes: next_packet_size is 0. The handshake of channel
+0 then carries the descriptor of the sender's RAM (SCM_RIGHTS), which has the same layout as the
+receiver's, and the receiver copies the pages itself. QEMU has no such transport.
 
 Source: QEMU's migration/multifd.h, version 9.0 and later (in 7.2 zero_pages is still reserved).
-The bytes are moved by `colobench.kernels.multifd`.
+`colobench.kernels.multifd` moves the bytes.
 """
 
 from __future__ import annotations
@@ -47,23 +47,23 @@ from colobench.wire.errors import HeaderError, RAMError, StreamError
 
 _HANDSHAKE = struct.Struct(">II16sBB38x")
 HANDSHAKE_BYTES = _HANDSHAKE.size
-#: What a packet begins with that has SYNC and no normal pages.
+#: First bytes of a packet that has SYNC and no normal pages.
 SYNC_BEGIN = struct.pack(">IIIIII", MAGIC, VERSION, SYNC, PACKET_PAGES, 0, 0)
 _PACKET = struct.Struct(f">IIIIIIQI28x256s{8 * PACKET_PAGES}x")
 
 
 def handshake(channel: int, channels: int) -> bytes:
-    """Give the first bytes of a channel, one of so many; our machines have no uuid."""
+    """Encode the handshake of channel number `channel` of `channels`; our machines have no uuid."""
     return _HANDSHAKE.pack(MAGIC, VERSION, bytes(16), channel, channels)
 
 
 def parse_handshake(data: bytes, channels: int) -> int:
-    """Read the first bytes of a channel; which one it is, below `channels`.
+    """Parse a channel's handshake, and return the channel's number, less than `channels`.
 
     Raises
     ------
     HeaderError
-        If they are not a handshake, or of no such channel, or of another number of them.
+        If `data` is no handshake, or the channel or the number of channels differs from ours.
     """
     magic, version, uuid, channel, found_channels = _HANDSHAKE.unpack(data)
     for subject, expected, found, offset in (
@@ -82,14 +82,14 @@ def parse_handshake(data: bytes, channels: int) -> int:
 
 
 def sync_packet(number: int) -> bytes:
-    """Give the packet that ends a RAM section's pages on a channel."""
+    """Encode the packet that ends a RAM section's pages on a channel."""
     return _PACKET.pack(MAGIC, VERSION, SYNC, PACKET_PAGES, 0, 0, number, 0, b"")
 
 
 class Blocks(NamedTuple):
-    """RAM blocks as `kernels.multifd.receive_packets` wants them.
+    """Arrays of n RAM blocks for `kernels.multifd.receive_packets`.
 
-    They are uint8[256 * n] and twice int64[n].
+    Shapes: uint8[256 * n] for `names`, int64[n] for `first_pages` and `pages`.
     """
 
     names: npt.NDArray[np.uint8]
@@ -98,7 +98,7 @@ class Blocks(NamedTuple):
 
     @classmethod
     def of(cls, blocks: Sequence[RAMBlock]) -> Blocks:
-        """Make them from the blocks."""
+        """Make the arrays from the blocks."""
         names = b"".join(block.name.encode().ljust(packets.NAME_BYTES, b"\0") for block in blocks)
         return cls(
             np.frombuffer(bytearray(names), dtype=np.uint8),
@@ -107,24 +107,24 @@ class Blocks(NamedTuple):
         )
 
     def by_first_page(self) -> dict[int, npt.NDArray[np.uint8]]:
-        """Give each block's name as a packet has it, uint8[256], by the block's first page."""
+        """Return the name of each block in a packet's format, uint8[256], by its first page."""
         names = self.names.reshape(-1, packets.NAME_BYTES)
         return dict(zip(self.first_pages.tolist(), names, strict=True))
 
 
-#: Where in a packet each of `packets.FIELDS` stands.
+#: Offset in a packet of each of `packets.FIELDS`.
 _FIELD_AT = (0, 4, 8, 12, 16, 20, 32, 64, 320)
 
 
 def packet_error(progress: npt.NDArray[np.int64], carried: bool) -> StreamError:
-    """Give the error for a packet that `colobench.kernels.multifd.receive_packets` refused.
+    """Make the error for a packet that `colobench.kernels.multifd.receive_packets` refused.
 
     Parameters
     ----------
     progress
         The kernel's int64[PROGRESS_SLOTS].
     carried
-        Whether the pages' bytes follow the packets.
+        True if the packets are followed by the pages' bytes.
     """
     field, found = int(progress[packets.FIELD]), int(progress[packets.FOUND]) % 2**64
     offset = int(progress[packets.PACKET_AT]) + _FIELD_AT[field]

@@ -1,4 +1,4 @@
-"""The RAM section's payload: which page records a sender writes, and how a receiver takes them."""
+"""Payload of RAM's section: the page records, for sender and receiver."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from colobench.wire.format import (
 from colobench.wire.reading import PageRun, PageSync, Parser, StreamBuffer
 
 _EMPTY: Final = np.zeros(0, dtype=np.uint8)
-#: What precedes a page's XBZRLE encoding: which encoding it is, its length.
+#: Header of an XBZRLE encoded page: number of the encoding, length in bytes.
 _XBZRLE_HEADER: Final = struct.Struct(">BH")
-#: XBZRLE itself, the one encoding that there is (ENCODING_FLAG_XBZRLE).
+#: Number of XBZRLE, the only encoding (ENCODING_FLAG_XBZRLE).
 _ENCODING_XBZRLE: Final = 1
 
 
@@ -50,7 +50,7 @@ class PagesByBlock:
         self._edges = np.array([block.first_page for block in blocks[1:]], dtype=np.int32)
 
     def slices(self, pages: npt.NDArray[np.int32]) -> list[BlockSlice]:
-        """Split a page list, int32[n], ascending: page numbers over all blocks."""
+        """Split a page list: int32[n], ascending, page numbers across all blocks."""
         edges = [0, *np.searchsorted(pages, self._edges).tolist(), len(pages)]
         return [
             BlockSlice(block, begin, end)
@@ -60,10 +60,10 @@ class PagesByBlock:
 
 
 class RecordSlice(NamedTuple):
-    """The records of one block among a checkpoint's: ``pages[begin:end]``, for a kernel.
+    """A checkpoint's records of one block, ``pages[begin:end]``, as a kernel takes them.
 
-    `name` (uint8, length byte included) follows the first record's header; it is empty where
-    CONTINUE stands for it.
+    `name` (uint8, with its length byte) follows the first record's header. It is empty if that
+    record has CONTINUE instead.
     """
 
     block: RAMBlock
@@ -78,9 +78,9 @@ class RecordSlice(NamedTuple):
 
 
 class RAMRecordState:
-    """What a sender remembers about its page records: the block that the last one was of.
+    """A sender's state between page records: the block of the last record.
 
-    The memory lasts as long as the stream: across sections and across checkpoints.
+    The state is kept as long as the stream lasts, across sections and checkpoints.
     """
 
     def __init__(self, blocks: Sequence[RAMBlock]) -> None:
@@ -92,12 +92,12 @@ class RAMRecordState:
         self._last_sent_block: RAMBlock | None = None
 
     def slices(self, pages: npt.NDArray[np.int32]) -> list[RecordSlice]:
-        """Split a page list by block; the records are then taken as sent.
+        """Split a page list by block; the caller must then send all of its records.
 
         Parameters
         ----------
         pages
-            int32[n], ascending: page numbers over all blocks.
+            int32[n], ascending: page numbers across all blocks.
         """
         slices = []
         for block, begin, end in self._split.slices(pages):
@@ -108,12 +108,12 @@ class RAMRecordState:
         return slices
 
     def name_next(self) -> None:
-        """Name the block of the next record: a slice's records turned out to be none."""
+        """Name the block in the next record, because a slice turned out to have no records."""
         self._last_sent_block = None
 
 
 def encode_block_list(blocks: Sequence[RAMBlock]) -> bytes:
-    """Encode the payload of RAM's START section: every block's name and length, then EOS."""
+    """Encode the payload of RAM's START section: each block's name and length, then EOS."""
     total = sum(block.used_length for block in blocks)
     parts = [BE64.pack(total | RAMFlag.MEM_SIZE)]
     parts += [counted_string(block.name) + BE64.pack(block.used_length) for block in blocks]
@@ -121,24 +121,24 @@ def encode_block_list(blocks: Sequence[RAMBlock]) -> bytes:
 
 
 class RAMLoader:
-    """The receiver of RAM sections; it remembers the block that the last page record was of.
+    """Parser of RAM sections; it remembers the block of the last page record.
 
     Parameters
     ----------
     memory
-        Where the pages go, and whose bits they set: the RAM cache of a secondary.
+        Memory into which pages are stored, and whose bits are set: a secondary's RAM cache.
     multifd
-        Whether the pages come on multifd channels, see `colobench.wire.multifd`.
+        True if the pages arrive on multifd channels, see `colobench.wire.multifd`.
     xbzrle
-        Whether XBZRLE records may come, which QEMU's capability of this name allows on both sides.
-        Such a record holds what changed in a page since `memory` got it.
+        True if XBZRLE records are accepted; QEMU's capability of this name allows them on both
+        sides. Such a record holds the bytes that changed since the page was last stored.
     """
 
     def __init__(self, memory: PageMemory, *, multifd: bool = False, xbzrle: bool = False) -> None:
         self._memory = memory
         self._multifd = multifd
         self._xbzrle = xbzrle
-        # A page being decoded, and its encoding.
+        # Scratch space for a page being decoded, and for its encoding.
         self._decoded, self._encoding = np.empty((2, PAGE_SIZE), dtype=np.uint8)
         self._blocks = {block.name.encode(): block for block in memory.blocks}
         self._run: PageRun | None = None
@@ -149,7 +149,7 @@ class RAMLoader:
         Raises
         ------
         RAMError
-            If names or lengths differ from ours.
+            If a name or length differs from ours.
         """
         blocks = dict(self._blocks)
         total = sum(block.used_length for block in blocks.values())
@@ -180,7 +180,7 @@ class RAMLoader:
         Returns
         -------
         pages, zero_pages
-            How many page records there were, and how many of them were ZERO.
+            Number of page records, and number of ZERO ones among them.
 
         Raises
         ------
@@ -208,7 +208,7 @@ class RAMLoader:
             zero_pages += zero
 
     def _record(self, at: StreamBuffer, word: int, offset: int) -> Parser[bool]:
-        """Parse a record that no kernel takes; True if it is a ZERO one."""
+        """Parse a record that no kernel takes; return True if it is a ZERO record."""
         flags = word & PAGE_FLAGS_MASK
         kinds = [RAMFlag.PAGE, RAMFlag.ZERO] + [RAMFlag.XBZRLE] * self._xbzrle
         if flags in kinds:
@@ -274,7 +274,7 @@ class RAMLoader:
         data = yield length
         self._encoding[:length] = np.frombuffer(data, dtype=np.uint8)
         place = self._memory.array[page * PAGE_SIZE : (page + 1) * PAGE_SIZE]
-        # Not in place: a wrong encoding shows only when part of it is decoded.
+        # Decode into a copy: a wrong encoding is found only after part of it is decoded.
         self._decoded[:] = place
         if xbzrle.decode(self._decoded, 0, self._encoding, 0, length) == xbzrle.MALFORMED:
             raise RAMError(

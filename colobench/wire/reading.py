@@ -1,9 +1,9 @@
-"""Parsers as generators, the buffer that they read from, and what drives them.
+"""Parsers as generators, their buffer and their driver.
 
-A parser is a generator that *asks*: it yields a number of bytes and is sent them, or it yields a
-`PageRun` or a `PageSync` and is sent how many pages were taken. It returns what it parsed. So it
-does no I/O: whoever drives it decides where bytes come from, and a `PageSource` which kernel moves
-pages to their place.
+A parser is a generator that yields requests. It yields a number of bytes and is sent these bytes,
+or it yields a `PageRun` or a `PageSync` and is sent the numbers of pages taken. It returns the
+parsed value. So a parser does no I/O: its driver decides where bytes come from, and a `PageSource`
+decides which kernel stores pages.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from colobench.wire.errors import RAMError, StreamEnded, StreamError, TrailingBy
 
 T = TypeVar("T")
 
-#: The most bytes that a parser asks for at once.
+#: Limit of the bytes that a parser asks for at once.
 REQUEST_LIMIT = 65536
-#: What a connection's buffer holds at first, and what it may grow to.
+#: Capacity in bytes of a connection's buffer at first, and the limit to which it may grow.
 CAPACITY = 256 * 1024
 GROWTH_LIMIT = 16 * 1024 * 1024
 
 
 class PageRun(NamedTuple):
-    """A parser's request: take the page records with CONTINUE that follow, as many as there are.
+    """A parser's request to take all page records with CONTINUE that follow.
 
-    Each page goes to its place in `memory` and its bit is set. Answered with (pages, zero pages).
+    Each page is stored at its place in `memory` and its bit is set. The answer is the number of
+    pages and the number of zero pages among them.
     """
 
     block: RAMBlock
@@ -39,15 +40,15 @@ class PageRun(NamedTuple):
 
     @property
     def place(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint64], int, int]:
-        """Where the pages go, as the kernels of `kernels.page_records` take it."""
+        """The pages' destination, as arguments for the kernels of `kernels.page_records`."""
         memory, block = self.memory, self.block
         return memory.array, memory.bitmap, block.first_page, block.pages
 
 
 class PageSync(NamedTuple):
-    """A parser's request: take the pages on the multifd channels up to SYNC, answered likewise.
+    """A parser's request to take the pages on the multifd channels, up to SYNC.
 
-    Each page goes to its place in `memory` and its bit is set.
+    Pages are stored, and the request is answered, as for `PageRun`.
     """
 
     memory: PageMemory
@@ -58,7 +59,7 @@ Parser: TypeAlias = Generator[Request, Any, T]
 
 
 class StreamBuffer:
-    """Bytes that were received and are not parsed yet.
+    """Bytes that are received and not parsed yet.
 
     Attributes
     ----------
@@ -90,11 +91,11 @@ class StreamBuffer:
         self._view = array.data
 
     def __len__(self) -> int:
-        """Number of bytes that wait."""
+        """Number of bytes that are not parsed yet."""
         return self.end - self.start
 
     def space(self, at_least: int = 1) -> memoryview:
-        """Give the free bytes behind the waiting ones, to be received into; tell `received` then.
+        """Return the free space, to receive bytes into; call `received` afterwards.
 
         Raises
         ------
@@ -119,7 +120,7 @@ class StreamBuffer:
         self.start, self.end = 0, len(waiting)
 
     def received(self, count: int) -> None:
-        """Say that `count` bytes were put into `space`."""
+        """Add `count` bytes, which the caller has written to `space`."""
         self.end += count
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
@@ -128,43 +129,43 @@ class StreamBuffer:
         self.end += len(data)
 
     def take(self, count: int) -> bytes:
-        """Take that many bytes, which must be there."""
+        """Take `count` bytes; the buffer must hold them."""
         start = self.start
         self.start = stop = start + count
         self.offset += count
         return self._view[start:stop].tobytes()
 
     def kernel_took(self, start: int, end: int, read: int = 0) -> None:
-        """Say that a kernel left ``array[start:end]``, having read `read` bytes from the socket."""
+        """Note that a kernel left ``array[start:end]`` and read `read` bytes from the socket."""
         self.offset += len(self) + read - (end - start)
         self.start, self.end = start, end
 
 
 class PageSource:
-    """Fulfils a parser's requests for pages: here from the records that a buffer holds.
+    """Source of the pages that a parser requests: here, the records in a buffer.
 
     Attributes
     ----------
     cursor
-        int64[CURSOR_SLOTS] of the kernel that takes records.
+        int64[CURSOR_SLOTS] for the kernel that takes records.
     """
 
     def __init__(self) -> None:
         self.cursor = np.zeros(page_records.CURSOR_SLOTS, dtype=np.int64)
 
     def take_run(self, buffer: StreamBuffer, run: PageRun) -> tuple[bool, int, int]:
-        """Move the pages of records to their places, as far as records have come.
+        """Store the pages of the records that have arrived.
 
         Returns
         -------
         finished, pages, zero_pages
-            Whether a record of another kind follows, or else more bytes are needed; how many pages
-            were taken, and how many of them were zero pages.
+            True if a record of another kind follows, False if more bytes are needed; number of
+            pages stored; number of zero pages among them.
 
         Raises
         ------
         StreamError
-            If a record is not right.
+            If a record is wrong.
         """
         cursor = self.cursor
         status = self.take_records(buffer, run)
@@ -181,42 +182,46 @@ class PageSource:
         Returns
         -------
         pages, zero_pages
-            How many pages were taken, and how many of them were zero pages; None if there are no
+            Number of pages taken, and number of zero pages among them; None if there are no
             channels.
         """
         return None
 
     def point_to(self, buffer: StreamBuffer) -> None:
-        """Set the cursor to the bytes that wait."""
+        """Set the cursor to the bytes that are not parsed yet."""
         cursor = self.cursor
         cursor[page_records.START], cursor[page_records.STOP] = buffer.start, buffer.end
 
     def take_records(self, buffer: StreamBuffer, run: PageRun) -> int:
-        """Call the kernel, and give its status."""
+        """Call the kernel, and return its status."""
         self.point_to(buffer)
         return int(page_records.take_page_records(buffer.array, self.cursor, *run.place))
 
     def error(self, status: int, buffer: StreamBuffer, run: PageRun) -> Exception:
-        """Give the error for a status other than NEXT and MORE."""
+        """Make the error for a status other than NEXT and MORE."""
         return page_run_error(run, status, self.cursor, buffer.offset)
 
 
 class Parsing(Generic[T]):
-    """One parser being driven over a buffer.
+    """Driver of one parser over a buffer.
 
     Parameters
     ----------
-    parser, buffer
-        They.
+    parser
+        The parser, not started yet.
+    buffer
+        The buffer that it reads from.
     pages
-        Fulfils requests for pages; None for records in the buffer.
+        Source of the pages that it requests; None for the records in the buffer.
 
     Attributes
     ----------
     request
-        What the parser waits for: a number of bytes, a `PageRun` or a `PageSync`.
-    finished, value
-        Whether the parser has returned, and then what.
+        The parser's present request: a number of bytes, a `PageRun` or a `PageSync`.
+    finished
+        True once the parser has returned.
+    value
+        The value that it returned.
     """
 
     value: T
@@ -234,18 +239,18 @@ class Parsing(Generic[T]):
         self._send(None)
 
     def step(self) -> bool:
-        """Parse what the buffer holds.
+        """Parse the bytes in the buffer.
 
         Returns
         -------
         bool
-            True if the parser has returned; False if it needs more bytes than there are, or pages
-            from channels that there are not.
+            True if the parser has returned; False if it needs more bytes than the buffer holds, or
+            pages from channels and there are none.
 
         Raises
         ------
         StreamError
-            If the bytes are not what the parser expects.
+            If the bytes are not as the parser expects.
         """
         buffer = self._buffer
         while not self.finished:
@@ -269,13 +274,13 @@ class Parsing(Generic[T]):
         return True
 
     def answer(self, taken: tuple[int, int]) -> None:
-        """Answer a request for pages with its last (pages, zero pages)."""
+        """Answer a request for pages with the last numbers of pages and of zero pages."""
         pages, zero_pages = self._pages + taken[0], self._zero_pages + taken[1]
         self._pages = self._zero_pages = 0
         self._send((pages, zero_pages))
 
     def ended(self) -> StreamEnded:
-        """Give the error for a stream that ends here, before the parser has returned."""
+        """Make the error for a stream that ends here, before the parser has returned."""
         request = self.request
         return StreamEnded(
             "stream",
@@ -295,16 +300,18 @@ class Parsing(Generic[T]):
 def page_run_error(
     run: PageRun, status: int, cursor: npt.NDArray[np.int64], offset: int
 ) -> StreamError:
-    """Give the error for a kernel's status other than NEXT, MORE and -errno.
+    """Make the error for a kernel's status other than NEXT, MORE and -errno.
 
     Parameters
     ----------
     run
         The request that the kernel was fulfilling.
-    status, cursor
-        What the kernel returned: BAD_PAGE, BAD_FILL or END, and its cursor.
+    status
+        The kernel's result: BAD_PAGE, BAD_FILL or END.
+    cursor
+        The kernel's cursor.
     offset
-        The stream's offset of the record that the kernel left.
+        Offset in the stream of the record at which the kernel stopped.
     """
     bad = int(cursor[page_records.BAD])
     if status == page_records.BAD_PAGE:
@@ -321,25 +328,25 @@ def parse_bytes(
     *,
     offset: int = 0,
 ) -> T:
-    """Parse bytes that are all there.
+    """Parse a complete byte string.
 
     Parameters
     ----------
     parser_function
-        Makes the parser, given the buffer.
+        Function that makes the parser from the buffer.
     data
-        All of what is to be parsed; a writable one is not copied.
+        All bytes to be parsed; not copied if writable.
     offset
-        Offset in the stream of its first byte, for errors.
+        Offset in the stream of the first byte, for errors.
 
     Raises
     ------
     StreamEnded
-        If the parser wants more.
+        If the parser needs more bytes.
     TrailingBytes
-        If the parser leaves some.
+        If the parser leaves bytes.
     StreamError
-        If the parser refuses them.
+        If the parser refuses the bytes.
     """
     buffer = StreamBuffer.over(data, offset)
     parsing = Parsing(parser_function(buffer), buffer)
@@ -353,7 +360,7 @@ def parse_bytes(
 
 
 def sized_bytes(size: int) -> Parser[bytearray]:
-    """Parse `size` bytes as they are; memory is taken only as they arrive."""
+    """Read `size` bytes as they are; memory is allocated only as they arrive."""
     data = bytearray()
     while len(data) < size:
         data += yield min(size - len(data), REQUEST_LIMIT)

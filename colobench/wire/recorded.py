@@ -1,4 +1,4 @@
-"""Recorded bytes being read once from begin to end, each of them into exactly one item."""
+"""Reader of recorded bytes, which puts each of them into exactly one item."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from colobench.wire.errors import StreamEnded, TrailingBytes
 
 
 class Item(NamedTuple):
-    """Some bytes of a stream and what they are."""
+    """A range of a stream's bytes with a description; `offset` and `length` are in bytes."""
 
     offset: int
     length: int
@@ -19,7 +19,7 @@ class Item(NamedTuple):
 
 
 class _PageRun(NamedTuple):
-    """Page records of one kind and one block, one behind the other."""
+    """Consecutive page records of one kind and one block."""
 
     offset: int
     kind: str
@@ -40,16 +40,16 @@ class _PageRun(NamedTuple):
 
 
 class Recorded:
-    """A position in recorded bytes, and the items of what lies before it.
+    """A position in recorded bytes, and the items made of the bytes before it.
 
     Attributes
     ----------
     data
-        All of the bytes.
+        All recorded bytes.
     at
-        The first byte that is not read yet.
+        Offset of the first byte that is not read yet.
     stop
-        Where what is being read ends at the latest: the end of the data, or of a sized buffer.
+        Offset up to which bytes may be read: the end of the data, or of a sized buffer.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -57,7 +57,7 @@ class Recorded:
         self.at = 0
         self.stop = len(data)
         self._items: list[Item] = []
-        # Up to here the items and the run of pages reach.
+        # Offset up to which the items and the run of pages reach.
         self._done = 0
         self._run: _PageRun | None = None
 
@@ -66,12 +66,12 @@ class Recorded:
         return self.stop - self.at
 
     def take(self, size: int) -> bytes:
-        """Read that many bytes.
+        """Read `size` bytes.
 
         Raises
         ------
         StreamEnded
-            If there are fewer before `stop`.
+            If fewer are left before `stop`.
         """
         if size > len(self):
             raise StreamEnded(
@@ -81,20 +81,20 @@ class Recorded:
         return self.data[self.at - size : self.at]
 
     def take_name(self) -> str:
-        """Read a name with its length before it."""
+        """Read a name that is preceded by its length, u8."""
         return self.take(self.take(1)[0]).decode(errors="backslashreplace")
 
     def next_is(self, byte: int) -> bool:
-        """Say whether that is the next byte."""
+        """Say whether the next byte is `byte`."""
         return len(self) > 0 and self.data[self.at] == byte
 
     def expect_end(self, subject: str) -> None:
-        """Refuse bytes that are left.
+        """Check that all bytes before `stop` are read.
 
         Raises
         ------
         TrailingBytes
-            If there are some before `stop`.
+            If some are left; `subject` names what should have ended.
         """
         if len(self):
             raise TrailingBytes(
@@ -102,13 +102,13 @@ class Recorded:
             )
 
     def add(self, kind: str, title: str, detail: str = "") -> None:
-        """Make an item of what was read since the last one."""
+        """Make an item of the bytes read since the last item."""
         self._close_run()
         self._items.append(Item(self._done, self.at - self._done, kind, title, detail))
         self._done = self.at
 
     def add_page(self, kind: str, block: str, page: int) -> None:
-        """Make a page record of what was read; records of one kind and block share an item."""
+        """Add a page record; consecutive records of one kind and block share an item."""
         run = self._run
         if run is not None and (run.kind, run.block) == (kind, block):
             self._run = run._replace(last_page=page, pages=run.pages + 1)
@@ -118,7 +118,7 @@ class Recorded:
         self._done = self.at
 
     def items(self) -> list[Item]:
-        """Give the items so far."""
+        """Return the items made so far."""
         self._close_run()
         return self._items
 
@@ -129,7 +129,7 @@ class Recorded:
 
 
 def format_items(items: Iterable[Item]) -> str:
-    """Give items as a plain-text table, one line each below a heading."""
+    """Format items as a plain-text table: a heading, then one line for each item."""
     lines = [f"{'offset':>10} {'length':>10}  {'kind':<13} {'what':<28} detail"]
     lines += [
         f"{offset:>10} {length:>10}  {kind:<13} {title:<28} {detail}".rstrip()

@@ -1,7 +1,7 @@
-"""Writing the stream: values in, bytes out.
+"""Encoders of the migration stream: they take values and return bytes.
 
-Page records are not written here: they go from guest memory to the socket (or the buffer) inside
-one transport kernel, between the bytes of `ram_section_begin` and `ram_section_finish`.
+They do not encode page records. A kernel moves these from guest memory to the socket (or the
+buffer), between the bytes of `ram_section_begin` and `ram_section_finish`.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from colobench.wire.ram import encode_block_list
 from colobench.wire.vmdescription import vmdescription
 
 EOF = bytes([SectionType.EOF])
-#: Our section ids; a receiver takes any, as long as START and FULL announce them.
+#: Our section ids; a receiver accepts any id that a START or FULL section announces.
 RAM_SECTION_ID = 2
 DEVICE_SECTION_ID = 3
 
 
 def stream_header(machine: str) -> bytes:
-    """Give the begin of a stream: magic, version, and the CONFIGURATION with the machine type."""
+    """Encode the stream's first part: magic, version, and CONFIGURATION with the machine type."""
     name = machine.encode()
     return (
         BE32.pack(MAGIC)
@@ -48,7 +48,7 @@ def stream_header(machine: str) -> bytes:
 
 
 def command(number: Command, data: bytes = b"") -> bytes:
-    """Give a command and its data."""
+    """Encode a command with its data."""
     return bytes([SectionType.COMMAND]) + COMMAND_HEADER.pack(number, len(data)) + data
 
 
@@ -67,7 +67,7 @@ def _footer(section_id: int) -> bytes:
 
 
 def ram_section_start(section_id: int, blocks: Sequence[RAMBlock]) -> bytes:
-    """Give RAM's START section, which lists the blocks."""
+    """Encode RAM's START section, which lists the blocks."""
     return (
         _section_header(SectionType.START, section_id, RAM_IDSTR, RAM_INSTANCE_ID, RAM_VERSION_ID)
         + encode_block_list(blocks)
@@ -76,23 +76,23 @@ def ram_section_start(section_id: int, blocks: Sequence[RAMBlock]) -> bytes:
 
 
 def ram_section_begin(kind: SectionType, section_id: int) -> bytes:
-    """Give what stands before the page records of a PART or END section."""
+    """Encode the bytes before the page records of a PART or END section."""
     return SECTION.pack(kind, section_id)
 
 
 def ram_section_multifd(kind: SectionType, section_id: int) -> bytes:
-    """Give a whole PART or END section whose pages come on the multifd channels."""
+    """Encode a whole PART or END section whose pages are sent on the multifd channels."""
     flush = BE64.pack(RAMFlag.MULTIFD_FLUSH)
     return ram_section_begin(kind, section_id) + flush + ram_section_finish(section_id)
 
 
 def ram_section_finish(section_id: int) -> bytes:
-    """Give what stands behind the page records of a section: EOS and the footer."""
+    """Encode the bytes after the page records of a section: EOS and the footer."""
     return BE64.pack(RAMFlag.EOS) + _footer(section_id)
 
 
 def device_section(device: Device, section_id: int) -> bytes:
-    """Give a device's FULL section."""
+    """Encode a device's FULL section."""
     header = _section_header(
         SectionType.FULL, section_id, device.idstr, device.instance_id, device.version_id
     )
@@ -100,7 +100,7 @@ def device_section(device: Device, section_id: int) -> bytes:
 
 
 def device_sections(devices: Iterable[Device], first_section_id: int) -> bytes:
-    """Give every device's FULL section, and EOF: a checkpoint's device buffer."""
+    """Encode each device's FULL section, then EOF: a checkpoint's device buffer."""
     sections = [
         device_section(device, section_id)
         for section_id, device in enumerate(devices, start=first_section_id)
@@ -109,6 +109,6 @@ def device_sections(devices: Iterable[Device], first_section_id: int) -> bytes:
 
 
 def vmdescription_section(devices: Iterable[Device]) -> bytes:
-    """Give the VMDESCRIPTION that follows a migration's EOF."""
+    """Encode the VMDESCRIPTION that follows a migration's EOF."""
     text = json.dumps(vmdescription(devices)).encode()
     return SECTION.pack(SectionType.VMDESCRIPTION, len(text)) + text

@@ -1,7 +1,8 @@
-"""The vmdescription: JSON that follows a migration and says which fields each device's state has.
+"""The vmdescription: JSON after a migration that lists the fields of each device's state.
 
-Source: QEMU's ``docs/devel/migration`` and what 7.2 and 10.0 write. Payloads have no length on the
-wire, so this is what tells a reader that does not know the devices where each of them ends.
+Source: QEMU's ``docs/devel/migration`` and the output of QEMU 7.2 and 10.0. Payloads have no length
+on the wire. From this description, a reader that does not know the devices finds where each
+payload ends.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from colobench.guest.devices import Device
 from colobench.memory.ram import PAGE_SIZE
 from colobench.wire.errors import VMDescriptionError
 
-#: What stands before a subsection's fields, beside its name: type, length of the name, version.
+#: Bytes before a subsection's fields, without its name: type, length of the name, version.
 _SUBSECTION_HEADER = 1 + 1 + 4
 
 
 def vmdescription(devices: Iterable[Device]) -> dict[str, Any]:
-    """Describe the devices as they are now; RAM is not described."""
+    """Describe the present fields of the devices; RAM is not described."""
     return {"page_size": PAGE_SIZE, "devices": [device.describe() for device in devices]}
 
 
@@ -29,7 +30,8 @@ def decode(text: bytes, *, offset: int = 0) -> dict[str, Any]:
     Raises
     ------
     VMDescriptionError
-        If it is not a JSON object with a list of devices; `offset` is where `text` begins.
+        If `text` is not a JSON object with a list of devices. The error names `offset`, the
+        stream's offset of `text`.
     """
     try:
         description = json.loads(text)
@@ -53,7 +55,8 @@ def payload_sizes(description: dict[str, Any], *, offset: int = 0) -> dict[tuple
     Raises
     ------
     VMDescriptionError
-        If a device lacks a name or a size; `offset` is where the description begins.
+        If a device lacks a name or a size. The error names `offset`, the stream's offset of the
+        description.
     """
     sizes: dict[tuple[str, int], int] = {}
     for device in description["devices"]:
@@ -70,7 +73,7 @@ def payload_sizes(description: dict[str, Any], *, offset: int = 0) -> dict[tuple
 
 
 def _size(section: dict[str, Any]) -> int:
-    # A struct field's size already counts what is nested in it.
+    # A struct field's size already includes the fields nested in it.
     size = sum(int(field["size"]) * int(field.get("array_len", 1)) for field in section["fields"])
     for subsection in section.get("subsections", ()):
         size += _SUBSECTION_HEADER + len(subsection["vmsd_name"].encode()) + _size(subsection)

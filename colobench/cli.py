@@ -170,6 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--results", type=_new_file, metavar="FILE", help=words)
     add("--clients", type=_positive, default=8, metavar="N", help="[8]")
     add("--transport", action="append", metavar="NAME", help="[stream, multifd and memfd]")
+    _add_encoding(tortures)
     add("--output", action="append", choices=["buffer", "compare"], help="[both]")
     add("--heartbeat-limit", type=_positive, default=200, metavar="MS", help="[200]")
     add("--checker-seconds", type=_positive, default=60, metavar="N", help="for a history [60]")
@@ -214,6 +215,7 @@ def add_session_options(parser: argparse.ArgumentParser, guest: str = "uniform")
         help="stream, multifd or memfd, over a UNIX socket or, as in multifd+tcp, over TCP; "
         "unix or tcp: stream over that [stream]",
     )
+    _add_encoding(parser)
     add("--multifd-channels", type=_whole, metavar="N", help="connections of multifd and memfd")
     add(
         "--tracker",
@@ -225,6 +227,11 @@ def add_session_options(parser: argparse.ArgumentParser, guest: str = "uniform")
     add("--variant", choices=["v12", "upstream"], help="[v12; upstream where output is compared]")
     add("--stall-timeout", type=_seconds, default=10.0, metavar="SECONDS", help="[10]")
     add("--no-verify", action="store_true", help="do not digest RAM and devices: for measuring")
+
+
+def _add_encoding(parser: argparse.ArgumentParser) -> None:
+    words = "of a page, send what has changed since it was sent last; with transport stream [none]"
+    parser.add_argument("--encoding", default="none", choices=["none", "xbzrle"], help=words)
 
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:
@@ -288,6 +295,7 @@ def make_session(options: argparse.Namespace, **more: Any) -> Session:
         working_set=options.working_set,
         delay=options.delay,
         transport=options.transport,
+        encoding=options.encoding,
         multifd_channels=options.multifd_channels,
         tracker=options.tracker,
         layout=options.layout,
@@ -455,7 +463,7 @@ def _torture(options: argparse.Namespace) -> int:
     planned = plan(
         options.seed,
         options.kills,
-        transports=options.transport or TRANSPORTS,
+        transports=options.transport or (TRANSPORTS if options.encoding == "none" else ["stream"]),
         modes=options.output or (shown.modes if shown else MODES),
         victims=shown.victims if shown else SIDES,
         points=shown.points if shown else POINTS,
@@ -465,6 +473,7 @@ def _torture(options: argparse.Namespace) -> int:
         clients=options.clients,
         heartbeat=Heartbeat(max(1, limit // 10), limit),
         nondeterminism=shown.nondeterminism if shown else DETERMINISTIC,
+        encoding=options.encoding,
         bug=options.bug,
         effort=Effort(options.checker_seconds, parse_size(options.checker_memory)),
     )

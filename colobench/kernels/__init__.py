@@ -13,6 +13,7 @@ _MODULES = (
     "colobench.kernels.page_records",
     "colobench.kernels.socket_io",
     "colobench.kernels.xbzrle",
+    "colobench.kernels.xbzrle_records",
     "colobench.guest.kv",
     "colobench.guest.tcp",
     "colobench.guest.programs",

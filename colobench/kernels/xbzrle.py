@@ -98,7 +98,7 @@ def _put_short_run(to: int, source: int, length: int, end: int) -> int:
 
 
 @inlined
-def _encode_page(old: int, new: int, out: int, limit: int) -> int:
+def encode_page(old: int, new: int, out: int, limit: int) -> int:
     """Encode the page at an address; see `encode`."""
     to = out
     end = new + PAGE_SIZE
@@ -168,7 +168,7 @@ def encode(old: Bytes, begin_old: int, new: Bytes, begin_new: int, out: Bytes, l
     int
         The bytes of the encoding, 0 if the page is unchanged, or OVERFLOW.
     """
-    return _encode_page(address(old) + begin_old, address(new) + begin_new, address(out), limit)
+    return encode_page(address(old) + begin_old, address(new) + begin_new, address(out), limit)
 
 
 @kernel("i8(u1[::1], u1[::1], i4[::1], i8, u1[::1], i4[::1])")
@@ -198,7 +198,7 @@ def encode_pages(
     to = address(out)
     for i in range(count):
         begin = pages[i] * PAGE_SIZE
-        length = _encode_page(address(old) + begin, address(new) + begin, to, PAGE_SIZE)
+        length = encode_page(address(old) + begin, address(new) + begin, to, PAGE_SIZE)
         lengths[i] = length
         if length != OVERFLOW:
             to += length

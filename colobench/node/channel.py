@@ -17,6 +17,9 @@ from colobench.wire.reading import PageSource, Parser, Parsing, StreamBuffer
 
 T = TypeVar("T")
 
+#: Room that is made for page records at least: more of them come with one call.
+_RUN_BYTES = 64 * 1024
+
 
 class Channel(Connection):
     """The main connection; see `Connection` for its parameters.
@@ -173,8 +176,10 @@ class Channel(Connection):
 
     def _receive(self, parsing: Parsing[T]) -> None:
         """Receive bytes for a parser: what it asks for, or whatever of page records comes."""
-        needed = parsing.request if isinstance(parsing.request, int) else len(self.buffer) + 1
-        space = self.buffer.space(needed - len(self.buffer))
+        request = parsing.request
+        space = self.buffer.space(
+            request - len(self.buffer) if isinstance(request, int) else _RUN_BYTES
+        )
         while True:
             try:
                 count = self._socket.recv_into(space)

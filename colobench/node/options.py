@@ -19,7 +19,14 @@ from colobench.node.address import Address
 from colobench.node.bugs import Bug, check_bug
 from colobench.node.compare_options import add_compare_options, compare_settings
 from colobench.node.stall import check_stall_timeout
-from colobench.node.transport import PageTransport, check_channels, check_layout, check_socket
+from colobench.node.transport import (
+    Encoding,
+    PageTransport,
+    check_channels,
+    check_encoding,
+    check_layout,
+    check_socket,
+)
 from colobench.protocol.colo import VARIANTS, Layout, Role, Variant
 
 
@@ -45,6 +52,8 @@ class Options:
         Where a secondary waits for its primary.
     transport
         What brings the pages.
+    encoding
+        What is sent of a page.
     channels
         How many connections it has for that, beside the main one.
     mirror
@@ -70,6 +79,7 @@ class Options:
     verify: bool
     incoming: Address | None
     transport: PageTransport
+    encoding: Encoding
     channels: int
     mirror: Address | None
     output: Output
@@ -103,6 +113,7 @@ def parse_options(arguments: list[str] | None = None) -> Options:
         add("--variant", choices=list(VARIANTS), default="v12", help="form of COLO [v12]")
         add("--layout", choices=[layout.value for layout in Layout], default="separated")
         add("--transport", choices=[each.value for each in PageTransport], default="stream")
+        add("--encoding", choices=[each.value for each in Encoding], default="none")
         add("--multifd-channels", type=int, metavar="N", help="of multifd or memfd")
         add("--stall-timeout", type=float, default=10.0, metavar="SECONDS")
         add("--no-verify", action="store_true", help="do not digest RAM and devices")
@@ -144,6 +155,7 @@ def parse_options(arguments: list[str] | None = None) -> Options:
     check_stall_timeout(found.stall_timeout)
     transport, layout = PageTransport(found.transport), Layout(found.layout)
     check_layout(transport, found.layout)
+    check_encoding(transport, found.encoding)
     return Options(
         role=role,
         qmp=found.qmp,
@@ -154,6 +166,7 @@ def parse_options(arguments: list[str] | None = None) -> Options:
         verify=not found.no_verify,
         incoming=incoming,
         transport=transport,
+        encoding=Encoding(found.encoding),
         channels=check_channels(transport, found.multifd_channels),
         mirror=_address(getattr(found, "mirror", None)),
         output=check_output(Output(found.output), VARIANTS[found.variant].secondary_runs),

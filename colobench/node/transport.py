@@ -24,6 +24,15 @@ class PageTransport(enum.Enum):
     MEMFD = "memfd"
 
 
+class Encoding(enum.Enum):
+    """What is sent of a page."""
+
+    #: All of it.
+    NONE = "none"
+    #: What has changed in it since it was sent last.
+    XBZRLE = "xbzrle"
+
+
 @dataclass(frozen=True, slots=True)
 class Transport:
     """How a session's pages travel.
@@ -81,6 +90,15 @@ def check_layout(pages: PageTransport, layout: str) -> None:
         raise LocalError(
             f"layout buffered: expected transport stream, whose pages fit into the buffer, "
             f"found {pages.value}"
+        )
+
+
+def check_encoding(pages: PageTransport, encoding: str) -> None:
+    """Refuse, with LocalError, to encode pages where their records have no flag for it."""
+    if encoding != Encoding.NONE.value and pages is not PageTransport.STREAM:
+        raise LocalError(
+            f"encoding {encoding}: expected transport stream, whose records say how a page is "
+            f"encoded, found {pages.value}"
         )
 
 

@@ -230,7 +230,7 @@ class RAMLoader:
                 found=f"{word - flags:#x}",
                 offset=offset,
             )
-        self._run = PageRun(block, self._memory)
+        self._run = PageRun(block, self._memory, self._decoded if self._xbzrle else None)
         if flags & RAMFlag.XBZRLE:
             yield from self._xbzrle_page(at, block.first_page + page)
         else:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from colobench.errors import LocalError
-from colobench.kernels import page_records
+from colobench.kernels import page_records, xbzrle_records
 from colobench.memory.ram import PageMemory, RAMBlock
 from colobench.wire.errors import RAMError, StreamEnded, StreamError, TrailingBytes
 
@@ -32,11 +32,13 @@ class PageRun(NamedTuple):
     """A parser's request to take all page records with CONTINUE that follow.
 
     Each page is stored at its place in `memory` and its bit is set. The answer is the number of
-    pages and the number of zero pages among them.
+    pages and the number of zero pages among them. With XBZRLE, `scratch` is uint8[4096] for
+    decoding; without, it is None.
     """
 
     block: RAMBlock
     memory: PageMemory
+    scratch: npt.NDArray[np.uint8] | None = None
 
     @property
     def place(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint64], int, int]:
@@ -195,7 +197,11 @@ class PageSource:
     def take_records(self, buffer: StreamBuffer, run: PageRun) -> int:
         """Call the kernel, and return its status."""
         self.point_to(buffer)
-        return int(page_records.take_page_records(buffer.array, self.cursor, *run.place))
+        if run.scratch is None:
+            return int(page_records.take_page_records(buffer.array, self.cursor, *run.place))
+        return int(
+            xbzrle_records.take_xbzrle_records(buffer.array, self.cursor, *run.place, run.scratch)
+        )
 
     def error(self, status: int, buffer: StreamBuffer, run: PageRun) -> Exception:
         """Make the error for a status other than NEXT and MORE."""

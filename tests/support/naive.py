@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 PAGE_SIZE = 4096
 WORD_BITS = 64
 WORD_MASK = 2**64 - 1
-ZERO, PAGE, CONTINUE = 0x02, 0x08, 0x20
+ZERO, PAGE, CONTINUE, XBZRLE = 0x02, 0x08, 0x20, 0x40
 NEXT, MORE, BAD_PAGE, BAD_FILL = range(4)
 
 
@@ -303,6 +303,42 @@ def xbzrle_decode(page: bytes, data: bytes) -> tuple[int, bytes]:
         rest = rest[changed:]
         place += changed
     return place, bytes(decoded)
+
+
+class XBZRLESender:
+    """A sender's cache of pages as they were sent last: by slot, a page's number, bytes and age."""
+
+    def __init__(self, slots: int, lifetime: int) -> None:
+        self.slots, self.lifetime = slots, lifetime
+        self.cache: dict[int, tuple[int, bytes, int]] = {}
+
+    def records(
+        self, memory: bytes, pages: Sequence[int], first_page: int, name: bytes | None, age: int
+    ) -> bytes:
+        """Give the records of pages; the first one names the block, if a name is given."""
+        records = bytearray()
+        for number in pages:
+            data = page(memory, number)
+            kept, old, used = self.cache.get(number % self.slots, (number, None, age))
+            flags, body = PAGE, data
+            if not any(data):
+                flags, body = ZERO, b"\0"
+            elif kept == number and old is not None:
+                encoding = xbzrle_encode(old, data, PAGE_SIZE)
+                if encoding is not None:
+                    flags, body = XBZRLE, b"\1" + len(encoding).to_bytes(2, "big") + encoding
+            if kept == number or used + self.lifetime <= age:
+                self.cache[number % self.slots] = number, data, age
+            if body == b"\1\0\0":
+                continue
+            if name is None:
+                flags |= CONTINUE
+            records += ((number - first_page) * PAGE_SIZE | flags).to_bytes(8, "big")
+            if name is not None:
+                records += bytes([len(name)]) + name
+                name = None
+            records += body
+        return bytes(records)
 
 
 def compare(memory: bytes, shadow: bytearray) -> set[int]:

@@ -34,6 +34,9 @@ FORMS = [
     for layout in ("separated", "buffered")
     for variant in ("v12", "upstream")
     for transport in ("unix", "tcp")
+] + [
+    {"layout": "separated", "variant": "upstream", "transport": "tcp", "encoding": "xbzrle"},
+    {"layout": "buffered", "variant": "v12", "transport": "unix", "encoding": "xbzrle"},
 ]
 #: Every transport and every tracker, all of which have to pass the same.
 WAYS: dict[str, dict[str, Any]] = {
@@ -41,6 +44,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "multifd-userfault": {"transport": "multifd", "multifd_channels": 2, "tracker": "userfault"},
     "memfd-shadow": {"transport": "memfd", "multifd_channels": 2, "tracker": "shadow"},
     "multifd+tcp-mprotect": {"transport": "multifd+tcp", "tracker": "mprotect"},
+    "xbzrle-marked": {"encoding": "xbzrle", "tracker": "marked"},
 }
 every_way = pytest.mark.parametrize("way", WAYS)
 
@@ -92,6 +96,8 @@ def test_checkpoints_in_a_row_verify_equal(way: str, variant: str) -> None:
         assert all(record.verified for record in records)
         assert sum(record.pages for record in records) > CHECKPOINTS
         assert len({record.guest_work for record in records}) > CHECKPOINTS // 2
+        encoded = sum(record.encoded_pages for record in records)
+        assert (encoded > 0) == ("xbzrle" in way)
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: "-".join(form.values()))
@@ -270,6 +276,26 @@ def test_torn_checkpoint_never_reaches_ram(pair: Session) -> None:
     pair.kill("primary")
     takeover = pair.failover()
     assert (takeover.checkpoint, takeover.equal) == (2, True)
+
+
+@pytest.mark.parametrize("layout", ["separated", "buffered"])
+def test_new_pair_after_a_torn_checkpoint_begins_with_nothing_in_the_encoders_cache(
+    layout: str,
+) -> None:
+    with session(delay=None, encoding="xbzrle", layout=layout) as pair:
+        for _ in range(10):
+            assert pair.checkpoint().verified
+        encoded = pair.records[-1].encoded_pages
+        assert 0 < encoded <= pair.records[-1].pages
+        # Half of a checkpoint is in the secondary's RAM cache, or none of it.
+        pair.kill("primary", at="ram")
+        assert pair.failover().equal
+        pair.rejoin()
+        first = pair.checkpoint()
+        assert first.verified
+        assert first.encoded_pages < first.pages
+        for _ in range(5):
+            assert pair.checkpoint().verified
 
 
 @pytest.mark.parametrize("way", ["memfd-shadow"])

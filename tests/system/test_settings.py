@@ -36,6 +36,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "working_set": (None, True, 1.0, "1", 2**40),
     "delay": (True, 0.0, "100", 2**32),
     "transport": (None, True, 0, "carrier+pigeon", "memfd+tcp", "stream+"),
+    "encoding": (None, True, 0, "XBZRLE", "zlib"),
     "multifd_channels": (True, False, 1, 1.0, "2"),
     "layout": (None, True, 0, "Separated"),
     "variant": (None, True, 0, "v13"),

@@ -39,6 +39,9 @@ class CheckpointRecord:
         When it was asked for, in seconds since the pair entered COLO.
     pages, zero_pages, flushed_pages
         Pages sent, those of them that were all zero, and pages copied from RAM cache to RAM.
+    encoded_pages, bytes_saved
+        Pages that were sent as what had changed in them, or not at all because nothing had; and the
+        bytes by which that is less than the pages as they are. 0 without an encoding.
     bytes, device_bytes
         Bytes from primary to secondary, and those of device state among them.
     primary_buffer_bytes, secondary_buffer_bytes
@@ -74,6 +77,8 @@ class CheckpointRecord:
     pages: int
     zero_pages: int
     flushed_pages: int
+    encoded_pages: int
+    bytes_saved: int
     bytes: int
     device_bytes: int
     primary_buffer_bytes: int
@@ -137,6 +142,8 @@ def merge(
         pages=primary["pages"],
         zero_pages=primary["zero-pages"],
         flushed_pages=secondary["flushed-pages"],
+        encoded_pages=primary["encoded-pages"],
+        bytes_saved=primary["bytes-saved"],
         bytes=primary["bytes"],
         device_bytes=primary["device-bytes"],
         primary_buffer_bytes=primary["buffer-bytes"],

@@ -107,6 +107,9 @@ class Session(contextlib.AbstractContextManager["Session"]):
         How pages travel: ``stream`` (page records), ``multifd`` (packets on connections of their
         own), ``memfd`` (the secondary copies from the primary's RAM); over UNIX sockets, or over
         loopback TCP as in ``multifd+tcp``. ``unix`` and ``tcp`` alone mean ``stream``.
+    encoding
+        What is sent of a page: ``none``, all of it; ``xbzrle``, with the transport `stream`, what
+        has changed in it since it was sent last.
     multifd_channels
         How many connections `multifd` and `memfd` have for pages; None suits this machine.
     layout
@@ -193,6 +196,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         working_set: int = 0,
         delay: int | None = 100,
         transport: str = "stream",
+        encoding: str = "none",
         multifd_channels: int | None = None,
         layout: str = "separated",
         variant: str = "v12",
@@ -223,6 +227,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             working_set=working_set,
             delay=delay,
             transport=Transport.parse(transport),
+            encoding=encoding,
             multifd_channels=multifd_channels,
             layout=layout,
             variant=variant,

@@ -34,7 +34,14 @@ from colobench.node.bugs import check_bug
 from colobench.node.grants import GrantsFile
 from colobench.node.hostfwd import HostForward
 from colobench.node.stall import check_stall_timeout
-from colobench.node.transport import PageTransport, Transport, check_channels, check_layout
+from colobench.node.transport import (
+    Encoding,
+    PageTransport,
+    Transport,
+    check_channels,
+    check_encoding,
+    check_layout,
+)
 from colobench.processes.resource_limits import check_limits_for, usable_memory
 
 #: A delay (ms) that no session lives to see: checkpoints are taken on request alone.
@@ -47,6 +54,7 @@ KEEP_LIMIT = 10**9
 FLAGS = ("verify", "capture", "report_pages", "spare", "serve_unprotected", "experiment")
 CHOICES = {
     "layout": ("separated", "buffered"),
+    "encoding": tuple(each.value for each in Encoding),
     "variant": ("v12", "upstream"),
     "tracker": tuple(TRACKERS),
     "output": tuple(each.value for each in Output),
@@ -81,6 +89,7 @@ class SessionSettings:
     working_set: int
     delay: int | None
     transport: Transport
+    encoding: str
     multifd_channels: int | None
     layout: str
     variant: str
@@ -111,6 +120,7 @@ class SessionSettings:
         pages = self.transport.pages
         self._set("channels", check_channels(pages, self.multifd_channels))
         check_layout(pages, self.layout)
+        check_encoding(pages, self.encoding)
         self._check_capture(pages)
         check_output(Output(self.output), self.variant == "upstream")
         self._check_network()
@@ -123,7 +133,7 @@ class SessionSettings:
             self.working_set,
             self.nondeterminism,
         )
-        _check_memory(ram_bytes, self.layout, self.tracker)
+        _check_memory(ram_bytes, self.layout, self.tracker, self.encoding)
         self._set("ram", str(self.ram))
         self._set("configuration", configuration)
 
@@ -209,6 +219,7 @@ class SessionSettings:
             "working_set": self.working_set,
             "delay": self.delay,
             "transport": str(self.transport),
+            "encoding": self.encoding,
             "multifd_channels": self.channels,
             "layout": self.layout,
             "variant": self.variant,
@@ -227,6 +238,7 @@ class SessionSettings:
         ram = str(self.configuration.ram_bytes)
         arguments = ["--ram", ram, "--variant", self.variant, "--layout", self.layout]
         arguments += ["--tracker", self.tracker, "--transport", self.transport.pages.value]
+        arguments += ["--encoding", self.encoding]
         arguments += ["--output", self.output, "--stall-timeout", str(self.stall_timeout)]
         arguments += self.compare.arguments() if self.output == "compare" else []
         arguments += ["--bug", self.bug, "--experiment"] if self.bug else []
@@ -262,13 +274,14 @@ def _named(setting: str) -> Iterator[None]:
         raise LocalError(f"{setting}: {error}") from error
 
 
-def _check_memory(ram_bytes: int, layout: str, tracker: str) -> None:
+def _check_memory(ram_bytes: int, layout: str, tracker: str, encoding: str) -> None:
     """Refuse a guest with which the machine would run out of memory.
 
     RAM is there on both sides, the RAM cache on one, and `Session.verify` makes another. A buffered
     checkpoint is on both sides, in the worst case all of RAM. So is what the tracker `shadow` has.
+    With XBZRLE the primary has a cache of no more than RAM.
     """
-    copies = 4 + 2 * (layout == "buffered") + 2 * (tracker == "shadow")
+    copies = 4 + 2 * (layout == "buffered") + 2 * (tracker == "shadow") + (encoding == "xbzrle")
     check_limits_for(ram_bytes, memory_bytes(lay_out(block_sizes(ram_bytes))), copies)
     usable = usable_memory()
     limit = max(0.0, usable - PROCESSES_BYTES) / copies

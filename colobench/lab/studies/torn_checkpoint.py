@@ -91,7 +91,9 @@ class _Follower:
         if cache:
             self.memory = RAMCache("colobench-torn-cache", blocks)
             closing.callback(self.memory.close)
-        self._incoming = Incoming(MACHINE_TYPE, self.memory, [CPU(), Timer(), Serial(), NIC()])
+        self._incoming = Incoming(
+            MACHINE_TYPE, self.memory, [CPU(), Timer(), Serial(), NIC()], xbzrle=True
+        )
         self._buffer = StreamBuffer.over(data)
         self._parse(self._migration())
 

@@ -63,6 +63,8 @@ class Settings:
         Whether the survivor's state is compared with that of its checkpoint, too.
     nondeterminism
         The guest's dials.
+    encoding
+        What is sent of a page, see `colobench.lab.session.session.Session`.
     bug
         A planted one, or None.
     effort
@@ -78,6 +80,7 @@ class Settings:
     patience: float = 20.0
     verify: bool = True
     nondeterminism: Nondeterminism = DETERMINISTIC
+    encoding: str = "none"
     bug: str | None = None
     effort: Effort = USUAL_EFFORT
 
@@ -87,6 +90,7 @@ class Settings:
             "clients": self.clients,
             "ram": self.ram,
             "heartbeat_limit_ms": self.heartbeat.limit_ms,
+            "encoding": self.encoding,
             "bug": self.bug,
             **asdict(self.nondeterminism),
         }
@@ -235,6 +239,7 @@ def _serving(transport: str, mode: str, settings: Settings, delay: int) -> Sessi
         ram=settings.ram,
         guest="kv",
         transport=transport,
+        encoding=settings.encoding,
         variant="upstream" if mode == "compare" else "v12",
         output=mode,
         delay=delay,

@@ -40,6 +40,7 @@ class BufferedSender(PageSender):
     def begin(self, kind: SectionType, count: int) -> None:
         """Begin a section, see `PageSender`; the buffer grows as far as it has to."""
         self.section.clear()
+        self._writer.begin()
         room = self._writer.room(count) + _FRAME_BYTES
         if len(self._buffer) < room:
             self._buffer = np.zeros(room, dtype=np.uint8)

@@ -53,6 +53,8 @@ class CheckpointSender:
         self._machine = machine
         self._channel = channel
         self._pages = pages
+        #: Sends the pages of checkpoints.
+        self._checkpoint_pages: PageSender = pages
         self._breakpoints = breakpoints
         self._count = self._device_bytes = self._buffer_bytes = 0
         self.passes = 0
@@ -132,9 +134,12 @@ class CheckpointSender:
         ``buffer-bytes`` is the memory that the checkpoint needed besides RAM: the device buffer, or
         in the buffered layout RAM and devices together.
         """
+        section = self._checkpoint_pages.section
         return {
             "pages": self._count,
-            "zero-pages": self._pages.section.zero_pages,
+            "zero-pages": section.zero_pages,
+            "encoded-pages": section.encoded_pages,
+            "bytes-saved": section.bytes_saved,
             "device-bytes": self._device_bytes,
             "buffer-bytes": self._buffer_bytes,
         }
@@ -192,7 +197,7 @@ class BufferedCheckpointSender(CheckpointSender):
         buffered: BufferedSender,
     ) -> None:
         super().__init__(machine, channel, pages, breakpoints)
-        self._buffered = buffered
+        self._checkpoint_pages = self._buffered = buffered
 
     def send_ram(self, pages: Pages) -> None:
         """Put the pages into the buffer."""
@@ -206,7 +211,3 @@ class BufferedCheckpointSender(CheckpointSender):
         """Send the buffer, with the devices in it; see `CheckpointSender`."""
         self._device_bytes = len(devices)
         self._send_sized(self._buffered.with_devices(devices))
-
-    def statistics(self) -> dict[str, Any]:
-        """Give what the last checkpoint consisted of, see `CheckpointSender`."""
-        return super().statistics() | {"zero-pages": self._buffered.section.zero_pages}

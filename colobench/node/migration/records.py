@@ -30,6 +30,9 @@ class RecordWriter(ABC):
         names = len(self._memory.blocks) * page_records.NAME_BYTES
         return count * page_records.PAGE_RECORD_BYTES + names
 
+    def begin(self) -> None:  # noqa: B027 - pages as they are have nothing to begin
+        """Begin a section."""
+
     @abstractmethod
     def put(
         self,

@@ -110,7 +110,12 @@ class StreamReceiver(PageReceiver):
         return int(self.cursor[page_records.BYTES_READ])
 
     def take_records(self, buffer: StreamBuffer, run: PageRun) -> int:
-        """Take records from the buffer and from the socket, see `PageSource`."""
+        """Take records from the buffer and from the socket, see `PageSource`.
+
+        With XBZRLE they are short, so that a buffer holds many: they are taken from it alone.
+        """
+        if run.scratch is not None:
+            return super().take_records(buffer, run)
         buffer.space()
         self.point_to(buffer)
         return int(

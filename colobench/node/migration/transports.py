@@ -13,10 +13,11 @@ from colobench.node.migration.checkpoint_sender import BufferedCheckpointSender,
 from colobench.node.migration.memfd import MemfdReceiver, MemfdSender
 from colobench.node.migration.multifd import MultifdReceiver, MultifdSender
 from colobench.node.migration.page_path import PageReceiver
-from colobench.node.migration.records import PlainRecords
+from colobench.node.migration.records import PlainRecords, RecordWriter
 from colobench.node.migration.stream import StreamReceiver, StreamSender
+from colobench.node.migration.xbzrle import XBZRLERecords, XBZRLESender
 from colobench.node.options import Options
-from colobench.node.transport import PageTransport
+from colobench.node.transport import Encoding, PageTransport
 from colobench.node.workers import Workers
 from colobench.protocol.colo import Layout
 from colobench.wire.loadvm import Incoming
@@ -43,10 +44,17 @@ def checkpoint_sender(
         pages = _CHANNEL_SENDERS[options.transport](channel, ram, options.channels, workers)
         return CheckpointSender(machine, channel, pages, breakpoints)
     records = RAMRecordState(ram.blocks)
-    stream = StreamSender(channel, ram, records)
+    writer: RecordWriter
+    stream: StreamSender
+    if options.encoding is Encoding.XBZRLE:
+        writer = XBZRLERecords(ram)
+        stream = XBZRLESender(channel, ram, records, writer)
+    else:
+        writer = PlainRecords(ram)
+        stream = StreamSender(channel, ram, records)
     if options.layout is Layout.SEPARATED:
         return CheckpointSender(machine, channel, stream, breakpoints)
-    buffered = BufferedSender(ram, records, PlainRecords(ram))
+    buffered = BufferedSender(ram, records, writer)
     return BufferedCheckpointSender(machine, channel, stream, breakpoints, buffered)
 
 
@@ -61,5 +69,10 @@ def page_receiver(
 
 def incoming_stream(options: Options, machine: Machine, cache: PageMemory) -> Incoming:
     """Make the loader of the main stream, which expects what the node's options say."""
-    on_channels = options.transport in _CHANNEL_RECEIVERS
-    return Incoming(MACHINE_TYPE, cache, machine.devices, multifd=on_channels)
+    return Incoming(
+        MACHINE_TYPE,
+        cache,
+        machine.devices,
+        multifd=options.transport in _CHANNEL_RECEIVERS,
+        xbzrle=options.encoding is Encoding.XBZRLE,
+    )

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from colobench.errors import LocalError as LocalError
     from colobench.errors import RemoteError as RemoteError
     from colobench.guest.configuration import Nondeterminism as Nondeterminism
-    from colobench.lab.checker.verdict import check as check
+    from colobench.lab.checker.verdict import check_linearizability as check_linearizability
     from colobench.lab.clients.closed_loop import Clients as Clients
     from colobench.lab.session.record import CheckpointRecord as CheckpointRecord
     from colobench.lab.session.record import Records as Records
     from colobench.lab.session.services import Heartbeat as Heartbeat
     from colobench.lab.session.session import Session as Session
     from colobench.lab.studies.checkpoint_causes import CauseTable as CauseTable
-    from colobench.lab.studies.checkpoint_causes import provoke as provoke
+    from colobench.lab.studies.checkpoint_causes import provoke_miscompares as provoke_miscompares
     from colobench.lab.studies.console import ask as ask
     from colobench.lab.studies.console import redis_cli as redis_cli
     from colobench.lab.studies.flush_prediction import cached_pages as cached_pages
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from colobench.lab.studies.sweep import fit_layouts as fit_layouts
     from colobench.lab.studies.sweep import fit_line as fit_line
     from colobench.lab.studies.sweep import sweep as sweep
-    from colobench.lab.studies.torn_checkpoint import tear as tear
+    from colobench.lab.studies.torn_checkpoint import cut_checkpoint as cut_checkpoint
     from colobench.lab.studies.tracker_table import tabulate_trackers as tabulate_trackers
     from colobench.lab.studies.trackers import compare_trackers as compare_trackers
-    from colobench.lab.studies.walkthrough import walk as walk
-    from colobench.lab.torture.bug_hunt import catch as catch
+    from colobench.lab.studies.walkthrough import walkthrough as walkthrough
+    from colobench.lab.torture.bug_hunt import hunt_bug as hunt_bug
     from colobench.lab.torture.bug_hunt import museum as museum
     from colobench.lab.torture.story import FailoverStory as FailoverStory
     from colobench.lab.torture.story import serving_pair as serving_pair
@@ -63,21 +63,21 @@ _HOMES = {
     "Session": "colobench.lab.session.session",
     "ask": "colobench.lab.studies.console",
     "cached_pages": "colobench.lab.studies.flush_prediction",
-    "catch": "colobench.lab.torture.bug_hunt",
-    "check": "colobench.lab.checker.verdict",
+    "hunt_bug": "colobench.lab.torture.bug_hunt",
+    "check_linearizability": "colobench.lab.checker.verdict",
     "compare_trackers": "colobench.lab.studies.trackers",
     "fit_layouts": "colobench.lab.studies.sweep",
     "fit_line": "colobench.lab.studies.sweep",
     "hold_before_flush": "colobench.lab.studies.flush_prediction",
     "measure_latency": "colobench.lab.studies.latency",
     "museum": "colobench.lab.torture.bug_hunt",
-    "provoke": "colobench.lab.studies.checkpoint_causes",
+    "provoke_miscompares": "colobench.lab.studies.checkpoint_causes",
     "redis_cli": "colobench.lab.studies.console",
     "serving_pair": "colobench.lab.torture.story",
     "sweep": "colobench.lab.studies.sweep",
     "tabulate_trackers": "colobench.lab.studies.tracker_table",
-    "tear": "colobench.lab.studies.torn_checkpoint",
-    "walk": "colobench.lab.studies.walkthrough",
+    "cut_checkpoint": "colobench.lab.studies.torn_checkpoint",
+    "walkthrough": "colobench.lab.studies.walkthrough",
 }
 __all__ = [*_HOMES, "__version__"]
 

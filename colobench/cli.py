@@ -426,7 +426,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from colobench.lab.session.status import State, examine, find, render
+    from colobench.lab.session.status import PairState, examine, find, render
 
     statuses = [status for path in find(options.sessions) if (status := examine(path)) is not None]
     if options.json:
@@ -436,7 +436,7 @@ def _status(options: argparse.Namespace) -> int:
     if not statuses:
         print("colobench status: no session runs", file=sys.stderr)
         return _NO_SESSION
-    protected = all(status.state is State.PROTECTED for status in statuses)
+    protected = all(status.state is PairState.PROTECTED for status in statuses)
     return 0 if protected else _UNPROTECTED
 
 
@@ -447,14 +447,13 @@ def _torture(options: argparse.Namespace) -> int:
     from colobench.lab.checker.linearizability import Effort
     from colobench.lab.session.services import Heartbeat
     from colobench.lab.torture.kill_plan import (
-        MODES,
+        OUTPUTS,
         POINTS,
         SIDES,
         TRANSPORTS,
-        Results,
         plan,
-        summarize,
     )
+    from colobench.lab.torture.kill_results import Results, summarize
     from colobench.lab.torture.museum import exhibit
     from colobench.lab.torture.run import Settings, torture
     from colobench.lab.torture.text import as_json, render
@@ -464,7 +463,7 @@ def _torture(options: argparse.Namespace) -> int:
         options.seed,
         options.kills,
         transports=options.transport or (TRANSPORTS if options.encoding == "none" else ["stream"]),
-        modes=options.output or (shown.modes if shown else MODES),
+        outputs=options.output or (shown.outputs if shown else OUTPUTS),
         victims=shown.victims if shown else SIDES,
         points=shown.points if shown else POINTS,
     )
@@ -516,19 +515,19 @@ def _torture_nobody(options: argparse.Namespace, settings: Any) -> int:
     _compile_kernels(always_show=False)
     found = {}
     with tqdm(total=options.clean, unit=" checkpoints", disable=None, leave=False) as bar:
-        for mode, judgement in run_clean(
+        for output, judgement in run_clean(
             options.clean, settings, progress=lambda done, total: bar.update(done - bar.n)
         ):
-            found[mode] = judgement
+            found[output] = judgement
     clean = all(each.linearizable and not each.violations for each in found.values())
     if options.json:
-        shown = {mode: asdict(judgement) for mode, judgement in found.items()}
-        print(json.dumps({"checkpoints": options.clean, "clean": clean, "modes": shown}))
+        shown = {output: asdict(judgement) for output, judgement in found.items()}
+        print(json.dumps({"checkpoints": options.clean, "clean": clean, "outputs": shown}))
     else:
-        for mode, judgement in found.items():
+        for output, judgement in found.items():
             undecided = [f"undecided: {sentence}" for sentence in judgement.undecided]
             wrong = "; ".join([*judgement.violations, *undecided]) or "no alarm"
-            print(f"{mode}: {judgement.operations:,} operations checked: {wrong}")
+            print(f"{output}: {judgement.operations:,} operations checked: {wrong}")
     return 0 if clean else 1
 
 

@@ -63,7 +63,7 @@ class Finding:
     detail: str
 
 
-class Unavailable(LocalError):
+class MissingPart(LocalError):
     """A part of the machine is missing or does not do what it should."""
 
 
@@ -189,12 +189,12 @@ def check_memory() -> str:
     if length < math.inf:
         detail += f"; {length / 2**20:.1f} MiB of RAM at most (ulimit -f)"
     if usable < DEMO_BYTES:
-        raise Unavailable(f"{detail}; the demo takes {DEMO_BYTES / 2**30:.1f} GiB")
+        raise MissingPart(f"{detail}; the demo takes {DEMO_BYTES / 2**30:.1f} GiB")
     needed = PROCESS_ADDRESSES + DEMO_COPIES * DEMO_RAM_BYTES
     if addresses < needed:
-        raise Unavailable(f"{detail}; the demo takes {needed / 2**30:.2f} GiB of addresses")
+        raise MissingPart(f"{detail}; the demo takes {needed / 2**30:.2f} GiB of addresses")
     if length <= DEMO_RAM_BYTES:
-        raise Unavailable(f"{detail}; the demo takes {DEMO_RAM_BYTES / 2**20:.0f} MiB of RAM")
+        raise MissingPart(f"{detail}; the demo takes {DEMO_RAM_BYTES / 2**20:.0f} MiB of RAM")
     return detail
 
 
@@ -213,7 +213,7 @@ def check_kvm() -> str:
     try:
         version = fcntl.ioctl(device, KVM_GET_API_VERSION, 0)
         if version != KVM_API_VERSION:
-            raise Unavailable(f"/dev/kvm: expected API version {KVM_API_VERSION}, found {version}")
+            raise MissingPart(f"/dev/kvm: expected API version {KVM_API_VERSION}, found {version}")
         os.close(fcntl.ioctl(device, KVM_CREATE_VM, 0))
     finally:
         os.close(device)
@@ -225,7 +225,7 @@ def _try_tracker(name: str) -> str:
     try:
         return tracker_class(name).try_effect()
     except TrackerUnavailable as error:
-        raise Unavailable(str(error)) from error
+        raise MissingPart(str(error)) from error
 
 
 @check("userfaultfd + PAGEMAP_SCAN", kernels=True)
@@ -256,7 +256,7 @@ assert list(lanes) == [0xC0105EED] * 16, list(lanes)
 def check_avx512() -> str:
     """Execute an AVX-512 instruction in a process of its own, where it can do no harm."""
     if platform.machine() != "x86_64":
-        raise Unavailable(f"a {platform.machine()} processor has none")
+        raise MissingPart(f"a {platform.machine()} processor has none")
     done = subprocess.run(
         [sys.executable, "-I", "-c", AVX512_PROGRAM],
         capture_output=True,
@@ -264,7 +264,7 @@ def check_avx512() -> str:
         timeout=PROGRAM_TIMEOUT,
     )
     if done.returncode == -signal.SIGILL:
-        raise Unavailable("illegal instruction: the processor or the hypervisor does without it")
+        raise MissingPart("illegal instruction: the processor or the hypervisor does without it")
     if done.returncode:
         raise RuntimeError(_last_line(done.stderr) or f"exit status {done.returncode}")
     words = itertools.chain.from_iterable(
@@ -291,7 +291,7 @@ def _find(*names: str) -> str:
         path = shutil.which(name)
         if path is not None:
             return path
-    raise Unavailable(f"no {' or '.join(names)} on PATH")
+    raise MissingPart(f"no {' or '.join(names)} on PATH")
 
 
 def _output(command: list[str]) -> str:
@@ -311,7 +311,7 @@ def _output(command: list[str]) -> str:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
     if process.returncode:
-        raise Unavailable(
+        raise MissingPart(
             f"{command[0]} ended with status {process.returncode}: {_last_line(complaints)}"
         )
     return output
@@ -323,7 +323,7 @@ def check_qemu() -> str:
     path = _find("qemu-system-x86_64")
     output = _output([path, "--version"])
     if not output.startswith("QEMU emulator version "):
-        raise Unavailable(f"{path}: expected 'QEMU emulator version …', found {output[:60]!r}")
+        raise MissingPart(f"{path}: expected 'QEMU emulator version …', found {output[:60]!r}")
     return f"{path}, {output.splitlines()[0].removeprefix('QEMU emulator ')}"
 
 
@@ -356,7 +356,7 @@ def check_chromium() -> str:
     finally:
         shutil.rmtree(profile, ignore_errors=True)
     if "<body>42</body>" not in page:
-        raise Unavailable(f"{path}: expected a page that says 42, found {page[:60]!r}")
+        raise MissingPart(f"{path}: expected a page that says 42, found {page[:60]!r}")
     return f"{path} ran a page's script"
 
 
@@ -368,22 +368,22 @@ KERNEL_BYTES = 1 << 20
 def check_numba_cache() -> str:
     """Look for every kernel in its cache, and try whether the cache can be written."""
     from colobench.kernels import jit
-    from colobench.kernels.cache import State
+    from colobench.kernels.cache import CacheState
     from colobench.kernels.cache_directory import PREFIX, REMEDY, can_write
 
     found = list(jit.examine_cache())
     directories = sorted({directory for _, directory, _, _ in found if directory is not None})
-    ready = sum(state is State.READY for _, _, state, _ in found)
+    ready = sum(state is CacheState.READY for _, _, state, _ in found)
     damaged = [file.name for _, _, _, file in found if file is not None]
     private = [each for each in directories if PREFIX in str(each)]
     if private or not directories:
-        raise Unavailable(f"numba can write nowhere, so each run compiles its kernels: {REMEDY}")
+        raise MissingPart(f"numba can write nowhere, so each run compiles its kernels: {REMEDY}")
     detail = f"{ready} of {len(found)} kernels are in {' and '.join(map(str, directories))}"
     if damaged:
         detail += f"; damaged, and compiled anew when needed: {', '.join(damaged)}"
     full = [str(each) for each in directories if not can_write(each, KERNEL_BYTES)]
     if full:
-        raise Unavailable(f"{detail}; nothing can be written to {' and '.join(full)}: {REMEDY}")
+        raise MissingPart(f"{detail}; nothing can be written to {' and '.join(full)}: {REMEDY}")
     if ready < len(found) and not damaged:
         detail += "; colobench warmup compiles the others"
     return detail
@@ -396,5 +396,5 @@ def check_kernel_compiler() -> str:
 
     reason = obstacle()
     if reason is not None:
-        raise Unavailable(f"compiling takes twice as long in numba's own way: {reason}")
+        raise MissingPart(f"compiling takes twice as long in numba's own way: {reason}")
     return "compiles parts of kernels once"

@@ -30,7 +30,7 @@ PATIENCE, LOOK_SECONDS = 60.0, 0.02
 _SEAL_BYTES = hashlib.sha256().digest_size
 
 
-class State(Enum):
+class CacheState(Enum):
     """What there is of a kernel on disk."""
 
     READY = "ready"
@@ -46,18 +46,18 @@ def _seal(key: Any, data: bytes) -> bytes:
 class SealedFile(IndexDataCacheFile):
     """An index of one kernel's entries, and the entries, as numba keeps them, with checksums."""
 
-    def state(self, key: Any) -> tuple[State, Path | None]:
+    def state(self, key: Any) -> tuple[CacheState, Path | None]:
         """Look at an entry; a damaged file is named."""
         index = Path(self._index_path)
         try:
             name = super()._load_index().get(key)  # type: ignore[no-untyped-call]
         except Exception:
-            return State.DAMAGED, index
+            return CacheState.DAMAGED, index
         if name is None:
-            return State.MISSING, None
+            return CacheState.MISSING, None
         if self._read(key) is None:
-            return State.DAMAGED, Path(self._cache_path) / str(name)
-        return State.READY, None
+            return CacheState.DAMAGED, Path(self._cache_path) / str(name)
+        return CacheState.READY, None
 
     def load(self, key: Any) -> Any:
         """Give an entry, or None if it is not there whole."""
@@ -157,10 +157,10 @@ class KernelCache(FunctionCache):
         with contextlib.suppress(OSError):
             super().save_overload(sig, data)  # type: ignore[no-untyped-call]
 
-    def state(self, sig: Any, target_context: Any) -> tuple[State, Path | None]:
+    def state(self, sig: Any, target_context: Any) -> tuple[CacheState, Path | None]:
         """Say what there is on disk of a kernel for this machine, and name a damaged file."""
         key = self._index_key(sig, target_context.codegen())
-        found: tuple[State, Path | None] = self._cache_file.state(key)
+        found: tuple[CacheState, Path | None] = self._cache_file.state(key)
         return found
 
     @contextlib.contextmanager
@@ -173,7 +173,7 @@ class KernelCache(FunctionCache):
         with contextlib.ExitStack() as held:
             deadline = time.monotonic() + PATIENCE
             while not _lock_directory(self._cache_path, held):
-                if self.state(sig, target_context)[0] is State.READY:
+                if self.state(sig, target_context)[0] is CacheState.READY:
                     break
                 if time.monotonic() > deadline:
                     break

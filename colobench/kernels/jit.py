@@ -20,7 +20,7 @@ from numba.core.compiler import Compiler
 from numba.core.sigutils import normalize_signature
 from numba.extending import intrinsic
 
-from colobench.kernels.cache import KernelCache, State
+from colobench.kernels.cache import CacheState, KernelCache
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -195,7 +195,7 @@ def warmup() -> Iterator[tuple[str, int, int, float]]:
         yield compiled.__name__, done, total, time.perf_counter() - begin
 
 
-def examine_cache() -> Iterator[tuple[str, Path | None, State, Path | None]]:
+def examine_cache() -> Iterator[tuple[str, Path | None, CacheState, Path | None]]:
     """Look for every kernel on disk, without loading or compiling any.
 
     Yields
@@ -210,7 +210,7 @@ def examine_cache() -> Iterator[tuple[str, Path | None, State, Path | None]]:
     for compiled, signature in REGISTRY:
         cache = compiled._cache
         if not isinstance(cache, KernelCache):
-            yield compiled.__name__, None, State.MISSING, None
+            yield compiled.__name__, None, CacheState.MISSING, None
             continue
         arguments = normalize_signature(signature)[0]  # type: ignore[no-untyped-call]
         state, damaged = cache.state(arguments, compiled.targetctx)

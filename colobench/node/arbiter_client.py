@@ -11,8 +11,8 @@ from colobench.errors import LocalError, RemoteError
 from colobench.node.address import Address
 from colobench.protocol.arbiter import (
     LINE_LIMIT,
+    ArbiterAnswer,
     InvalidLine,
-    Verdict,
     encode_question,
     parse_answer,
 )
@@ -40,7 +40,7 @@ class ArbiterClient:
         self._closed = threading.Event()
         self._connection: socket.socket | None = None
 
-    def ask(self, pairing: str, node: str, timeout: float) -> Verdict:
+    def ask(self, pairing: str, node: str, timeout: float) -> ArbiterAnswer:
         """Ask whether `node` may serve alone.
 
         An arbiter that cannot be connected to, or ends before it answers, is asked again until the

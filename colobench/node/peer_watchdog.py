@@ -10,7 +10,7 @@ from colobench.errors import ColobenchError
 from colobench.node.address import Address
 from colobench.node.arbiter_client import ArbiterClient, ArbiterUnreachable
 from colobench.node.heartbeat import DatagramAddress, Heartbeat
-from colobench.protocol.arbiter import Verdict
+from colobench.protocol.arbiter import ArbiterAnswer
 
 #: Seconds for which an arbiter is asked before it is reported as unreachable and asked anew.
 _ASK_SECONDS = 2.0
@@ -87,7 +87,7 @@ class PeerWatchdog:
         self._waiting = threading.Thread(target=self._wait_out, name="COLO failed", daemon=True)
         self._waiting.start()
 
-    def ask(self, on_unreachable: Callable[[str], None]) -> Verdict | None:
+    def ask(self, on_unreachable: Callable[[str], None]) -> ArbiterAnswer | None:
         """Ask the arbiter again and again until it has decided.
 
         Parameters
@@ -97,7 +97,7 @@ class PeerWatchdog:
 
         Returns
         -------
-        Verdict or None
+        ArbiterAnswer or None
             None if this was stopped, or if the arbiter says that it cannot decide.
         """
         assert self._arbiter is not None

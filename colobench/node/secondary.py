@@ -29,7 +29,7 @@ from colobench.node.runtime import NodeRuntime
 from colobench.node.wait import Wait
 from colobench.protocol.colo import ColoAction, ColoState, Layout, LocalEvent, Role
 from colobench.wire.errors import CommandError
-from colobench.wire.format import Command as StreamCommand
+from colobench.wire.format import MigrationCommand
 from colobench.wire.loadvm import (
     COLO_BUFFER,
     COLO_DEVICES,
@@ -215,7 +215,7 @@ class Secondary(Node):
         channel = self._channel()
         channel.parse(self._incoming.stream_header(channel.buffer))
         loaded = channel.parse(self._incoming.load_sections(channel.buffer, PRECOPY))
-        if StreamCommand.ENABLE_COLO not in loaded.commands:
+        if MigrationCommand.ENABLE_COLO not in loaded.commands:
             raise CommandError(
                 "migration", expected="command ENABLE_COLO", found="none", offset=channel.received
             )

@@ -38,7 +38,7 @@ class ArbiterRefusal(RemoteError):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ArbiterAnswer:
     """What the arbiter says to a node.
 
     Attributes
@@ -78,7 +78,7 @@ class Arbiter:
         """Nodes by pairing, oldest grant first; a copy."""
         return dict(self._grants)
 
-    def ask(self, pairing: str, node: str) -> Verdict:
+    def ask(self, pairing: str, node: str) -> ArbiterAnswer:
         """Decide whether `node` may serve alone; the same node is always told the same.
 
         Parameters
@@ -95,11 +95,11 @@ class Arbiter:
         """
         holder = self._grants.get(pairing)
         if holder is not None:
-            return Verdict(holder == node, holder)
+            return ArbiterAnswer(holder == node, holder)
         if len(self._grants) >= self._limit:
             raise ArbiterFull(f"arbiter: expected at most {self._limit} pairings, found one more")
         self._grants[pairing] = node
-        return Verdict(True, node, first=True)
+        return ArbiterAnswer(True, node, first=True)
 
 
 class Standing(enum.Enum):
@@ -211,12 +211,12 @@ def parse_question(line: bytes) -> tuple[str, str]:
         raise InvalidLine(f"question: {error}") from error
 
 
-def encode_answer(verdict: Verdict) -> bytes:
+def encode_answer(verdict: ArbiterAnswer) -> bytes:
     """Encode ``{"granted": bool, "holder": node}``."""
     return encode_line({"granted": verdict.granted, "holder": verdict.holder})
 
 
-def parse_answer(line: bytes) -> Verdict:
+def parse_answer(line: bytes) -> ArbiterAnswer:
     """Read an answer.
 
     Raises
@@ -233,7 +233,7 @@ def parse_answer(line: bytes) -> Verdict:
     if members.keys() != {"granted", "holder"} or type(granted) is not bool:
         raise InvalidLine(f"answer: expected granted and holder, found {members}")
     try:
-        return Verdict(granted, check_name("holder", holder))
+        return ArbiterAnswer(granted, check_name("holder", holder))
     except LocalError as error:
         raise InvalidLine(f"answer: {error}") from error
 

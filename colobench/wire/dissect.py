@@ -35,7 +35,7 @@ from colobench.wire.format import (
     RAM_IDSTR,
     SECTION,
     VERSION,
-    Command,
+    MigrationCommand,
     RAMFlag,
     SectionType,
     ram_flag_names,
@@ -208,7 +208,7 @@ class _Dissection:
         number, length = COMMAND_HEADER.unpack(stream.take(COMMAND_HEADER.size))
         data = stream.take(length)
         try:
-            title = Command(number).name
+            title = MigrationCommand(number).name
         except ValueError:
             title = str(number)
         stream.add(SectionType.COMMAND.name, title, data.hex(" "))

@@ -92,7 +92,7 @@ class RAMFlag(IntEnum):
     MULTIFD_FLUSH = 0x200
 
 
-class Command(IntEnum):
+class MigrationCommand(IntEnum):
     """Command from the source to the destination (MIG_CMD_*)."""
 
     OPEN_RETURN_PATH = 1

@@ -47,7 +47,7 @@ from colobench.wire.format import (
     SECTION,
     SECTION_IDENTITY,
     VERSION,
-    Command,
+    MigrationCommand,
     SectionType,
     section_type_name,
 )
@@ -61,7 +61,7 @@ MACHINE_LIMIT: Final = 255
 VMDESCRIPTION_LIMIT: Final = 256 * 1024
 
 #: Commands that we accept; they need no answer and carry no data.
-_COMMANDS: Final = (Command.ENABLE_COLO, Command.SWITCHOVER_START)
+_COMMANDS: Final = (MigrationCommand.ENABLE_COLO, MigrationCommand.SWITCHOVER_START)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Loaded:
     pages: int = 0
     zero_pages: int = 0
     device_states: list[tuple[Device, State]] = field(default_factory=list)
-    commands: list[Command] = field(default_factory=list)
+    commands: list[MigrationCommand] = field(default_factory=list)
     ram_ended: bool = False
 
 
@@ -330,7 +330,7 @@ def _expect(at: StreamBuffer, subject: str, expected: bytes) -> Parser[None]:
         raise HeaderError(subject, expected=expected.hex(" "), found=found.hex(" "), offset=offset)
 
 
-def _command(at: StreamBuffer, so_far: list[Command]) -> Parser[None]:
+def _command(at: StreamBuffer, so_far: list[MigrationCommand]) -> Parser[None]:
     """Parse a command and add it to `so_far`; each command may come once."""
     offset = at.offset
     number, length = COMMAND_HEADER.unpack((yield COMMAND_HEADER.size))
@@ -341,7 +341,7 @@ def _command(at: StreamBuffer, so_far: list[Command]) -> Parser[None]:
             found=f"{number} with {length} bytes",
             offset=offset,
         )
-    command = Command(number)
+    command = MigrationCommand(number)
     if command in so_far:
         raise CommandError(
             "command", expected="each once", found=f"{command.name} again", offset=offset

@@ -22,7 +22,7 @@ from colobench.wire.format import (
     SECTION,
     SECTION_IDENTITY,
     VERSION,
-    Command,
+    MigrationCommand,
     RAMFlag,
     SectionType,
     counted_string,
@@ -47,7 +47,7 @@ def stream_header(machine: str) -> bytes:
     )
 
 
-def command(number: Command, data: bytes = b"") -> bytes:
+def command(number: MigrationCommand, data: bytes = b"") -> bytes:
     """Encode a command with its data."""
     return bytes([SectionType.COMMAND]) + COMMAND_HEADER.pack(number, len(data)) + data
 

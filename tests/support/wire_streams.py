@@ -12,7 +12,7 @@ from colobench.guest.vmstate import Field, State, StateParser, VMStateDescriptio
 from colobench.kernels import page_records
 from colobench.memory.ram import PAGE_SIZE, PageMemory, lay_out
 from colobench.wire import savevm
-from colobench.wire.format import Command, SectionType
+from colobench.wire.format import MigrationCommand, SectionType
 from colobench.wire.loadvm import PRECOPY, Incoming, Loaded, Stage, vmdescription_section
 from colobench.wire.messages import Message, encode_message
 from colobench.wire.ram import RAMRecordState
@@ -138,7 +138,7 @@ class Primary:
         return b"".join(
             [
                 savevm.stream_header(MACHINE),
-                savevm.command(Command.ENABLE_COLO),
+                savevm.command(MigrationCommand.ENABLE_COLO),
                 savevm.ram_section_start(RAM_SECTION, BLOCKS),
                 self.ram_section(SectionType.PART, part),
                 self.ram_section(SectionType.END, end),

@@ -23,7 +23,7 @@ from colobench.kernels import jit
 from colobench.lab.bench import context as context_module
 from colobench.lab.output_file import check_output_file, write_output_file
 from colobench.lab.session.session import Session
-from colobench.lab.torture.kill_plan import Results
+from colobench.lab.torture.kill_results import Results
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

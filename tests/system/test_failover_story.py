@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from colobench.errors import LocalError
-from colobench.lab.torture.bug_hunt import Catch, catch, museum
-from colobench.lab.torture.kill_plan import KillResult, plan
+from colobench.lab.torture.bug_hunt import BugHunt, hunt_bug, museum
+from colobench.lab.torture.kill_plan import plan
+from colobench.lab.torture.kill_results import KillResult
 from colobench.lab.torture.museum import MUSEUM, exhibit
 from colobench.lab.torture.story import ALONE, PROTECTED, SILENT, FailoverStory, serving_pair
 from colobench.node.bugs import Bug
@@ -40,7 +41,7 @@ def test_two_failovers_of_a_pair_lose_nothing_and_are_told_in_order(output):
 
 def test_a_planted_bug_is_caught_and_the_counterexample_comes_first():
     said, watched = [], []
-    found = catch(Bug.MISSED_DIRTY_BIT.value, 10, into=watched.append, say=said.append)
+    found = hunt_bug(Bug.MISSED_DIRTY_BIT.value, 10, into=watched.append, say=said.append)
     assert watched == [found]
     assert found.caught
     assert said
@@ -50,13 +51,13 @@ def test_a_planted_bug_is_caught_and_the_counterexample_comes_first():
 
 
 def test_kills_end_when_told():
-    found = catch(Bug.FLUSH_PRIMARY_ONLY.value, 10, go_on=lambda: False)
+    found = hunt_bug(Bug.FLUSH_PRIMARY_ONLY.value, 10, go_on=lambda: False)
     assert len(found.results) == 1
 
 
 def test_what_no_kill_shows_is_not_caught():
     kill = plan(0, 1)[0]
-    found = Catch(exhibit("early-flush"), [KillResult(kill, 1.0, 2.0, 10, True)])
+    found = BugHunt(exhibit("early-flush"), [KillResult(kill, 1.0, 2.0, 10, True)])
     assert not found.caught
     assert repr(found) == "early-flush: not caught by 1 kills"
 

@@ -122,9 +122,17 @@ def test_an_interrupted_start_leaves_no_process(kernel: Kernel) -> None:
 @pytest.mark.parametrize(
     ("inside", "call", "sentence"),
     [
-        ("_look", "while True: cb.walk(session)", "walk() was interrupted: its primary"),
+        (
+            "_look",
+            "while True: cb.walkthrough(session)",
+            "walkthrough() was interrupted: its primary",
+        ),
         ("hold", "while True: session.hold('primary', 'ram')", "Session.hold() was interrupted"),
-        ("tear", "cb.tear(session, step=1)", "tear() was interrupted: nothing is kept"),
+        (
+            "cut_checkpoint",
+            "cb.cut_checkpoint(session, step=1)",
+            "cut_checkpoint() was interrupted: nothing is kept",
+        ),
     ],
 )
 def test_an_interrupted_call_leaves_a_pair_that_works(
@@ -145,7 +153,7 @@ def test_an_interrupted_call_leaves_a_pair_that_works(
     ("inside", "call", "words"),
     [
         ("_record", "cb.sweep([{'ram': '4M'}], checkpoints=10**6, into=records)", "sweep()"),
-        ("probe", "cb.provoke(seconds=1000)", "provoke()"),
+        ("probe", "cb.provoke_miscompares(seconds=1000)", "provoke_miscompares()"),
         ("probe", "cb.measure_latency(seconds=1000)", "measure_latency()"),
         ("run", "cb.compare_trackers(ram='4M', epochs=10**6)", "compare_trackers()"),
     ],

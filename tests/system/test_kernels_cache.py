@@ -21,7 +21,7 @@ from numba.core import config
 import colobench
 from colobench import doctor
 from colobench.kernels import bitmap, cache_directory, jit
-from colobench.kernels.cache import SealedFile, State
+from colobench.kernels.cache import CacheState, SealedFile
 from colobench.lab.session.services import start_arbiter
 
 PACKAGE = Path(colobench.__file__).parent
@@ -148,7 +148,7 @@ def test_number_that_two_processes_gave_away_is_no_mistaken_kernel(tmp_path: Pat
         other.save("theirs", [2])
     assert file.load("theirs") == [2]
     assert file.load("mine") is None
-    assert file.state("mine")[0] is State.MISSING
+    assert file.state("mine")[0] is CacheState.MISSING
 
 
 def test_index_names_no_file_outside(tmp_path: Path) -> None:

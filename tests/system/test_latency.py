@@ -9,7 +9,7 @@ import pytest
 from colobench.guest.configuration import Nondeterminism
 from colobench.lab.clients.resp import ErrorReply
 from colobench.lab.session.session import Session
-from colobench.lab.studies.checkpoint_causes import SHOWN, CauseTable, provoke
+from colobench.lab.studies.checkpoint_causes import SHOWN, CauseTable, provoke_miscompares
 from colobench.lab.studies.console import ask, redis_cli, show
 from colobench.lab.studies.latency import STATES, Latencies, TimedAnswer, measure_latency
 from records import make_record
@@ -46,7 +46,7 @@ def test_without_answers_the_table_has_no_rows_and_no_ratios():
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize("dials", [{"clock_us": 0}, {"clock_us": 10**6, "shuffle": 1000}])
 def test_a_guest_left_to_chance_makes_miscompares_with_their_place(dials):
-    records = provoke(Nondeterminism(**dials), 1.0, ram="8M")
+    records = provoke_miscompares(Nondeterminism(**dials), 1.0, ram="8M")
     table = CauseTable(records)
     assert table.counts["miscompare"] == len(table.miscompares) > 0
     assert all(each.cause_connection.startswith("10.0.2.15:6379") for each in table.miscompares)
@@ -55,7 +55,7 @@ def test_a_guest_left_to_chance_makes_miscompares_with_their_place(dials):
 
 @pytest.mark.usefixtures("nothing_left")
 def test_one_that_is_deterministic_makes_none():
-    records = provoke(seconds=1.0, ask_time=False, ram="8M")
+    records = provoke_miscompares(seconds=1.0, ask_time=False, ram="8M")
     assert CauseTable(records).counts["miscompare"] == 0
 
 

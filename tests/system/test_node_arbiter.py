@@ -32,7 +32,7 @@ from colobench.node.arbiter_client import ArbiterClient, ArbiterUnreachable
 from colobench.node.grants import GrantsFile
 from colobench.node.sockets import bind
 from colobench.processes.process import NodeProcess
-from colobench.protocol.arbiter import LINE_LIMIT, ArbiterRefusal, InvalidLine, Verdict
+from colobench.protocol.arbiter import LINE_LIMIT, ArbiterAnswer, ArbiterRefusal, InvalidLine
 from places import CLONE
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -129,7 +129,7 @@ class Arbiters:
         self._wires.append(wire)
         return wire
 
-    def ask(self, pairing: str, node: str) -> Verdict:
+    def ask(self, pairing: str, node: str) -> ArbiterAnswer:
         return ArbiterClient(self.address).ask(pairing, node, WAIT)
 
     def close(self) -> None:
@@ -147,7 +147,7 @@ def arbiters(tmp_path: Path) -> Iterator[Arbiters]:
     made.close()
 
 
-GRANTED_A, REFUSED_B = Verdict(True, "a"), Verdict(False, "a")
+GRANTED_A, REFUSED_B = ArbiterAnswer(True, "a"), ArbiterAnswer(False, "a")
 
 
 @pytest.mark.parametrize("listen", ["unix", "tcp"])
@@ -161,7 +161,7 @@ def test_first_to_ask_is_granted_for_ever_and_nobody_else(
     assert client.ask("p", "a", WAIT) == GRANTED_A
     assert client.ask("p", "b", WAIT) == REFUSED_B
     assert client.ask("p", "a", WAIT) == GRANTED_A
-    assert client.ask("q", "b", WAIT) == Verdict(True, "b")
+    assert client.ask("q", "b", WAIT) == ArbiterAnswer(True, "b")
 
 
 def test_one_connection_may_ask_more_than_once_and_piecewise(arbiters: Arbiters) -> None:
@@ -310,7 +310,7 @@ def test_death_between_decision_and_answer_neither_loses_nor_invents_a_grant(
         arbiters.start()
         assert stubborn.result() == GRANTED_A
     assert arbiters.ask("p", "b") == REFUSED_B
-    assert arbiters.ask("q", "b") == Verdict(True, "b")
+    assert arbiters.ask("q", "b") == ArbiterAnswer(True, "b")
 
 
 def test_torn_grant_does_not_count_for_the_one_who_was_not_told(arbiters: Arbiters) -> None:
@@ -323,8 +323,8 @@ def test_torn_grant_does_not_count_for_the_one_who_was_not_told(arbiters: Arbite
         with pytest.raises(ArbiterUnreachable):
             asked.result()
     arbiters.start()
-    assert arbiters.ask("p", "b") == Verdict(True, "b")
-    assert arbiters.ask("p", "a") == Verdict(False, "b")
+    assert arbiters.ask("p", "b") == ArbiterAnswer(True, "b")
+    assert arbiters.ask("p", "a") == ArbiterAnswer(False, "b")
 
 
 def test_no_pairing_has_two_winners_however_often_the_arbiter_is_killed(
@@ -377,7 +377,7 @@ def test_disk_that_is_full_grants_nothing_and_ends_the_arbiter(arbiters: Arbiter
     assert "grants in" in process.last_words()
     arbiters.start()
     assert arbiters.ask("p", "b") == REFUSED_B
-    assert arbiters.ask("q", "b") == Verdict(True, "b")
+    assert arbiters.ask("q", "b") == ArbiterAnswer(True, "b")
 
 
 def test_second_arbiter_with_the_same_grants_is_refused(arbiters: Arbiters, tmp_path: Path) -> None:

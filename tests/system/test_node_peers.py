@@ -26,7 +26,7 @@ from colobench.node.monitor import Monitor
 from colobench.node.network import MIRRORED_LIMIT
 from colobench.processes.process import NodeProcess
 from colobench.wire import savevm
-from colobench.wire.format import Command, SectionType
+from colobench.wire.format import MigrationCommand, SectionType
 from colobench.wire.messages import Message, encode_message
 from colobench.wire.multifd import handshake, sync_packet
 
@@ -246,12 +246,12 @@ REFUSED = {
     "no colo": (HEADER + savevm.EOF, "EOF"),
     "ram of another size": (
         HEADER
-        + savevm.command(Command.ENABLE_COLO)
+        + savevm.command(MigrationCommand.ENABLE_COLO)
         + b"\x01\0\0\0\x02\x03ram\0\0\0\0\0\0\0\x04"
         + (1 << 40 | 4).to_bytes(8, "big"),
         "RAM size: expected",
     ),
-    "torn": (HEADER + savevm.command(Command.ENABLE_COLO), "connection closed"),
+    "torn": (HEADER + savevm.command(MigrationCommand.ENABLE_COLO), "connection closed"),
 }
 
 
@@ -433,7 +433,7 @@ def test_bad_packet_is_named_whichever_channel_it_comes_on(tmp_path: Path, chann
         blocks = lay_out(block_sizes(1 << 20))
         main.sendall(
             HEADER
-            + savevm.command(Command.ENABLE_COLO)
+            + savevm.command(MigrationCommand.ENABLE_COLO)
             + savevm.ram_section_start(2, blocks)
             + savevm.ram_section_multifd(SectionType.PART, 2)
         )

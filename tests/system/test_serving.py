@@ -24,7 +24,7 @@ import pytest
 
 from colobench.errors import LocalError, RemoteError
 from colobench.guest.configuration import Nondeterminism
-from colobench.lab.checker.verdict import check
+from colobench.lab.checker.verdict import check_linearizability
 from colobench.lab.clients.closed_loop import Clients
 from colobench.lab.clients.resp import ReplyParser, encode
 from colobench.lab.session.services import Heartbeat
@@ -170,7 +170,7 @@ def test_connections_and_answered_writes_survive_each_death(output: str) -> None
         clients.stop()
         history = clients.final_reads()
         assert not history.lost
-        assert check(history).linearizable
+        assert check_linearizability(history).linearizable
         numbers = [record.number for record in pair.records]
         assert numbers == sorted(set(numbers))
         # A primary that is killed takes the reports with it that it had not sent: the last ones, up

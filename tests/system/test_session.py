@@ -19,7 +19,7 @@ from colobench.errors import ColobenchError, LocalError
 from colobench.lab.session.journal import SessionTimeout
 from colobench.lab.session.record import PHASES
 from colobench.lab.session.session import ColoExit, Session
-from colobench.lab.session.takeover import Takeover
+from colobench.lab.session.takeover import TakeoverRecord
 from colobench.node.breakpoints import PRIMARY_POINTS, SECONDARY_POINTS
 from colobench.processes.errors import QMPCommandError
 from share import SEED, amount, each_with_some
@@ -71,7 +71,7 @@ def pair(way: str) -> Iterator[Session]:
         yield pair
 
 
-def assert_survived(pair: Session, takeover: Takeover, role: str) -> None:
+def assert_survived(pair: Session, takeover: TakeoverRecord, role: str) -> None:
     """Hold a takeover to everything that can be known of it."""
     assert takeover.role == role
     assert takeover.work_after > takeover.work_at_takeover

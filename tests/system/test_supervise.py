@@ -27,7 +27,7 @@ from colobench.errors import ColobenchError, LocalError
 from colobench.lab.clients.resp import ReplyParser, encode
 from colobench.lab.session.services import Heartbeat
 from colobench.lab.session.session import Session
-from colobench.lab.session.status import State, examine, find, render
+from colobench.lab.session.status import PairState, examine, find, render
 from colobench.lab.session.supervise import serve
 from colobench.processes import process as process_module
 from colobench.processes.errors import NodeGone
@@ -198,7 +198,7 @@ def test_no_failure_of_ours_ends_the_node_that_serves(monkeypatch: pytest.Monkey
                 # It is said once, and tried again and again.
                 for _ in range(4):
                     assert failed.acquire(timeout=60)
-                assert pair.state is State.ALONE
+                assert pair.state is PairState.ALONE
                 assert client.ask(b"INCR", b"a") == number
             said = watched.wait_for("protected again")
             told = [each for each in said if "nobody has joined" in each]
@@ -206,7 +206,7 @@ def test_no_failure_of_ours_ends_the_node_that_serves(monkeypatch: pytest.Monkey
             assert words in told[0]
             assert "\n" not in told[0]
             states = [each.partition(":")[0] for each in said if each not in told]
-            assert [each for each in states if each in list(State)] == [
+            assert [each for each in states if each in list(PairState)] == [
                 "alone", "joining", "protected"
             ]  # fmt: skip
         watched.end()
@@ -248,7 +248,7 @@ def test_survivor_that_cannot_take_part_in_a_migration_serves_on_and_is_joined_l
         for _ in range(2):
             with pytest.raises(ColobenchError):
                 pair.rejoin()
-            assert pair.state is State.ALONE
+            assert pair.state is PairState.ALONE
             assert client.ask(b"INCR", b"a") in (2, 3)
         resource.prlimit(survivor, resource.RLIMIT_NOFILE, before)
         pair.rejoin()
@@ -333,7 +333,7 @@ def test_run_survives_a_low_limit_of_descriptors_and_a_closed_standard_output(
             node.pid for node in status.nodes
         ]:
             pass
-        while (status := examine(directory)) and status.state is not State.PROTECTED:
+        while (status := examine(directory)) and status.state is not PairState.PROTECTED:
             pass
         assert client.ask(b"INCR", b"a") == kills + 2
     run.process.stdout = None
@@ -348,9 +348,9 @@ def test_run_survives_a_low_limit_of_descriptors_and_a_closed_standard_output(
 def test_nobody_is_let_in_before_the_pair_is_protected_unless_asked_for(
     serve_unprotected: bool,
 ) -> None:
-    seen: list[tuple[State, bool]] = []
+    seen: list[tuple[PairState, bool]] = []
 
-    def look(state: State) -> None:
+    def look(state: PairState) -> None:
         try:
             socket.create_connection(pair.address(), 60).close()
         except ConnectionRefusedError:
@@ -371,11 +371,11 @@ def test_nobody_is_let_in_before_the_pair_is_protected_unless_asked_for(
         pair.takeover()
         pair.rejoin()
     assert seen == [
-        (State.JOINING, serve_unprotected),
-        (State.PROTECTED, True),
-        (State.ALONE, True),
-        (State.JOINING, True),
-        (State.PROTECTED, True),
+        (PairState.JOINING, serve_unprotected),
+        (PairState.PROTECTED, True),
+        (PairState.ALONE, True),
+        (PairState.JOINING, True),
+        (PairState.PROTECTED, True),
     ]
     assert pair.state is None
 
@@ -419,7 +419,7 @@ def test_status_says_who_is_protected_and_how_well(monkeypatch: pytest.MonkeyPat
         assert pair.found_dead() is not None
         found = examine(directory)
         assert found is not None
-        assert found.state is State.ALONE
+        assert found.state is PairState.ALONE
         assert [node.role for node in found.nodes] == ["primary"]
         assert "checkpoint 1, " in render(found)
         with pytest.raises(LocalError, match=r"expected one that runs, .* found 'elsewhere'"):

@@ -9,7 +9,7 @@ import pytest
 from colobench.errors import LocalError
 from colobench.kernels.bitmap import popcount
 from colobench.lab.session.session import Session
-from colobench.lab.studies.torn_checkpoint import tear
+from colobench.lab.studies.torn_checkpoint import cut_checkpoint
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 def torn():
     with Session(ram="4M", delay=None, capture=True, writes_per_tick=40) as session:
         session.run(3)
-        return tear(session), session.records[-1]
+        return cut_checkpoint(session), session.records[-1]
 
 
 def test_with_a_cache_ram_is_of_the_checkpoint_before_until_all_is_there(torn):
@@ -49,7 +49,7 @@ def test_the_cuts_are_the_whole_checkpoint_page_after_page(torn):
 def test_any_step_cuts_as_well(torn):
     with Session(ram="4M", delay=None, capture=True) as session:
         session.checkpoint()
-        cuts = tear(session, step=997).cuts
+        cuts = cut_checkpoint(session, step=997).cuts
     assert {cut.cached for cut in cuts[:-1]} == {0}
     assert cuts[-1].cached == cuts[-1].direct == 1
     # All pages have come, and the devices have not: RAM is new, the machine is of neither.
@@ -60,10 +60,10 @@ def test_how_far_it_is_is_told_and_a_bar_shows_it(torn, monkeypatch, capsys):
     told = []
     with Session(ram="4M", delay=None, capture=True) as session:
         session.checkpoint()
-        cuts = tear(session, progress=lambda done, total: told.append((done, total))).cuts
+        cuts = cut_checkpoint(session, progress=lambda done, total: told.append((done, total))).cuts
         monkeypatch.setattr("colobench.lab.progress._PATIENCE_SECONDS", 0)
         monkeypatch.setattr("colobench.lab.progress._CHANGE_SECONDS", 0)
-        tear(session)
+        cut_checkpoint(session)
     assert told == [(done, len(cuts)) for done in range(1, len(cuts) + 1)]
     assert "cutting a checkpoint" in capsys.readouterr().err
 
@@ -71,13 +71,13 @@ def test_how_far_it_is_is_told_and_a_bar_shows_it(torn, monkeypatch, capsys):
 @pytest.mark.parametrize("step", [0, -1, 97.5, "97", None])
 def test_a_step_that_is_none_is_refused(step):
     with pytest.raises(LocalError, match="step: expected a number of bytes from 1 up, found"):
-        tear(Session(), step=step)
+        cut_checkpoint(Session(), step=step)
 
 
 @pytest.mark.parametrize("transport", ["multifd", "memfd"])
 def test_a_transport_whose_pages_go_other_ways_is_refused(transport):
     with pytest.raises(LocalError, match=f"transport stream and capture, found .*{transport}"):
-        tear(Session(delay=None, transport=transport))
+        cut_checkpoint(Session(delay=None, transport=transport))
 
 
 @pytest.mark.parametrize(
@@ -91,14 +91,14 @@ def test_a_transport_whose_pages_go_other_ways_is_refused(transport):
 )
 def test_a_session_without_a_whole_recording_is_refused(settings):
     with pytest.raises(LocalError, match="expected delay None, layout separated, verify, tr"):
-        tear(Session(**{"delay": None} | settings))
+        cut_checkpoint(Session(**{"delay": None} | settings))
 
 
 def test_a_recording_that_lacks_its_begin_is_refused():
     with Session(ram="4M", delay=None, capture=True) as session:
         with pytest.raises(LocalError, match="expected a checkpoint"):
-            tear(session)
+            cut_checkpoint(session)
         session.relay.forget()
         session.checkpoint()
         with pytest.raises(LocalError, match="expected all"):
-            tear(session)
+            cut_checkpoint(session)

@@ -14,7 +14,8 @@ import pytest
 
 from colobench.cli import main
 from colobench.lab.checker.linearizability import Effort
-from colobench.lab.torture.kill_plan import Kill, KillResult, Results, plan, summarize
+from colobench.lab.torture.kill_plan import Kill, plan
+from colobench.lab.torture.kill_results import KillResult, Results, summarize
 from colobench.lab.torture.museum import MUSEUM
 from colobench.lab.torture.run import Judgement, Settings, in_blocks, run_clean, torture
 from colobench.lab.torture.text import render
@@ -42,7 +43,7 @@ def test_kills_lose_no_answered_write_and_no_connection() -> None:
 @pytest.mark.parametrize("bug", Bug, ids=lambda bug: bug.value)
 def test_each_planted_bug_is_caught(bug: Bug) -> None:
     shown = MUSEUM[bug]
-    kills = plan(1, 200, modes=shown.modes, victims=shown.victims, points=shown.points)
+    kills = plan(1, 200, outputs=shown.outputs, victims=shown.victims, points=shown.points)
     settings = Settings(clients=6, patience=6.0, nondeterminism=shown.nondeterminism, bug=bug.value)
     for result in torture(kills, settings):
         if result.violations:
@@ -129,7 +130,7 @@ def test_blocks_keep_every_kill_and_one_pair_suffers_each() -> None:
     kills = plan(3, 300)
     blocks = list(in_blocks(kills))
     assert sorted(kill.number for block in blocks for kill in block) == list(range(300))
-    assert all(len({(kill.transport, kill.mode) for kill in block}) == 1 for block in blocks)
+    assert all(len({(kill.transport, kill.output) for kill in block}) == 1 for block in blocks)
 
 
 def test_published_figures_are_those_of_the_published_results() -> None:
@@ -140,7 +141,7 @@ def test_published_figures_are_those_of_the_published_results() -> None:
     assert render(summarize(results), Settings()) in (directory / "README.md").read_text()
     clean = json.loads((directory / "2026-11-27-10000-clean.json").read_text())
     assert clean["clean"]
-    operations = sum(mode["operations"] for mode in clean["modes"].values())
+    operations = sum(output["operations"] for output in clean["outputs"].values())
     assert f"{operations:,} operations checked" in (directory / "README.md").read_text()
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from colobench.lab.session.session import Session
-from colobench.lab.studies.transcript import BUFFER, RAM_SECTION, read_conversation
+from colobench.lab.studies.transcript import BUFFER, RAM_SECTION, read_messages
 from colobench.wire.dissect import UNEXPLAINED
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -33,14 +33,14 @@ def captured(session):
     session.checkpoint()
     session.relay.forget()
     session.checkpoint()
-    return read_conversation(session.relay.chunks)
+    return read_messages(session.relay.chunks)
 
 
 def test_a_checkpoint_is_all_of_what_is_said_and_in_this_order():
     with pair() as session:
         said = captured(session)
-        assert [utterance.name for utterance in said] == MESSAGES
-        assert sum(len(utterance.data) for utterance in said) == sum(
+        assert [message.name for message in said] == MESSAGES
+        assert sum(len(message.data) for message in said) == sum(
             len(chunk.data) for chunk in session.relay.chunks
         )
         assert said[0].time == 0
@@ -51,10 +51,10 @@ def test_a_checkpoint_is_all_of_what_is_said_and_in_this_order():
 def test_buffered_ram_is_inside_the_sized_buffer():
     with pair(layout="buffered") as session:
         said = captured(session)
-        assert [utterance.name for utterance in said] == [
+        assert [message.name for message in said] == [
             name for name in MESSAGES if name != RAM_SECTION
         ]
-        buffer = next(utterance for utterance in said if utterance.name == BUFFER)
+        buffer = next(message for message in said if message.name == BUFFER)
         assert [item.title for item in buffer.items if item.kind in ("END", "FULL")] == [
             *("ram", "cpu", "timer", "serial", "nic")
         ]
@@ -73,11 +73,11 @@ def test_a_torn_checkpoint_ends_in_the_middle():
         session.relay.forget()
         session.kill("primary", at="ram")
         session.failover()
-        said = read_conversation(session.relay.chunks)
-        assert [utterance.name for utterance in said] == MESSAGES[:4]
+        said = read_messages(session.relay.chunks)
+        assert [message.name for message in said] == MESSAGES[:4]
         assert said[-1].items[-1].kind == UNEXPLAINED
         assert "expected 8 bytes, found 0" in said[-1].items[-1].title
 
 
 def test_nothing_captured_is_nothing_said():
-    assert read_conversation([]) == []
+    assert read_messages([]) == []

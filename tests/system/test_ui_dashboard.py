@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from colobench.lab.session.session import ColoExit, Session
-from colobench.lab.session.takeover import Takeover
+from colobench.lab.session.takeover import TakeoverRecord
 from colobench.ui.base.panel import LINE_LENGTH, Background, one_line
 from colobench.ui.base.sentences import tell_takeover
 from colobench.ui.panels import dashboard as dashboard_module
@@ -269,7 +269,7 @@ def takeover(**changes):
         "running_at": 0.0,
         "observed_at": 0.0,
     }
-    return Takeover(**told | changes)
+    return TakeoverRecord(**told | changes)
 
 
 def test_a_takeover_in_words():

@@ -118,8 +118,8 @@ def test_the_museum_tells_the_story_and_catches_the_bug(make):
     panel.run_button.click()
     panel.wait()
     assert panel.background.error is None
-    assert panel.caught.caught
-    assert panel.progress.value == len(panel.caught.results)
+    assert panel.hunt.caught
+    assert panel.progress.value == len(panel.hunt.results)
     assert "Caught by kill" in panel.status.value
     assert "missed-dirty-bit" in panel.found.value
     assert "caught" in repr(panel)
@@ -128,13 +128,13 @@ def test_the_museum_tells_the_story_and_catches_the_bug(make):
 def test_the_dials_are_the_guests_and_the_table_is_live(make, monkeypatch):
     seen = []
 
-    def provoke(dials, seconds, *, ask_time, into, go_on):
+    def provoke_miscompares(dials, seconds, *, ask_time, into, go_on):
         seen.append((dials.clock_us, dials.shuffle, ask_time, go_on()))
         for number in (1, 2):
             place = {"cause_connection": "a > b", "cause_offset": number}
             into.append(make_record(number, cause="miscompare", **place))
 
-    monkeypatch.setattr(cause_panel, "provoke", provoke)
+    monkeypatch.setattr(cause_panel, "provoke_miscompares", provoke_miscompares)
     panel = make(CausePanel)
     panel.dials["shuffle"].value = 100
     panel.ask_time.value = False

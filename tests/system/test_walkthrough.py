@@ -6,7 +6,7 @@ import pytest
 
 from colobench.errors import ColobenchError, LocalError
 from colobench.lab.session.session import Session
-from colobench.lab.studies.walkthrough import POINTS, walk
+from colobench.lab.studies.walkthrough import POINTS, walkthrough
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -17,22 +17,22 @@ def pair():
 
 def test_ram_and_devices_change_only_after_the_commit():
     with pair() as session:
-        sights = walk(session)
+        observations = walkthrough(session)
         numbers = range(1, len(POINTS) + 1)
-        assert [(sight.role, sight.at) for sight in sights] == list(POINTS)
-        assert [sight.checkpoint for sight in sights] == list(numbers)
-        old_ram = [sight.at for sight in sights if sight.ram == sight.checkpoint - 1]
+        assert [(each.role, each.at) for each in observations] == list(POINTS)
+        assert [each.checkpoint for each in observations] == list(numbers)
+        old_ram = [each.at for each in observations if each.ram == each.checkpoint - 1]
         assert old_ram == [at for _, at in POINTS[:6]]
-        new_ram = [sight.at for sight in sights if sight.ram == sight.checkpoint]
+        new_ram = [each.at for each in observations if each.ram == each.checkpoint]
         assert new_ram == ["flush", "load", "loaded"]
-        new_devices = [sight.at for sight in sights if sight.devices == sight.checkpoint]
+        new_devices = [each.at for each in observations if each.devices == each.checkpoint]
         assert new_devices == ["load", "loaded"]
-        assert [sight.at for sight in sights if sight.primary_runs] == ["reply"]
+        assert [each.at for each in observations if each.primary_runs] == ["reply"]
 
 
 def test_what_is_seen_prints_itself_as_a_table():
     with pair() as session:
-        lines = repr(walk(session, POINTS[:2])).splitlines()
+        lines = repr(walkthrough(session, POINTS[:2])).splitlines()
     assert lines[0].startswith("held     at     making")
     assert lines[1].split() == [
         *("primary", "reply", "checkpoint", "1", "4", "runs"),
@@ -42,11 +42,11 @@ def test_what_is_seen_prints_itself_as_a_table():
 
 def test_a_buffered_pair_is_walked_through_the_points_that_it_passes():
     with Session(ram="4M", delay=None, layout="buffered") as session:
-        sights = walk(session)
-    assert [(sight.role, sight.at) for sight in sights] == [
+        observations = walkthrough(session)
+    assert [(each.role, each.at) for each in observations] == [
         point for point in POINTS if point != ("secondary", "ram-received")
     ]
-    assert sights[-1].ram == sights[-1].checkpoint
+    assert observations[-1].ram == observations[-1].checkpoint
 
 
 NEVER_PASSED = [("secondary", "ram-received"), ("primary", "ram-sent"), ("primary", "flush")]
@@ -61,7 +61,7 @@ def test_a_point_that_is_never_passed_is_refused_at_once_with_those_that_are(rol
 
     with Session(ram="4M", delay=None, layout="buffered") as session:
         with refused():
-            walk(session, [POINTS[0], (role, at)])
+            walkthrough(session, [POINTS[0], (role, at)])
         with refused():
             session.hold(role, at)
         with refused():
@@ -75,12 +75,12 @@ def test_a_point_that_is_never_passed_is_refused_at_once_with_those_that_are(rol
 
 def test_a_role_that_is_none_is_refused():
     with pytest.raises(LocalError, match="role: expected primary or secondary, found 'arbiter'"):
-        walk(Session(delay=None), [("arbiter", "reply")])
+        walkthrough(Session(delay=None), [("arbiter", "reply")])
 
 
 def test_a_pair_that_was_not_started_is_refused():
     with pytest.raises(LocalError, match="expected a pair in COLO, found none started"):
-        walk(Session(delay=None))
+        walkthrough(Session(delay=None))
 
 
 def test_who_gives_up_waiting_for_a_held_node_holds_nobody():
@@ -96,4 +96,4 @@ def test_who_gives_up_waiting_for_a_held_node_holds_nobody():
 @pytest.mark.parametrize("settings", [{"delay": 100}, {"delay": None, "variant": "upstream"}])
 def test_a_pair_that_does_not_stand_still_is_refused(settings):
     with pytest.raises(LocalError, match="expected delay None and variant v12"):
-        walk(Session(**settings))
+        walkthrough(Session(**settings))

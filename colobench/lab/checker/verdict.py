@@ -60,7 +60,7 @@ class Verdict:
 
 
 @interruptible("nothing is decided")
-def check(history: History, *, effort: Effort = USUAL_EFFORT) -> Verdict:
+def check_linearizability(history: History, *, effort: Effort = USUAL_EFFORT) -> Verdict:
     """Decide whether a history is linearizable.
 
     Lost connections are not looked at: they are in ``history.lost``.

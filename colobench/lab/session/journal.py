@@ -20,7 +20,7 @@ class SessionTimeout(RemoteError):
     """A node did not do in time what was asked of it."""
 
 
-class Said(NamedTuple):
+class JournalEntry(NamedTuple):
     """An event: who said what, with which data, and when it arrived, of `time.monotonic`."""
 
     role: str
@@ -58,7 +58,7 @@ class Journal:
         self._time_offset = 0.0
         self.digests: dict[int, dict[str, Any]] = {}
         self._halves: dict[str, dict[int, dict[str, Any]]] = {role: {} for role in ROLES}
-        self._said: list[Said] = []
+        self._said: list[JournalEntry] = []
         #: How many events were forgotten; the numbers of the others stay.
         self._forgotten = 0
         self._changed = threading.Condition()
@@ -80,7 +80,7 @@ class Journal:
                 if len(self.digests) > DIGESTS_LIMIT:
                     del self.digests[next(iter(self.digests))]
             else:
-                self._said.append(Said(role, name, data, now))
+                self._said.append(JournalEntry(role, name, data, now))
                 if (role, name, data.get("status")) == ("primary", "MIGRATION", "colo"):
                     self.began = self.began or now
                     self._time_offset = now - self.began
@@ -115,7 +115,9 @@ class Journal:
             del self._said[:forgotten]
             self._forgotten += forgotten
 
-    def said(self, event: str, role: str | None = None, *, since: int = 0) -> Iterator[Said]:
+    def entries(
+        self, event: str, role: str | None = None, *, since: int = 0
+    ) -> Iterator[JournalEntry]:
         """Go through the events of that name, from the one numbered `since` on."""
         with self._changed:
             events = self._said[max(0, since - self._forgotten) :]
@@ -123,9 +125,9 @@ class Journal:
             if each.event == event and role in (None, each.role):
                 yield each
 
-    def find(self, role: str, event: str, *, since: int = 0, **data: Any) -> Said | None:
+    def find(self, role: str, event: str, *, since: int = 0, **data: Any) -> JournalEntry | None:
         """Find the first event of that node and name with that data, from number `since` on."""
-        for each in self.said(event, role, since=since):
+        for each in self.entries(event, role, since=since):
             if data.items() <= each.data.items():
                 return each
         return None

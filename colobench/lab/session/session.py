@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 from colobench.errors import ColobenchError, LocalError, RemoteError
 from colobench.guest.configuration import DETERMINISTIC, Nondeterminism, Program
 from colobench.lab.interrupt import explain_again, interruptible
-from colobench.lab.session.journal import ROLES, Journal, Said
+from colobench.lab.session.journal import ROLES, Journal, JournalEntry
 from colobench.lab.session.record import CheckpointRecord, Records
 from colobench.lab.session.services import Heartbeat, forwarded, start_arbiter, start_switch
 from colobench.lab.session.session_directory import SessionDirectory, remove_left
 from colobench.lab.session.settings import NEVER_MS, SessionSettings
-from colobench.lab.session.status import State, publish
-from colobench.lab.session.takeover import Killed, Takeover
+from colobench.lab.session.status import PairState, publish
+from colobench.lab.session.takeover import Killed, TakeoverRecord
 from colobench.net.compare_settings import CompareSettings
 from colobench.node.transport import Transport
 from colobench.processes.errors import NodeGone, NotStarted
@@ -261,8 +261,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._pairs = self._since = self._secondaries = 0
         #: The arbiter may have grants of other sessions, and names of directories come back.
         self._pairing = uuid.uuid4().hex
-        self.state: State | None = None
-        self._state_observers: list[Callable[[State], None]] = []
+        self.state: PairState | None = None
+        self._state_observers: list[Callable[[PairState], None]] = []
         self.relay: Relay | None = None
         self._relays: list[Relay] = []
         self.journal = Journal(verify, keep_records)
@@ -292,11 +292,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
         """How many pairs there were, the present one included: one more at each `rejoin`."""
         return self._pairs + 1
 
-    def on_state(self, observer: Callable[[State], None]) -> None:
+    def on_state(self, observer: Callable[[PairState], None]) -> None:
         """Call `observer` with each new state, in the thread that brings it about."""
         self._state_observers.append(observer)
 
-    def _enter(self, state: State) -> None:
+    def _enter(self, state: PairState) -> None:
         """Be in another state from now on, and tell: observers, and ``colobench status``."""
         before, self.state = self.state, state
         self._publish()
@@ -370,7 +370,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             self._start_nodes(timeout)
             self._migrate(timeout)
             self._let_clients_in()
-            self._enter(State.PROTECTED)
+            self._enter(PairState.PROTECTED)
             self._start_spare()
         except BaseException:
             self.close()
@@ -419,7 +419,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
     def _start_nodes(self, timeout: float) -> None:
         self._take_in(self._start_primary(), self.nodes)
         self._take_in(self._start_secondary(), self.nodes)
-        self._enter(State.JOINING)
+        self._enter(PairState.JOINING)
         for node in self.nodes.values():
             self._greet(node, timeout)
 
@@ -577,11 +577,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self.nodes["primary"], self.nodes["secondary"] = survivor, secondary
         self._begin_pair()
         try:
-            self._enter(State.JOINING)
+            self._enter(PairState.JOINING)
             self._greet(secondary, timeout)
             secondary.execute("migrate-set-parameters", x_committed=guest["checkpoint"])
             self._migrate(timeout)
-            self._enter(State.PROTECTED)
+            self._enter(PairState.PROTECTED)
         except (Exception, KeyboardInterrupt):
             self._give_up(secondary)
             raise
@@ -612,7 +612,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             else:
                 self._give_up_secondary(secondary)
         finally:
-            self._enter(State.ALONE)
+            self._enter(PairState.ALONE)
 
     def _give_up_primary(self, secondary: NodeProcess) -> None:
         """Have who was about to join ask for the guest, if it has got it whole after all."""
@@ -687,7 +687,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         *,
         check: Callable[[str], None] = lambda what: None,
         **data: Any,
-    ) -> Said:
+    ) -> JournalEntry:
         """Wait until a node has said `event` with that data, since the present pair began.
 
         `check` is that of `Journal.wait_for`.
@@ -708,11 +708,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
         return said
 
     def _check_nodes(self, what: str) -> None:
-        for said in self.journal.said("COLO_EXIT", since=self._since):
+        for said in self.journal.entries("COLO_EXIT", since=self._since):
             if said.data["reason"] == "error" and not self._parted:
                 why = said.data["x-why"]
                 raise ColoExit(f"expected {what}, found COLO_EXIT of the {said.role}: {why}")
-        for said in self.journal.said("X_MIGRATION_ERROR", since=self._since):
+        for said in self.journal.entries("X_MIGRATION_ERROR", since=self._since):
             raise ColoExit(f"expected {what}, found migration failed: {said.data['x-why']}")
         for node in self.nodes.values():
             killed = self._killed is not None and self._killed.role == node.role
@@ -803,8 +803,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
         seen = len(self.journal)
         self._living(role).execute("x-colo-break", at=at)
 
-        def held() -> Iterator[Said]:
-            return self.journal.said("X_COLO_HELD", role, since=seen)
+        def held() -> Iterator[JournalEntry]:
+            return self.journal.entries("X_COLO_HELD", role, since=seen)
 
         try:
             self.nodes["primary"].execute("x-colo-checkpoint")
@@ -879,7 +879,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._killed = Killed(role, node.pid, 0, at, committed, when)
         status = node.kill()
         self._killed = Killed(role, node.pid, status, at, committed, when)
-        self._enter(State.ALONE)
+        self._enter(PairState.ALONE)
         return self._killed
 
     def found_dead(self) -> Killed | None:
@@ -902,7 +902,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
                 self._parted = True
                 committed = self.records.total
                 self._killed = Killed(role, node.pid, status, None, committed, when, refused)
-                self._enter(State.ALONE)
+                self._enter(PairState.ALONE)
                 return self._killed
         return None
 
@@ -944,11 +944,13 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
         A machine that is so busy that a node gets no processor for the heartbeat's limit does that.
         """
-        lost = [said.time for said in self.journal.said("X_COLO_HEARTBEAT_LOST", since=self._since)]
+        lost = [
+            said.time for said in self.journal.entries("X_COLO_HEARTBEAT_LOST", since=self._since)
+        ]
         return any(self._killed is None or time_ < self._killed.time for time_ in lost)
 
     @interruptible(session_outcome)
-    def failover(self, role: str | None = None, timeout: float = 30.0) -> Takeover:
+    def failover(self, role: str | None = None, timeout: float = 30.0) -> TakeoverRecord:
         """Tell a node that its peer is lost (``x-colo-lost-heartbeat``), and see it take over.
 
         Parameters
@@ -971,11 +973,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._parted = True
         told = time.monotonic()
         node.execute("x-colo-lost-heartbeat")
-        self._enter(State.ALONE)
+        self._enter(PairState.ALONE)
         return self._taken_over(role, told, timeout)
 
     @interruptible(session_outcome)
-    def takeover(self, timeout: float = 30.0) -> Takeover:
+    def takeover(self, timeout: float = 30.0) -> TakeoverRecord:
         """Wait until the survivor of a kill has taken over by itself, as its heartbeat has it.
 
         Raises
@@ -990,7 +992,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         role = next(each for each in ROLES if each != self._killed.role)
         return self._taken_over(role, self._killed.time, timeout)
 
-    def _taken_over(self, role: str, told: float, timeout: float) -> Takeover:
+    def _taken_over(self, role: str, told: float, timeout: float) -> TakeoverRecord:
         node = self.nodes[role]
 
         def check(what: str) -> None:
@@ -1003,7 +1005,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         work = int(taken["work"])
         after = self._work_beyond(node, work)
         self._release_dead()
-        return Takeover(
+        return TakeoverRecord(
             role=role,
             takeover_ms=None if killed is None else (running - killed) * 1000,
             checkpoint=taken["checkpoint"],

@@ -26,7 +26,7 @@ FILE = "session.json"
 ANSWER_SECONDS = 1.0
 
 
-class State(enum.StrEnum):
+class PairState(enum.StrEnum):
     """What a session's guest is."""
 
     #: A secondary is being given the guest; the primary serves unprotected, or not yet.
@@ -83,7 +83,7 @@ class SessionStatus:
     directory, pid
         Where it is, and the process that runs it.
     state
-        See `State`; a node that is dead already counts, even if its process has not said so yet.
+        A node that is dead counts as dead, even if its process has not said so yet.
     since
         Seconds since the process has said so.
     guest
@@ -100,7 +100,7 @@ class SessionStatus:
 
     directory: str
     pid: int
-    state: State
+    state: PairState
     since: float
     guest: str
     serves: bool
@@ -149,9 +149,9 @@ def examine(directory: Path) -> SessionStatus | None:
     if not told:
         return None
     nodes = tuple(_ask(role, node) for role, node in told["nodes"].items())
-    state = State(told["state"])
-    if state is State.PROTECTED and not all(node.alive for node in nodes):
-        state = State.ALONE
+    state = PairState(told["state"])
+    if state is PairState.PROTECTED and not all(node.alive for node in nodes):
+        state = PairState.ALONE
     return SessionStatus(
         directory=str(directory),
         pid=told["pid"],

@@ -15,7 +15,7 @@ from typing import Any
 from colobench.lab.session.journal import SessionTimeout
 from colobench.lab.session.record import CheckpointRecord
 from colobench.lab.session.session import Session
-from colobench.lab.session.status import State
+from colobench.lab.session.status import PairState
 from colobench.lab.session.takeover import Killed
 
 _LOOK_SECONDS = 0.05
@@ -135,10 +135,10 @@ class _Keeper:
 
     # What is said.
 
-    def _on_state(self, state: State) -> None:
+    def _on_state(self, state: PairState) -> None:
         session, now = self._session, time.monotonic()
         who = ", ".join(f"{role} pid {node.pid}" for role, node in session.nodes.items())
-        if state is State.PROTECTED:
+        if state is PairState.PROTECTED:
             since, self._unprotected_since = self._unprotected_since, None
             again = "" if since is None else f"; protected again after {now - since:.1f} s"
             self._say(f"{state}: {who}{again}")
@@ -148,7 +148,7 @@ class _Keeper:
             self._say_where()
         elif self._unprotected_since is None:
             self._unprotected_since = now
-        if state is State.ALONE:
+        if state is PairState.ALONE:
             alive = [node.pid for node in session.nodes.values() if node.alive()]
             who = ", ".join(f"pid {pid}" for pid in alive) + " has no secondary"
         self._say(f"{state}: {who}")

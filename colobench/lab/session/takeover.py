@@ -34,7 +34,7 @@ class Killed:
 
 
 @dataclass(frozen=True, slots=True)
-class Takeover:
+class TakeoverRecord:
     """A survivor that runs alone.
 
     Attributes

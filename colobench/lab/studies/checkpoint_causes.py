@@ -74,7 +74,7 @@ class CauseTable:
 
 
 @interruptible("its pair has ended; `into` keeps what was recorded")
-def provoke(
+def provoke_miscompares(
     nondeterminism: Nondeterminism = DETERMINISTIC,
     seconds: float = 2.0,
     *,

@@ -24,7 +24,7 @@ class Exchange:
     milliseconds: float
 
 
-class Conversation(list[Exchange]):
+class Transcript(list[Exchange]):
     """Requests and answers; shows itself as a table."""
 
     def __repr__(self) -> str:
@@ -36,7 +36,7 @@ class Conversation(list[Exchange]):
 
 
 @interruptible(session_outcome)
-def ask(session: Session, *lines: str, timeout: float = 10.0) -> Conversation:
+def ask(session: Session, *lines: str, timeout: float = 10.0) -> Transcript:
     """Ask a session's guest over a connection of its own, and wait for each answer.
 
     Parameters
@@ -53,7 +53,7 @@ def ask(session: Session, *lines: str, timeout: float = 10.0) -> Conversation:
     ClientsStalled
         If an answer does not come.
     """
-    found = Conversation()
+    found = Transcript()
     with socket.create_connection(session.address(), timeout) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         parser = ReplyParser()

@@ -9,7 +9,7 @@ from typing import Any
 from colobench.lab.report.run_summary import compute_statistics
 from colobench.lab.session.record import Records
 from colobench.lab.session.session import Session
-from colobench.lab.session.takeover import Killed, Takeover
+from colobench.lab.session.takeover import Killed, TakeoverRecord
 from colobench.processes.hostinfo import describe_machine
 
 
@@ -50,7 +50,7 @@ def run_demo(
 
 
 def summarize(
-    session: Session, records: Records, killed: Killed, takeover: Takeover, replayed: bool
+    session: Session, records: Records, killed: Killed, takeover: TakeoverRecord, replayed: bool
 ) -> dict[str, Any]:
     """Put a run into figures.
 

@@ -68,7 +68,7 @@ class TornCheckpoint:
     cuts: tuple[Cut, ...] = field(repr=False)
 
 
-class _Follower:
+class ReplayedSecondary:
     """A secondary without a socket: it follows bytes that were recorded.
 
     Parameters
@@ -158,7 +158,7 @@ class _Follower:
 
 
 @interruptible("nothing is kept; the session lives on as it was")
-def tear(
+def cut_checkpoint(
     session: Session,
     *,
     step: int = PAGE_RECORD_BYTES,
@@ -203,7 +203,8 @@ def _tear(
     cuts = []
     with ExitStack() as closing:
         cached, direct = (
-            _Follower(ram_bytes, stream, cache=cache, closing=closing) for cache in (True, False)
+            ReplayedSecondary(ram_bytes, stream, cache=cache, closing=closing)
+            for cache in (True, False)
         )
         for _ in range(number - 1):
             cached.follow()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from colobench.lab.studies.trackers import Epoch, Unavailable
+from colobench.lab.studies.trackers import Epoch, UnavailableTracker
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +74,13 @@ class TrackerTable(tuple[TrackerFigures, ...]):
         return tuple(figures.tracker for figures in self if figures.reason is None)
 
 
-def tabulate_trackers(found: Iterable[Epoch | Unavailable]) -> TrackerTable:
+def tabulate_trackers(found: Iterable[Epoch | UnavailableTracker]) -> TrackerTable:
     """Sum up what `compare_trackers` found, a row for each tracker, in order of appearance."""
     epochs: dict[str, list[Epoch]] = {}
     reasons = {}
     for each in found:
         of_tracker = epochs.setdefault(each.tracker, [])
-        if isinstance(each, Unavailable):
+        if isinstance(each, UnavailableTracker):
             reasons[each.tracker] = each.reason
         else:
             of_tracker.append(each)

@@ -51,7 +51,7 @@ class Epoch:
 
 
 @dataclass(frozen=True, slots=True)
-class Unavailable:
+class UnavailableTracker:
     """A tracker that cannot run here, and why; one line."""
 
     tracker: str
@@ -68,7 +68,7 @@ def compare_trackers(
     *,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Epoch | Unavailable]:
+) -> list[Epoch | UnavailableTracker]:
     """Run the same guest under several trackers, and see what each names and what it costs.
 
     Parameters
@@ -85,8 +85,8 @@ def compare_trackers(
     Returns
     -------
     list
-        First an `Unavailable` for each tracker that cannot run here, then the epochs: the first of
-        all trackers, then the second, so that noise meets all alike.
+        First an `UnavailableTracker` for each tracker that cannot run here, then the epochs: the
+        first of all trackers, then the second, so that noise meets all alike.
 
     Raises
     ------
@@ -95,10 +95,10 @@ def compare_trackers(
     """
     names = list(TRACKERS) if trackers is None else list(trackers)
     total = epochs * len(names)
-    found: list[Epoch | Unavailable] = []
+    found: list[Epoch | UnavailableTracker] = []
     for each in measure_epochs(ram, guest, epochs, writes, names, seed=seed):
         found.append(each)
-        if isinstance(each, Unavailable):
+        if isinstance(each, UnavailableTracker):
             total -= epochs
         else:
             progress(sum(isinstance(one, Epoch) for one in found), total)
@@ -107,7 +107,7 @@ def compare_trackers(
 
 def measure_epochs(
     ram: str, guest: str, epochs: int, writes: int, trackers: Sequence[str], *, seed: int = 0
-) -> Iterator[Epoch | Unavailable]:
+) -> Iterator[Epoch | UnavailableTracker]:
     """Do what `compare_trackers` does; yield what it lists, as soon as it is known."""
     for name in trackers:
         check_tracker(name)
@@ -121,7 +121,7 @@ def measure_epochs(
             try:
                 watched.append(_Watched(configuration, name, stack))
             except TrackerUnavailable as error:
-                yield Unavailable(name, str(error))
+                yield UnavailableTracker(name, str(error))
         for number in range(1, epochs + 1):
             _, _, expected = reference.run(writes)
             for each in watched:

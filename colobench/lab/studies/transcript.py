@@ -19,7 +19,7 @@ BUFFER = "sized buffer"
 
 
 @dataclass(frozen=True, slots=True)
-class Utterance:
+class WireMessage:
     """A message, or the bytes that follow one.
 
     Attributes
@@ -27,7 +27,7 @@ class Utterance:
     direction
         ``P→S`` or ``S→P``.
     time
-        When its first byte crossed, in seconds since the first utterance.
+        When its first byte crossed, in seconds since the first message.
     name
         A message's name, `RAM_SECTION` or `BUFFER`.
     data
@@ -46,9 +46,9 @@ class Utterance:
     form: Form | None = None
 
 
-def read_conversation(
+def read_messages(
     chunks: Sequence[Chunk], devices: Iterable[Device] | None = None
-) -> list[Utterance]:
+) -> list[WireMessage]:
     """Put captured bytes in order.
 
     Parameters
@@ -60,20 +60,20 @@ def read_conversation(
 
     Returns
     -------
-    list of Utterance
+    list of WireMessage
         By time. Together they are all of the bytes.
     """
     devices = [CPU(), Timer(), Serial(), NIC()] if devices is None else list(devices)
-    said = [part for direction in DIRECTIONS for part in _one_side(chunks, direction, devices)]
+    messages = [part for direction in DIRECTIONS for part in _one_side(chunks, direction, devices)]
     # What both sides said at the same moment, the primary said first.
-    said.sort(key=lambda utterance: utterance.time)
-    begin = said[0].time if said else 0.0
-    return [replace(utterance, time=utterance.time - begin) for utterance in said]
+    messages.sort(key=lambda message: message.time)
+    begin = messages[0].time if messages else 0.0
+    return [replace(message, time=message.time - begin) for message in messages]
 
 
 def _one_side(
     chunks: Sequence[Chunk], direction: Direction, devices: list[Device]
-) -> Iterator[Utterance]:
+) -> Iterator[WireMessage]:
     chunks = [chunk for chunk in chunks if chunk.direction == direction]
     data = b"".join(chunk.data for chunk in chunks)
     # Where each chunk ends in the data.
@@ -83,7 +83,7 @@ def _one_side(
         end = items[-1].offset + items[-1].length
         # A torn end may be an item without a byte.
         chunk = chunks[min(bisect_right(ends, begin), len(chunks) - 1)]
-        yield Utterance(direction, chunk.time, name, data[begin:end], tuple(items), chunk.form)
+        yield WireMessage(direction, chunk.time, name, data[begin:end], tuple(items), chunk.form)
 
 
 def _parts(items: Iterable[Item]) -> Iterator[tuple[str, list[Item]]]:

@@ -25,7 +25,7 @@ STEP_TIMEOUT = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class Observation:
     """What both sides have while one of them is held.
 
     Attributes
@@ -52,18 +52,18 @@ class Sight:
     devices: int | None
 
 
-class Sights(tuple[Sight, ...]):
+class Walkthrough(tuple[Observation, ...]):
     """What was seen on the way through a checkpoint; prints itself as a table."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
         rows = [("held", "at", "making", "bytes sent", "guest", "RAM there", "devices there")]
-        for sight in self:
-            sent = "–" if sight.bytes is None else f"{sight.bytes:,}"
-            guest = "runs" if sight.primary_runs else "stands"
-            theirs = _checkpoint(sight.ram), _checkpoint(sight.devices)
-            rows.append((sight.role, sight.at, _checkpoint(sight.checkpoint), sent, guest, *theirs))
+        for each in self:
+            sent = "–" if each.bytes is None else f"{each.bytes:,}"
+            guest = "runs" if each.primary_runs else "stands"
+            theirs = _checkpoint(each.ram), _checkpoint(each.devices)
+            rows.append((each.role, each.at, _checkpoint(each.checkpoint), sent, guest, *theirs))
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         return "\n".join(
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -76,7 +76,7 @@ def _checkpoint(number: int | None) -> str:
 
 
 @interruptible(session_outcome)
-def walk(session: Session, points: Iterable[tuple[str, str]] | None = None) -> Sights:
+def walkthrough(session: Session, points: Iterable[tuple[str, str]] | None = None) -> Walkthrough:
     """Take one checkpoint for each point, held there for a look at both sides.
 
     Parameters
@@ -102,10 +102,10 @@ def walk(session: Session, points: Iterable[tuple[str, str]] | None = None) -> S
     for role, at in points:
         session.check_point(role, at)
     session.check_pair()
-    return Sights(_look(session, role, at) for role, at in points)
+    return Walkthrough(_look(session, role, at) for role, at in points)
 
 
-def _look(session: Session, role: str, at: str) -> Sight:
+def _look(session: Session, role: str, at: str) -> Observation:
     primary, secondary = session.nodes["primary"], session.nodes["secondary"]
     before = secondary.execute("x-query-digest")
     crossed = session.relay.crossed("P→S") if session.relay else 0
@@ -123,7 +123,7 @@ def _look(session: Session, role: str, at: str) -> Sight:
             return number if found[part] == this.get(part) else None
 
         sent = session.relay.crossed("P→S") - crossed if session.relay else None
-        return Sight(role, at, number, sent, runs, whose("ram"), whose("devices"))
+        return Observation(role, at, number, sent, runs, whose("ram"), whose("devices"))
     finally:
         session.go_on(role)
         session.wait_for(

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from colobench.lab.interrupt import interruptible
-from colobench.lab.torture.kill_plan import KillResult, plan
+from colobench.lab.torture.kill_plan import plan
+from colobench.lab.torture.kill_results import KillResult
 from colobench.lab.torture.museum import MUSEUM, Exhibit, exhibit
 from colobench.lab.torture.run import Settings, torture
 
@@ -16,7 +17,7 @@ SHOWN = 2
 
 
 @dataclass(slots=True)
-class Catch:
+class BugHunt:
     """What came of the kills; it grows while they happen.
 
     Attributes
@@ -60,15 +61,15 @@ class Catch:
 
 
 @interruptible("the kill that was under way was finished, and its pair has ended")
-def catch(
+def hunt_bug(
     bug: str,
     kills: int = 20,
     *,
     seed: int = 1,
-    into: Callable[[Catch], None] = lambda caught: None,
+    into: Callable[[BugHunt], None] = lambda hunt: None,
     say: Callable[[str], None] = lambda words: None,
     go_on: Callable[[], bool] = lambda: True,
-) -> Catch:
+) -> BugHunt:
     """Plant a bug and kill nodes, where it matters, until it is caught.
 
     Parameters
@@ -92,13 +93,13 @@ def catch(
         If there is no such bug.
     """
     shown = exhibit(bug)
-    found = Catch(shown)
+    found = BugHunt(shown)
     into(found)
     planned = plan(
         seed,
         kills,
         transports=("stream",),
-        modes=shown.modes,
+        outputs=shown.outputs,
         victims=shown.victims,
         points=shown.points,
     )

@@ -1,27 +1,20 @@
-"""What a torture run kills, and when: a plan from a seed. What came of it: a file of results."""
+"""Seeded plans of kills."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
-import json
-import os
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
-
-import numpy as np
+from dataclasses import dataclass
 
 from colobench.errors import LocalError
 from colobench.node.breakpoints import PRIMARY_POINTS, SECONDARY_POINTS
 from colobench.node.transport import PageTransport, Transport
 
 #: How output leaves: held until the checkpoint is there, or compared with the secondary's.
-MODES = ("buffer", "compare")
+OUTPUTS = ("buffer", "compare")
 SIDES = ("primary", "secondary")
 TRANSPORTS = tuple(each.value for each in PageTransport)
 #: Where a node can be held, by the side; None is no breakpoint: a random moment.
@@ -45,8 +38,8 @@ class Kill:
         Of this kill's guest and clients.
     transport
         As ``colobench.node.transport.Transport`` reads it.
-    mode
-        One of `MODES`: how output leaves.
+    output
+        One of `OUTPUTS`: how output leaves.
     victim
         ``primary`` or ``secondary``: who gets SIGKILL.
     holder
@@ -60,7 +53,7 @@ class Kill:
     number: int
     seed: int
     transport: str
-    mode: str
+    output: str
     victim: str
     holder: str | None
     point: str | None
@@ -68,9 +61,9 @@ class Kill:
 
     @property
     def combination(self) -> tuple[str, str, str, str, str]:
-        """Transport, mode, victim, holder and point; those of a random moment are ``random``."""
+        """Transport, output, victim, holder and point; those of a random moment are ``random``."""
         holder, point = self.holder or "random", self.point or "random"
-        return self.transport, self.mode, self.victim, holder, point
+        return self.transport, self.output, self.victim, holder, point
 
 
 _Combination = tuple[str, str, str, str | None, str | None]
@@ -78,11 +71,11 @@ _Combination = tuple[str, str, str, str | None, str | None]
 
 def combinations(
     transports: Sequence[str] = TRANSPORTS,
-    modes: Sequence[str] = MODES,
+    outputs: Sequence[str] = OUTPUTS,
     victims: Sequence[str] = SIDES,
     points: Mapping[str, Sequence[str | None]] = POINTS,
 ) -> list[_Combination]:
-    """Give all combinations of transport, mode, victim, holder and point.
+    """Give all combinations of transport, output, victim, holder and point.
 
     Raises
     ------
@@ -91,7 +84,7 @@ def combinations(
     """
     for each in transports:
         Transport.parse(each)
-    _check("mode", modes, MODES)
+    _check("output", outputs, OUTPUTS)
     _check("victim", victims, SIDES)
     _check("holder", points, SIDES)
     places: list[tuple[str | None, str | None]] = []
@@ -101,8 +94,10 @@ def combinations(
         places += [(None if each is None else holder, each) for each in of_holder]
     places = list(dict.fromkeys(places))
     found = [
-        (transport, mode, victim, *place)
-        for transport, mode, victim, place in itertools.product(transports, modes, victims, places)
+        (transport, output, victim, *place)
+        for transport, output, victim, place in itertools.product(
+            transports, outputs, victims, places
+        )
     ]
     if not found:
         raise LocalError("plan: expected a combination, found none")
@@ -122,7 +117,7 @@ def plan(
     kills: int,
     *,
     transports: Sequence[str] = TRANSPORTS,
-    modes: Sequence[str] = MODES,
+    outputs: Sequence[str] = OUTPUTS,
     victims: Sequence[str] = SIDES,
     points: Mapping[str, Sequence[str | None]] = POINTS,
     delay_ms: float = DELAY_MS,
@@ -130,7 +125,7 @@ def plan(
     """Plan kills: the same ones for the same arguments, and the first of more kills are the same.
 
     All combinations come once before one comes again. Within each such round the next is one of
-    those whose transport, mode, victim and place (holder and point), and each two of them, came
+    those whose transport, output, victim and place (holder and point), and each two of them, came
     least often; the seed decides between equals. So the first few cover as much as so few can.
 
     Parameters
@@ -139,7 +134,7 @@ def plan(
         Of the plan.
     kills
         How many.
-    transports, modes, victims, points
+    transports, outputs, victims, points
         What is combined; `points` by whose they are, in which None is a random moment.
     delay_ms
         The longest delay of a kill at a random moment.
@@ -149,7 +144,7 @@ def plan(
     LocalError
         If a name is unknown, or there is no combination.
     """
-    every = combinations(transports, modes, victims, points)
+    every = combinations(transports, outputs, victims, points)
     found = []
     for number, combination in enumerate(itertools.islice(_balanced(every, seed), kills)):
         own = _own_seed(seed, number)
@@ -178,231 +173,9 @@ def _balanced(every: Sequence[_Combination], seed: int) -> Iterator[_Combination
 
 
 def _parts(combination: _Combination) -> Iterator[tuple[tuple[int, object], ...]]:
-    """Give what is counted: each transport, mode, victim and place, and each two of them."""
+    """Give what is counted: each transport, output, victim and place, and each two of them."""
     *rest, holder, point = combination
     values = list(enumerate([*rest, (holder, point)]))
     for value in values:
         yield (value,)
     yield from itertools.combinations(values, 2)
-
-
-@dataclass(frozen=True, slots=True)
-class KillResult:
-    """What came of a kill.
-
-    Attributes
-    ----------
-    kill
-        What was planned.
-    takeover_ms
-        From the kill to the first answer that a client got of the survivor; None if none did.
-    every_ms
-        From the kill until every client had one.
-    operations
-        How many the checker looked at.
-    linearizable
-        Its verdict; None if it was undecided.
-    violations
-        A sentence for each thing that must not be; of the checker, of lost connections, of
-        processes left behind, and so on.
-    figures
-        Whatever else was measured.
-    settings
-        What all kills of its run had in common, see `colobench.lab.torture.run.Settings.by_name`.
-    undecided
-        A sentence for each key that the checker gave up: what it tried.
-    """
-
-    kill: Kill
-    takeover_ms: float | None
-    every_ms: float | None
-    operations: int
-    linearizable: bool | None
-    violations: tuple[str, ...] = ()
-    figures: Mapping[str, Any] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    undecided: tuple[str, ...] = ()
-
-    def to_json(self) -> str:
-        """Write the result on one line."""
-        return json.dumps(dataclasses.asdict(self))
-
-    @classmethod
-    def from_json(cls, line: str | bytes) -> KillResult:
-        """Read what `to_json` wrote.
-
-        Raises
-        ------
-        LocalError
-            If it did not.
-        """
-        try:
-            row = json.loads(line)
-            kill, violations = Kill(**row.pop("kill")), tuple(row.pop("violations"))
-            undecided = tuple(row.pop("undecided", ()))
-            return cls(kill=kill, violations=violations, undecided=undecided, **row)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise LocalError(f"result: expected one of a kill, found {line[:80]!r}") from error
-
-
-class Results:
-    """A file of results, a line for each kill.
-
-    Whoever is killed while writing leaves a torn last line, which is as if it were not there.
-
-    Parameters
-    ----------
-    path
-        The file; it need not be there yet.
-    """
-
-    def __init__(self, path: Path | str) -> None:
-        self._path = Path(path)
-
-    def load(self) -> list[KillResult]:
-        """Read the results.
-
-        Raises
-        ------
-        LocalError
-            If there is anything else in the file.
-        """
-        return [KillResult.from_json(line) for line in self._whole().splitlines()]
-
-    def append(self, result: KillResult) -> None:
-        """Write a result behind the others, so that it is on disk when this returns.
-
-        Raises
-        ------
-        LocalError
-            If there is anything else in the file, or it cannot be written, as on a full disk. The
-            results before are kept.
-        """
-        whole = len(self._whole())
-        try:
-            with open(self._path, "r+b" if self._path.exists() else "x+b") as file:
-                file.truncate(whole)
-                file.seek(whole)
-                file.write(result.to_json().encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            words = error.strerror or error
-            raise LocalError(
-                f"{self._path}: cannot be written: {words}; the results before are kept"
-            ) from error
-
-    def remaining(self, planned: Sequence[Kill], settings: Mapping[str, Any]) -> list[Kill]:
-        """Give those of a plan's kills that have no result.
-
-        Raises
-        ------
-        LocalError
-            If the results are those of another plan, or of kills with other settings.
-        """
-        found = self.load()
-        done = {each.kill.number: each.kill for each in found}
-        for each in planned:
-            if done.get(each.number, each) != each:
-                raise LocalError(
-                    f"{self._path}: expected results of {each}, found those of {done[each.number]}"
-                )
-        for result in found:
-            if result.settings != settings:
-                raise LocalError(
-                    f"{self._path}: expected results with {_shown(settings)}, "
-                    f"found some with {_shown(result.settings)}"
-                )
-        return [each for each in planned if each.number not in done]
-
-    def _whole(self) -> bytes:
-        """Give the file's whole lines; behind them there may be the beginning of one more."""
-        data = self._path.read_bytes() if self._path.exists() else b""
-        whole = data[: data.rfind(b"\n") + 1]
-        torn = data[len(whole) :]
-        if torn[: len(_BEGINNING)] != _BEGINNING[: len(torn)]:
-            raise LocalError(f"{self._path}: expected results of kills, found {torn[:80]!r}")
-        return whole
-
-
-#: What each line of a file of results begins with.
-_BEGINNING = b'{"kill": {"number": '
-
-
-def _shown(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in settings.items()) or "none"
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What many kills say together.
-
-    Attributes
-    ----------
-    kills, operations
-        How many kills there were, and operations that the checker looked at.
-    takeover_ms, every_ms
-        Percentiles, by 50, 90, 99 and 100; empty without a takeover.
-    without_answer
-        Kills after which no client had an answer.
-    undecided
-        Kills whose history the checker could not decide.
-    violations
-        Kills and what was wrong, a sentence each.
-    tried
-        Kills and what the checker tried before it gave up, a sentence for each key.
-    per_value
-        For ``transport``, ``mode``, ``victim``, ``holder`` and ``point``: how many kills had which.
-    per_combination
-        How many kills each combination had.
-    """
-
-    kills: int
-    operations: int
-    takeover_ms: Mapping[int, float]
-    every_ms: Mapping[int, float]
-    without_answer: int
-    undecided: int
-    violations: tuple[tuple[Kill, str], ...]
-    tried: tuple[tuple[Kill, str], ...]
-    per_value: Mapping[str, Mapping[str, int]]
-    per_combination: Mapping[tuple[str, str, str, str, str], int]
-
-    @property
-    def clean(self) -> bool:
-        """Whether nothing was wrong, and everything was decided."""
-        return not (self.violations or self.undecided or self.without_answer)
-
-
-def summarize(results: Iterable[KillResult]) -> Summary:
-    """Sum up results."""
-    found = list(results)
-    names = ("transport", "mode", "victim", "holder", "point")
-    combined = Counter(each.kill.combination for each in found)
-    per_value: dict[str, Counter[str]] = {name: Counter() for name in names}
-    for combination, count in combined.items():
-        for name, value in zip(names, combination, strict=True):
-            per_value[name][value] += count
-    return Summary(
-        kills=len(found),
-        operations=sum(each.operations for each in found),
-        takeover_ms=_percentiles(each.takeover_ms for each in found),
-        every_ms=_percentiles(each.every_ms for each in found),
-        without_answer=sum(each.takeover_ms is None for each in found),
-        undecided=sum(each.linearizable is None for each in found),
-        violations=tuple(
-            (each.kill, sentence)
-            for each in found
-            for sentence in each.violations
-            or (("not linearizable",) if each.linearizable is False else ())
-        ),
-        tried=tuple((each.kill, sentence) for each in found for sentence in each.undecided),
-        per_value={name: dict(counts) for name, counts in per_value.items()},
-        per_combination=dict(combined),
-    )
-
-
-def _percentiles(values: Iterable[float | None]) -> dict[int, float]:
-    known = [each for each in values if each is not None]
-    percents = (50, 90, 99, 100)
-    return {each: float(np.percentile(known, each)) for each in percents} if known else {}

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from colobench.guest.configuration import DETERMINISTIC, Nondeterminism
-from colobench.lab.torture.kill_plan import MODES, POINTS, SIDES
+from colobench.lab.torture.kill_plan import OUTPUTS, POINTS, SIDES
 from colobench.node.bugs import Bug, check_bug
 
 
@@ -25,7 +25,7 @@ class Exhibit:
         What COLO promises, and this bug breaks.
     story
         What is done wrong.
-    modes, victims, points
+    outputs, victims, points
         Where kills are worth trying, see `colobench.lab.torture.kill_plan.plan`.
     nondeterminism
         The guest's dials that it takes.
@@ -34,7 +34,7 @@ class Exhibit:
     bug: Bug
     promise: str
     story: str
-    modes: tuple[str, ...] = MODES
+    outputs: tuple[str, ...] = OUTPUTS
     victims: tuple[str, ...] = ("primary",)
     points: Mapping[str, tuple[str | None, ...]] = field(default_factory=lambda: POINTS)
     nondeterminism: Nondeterminism = DETERMINISTIC
@@ -49,7 +49,7 @@ MUSEUM = {
             "Held output leaves when the checkpoint is sent, before the secondary says "
             "VMSTATE_RECEIVED. If the primary dies in between, the client has its answer, and the "
             "write is gone.",
-            modes=("buffer",),
+            outputs=("buffer",),
             points={"primary": ("sent",), "secondary": ("ram-received", "size", "buffer-received")},
         ),
         Exhibit(
@@ -57,7 +57,7 @@ MUSEUM = {
             "A checkpoint is applied whole or not at all.",
             "The RAM cache is flushed as soon as RAM has arrived. If the device state does not "
             "come any more, RAM is of one checkpoint and the devices are of another.",
-            modes=("buffer",),
+            outputs=("buffer",),
             points={"primary": ("ram-sent", "buffer"), "secondary": ("ram-received", "size")},
         ),
         Exhibit(
@@ -70,7 +70,7 @@ MUSEUM = {
             "After a load the secondary's RAM is the primary's.",
             "Pages that only the secondary's own guest wrote since the last checkpoint stay as "
             "they are; the flush copies what the primary sent, and no more.",
-            modes=("compare",),
+            outputs=("compare",),
             # Two guests that do the same write the same pages.
             nondeterminism=Nondeterminism(jitter_us=8000, shuffle=500),
         ),
@@ -79,7 +79,7 @@ MUSEUM = {
             "A client's connection survives, and so does what was on its way.",
             "The guest's TCP never sends anything again. An answer that died with the primary is "
             "never heard.",
-            modes=("buffer",),
+            outputs=("buffer",),
             # The checkpoint is committed, with answers in it that nobody has been told.
             points={"primary": ("received", "loaded"), "secondary": ("received", "flush", "load")},
         ),

@@ -22,16 +22,17 @@ from colobench.errors import ColobenchError, RemoteError
 from colobench.guest.checks import check_integer, check_number
 from colobench.guest.configuration import DETERMINISTIC, Nondeterminism, parse_size
 from colobench.lab.checker.linearizability import USUAL_EFFORT, Effort
-from colobench.lab.checker.verdict import check
+from colobench.lab.checker.verdict import check_linearizability
 from colobench.lab.clients.closed_loop import MIX, Clients, ClientsStalled, Keys
 from colobench.lab.clients.resp import ReplyParser, encode
 from colobench.lab.session.services import Heartbeat
 from colobench.lab.session.session import Session
 from colobench.lab.session.settings import NEVER_MS
-from colobench.lab.session.takeover import Takeover
-from colobench.lab.torture.kill_plan import Kill, KillResult
+from colobench.lab.session.takeover import TakeoverRecord
+from colobench.lab.torture.kill_plan import Kill
+from colobench.lab.torture.kill_results import KillResult
 
-#: Kills with the same transport and mode come one after the other, so many at most.
+#: Kills with the same transport and output come one after the other, so many at most.
 BLOCK = 20
 #: The clients have so many answers each, on average, before a kill.
 ANSWERS_BEFORE = 12
@@ -128,8 +129,8 @@ def in_blocks(kills: Sequence[Kill]) -> Iterator[list[Kill]]:
     """Put kills that the same pair can suffer together, without moving them far."""
     left = list(kills)
     while left:
-        kind = left[0].transport, left[0].mode
-        block = [each for each in left if (each.transport, each.mode) == kind][:BLOCK]
+        kind = left[0].transport, left[0].output
+        block = [each for each in left if (each.transport, each.output) == kind][:BLOCK]
         taken = {each.number for each in block}
         left = [each for each in left if each.number not in taken]
         yield block
@@ -206,7 +207,7 @@ def _suffer_block(
 ) -> Iterator[KillResult]:
     left, parted = list(block), 0
     while left and not stopping.is_set():
-        say(f"a new pair: {left[0].transport}, {left[0].mode}")
+        say(f"a new pair: {left[0].transport}, {left[0].output}")
         with _session(left[0], settings) as session:
             while left and not stopping.is_set():
                 say(f"kill {left[0].number}: {' '.join(left[0].combination)}")
@@ -230,18 +231,18 @@ def _suffer_block(
 
 
 def _session(kill: Kill, settings: Settings) -> Session:
-    delay = settings.compare_delay_ms if kill.mode == "compare" else settings.buffer_delay_ms
-    return _serving(kill.transport, kill.mode, settings, delay)
+    delay = settings.compare_delay_ms if kill.output == "compare" else settings.buffer_delay_ms
+    return _serving(kill.transport, kill.output, settings, delay)
 
 
-def _serving(transport: str, mode: str, settings: Settings, delay: int) -> Session:
+def _serving(transport: str, output: str, settings: Settings, delay: int) -> Session:
     return Session(
         ram=settings.ram,
         guest="kv",
         transport=transport,
         encoding=settings.encoding,
-        variant="upstream" if mode == "compare" else "v12",
-        output=mode,
+        variant="upstream" if output == "compare" else "v12",
+        output=output,
         delay=delay,
         nondeterminism=settings.nondeterminism,
         hostfwd="tcp:127.0.0.1:0-:6379",
@@ -260,7 +261,7 @@ class _Round:
         self._session, self._kill, self._settings = session, kill, settings
         self._first_record = len(session.records)
         self._violations: list[str] = []
-        self._figures: dict[str, Any] = {}
+        self._details: dict[str, Any] = {}
         self._linearizable: bool | None = None
         self._undecided: tuple[str, ...] = ()
         self._operations = 0
@@ -295,7 +296,7 @@ class _Round:
             self._operations,
             self._linearizable,
             tuple(self._violations),
-            self._figures,
+            self._details,
             self._settings.by_name(),
             self._undecided,
         )
@@ -319,12 +320,12 @@ class _Round:
         session.checkpoint()
         clients.wait_until_all_answered(joined, timeout=patience)
 
-    def _note(self, takeover: Takeover) -> None:
+    def _note(self, takeover: TakeoverRecord) -> None:
         if takeover.equal is False:
             self._violations.append(
                 f"torn state: the survivor is not what checkpoint {takeover.checkpoint} was"
             )
-        self._figures |= {
+        self._details |= {
             "checkpoint": takeover.checkpoint,
             "equal": takeover.equal,
             "running_ms": takeover.takeover_ms,
@@ -389,7 +390,7 @@ def judge(
     """
     history = clients.final_reads()
     violations = [f"connection lost: {each}" for each in history.lost]
-    verdict = check(history, effort=effort)
+    verdict = check_linearizability(history, effort=effort)
     violations += [str(verdict)] if verdict.linearizable is False else []
     last = {each.request[1]: each.reply for each in clients.answers if each.request[0] == b"GET"}
     there = sum(last[key] is not None for key in history.keys)
@@ -436,12 +437,15 @@ def run_clean(
 
     Yields
     ------
-    mode, judgement
+    output, judgement
     """
     settings.check()
     done = 0
-    for mode, count in (("buffer", checkpoints // 2), ("compare", checkpoints - checkpoints // 2)):
-        with _serving("stream", mode, settings, delay=_CLEAN_DELAY_MS) as session:
+    for output, count in (
+        ("buffer", checkpoints // 2),
+        ("compare", checkpoints - checkpoints // 2),
+    ):
+        with _serving("stream", output, settings, delay=_CLEAN_DELAY_MS) as session:
             with Clients(session.address(), settings.clients, mix=settings.mix) as clients:
                 for number in range(1, count + 1):
                     session.run(1)
@@ -449,5 +453,5 @@ def run_clean(
             judgement = judge(clients, session, effort=settings.effort)
             causes = Counter(record.cause for record in session.records)
             alarms = [f"{number} × {cause}" for cause, number in causes.items() if cause != "timer"]
-            yield mode, replace(judgement, violations=(*judgement.violations, *alarms))
+            yield output, replace(judgement, violations=(*judgement.violations, *alarms))
         done += count

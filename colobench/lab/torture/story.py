@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from colobench.errors import LocalError
-from colobench.lab.checker.verdict import Verdict, check
+from colobench.lab.checker.verdict import Verdict, check_linearizability
 from colobench.lab.clients.closed_loop import Clients
 from colobench.lab.clients.history import History
 from colobench.lab.interrupt import interruptible
 from colobench.lab.session.journal import ROLES
 from colobench.lab.session.services import Heartbeat
 from colobench.lab.session.session import Session, session_outcome
-from colobench.lab.session.takeover import Killed, Takeover
+from colobench.lab.session.takeover import Killed, TakeoverRecord
 from colobench.lab.torture.run import ask
 
 CLIENTS = 8
@@ -130,7 +130,7 @@ class FailoverStory:
         self.moments: list[Moment] = []
         self.spans = [(0.0, PROTECTED)]
         self.killed: Killed | None = None
-        self.takeover: Takeover | None = None
+        self.takeover: TakeoverRecord | None = None
         self.history: History | None = None
         self.verdict: Verdict | None = None
         self.first_ms: float | None = None
@@ -181,7 +181,7 @@ class FailoverStory:
             self._rejoin()
         say("reading all keys, and looking for an order that explains every answer")
         self.history = self.clients.final_reads()
-        self.verdict = check(self.history)
+        self.verdict = check_linearizability(self.history)
         return self
 
     def _note(self, when: float, who: str, what: str) -> None:
@@ -220,7 +220,7 @@ class FailoverStory:
         self.spans.append((first.returned / 1e9 - self.began, ALONE))
         self.moments.sort(key=lambda moment: moment.seconds)
 
-    def _note_takeover(self, taken: Takeover, running: float) -> None:
+    def _note_takeover(self, taken: TakeoverRecord, running: float) -> None:
         """Note what led to a guest that certainly ran at that time.
 
         Events are noted when they arrive, which an answer, or another node's event, may be
@@ -228,12 +228,12 @@ class FailoverStory:
         """
         journal, since = self._session.journal, self._heard
         journal.wait_for(
-            lambda: any(journal.said("X_GRANTED", since=since)), "the arbiter's word", PATIENCE
+            lambda: any(journal.entries("X_GRANTED", since=since)), "the arbiter's word", PATIENCE
         )
-        for said in journal.said("X_COLO_HEARTBEAT_LOST", taken.role, since=since):
+        for said in journal.entries("X_COLO_HEARTBEAT_LOST", taken.role, since=since):
             lost = min(said.time, running)
             self._note(lost, said.role, "has lost the heartbeat, asks the arbiter")
-        for said in journal.said("X_GRANTED", since=since):
+        for said in journal.entries("X_GRANTED", since=since):
             self._note(min(said.time, running), "arbiter", f"grants the {said.data['node']}")
         base = f"checkpoint {taken.checkpoint}" if taken.role == "secondary" else "where it was"
         self._note(running, taken.role, f"takes over, goes on from {base}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from colobench.lab.torture.kill_plan import Summary
+from colobench.lab.torture.kill_results import Summary
 from colobench.lab.torture.run import Settings
 
 

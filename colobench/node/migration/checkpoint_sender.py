@@ -14,7 +14,7 @@ from colobench.node.migration.dirty_pages import DirtyPages
 from colobench.node.migration.page_path import Pages, PageSender
 from colobench.node.wait import Wait
 from colobench.wire import savevm
-from colobench.wire.format import Command, SectionType
+from colobench.wire.format import MigrationCommand, SectionType
 from colobench.wire.messages import Message, encode_message
 
 #: Precopy ends when a pass leaves no more than one page in so many dirty, or after so many passes.
@@ -78,7 +78,7 @@ class CheckpointSender:
         """
         ram, channel = self._machine.ram, self._channel
         channel.write(savevm.stream_header(MACHINE_TYPE))
-        channel.write(savevm.command(Command.ENABLE_COLO))
+        channel.write(savevm.command(MigrationCommand.ENABLE_COLO))
         channel.write(savevm.ram_section_start(savevm.RAM_SECTION_ID, ram.blocks))
         pages = dirty.arm()
         while True:

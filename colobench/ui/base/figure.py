@@ -27,7 +27,7 @@ Columns = Mapping[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Window:
+class FigureData:
     """All that a figure shows.
 
     Attributes
@@ -66,7 +66,7 @@ class LiveFigure(LiveView):
         super().__init__(_figure=json_item(layout))
         libraries.give(self)
 
-    def show(self, version: object, make: Callable[[], Window]) -> None:
+    def show(self, version: object, make: Callable[[], FigureData]) -> None:
         """Show a window, unless it is what is shown.
 
         Parameters
@@ -79,7 +79,7 @@ class LiveFigure(LiveView):
         self.update(version, lambda: _pack(make()))
 
 
-def _pack(window: Window) -> tuple[dict[str, Any], bytes]:
+def _pack(window: FigureData) -> tuple[dict[str, Any], bytes]:
     """Write tables as one array of float32: table by table, column by column."""
     tables, columns = [], []
     for name, table in window.tables.items():

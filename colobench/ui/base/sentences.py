@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from colobench.lab.report.run_summary import milliseconds
-from colobench.lab.session.takeover import Takeover
+from colobench.lab.session.takeover import TakeoverRecord
 
 
-def tell_takeover(takeover: Takeover) -> str:
+def tell_takeover(takeover: TakeoverRecord) -> str:
     """Say who goes on from where, and what is known of its state."""
     number = takeover.checkpoint
     if takeover.role == "primary":

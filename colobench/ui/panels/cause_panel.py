@@ -9,7 +9,7 @@ import ipywidgets
 
 from colobench.guest.configuration import Nondeterminism
 from colobench.lab.session.record import Records
-from colobench.lab.studies.checkpoint_causes import CauseTable, provoke
+from colobench.lab.studies.checkpoint_causes import CauseTable, provoke_miscompares
 from colobench.ui.base.controls import slider
 from colobench.ui.base.panel import Panel, button, turn
 from colobench.ui.base.pump import frames
@@ -84,7 +84,7 @@ class CausePanel(Panel):
         with turn.taken(self._go_on) as taken:
             if taken:
                 self.records = Records()
-                provoke(
+                provoke_miscompares(
                     dials,
                     SECONDS,
                     ask_time=self.ask_time.value,

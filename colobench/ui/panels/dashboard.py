@@ -39,7 +39,7 @@ _SMALL = "padding: 0 10px; font-size: 12px; color: #6b7684"
 _CONSOLE = "font: 11px/1.4 monospace; padding: 6px 10px; background: #8882; flex: 1; margin: 0"
 
 
-class Stage(enum.Enum):
+class PairStage(enum.Enum):
     """How far the life of a pair has come; the value is the status line's colour."""
 
     NOTHING = "#8b95a3"
@@ -66,7 +66,7 @@ class Dashboard(Panel):
         super().__init__()
         self.controls = Controls(**settings)
         self._settings = settings | {"report_pages": True}
-        self._stage = Stage.NOTHING
+        self._stage = PairStage.NOTHING
         self._story = "Nothing runs yet. Start begins two processes on this machine."
         self._touched = time.monotonic()
         # Not started: it is what the views look at until there is one that is.
@@ -130,7 +130,7 @@ class Dashboard(Panel):
         self.background.do(words, action)
 
     def _set_delay(self) -> None:
-        if self._stage is Stage.PAIR:
+        if self._stage is PairStage.PAIR:
             primary, delay = self.session.nodes["primary"], self.controls.delay.value
             self._do(
                 "setting the delay",
@@ -150,18 +150,18 @@ class Dashboard(Panel):
     def _start(self) -> None:
         self._show(self._new_session())
         self.session.start()
-        self._stage = Stage.PAIR
+        self._stage = PairStage.PAIR
 
     def _kill(self, role: str, moment: str) -> None:
         point = MOMENTS[moment][self.session.settings["layout"]]
-        self._stage = Stage.BROKEN
+        self._stage = PairStage.BROKEN
         killed = self.session.kill(role, at=point)
         self._take_over(f"SIGKILL hit the {role}, pid {killed.pid}, {moment}.", role)
 
     def _take_over(self, how: str, dead: str) -> None:
         survivor = next(role for role in ROLES if role != dead)
         takeover = self.session.failover(survivor)
-        self._stage = Stage.SURVIVOR
+        self._stage = PairStage.SURVIVOR
         self._story = f"{how} {tell_takeover(takeover)}"
         self.update()
         same = self.session.verify(survivor)
@@ -169,7 +169,7 @@ class Dashboard(Panel):
 
     def _reset(self, story: str) -> None:
         self.session.close()
-        self._stage, self._story = Stage.NOTHING, story
+        self._stage, self._story = PairStage.NOTHING, story
         self._show(self._new_session())
 
     # What is shown.
@@ -177,7 +177,7 @@ class Dashboard(Panel):
     def update(self) -> None:
         """Show how things stand, and let only those buttons be pressed that make sense."""
         ready = self.background.doing is None
-        nothing, pair = self._stage is Stage.NOTHING, self._stage is Stage.PAIR
+        nothing, pair = self._stage is PairStage.NOTHING, self._stage is PairStage.PAIR
         self.controls.enable(delay=ready and (nothing or pair), others=ready and nothing)
         self.start_button.disabled = not (ready and nothing)
         for each in (self.checkpoint_button, self.moment, *self.kill_buttons.values()):
@@ -190,24 +190,24 @@ class Dashboard(Panel):
         count = len(self.session.records)
         stage, text = self._stage, self._story
         if error:
-            stage, text = Stage.BROKEN, f"It failed: {error}"
+            stage, text = PairStage.BROKEN, f"It failed: {error}"
         elif doing:
             text = f"{doing} …".capitalize()
-        elif stage is Stage.PAIR:
+        elif stage is PairStage.PAIR:
             text = f"Primary and secondary are in COLO: {count:,} checkpoints are committed."
         return f'<div style="{_STATUS.format(colour=stage.value)}">{escape(text)}</div>'
 
     def refresh(self) -> None:
         """Look at processes and consoles; called twice a second, in a thread of its own."""
-        if self.background.doing is not None or self._stage is Stage.NOTHING:
+        if self.background.doing is not None or self._stage is PairStage.NOTHING:
             return
         if time.monotonic() - self._touched > IDLE_SECONDS:
             story = f"Ended: nobody pressed a button for {IDLE_SECONDS / 60:.0f} minutes."
             self.background.do("ending both processes", lambda: self._reset(story))
             return
         dead = [node for node in self.session.nodes.values() if not node.alive()]
-        if dead and self._stage is Stage.PAIR:
-            self._stage = Stage.BROKEN
+        if dead and self._stage is PairStage.PAIR:
+            self._stage = PairStage.BROKEN
             how = f"The {dead[0].role} died, status {dead[0].process.returncode}."
             self.background.do("taking over", lambda: self._take_over(how, dead[0].role))
             return

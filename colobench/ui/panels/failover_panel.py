@@ -14,7 +14,7 @@ from bokeh.models import ColumnDataSource, LayoutDOM, Range1d
 from colobench.lab.report.palette import NEUTRAL_COLOUR, SECONDARY_COLOUR, TAKEOVER_COLOUR
 from colobench.lab.session.journal import ROLES
 from colobench.lab.session.session import Session
-from colobench.lab.torture.kill_plan import MODES, POINTS
+from colobench.lab.torture.kill_plan import OUTPUTS, POINTS
 from colobench.lab.torture.story import (
     ALONE,
     CLIENTS,
@@ -24,7 +24,7 @@ from colobench.lab.torture.story import (
     serving_pair,
 )
 from colobench.ui.base.controls import dropdown
-from colobench.ui.base.figure import Columns, LiveFigure, Window
+from colobench.ui.base.figure import Columns, FigureData, LiveFigure
 from colobench.ui.base.panel import Panel, button, turn
 from colobench.ui.base.pump import frames
 from colobench.ui.base.status import BROKEN, NOTHING, RUNS, WELL, status_line, verdict_text
@@ -64,7 +64,7 @@ class FailoverPanel(Panel):
         self._session: Session | None = None
         self.story: FailoverStory | None = None
         self._dots = _Dots()
-        self.output = dropdown("output", MODES, settings.get("output", "buffer"))
+        self.output = dropdown("output", OUTPUTS, settings.get("output", "buffer"))
         self.victim = dropdown("victim", ROLES, "primary")
         self.holder = dropdown("held", [NOBODY, *ROLES], "primary")
         self.holder.layout.width = "220px"
@@ -145,7 +145,7 @@ class FailoverPanel(Panel):
         self._dots.take(story)
         dots = self._dots
         version = (dots, len(dots.whole), len(dots.near), len(story.spans))
-        self.figure.show(version, lambda: _window(story, dots))
+        self.figure.show(version, lambda: _figure_data(story, dots))
 
     def update(self) -> None:
         """Show how things stand, and let only those buttons be pressed that make sense."""
@@ -227,7 +227,7 @@ def _points(holder: str) -> list[str]:
     return [point for point in POINTS[holder] if point is not None]
 
 
-def _window(story: FailoverStory, dots: _Dots) -> Window:
+def _figure_data(story: FailoverStory, dots: _Dots) -> FigureData:
     tables: dict[str, Columns] = {
         "whole": _table(dots.whole, "seconds", "client"),
         "near": _table(dots.near, "seconds", "client"),
@@ -236,7 +236,7 @@ def _window(story: FailoverStory, dots: _Dots) -> Window:
         tables[state] = _spans(story, state, dots.end)
     kill = story.spans[1][0] if len(story.spans) > 1 else dots.end
     ranges = {"around": (kill - BEFORE, kill + AFTER), "all": (0.0, max(dots.end, 1.0))}
-    return Window(tables, ranges)
+    return FigureData(tables, ranges)
 
 
 def _table(rows: Sequence[tuple[float, float]], first: str, second: str) -> Columns:

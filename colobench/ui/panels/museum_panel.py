@@ -7,7 +7,7 @@ from html import escape
 
 import ipywidgets
 
-from colobench.lab.torture.bug_hunt import Catch, catch
+from colobench.lab.torture.bug_hunt import BugHunt, hunt_bug
 from colobench.lab.torture.museum import MUSEUM
 from colobench.node.bugs import Bug
 from colobench.ui.base.controls import dropdown
@@ -30,7 +30,7 @@ class MuseumPanel(Panel):
 
     Attributes
     ----------
-    caught
+    hunt
         What came of the last run; None before the first.
     """
 
@@ -39,7 +39,7 @@ class MuseumPanel(Panel):
     def __init__(self, bug: str = Bug.MISSED_DIRTY_BIT.value, kills: int = KILLS) -> None:
         super().__init__()
         self._stop = threading.Event()
-        self.caught: Catch | None = None
+        self.hunt: BugHunt | None = None
         self._doing = ""
         self.bug = dropdown("bug", [each.value for each in MUSEUM], bug)
         self.bug.layout.width = "260px"
@@ -60,7 +60,7 @@ class MuseumPanel(Panel):
         self.update()
 
     def __repr__(self) -> str:
-        return f"<MuseumPanel {self.caught!r}>" if self.caught else "<MuseumPanel>"
+        return f"<MuseumPanel {self.hunt!r}>" if self.hunt else "<MuseumPanel>"
 
     def run(self) -> None:
         """Plant the chosen bug, and kill until it is caught."""
@@ -71,14 +71,14 @@ class MuseumPanel(Panel):
         return not self._stop.is_set()
 
     def _run(self) -> None:
-        self.caught = None
+        self.hunt = None
         with turn.taken(self._go_on) as taken:
             if taken:
                 bug, kills = self.bug.value, self.progress.max
-                catch(bug, kills, into=self._watch, say=self._say, go_on=self._go_on)
+                hunt_bug(bug, kills, into=self._watch, say=self._say, go_on=self._go_on)
 
-    def _watch(self, caught: Catch) -> None:
-        self.caught = caught
+    def _watch(self, hunt: BugHunt) -> None:
+        self.hunt = hunt
 
     def _say(self, words: str) -> None:
         self._doing = words
@@ -89,26 +89,26 @@ class MuseumPanel(Panel):
         ready = self.background.doing is None
         self.bug.disabled = self.run_button.disabled = not ready
         self.stop_button.disabled = ready
-        caught = self.caught
-        self.progress.value = len(caught.results) if caught else 0
+        hunt = self.hunt
+        self.progress.value = len(hunt.results) if hunt else 0
         shown = MUSEUM[Bug(self.bug.value)]
         self.story.value = (
             f'<div style="{_STORY}"><b>{escape(shown.promise)}</b> {escape(shown.story)}</div>'
         )
         self.status.value = status_line(*self._words())
-        self.found.value = verdict_text(repr(caught) if caught and caught.caught else "")
+        self.found.value = verdict_text(repr(hunt) if hunt and hunt.caught else "")
 
     def _words(self) -> tuple[str, str]:
-        doing, error, caught = self.background.doing, self.background.error, self.caught
+        doing, error, hunt = self.background.doing, self.background.error, self.hunt
         if doing:
             return RUNS, f"{self._doing or doing} …".capitalize()
         if error:
             return BROKEN, f"It failed: {error}"
-        if caught is None:
+        if hunt is None:
             return NOTHING, "Choose a bug, and break it."
-        if caught.caught:
-            return WELL, f"Caught by kill {len(caught.results)}. What the clients can prove:"
-        return NOTHING, f"Not caught by {len(caught.results)} kills: it takes luck. Try again."
+        if hunt.caught:
+            return WELL, f"Caught by kill {len(hunt.results)}. What the clients can prove:"
+        return NOTHING, f"Not caught by {len(hunt.results)} kills: it takes luck. Try again."
 
     def end(self) -> None:
         """Stop after the present kill."""

@@ -16,10 +16,10 @@ from bokeh.models import ColumnDataSource, LayoutDOM
 from colobench.guest.configuration import parse_size
 from colobench.lab.report.palette import PRIMARY_COLOUR, SECONDARY_COLOUR, TAKEOVER_COLOUR
 from colobench.lab.studies.tracker_table import HEADS, TrackerTable, tabulate_trackers
-from colobench.lab.studies.trackers import Epoch, Unavailable, measure_epochs
+from colobench.lab.studies.trackers import Epoch, UnavailableTracker, measure_epochs
 from colobench.memory.tracker import TRACKERS
 from colobench.ui.base.controls import dropdown, slider
-from colobench.ui.base.figure import Columns, LiveFigure, Window
+from colobench.ui.base.figure import Columns, FigureData, LiveFigure
 from colobench.ui.base.panel import Panel, button
 from colobench.ui.base.pump import frames
 from colobench.ui.views.page_sets import PageSets
@@ -59,7 +59,7 @@ class TrackerPanel(Panel):
         super().__init__()
         self._ram = ram
         self._names = list(TRACKERS) if trackers is None else list(trackers)
-        self.runs: list[list[Epoch | Unavailable]] = []
+        self.runs: list[list[Epoch | UnavailableTracker]] = []
         self._stop = threading.Event()
         self._shown: tuple[int, ...] | None = None
         self.guest = dropdown("guest", GUESTS, "hotcold")
@@ -114,7 +114,7 @@ class TrackerPanel(Panel):
         self.background.do("clearing", self._clear)
 
     def _run(self) -> None:
-        found: list[Epoch | Unavailable] = []
+        found: list[Epoch | UnavailableTracker] = []
         self.runs.append(found)
         guest, writes = self.guest.value, self.writes.value
         epoch = 1
@@ -140,7 +140,7 @@ class TrackerPanel(Panel):
         self._shown = counts
         self.words.value = _html(self.table)
         self.below.value = escape(_below(runs))
-        self.figure.show(counts, lambda: _window(runs, self._names))
+        self.figure.show(counts, lambda: _figure_data(runs, self._names))
         last = _epochs(runs[-1] if runs else ())
         self.epoch.value = max((each.epoch for each in last), default=1)
         self._show_epoch()
@@ -167,17 +167,19 @@ class TrackerPanel(Panel):
         self.figure.close()
 
 
-def _epochs(found: Sequence[Epoch | Unavailable]) -> list[Epoch]:
+def _epochs(found: Sequence[Epoch | UnavailableTracker]) -> list[Epoch]:
     return [each for each in found if isinstance(each, Epoch)]
 
 
-def _window(runs: Sequence[Sequence[Epoch | Unavailable]], names: Sequence[str]) -> Window:
+def _figure_data(
+    runs: Sequence[Sequence[Epoch | UnavailableTracker]], names: Sequence[str]
+) -> FigureData:
     tables: dict[str, Columns] = {
         name: _points([each for run in runs for each in _epochs(run) if each.tracker == name])
         for name in names
     }
     tables["medians"] = _medians([tabulate_trackers(run) for run in runs], names)
-    return Window(tables)
+    return FigureData(tables)
 
 
 def _points(epochs: Sequence[Epoch]) -> Columns:
@@ -194,7 +196,7 @@ def _drawn(field: str, factor: float, values: Sequence[float | None]) -> npt.NDA
     return np.maximum(found, FLOORS[field])
 
 
-def _below(runs: Sequence[Sequence[Epoch | Unavailable]]) -> str:
+def _below(runs: Sequence[Sequence[Epoch | UnavailableTracker]]) -> str:
     """Say how many epochs are drawn at the edge of a plot; nothing if none is."""
     epochs = [each for run in runs for each in _epochs(run)]
     sentences = []

@@ -1,10 +1,10 @@
-"""What primary and secondary do about each thing that is said, in words."""
+"""Sentences about a message of a checkpoint: the primary's deed, and the secondary's."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from colobench.lab.studies.transcript import BUFFER, RAM_SECTION, Utterance
+from colobench.lab.studies.transcript import BUFFER, RAM_SECTION, WireMessage
 from colobench.protocol.colo import Layout, Variant
 from colobench.wire.dissect import UNEXPLAINED
 from colobench.wire.format import RAMFlag
@@ -16,43 +16,43 @@ TORN = "the end: the rest never came"
 Deeds = tuple[str, str]
 
 
-def deeds_of(said: Sequence[Utterance]) -> list[Deeds]:
-    """Say what both sides do at each utterance.
+def deeds_of(messages: Sequence[WireMessage]) -> list[Deeds]:
+    """Say what both sides do at each message.
 
     Parameters
     ----------
-    said
-        Utterances in order. What depends on a layout or a variant that is not known is left open.
+    messages
+        Messages in order. What depends on a layout or a variant that is not known is left open.
 
     Returns
     -------
     list
-        For each utterance what the primary does, and what the secondary does.
+        For each message what the primary does, and what the secondary does.
     """
     found = []
-    for at, utterance in enumerate(said):
-        checkpoint = _around(said, at)
-        variant, layout = utterance.form or (None, _layout(checkpoint))
-        primary, secondary = _words(variant, layout, _has_no_pages(checkpoint))[utterance.name]
-        found.append((primary, TORN if is_torn(utterance) else secondary))
+    for at, message in enumerate(messages):
+        checkpoint = _around(messages, at)
+        variant, layout = message.form or (None, _layout(checkpoint))
+        primary, secondary = _words(variant, layout, _has_no_pages(checkpoint))[message.name]
+        found.append((primary, TORN if is_torn(message) else secondary))
     return found
 
 
-def is_torn(utterance: Utterance) -> bool:
-    """Say whether an utterance ends before it is whole."""
-    return utterance.items[-1].kind == UNEXPLAINED
+def is_torn(message: WireMessage) -> bool:
+    """Say whether a message ends before it is whole."""
+    return message.items[-1].kind == UNEXPLAINED
 
 
-def _around(said: Sequence[Utterance], at: int) -> Sequence[Utterance]:
-    """Give the utterances of the same checkpoint."""
+def _around(messages: Sequence[WireMessage], at: int) -> Sequence[WireMessage]:
+    """Give the messages of the same checkpoint."""
     requested = Message.CHECKPOINT_REQUEST.name
-    begins = [index for index, each in enumerate(said) if each.name == requested]
+    begins = [index for index, each in enumerate(messages) if each.name == requested]
     begin = max((index for index in begins if index <= at), default=0)
-    end = min((index for index in begins if index > at), default=len(said))
-    return said[begin:end]
+    end = min((index for index in begins if index > at), default=len(messages))
+    return messages[begin:end]
 
 
-def _layout(checkpoint: Sequence[Utterance]) -> Layout | None:
+def _layout(checkpoint: Sequence[WireMessage]) -> Layout | None:
     """Tell the layout by what was said; None if too little was."""
     names = {each.name for each in checkpoint}
     if RAM_SECTION in names:
@@ -60,7 +60,7 @@ def _layout(checkpoint: Sequence[Utterance]) -> Layout | None:
     return Layout.BUFFERED if Message.VMSTATE_SIZE.name in names else None
 
 
-def _has_no_pages(checkpoint: Sequence[Utterance]) -> bool:
+def _has_no_pages(checkpoint: Sequence[WireMessage]) -> bool:
     """Say whether the RAM section holds no pages, since they travel on other connections."""
     flush = RAMFlag.MULTIFD_FLUSH.name
     return any(

@@ -8,7 +8,7 @@ from html import escape
 from colobench.errors import LocalError
 from colobench.lab.report.palette import PRIMARY_COLOUR, SECONDARY_COLOUR, TAKEOVER_COLOUR
 from colobench.lab.session.relay import Chunk
-from colobench.lab.studies.transcript import Utterance, read_conversation
+from colobench.lab.studies.transcript import WireMessage, read_messages
 from colobench.ui.views.deeds import Deeds, deeds_of, is_torn
 from colobench.wire.dissect import Item
 from colobench.wire.format import BE32, MAGIC
@@ -43,16 +43,16 @@ class SequenceDiagram:
                 "chunks: expected whole checkpoints, found the migration before them; "
                 "call relay.forget() before the checkpoint"
             )
-        self.said = read_conversation(chunks)
-        self._deeds = deeds_of(self.said)
+        self.messages = read_messages(chunks)
+        self._deeds = deeds_of(self.messages)
 
     def __repr__(self) -> str:
         """Draw it with characters."""
         lines = [f"{'ms':>7}  {'primary':<38}{'':<36}secondary"]
-        for utterance, (primary, secondary) in zip(self.said, self._deeds, strict=True):
-            arrow = _arrow(utterance).center(34, "─")
-            arrow = f"{arrow}▶" if utterance.direction == "P→S" else f"◀{arrow}"
-            lines.append(f"{1e3 * utterance.time:7.2f}  {primary:<38}{arrow:<36}{secondary}")
+        for message, (primary, secondary) in zip(self.messages, self._deeds, strict=True):
+            arrow = _arrow(message).center(34, "─")
+            arrow = f"{arrow}▶" if message.direction == "P→S" else f"◀{arrow}"
+            lines.append(f"{1e3 * message.time:7.2f}  {primary:<38}{arrow:<36}{secondary}")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -65,31 +65,31 @@ class SequenceDiagram:
                 ("secondary", "left", SECONDARY_COLOUR),
             )
         )
-        rows = "".join(map(_row, self.said, self._deeds))
+        rows = "".join(map(_row, self.messages, self._deeds))
         return f'<table style="border-collapse: collapse"><tr>{head}</tr>{rows}</table>'
 
 
-def _arrow(utterance: Utterance) -> str:
-    return f" {utterance.name}, {len(utterance.data):,} bytes "
+def _arrow(message: WireMessage) -> str:
+    return f" {message.name}, {len(message.data):,} bytes "
 
 
-def _row(utterance: Utterance, deeds: Deeds) -> str:
+def _row(message: WireMessage, deeds: Deeds) -> str:
     primary, secondary = map(escape, deeds)
     return (
         f'<tr style="background: none"><td style="{_CELL}; {_GREY}; text-align: right">'
-        f"{1e3 * utterance.time:.2f}</td>"
+        f"{1e3 * message.time:.2f}</td>"
         f'<td style="{_DEED}; border-right: 3px solid {PRIMARY_COLOUR}; text-align: right">'
         f"{primary}</td>"
-        f'<td style="{_CELL}; min-width: 380px; padding: 5px 0">{_opening_arrow(utterance)}</td>'
+        f'<td style="{_CELL}; min-width: 380px; padding: 5px 0">{_opening_arrow(message)}</td>'
         f'<td style="{_DEED}; border-left: 3px solid {SECONDARY_COLOUR}; text-align: left">'
         f"{secondary}</td></tr>"
     )
 
 
-def _opening_arrow(utterance: Utterance) -> str:
-    forward = utterance.direction == "P→S"
+def _opening_arrow(message: WireMessage) -> str:
+    forward = message.direction == "P→S"
     colour = PRIMARY_COLOUR if forward else SECONDARY_COLOUR
-    if is_torn(utterance):
+    if is_torn(message):
         colour = TAKEOVER_COLOUR
     side, head = ("right", "▶") if forward else ("left", "◀")
     line = (
@@ -99,17 +99,15 @@ def _opening_arrow(utterance: Utterance) -> str:
     )
     return (
         f'<details><summary style="text-align: center; cursor: pointer; list-style-position: '
-        f'inside"><b>{escape(utterance.name)}</b> <span style="{_GREY}">'
-        f"{len(utterance.data):,} bytes</span>{line}</summary>"
-        f"{_bytes_table(utterance)}</details>"
+        f'inside"><b>{escape(message.name)}</b> <span style="{_GREY}">'
+        f"{len(message.data):,} bytes</span>{line}</summary>"
+        f"{_bytes_table(message)}</details>"
     )
 
 
-def _bytes_table(utterance: Utterance) -> str:
-    begin = utterance.items[0].offset
-    rows = "".join(
-        _bytes_row(item, utterance.data[item.offset - begin :]) for item in utterance.items
-    )
+def _bytes_table(message: WireMessage) -> str:
+    begin = message.items[0].offset
+    rows = "".join(_bytes_row(item, message.data[item.offset - begin :]) for item in message.items)
     heads = "".join(
         f'<th style="{_MONO}left; {_GREY}">{name}</th>' for name in ("length", "bytes", "meaning")
     )

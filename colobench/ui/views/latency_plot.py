@@ -11,7 +11,7 @@ from bokeh.models import ColumnDataSource, LayoutDOM, Range1d
 
 from colobench.lab.report.palette import NEUTRAL_COLOUR, PRIMARY_COLOUR, SECONDARY_COLOUR
 from colobench.lab.studies.latency import STATES, Latencies, TimedAnswer
-from colobench.ui.base.figure import Columns, LiveFigure, Window
+from colobench.ui.base.figure import Columns, FigureData, LiveFigure
 from colobench.ui.base.pump import frames
 from colobench.ui.views.plots import legend_above, make_plot
 
@@ -49,7 +49,7 @@ class LatencyPlot(ipywidgets.VBox):  # type: ignore[misc]
         """Show the answers that came since the last time."""
         answers = self.latencies.answers[:]
         marks = [seconds for state, seconds in self.latencies.checkpoints[:] if state == "buffer"]
-        self.figure.show((len(answers), len(marks)), lambda: _window(answers, marks))
+        self.figure.show((len(answers), len(marks)), lambda: _figure_data(answers, marks))
 
     def close(self) -> None:
         """Follow no more, and vanish."""
@@ -58,14 +58,14 @@ class LatencyPlot(ipywidgets.VBox):  # type: ignore[misc]
         super().close()
 
 
-def _window(answers: list[TimedAnswer], marks: list[float]) -> Window:
+def _figure_data(answers: list[TimedAnswer], marks: list[float]) -> FigureData:
     tables: dict[str, Columns] = {
         state: _points([each for each in answers if each.state == state]) for state in STATES
     }
     tables["checkpoints"] = {"seconds": np.array(marks, dtype=np.float64)}
     tables["percentiles"] = {"percent": PERCENTS, **_percentiles(answers)}
     slow = [each.latency_ms for each in answers if each.asked_s < WINDOW_SECONDS]
-    return Window(tables, {"latencies": (0, 1.05 * max(slow, default=1.0))})
+    return FigureData(tables, {"latencies": (0, 1.05 * max(slow, default=1.0))})
 
 
 def _points(answers: list[TimedAnswer]) -> Columns:

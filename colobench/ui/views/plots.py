@@ -23,7 +23,7 @@ from colobench.lab.session.record import Records
 from colobench.lab.studies.sweep import Line, fit_layouts, fit_line
 from colobench.protocol.colo import Layout
 from colobench.ui.base.abstract import AbstractWidget
-from colobench.ui.base.figure import Columns, LiveFigure, Window
+from colobench.ui.base.figure import Columns, FigureData, LiveFigure
 from colobench.ui.base.pump import frames
 
 LAYOUTS = {Layout.BUFFERED.value: SECONDARY_COLOUR, Layout.SEPARATED.value: PRIMARY_COLOUR}
@@ -65,10 +65,10 @@ class LiveRecords(ipywidgets.VBox, metaclass=AbstractWidget):  # type: ignore[mi
     def refresh(self) -> None:
         """Show the records that came since the last time."""
         records, followed = self.records, self._followed
-        self.figure.show((followed, len(records)), lambda: self.window(records[:]))
+        self.figure.show((followed, len(records)), lambda: self.figure_data(records[:]))
 
     @abstractmethod
-    def window(self, records: Records) -> Window:
+    def figure_data(self, records: Records) -> FigureData:
         """Give what is drawn of some records."""
 
     def close(self) -> None:
@@ -94,7 +94,7 @@ class FlushPlot(LiveRecords):
     def __init__(self, records: Records) -> None:
         super().__init__(records, _draw_flush())
 
-    def window(self, records: Records) -> Window:
+    def figure_data(self, records: Records) -> FigureData:
         """Give pages flushed, flush and pause of each record, and the lines."""
         pages = records.column("flushed_pages")
         times = {name: records.column(f"{name}_ms") for name in FLUSH}
@@ -109,7 +109,7 @@ class FlushPlot(LiveRecords):
             "sizes": (0, 1.05 * ends[1] or 1),
             "times": (0, 1.2 * records.percentile("pause_ms", 95) or 1),
         }
-        return Window({"records": {"pages": pages, **times}, "lines": lines}, ranges)
+        return FigureData({"records": {"pages": pages, **times}, "lines": lines}, ranges)
 
 
 class PagesPlot(LiveRecords):
@@ -128,7 +128,7 @@ class PagesPlot(LiveRecords):
     def __init__(self, records: Records) -> None:
         super().__init__(records, _draw_against_pages())
 
-    def window(self, records: Records) -> Window:
+    def figure_data(self, records: Records) -> FigureData:
         """Give what is shown for each layout, and the lines."""
         ends = np.array([0.0, records.column("pages").max(initial=0)])
         lines = {"pages": ends}
@@ -143,7 +143,7 @@ class PagesPlot(LiveRecords):
             "pauses": (0, 1.2 * records.percentile("pause_ms", 95) or 1),
             "memories": (0, 1.05 * memory or 1),
         }
-        return Window({"records": self._points(records), "lines": lines}, ranges)
+        return FigureData({"records": self._points(records), "lines": lines}, ranges)
 
     def _points(self, records: Records) -> Columns:
         """Give what is shown for each layout, not a number where it was the other."""

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from colobench.errors import LocalError
 from colobench.lab.checker.store_model import execute
-from colobench.lab.checker.verdict import check
+from colobench.lab.checker.verdict import check_linearizability
 from colobench.lab.clients.closed_loop import MIX, Clients, ClientsStalled, Keys, requests
 from colobench.lab.clients.history import Operation, operations_of
 from colobench.lab.clients.resp import ErrorReply, ReplyParser, encode
@@ -169,7 +169,7 @@ def test_what_redis_answers_is_linearizable(redis, count, capsys):
     rate = 20_000 / (time.monotonic() - started)
     clients.stop()
     history = clients.final_reads()
-    verdict = check(history)
+    verdict = check_linearizability(history)
     assert verdict.linearizable, verdict
     assert verdict.operations >= 20_000
     assert not history.lost
@@ -222,13 +222,13 @@ def run(server, answers=2000, count=8):
 @pytest.mark.parametrize("server", [""], indirect=True)
 def test_an_honest_server_is_believed(server):
     clients = run(server)
-    verdict = check(clients.final_reads())
+    verdict = check_linearizability(clients.final_reads())
     assert verdict.linearizable, verdict
 
 
 @pytest.mark.parametrize("server", ["lost", "twice", "early"], indirect=True)
 def test_a_lying_server_is_caught(server):
-    verdict = check(run(server).final_reads())
+    verdict = check_linearizability(run(server).final_reads())
     assert not verdict.linearizable
     assert verdict.counterexample is not None
     assert len(verdict.counterexample.operations) <= 8
@@ -248,7 +248,7 @@ def test_a_lying_server_is_caught(server):
 def test_the_lie_is_named(server, use, kind):
     with Clients(server.address, 4, mix={use: 1}, keys=Keys(counters=1, logs=1)) as clients:
         clients.wait_until_answered(100)
-    verdict = check(clients.final_reads())
+    verdict = check_linearizability(clients.final_reads())
     assert verdict.counterexample is not None
     assert verdict.counterexample.kind == kind
 
@@ -272,7 +272,7 @@ def test_a_connection_that_breaks_is_in_the_history(server, reason):
     history = clients.stop()
     assert {each.client for each in history.lost} == set(range(4))
     assert any(reason in each.reason for each in history.lost)
-    assert check(clients.final_reads()).linearizable
+    assert check_linearizability(clients.final_reads()).linearizable
 
 
 @pytest.mark.parametrize("server", ["silent"], indirect=True)
@@ -286,7 +286,7 @@ def test_what_is_never_answered_may_have_been_done(server):
     history = clients.stop()
     asked = {(each.client, each.call) for each in history.unanswered}
     assert 1 <= len(asked) <= 6
-    verdict = check(clients.final_reads())
+    verdict = check_linearizability(clients.final_reads())
     assert verdict.linearizable, verdict
 
 
@@ -306,7 +306,7 @@ def test_a_request_that_does_not_fit_into_the_socket_is_sent_in_pieces(server):
     mix = {"register SET": 1, "register GET": 1}
     with Clients(server.address, 2, mix=mix, keys=keys, value_bytes=20_000_000) as clients:
         clients.wait_until_answered(8, timeout=120)
-    assert check(clients.history()).linearizable
+    assert check_linearizability(clients.history()).linearizable
 
 
 @pytest.mark.parametrize("server", [""], indirect=True)

@@ -31,7 +31,7 @@ from colobench.lab.checker.store_model import (
     follow,
     outcome,
 )
-from colobench.lab.checker.verdict import check
+from colobench.lab.checker.verdict import check_linearizability
 from colobench.lab.clients.history import ConnectionLost, History, Operation, operations_of
 from colobench.lab.clients.resp import ErrorReply
 
@@ -149,7 +149,7 @@ def explains(order, state):
 @settings(max_examples=500)
 @given(any_execution(30))
 def test_what_a_store_did_one_by_one_is_linearizable(operations):
-    assert check(History(operations)).linearizable
+    assert check_linearizability(History(operations)).linearizable
 
 
 @given(st.lists(any_execution(12), min_size=2, max_size=4))
@@ -159,7 +159,7 @@ def test_keys_are_judged_by_themselves(of_keys):
         for number, some in enumerate(of_keys)
         for each in some
     ]
-    verdict = check(History(operations))
+    verdict = check_linearizability(History(operations))
     assert verdict.linearizable
     assert verdict.operations == sum(len(list(relevant(each))) for each in of_keys)
 
@@ -226,7 +226,7 @@ def test_leaving_out_operations_after_a_known_start_makes_nothing_impossible(ope
 @settings(max_examples=400)
 @given(spoilt(8))
 def test_no_single_operation_of_a_counterexample_can_be_missed(operations):
-    verdict = check(History(operations))
+    verdict = check_linearizability(History(operations))
     assert (verdict.counterexample is None) is verdict.linearizable
     found = verdict.counterexample
     assume(found is not None and len(found.operations) < 8)
@@ -252,7 +252,7 @@ def test_a_write_of_the_value_that_is_there_may_come_later():
 
 
 def rejected(*operations):
-    verdict = check(History(list(operations)))
+    verdict = check_linearizability(History(list(operations)))
     assert not verdict.linearizable
     assert verdict.key == b"k"
     assert verdict.counterexample is not None
@@ -292,7 +292,7 @@ def test_a_key_that_is_gone_is_a_lost_write():
 
 
 def test_a_write_that_others_waited_for_longer_than_its_read_is_in_time():
-    assert check(
+    assert check_linearizability(
         History(
             [
                 op(1, "SET", b"9", at=0, until=100, answer="OK"),
@@ -438,7 +438,7 @@ def test_unanswered_appends_are_not_tried_in_all_orders(count, length, right):
     read = op(201, "GET", at=520, until=530, answer=log + end)
     operations = [*unanswered_appends(count), told, read]
     assert is_linearizable(operations, effort=LITTLE) is right
-    assert check(History(operations), effort=LITTLE).linearizable is right
+    assert check_linearizability(History(operations), effort=LITTLE).linearizable is right
 
 
 @pytest.mark.parametrize("reset", [("DEL",), ("SET", b"z"), ("SET", b"z", b"NX")])
@@ -456,7 +456,7 @@ def test_unanswered_writes_that_nobody_read_are_not_tried_in_all_orders():
         op(50, "GET", at=100, until=110, answer=b"x"),
         op(51, "GET", at=100, until=110, answer=b"31", key=b"n"),
     ]
-    verdict = check(History([*writes, *reads]), effort=LITTLE)
+    verdict = check_linearizability(History([*writes, *reads]), effort=LITTLE)
     assert verdict.keys == (b"k", b"n")
 
 
@@ -504,7 +504,7 @@ EASY = [op(1, "SET", b"a", at=0, until=10, answer="OK", key=b"zz")]
     ],
 )
 def test_a_search_that_is_given_up_says_what_was_tried(effort, limit):
-    verdict = check(History([*HARD, *EASY]), effort=effort)
+    verdict = check_linearizability(History([*HARD, *EASY]), effort=effort)
     assert verdict.linearizable is None
     assert verdict.operations == 42
     [undecided] = verdict.undecided
@@ -520,7 +520,9 @@ def test_a_search_that_is_given_up_says_what_was_tried(effort, limit):
 
 def test_a_key_without_an_order_counts_beside_one_that_is_undecided():
     missed = op(2, "GET", at=20, until=30, answer=b"b", key=b"zz")
-    verdict = check(History([*HARD, *EASY, missed]), effort=Effort(configurations=1000))
+    verdict = check_linearizability(
+        History([*HARD, *EASY, missed]), effort=Effort(configurations=1000)
+    )
     assert verdict.linearizable is False
     assert verdict.keys == (b"zz",)
     assert [each.key for each in verdict.undecided] == [b"hard"]
@@ -538,7 +540,7 @@ def test_an_effort_of_nothing_is_refused(name):
 )
 def test_a_command_that_is_not_modelled_is_refused(command, arguments):
     with pytest.raises(LocalError, match="expected GET, SET"):
-        check(History([op(1, command, *arguments, at=0, until=1)]))
+        check_linearizability(History([op(1, command, *arguments, at=0, until=1)]))
 
 
 def test_a_counterexample_is_drawn_with_a_time_line_for_each_client():

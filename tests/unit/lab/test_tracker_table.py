@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from colobench.lab.studies.tracker_table import tabulate_trackers
-from colobench.lab.studies.trackers import Epoch, Unavailable
+from colobench.lab.studies.trackers import Epoch, UnavailableTracker
 
 
 def epoch(tracker, number, pages, write_ns, collect_ms, exact=True):
@@ -11,7 +11,7 @@ def epoch(tracker, number, pages, write_ns, collect_ms, exact=True):
 
 
 FOUND = [
-    Unavailable("second", "the kernel has no such thing at all, by no means whatsoever"),
+    UnavailableTracker("second", "the kernel has no such thing at all, by no means whatsoever"),
     epoch("first", 1, 10, 100.0, 0.001),
     epoch("first", 2, 30, 140.0, 0.003, exact=False),
     epoch("first", 3, 20, 9000.0, 0.002),

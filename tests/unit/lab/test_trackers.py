@@ -12,7 +12,7 @@ import pytest
 import naive
 from colobench.errors import LocalError
 from colobench.lab.studies import trackers
-from colobench.lab.studies.trackers import Epoch, Unavailable, compare_trackers
+from colobench.lab.studies.trackers import Epoch, UnavailableTracker, compare_trackers
 from colobench.memory import mprotect
 from colobench.memory.tracker import TRACKERS
 
@@ -25,7 +25,7 @@ def test_all_trackers_name_the_same_pages_in_each_epoch(guest: str) -> None:
     )
     epochs = [each for each in found if isinstance(each, Epoch)]
     running = list(dict.fromkeys(each.tracker for each in epochs))
-    missing = [each.tracker for each in found if isinstance(each, Unavailable)]
+    missing = [each.tracker for each in found if isinstance(each, UnavailableTracker)]
     assert sorted([*running, *missing]) == sorted(TRACKERS)
     assert [(each.epoch, each.tracker) for each in epochs] == [
         (number, name) for number in range(1, 6) for name in running
@@ -112,7 +112,7 @@ def test_tracker_that_cannot_run_is_listed_with_its_reason(
         trackers=["mprotect", "shadow"],
         progress=lambda *each: seen.append(each),
     )
-    assert isinstance(missing, Unavailable)
+    assert isinstance(missing, UnavailableTracker)
     assert missing.tracker == "mprotect"
     assert "vm.max_map_count is 10" in missing.reason
     assert [each.tracker for each in epochs] == ["shadow"] * 2

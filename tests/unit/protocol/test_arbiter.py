@@ -16,6 +16,7 @@ from colobench.protocol.arbiter import (
     NAME_LIMIT,
     STANDING,
     Arbiter,
+    ArbiterAnswer,
     ArbiterFull,
     ArbiterRefusal,
     InvalidLine,
@@ -23,7 +24,6 @@ from colobench.protocol.arbiter import (
     Standing,
     StandingAction,
     StandingEvent,
-    Verdict,
     check_name,
     encode_answer,
     encode_line,
@@ -231,7 +231,7 @@ class AskedAtRandom(RuleBasedStateMachine):
             return
         first = pairing not in self.first
         holder = self.first.setdefault(pairing, node)
-        assert self.arbiter.ask(pairing, node) == Verdict(holder == node, holder, first)
+        assert self.arbiter.ask(pairing, node) == ArbiterAnswer(holder == node, holder, first)
 
     @rule()
     def restart(self) -> None:
@@ -288,9 +288,9 @@ def test_lines_survive_their_encoding_and_their_limit(
     pairing: str, node: str, granted: bool
 ) -> None:
     question = encode_question(pairing, node)
-    answer = encode_answer(Verdict(granted, node))
+    answer = encode_answer(ArbiterAnswer(granted, node))
     assert parse_question(question) == (pairing, node)
-    assert parse_answer(answer) == Verdict(granted, node)
+    assert parse_answer(answer) == ArbiterAnswer(granted, node)
     for line in (question, answer):
         assert line.count(b"\n") == 1
         assert len(line) <= LINE_LIMIT

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from colobench.wire import savevm
 from colobench.wire.dissect import UNEXPLAINED, dissect, dissect_checkpoint, format_items
 from colobench.wire.errors import VMDescriptionError
-from colobench.wire.format import BE32, BE64, Command, RAMFlag, SectionType, counted_string
+from colobench.wire.format import BE32, BE64, MigrationCommand, RAMFlag, SectionType, counted_string
 from colobench.wire.messages import Message, encode_message
 from colobench.wire.vmdescription import decode, payload_sizes
 from wire_streams import MACHINE, RAM_SECTION, Primary, Queue, Register, fill
@@ -210,8 +210,8 @@ def test_records_that_colobench_never_writes_are_skipped_by_their_size():
     )
     data = b"".join(
         [
-            savevm.command(Command.SWITCHOVER_START),
-            savevm.command(Command.PING, b"\0\0\0\1"),
+            savevm.command(MigrationCommand.SWITCHOVER_START),
+            savevm.command(MigrationCommand.PING, b"\0\0\0\1"),
             savevm.ram_section_begin(SectionType.END, RAM_SECTION),
             payload,
             BE64.pack(RAMFlag.MULTIFD_FLUSH),

@@ -21,7 +21,7 @@ from colobench.wire.errors import (
     UnknownSection,
     VMDescriptionError,
 )
-from colobench.wire.format import BE32, BE64, Command, RAMFlag, SectionType
+from colobench.wire.format import BE32, BE64, MigrationCommand, RAMFlag, SectionType
 from colobench.wire.loadvm import (
     COLO_BUFFER,
     COLO_DEVICES,
@@ -79,7 +79,7 @@ def refused(secondary, data, stage):
 
 def test_migration_arrives_whole(primary, newcomer):
     loaded = parse_bytes(newcomer.migration, primary.migration([0, 1, 2], [3]))
-    assert loaded.commands == [Command.ENABLE_COLO]
+    assert loaded.commands == [MigrationCommand.ENABLE_COLO]
     assert (loaded.pages, loaded.zero_pages) == (4, 1)
     assert np.array_equal(newcomer.memory.array[: 4 * 4096], primary.memory.array[: 4 * 4096])
 
@@ -123,7 +123,7 @@ def sections(primary):
         SectionType.SUBSECTION: b"\5",
         SectionType.VMDESCRIPTION: savevm.vmdescription_section([]),
         SectionType.CONFIGURATION: b"\7",
-        SectionType.COMMAND: savevm.command(Command.ENABLE_COLO),
+        SectionType.COMMAND: savevm.command(MigrationCommand.ENABLE_COLO),
         SectionType.FOOTER: b"\x7e",
     }
 
@@ -258,9 +258,9 @@ def test_bad_footer_shows_both(secondary, at):
 @pytest.mark.parametrize(
     ("command", "found"),
     [
-        (savevm.command(Command.ENABLE_COLO, b"x"), "8 with 1 bytes"),
-        (savevm.command(Command.OPEN_RETURN_PATH), "1 with 0 bytes"),
-        (savevm.command(Command.PACKAGED, bytes(4)), "7 with 4 bytes"),
+        (savevm.command(MigrationCommand.ENABLE_COLO, b"x"), "8 with 1 bytes"),
+        (savevm.command(MigrationCommand.OPEN_RETURN_PATH), "1 with 0 bytes"),
+        (savevm.command(MigrationCommand.PACKAGED, bytes(4)), "7 with 4 bytes"),
         (b"\x08\xff\xff\xff\xff", "65535 with 65535 bytes"),
     ],
 )
@@ -270,7 +270,9 @@ def test_command_that_was_not_negotiated_is_refused(newcomer, command, found):
     assert (error.found, error.offset) == (found, 1)
 
 
-@pytest.mark.parametrize("command", [Command.ENABLE_COLO, Command.SWITCHOVER_START])
+@pytest.mark.parametrize(
+    "command", [MigrationCommand.ENABLE_COLO, MigrationCommand.SWITCHOVER_START]
+)
 def test_command_that_comes_again_is_refused(newcomer, command):
     section = savevm.command(command)
     error = refused(newcomer, 2 * section, PRECOPY)

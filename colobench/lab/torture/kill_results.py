@@ -1,0 +1,240 @@
+"""Results of kills: a file with a line for each, and statistics over all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from colobench.errors import LocalError
+from colobench.lab.torture.kill_plan import Kill
+
+
+@dataclass(frozen=True, slots=True)
+class KillResult:
+    """What came of a kill.
+
+    Attributes
+    ----------
+    kill
+        What was planned.
+    takeover_ms
+        From the kill to the first answer that a client got of the survivor; None if none did.
+    every_ms
+        From the kill until every client had one.
+    operations
+        How many the checker looked at.
+    linearizable
+        Its verdict; None if it was undecided.
+    violations
+        A sentence for each thing that must not be; of the checker, of lost connections, of
+        processes left behind, and so on.
+    details
+        Other things that were noted, by name.
+    settings
+        What all kills of its run had in common, see `colobench.lab.torture.run.Settings.by_name`.
+    undecided
+        A sentence for each key that the checker gave up: what it tried.
+    """
+
+    kill: Kill
+    takeover_ms: float | None
+    every_ms: float | None
+    operations: int
+    linearizable: bool | None
+    violations: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    undecided: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """Write the result on one line."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, line: str | bytes) -> KillResult:
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        LocalError
+            If it did not.
+        """
+        try:
+            row = json.loads(line)
+            kill, violations = Kill(**row.pop("kill")), tuple(row.pop("violations"))
+            undecided = tuple(row.pop("undecided", ()))
+            return cls(kill=kill, violations=violations, undecided=undecided, **row)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise LocalError(f"result: expected one of a kill, found {line[:80]!r}") from error
+
+
+class Results:
+    """A file of results, a line for each kill.
+
+    Whoever is killed while writing leaves a torn last line, which is as if it were not there.
+
+    Parameters
+    ----------
+    path
+        The file; it need not be there yet.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self._path = Path(path)
+
+    def load(self) -> list[KillResult]:
+        """Read the results.
+
+        Raises
+        ------
+        LocalError
+            If there is anything else in the file.
+        """
+        return [KillResult.from_json(line) for line in self._whole().splitlines()]
+
+    def append(self, result: KillResult) -> None:
+        """Write a result behind the others, so that it is on disk when this returns.
+
+        Raises
+        ------
+        LocalError
+            If there is anything else in the file, or it cannot be written, as on a full disk. The
+            results before are kept.
+        """
+        whole = len(self._whole())
+        try:
+            with open(self._path, "r+b" if self._path.exists() else "x+b") as file:
+                file.truncate(whole)
+                file.seek(whole)
+                file.write(result.to_json().encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            words = error.strerror or error
+            raise LocalError(
+                f"{self._path}: cannot be written: {words}; the results before are kept"
+            ) from error
+
+    def remaining(self, planned: Sequence[Kill], settings: Mapping[str, Any]) -> list[Kill]:
+        """Give those of a plan's kills that have no result.
+
+        Raises
+        ------
+        LocalError
+            If the results are those of another plan, or of kills with other settings.
+        """
+        found = self.load()
+        done = {each.kill.number: each.kill for each in found}
+        for each in planned:
+            if done.get(each.number, each) != each:
+                raise LocalError(
+                    f"{self._path}: expected results of {each}, found those of {done[each.number]}"
+                )
+        for result in found:
+            if result.settings != settings:
+                raise LocalError(
+                    f"{self._path}: expected results with {_shown(settings)}, "
+                    f"found some with {_shown(result.settings)}"
+                )
+        return [each for each in planned if each.number not in done]
+
+    def _whole(self) -> bytes:
+        """Give the file's whole lines; behind them there may be the beginning of one more."""
+        data = self._path.read_bytes() if self._path.exists() else b""
+        whole = data[: data.rfind(b"\n") + 1]
+        torn = data[len(whole) :]
+        if torn[: len(_BEGINNING)] != _BEGINNING[: len(torn)]:
+            raise LocalError(f"{self._path}: expected results of kills, found {torn[:80]!r}")
+        return whole
+
+
+#: What each line of a file of results begins with.
+_BEGINNING = b'{"kill": {"number": '
+
+
+def _shown(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items()) or "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What many kills say together.
+
+    Attributes
+    ----------
+    kills, operations
+        Number of kills, and of operations that the checker looked at.
+    takeover_ms, every_ms
+        Percentiles, by 50, 90, 99 and 100; empty without a takeover.
+    without_answer
+        Kills after which no client had an answer.
+    undecided
+        Kills whose history the checker could not decide.
+    violations
+        Kills and what was wrong, a sentence each.
+    tried
+        Kills and what the checker tried before it gave up, a sentence for each key.
+    per_value
+        For ``transport``, ``output``, ``victim``, ``holder`` and ``point``, the number of kills by
+        value.
+    per_combination
+        The number of kills by combination.
+    """
+
+    kills: int
+    operations: int
+    takeover_ms: Mapping[int, float]
+    every_ms: Mapping[int, float]
+    without_answer: int
+    undecided: int
+    violations: tuple[tuple[Kill, str], ...]
+    tried: tuple[tuple[Kill, str], ...]
+    per_value: Mapping[str, Mapping[str, int]]
+    per_combination: Mapping[tuple[str, str, str, str, str], int]
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was wrong, and everything was decided."""
+        return not (self.violations or self.undecided or self.without_answer)
+
+
+def summarize(results: Iterable[KillResult]) -> Summary:
+    """Sum up results."""
+    found = list(results)
+    names = ("transport", "output", "victim", "holder", "point")
+    combined = Counter(each.kill.combination for each in found)
+    per_value: dict[str, Counter[str]] = {name: Counter() for name in names}
+    for combination, count in combined.items():
+        for name, value in zip(names, combination, strict=True):
+            per_value[name][value] += count
+    return Summary(
+        kills=len(found),
+        operations=sum(each.operations for each in found),
+        takeover_ms=_percentiles(each.takeover_ms for each in found),
+        every_ms=_percentiles(each.every_ms for each in found),
+        without_answer=sum(each.takeover_ms is None for each in found),
+        undecided=sum(each.linearizable is None for each in found),
+        violations=tuple(
+            (each.kill, sentence)
+            for each in found
+            for sentence in each.violations
+            or (("not linearizable",) if each.linearizable is False else ())
+        ),
+        tried=tuple((each.kill, sentence) for each in found for sentence in each.undecided),
+        per_value={name: dict(counts) for name, counts in per_value.items()},
+        per_combination=dict(combined),
+    )
+
+
+def _percentiles(values: Iterable[float | None]) -> dict[int, float]:
+    known = [each for each in values if each is not None]
+    percents = (50, 90, 99, 100)
+    return {each: float(np.percentile(known, each)) for each in percents} if known else {}

@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 
 from colobench.net.link import LinkDecoder, encode_frame
-from colobench.net.pcap import PcapWriter
+from colobench.node.pcap_file import PcapWriter
 
 #: Bytes that may wait to be sent; a link that takes nothing loses frames beyond, as networks do.
 PENDING_LIMIT = 1 << 22

@@ -11,7 +11,6 @@ from typing import Any
 from colobench.errors import LocalError
 from colobench.memory.ram import PAGE_SIZE
 from colobench.net.output import Output
-from colobench.net.pcap import PcapWriter
 from colobench.node.address import Address
 from colobench.node.bugs import Bug
 from colobench.node.colo_thread import Interrupted
@@ -23,6 +22,7 @@ from colobench.node.migration.transports import checkpoint_sender
 from colobench.node.monitor import MonitorCommand
 from colobench.node.monitor_commands import CONNECT_TIMEOUT
 from colobench.node.node import Node
+from colobench.node.pcap_file import PcapWriter
 from colobench.node.phases import Phases
 from colobench.node.runtime import NodeRuntime
 from colobench.node.transport import check_socket

@@ -27,13 +27,13 @@ from functools import partial
 from typing import Any, TypeVar
 
 from colobench.errors import LocalError
-from colobench.net.pcap import PcapWriter
 from colobench.net.switch import FIRST_PORT, LAST_PORT, GuestMoved, Switch
 from colobench.net.tcp import TCPConnection
 from colobench.node.address import Address
 from colobench.node.client import KERNEL_BYTES, OUTPUT_LIMIT, Backlog, Client
 from colobench.node.hostfwd import GUEST_ADDRESS, HostForward
 from colobench.node.monitor import Monitor, MonitorCommand
+from colobench.node.pcap_file import PcapWriter
 from colobench.node.port import ENOUGH_BYTES, Port
 
 _BACKLOG = 1024

@@ -33,6 +33,12 @@ SUBROOMS = {
     "ui": ({"panels"}, {"views"}, {"base"}),
     "lab": ({"bench", "studies", "torture"}, {"report"}, {"checker", "session"}, {"clients"}),
 }
+#: Rooms without I/O, clocks and threads, and the modules that would bring them in.
+PURE = {"net", "block", "wire", "protocol", "strategy"}
+IMPURE = {
+    *("os", "select", "selectors", "socket", "subprocess", "threading", "time"),
+    *("colobench.kernels.libc", "colobench.kernels.multifd", "colobench.kernels.socket_io"),
+}
 #: Modules that are in no room: these import what they like …
 ABOVE = {"__init__", "__main__", "cli", "doctor"}
 #: … and these may be imported by all, and import from nobody.
@@ -60,15 +66,22 @@ def module_name(path: Path) -> str:
 def imported(path: Path) -> set[str]:
     """Find the modules of colobench that a source file imports, in whatever place of it."""
     found = set()
+    for module, name in imported_names(path):
+        # What is imported from the package itself is a module of it, or belongs to its top.
+        found.add(f"{module}.{name}".rstrip(".") if module == "colobench" else module)
+    return {name for name in found if name.split(".")[0] == "colobench"}
+
+
+def imported_names(path: Path) -> set[tuple[str, str]]:
+    """Find what a source file imports, in whatever place of it: modules, and names from them."""
+    found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            found |= {(alias.name, "") for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            # What is imported from the package itself is a module of it, or belongs to its top.
-            names = {alias.name for alias in node.names} if node.module == "colobench" else {""}
-            found |= {f"{node.module}.{name}".rstrip(".") for name in names}
-    return {name for name in found if name.split(".")[0] == "colobench"}
+            found |= {(node.module, alias.name) for alias in node.names}
+    return found
 
 
 def may_import(room: str, module: str) -> bool:
@@ -103,6 +116,17 @@ def test_imports_within_a_room_point_downwards(room):
 def test_imports_point_downwards(path):
     wrong = {module for module in imported(path) if not may_import(room_of(path), module)}
     assert not wrong
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in SOURCES if room_of(path) in PURE],
+    ids=lambda path: str(path.relative_to(PACKAGE)),
+)
+def test_room_without_io_imports_nothing_that_does_some(path):
+    names = imported_names(path)
+    assert not {module for module, _ in names} & IMPURE
+    assert not {f"{module}.{name}" for module, name in names} & IMPURE
 
 
 def test_every_module_is_in_a_room_or_has_a_reason_not_to_be():

@@ -29,10 +29,10 @@ from colobench.memory.ram import lay_out, memory_bytes
 from colobench.memory.tracker import TRACKERS
 from colobench.net.compare_settings import CompareSettings
 from colobench.net.output import Output, check_output
-from colobench.net.pcap import PcapWriter
 from colobench.node.bugs import check_bug
 from colobench.node.grants import GrantsFile
 from colobench.node.hostfwd import HostForward
+from colobench.node.pcap_file import PcapWriter
 from colobench.node.stall import check_stall_timeout
 from colobench.node.transport import (
     Encoding,

@@ -24,7 +24,7 @@ from colobench.net.frame import (
     Segment,
     build_tcp,
 )
-from colobench.net.pcap import PcapWriter
+from colobench.node.pcap_file import PcapWriter
 
 times = st.integers(0, 2**32 * 10**9 - 1)
 records = st.lists(st.tuples(st.binary(max_size=80), times), max_size=12)

@@ -1,4 +1,4 @@
-"""What this machine offers, each part found by testing its effect: `colobench doctor`."""
+"""Checks of the machine by trying each feature's effect: `colobench doctor`."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ from colobench.processes.resource_limits import (
     usable_memory,
 )
 
-#: Bytes that `colobench demo` takes with its defaults: three processes with numba, RAM, RAM cache.
+#: Bytes that `colobench demo` needs with its defaults: three processes with numba, RAM, RAM cache.
 DEMO_BYTES = 1 << 30
-#: Its guest's RAM, and how often that is in one process at most.
+#: Bytes of the demo's guest RAM, and the most mappings of it in one process.
 DEMO_RAM_BYTES, DEMO_COPIES = 64 << 20, 4
-#: Seconds that a program may take to answer.
+#: Time limit in seconds for a program's answer.
 PROGRAM_TIMEOUT = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found.
+    """Result of one check.
 
     Attributes
     ----------
     name
-        The part of the machine.
+        Feature of the machine.
     available
         True if it works here, False if it does not, None if that could not be tested.
     detail
-        How much of it there is, or why there is none; one line.
+        One line: the amount or version found, or why the feature is not available.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Finding:
 
 
 class MissingPart(LocalError):
-    """A part of the machine is missing or does not do what it should."""
+    """A feature of the machine is missing or broken."""
 
 
 Check = Callable[[], Finding]
@@ -79,9 +79,10 @@ def check(name: str, *, kernels: bool = False) -> Callable[[Callable[[], str]], 
     Parameters
     ----------
     name
-        Part of the machine that is checked.
+        Feature that is checked.
     kernels
-        Whether the check runs kernels: LLVM ends the whole process where addresses are scarce.
+        True if the check runs kernels. Then the limits of processes are checked first, because
+        LLVM aborts the process if address space runs out.
     """
 
     def decorate(probe: Callable[[], str]) -> Check:
@@ -103,7 +104,7 @@ def check(name: str, *, kernels: bool = False) -> Callable[[Callable[[], str]], 
 
 
 def examine(announce: Callable[[str], None] = lambda name: None) -> Iterator[Finding]:
-    """Run every check, a few seconds in all.
+    """Run every check, which takes a few seconds in all.
 
     Parameters
     ----------
@@ -113,7 +114,7 @@ def examine(announce: Callable[[str], None] = lambda name: None) -> Iterator[Fin
     Yields
     ------
     Finding
-        As soon as its check is done.
+        Result of each check, as soon as the check is done.
     """
     for name, checked in CHECKS.items():
         announce(name)
@@ -121,7 +122,7 @@ def examine(announce: Callable[[str], None] = lambda name: None) -> Iterator[Fin
 
 
 def render(findings: Iterable[Finding]) -> str:
-    """Write findings as text, a line each."""
+    """Format findings as text, one line each."""
     words = {True: "yes", False: "no", None: "?"}
     width = max(map(len, CHECKS))
     return "\n".join(
@@ -131,7 +132,7 @@ def render(findings: Iterable[Finding]) -> str:
 
 
 def render_json(findings: Iterable[Finding]) -> str:
-    """Write findings as a JSON object: name → {"available", "detail"}."""
+    """Format findings as a JSON object: name → {"available", "detail"}."""
     objects = {finding.name: asdict(finding) for finding in findings}
     for value in objects.values():
         del value["name"]
@@ -142,7 +143,7 @@ def render_json(findings: Iterable[Finding]) -> str:
 
 
 def _hash_rate(threads: int, seconds: float) -> float:
-    """Count the blocks per second that threads hash side by side (hashlib leaves the GIL)."""
+    """Measure the blocks per second that threads hash in parallel (hashlib releases the GIL)."""
     block = bytes(1 << 18)
     counts = [0] * threads
 
@@ -163,10 +164,10 @@ def _hash_rate(threads: int, seconds: float) -> float:
 
 @check("cores")
 def check_cores() -> str:
-    """Count the cores that may be used, and see what two threads do with them."""
+    """Count the usable cores, and measure the speedup of two threads."""
     allowed = len(os.sched_getaffinity(0))
     quota = cpu_quota()
-    # Longer than a cgroup's period of 0.1 s, within which a quota is not felt.
+    # Longer than a cgroup's period of 0.1 s: a quota has no effect within one period.
     gain = _hash_rate(2, 0.25) / _hash_rate(1, 0.25)
     granted = "no cgroup quota" if math.isinf(quota) else f"cgroup quota {quota:g}"
     return (
@@ -177,7 +178,7 @@ def check_cores() -> str:
 
 @check("memory")
 def check_memory() -> str:
-    """Compare the memory that may be used with what the demo takes."""
+    """Compare the usable memory with the demo's need."""
     physical = psutil.virtual_memory().total
     limit = memory_limit()
     usable = usable_memory()
@@ -221,7 +222,7 @@ def check_kvm() -> str:
 
 
 def _try_tracker(name: str) -> str:
-    """Have a tracker watch a small RAM."""
+    """Try a tracker on a small RAM."""
     try:
         return tracker_class(name).try_effect()
     except TrackerUnavailable as error:
@@ -230,7 +231,7 @@ def _try_tracker(name: str) -> str:
 
 @check("userfaultfd + PAGEMAP_SCAN", kernels=True)
 def check_userfaultfd() -> str:
-    """Have the tracker `userfault` name the pages written, by the process and by the kernel."""
+    """Try the tracker `userfault` with pages written by the process and by the kernel."""
     return _try_tracker("userfault")
 
 
@@ -239,7 +240,7 @@ for _name in TRACKERS:
         check(f"tracker {_name}", kernels=True)(functools.partial(_try_tracker, _name))
 
 
-#: Broadcast the first argument to the 16 lanes of zmm0, store them at the second: AVX-512F.
+#: AVX-512F code: broadcasts the first argument to the 16 lanes of zmm0, stores them at the second.
 AVX512_CODE = "62f27d487cc7 62f17e487f06 c5f877 c3"
 AVX512_PROGRAM = f"""
 import ctypes, mmap
@@ -254,7 +255,7 @@ assert list(lanes) == [0xC0105EED] * 16, list(lanes)
 
 @check("AVX-512")
 def check_avx512() -> str:
-    """Execute an AVX-512 instruction in a process of its own, where it can do no harm."""
+    """Execute an AVX-512 instruction in a process of its own, which SIGILL may end."""
     if platform.machine() != "x86_64":
         raise MissingPart(f"a {platform.machine()} processor has none")
     done = subprocess.run(
@@ -264,7 +265,7 @@ def check_avx512() -> str:
         timeout=PROGRAM_TIMEOUT,
     )
     if done.returncode == -signal.SIGILL:
-        raise MissingPart("illegal instruction: the processor or the hypervisor does without it")
+        raise MissingPart("illegal instruction: the processor or the hypervisor lacks it")
     if done.returncode:
         raise RuntimeError(_last_line(done.stderr) or f"exit status {done.returncode}")
     words = itertools.chain.from_iterable(
@@ -286,7 +287,7 @@ def _last_line(text: str) -> str:
 
 
 def _find(*names: str) -> str:
-    """Give the path of the first of these programs that there is."""
+    """Return the path of the first of these programs that is installed."""
     for name in names:
         path = shutil.which(name)
         if path is not None:
@@ -295,7 +296,7 @@ def _find(*names: str) -> str:
 
 
 def _output(command: list[str]) -> str:
-    """Run a program in a process group of its own, of which nothing is left; give its output."""
+    """Run a program in a process group of its own, kill the group, and return the output."""
     with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -319,7 +320,7 @@ def _output(command: list[str]) -> str:
 
 @check("QEMU")
 def check_qemu() -> str:
-    """Run QEMU for its version."""
+    """Run QEMU, and read its version."""
     path = _find("qemu-system-x86_64")
     output = _output([path, "--version"])
     if not output.startswith("QEMU emulator version "):
@@ -327,7 +328,7 @@ def check_qemu() -> str:
     return f"{path}, {output.splitlines()[0].removeprefix('QEMU emulator ')}"
 
 
-#: What lets Chromium run without a window, also as root and with a small /dev/shm.
+#: Options with which Chromium runs without a window, also as root and with a small /dev/shm.
 CHROMIUM_FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -339,7 +340,7 @@ CHROMIUM_FLAGS = (
 
 @check("Chromium")
 def check_chromium() -> str:
-    """Have Chromium, without a window, run a script in a page and print the page."""
+    """Let Chromium, without a window, run a script in a page and print the page."""
     path = _find("chromium", "chromium-browser", "google-chrome")
     script = "<script>document.write(6*7)</script>"
     profile = tempfile.mkdtemp(prefix="colobench-doctor-")
@@ -360,13 +361,13 @@ def check_chromium() -> str:
     return f"{path} ran a page's script"
 
 
-#: Bytes that are written for a trial: more than any kernel has.
+#: Bytes written on trial: more than the largest kernel's.
 KERNEL_BYTES = 1 << 20
 
 
 @check("numba cache", kernels=True)
 def check_numba_cache() -> str:
-    """Look for every kernel in its cache, and try whether the cache can be written."""
+    """Look for every kernel in the cache, and try to write to the cache."""
     from colobench.kernels import jit
     from colobench.kernels.cache import CacheState
     from colobench.kernels.cache_directory import PREFIX, REMEDY, can_write
@@ -377,7 +378,7 @@ def check_numba_cache() -> str:
     damaged = [file.name for _, _, _, file in found if file is not None]
     private = [each for each in directories if PREFIX in str(each)]
     if private or not directories:
-        raise MissingPart(f"numba can write nowhere, so each run compiles its kernels: {REMEDY}")
+        raise MissingPart(f"numba has no writable cache, so each run compiles kernels: {REMEDY}")
     detail = f"{ready} of {len(found)} kernels are in {' and '.join(map(str, directories))}"
     if damaged:
         detail += f"; damaged, and compiled anew when needed: {', '.join(damaged)}"

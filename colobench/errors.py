@@ -1,13 +1,13 @@
-"""The roots of colobench's errors: whose fault it is decides the type."""
+"""Base classes of colobench's errors: one for our mistakes, one for the peer's."""
 
 
 class ColobenchError(Exception):
-    """Anything that colobench raises on purpose."""
+    """Base class of all errors that colobench raises on purpose."""
 
 
 class LocalError(ColobenchError):
-    """A mistake on our side: a wrong argument, a call in the wrong state, a part missing."""
+    """Mistake on our side: a wrong argument, a call in the wrong state, a missing part."""
 
 
 class RemoteError(ColobenchError):
-    """The peer's fault: bytes, messages or silence that the protocol does not allow."""
+    """Fault of the peer: bytes, messages or silence that the protocol does not allow."""

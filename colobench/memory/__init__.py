@@ -1,1 +1,1 @@
-"""Guest memory: RAM blocks, the RAM cache, dirty bitmaps, and the trackers that fill them."""
+"""Guest memory: RAM blocks, the RAM cache, dirty bitmaps, and the trackers that fill bitmaps."""

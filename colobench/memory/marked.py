@@ -1,4 +1,4 @@
-"""The tracker `marked`: the guest says itself what it writes."""
+"""The tracker `marked`: the guest itself marks the pages that it writes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from colobench.memory.tracker import Tracker, Words
 
 
 class Marked(Tracker):
-    """The guest's stores mark the page themselves, as an emulator's or a compiler's can."""
+    """Each store of the guest marks its page, as an emulator or a compiler can arrange."""
 
     name = "marked"
 
@@ -23,7 +23,7 @@ class Marked(Tracker):
         bitmap.sync(self.marks, into)
 
     def _disarm(self) -> None:
-        """Do nothing: the guest goes on marking, and `arm` forgets it."""
+        """Do nothing: the guest goes on marking, and `arm` clears the marks."""
 
     def _touch(self, page: int) -> None:
         super()._touch(page)

@@ -1,10 +1,11 @@
 """The tracker `mprotect`: RAM is read-only, and a signal handler admits the first write to a page.
 
-For teaching, and the oldest way of all (Appel and Li: Virtual Memory Primitives for User Programs,
-1991). The handler of SIGSEGV runs on the thread that writes, inside of whatever it is doing.
+It is the oldest technique (Appel and Li: Virtual Memory Primitives for User Programs, 1991), and
+here for teaching. The handler of SIGSEGV runs on the writing thread and interrupts its code.
 
-Each page whose neighbours differ from it in protection is a mapping of its own, and Linux limits
-how many a process may have. A system call that is to write to a read-only page fails with EFAULT.
+A page whose protection differs from its neighbours' is a mapping of its own, and Linux limits the
+number of mappings in a process. A system call that should write to a read-only page fails with
+EFAULT.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from colobench.memory.ram import PAGE_SIZE, RAM
 from colobench.memory.tracker import Tracker, TrackerUnavailable, Words, require_small_pages
 
 MAX_MAP_COUNT = Path("/proc/sys/vm/max_map_count")
-#: Mappings that are left to the rest of the process: threads, libraries, arrays that come later.
+#: Mappings left to the rest of the process: threads, libraries, later arrays.
 SPARE_MAPPINGS = 2048
 
 # asm-generic/signal.h
 SA_SIGINFO, SA_ONSTACK = 0x4, 0x08000000
-#: Where the C library's struct sigaction and Linux's siginfo_t are as they are written down here.
+#: Machines on which struct sigaction and siginfo_t have the layout that is assumed here.
 _MACHINES = ("x86_64", "aarch64", "riscv64")
 
 
@@ -47,16 +48,16 @@ class _Action(ctypes.Structure):
 
 
 class _Faults:
-    """The process's one handler of SIGSEGV, installed while there is a tracker.
+    """The process's handler of SIGSEGV, installed while there is at least one tracker.
 
-    Its table and its code are kept until the process ends, for a fault may come at any time.
+    Its table and its code are kept until the process ends, because a fault may come at any time.
 
     Notes
     -----
-    SA_SIGINFO, since the handler needs the address. Without SA_NODEFER SIGSEGV is blocked in the
-    handler: a fault of its own, which would be a mistake in it, ends the process at once instead of
-    calling it again and again until the stack is full. SA_ONSTACK, so that a real crash by a full
-    stack can still be passed on to faulthandler, which gives its thread a stack for that.
+    SA_SIGINFO is set because the handler needs the address of the fault. SA_NODEFER is not set, so
+    SIGSEGV is blocked in the handler: if the handler itself faults, the process ends at once
+    instead of calling the handler until the stack overflows. SA_ONSTACK is set so that a real stack
+    overflow can be passed on to faulthandler, which provides an alternate stack.
     """
 
     def __init__(self) -> None:
@@ -69,11 +70,11 @@ class _Faults:
         self._used: dict[int, Words] = {}
 
     def renew_lock(self) -> None:
-        """Take a new lock, in a child whose fork found the old one held by another thread."""
+        """Make a new lock in a forked child: another thread may have held the old one."""
         self._lock = threading.Lock()
 
     def watch(self, begin: int, length: int, marks: Words) -> int:
-        """Let writes to read-only pages of a range be admitted and marked; give its slot."""
+        """Let the handler admit and mark writes to a read-only range; return the range's slot."""
         with self._lock:
             free = set(range(tracking.SLOTS)) - set(self._used)
             if not free:
@@ -88,7 +89,7 @@ class _Faults:
             return slot
 
     def forget(self, slot: int) -> None:
-        """Undo `watch`; with the last range the handler goes, unless somebody replaced it."""
+        """Undo `watch`; remove the handler with the last range, unless it was replaced."""
         with self._lock:
             tracking.watch_range(self._table, slot, 0, 0, 0)
             del self._used[slot]
@@ -96,7 +97,7 @@ class _Faults:
                 self._sigaction(self._previous, None)
 
     def installed(self) -> bool:
-        """Say whether a fault would come to our handler."""
+        """Say whether our handler is the one that is installed."""
         now = _Action()
         self._sigaction(None, now)
         return bool(now.handler == self._ours.handler)
@@ -127,7 +128,7 @@ os.register_at_fork(after_in_child=_faults.renew_lock)
 
 
 class MProtect(Tracker):
-    """Read-only RAM, and a handler of SIGSEGV."""
+    """Tracker that makes RAM read-only and handles SIGSEGV."""
 
     name = "mprotect"
 
@@ -158,7 +159,7 @@ class MProtect(Tracker):
         self._protect(mmap.PROT_READ)
 
     def _collect(self, into: Words) -> None:
-        # In this order: a page that is written in between is in this epoch or, again, in the next.
+        # In this order, a page written in between is in this epoch, in the next one, or in both.
         bitmap.sync(self._written, into)
         self._protect(mmap.PROT_READ)
 
@@ -166,12 +167,12 @@ class MProtect(Tracker):
         self._protect(mmap.PROT_READ | mmap.PROT_WRITE)
 
     def _protect(self, protection: int) -> None:
-        # All of RAM in one call, which also joins its mappings again.
+        # One call for all of RAM also merges its mappings again.
         _faults.protect(self._begin, self._length, protection)
 
 
 def _check_mappings(pages: int) -> None:
-    """Refuse RAM whose pages, every other one written, could need more mappings than allowed."""
+    """Refuse RAM that needs more mappings than allowed if every other page is written."""
     limit = int(MAX_MAP_COUNT.read_text())
     used = len(Path("/proc/self/maps").read_text().splitlines())
     room = limit - used - SPARE_MAPPINGS

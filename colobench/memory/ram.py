@@ -15,16 +15,16 @@ import numpy.typing as npt
 from colobench.errors import LocalError
 
 PAGE_SIZE = 4096
-#: Blocks begin at a multiple of this many pages, so that a block's part of a bitmap is whole words.
+#: A block's first page is a multiple of this, so that its part of a bitmap consists of whole words.
 WORD_BITS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class RAMBlock:
-    """A named, page-aligned range of guest RAM, as QEMU's RAMBlock."""
+    """A named, page-aligned range of guest RAM, like QEMU's RAMBlock."""
 
     name: str
-    #: Index of its first page among the pages of all blocks, a multiple of 64.
+    #: Number of its first page across all blocks, a multiple of 64.
     first_page: int
     pages: int
 
@@ -35,7 +35,7 @@ class RAMBlock:
 
 
 def lay_out(sizes: Mapping[str, int]) -> tuple[RAMBlock, ...]:
-    """Place blocks of the given sizes (bytes) one after another.
+    """Place blocks of the given sizes, in bytes, one after another.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def lay_out(sizes: Mapping[str, int]) -> tuple[RAMBlock, ...]:
 
 
 def memory_bytes(blocks: tuple[RAMBlock, ...]) -> int:
-    """Give the length of the memfd that holds these blocks."""
+    """Return the length in bytes of the memfd that holds the blocks."""
     last = blocks[-1]
     return (last.first_page + -(-last.pages // WORD_BITS) * WORD_BITS) * PAGE_SIZE
 
@@ -77,8 +77,8 @@ class PageMemory:
     array
         uint8[pages * 4096], C-contiguous, page-aligned.
     bitmap
-        uint64[pages / 64]; bit i of word w is page 64 w + i. What a set bit means is the owner's
-        matter: dirty in guest RAM, received in the RAM cache.
+        uint64[pages / 64]; bit i of word w stands for page 64 w + i. Its meaning depends on the
+        memory: written in guest RAM, received in the RAM cache.
     fd
         The memfd behind `array`.
     """
@@ -88,7 +88,7 @@ class PageMemory:
         self.pages = memory_bytes(blocks) // PAGE_SIZE
         self.fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self.fd, self.pages * PAGE_SIZE)
-        # Whoever is given the descriptor can rely on the length.
+        # A process that receives the descriptor can rely on the length.
         fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
         self._map = mmap.mmap(
             self.fd, self.pages * PAGE_SIZE, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE
@@ -97,27 +97,27 @@ class PageMemory:
         self.bitmap: npt.NDArray[np.uint64] = np.zeros(self.pages // WORD_BITS, dtype=np.uint64)
 
     def block(self, name: str) -> RAMBlock | None:
-        """Give the block of that name, or None."""
+        """Return the block with this name, or None."""
         return next((block for block in self.blocks if block.name == name), None)
 
     def block_bytes(self, block: RAMBlock) -> npt.NDArray[np.uint8]:
-        """View a block's bytes: uint8[block.used_length]."""
+        """Return a view of a block's bytes: uint8[block.used_length]."""
         begin = block.first_page * PAGE_SIZE
         return self.array[begin : begin + block.used_length]
 
     def close(self) -> None:
-        """Give the memory back. Views of it must not be used any more."""
+        """Release the memory. Views of it must not be used afterwards."""
         self.array = np.zeros(0, dtype=np.uint8)
         self.bitmap = np.zeros(0, dtype=np.uint64)
-        # A view may still be alive somewhere: then the mapping goes with the last one.
+        # While a view is alive, the mapping stays; it is removed with the last view.
         with suppress(BufferError):
             self._map.close()
         os.close(self.fd)
 
 
 class RAM(PageMemory):
-    """The RAM that the guest runs in; a set bit says that the guest wrote the page."""
+    """The guest's RAM; a set bit says that the guest wrote the page."""
 
 
 class RAMCache(PageMemory):
-    """The secondary's copy of RAM; a set bit says that the page came since the last flush."""
+    """The secondary's copy of RAM; a set bit says that the page arrived since the last flush."""

@@ -1,4 +1,4 @@
-"""The tracker `shadow`: a second copy of RAM, compared page by page."""
+"""The tracker `shadow`: it compares RAM with a copy, page by page."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from colobench.memory.tracker import Tracker, Words
 
 
 class Shadow(Tracker):
-    """A full copy: costs nothing at a write, all of RAM's bandwidth at each collection.
+    """Tracker with a full copy: a write costs nothing, a collection reads all of RAM and the copy.
 
-    It needs nothing of the machine but memory, and sees writes through whatever mapping. A page
-    that was written with what it held before is not named, nor need it be sent; the guest's
-    programs never do that.
+    It needs no feature of the machine, and sees writes through any mapping. A page that was written
+    with the bytes it already had is not reported, and need not be sent; the guest's programs never
+    write such a page.
     """
 
     name = "shadow"
@@ -25,7 +25,7 @@ class Shadow(Tracker):
         self._shadow: Bytes = np.empty_like(ram.array)
 
     def close(self) -> None:
-        """Give the copy back."""
+        """Release the copy."""
         super().close()
         self._shadow = np.zeros(0, dtype=np.uint8)
 

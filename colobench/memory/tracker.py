@@ -1,7 +1,7 @@
-"""Trackers: ways to learn which pages of RAM the guest wrote.
+"""Trackers: they find the pages of RAM that the guest wrote.
 
-All have one interface and name the same pages; they differ in what a write costs the guest, in what
-the collection costs, and in what the machine must offer.
+All have one interface and report the same pages. They differ in the cost of a write, in the cost of
+a collection, and in the features that they need of the machine.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from colobench.memory.ram import PAGE_SIZE, RAM, lay_out
 
 Words = npt.NDArray[np.uint64]
 
-#: Every tracker by its name, the default first; imported when it is wanted.
+#: Every tracker's class by its name, the default first; imported on use.
 TRACKERS = {
     "marked": "colobench.memory.marked.Marked",
     "userfault": "colobench.memory.userfault.UserFault",
@@ -29,27 +29,28 @@ TRACKERS = {
 
 
 class TrackerUnavailable(LocalError):
-    """A tracker that cannot run here: the machine lacks something, or does not do what it says."""
+    """A tracker that cannot run here, because a feature of the machine is missing or broken."""
 
 
 class Tracker(ABC):
-    """Knows which pages of RAM were written since it was armed, or since it was last asked.
+    """Base class: finds the pages of RAM written since it was armed, or since the last collection.
 
     Parameters
     ----------
     ram
-        What is watched; it must outlive the tracker.
+        RAM to watch; it must outlive the tracker.
 
     Attributes
     ----------
     name
-        As users write it.
+        Name of the tracker in settings.
     ram
-        What is watched.
+        RAM that is watched.
     marks
-        uint64[pages / 64], where the guest itself marks what it writes; empty unless it must.
+        uint64[pages / 64] in which the guest must mark the pages that it writes; empty if it need
+        not.
     armed
-        Whether RAM is watched now.
+        True while RAM is watched.
 
     Raises
     ------
@@ -58,8 +59,8 @@ class Tracker(ABC):
 
     Notes
     -----
-    Watched is what this process writes through ``ram.array``. What comes through another mapping of
-    the memfd is seen by comparison alone.
+    A tracker sees the writes of this process to ``ram.array``. Only `shadow` also sees writes
+    through other mappings of the memfd.
     """
 
     name: ClassVar[str]
@@ -70,10 +71,10 @@ class Tracker(ABC):
         self.armed = False
 
     def arm(self) -> None:
-        """Begin an epoch in which nothing is written yet.
+        """Begin an epoch, with no page written yet.
 
-        A page that the guest writes meanwhile may be in that epoch or not. Before the first call,
-        and after `disarm`, nothing is watched.
+        A page that the guest writes during this call may be in the epoch or not. Before the first
+        call, and after `disarm`, nothing is watched.
         """
         self._arm()
         self.armed = True
@@ -81,34 +82,34 @@ class Tracker(ABC):
     def collect(self, into: Words) -> None:
         """Set the bits of the pages written in this epoch, and begin the next.
 
-        The guest may run meanwhile: a write that is not in this epoch is in the next one. It
-        may be in both. If nothing is watched, no bit is set.
+        The guest may run during this call: a page that it writes is in this epoch, in the next one,
+        or in both. If RAM is not watched, no bit is set.
 
         Parameters
         ----------
         into
-            uint64[pages / 64]; bits that are set stay.
+            uint64[pages / 64]; bits that are set already stay set.
         """
         if self.armed:
             self._collect(into)
 
     def disarm(self) -> None:
-        """Let writes pass unseen until the next `arm`."""
+        """Stop watching until the next `arm`."""
         if self.armed:
             self.armed = False
             self._disarm()
 
     def close(self) -> None:
-        """Give back what it holds; RAM can be written as before."""
+        """Release all resources; RAM can be written as before."""
         self.disarm()
 
     @abstractmethod
     def _arm(self) -> None:
-        """Forget what was written until now."""
+        """Forget the pages written so far, and begin to watch."""
 
     @abstractmethod
     def _collect(self, into: Words) -> None:
-        """Do what `collect` promises; RAM is watched."""
+        """Do the work of `collect`; called only while RAM is watched."""
 
     @abstractmethod
     def _disarm(self) -> None:
@@ -116,17 +117,17 @@ class Tracker(ABC):
 
     @classmethod
     def try_effect(cls) -> str:
-        """Watch a small RAM, write to it, and see whether the pages named are those written.
+        """Watch a small RAM, write to it, and check that exactly the written pages are reported.
 
         Returns
         -------
         str
-            What was found to work, one line.
+            One line that says what works.
 
         Raises
         ------
         TrackerUnavailable
-            If this machine cannot run the tracker, or if other pages are named; one line.
+            If this machine cannot run the tracker, or if other pages are reported; one line.
         """
         ram = RAM("colobench-probe", lay_out({"probe": _PROBE_PAGES * PAGE_SIZE}))
         try:
@@ -143,11 +144,11 @@ class Tracker(ABC):
             )
         return f"reported exactly the pages written{cls._probe_writers}"
 
-    #: Who, besides the process itself, writes in `_touch`.
+    #: End of `try_effect`'s line: says which writers `_touch` tried.
     _probe_writers: ClassVar[str] = ""
 
     def _probe(self) -> list[list[int]]:
-        """Write in turn to watched and to unwatched pages; the pages named after each step."""
+        """Write while RAM is watched and while not; return the pages reported after each step."""
 
         def named() -> list[int]:
             into = np.zeros(self.ram.pages // 64, dtype=np.uint64)
@@ -168,7 +169,7 @@ class Tracker(ABC):
         return [*answers, named(), named_after(9)]
 
     def _touch(self, page: int) -> None:
-        """Write to a page as a guest would."""
+        """Write to a page as the guest does."""
         self.ram.array[page * PAGE_SIZE] += np.uint8(1)
 
 
@@ -177,7 +178,7 @@ _PROBE_ANSWERS = [[], [5, _PROBE_PAGES - 1], [], [], [], [9]]
 
 
 def require_small_pages(name: str) -> None:
-    """Refuse a kernel whose pages are not the guest's, with TrackerUnavailable."""
+    """Raise TrackerUnavailable if Linux's page size differs from the guest's."""
     if mmap.PAGESIZE != PAGE_SIZE:
         raise TrackerUnavailable(
             f"{name}: expected a kernel with pages of {PAGE_SIZE} bytes, found {mmap.PAGESIZE}"
@@ -185,12 +186,12 @@ def require_small_pages(name: str) -> None:
 
 
 def tracker_class(name: str) -> type[Tracker]:
-    """Import the tracker of that name, one of TRACKERS.
+    """Import the tracker with this name, one of TRACKERS.
 
     Raises
     ------
     LocalError
-        If there is none of that name.
+        If there is no such tracker.
     """
     check_tracker(name)
     module, class_name = TRACKERS[name].rsplit(".", 1)
@@ -199,14 +200,14 @@ def tracker_class(name: str) -> type[Tracker]:
 
 
 def watch(name: str, ram: RAM) -> Tracker:
-    """Make the tracker of that name, one of TRACKERS, after its effect was tried.
+    """Make the tracker with this name, one of TRACKERS, after trying its effect.
 
     Raises
     ------
     TrackerUnavailable
         If this machine cannot run it.
     LocalError
-        If there is none of that name.
+        If there is no such tracker.
     """
     found = tracker_class(name)
     found.try_effect()
@@ -214,6 +215,6 @@ def watch(name: str, ram: RAM) -> Tracker:
 
 
 def check_tracker(name: str) -> None:
-    """Refuse a name that is not in TRACKERS with LocalError."""
+    """Raise LocalError if a name is not in TRACKERS."""
     if name not in TRACKERS:
         raise LocalError(f"tracker: expected one of {', '.join(TRACKERS)}, found {name!r}")

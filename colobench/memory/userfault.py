@@ -1,9 +1,10 @@
 """The tracker `userfault`: Linux notes the first write to each page, and lists those pages.
 
-Asynchronous write protection by userfaultfd lets the kernel resolve each fault by itself, without a
-word to anybody, also those of its own writes; PAGEMAP_SCAN then lists the pages that are no longer
-protected and protects them again. User mode only, so no privilege is needed. Linux 6.7 or later.
-See Documentation/admin-guide/mm/{userfaultfd,pagemap}.rst of Linux.
+With asynchronous write protection by userfaultfd, Linux resolves each fault by itself, without a
+notification, also the faults of its own writes. PAGEMAP_SCAN then lists the pages that are no
+longer protected, and protects them again. The userfaultfd is for user mode only, so it needs no
+privilege. This takes Linux 6.7 or later; see Linux's
+Documentation/admin-guide/mm/{userfaultfd,pagemap}.rst.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ PM_SCAN_WP_MATCHING = 1 << 0
 PM_SCAN_CHECK_WPASYNC = 1 << 1
 PAGE_IS_WRITTEN = 1 << 1
 
-#: Runs of pages that one call of PAGEMAP_SCAN may name. The list stays in the CPU's cache.
+#: Limit of the runs of pages in one call of PAGEMAP_SCAN; their list fits in the CPU's cache.
 REGIONS = 8192
 
 
 class UserFault(Tracker):
-    """Write protection that Linux takes away, page by page, at the first write."""
+    """Tracker by write protection that Linux removes from a page at the first write."""
 
     name = "userfault"
     _probe_writers = " (by user and kernel), without privilege"
@@ -73,22 +74,22 @@ class UserFault(Tracker):
 
     def _arm(self) -> None:
         if not self._small_pages:
-            # Splits huge pages, which PAGEMAP_SCAN protects, and then names, as a whole. Registered
-            # memory gets no new ones.
+            # Splits huge pages, which PAGEMAP_SCAN would protect and report as a whole. Registered
+            # memory gets no new huge pages.
             protect = (self._begin, len(self.ram.array), UFFDIO_WRITEPROTECT_MODE_WP)
             _ioctl(self._userfaultfd, "UFFDIO_WRITEPROTECT", UFFDIO_WRITEPROTECT, *protect)
             self._small_pages = True
-        # Protects what is not protected yet; UFFDIO_WRITEPROTECT takes several times as long.
+        # Protects the unprotected pages; UFFDIO_WRITEPROTECT would take several times as long.
         self._scan(self._protect, self._nowhere, self._nowhere)
 
     def _collect(self, into: Words) -> None:
         self._scan(self._ask, self._regions, into)
 
     def _disarm(self) -> None:
-        """Do nothing: `arm` forgets what is written until then.
+        """Do nothing: `arm` forgets the pages written until then.
 
-        A first write costs no less once the protection is taken away, for the page table's entry
-        stays read-only until then.
+        Removing the protection would not make the first write cheaper, because the page table's
+        entry stays read-only until that write.
         """
 
     def _scan(self, request: Words, regions: Words, into: Words) -> None:
@@ -109,7 +110,7 @@ class UserFault(Tracker):
         return request
 
     def _touch(self, page: int) -> None:
-        """Write to odd pages from here, and to even ones by a system call."""
+        """Write to odd pages directly, and to even pages by a system call."""
         if page % 2:
             super()._touch(page)
             return
@@ -139,7 +140,7 @@ def _open_pagemap() -> int:
 
 
 def _ioctl(descriptor: int, name: str, request: int, *words: int) -> None:
-    """Make an ioctl on a structure of 64-bit words; an error names the request."""
+    """Call ioctl with a structure of 64-bit words; an error names the request."""
     try:
         fcntl.ioctl(descriptor, request, bytearray(struct.pack(f"={len(words)}Q", *words)))
     except OSError as error:

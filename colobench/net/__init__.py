@@ -1,1 +1,1 @@
-"""The guest's network: frames, filters, compare, rewriter. Values in, values out; no I/O here."""
+"""The guest's network: frames, filters, compare, rewriter; values in, values out, no I/O."""

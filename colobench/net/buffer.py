@@ -1,7 +1,7 @@
-"""filter_buffer: no output before its checkpoint.
+"""filter-buffer: it holds the guest's output until the next checkpoint.
 
-QEMU's filter-buffer may also release by a timer, its `interval`. COLO of December 2015 (patch 29)
-sets it to zero, which means by the checkpoint alone; so there is none here.
+QEMU's filter-buffer can also release frames by a timer, its `interval`. COLO of December 2015
+(patch 29) sets it to zero, so that only a checkpoint releases frames. There is no timer here.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from colobench.net.outcome import NOTHING, Outcome
 
 
 class FilterBuffer:
-    """The frames that a guest has sent since the last checkpoint, in their order.
+    """Frames that the guest has sent since the last checkpoint, in order.
 
-    Its methods are those of `colobench.net.output.OutputFilter`.
+    The methods are those of `colobench.net.output.OutputFilter`.
     """
 
     def __init__(self) -> None:
@@ -24,22 +24,22 @@ class FilterBuffer:
         return NOTHING
 
     def secondary(self, frame: bytes, now: float) -> Outcome:
-        """Pass by a frame of the secondary's guest."""
+        """Ignore a frame of the secondary's guest."""
         return NOTHING
 
     def scan(self, now: float) -> Outcome:
-        """Do nothing: frames may wait for as long as checkpoints are apart."""
+        """Do nothing: frames may wait until the next checkpoint, however late it is."""
         return NOTHING
 
     def checkpoint(self) -> list[bytes]:
-        """Give all frames, first come first: the state that sent them is committed."""
+        """Return all frames in order: the state in which they were sent is committed."""
         released, self._held = self._held, []
         return released
 
     def failover(self) -> list[bytes]:
-        """Give all frames, first come first: the secondary is gone."""
+        """Return all frames in order: the secondary is gone."""
         return self.checkpoint()
 
     def counters(self) -> dict[str, int]:
-        """Count the frames that are held."""
+        """Return the number of frames that are held."""
         return {"held": len(self._held)}

@@ -1,14 +1,14 @@
-"""colo_compare: a frame of the guest leaves when the secondary's guest has said the same.
+"""colo-compare: it releases a frame of the primary's guest once the secondary's sent the same.
 
-Then a client never holds an answer that the other guest does not know. What only one of them says
-waits, and a checkpoint is asked for at the first difference, or when something waits for too long.
-At the checkpoint both guests are one, and all that the primary has said may leave.
+So a client never has an answer that the other guest does not know. Output of only one guest waits.
+At the first difference, or if output waits for too long, a checkpoint is requested. At the
+checkpoint both guests have the same state, and all output of the primary is released.
 
-TCP is compared by its streams (`compare_tcp`), all other IP by packets (`compare_packets`); ARP and
-what is not IP passes, for it changes nothing in a guest that a client knows of. A frame that
-contradicts itself cannot be compared and is held for the next checkpoint.
+TCP is compared as streams (`compare_tcp`), all other IP by packets (`compare_packets`). ARP and
+other frames that are not IP pass, because they do not change guest state that a client knows. A
+malformed frame cannot be compared and is held until the next checkpoint.
 
-Idea and names: QEMU's net/colo-compare.c. Where that differs, `Quirk` has its ways.
+Idea and names: QEMU's net/colo-compare.c. `Quirk` lists the points where QEMU differs.
 """
 
 from __future__ import annotations
@@ -44,39 +44,40 @@ from colobench.net.outcome import (
     Timeout,
 )
 
-#: A closed connection of which nothing is heard is forgotten after as many seconds.
+#: Seconds without a frame after which a closed connection is forgotten.
 CLOSED_LINGER = 60.0
-#: A protocol, and the guest's and the client's address and port.
+#: Protocol, and addresses and ports of guest and client.
 _Key = tuple[int, ConnectionKey | None]
-#: All frames that contradict themselves wait here.
+#: Key under which all malformed frames are held.
 _MALFORMED: _Key = (0, None)
 
 
 class ColoCompare:
-    """The primary's output, and what the secondary says to it.
+    """Filter of the primary's output, which compares it with the secondary's.
 
     Parameters
     ----------
     compare_timeout
-        A checkpoint is asked for when a frame has waited so long, in seconds.
+        Seconds that a frame may wait before a checkpoint is requested.
     expired_scan_cycle
-        How often `scan` is called, in seconds; a TCP segment that has waited so long is eased, too.
+        Seconds between calls of `scan`. A TCP segment that has waited for this time is eased.
     max_queue_size
-        If more waits in one connection on one side, a checkpoint is asked for. The primary's frames
-        are held nevertheless; the secondary's are not needed any more.
+        Frames that may wait in one connection on one side before a checkpoint is requested.
+        Further frames of the primary are held nevertheless; the secondary's are dropped.
     quirks
-        QEMU's ways, by name.
+        Names of QEMU's quirks to imitate, see `Quirk`.
     max_connections
-        How many are remembered. Closed ones are forgotten first, then some where nothing waits.
+        Number of connections that are remembered. Closed ones are forgotten first, then those in
+        which no frame waits.
 
     Notes
     -----
-    The secondary puts a `MARK` between its frames where its guest is stopped for a checkpoint.
+    The secondary sends a `MARK` between its frames where its guest stopped for a checkpoint.
 
     Raises
     ------
     LocalError
-        If a quirk has no such name.
+        If a name in `quirks` is unknown.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class ColoCompare:
         self._alone = False
 
     def primary(self, frame: bytes, now: float) -> Outcome:
-        """Take a frame of the primary's guest, at a time in seconds."""
+        """Take in a frame of the primary's guest at time `now`, seconds."""
         self._now = now
         self._counters.frames_primary += 1
         self._order += 1
@@ -129,7 +130,7 @@ class ColoCompare:
         return self._outcome(key, flow, released, before)
 
     def secondary(self, frame: bytes, now: float) -> Outcome:
-        """Take a frame, or a mark, from the secondary, at a time in seconds."""
+        """Take in a frame or a mark from the secondary at time `now`, seconds."""
         self._now = now
         if self._alone:
             return NOTHING
@@ -139,7 +140,7 @@ class ColoCompare:
         return self._said(passed[0], now) if passed else NOTHING
 
     def scan(self, now: float) -> Outcome:
-        """Look for what waits too long; to be called each expired_scan_cycle."""
+        """Look for frames that have waited too long; to be called every expired_scan_cycle."""
         self._now = now
         eased: list[bytes] = []
         oldest: tuple[float, _Key] | None = None
@@ -161,7 +162,7 @@ class ColoCompare:
         return self._ask(eased, Timeout(protocol, connection, now - since))
 
     def checkpoint(self) -> list[bytes]:
-        """Give all that is held, first come first: the secondary has this state (RECEIVED)."""
+        """Return all held frames in order: the secondary has this state (RECEIVED)."""
         frames = self._release_all()
         for key, flow in list(self._flows.items()):
             if not flow.checkpoint():
@@ -169,7 +170,7 @@ class ColoCompare:
                 self._closed.pop(key, None)
         self._held = 0
         if Quirk.STALE not in self._quirks:
-            # The secondary may be quick: what it says from this state can be here already.
+            # Frames that the secondary sent in the new state may have arrived already.
             for frame in self._gate.checkpoint():
                 self._said(frame, self._now)
         for flow in self._flows.values():
@@ -177,7 +178,7 @@ class ColoCompare:
         return frames
 
     def failover(self) -> list[bytes]:
-        """Give all that is held: the secondary is gone, and all to come passes."""
+        """Return all held frames in order, and let all later ones pass: the secondary is gone."""
         self._alone = True
         frames = self._release_all()
         self._flows.clear()
@@ -186,13 +187,13 @@ class ColoCompare:
         return frames
 
     def counters(self) -> dict[str, int]:
-        """Give what happened so far, as in `Counters`, and what waits now."""
+        """Return `Counters` so far, and the numbers of frames held and connections known now."""
         self._counters.dropped_secondary += self._gate.dropped
         self._gate.dropped = 0
         return asdict(self._counters) | {"held": self._held, "connections": len(self._flows)}
 
     def _said(self, frame: bytes, now: float) -> Outcome:
-        """Take a frame that the secondary's guest said in this epoch."""
+        """Take in a frame that the secondary's guest sent in this epoch."""
         self._counters.frames_secondary += 1
         try:
             found = _split(frame)
@@ -216,7 +217,7 @@ class ColoCompare:
         return Outcome((frame,))
 
     def _flow(self, key: _Key, content: Segment | bytes, now: float) -> Flow[Any]:
-        """Find the flow that a frame belongs to, or begin it."""
+        """Find or begin the flow that a frame belongs to."""
         flow = self._flows.get(key)
         if flow is None:
             kind = TcpConnection if isinstance(content, Segment) else Packets
@@ -231,7 +232,7 @@ class ColoCompare:
         return flow
 
     def _make_room(self, new: _Key) -> None:
-        """Forget a connection in which nothing waits; closed ones first."""
+        """Forget a connection in which no frame waits, a closed one if possible."""
         for keys in (self._closed, self._flows):
             for key in keys:
                 if key != new and self._flows[key].oldest() is None:
@@ -286,7 +287,7 @@ class ColoCompare:
 
 
 def _split(frame: bytes) -> tuple[_Key, Segment | bytes] | None:
-    """Name a frame's flow, and what of the frame is compared; None for what is not IP."""
+    """Find a frame's flow and its content to compare; None for a frame that is not IP."""
     packet = parse_ipv4(frame)
     if packet is None:
         return None
@@ -297,7 +298,7 @@ def _split(frame: bytes) -> tuple[_Key, Segment | bytes] | None:
         packet.body,
     )
     if packet.fragment:
-        # Where the fragment lies belongs to what it says; its identification is each guest's own.
+        # The fragment's offset is compared, its identification is not: each guest chooses its own.
         place = frame[ETHERNET_HEADER + 6 : ETHERNET_HEADER + 8]
         connection = ConnectionKey(source, 0, destination, 0)
         return (FRAGMENTS, connection), bytes([protocol]) + place + body

@@ -1,4 +1,4 @@
-"""What waits for comparison in one flow of frames; flows whose packets are compared whole."""
+"""Flows of frames that wait for comparison, and the flow whose packets are compared whole."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Held(NamedTuple, Generic[Content]):
     order
         Its number among all frames of the primary.
     arrived
-        When it came, in seconds.
+        Time of its arrival, seconds.
     frame
-        The frame, as it is.
+        The whole frame.
     content
-        What of it is compared.
+        The part of it that is compared.
     """
 
     order: int
@@ -42,11 +42,11 @@ class Flow(ABC, Generic[Content]):
     difference
         Offset and kind of the first difference, as in `Miscompare`; None while there is none.
     asked
-        Whether a checkpoint was asked for since the last one.
+        True if a checkpoint was requested since the last one.
     closed
-        Whether the flow is over, as far as its source has a say in that.
+        True if the guest has ended its side of the flow.
     last
-        When its last frame came.
+        Time at which its last frame arrived, seconds.
     """
 
     def __init__(self, limit: int, quirks: frozenset[Quirk], counters: Counters) -> None:
@@ -61,40 +61,40 @@ class Flow(ABC, Generic[Content]):
 
     @abstractmethod
     def primary(self, held: Held[Content]) -> list[bytes]:
-        """Take a frame of the primary; give those that can go now."""
+        """Take in a frame of the primary; return the frames that may leave now."""
 
     @abstractmethod
     def secondary(self, content: Content, now: float) -> list[bytes]:
-        """Take what the secondary said; give the frames of the primary that can go now."""
+        """Take in content from the secondary; return the primary's frames that may leave now."""
 
     @abstractmethod
     def overflowing(self) -> str | None:
-        """Name the side of which more waits than shall be."""
+        """Name the side on which more than the limit waits, or None."""
 
     @abstractmethod
     def oldest(self) -> float | None:
-        """Give the time since which something waits, of either side."""
+        """Return the time since which the oldest content of either side waits, seconds."""
 
     @abstractmethod
     def checkpoint(self) -> bool:
-        """Forget what waits: both guests have one state now. Say if anything is known still."""
+        """Forget what waits: both guests have the same state now. False if the flow may go."""
 
     def ease(self) -> list[bytes]:
-        """Give frames made of what can go of frames that cannot."""
+        """Return frames with those parts of held frames that may leave."""
         return []
 
     def _full(self) -> bool:
-        """Say if a frame of the primary is to be thrown away, and count it."""
+        """Say whether a frame of the primary is to be dropped, and count it."""
         full = Quirk.DROP_OVERFLOW in self._quirks and len(self.held) > self._limit
         self._counters.dropped_primary += full
         return full
 
 
 class Packets(Flow[bytes]):
-    """Packets that are equal or not: UDP and ICMP by their payload, other protocols by all of IP.
+    """Packets that are compared whole: payload of UDP, body of any other IP packet.
 
-    An order is not asked for: what one guest says must be among what the other one said. If each of
-    them has said something that the other one did not, that is a difference.
+    Their order does not matter: a packet of one guest must be among the other guest's packets. If
+    each guest has sent a packet that the other one has not sent, that is a difference.
     """
 
     def __init__(self, limit: int, quirks: frozenset[Quirk], counters: Counters) -> None:
@@ -102,7 +102,7 @@ class Packets(Flow[bytes]):
         self._said: deque[tuple[float, bytes]] = deque()
 
     def primary(self, held: Held[bytes]) -> list[bytes]:
-        """Release it if the secondary has said it, or let it wait."""
+        """Release the frame if the secondary has sent the same, or hold it."""
         if self._full():
             return []
         self.held.append(held)
@@ -117,7 +117,7 @@ class Packets(Flow[bytes]):
         return []
 
     def secondary(self, content: bytes, now: float) -> list[bytes]:
-        """Release the first frame that it equals, or let it wait."""
+        """Release the first held frame that is equal, or keep the content."""
         if len(self._said) > self._limit:
             self._counters.dropped_secondary += 1
             return []
@@ -133,19 +133,19 @@ class Packets(Flow[bytes]):
         return []
 
     def overflowing(self) -> str | None:
-        """Name the side of which more waits than shall be."""
+        """Name the side on which more than the limit waits, or None."""
         if len(self.held) > self._limit:
             return "primary"
         return "secondary" if len(self._said) > self._limit else None
 
     def oldest(self) -> float | None:
-        """Give the time since which something waits, of either side."""
+        """Return the time since which the oldest content of either side waits, seconds."""
         times = [self.held[0].arrived] if self.held else []
         times += [self._said[0][0]] if self._said else []
         return min(times, default=None)
 
     def checkpoint(self) -> bool:
-        """Forget what waits; nothing else is known."""
+        """Forget what waits; the flow has no other state."""
         self._counters.dropped_secondary += len(self._said)
         return False
 
@@ -174,7 +174,7 @@ class Packets(Flow[bytes]):
 
 
 def first_difference(left: bytes | bytearray, right: bytes | bytearray) -> int:
-    """Give the first place at which two strings differ, or the shorter one's length."""
+    """Return the offset at which two strings first differ, or the length of the shorter one."""
     least, most = 0, min(len(left), len(right))
     while least < most:
         middle = (least + most + 1) // 2

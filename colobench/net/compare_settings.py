@@ -1,4 +1,4 @@
-"""What colo_compare can be told: the properties of QEMU's object of that name, and its quirks."""
+"""Settings of colo-compare: the properties of QEMU's object of that name, and quirks."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ LIMIT = 2**32 - 1
 
 @dataclass(frozen=True, slots=True)
 class CompareSettings:
-    """How output is compared, see `colobench.net.compare.ColoCompare`.
+    """Settings of `colobench.net.compare.ColoCompare`.
 
     Parameters
     ----------
-    compare_timeout, expired_scan_cycle
-        Milliseconds, as in QEMU.
+    compare_timeout
+        Milliseconds that a frame may wait before a checkpoint is requested.
+    expired_scan_cycle
+        Milliseconds between scans for such frames.
     max_queue_size
-        Frames of a connection and side.
+        Frames that may wait in one connection on one side.
     quirks
-        QEMU's ways, by name: `colobench.net.outcome.Quirk`.
+        Names of QEMU's quirks to imitate, see `colobench.net.outcome.Quirk`.
 
     Raises
     ------
     LocalError
-        If a number is out of range, or a quirk has no such name.
+        If a number is out of range, or the name of a quirk is unknown.
     """
 
     compare_timeout: int = 3000
@@ -44,7 +46,7 @@ class CompareSettings:
             check_choice("quirk", quirk, list(Quirk))
 
     def arguments(self) -> list[str]:
-        """Give them as options of a command line."""
+        """Return the settings as options of a command line."""
         arguments = ["--compare-timeout", str(self.compare_timeout)]
         arguments += ["--expired-scan-cycle", str(self.expired_scan_cycle)]
         arguments += ["--max-queue-size", str(self.max_queue_size)]

@@ -1,19 +1,19 @@
-"""What two guests say on one TCP connection, compared byte by byte however they cut it.
+"""Comparison of two guests' streams on one TCP connection, byte by byte, however they are cut.
 
-Of the primary's segments one leaves when
+A segment of the primary is released when
 
-* the secondary has said each of its bytes, and its SYN, FIN or RST;
-* the secondary has acknowledged what it acknowledges. A client forgets what is acknowledged, so it
-  must be with both guests by then.
+* the secondary has sent all of its bytes, and its SYN, FIN or RST;
+* the secondary has acknowledged as much. A client discards acknowledged data, so both guests must
+  have that data by then.
 
-Nothing else of a segment is compared: not window, options, or where the segments begin and end. The
-guests' segments wait for each other without harm, with one exception: a guest may need the client's
-acknowledgement of *part* of a segment to go on (Nagle's algorithm, a full send buffer), and the
-client sees nothing of a segment that is held. So what is known to be equal is let out after a
-while, as a segment of its own (`ease`).
+Nothing else of a segment is compared: not its window, its options, its beginning or its end.
+Holding a segment does no harm, with one exception: a guest may need the client's acknowledgement of
+*part* of a segment to go on (Nagle's algorithm, a full send buffer), and the client sees nothing of
+a held segment. So after a while the part that is known to be equal is released as a segment of its
+own (`ease`).
 
-The secondary's SYN has its own sequence number, which its filter_rewriter cannot know to translate
-yet. A SYN is therefore compared by what it acknowledges: the client's SYN.
+The secondary's SYN has a sequence number of its own, which its filter-rewriter cannot translate
+yet. A SYN is therefore compared by its acknowledgement of the client's SYN.
 """
 
 from __future__ import annotations
@@ -34,37 +34,41 @@ from colobench.net.frame import (
 from colobench.net.outcome import Counters, Quirk
 
 _MODULO = 2**32
-#: How far `_eased` may be behind; segments that are held are not so long.
+#: Largest distance by which `_eased` may be behind; no held segment is longer.
 _BEHIND = 2**30
-#: As many different RSTs of a connection are remembered.
+#: Number of different RSTs that are remembered for each connection.
 _RESETS = 16
 
 
 def later(left: int, right: int) -> int:
-    """Give the sequence number that is ahead of the other one."""
+    """Return the sequence number that is ahead of the other one."""
     return left if sequence_difference(left, right) >= 0 else right
 
 
 def _opening(segment: Segment) -> int:
-    """Tell a SYN from an older one: by the client's SYN; -1 if the guest comes first."""
+    """Identify a SYN by its acknowledgement of the client's SYN; -1 if the guest opens."""
     return segment.ack if segment.flags & ACK else -1
 
 
 class _Said:
-    """What one guest has said since its SYN; sequence numbers are those that the client sees.
+    """One guest's stream since its SYN; sequence numbers are those that the client sees.
 
     Attributes
     ----------
-    opened, isn
-        Which SYN, as `_opening` tells; its own sequence number. None if it was not seen.
+    opened
+        The SYN, as `_opening` identifies it; None if it was not seen.
+    isn
+        Sequence number of the SYN; None if it was not seen.
     next
-        The sequence number behind the bytes that are known without a gap; None if not known yet.
+        Sequence number after the bytes that are known without a gap; None if not known yet.
     ahead
-        Those bytes that the other guest has not said yet.
+        Those known bytes that the other guest has not sent yet.
     gaps
-        Bytes behind a gap, by their sequence number.
-    fin, ack
-        Where it ends; the greatest acknowledgement; None if there was none.
+        Bytes after a gap, by their sequence number.
+    fin
+        Sequence number of the FIN; None if there was none.
+    ack
+        Greatest acknowledgement; None if there was none.
     """
 
     __slots__ = ("ack", "ahead", "fin", "gaps", "isn", "next", "opened")
@@ -79,12 +83,12 @@ class _Said:
         self.ack: int | None = None
 
     def start(self, seq: int) -> None:
-        """Begin with the byte of that sequence number."""
+        """Begin the stream with the byte of sequence number `seq`."""
         self.next = seq
         self._fill()
 
     def say(self, seq: int, payload: bytes) -> bool:
-        """Take the bytes of a segment; tell whether some are new."""
+        """Take in a segment's bytes; say whether some of them are new."""
         if self.next is None or sequence_difference(seq, self.next) > 0:
             new = len(payload) > len(self.gaps.get(seq, b""))
             if new:
@@ -97,7 +101,7 @@ class _Said:
         return True
 
     def end(self) -> int | None:
-        """Give the sequence number behind all that was said but for FIN."""
+        """Return the sequence number after all bytes that were sent, without the FIN."""
         end = self.next
         for seq, payload in self.gaps.items():
             behind = (seq + len(payload)) % _MODULO
@@ -121,23 +125,23 @@ class _Said:
 
 
 class TcpConnection(Flow[Segment]):
-    """One connection, from the guest to its client."""
+    """Both guests' streams of one connection, from the guest to its client."""
 
     def __init__(self, limit: int, quirks: frozenset[Quirk], counters: Counters) -> None:
         super().__init__(limit, quirks, counters)
         self._primary, self._secondary = _Said(), _Said()
-        #: Up to here both have said the same; where the offsets of differences begin; up to here
-        #: equal parts of held segments were let out.
+        #: Sequence numbers: up to where both streams are equal; from where offsets of differences
+        #: are counted; up to where `ease` has released equal parts of held segments.
         self._compared = self._origin = self._eased = 0
         self._ended = False
-        #: What the secondary said and the primary did not: ends of segments with their times, the
-        #: time of a SYN, times of RSTs by their sequence numbers (None: the primary said it, too).
+        #: Sent by the secondary, not by the primary: ends of segments with their times, the time of
+        #: a SYN, times of RSTs by their sequence numbers (None: the primary has sent it, too).
         self._waiting: deque[tuple[int, float]] = deque()
         self._opened_at: float | None = None
         self._resets: dict[int, float | None] = {}
 
     def primary(self, held: Held[Segment]) -> list[bytes]:
-        """Take a segment of the primary."""
+        """Take in a segment of the primary."""
         segment, said = held.content, self._primary
         flags = segment.flags
         if flags & SYN and (said.opened, said.isn) != (_opening(segment), segment.seq):
@@ -159,7 +163,7 @@ class TcpConnection(Flow[Segment]):
         return self._settle()
 
     def secondary(self, content: Segment, now: float) -> list[bytes]:
-        """Take a segment of the secondary."""
+        """Take in a segment of the secondary."""
         segment, said, flags = content, self._secondary, content.flags
         if flags & SYN:
             if said.opened != _opening(segment):
@@ -167,7 +171,7 @@ class TcpConnection(Flow[Segment]):
         elif flags & RST:
             self._reset(segment.seq, now)
         elif said.opened != self._primary.opened and self._opened_at is None:
-            # Of a connection that the primary's guest has closed, or opened anew.
+            # It belongs to a connection that the primary's guest has closed or opened anew.
             self._counters.dropped_secondary += 1
             return []
         self._acknowledge(self._secondary, segment)
@@ -181,14 +185,14 @@ class TcpConnection(Flow[Segment]):
         return self._settle()
 
     def overflowing(self) -> str | None:
-        """Name the side of which more waits than shall be."""
+        """Name the side on which more than the limit waits, or None."""
         if len(self.held) > self._limit:
             return "primary"
         secondary = max(len(self._waiting), len(self._secondary.gaps))
         return "secondary" if secondary > self._limit else None
 
     def oldest(self) -> float | None:
-        """Give the time since which something waits, of either side."""
+        """Return the time since which the oldest content of either side waits, seconds."""
         times = [time for time in self._resets.values() if time is not None]
         times += [self.held[0].arrived] if self.held else []
         times += [self._waiting[0][1]] if self._waiting else []
@@ -196,7 +200,7 @@ class TcpConnection(Flow[Segment]):
         return min(times, default=None)
 
     def checkpoint(self) -> bool:
-        """Let the secondary have said and acknowledged what the primary has: it is its copy now."""
+        """Give the secondary the primary's stream and acknowledgement: it is a copy now."""
         self._counters.dropped_secondary += len(self._waiting)
         self.held.clear()
         self._waiting.clear()
@@ -215,9 +219,9 @@ class TcpConnection(Flow[Segment]):
         return True
 
     def ease(self) -> list[bytes]:
-        """Give what is equal of segments that are held, with the secondary's acknowledgement.
+        """Make frames of the equal parts of held segments, with the secondary's acknowledgement.
 
-        They stay held, for the rest of their bytes, FIN, and what they acknowledge.
+        The segments stay held for the rest of their bytes, their FIN and their acknowledgement.
         """
         frames = []
         for _, _, frame, segment in self.held:
@@ -241,7 +245,7 @@ class TcpConnection(Flow[Segment]):
         return frames
 
     def _start(self, seq: int) -> None:
-        """Begin to compare with the primary's byte of that sequence number."""
+        """Begin the comparison with the primary's byte of sequence number `seq`."""
         self._compared = self._origin = self._eased = seq
         self._ended = False
         self._primary.start(seq)
@@ -250,7 +254,7 @@ class TcpConnection(Flow[Segment]):
             self._secondary.start(seq)
 
     def _open(self, segment: Segment) -> None:
-        """Begin anew with the primary's SYN; what is left of an older connection nobody wants."""
+        """Begin anew with the primary's SYN, and drop the rest of an older connection."""
         self._counters.dropped_primary += len(self.held)
         self.held.clear()
         self.difference = None
@@ -269,7 +273,7 @@ class TcpConnection(Flow[Segment]):
             self._opened_at = now
 
     def _repeats(self, said: _Said, segment: Segment) -> bool:
-        """Note what the primary says; tell whether it has said all of it before."""
+        """Take in the primary's segment; say whether all of it was sent before."""
         flags, payload = segment.flags, segment.payload
         self._acknowledge(said, segment)
         if flags & RST:
@@ -282,7 +286,7 @@ class TcpConnection(Flow[Segment]):
         return not new
 
     def _is_held(self, segment: Segment) -> bool:
-        """Say if held segments say all that this one does, which nothing of was let out yet."""
+        """Say whether held segments contain all of this one, and nothing of it was released."""
         if not self.held or not segment.length or segment.flags & RST:
             return False
         last = self.held[-1].content
@@ -301,7 +305,7 @@ class TcpConnection(Flow[Segment]):
             said.ack = segment.ack
 
     def _wait(self, segment: Segment, now: float) -> None:
-        """Note what the secondary says, and since when that of it waits which is new."""
+        """Take in the secondary's segment, and note since when its new bytes wait."""
         said = self._secondary
         new = bool(segment.payload) and said.say(segment.seq, segment.payload)
         if segment.flags & FIN and said.fin is None:
@@ -322,7 +326,7 @@ class TcpConnection(Flow[Segment]):
             self._resets[seq] = now
 
     def _settle(self) -> list[bytes]:
-        """Compare what both have said, and give the frames that can go."""
+        """Compare both streams, and return the frames that may leave."""
         if self._primary.opened == self._secondary.opened and self.difference is None:
             self._compare()
         released = []
@@ -330,7 +334,7 @@ class TcpConnection(Flow[Segment]):
             released.append(self.held.popleft().frame)
         if released:
             self._counters.frames_released_equal += len(released)
-            # It must stay near: sequence numbers are ahead of each other by half of all at most.
+            # It must stay near, because sequence numbers compare only within half of their range.
             self._eased = later(self._eased, self._compared - _BEHIND)
         if self._ended and not self.held:
             self.closed = True

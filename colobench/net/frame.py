@@ -1,7 +1,8 @@
-"""Ethernet frames with ARP, IPv4, ICMP echo and TCP in them: taken apart, and put together.
+"""Parsers and builders of Ethernet frames with ARP, IPv4, ICMP echo and TCP.
 
-Formats: RFC 826 (ARP), RFC 791 (IPv4), RFC 792 (ICMP), RFC 9293 (TCP). What comes from a guest or a
-peer is checked against its own length before it is believed; what is not understood stays a frame.
+Formats: RFC 826 (ARP), RFC 791 (IPv4), RFC 792 (ICMP), RFC 9293 (TCP). Lengths in a frame from a
+guest or a peer are checked against the frame's length before they are used. Other protocols are not
+parsed.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from typing import NamedTuple
 from colobench.errors import RemoteError
 
 ETHERNET_HEADER, ARP_LENGTH, IPV4_HEADER, ICMP_HEADER, UDP_HEADER, TCP_HEADER = 14, 28, 20, 8, 8, 20
-#: Largest and smallest Ethernet frame, without its check sequence.
+#: Bytes of the smallest and the largest Ethernet frame, without its check sequence.
 FRAME_MIN, FRAME_MAX = 14, 1514
-#: Payload of a TCP segment in a frame of that size.
+#: Bytes of payload of a TCP segment in the largest frame.
 MSS = FRAME_MAX - ETHERNET_HEADER - IPV4_HEADER - TCP_HEADER
 ETHERTYPE_IPV4, ETHERTYPE_ARP = 0x0800, 0x0806
 ICMP, TCP, UDP = 1, 6, 17
@@ -35,13 +36,13 @@ _ICMP = struct.Struct(">BBHHH")
 
 
 class FrameError(RemoteError):
-    """A frame that contradicts itself."""
+    """A malformed frame: its fields contradict its length, its checksum or each other."""
 
 
 def checksum(data: bytes, start: int = 0) -> int:
-    """Give the Internet checksum (RFC 1071) of `data`, added to a sum of 16-bit words.
+    """Compute the Internet checksum (RFC 1071) of `data` and a sum `start` of 16-bit words.
 
-    The one's complement sum of 16-bit words is the remainder by 65535 of the number that they are.
+    The one's complement sum of 16-bit words is the big-endian number of all of them, modulo 65535.
     """
     padded = data + b"\0" if len(data) % 2 else data
     total = (int.from_bytes(padded, "big") + start) % 0xFFFF
@@ -50,12 +51,12 @@ def checksum(data: bytes, start: int = 0) -> int:
 
 
 def _pseudo_header(source: bytes, destination: bytes, protocol: int, length: int) -> int:
-    """Sum RFC 9293's pseudo header."""
+    """Sum the 16-bit words of RFC 9293's pseudo header."""
     return int.from_bytes(source, "big") + int.from_bytes(destination, "big") + protocol + length
 
 
 class ConnectionKey(NamedTuple):
-    """A TCP connection as a frame names it: who sends, and who is to receive."""
+    """Addresses and ports of a TCP connection, as in a frame from source to destination."""
 
     source: bytes
     source_port: int
@@ -63,7 +64,7 @@ class ConnectionKey(NamedTuple):
     destination_port: int
 
     def reversed(self) -> ConnectionKey:
-        """Give the same connection as the other side names it."""
+        """Return the same connection as in a frame of the opposite direction."""
         return ConnectionKey(*self[2:], *self[:2])
 
     def __str__(self) -> str:
@@ -80,11 +81,11 @@ class Packet:
     destination_mac, source_mac
         Ethernet's addresses.
     source, destination, protocol, fragment
-        IPv4's fields; `fragment` tells whether it is a part of a larger packet.
+        IPv4's fields; `fragment` is True for a fragment of a larger packet.
     header
-        Bytes of the IPv4 header.
+        Length of the IPv4 header, bytes.
     body
-        What IPv4 carries, without Ethernet's padding.
+        Payload of the IPv4 packet, without Ethernet's padding.
     """
 
     destination_mac: bytes
@@ -110,7 +111,7 @@ class Segment:
     payload
         The data.
     mss
-        The option of a SYN, or None.
+        Maximum segment size that a SYN announces, bytes, or None.
     """
 
     connection: ConnectionKey
@@ -123,34 +124,34 @@ class Segment:
 
     @property
     def length(self) -> int:
-        """How many sequence numbers it takes: its bytes, and one for SYN and for FIN."""
+        """Number of sequence numbers that it occupies: its bytes, one for SYN, one for FIN."""
         return len(self.payload) + bool(self.flags & SYN) + bool(self.flags & FIN)
 
     @property
     def end(self) -> int:
-        """The sequence number behind it."""
+        """Sequence number after the segment."""
         return (self.seq + self.length) % 2**32
 
 
 def sequence_difference(left: int, right: int) -> int:
-    """Give how far one sequence number is ahead of another, from -2**31 to 2**31 - 1 (RFC 1982)."""
+    """Compute the distance of `left` ahead of `right`, from -2**31 to 2**31 - 1 (RFC 1982)."""
     return (left - right + 2**31) % 2**32 - 2**31
 
 
 def ethertype(frame: bytes) -> int:
-    """Give the EtherType of a frame."""
+    """Return the EtherType of a frame."""
     if len(frame) < FRAME_MIN:
         raise FrameError(f"frame: expected at least {FRAME_MIN} bytes, found {len(frame)}")
     return int.from_bytes(frame[12:14], "big")
 
 
 def parse_ipv4(frame: bytes) -> Packet | None:
-    """Take an IPv4 packet out of a frame; None for any other frame.
+    """Parse the IPv4 packet in a frame; None for any other frame.
 
     Raises
     ------
     FrameError
-        If its lengths do not fit together.
+        If its lengths contradict each other.
     """
     if ethertype(frame) != ETHERTYPE_IPV4:
         return None
@@ -179,12 +180,12 @@ def parse_ipv4(frame: bytes) -> Packet | None:
 
 
 def parse_tcp(packet: Packet) -> Segment:
-    """Take a TCP segment out of an IPv4 packet that carries one.
+    """Parse the TCP segment in an IPv4 packet.
 
     Raises
     ------
     FrameError
-        If its lengths do not fit together.
+        If there is no TCP segment, or its lengths contradict each other.
     """
     body = packet.body
     if packet.protocol != TCP or len(body) < TCP_HEADER:
@@ -214,9 +215,9 @@ def _mss_option(options: bytes) -> int | None:
 
 
 def checksums_correct(frame: bytes) -> bool:
-    """Say whether a frame's IPv4 header and TCP or ICMP checksums are right; True without any.
+    """Say whether a frame's checksums of IPv4 header and TCP or ICMP are right; True without any.
 
-    Of a packet in parts, only the part's header can be checked.
+    Of a fragment, only the header can be checked.
     """
     packet = parse_ipv4(frame)
     if packet is None:
@@ -240,7 +241,7 @@ def build_ipv4(
     body: bytes,
     identification: int = 0,
 ) -> bytes:
-    """Put an IPv4 packet into a frame, with the header's checksum."""
+    """Build a frame with an IPv4 packet and its header's checksum."""
     total = IPV4_HEADER + len(body)
     fields = [0x45, 0, total, identification, _DO_NOT_FRAGMENT, _TTL, protocol, 0]
     fields[7] = checksum(_IPV4.pack(*fields, source, destination))
@@ -249,7 +250,7 @@ def build_ipv4(
 
 
 def build_tcp(destination_mac: bytes, source_mac: bytes, segment: Segment) -> bytes:
-    """Put a TCP segment into a frame, with both checksums."""
+    """Build a frame with a TCP segment and both checksums."""
     source, source_port, destination, destination_port = segment.connection
     options = b"" if segment.mss is None else struct.pack(">BBH", 2, 4, segment.mss)
     offset = (TCP_HEADER + len(options)) // 4 << 4
@@ -270,7 +271,7 @@ class ARP:
     operation
         ARP_REQUEST or ARP_REPLY.
     sender_mac, sender, target_mac, target
-        Who says it, of whom. A gratuitous ARP has sender and target the same (RFC 5227).
+        Ethernet and IPv4 addresses. In a gratuitous ARP, sender equals target (RFC 5227).
     """
 
     operation: int
@@ -281,7 +282,7 @@ class ARP:
 
 
 def parse_arp(frame: bytes) -> ARP | None:
-    """Take an ARP message out of a frame; None for any other frame."""
+    """Parse the ARP message in a frame; None for any other frame."""
     if ethertype(frame) != ETHERTYPE_ARP or len(frame) < ETHERNET_HEADER + ARP_LENGTH:
         return None
     hardware, protocol, mac, ip, operation, *rest = _ARP.unpack_from(frame, ETHERNET_HEADER)
@@ -291,7 +292,7 @@ def parse_arp(frame: bytes) -> ARP | None:
 
 
 def build_arp(destination_mac: bytes, message: ARP) -> bytes:
-    """Put an ARP message into a frame of the least length that Ethernet sends, 60 bytes."""
+    """Build a frame with an ARP message, padded to Ethernet's minimum of 60 bytes."""
     ethernet = _ETHERNET.pack(destination_mac, message.sender_mac, ETHERTYPE_ARP)
     body = _ARP.pack(
         1,
@@ -317,14 +318,14 @@ def build_echo(
     sequence: int,
     payload: bytes,
 ) -> bytes:
-    """Put an ICMP echo request or reply into a frame, with both checksums."""
+    """Build a frame with an ICMP echo request or reply and both checksums."""
     sum_of = checksum(_ICMP.pack(kind, 0, 0, identifier, sequence) + payload)
     body = _ICMP.pack(kind, 0, sum_of, identifier, sequence) + payload
     return build_ipv4(destination_mac, source_mac, source, destination, ICMP, body)
 
 
 class Echo(NamedTuple):
-    """An ICMP echo request or reply: ECHO_REQUEST or ECHO_REPLY, and what a reply repeats."""
+    """An ICMP echo: its kind, ECHO_REQUEST or ECHO_REPLY, and the fields that a reply repeats."""
 
     kind: int
     identifier: int
@@ -333,12 +334,12 @@ class Echo(NamedTuple):
 
 
 def parse_echo(packet: Packet) -> Echo | None:
-    """Take an ICMP echo request or reply out of an IPv4 packet; None for any other packet.
+    """Parse the ICMP echo request or reply in an IPv4 packet; None for any other packet.
 
     Raises
     ------
     FrameError
-        If it is ICMP without ICMP's header.
+        If an ICMP packet is shorter than ICMP's header.
     """
     if packet.protocol != ICMP or packet.fragment:
         return None

@@ -1,7 +1,7 @@
-"""The framing of links: a frame's length in 32 bits, big endian, then the frame, as QEMU has it.
+"""QEMU's framing of frames on a stream socket: length in 32 bits, big-endian, then the frame.
 
-That is what ``-netdev socket`` and ``-netdev stream`` say on a stream socket, and what the chardevs
-of filter-mirror, filter-redirector and colo-compare say without virtio-net headers.
+``-netdev socket`` and ``-netdev stream`` use it, and so do the chardevs of filter-mirror,
+filter-redirector and colo-compare without virtio-net headers.
 """
 
 from __future__ import annotations
@@ -11,32 +11,32 @@ from collections.abc import Iterable
 
 from colobench.errors import RemoteError
 
-#: The longest frame that is taken: 4 KiB and 64 KiB, QEMU's NET_BUFSIZE.
+#: Limit of a frame, bytes: 4 KiB + 64 KiB, QEMU's NET_BUFSIZE.
 FRAME_LIMIT = 4096 + 65536
 _LENGTH = struct.Struct(">I")
 
 
 class LinkError(RemoteError):
-    """The other end of a link does not keep to the framing: no frame can be found from there on."""
+    """Wrong framing on a link, after which no further frame can be found."""
 
 
 def encode_frame(frame: bytes) -> bytes:
-    """Give a frame as it goes onto a link."""
+    """Encode a frame for a link."""
     return _LENGTH.pack(len(frame)) + frame
 
 
 def encode_frames(frames: Iterable[bytes]) -> bytes:
-    """Give frames as they go onto a link, one behind the other."""
+    """Encode frames for a link, one after another."""
     return b"".join([_LENGTH.pack(len(frame)) + frame for frame in frames])
 
 
 class LinkDecoder:
-    """Finds the frames in what comes from a link, in pieces of whatever size.
+    """Decoder of the frames in a link's bytes, which may arrive in pieces of any size.
 
     Parameters
     ----------
     limit
-        The longest frame that is taken, in bytes.
+        Limit of a frame, bytes.
     """
 
     def __init__(self, limit: int = FRAME_LIMIT) -> None:
@@ -45,16 +45,16 @@ class LinkDecoder:
 
     @property
     def pending(self) -> int:
-        """How many bytes of an incomplete frame there are, its length's among them."""
+        """Number of bytes of an incomplete frame, including its length field."""
         return len(self._rest)
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take bytes in, and give the frames that are complete now.
+        """Take in bytes, and return the frames that are complete now.
 
         Raises
         ------
         LinkError
-            If a length is more than the limit. The frames in front of it are lost.
+            If a length is greater than the limit. The frames before it are lost.
         """
         data = self._rest + data if self._rest else data
         frames = []

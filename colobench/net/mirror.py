@@ -1,32 +1,32 @@
-"""The links between the nodes carry frames of several epochs: marks, and a gate that knows them.
+"""Marks and gates that tell the epochs of frames between the nodes apart.
 
-The client's frames go from the primary to the secondary (filter_mirror), what the secondary's guest
-says goes back (filter_redirector), and the checkpoints between them go another way. So a frame can
-be overtaken by a checkpoint. It must not count then: a client's frame that the primary's state has
-consumed would be consumed twice; what the secondary's guest said before it took on the primary's
-state is not what it says now, and would release output that it has never said.
+Clients' frames travel from the primary to the secondary (filter-mirror), the frames of the
+secondary's guest travel back (filter-redirector), and checkpoints travel on another connection. So
+a checkpoint can overtake a frame, which must be dropped then. A client's frame that is already part
+of the primary's state would be consumed twice. A frame that the secondary's guest sent before it
+was loaded with the primary's state would release output that this state has never sent.
 
-A sender therefore puts a `MARK` into the link where a checkpoint cuts: the primary behind the last
-frame that is in the state that it saves; the secondary behind the last frame of the guest that it
-stopped. The receiver's `EpochGate` is told when it takes on that checkpoint, and both count. QEMU
-has nothing of the kind.
+A sender therefore sends a `MARK` on the link where a checkpoint cuts: the primary after the last
+frame that its saved state contains, the secondary after the last frame of its stopped guest. The
+receiver's `EpochGate` counts marks, and checkpoints when they are loaded. QEMU has nothing of the
+kind.
 """
 
 from __future__ import annotations
 
 from collections import deque
 
-#: A frame of IEEE 802's EtherType for local experiments: here is a checkpoint.
+#: Frame that marks a checkpoint; its EtherType is IEEE 802's for local experiments.
 MARK = bytes(12) + b"\x88\xb5" + b"checkpoint".ljust(46, b"\0")
 
 
 class EpochGate:
-    """Lets frames pass in the epoch that they were sent in: not later, not sooner.
+    """Gate that lets a frame pass only in the epoch in which it was sent.
 
     Attributes
     ----------
     dropped
-        Frames that came from an epoch that is over.
+        Number of frames that arrived after the end of their epoch.
     """
 
     def __init__(self) -> None:
@@ -36,11 +36,11 @@ class EpochGate:
 
     @property
     def early(self) -> int:
-        """How many frames, and marks, wait for checkpoints that are to come."""
+        """Number of frames and marks that wait for later checkpoints."""
         return len(self._early) + sum(map(len, self._early))
 
     def frame(self, frame: bytes) -> list[bytes]:
-        """Take a frame, or a mark, from the link; give it if it is of the present epoch."""
+        """Take in a frame or a mark from the link; return it if it is of the present epoch."""
         if frame == MARK:
             if self._awaited_marks:
                 self._awaited_marks -= 1
@@ -56,14 +56,14 @@ class EpochGate:
         return [frame]
 
     def checkpoint(self) -> list[bytes]:
-        """Enter the next epoch; give the frames of it that came early."""
+        """Enter the next epoch; return those of its frames that arrived early."""
         if self._early:
             return self._early.popleft()
         self._awaited_marks += 1
         return []
 
     def failover(self) -> list[bytes]:
-        """Give all that waits: the checkpoint whose mark came does not come any more."""
+        """Return all frames that wait: the checkpoints of their marks will not come."""
         frames = [frame for epoch in self._early for frame in epoch]
         self._early.clear()
         self._awaited_marks = 0

@@ -1,4 +1,4 @@
-"""What colo_compare answers: frames to let out, and why it asks for a checkpoint."""
+"""Results of colo-compare: frames to release, and causes of a checkpoint."""
 
 from __future__ import annotations
 
@@ -8,46 +8,47 @@ from typing import NamedTuple, TypeAlias
 
 from colobench.net.frame import ConnectionKey
 
-#: Stands for a protocol: IPv4 packets in fragments, whose ports nobody knows.
+#: Number that stands for the protocol of IPv4 fragments, whose ports are unknown.
 FRAGMENTS = 256
 
 
 class Quirk(StrEnum):
-    """A way of QEMU's, of today or before, that is not the right one; each has its price."""
+    """A deviation in some version of QEMU that we consider a bug; each says its effect."""
 
-    #: Segments without payload pass at once: a client is told that its bytes are there, and they
-    #: are lost with the primary.
+    #: Segments without payload pass at once: a client's bytes are acknowledged, but lost with the
+    #: primary.
     EMPTY_AT_ONCE = "empty-at-once"
     #: Equal payload passes whatever it acknowledges, with the same loss (QEMU: if cut alike).
     ACK_UNCHECKED = "ack-unchecked"
-    #: Equal payload that acknowledges more than the secondary did is called different.
+    #: Equal payload that acknowledges more than the secondary did counts as different.
     ACK_AHEAD_DIFFERS = "ack-ahead-differs"
     #: The secondary's latest acknowledgement counts, not its greatest (unsigned `a - b > 0`).
     LATEST_ACK = "latest-ack"
     #: TCP payloads are compared as whole segments (before QEMU's commit f449c9e549).
     SEGMENTS = "segments"
-    #: UDP and ICMP are looked for from the newest packet.
+    #: UDP and ICMP packets are compared beginning with the newest.
     NEWEST_FIRST = "newest-first"
-    #: A frame for which a queue has no room is gone.
+    #: A frame for which a queue has no room is dropped.
     DROP_OVERFLOW = "drop-overflow"
-    #: What the secondary said before a checkpoint, and comes after it, counts.
+    #: A frame that the secondary sent before a checkpoint counts even if it arrives after it.
     STALE = "stale"
 
 
 @dataclass(frozen=True, slots=True)
 class Miscompare:
-    """The guests said different things.
+    """A difference between the guests' output.
 
     Attributes
     ----------
-    protocol, connection
-        Where; the guest is the connection's source. Ports are 0 where the protocol has none. The
-        protocol is IPv4's number, or FRAGMENTS.
+    protocol
+        IPv4's number of the protocol, or FRAGMENTS.
+    connection
+        Connection whose source is the guest. Ports are 0 if the protocol has none.
     offset
-        The first byte that differs. TCP: counted in the guest's stream, whose first byte after the
-        SYN is 0 (if the SYN was not seen: the first byte that was); else in the packet's payload.
+        Offset of the first byte that differs. For TCP it counts from the first byte after the SYN,
+        or from the first byte seen if the SYN was not; otherwise from the packet's payload.
     what
-        "payload"; "end" if only one of the guests closed there; "ack" with Quirk.ACK_AHEAD_DIFFERS.
+        "payload"; "end" if only one guest closed there; "ack" with Quirk.ACK_AHEAD_DIFFERS.
     """
 
     protocol: int
@@ -58,14 +59,14 @@ class Miscompare:
 
 @dataclass(frozen=True, slots=True)
 class Timeout:
-    """One guest said something, and the other one did not say it for too long.
+    """Output of one guest that the other one did not send in time.
 
     Attributes
     ----------
     protocol, connection
-        As in Miscompare; the connection is None for frames that are not understood.
+        As in Miscompare; the connection is None for malformed frames.
     age
-        How long it has waited, in seconds.
+        Seconds that the output has waited.
     """
 
     protocol: int
@@ -75,14 +76,14 @@ class Timeout:
 
 @dataclass(frozen=True, slots=True)
 class Overflow:
-    """More waits for comparison than there shall be.
+    """More frames, or connections, than the limit.
 
     Attributes
     ----------
     protocol, connection
         As in Timeout.
     side
-        Whose queue it is: "primary" or "secondary".
+        "primary" or "secondary" for the queue of that side, "connections" for their number.
     """
 
     protocol: int
@@ -94,14 +95,14 @@ CompareCause: TypeAlias = Miscompare | Timeout | Overflow
 
 
 class Outcome(NamedTuple):
-    """What is to be done now.
+    """Result of a filter's step.
 
     Attributes
     ----------
     frames
-        Frames to let out, in this order.
+        Frames to release, in order.
     cause
-        Why a checkpoint is asked for, or None. A connection asks once until the next one.
+        Cause to request a checkpoint, or None. A connection requests one once until it is made.
     """
 
     frames: tuple[bytes, ...] = ()
@@ -113,29 +114,32 @@ NOTHING = Outcome()
 
 @dataclass(slots=True)
 class Counters:
-    """What happened since the beginning.
+    """Counters of colo-compare since its start.
 
     Attributes
     ----------
     checkpoints_requested, miscompares, timeouts, overflows
-        Requests, and by which cause.
+        Requests for a checkpoint, in all and by cause.
     frames_primary, frames_secondary
-        Frames that came.
+        Frames received from each side.
     frames_released_equal, frames_released_checkpoint, frames_passed, frames_eased
-        The primary's frames that went out since the secondary said the same; by a checkpoint or a
-        failover; without comparison; and frames made of the part that was equal.
+        Frames of the primary that left because the secondary sent the same, by a checkpoint or a
+        failover, and without comparison; frames made of equal parts of held ones.
     frames_absorbed
-        Retransmissions by the primary of what is held anyway.
+        Retransmissions by the primary of segments that are held anyway.
     bytes_compared
-        Payload that was found equal.
-    malformed, dropped_primary, dropped_secondary
-        Frames that contradict themselves; frames that were thrown away: the primary's (the client
-        has opened the connection anew, or Quirk.DROP_OVERFLOW), the secondary's (no room, stale,
-        not comparable).
+        Bytes of payload that were found equal.
+    malformed
+        Frames whose fields contradict each other.
+    dropped_primary
+        Frames of the primary that were dropped: the client opened the connection anew, or
+        Quirk.DROP_OVERFLOW.
+    dropped_secondary
+        Frames of the secondary that were dropped: no room, stale, or not comparable.
     queue_high_water, connections_high_water
-        The most frames that were held, and connections that were known, at once.
+        Most frames that were held, and most connections that were known, at once.
     connections_forgotten
-        Connections that were closed, or of which nothing waited when there were too many.
+        Connections that were forgotten: closed, or idle when there were too many.
     """
 
     checkpoints_requested: int = 0

@@ -1,4 +1,4 @@
-"""The two ways to hold the guest's output back until it can be seen without harm."""
+"""Interface of the filters that hold the guest's output until it may be seen."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from colobench.net.outcome import Outcome
 
 
 class Output(enum.Enum):
-    """What stands between the guest's NIC and the network."""
+    """Filter between the guest's NIC and the network."""
 
-    #: Every frame waits for the checkpoint that covers it (filter-buffer).
+    #: Every frame waits for the next checkpoint (filter-buffer).
     BUFFER = "buffer"
-    #: A frame waits until the secondary's guest has said the same (colo-compare).
+    #: A frame waits until the secondary's guest has sent the same (colo-compare).
     COMPARE = "compare"
 
 
 class OutputFilter(Protocol):
-    """What holds a primary's output: a filter-buffer or colo-compare.
+    """Filter that holds a primary's output: filter-buffer or colo-compare.
 
-    Times are seconds of a clock that never goes back.
+    Times are seconds of a monotonic clock.
     """
 
     def primary(self, frame: bytes, now: float) -> Outcome:
-        """Take a frame of the primary's guest."""
+        """Take in a frame of the primary's guest."""
 
     def secondary(self, frame: bytes, now: float) -> Outcome:
-        """Take a frame, or a mark, from the secondary's network."""
+        """Take in a frame or a mark from the secondary's network."""
 
     def scan(self, now: float) -> Outcome:
-        """Look for what waits too long."""
+        """Look for frames that have waited too long."""
 
     def checkpoint(self) -> list[bytes]:
-        """Give the frames that a committed checkpoint lets out, first come first."""
+        """Return the frames that a committed checkpoint releases, in order."""
 
     def failover(self) -> list[bytes]:
-        """Give all frames that are held, first come first: the secondary is gone."""
+        """Return all held frames in order: the secondary is gone."""
 
     def counters(self) -> dict[str, int]:
-        """Give counters, among them ``held``, the frames that are held now."""
+        """Return counters, among them ``held``, the number of frames that are held now."""
 
 
 def check_output(output: Output, secondary_runs: bool) -> Output:
-    """Refuse to compare with a guest that stands still.
+    """Refuse to compare output if the secondary's guest stands still.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The filter that a primary's output goes through, made as the settings say."""
+"""Factory of the filter that the settings choose for a primary's output."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from colobench.net.output import Output, OutputFilter
 
 
 def make_output_filter(output: Output, compare: CompareSettings) -> OutputFilter:
-    """Make the filter for `output`; `compare` says how colo-compare compares."""
+    """Make the filter for `output`; `compare` has the settings of colo-compare."""
     if output is Output.BUFFER:
         return FilterBuffer()
     return ColoCompare(

@@ -1,18 +1,19 @@
-"""filter_rewriter: the secondary's guest takes part in connections that the primary's opened.
+"""filter-rewriter: it translates TCP sequence numbers between the secondary's guest and clients.
 
-Each guest chooses its own initial sequence number (ISN), and the client knows the primary's alone.
-So in frames to the secondary's guest acknowledgements are moved to its numbers, and in its frames
-sequence numbers to the client's::
+Each guest chooses its own initial sequence number (ISN), and the client knows only the primary's.
+So acknowledgements in frames to the secondary's guest are translated to its numbers, and sequence
+numbers in its own frames to the client's::
 
     offset = ISN of the secondary's guest - ISN of the primary's      (modulo 2**32)
 
-The first is learned from the guest's SYN, the second from what the client's next segment
-acknowledges: the primary's SYN, and nothing else, because a guest sends no data before it has read
-that segment. The client may have answered the primary's SYN before the secondary's guest has sent
-its own; then its segments wait for that. (QEMU gives them to the guest, which answers with RST.)
+The first ISN is learned from the guest's SYN. The second is learned from the acknowledgement in the
+client's next segment: it covers the primary's SYN and nothing else, because a guest sends no data
+before it has read that segment. The client may answer the primary's SYN before the secondary's
+guest has sent its own; then the client's segments wait for it. (QEMU passes them to the guest,
+which answers with RST.)
 
-A connection that the guest opens is no different. Selective acknowledgements (RFC 2018) are not
-moved; a guest must not offer them.
+Connections that the guest opens are treated alike. Selective acknowledgements (RFC 2018) are not
+translated; a guest must not offer them.
 
 Idea and names: QEMU's net/filter-rewriter.c.
 """
@@ -38,12 +39,12 @@ from colobench.net.frame import (
 )
 
 _MODULO = 2**32
-#: A client's segment belongs to its SYN if it is no more than that behind it: a window (RFC 9293).
+#: Largest distance from a client's SYN to a segment that belongs to it: a window (RFC 9293).
 _WINDOW = 2**16
-#: Where seq, ack and checksum lie in a TCP header.
+#: Offsets of seq, ack and checksum in a TCP header.
 _SEQ, _ACK, _CHECKSUM = 4, 8, 16
 _CLIENT_ENDED, _GUEST_ENDED = 1, 2
-#: As many ended connections are remembered, for what may follow still.
+#: Number of ended connections that are remembered, because segments may still follow.
 _ENDED = 1024
 
 
@@ -53,13 +54,13 @@ class Rewritten(NamedTuple):
     Attributes
     ----------
     connection
-        The client is its source.
+        Connection whose source is the client.
     client_isn
         The client's initial sequence number; None if the guest opened the connection.
     guest_isn
-        The guest's own.
+        The guest's initial sequence number.
     offset
-        How far the guest's sequence numbers are ahead of those that the client sees; None if the
+        Distance of the guest's sequence numbers ahead of those that the client sees; None if the
         client has not acknowledged a SYN yet.
     """
 
@@ -70,7 +71,7 @@ class Rewritten(NamedTuple):
 
 
 class _Tracked:
-    """A connection whose guest's SYN was seen."""
+    """A connection in which the guest's SYN was seen."""
 
     __slots__ = ("client_isn", "ended", "guest_isn", "offset")
 
@@ -80,7 +81,7 @@ class _Tracked:
 
 
 class _Opening:
-    """A client's SYN that the guest has not answered, and what the client has said since."""
+    """A client's SYN that the guest has not answered, and the client's segments since."""
 
     __slots__ = ("client_isn", "waiting")
 
@@ -90,23 +91,26 @@ class _Opening:
 
 
 class FilterRewriter:
-    """The offsets of a guest's connections.
+    """Translator of the sequence numbers in a guest's connections.
 
     Parameters
     ----------
     max_connections
-        How many are remembered; those that both sides have ended are forgotten first, and of them
-        no more than 1024 are remembered.
+        Number of connections that are remembered. Connections that both sides have ended are
+        forgotten first, and at most 1024 of them are remembered.
     max_waiting
-        How many segments of a client wait for the guest's SYN, at most.
+        Limit of a client's segments that wait for the guest's SYN.
 
     Attributes
     ----------
-    rewritten, malformed
-        Frames that were changed, and that contradict themselves and passed as they are.
-    forgotten, dropped
-        Connections that nobody had ended and that were forgotten for want of room; segments that
-        had to wait, and were too many.
+    rewritten
+        Number of frames that were changed.
+    malformed
+        Number of malformed frames, which pass unchanged.
+    forgotten
+        Number of open connections that were forgotten for lack of room.
+    dropped
+        Number of segments that were dropped because too many waited.
     """
 
     def __init__(self, max_connections: int = 16384, max_waiting: int = 64) -> None:
@@ -119,11 +123,11 @@ class FilterRewriter:
         self.rewritten = self.malformed = self.forgotten = self.dropped = 0
 
     def __len__(self) -> int:
-        """Give the number of connections that are known."""
+        """Number of connections that are known."""
         return len(self._tracked)
 
     def to_guest(self, frame: bytes) -> list[bytes]:
-        """Take a frame for the guest; give what it is to see now."""
+        """Take in a frame for the guest; return the frames that the guest is to receive now."""
         found = self._segment(frame)
         if found is None:
             return [frame]
@@ -145,14 +149,14 @@ class FilterRewriter:
         return [frame if tracked is None else self._moved_ack(tracked, frame, at, segment)]
 
     def from_guest(self, frame: bytes) -> tuple[list[bytes], list[bytes]]:
-        """Take a frame of the guest.
+        """Take in a frame of the guest.
 
         Returns
         -------
         list of bytes
-            What the others are to see.
+            Frames that are to leave.
         list of bytes
-            What the guest is to see now: what the client said too early for it.
+            Frames of the client that were too early for the guest, which receives them now.
         """
         found = self._segment(frame)
         if found is None:
@@ -167,8 +171,8 @@ class FilterRewriter:
             return [frame], [early for early, _, _ in waiting]
         to_guest = [self._moved_ack(tracked, *early) for early in waiting]
         if tracked.offset is None and flags & (SYN | RST | ACK) == ACK:
-            # The guest has read the client's answer to its SYN, and that did not come by here. So
-            # both came with a checkpoint.
+            # The guest has read the client's answer to its SYN, which did not pass here. So both
+            # are from a checkpoint.
             tracked.offset = 0
         offset = tracked.offset
         self._note_end(connection, tracked, flags, _GUEST_ENDED)
@@ -178,20 +182,21 @@ class FilterRewriter:
         return [_moved(frame, at, _SEQ, -offset)], to_guest
 
     def checkpoint(self) -> None:
-        """Forget all: the guest is the primary's now, with its sequence numbers."""
+        """Forget all connections: the guest has the primary's sequence numbers now."""
         self.load(())
 
     def failover(self) -> None:
-        """Serve the clients alone: connections with an offset keep it, all others are untouched."""
+        """Serve clients alone: connections keep a nonzero offset; others are no longer tracked."""
         self._alone = True
         for connection in [key for key, each in self._tracked.items() if each.offset == 0]:
             self._forget(connection)
 
     def state(self) -> list[Rewritten]:
-        """Give what a copy of the guest needs: a survivor's clients keep their first numbers.
+        """Return the offsets that a copy of the guest needs to go on serving its clients.
 
-        Whose client has said a new SYN has let go of the old connection. The guest may have
-        accepted it already; then its SYN waits for the checkpoint that this state travels with.
+        Connections whose client has sent a new SYN are left out: the client has dropped the old
+        connection. The guest may have accepted the new one already; then its SYN waits for the
+        checkpoint that this state belongs to.
         """
         return [
             Rewritten(key, each.client_isn, each.guest_isn, each.offset)
@@ -200,7 +205,7 @@ class FilterRewriter:
         ]
 
     def load(self, state: Iterable[Rewritten]) -> None:
-        """Take on the state of the rewriter whose guest this one is a copy of."""
+        """Load the state of the rewriter whose guest was copied to this one's."""
         self._tracked = {
             each.connection: _Tracked(each.client_isn, each.guest_isn, each.offset)
             for each in state
@@ -209,7 +214,7 @@ class FilterRewriter:
         self._ended.clear()
 
     def _segment(self, frame: bytes) -> tuple[int, Segment] | None:
-        """Give a frame's TCP segment and where it begins; None if it has none that can be read."""
+        """Return a frame's TCP segment and its offset; None if the frame has no readable one."""
         try:
             packet = parse_ipv4(frame)
             if packet is None or packet.protocol != TCP or packet.fragment:
@@ -220,7 +225,7 @@ class FilterRewriter:
             return None
 
     def _open(self, connection: ConnectionKey, client_isn: int) -> None:
-        """Note a client's SYN; what is known stays until the guest says that it has accepted it."""
+        """Note a client's SYN; an older connection stays known until the guest accepts the SYN."""
         tracked, opening = self._tracked.get(connection), self._opening.get(connection)
         if (tracked is not None and tracked.client_isn == client_isn) or (
             opening is not None and opening.client_isn == client_isn
@@ -234,7 +239,7 @@ class FilterRewriter:
     def _answered(
         self, connection: ConnectionKey, segment: Segment
     ) -> list[tuple[bytes, int, Segment]]:
-        """Give what has waited for the guest to say what it makes of a SYN, if this says it."""
+        """Return the segments that waited for the guest's answer to a SYN, if this is it."""
         opening = self._opening.get(connection)
         if opening is None or not _answers(segment, opening.client_isn):
             return []
@@ -244,7 +249,7 @@ class FilterRewriter:
         return opening.waiting
 
     def _accept(self, connection: ConnectionKey, segment: Segment) -> None:
-        """Note a guest's SYN. Its client's may not have come by here, but with a checkpoint."""
+        """Note a guest's SYN. The client's SYN may not have passed here, but be in a checkpoint."""
         client_isn = (segment.ack - 1) % _MODULO if segment.flags & ACK else None
         known = self._tracked.get(connection)
         if known is None or (known.client_isn, known.guest_isn) != (client_isn, segment.seq):
@@ -264,7 +269,7 @@ class FilterRewriter:
     def _note_end(
         self, connection: ConnectionKey, tracked: _Tracked, flags: int, side: int
     ) -> None:
-        """Note FIN and RST. Segments may follow still, so it is not forgotten at once."""
+        """Note FIN and RST. The connection is kept for a while, because segments may follow."""
         if flags & RST:
             tracked.ended |= _CLIENT_ENDED | _GUEST_ENDED
         elif flags & FIN:
@@ -275,7 +280,7 @@ class FilterRewriter:
                 self._forget(next(iter(self._ended)))
 
     def _moved_ack(self, tracked: _Tracked, frame: bytes, at: int, segment: Segment) -> bytes:
-        """Give a client's segment with the guest's own number acknowledged."""
+        """Return a client's segment with its acknowledgement translated to the guest's number."""
         connection, flags = segment.connection, segment.flags
         if tracked.offset is None and flags & ACK:
             if tracked.client_isn is not None and not _follows(segment, tracked.client_isn):
@@ -291,15 +296,15 @@ class FilterRewriter:
 
 
 def _follows(segment: Segment, isn: int) -> bool:
-    """Say if a client's segment comes after its SYN: not from an older connection."""
+    """Say whether a client's segment follows its SYN and is not from an older connection."""
     return 0 < sequence_difference(segment.seq, isn) <= _WINDOW
 
 
 def _answers(segment: Segment, client_isn: int) -> bool:
-    """Say if a guest's segment tells what it makes of a SYN: accepted, refused, known already.
+    """Say whether a guest's segment answers a SYN: it accepts, refuses or already knows it.
 
-    A segment of an older connection, to which the guest had not read the SYN yet, is none: it
-    acknowledges what was before that SYN.
+    A segment of an older connection is no answer. The guest had not read the SYN when it sent that
+    segment, which therefore acknowledges less.
     """
     if segment.flags & SYN:
         return segment.ack == (client_isn + 1) % _MODULO
@@ -307,9 +312,9 @@ def _answers(segment: Segment, client_isn: int) -> bool:
 
 
 def _moved(frame: bytes, at: int, field: int, by: int) -> bytes:
-    """Add to a sequence number of a TCP header, and set its checksum right (RFC 1624).
+    """Add `by` to a sequence number in a TCP header, and update the checksum (RFC 1624).
 
-    A one's complement sum of 16-bit words is a number modulo 65535; so a 32-bit word counts as
+    A one's complement sum of 16-bit words is a sum modulo 65535, so a 32-bit word can be added as
     it is.
     """
     changed = bytearray(frame)

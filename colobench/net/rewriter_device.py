@@ -1,7 +1,7 @@
-"""What a filter-rewriter knows, as a device's state that travels with each checkpoint.
+"""State of a filter-rewriter as a device of the stream, sent with each checkpoint.
 
-A survivor's clients keep the sequence numbers of the guest that they connected to, so whoever takes
-over from the survivor has to know the offsets. QEMU's filter-rewriter keeps them to itself.
+A survivor's clients keep the sequence numbers of the guest that they connected to. So the node that
+takes over from the survivor needs the offsets. QEMU does not send its filter-rewriter's state.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ CONNECTIONS_LIMIT = 16384
 
 
 class RewriterDevice:
-    """The state of a filter-rewriter, as `colobench.guest.devices.Device` wants it.
+    """State of a filter-rewriter, with the interface of `colobench.guest.devices.Device`.
 
     Parameters
     ----------
     give
-        Gives the connections that are rewritten.
+        Function that returns the connections that are rewritten.
     take
-        Takes those of the primary.
+        Function that is called with the primary's rewritten connections.
     """
 
     vmstate = VMStateDescription(
@@ -49,7 +49,7 @@ class RewriterDevice:
         self._give, self._take = give, take
 
     def state(self) -> State:
-        """Give the state as it is now."""
+        """Return the present state."""
         data = b"".join(_encode(each) for each in self._give()[:CONNECTIONS_LIMIT])
         return {
             "size": np.array([len(data)], np.uint32),
@@ -61,7 +61,7 @@ class RewriterDevice:
         return self.vmstate.save(self.state())
 
     def parse(self, version_id: int) -> StateParser:
-        """Decode and check a state: whole connections."""
+        """Decode a state, and check that it consists of whole connections."""
         state = yield from self.vmstate.parse(version_id)
         size = int(state["size"][0])
         if size % _ENTRY.size:
@@ -72,11 +72,11 @@ class RewriterDevice:
         return state
 
     def apply(self, state: State) -> None:
-        """Take over a state that `parse` gave."""
+        """Apply a state that `parse` returned."""
         self._take([_decode(*fields) for fields in _ENTRY.iter_unpack(state["data"].tobytes())])
 
     def describe(self) -> dict[str, Any]:
-        """Give its entry of the vmdescription."""
+        """Return its entry in the vmdescription."""
         return {
             "name": self.idstr,
             "instance_id": self.instance_id,

@@ -1,9 +1,9 @@
-"""What the switch between nodes and hosts decides, sans I/O: frames in, frames and events out.
+"""Logic of the switch between nodes and hosts, without I/O: frames in, frames and events out.
 
-It learns from source addresses which port a station is at, as any switch does, and is itself the
-host 10.0.2.2 of QEMU's user network: it answers ARP and pings, asks for the guest, and holds the
-host's ends of all TCP connections to it. Once the guest is heard at another port, or announces
-itself there (a gratuitous ARP), every connection sends at once whatever is not acknowledged.
+Like any switch, it learns the port of a station from source addresses. It is also the host 10.0.2.2
+of QEMU's user network: it answers ARP and pings, asks for the guest by ARP, and has the host's ends
+of all TCP connections to the guest. When a frame of the guest arrives at another port, or the guest
+announces itself (a gratuitous ARP), every connection resends its unacknowledged data at once.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ from colobench.net.frame import (
 from colobench.net.tcp import TCPConnection, refusal
 from colobench.net.tcp_states import TCPState
 
-#: The host's ports that connections to the guest come from.
+#: Range of the host's ports for connections to the guest.
 FIRST_PORT, LAST_PORT = 10000, 65535
-#: Seconds between two questions where the guest is.
+#: Seconds between two ARP requests for the guest.
 ASK_INTERVAL = 0.1
-#: Stations other than the guest whose ports are remembered.
+#: Number of stations other than the guest whose ports are remembered.
 STATIONS_LIMIT = 1024
-#: So many resets are sent once more if the guest moves within so many seconds.
+#: Number of resets, and their age in seconds, that are sent again when the guest moves.
 RESETS_LIMIT, RESET_SECONDS = 4096, 60.0
 _HEADERS = ETHERNET_HEADER + IPV4_HEADER + TCP_HEADER
 _PING_IDENTIFIER = 0xC010
@@ -61,14 +61,14 @@ _PING_PAYLOAD = b"colobench".ljust(56, b".")
 
 @dataclass(frozen=True, slots=True)
 class GuestMoved:
-    """The guest was heard at another port than before.
+    """A frame of the guest arrived at another port than before.
 
     Attributes
     ----------
     port
-        Where it is now.
+        Number of the new port.
     seconds
-        How long before it had been heard for the last time.
+        Seconds since the guest's previous frame.
     """
 
     port: int
@@ -82,9 +82,9 @@ class PingAnswered:
     Attributes
     ----------
     sequence
-        Which.
+        Sequence number of the ping.
     seconds
-        How long that took.
+        Round trip time, seconds.
     """
 
     sequence: int
@@ -93,14 +93,14 @@ class PingAnswered:
 
 @dataclass(slots=True)
 class PortCounters:
-    """What crossed a port: `received` is from the station, `sent` is to it.
+    """Traffic of a port: `received` is from the station, `sent` is to it.
 
     Attributes
     ----------
     malformed
-        Received frames that contradict themselves, or have a wrong checksum.
+        Received frames whose fields contradict each other, or with a wrong checksum.
     dropped
-        Frames that the port could not take any more.
+        Frames to the station that were dropped because the port was full.
     """
 
     received_frames: int = 0
@@ -112,36 +112,40 @@ class PortCounters:
 
 
 class Switch:
-    """All ports, where the guest is, and the host's connections to it.
+    """Ports, position of the guest, and the host's connections to it.
 
-    After any call, `transmit` is to be called, and `output` and `events` to be emptied. Times are
-    seconds of a monotonic clock.
+    After any call, call `transmit`, and empty `output` and `events`. Times are seconds of a
+    monotonic clock.
 
     Parameters
     ----------
     first_port
-        The host's port that the first connection comes from, FIRST_PORT to LAST_PORT. A random one
-        keeps out of the way of connections that an earlier switch has left in the guest.
+        The host's port of the first connection, FIRST_PORT to LAST_PORT. A random one avoids
+        connections that an earlier switch has left in the guest.
 
     Attributes
     ----------
     ports
-        Counters of the ports that are there, by number.
+        Counters of the present ports, by number.
     connections
-        By the host's port.
+        TCP connections to the guest, by the host's port.
     ready
-        Connections to which something happened, in order: they may have data for their user, or
-        segments to be sent.
+        Connections that have changed, in order: they may have data for their user, or segments to
+        be sent.
     output
         Frames to be sent, each with the number of its port.
     events
-        What happened that others may want to know.
-    guest_port, guest_mac, guest_since
-        Where the guest is, or None; its address, once it is known; since when it is there.
+        Events to be reported.
+    guest_port
+        Number of the guest's port, or None.
+    guest_mac
+        The guest's Ethernet address, or None before it is known.
+    guest_since
+        Time since which the guest is at its port.
     moves
-        How often it was heard at another port than before.
+        Number of times that the guest moved to another port.
     undeliverable
-        Frames to the guest while nobody knew where it is.
+        Frames to the guest that were dropped while its port was unknown.
     """
 
     def __init__(self, first_port: int = FIRST_PORT) -> None:
@@ -162,21 +166,21 @@ class Switch:
         self._ask_at = 0.0
         self._stations: dict[bytes, int] = {}
         self._pings: dict[int, float] = {}
-        # One timer a connection, never later than its deadline.
+        # One timer for each connection, never later than the connection's deadline.
         self._timers: list[tuple[float, int]] = []
         self._timer_at: dict[int, float] = {}
-        # Nobody acknowledges a reset, and a survivor may not know of it.
+        # A reset is not acknowledged, and a survivor may not have received it.
         self._resets: deque[tuple[float, Segment]] = deque(maxlen=RESETS_LIMIT)
 
     # Ports.
 
     def link_up(self, number: int) -> None:
-        """Take a new port in."""
+        """Add a port."""
         self.ports[number] = PortCounters()
         self._ask_at = 0.0
 
     def link_down(self, number: int) -> None:
-        """Let a port go, and forget who was there."""
+        """Remove a port, and forget its stations."""
         del self.ports[number]
         self._stations = {mac: at for mac, at in self._stations.items() if at != number}
         if self.guest_port == number:
@@ -215,7 +219,7 @@ class Switch:
             self._forward(number, destination, frame)
 
     def _forward(self, number: int, destination: bytes, frame: bytes) -> None:
-        """Send a frame on to where its station is, or to all if nobody knows."""
+        """Send a frame to its station's port, or to all ports if that is unknown."""
         known = self.guest_port if destination == self.guest_mac else None
         known = self._stations.get(destination) if known is None else known
         for port in self.ports if known is None else (known,):
@@ -228,10 +232,10 @@ class Switch:
         port.sent_bytes += len(frame)
         self.output.append((number, frame))
 
-    # Where the guest is.
+    # Position of the guest.
 
     def _guest_heard(self, number: int, now: float, announced: bool) -> None:
-        """Take note of a frame of the guest's."""
+        """Note the port of a frame of the guest."""
         moved = number != self.guest_port
         if moved:
             if self._guest_seen:
@@ -250,7 +254,7 @@ class Switch:
                     self._send_segment(reset, now)
 
     def _ask(self, now: float) -> None:
-        """Ask all ports where the guest is, if that was not done just now."""
+        """Send an ARP request for the guest to all ports, at most every ASK_INTERVAL."""
         if now >= self._ask_at:
             self._ask_at = now + ASK_INTERVAL
             question = ARP(ARP_REQUEST, HOST_MAC, HOST_IP, bytes(6), GUEST_IP)
@@ -258,13 +262,13 @@ class Switch:
                 self._emit(number, build_arp(BROADCAST, question))
 
     def _asks(self) -> bool:
-        """Say whether somebody wants to know where the guest is."""
+        """Say whether the guest's port is unknown and needed."""
         return self.guest_port is None and bool(self.ports and (self.connections or self._pings))
 
     # The host 10.0.2.2.
 
     def _to_guest(self, frame: bytes, now: float) -> None:
-        """Send a frame of the host's to the guest."""
+        """Send a frame of the host to the guest."""
         if self.guest_port is None:
             self.undeliverable += 1
             self._ask(now)
@@ -283,7 +287,7 @@ class Switch:
                 self._echo(number, packet, now)
 
     def _arp(self, number: int, message: ARP, source: bytes) -> None:
-        """Take in an ARP message: who the guest is, or a question who we are."""
+        """Take in an ARP message: learn the guest's address, or answer a request for ours."""
         if message.sender_mac != source:
             raise FrameError("ARP: expected the sender's own address, found another's")
         if message.sender == GUEST_IP:
@@ -308,7 +312,7 @@ class Switch:
         self._to_guest(build_tcp(self.guest_mac or BROADCAST, HOST_MAC, segment), now)
 
     def _echo(self, number: int, packet: Packet, now: float) -> None:
-        """Answer a ping, or take in an answer to ours."""
+        """Answer a ping, or take in the answer to our own."""
         echo = parse_echo(packet)
         if echo is None:
             return
@@ -328,7 +332,7 @@ class Switch:
             self._send_ping(sequence)
 
     def forget_ping(self, sequence: int) -> None:
-        """Wait no longer for a ping's answer."""
+        """Stop waiting for a ping's answer."""
         self._pings.pop(sequence, None)
 
     def _send_ping(self, sequence: int) -> None:
@@ -341,12 +345,12 @@ class Switch:
     # Connections to the guest.
 
     def open(self, guest_port: int, iss: int, now: float) -> TCPConnection:
-        """Begin a connection to a port of the guest, with that initial sequence number.
+        """Begin a connection to a port of the guest with the initial sequence number `iss`.
 
         Raises
         ------
         LocalError
-            If the host has no port left.
+            If all of the host's ports are in use.
         """
         ports = LAST_PORT - FIRST_PORT + 1
         if len(self.connections) >= ports:
@@ -366,17 +370,18 @@ class Switch:
 
     @property
     def retransmissions(self) -> int:
-        """How many segments were sent again."""
+        """Number of segments that were sent again."""
         return self._retransmissions + sum(tcp.retransmissions for tcp in self.connections.values())
 
     def transmit(self, now: float, room: int) -> None:
-        """Send what connections that are ready have to send, as long as it is within `room` bytes.
+        """Send the segments of ready connections until `room` is used up.
 
         Parameters
         ----------
-        now, room
-            The time, and how many bytes the guest's port takes. Those that would have to wait stay
-            ready.
+        now
+            The time, seconds.
+        room
+            Number of bytes that the guest's port takes. Connections beyond it stay ready.
         """
         for tcp in list(self.ready):
             if room <= 0:
@@ -399,20 +404,20 @@ class Switch:
     # Time.
 
     def _schedule(self, number: int, tcp: TCPConnection) -> None:
-        """See to it that the connection's deadline is met; a timer that is too early does."""
+        """Set a timer for the connection's deadline, unless an earlier one is set."""
         due = tcp.deadline
         if due is not None and due < self._timer_at.get(number, float("inf")):
             self._timer_at[number] = due
             heapq.heappush(self._timers, (due, number))
 
     def deadline(self) -> float | None:
-        """Give the time at which `tick` is to be called, or None."""
+        """Return the time at which `tick` is to be called, or None."""
         due = [self._timers[0][0]] if self._timers else []
         due += [self._ask_at] if self._asks() else []
         return min(due, default=None)
 
     def tick(self, now: float) -> None:
-        """Do what is due."""
+        """Do what is due at time `now`."""
         if self._asks():
             self._ask(now)
         while self._timers and self._timers[0][0] <= now:

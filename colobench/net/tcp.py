@@ -1,11 +1,11 @@
-"""One end of a TCP connection, sans I/O: segments and clock readings in, segments out (RFC 9293).
+"""One end of a TCP connection without I/O: segments and times in, segments out (RFC 9293).
 
-There are retransmission (RFC 6298; fast after three duplicate ACKs, RFC 5681), flow control with
-probes of a closed window, half-close, and resets that have to be exact (RFC 5961). Left out,
-because frames cross one machine in order or not at all: congestion control, window scaling, SACK,
-time stamps, urgent data, and a queue for segments that came too early. A connection that has much
-to send again therefore sends all of it again from the first missing byte on. Nagle's algorithm
-and delayed ACKs are left out because latency counts: an ACK waits only for its caller's turn.
+It has retransmission (RFC 6298; fast after three duplicate ACKs, RFC 5681), flow control with
+probes of a closed window, half-close, and resets that must have the exact number (RFC 5961). Frames
+cross one machine in order or not at all, so it lacks congestion control, window scaling, SACK, time
+stamps, urgent data, and a queue for segments that arrive early. A retransmission therefore sends
+everything from the first missing byte on. It lacks Nagle's algorithm and delayed ACKs in favour of
+low latency: an ACK waits only for its caller's turn.
 """
 
 from __future__ import annotations
@@ -24,21 +24,22 @@ from colobench.net.frame import (
 )
 from colobench.net.tcp_states import TABLE, TCPAction, TCPEvent, TCPState
 
-#: Bytes that wait to be acknowledged or sent, and bytes that wait for our user, per connection.
+#: Limits for each connection: bytes to be acknowledged or sent, received bytes not taken yet.
 SEND_BYTES, RECEIVE_BYTES = 65536, 65535
-#: What a peer that does not say so takes (RFC 9293, 3.7.1).
+#: Maximum segment size of a peer that announces none, bytes (RFC 9293, 3.7.1).
 MSS_DEFAULT = 536
-#: Seconds until the first retransmission, without and with an estimate of the round trip.
+#: Seconds until the first retransmission: without an estimate of the round trip, and limits with
+#: one.
 RTO_FIRST, RTO_MIN, RTO_MAX = 1.0, 0.2, 60.0
-#: Doubled again and again, the time to the next retransmission grows no longer than this, unless
-#: the round trip itself is longer: the peer may be back at any time. RFC 6298 would have 60 s.
+#: Limit in seconds of the doubled time to the next retransmission, unless the round trip itself is
+#: longer: the peer may be back at any time. RFC 6298 allows a limit of 60 s and more.
 RTO_BACKED_OFF_MAX = 4.0
 #: Seconds without an answer after which a connection is given up (RFC 9293, 3.8.3: R2).
 SILENCE_LIMIT = 300.0
-#: Twice the seconds that a segment may be on its way, as Linux has them.
+#: Twice the maximum segment lifetime, seconds, as in Linux.
 TWICE_MSL = 60.0
 _DUPLICATES = 3
-#: At most one answer in so many seconds to a segment without data that makes no sense.
+#: Least seconds between two answers to unacceptable segments without data.
 _ANSWER_INTERVAL = 0.5
 _MODULUS = 2**32
 _TAKES_DATA = frozenset({TCPState.ESTABLISHED, TCPState.FIN_WAIT_1, TCPState.FIN_WAIT_2})
@@ -47,7 +48,7 @@ _CONNECTING = frozenset({TCPState.SYN_SENT, TCPState.SYN_RECEIVED})
 
 
 def refusal(segment: Segment) -> Segment | None:
-    """Give the RST that answers a segment of no connection (RFC 9293, 3.10.7.1), if one does."""
+    """Make the RST for a segment of no known connection (RFC 9293, 3.10.7.1); None for an RST."""
     if segment.flags & RST:
         return None
     back = segment.connection.reversed()
@@ -60,29 +61,29 @@ class TCPConnection:
     """One end of a connection.
 
     After `receive`, `send`, `consume`, `close`, `abort`, `tick` or `connection_moved` the caller
-    sends what `segments` gives. Times are seconds of a monotonic clock.
+    sends the segments that `segments` returns. Times are seconds of a monotonic clock.
 
     Parameters
     ----------
     connection
-        Addresses and ports, as our own segments name them.
+        Addresses and ports; our end is the source.
     iss
-        The initial sequence number.
+        Our initial send sequence number.
 
     Attributes
     ----------
     state
-        See `colobench.net.tcp_states`.
+        State of the connection, see `colobench.net.tcp_states`.
     inbox
-        Data that came and that our user has not taken yet, at most RECEIVE_BYTES.
+        Received data that our user has not taken yet, at most RECEIVE_BYTES.
     end_of_data
-        Whether the peer has said that there is no more behind `inbox`.
+        True if the peer sends no more data after `inbox`.
     failure
-        Why it broke, "reset" or "no answer"; empty if it did not.
+        Cause of a broken connection, "reset" or "no answer"; empty if it is not broken.
     deadline
-        When `tick` is to be called, or None.
+        Time at which `tick` is to be called, or None.
     retransmissions
-        Segments that were sent again.
+        Number of segments that were sent again.
     """
 
     __slots__ = (
@@ -122,7 +123,7 @@ class TCPConnection:
         "state",
     )
 
-    # Sequence numbers are not wrapped in here: they are compared as plain integers.
+    # Sequence numbers in here do not wrap, so that they can be compared as plain integers.
 
     def __init__(self, connection: ConnectionKey, iss: int) -> None:
         self.connection = connection
@@ -132,7 +133,7 @@ class TCPConnection:
         self.failure = ""
         self.deadline: float | None = None
         self.retransmissions = 0
-        # Sending: unacknowledged ≤ next ≤ max. `data` begins at `begin`; FIN is behind it.
+        # Sending: unacknowledged ≤ next ≤ max. `data` begins at `begin`; FIN comes after it.
         self._iss = self._unacknowledged = self._next = self._max = self._recover = iss
         self._data, self._begin = bytearray(), iss + 1
         self._fin = self._close_later = False
@@ -147,7 +148,7 @@ class TCPConnection:
         self._timed_at = self._heard_at = 0.0
         self._round_trip: float | None = None
         self._variation = 0.0
-        # Receiving: `edge` is the end of the window that the peer was told.
+        # Receiving: `edge` is the end of the window that was announced to the peer.
         self._receive_next = self._edge = 0
         self._acks_due = 0
         self._answered_at = float("-inf")
@@ -160,7 +161,7 @@ class TCPConnection:
         tcp._on(TCPEvent.SYN, now)
         return tcp
 
-    # What our user does.
+    # Calls of our user.
 
     def open(self, now: float) -> None:
         """Begin to connect."""
@@ -168,7 +169,7 @@ class TCPConnection:
 
     @property
     def room(self) -> int:
-        """How many bytes `send` takes."""
+        """Number of bytes that `send` takes."""
         closed = self._fin or self._close_later or self.state is TCPState.CLOSED
         return 0 if closed else SEND_BYTES - len(self._data)
 
@@ -185,26 +186,26 @@ class TCPConnection:
         self._data += data
 
     def consume(self, count: int) -> None:
-        """Take the first `count` bytes out of `inbox`; the peer may send more then."""
+        """Remove the first `count` bytes from `inbox`, which makes room for more."""
         del self.inbox[:count]
         opened = self._receive_next + RECEIVE_BYTES - len(self.inbox) - self._edge
         if opened >= min(2 * MSS, RECEIVE_BYTES // 2) and self.state in _TAKES_DATA:
             self._acks_due = self._acks_due or 1
 
     def close(self, now: float) -> None:
-        """Send no more than was queued so far; data may still come. Once only."""
+        """Send nothing after the queued data; data may still arrive. To be called once only."""
         self._on(TCPEvent.CLOSE, now)
 
     def abort(self, now: float) -> None:
-        """End the connection with a reset, whatever is still queued."""
+        """End the connection with a reset, and drop queued data."""
         if self.state is not TCPState.CLOSED:
             self._on(TCPEvent.ABORT, now)
 
     def connection_moved(self, now: float) -> None:
-        """Send all again that is not acknowledged, at once: the peer is somewhere else now.
+        """Resend all unacknowledged data at once, because the peer has moved.
 
-        It may have sent what never came here. Three duplicate ACKs say to it what is here, and have
-        it send the rest again without waiting for its timer.
+        Segments that the peer sent before may be lost. Three duplicate ACKs make it resend them
+        without waiting for its timer.
         """
         if self.state in (TCPState.CLOSED, TCPState.TIME_WAIT):
             return
@@ -217,7 +218,7 @@ class TCPConnection:
             self._acks_due = _DUPLICATES
 
     def tick(self, now: float) -> None:
-        """Do what is due at `deadline`, if it has come."""
+        """Do what is due if `deadline` has passed."""
         if self.deadline is None or now < self.deadline:
             return
         if self.state is TCPState.TIME_WAIT:
@@ -229,7 +230,7 @@ class TCPConnection:
             self._send_again()
             self.deadline = now + self._timeout()
 
-    # What the peer sends.
+    # Segments of the peer.
 
     def receive(self, segment: Segment, now: float) -> None:
         """Take in a segment of this connection."""
@@ -239,10 +240,10 @@ class TCPConnection:
             self._receive_synchronized(segment, now)
 
     def _receive_answer(self, segment: Segment, now: float) -> None:
-        """Take in what comes in answer to our SYN."""
+        """Take in a segment in answer to our SYN."""
         flags = segment.flags
         if not flags & ACK or segment.ack != (self._iss + 1) % _MODULUS or self._max == self._iss:
-            # It is of an earlier connection, which the peer shall forget.
+            # It belongs to an earlier connection, which the reset makes the peer forget.
             self._refuse(segment)
         elif flags & RST:
             self._on(TCPEvent.RST, now)
@@ -280,24 +281,24 @@ class TCPConnection:
             self._take_in(segment, seq, now)
 
     def _synchronize(self, segment: Segment) -> None:
-        """Take the peer's SYN."""
+        """Take in the peer's SYN."""
         self._receive_next = self._edge = segment.seq + 1
         self._mss = min(MSS, max(1, segment.mss or MSS_DEFAULT))
         self._window = self._largest_window = segment.window
 
     def _refuse(self, segment: Segment) -> None:
-        """Answer a segment that cannot be of this connection."""
+        """Answer a segment that cannot belong to this connection."""
         answer = refusal(segment)
         self._extra += [] if answer is None else [answer]
 
     def _answer(self, now: float, length: int = 0) -> None:
-        """Say what is expected; not so often that two ends that disagree do nothing else."""
+        """Send an ACK; to segments without data rarely, so that ACKs do not cause ACKs for ever."""
         if length or now - self._answered_at >= _ANSWER_INTERVAL:
             self._answered_at = now if not length else self._answered_at
             self._acks_due = self._acks_due or 1
 
     def _acknowledge(self, segment: Segment, seq: int, now: float) -> bool:
-        """Take in a segment's ACK and window; False if it acknowledges what was never sent."""
+        """Take in a segment's ACK and window; False if it acknowledges more than was sent."""
         before = self._unacknowledged
         ack = before + sequence_difference(segment.ack, before % _MODULUS)
         if self.state is TCPState.SYN_RECEIVED and not before < ack <= self._max:
@@ -316,7 +317,7 @@ class TCPConnection:
         return True
 
     def _advance(self, ack: int, now: float) -> None:
-        """Let go of what is acknowledged."""
+        """Drop the data that is acknowledged."""
         if self._timed is not None and ack >= self._timed:
             self._measured(now - self._timed_at)
             self._timed = None
@@ -326,7 +327,7 @@ class TCPConnection:
         self._unacknowledged = ack
         self._duplicates = 0
         if self._go_back and ack < self._recover:
-            # The peer keeps nothing that came too early: the rest has to be sent again, too.
+            # The peer keeps no early segments, so the rest must be sent again, too.
             self._rewind(ack)
         self._go_back = False
         self._next = max(self._next, ack)
@@ -338,21 +339,21 @@ class TCPConnection:
             self._on(TCPEvent.ACK_OF_FIN, now)
 
     def _window_update(self, segment: Segment, seq: int, ack: int) -> None:
-        """Take the window of a segment that is not older than the last one's."""
+        """Take over a segment's window, unless the segment is older than the last one's."""
         if (seq, ack) < self._window_from:
             return
         self._window_from = (seq, ack)
         if not self._window and segment.window and ack == self._unacknowledged:
-            # A probe that the peer has not taken is sent again with what belongs to it.
+            # A probe that the peer did not take is sent again, with the data after it.
             self._rewind(ack)
         self._window = segment.window
         self._largest_window = max(self._largest_window, segment.window)
 
     def _take_in(self, segment: Segment, seq: int, now: float) -> None:
-        """Take the data and the FIN that follow what is here already."""
+        """Take in the data and the FIN that follow the data received so far."""
         skip = self._receive_next - seq
         if skip < 0:
-            # Something is missing; the peer counts how often it is told so.
+            # A segment is missing; the peer counts duplicate ACKs.
             self._acks_due = min(self._acks_due + 1, _DUPLICATES)
             return
         self._acks_due = self._acks_due or 1
@@ -372,10 +373,11 @@ class TCPConnection:
     # Time.
 
     def _measured(self, seconds: float) -> None:
-        """Take in how long a segment and its ACK took (RFC 6298, 2.2 and 2.3).
+        """Take in a measured round trip (RFC 6298, 2.2 and 2.3), and end the backoff.
 
-        Only now is the timeout short again: otherwise a round trip that has become longer than it
-        would never be measured, since everything is sent twice (Karn's algorithm, the other half).
+        The backoff must not end earlier. Otherwise a round trip that has become longer than the
+        timeout would never be measured, because everything is sent twice (second half of Karn's
+        algorithm).
         """
         self._backoff = 0
         if self._round_trip is None:
@@ -385,7 +387,7 @@ class TCPConnection:
             self._round_trip += (seconds - self._round_trip) / 8
 
     def _timeout(self) -> float:
-        """Give the seconds until the next retransmission."""
+        """Return the seconds until the next retransmission."""
         if self._round_trip is None:
             base = RTO_FIRST
         else:
@@ -393,22 +395,22 @@ class TCPConnection:
         return min(base * 2.0 ** min(self._backoff, 10), max(base, RTO_BACKED_OFF_MAX))
 
     def _send_again(self) -> None:
-        """Have the first unacknowledged segment sent again, or the window probed."""
+        """Arrange to resend the first unacknowledged segment, or to probe the window."""
         self._resend = True
         self._go_back = self._unacknowledged < self._max
         self._recover = self._max
         self._timed = None
 
     def _rewind(self, seq: int) -> None:
-        """Have everything sent again from a sequence number on."""
+        """Arrange to resend everything from a sequence number on."""
         self._next = seq
-        # What is sent twice measures nothing (Karn's algorithm).
+        # A segment that is sent twice cannot be timed (Karn's algorithm).
         self._timed = None
 
-    # What is sent.
+    # Our segments.
 
     def segments(self, now: float) -> list[Segment]:
-        """Give what is to be sent now."""
+        """Return the segments that are to be sent now."""
         out, self._extra = self._extra, []
         if self.state is TCPState.CLOSED:
             return out
@@ -427,7 +429,7 @@ class TCPConnection:
         return out
 
     def _append_new(self, out: list[Segment], edge: int, probe: bool, now: float) -> None:
-        """Append segments of all that was not sent yet and that the window allows."""
+        """Append segments with the unsent data that the window allows."""
         end = self._begin + len(self._data)
         last = end + self._fin
         while self._next < last:
@@ -435,7 +437,7 @@ class TCPConnection:
             if usable <= 0:
                 break
             if usable < min(self._mss, end - self._next, self._largest_window // 2) and not probe:
-                # A small window fills up with ever smaller segments (RFC 9293, 3.8.6.2.1).
+                # Segments would become ever smaller in a small window (RFC 9293, 3.8.6.2.1).
                 break
             self._next = self._append_piece(out, self._next, edge, now)
         if self.deadline is None and (self._next < last or self._unacknowledged < self._max):
@@ -443,7 +445,7 @@ class TCPConnection:
             self.deadline = now + self._timeout()
 
     def _append_piece(self, out: list[Segment], seq: int, edge: int, now: float) -> int:
-        """Append one segment of what is to be sent from `seq` on; gives the number behind it."""
+        """Append one segment that begins at `seq`; return the sequence number after it."""
         if seq == self._iss:
             flags = SYN if self.state is TCPState.SYN_SENT else SYN | ACK
             segment = self._segment(seq, flags, b"", MSS)
@@ -470,7 +472,7 @@ class TCPConnection:
     def _segment(
         self, seq: int, flags: int, payload: bytes = b"", mss: int | None = None
     ) -> Segment:
-        """Make a segment; with ACK it tells the peer what is here and how much may come."""
+        """Make a segment; one with ACK acknowledges the received data and announces the window."""
         if not flags & ACK:
             return Segment(self.connection, seq % _MODULUS, 0, flags, RECEIVE_BYTES, payload, mss)
         free = RECEIVE_BYTES - len(self.inbox)
@@ -483,7 +485,7 @@ class TCPConnection:
     # The table's actions.
 
     def _on(self, event: TCPEvent, now: float) -> None:
-        """Take a step of the table."""
+        """Make the table's step for an event."""
         row = TABLE[self.state]
         if event not in row:
             expected = " or ".join(known.name for known in row)

@@ -1,7 +1,7 @@
 """The states of a TCP connection as a table (RFC 9293, figure 5 and section 3.10).
 
-The table has the form of `colobench.protocol.table`, which prints it. What is left out: LISTEN,
-since whoever listens is not yet a connection, and both sides opening at the same time.
+The table has the form of `colobench.protocol.table`, which prints it. It lacks LISTEN, because a
+listener is not a connection yet, and the simultaneous open of both sides.
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ class TCPState(enum.Enum):
 
 
 class TCPEvent(enum.Enum):
-    """What the user does, what segments bring, and what time brings."""
+    """Events: calls of the user, received segments, and timeouts."""
 
     OPEN = "our user opens"
-    CLOSE = "our user has no more to send"
-    ABORT = "our user wants no more of it"
+    CLOSE = "our user closes"
+    ABORT = "our user aborts"
     SYN = "SYN"
     SYN_ACK = "SYN and ACK of our SYN"
     ACK_OF_SYN = "ACK of our SYN"
-    FIN = "FIN, behind all data"
+    FIN = "FIN, after all data"
     ACK_OF_FIN = "ACK of our FIN"
     RST = "RST"
     SILENCE = "no answer for too long"
-    TWICE_MSL = "nothing of it is on its way any more"
+    TWICE_MSL = "twice the maximum segment lifetime has passed"
 
 
 class TCPAction(enum.Enum):
-    """What is done on the way from one state to the next."""
+    """Actions between one state and the next."""
 
     SEND_SYN = "send SYN, with ACK if one came"
     SEND_ACK = "send ACK"
-    SEND_FIN = "send FIN behind all data"
+    SEND_FIN = "send FIN after all data"
     SEND_RST = "send RST"
     CLOSE_LATER = "close as soon as it is established"
-    CONNECTED = "the user may be told, and data be sent"
-    END_OF_DATA = "the user gets no more data"
-    FAILED = "the user is told that it broke"
-    WAIT_TWICE_MSL = "wait for twice the life of a segment"
+    CONNECTED = "report the connection to the user, and send data"
+    END_OF_DATA = "report the end of data to the user"
+    FAILED = "report the failure to the user"
+    WAIT_TWICE_MSL = "wait for twice the maximum segment lifetime"
 
 
 _ABORT = (TCPState.CLOSED, (TCPAction.SEND_RST,))

@@ -1,1 +1,1 @@
-"""The COLO conversation and failover as tables: state × event → state, actions."""
+"""COLO's conversation and failover as tables: state × event → state, actions."""

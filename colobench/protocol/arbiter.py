@@ -1,9 +1,9 @@
-"""Which of two nodes that lost each other may serve alone: an arbiter's word, and what follows.
+"""The arbiter, which lets one of two nodes that lost each other serve alone.
 
-The arbiter is a test-and-set, once for each pairing and for good, as the one on shared storage by
-which a VM of VMware FT "goes live" (D. J. Scales, M. Nelson and G. Venkitachalam, *The Design of a
+The arbiter is a test-and-set for each pairing, decided once and for ever. VMware FT uses one on
+shared storage when a VM "goes live" (D. J. Scales, M. Nelson and G. Venkitachalam, *The Design of a
 Practical System for Fault-Tolerant Virtual Machines*, ACM SIGOPS Operating Systems Review 44(4),
-2010, section 2.3). ``docs/split-brain.md`` says what follows from it.
+2010, section 2.3). ``docs/split-brain.md`` describes its use.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any, Final
 from colobench.errors import LocalError, RemoteError
 from colobench.protocol.table import StateMachine, Table
 
-#: Pairings that an arbiter remembers. It never forgets one: the next to ask would be granted, too.
+#: Limit of an arbiter's pairings. It never forgets one, lest it grant it a second time.
 GRANTS_LIMIT: Final = 65536
-#: Characters of a pairing's id and of a node's name.
+#: Limit of a pairing's id and of a node's name, characters.
 NAME_LIMIT: Final = 200
-#: Bytes of a question or an answer, with its newline. JSON may write a character as 12 bytes.
+#: Limit of a question or an answer with its newline, bytes. JSON may need 12 bytes a character.
 LINE_LIMIT: Final = 8192
 
 
@@ -30,25 +30,25 @@ class ArbiterFull(LocalError):
 
 
 class InvalidLine(RemoteError):
-    """A line that is no question to an arbiter, or no answer of one."""
+    """A line that is not a question to an arbiter, or not an arbiter's answer."""
 
 
 class ArbiterRefusal(RemoteError):
-    """The arbiter did not answer the question but said what is wrong with it, or with itself."""
+    """An arbiter's error message instead of an answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArbiterAnswer:
-    """What the arbiter says to a node.
+    """An arbiter's answer to a node.
 
     Attributes
     ----------
     granted
-        Whether this node may serve alone.
+        True if this node may serve alone.
     holder
-        The node that may.
+        Name of the node that may serve alone.
     first
-        Whether this very question decided it.
+        True if this question decided the pairing, False if it was decided before.
     """
 
     granted: bool
@@ -57,14 +57,14 @@ class ArbiterAnswer:
 
 
 class Arbiter:
-    """Grants each pairing to the node that asks first, and to no other, ever.
+    """Arbiter that grants each pairing to the node that asks first, and never to another one.
 
     Parameters
     ----------
     grants
-        What was granted before: nodes by pairing.
+        Earlier grants: names of nodes by pairing.
     limit
-        How many pairings there may be.
+        Limit of the number of pairings.
     """
 
     def __init__(
@@ -75,23 +75,23 @@ class Arbiter:
 
     @property
     def grants(self) -> dict[str, str]:
-        """Nodes by pairing, oldest grant first; a copy."""
+        """Copy of the grants, names of nodes by pairing, oldest first."""
         return dict(self._grants)
 
     def ask(self, pairing: str, node: str) -> ArbiterAnswer:
-        """Decide whether `node` may serve alone; the same node is always told the same.
+        """Decide whether `node` may serve alone; the same node always gets the same answer.
 
         Parameters
         ----------
         pairing
-            An id that is new for each pairing, chosen by whoever forms it.
+            Unique id of the pairing.
         node
-            A name that the other node of the pairing does not have.
+            Name of the node, different from the other node's.
 
         Raises
         ------
         ArbiterFull
-            If the pairing is new and there is no room for it. Nobody is granted it.
+            If the pairing is new and there is no room for it. It is then granted to no node.
         """
         holder = self._grants.get(pairing)
         if holder is not None:
@@ -103,43 +103,43 @@ class Arbiter:
 
 
 class Standing(enum.Enum):
-    """How a node stands towards its peer."""
+    """A node's standing towards its peer."""
 
-    #: It lets out only what the other node's state contains, too.
+    #: The node releases only output that the other node's state contains, too.
     PAIRED = enum.auto()
-    #: It has lost the other and waits for a verdict. Until then the conversation goes on as far as
-    #: it can, and its rules hold: the peer may have the same doubt, or none.
+    #: The node has lost its peer and waits for a verdict. Until then the conversation goes on as
+    #: far as it can, by its rules: the peer may or may not have lost this node as well.
     ASKING = enum.auto()
-    #: It serves without a peer.
+    #: The node serves without a peer.
     ALONE = enum.auto()
-    #: Its guest stands, its process ends.
+    #: The guest is stopped, and the process ends.
     OUT = enum.auto()
 
 
 class StandingEvent(enum.Enum):
-    """What changes it."""
+    """Event that changes a node's standing."""
 
     #: The failure detector suspects the peer.
     PEER_LOST = enum.auto()
     #: The arbiter's verdict.
     GRANTED = enum.auto()
     REFUSED = enum.auto()
-    #: x-colo-lost-heartbeat: somebody who knows says that the peer does not serve.
+    #: x-colo-lost-heartbeat: an operator who knows it says that the peer does not serve.
     TOLD = enum.auto()
 
 
 class StandingAction(enum.Enum):
-    """What has to be done."""
+    """Action on a change of standing."""
 
-    #: Ask, again and again, until there is a verdict.
+    #: Ask the arbiter, again and again, until there is a verdict.
     ASK = enum.auto()
     #: Begin the failover, see `colobench.protocol.failover`.
     TAKE_OVER = enum.auto()
-    #: Stop the guest, let nothing more out, end.
+    #: Stop the guest, release no more output, end the process.
     STOP = enum.auto()
 
 
-#: What a node does that was given an arbiter. One without stays PAIRED until it is TOLD.
+#: Table of a node with an arbiter. A node without one stays PAIRED until TOLD.
 STANDING: Table[Standing, StandingEvent, StandingAction] = {
     Standing.PAIRED: {
         StandingEvent.PEER_LOST: (Standing.ASKING, (StandingAction.ASK,)),
@@ -168,7 +168,7 @@ def check_name(what: str, name: object) -> str:
     Raises
     ------
     LocalError
-        If it is no string of 1 to `NAME_LIMIT` characters that UTF-8 can write.
+        If it is not a string of 1 to `NAME_LIMIT` characters, or UTF-8 cannot encode it.
     """
     if not isinstance(name, str) or not 1 <= len(name) <= NAME_LIMIT:
         found = f"{len(name)} characters" if isinstance(name, str) else repr(name)
@@ -179,7 +179,7 @@ def check_name(what: str, name: object) -> str:
 
 
 def encode_line(members: Mapping[str, object]) -> bytes:
-    """Encode a question or an answer: a JSON object in one line."""
+    """Encode a question or an answer as one line with a JSON object."""
     return json.dumps(members).encode() + b"\n"
 
 
@@ -189,18 +189,18 @@ def encode_question(pairing: str, node: str) -> bytes:
     Raises
     ------
     LocalError
-        If one of them is not what `check_name` expects.
+        If `check_name` refuses one of them.
     """
     return encode_line({"ask": check_name("pairing", pairing), "node": check_name("node", node)})
 
 
 def parse_question(line: bytes) -> tuple[str, str]:
-    """Read a question's pairing and node.
+    """Parse a question; return its pairing and node.
 
     Raises
     ------
     InvalidLine
-        If it is none.
+        If `line` is not a question.
     """
     members = _parse_object("question", line)
     if members.keys() != {"ask", "node"}:
@@ -217,14 +217,14 @@ def encode_answer(verdict: ArbiterAnswer) -> bytes:
 
 
 def parse_answer(line: bytes) -> ArbiterAnswer:
-    """Read an answer.
+    """Parse an answer.
 
     Raises
     ------
     ArbiterRefusal
-        If it is an error.
+        If `line` is an error message.
     InvalidLine
-        If it is neither.
+        If `line` is neither an answer nor an error message.
     """
     members = _parse_object("answer", line)
     if members.keys() == {"error"}:

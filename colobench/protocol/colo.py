@@ -1,4 +1,4 @@
-"""The COLO conversation: what primary and secondary say to each other, checkpoint by checkpoint.
+"""COLO's conversation: the messages of primary and secondary in each checkpoint.
 
 ::
 
@@ -16,12 +16,11 @@
         | <--------------------------- VMSTATE_LOADED  |  today: start the guest
         | v12: release output; start the guest         |
 
-Two variants are one table and three flags: ``V12`` is the series of December 2015, ``UPSTREAM`` is
-QEMU 7.2 and later. The layout (``SEPARATED``, or ``BUFFERED`` as before patch 31) decides whether
-RAM travels by itself or inside the sized buffer.
+The two variants are made from one table by three flags: ``V12`` is the series of December 2015,
+``UPSTREAM`` is QEMU 7.2 and later (above: "today"). The layout (``SEPARATED``, or ``BUFFERED`` as
+before patch 31) decides whether RAM is sent by itself or inside the sized buffer.
 
-Nothing here does I/O or knows a clock: a `Conversation` is told what happened, and answers what
-has to be done.
+This module does no I/O and has no clock: a `Conversation` takes events and returns actions.
 """
 
 from __future__ import annotations
@@ -35,16 +34,16 @@ from colobench.wire.messages import Message
 
 
 class Role(enum.Enum):
-    """Which side of the conversation."""
+    """Side of the conversation."""
 
     PRIMARY = "primary"
     SECONDARY = "secondary"
 
 
 class Layout(enum.Enum):
-    """How a checkpoint is laid out in the stream."""
+    """Layout of a checkpoint in the stream."""
 
-    #: RAM straight onto the stream, devices in a sized buffer (patch 31 and all since).
+    #: RAM directly in the stream, devices in a sized buffer (patch 31 and later).
     SEPARATED = "separated"
     #: RAM and devices together in one sized buffer, as before patch 31.
     BUFFERED = "buffered"
@@ -52,18 +51,18 @@ class Layout(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """What differs between the versions of COLO.
+    """A version of COLO, by the flags in which versions differ.
 
     Attributes
     ----------
     name
-        As users write it.
+        Name of the variant in settings.
     release_after
-        The secondary's message that lets held output go.
+        The secondary's message after which the primary releases held output.
     secondary_runs
-        Whether the secondary's guest runs between checkpoints.
+        True if the secondary's guest runs between checkpoints.
     shutdown_message
-        Whether the primary says GUEST_SHUTDOWN before it ends.
+        True if the primary sends GUEST_SHUTDOWN before it ends.
     """
 
     name: str
@@ -80,31 +79,32 @@ VARIANTS = {variant.name: variant for variant in (V12, UPSTREAM)}
 
 
 class ColoState(enum.Enum):
-    """Where a side stands."""
+    """State of one side of the conversation."""
 
     #: In live migration, not yet in COLO.
     MIGRATING = enum.auto()
     #: Between checkpoints.
     RUNNING = enum.auto()
-    #: Primary: asked for a checkpoint. Secondary: agreed to one.
+    #: Primary: has requested a checkpoint. Secondary: has agreed to it.
     REQUESTED = enum.auto()
-    #: Primary: stopped, saving and sending.
+    #: Primary: the guest is stopped, the checkpoint is being saved and sent.
     SENDING = enum.auto()
     #: Secondary: pages are arriving in the RAM cache.
     RECEIVING_RAM = enum.auto()
-    #: Secondary: the sized buffer is to come, or is coming.
+    #: Secondary: waits for the size of the sized buffer.
     RECEIVING_SIZE = enum.auto()
+    #: Secondary: the sized buffer is arriving.
     RECEIVING_BUFFER = enum.auto()
-    #: Primary: all is sent, the secondary has not said that it has it.
+    #: Primary: the checkpoint is sent, and VMSTATE_RECEIVED has not come.
     SENT = enum.auto()
     #: The checkpoint is committed and being loaded.
     LOADING = enum.auto()
-    #: Shut down in order.
+    #: The conversation has ended by GUEST_SHUTDOWN.
     ENDED = enum.auto()
 
 
 class LocalEvent(enum.Enum):
-    """What happens on our own side."""
+    """Event on our own side."""
 
     CHECKPOINT_DUE = enum.auto()
     SHUTDOWN = enum.auto()
@@ -116,7 +116,7 @@ class LocalEvent(enum.Enum):
 
 
 class ColoAction(enum.Enum):
-    """What a side has to do now."""
+    """Action that a side has to perform."""
 
     START_GUEST = enum.auto()
     STOP_GUEST = enum.auto()
@@ -139,7 +139,7 @@ ColoTable = Table[ColoState, ColoEvent, ColoAction]
 
 @cache
 def primary_table(variant: Variant) -> ColoTable:
-    """Give the primary's side of the conversation; the layout makes no difference to it."""
+    """Return the primary's table, which does not depend on the layout."""
 
     def release(message: Message) -> tuple[ColoAction, ...]:
         return (ColoAction.RELEASE_OUTPUT,) if message is variant.release_after else ()
@@ -175,7 +175,7 @@ def primary_table(variant: Variant) -> ColoTable:
 
 @cache
 def secondary_table(variant: Variant, layout: Layout) -> ColoTable:
-    """Give the secondary's side of the conversation."""
+    """Return the secondary's table."""
     start = (ColoAction.START_GUEST,) if variant.secondary_runs else ()
     stop = (ColoAction.STOP_GUEST,) if variant.secondary_runs else ()
     running: dict[ColoEvent, tuple[ColoState, tuple[ColoAction, ...]]] = {
@@ -225,8 +225,10 @@ class Conversation(StateMachine[ColoState, ColoEvent, ColoAction]):
 
     Parameters
     ----------
-    role, variant, layout
-        Whose side, and in which form. Both nodes must be started with the same form: nothing in
+    role
+        Side of this node.
+    variant, layout
+        Form of the conversation. Both nodes must be started with the same form, because nothing in
         the stream tells it.
     """
 
@@ -235,7 +237,7 @@ class Conversation(StateMachine[ColoState, ColoEvent, ColoAction]):
         super().__init__(table, ColoState.MIGRATING)
 
     def receive(self, message: Message) -> tuple[ColoAction, ...]:
-        """Take in a message of the peer.
+        """Take in a message of the peer, and return the actions to perform.
 
         Raises
         ------

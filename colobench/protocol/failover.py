@@ -1,7 +1,7 @@
-"""Failover: from the command x-colo-lost-heartbeat to a guest that runs without a peer.
+"""Failover as a table: from x-colo-lost-heartbeat to a guest that runs without a peer.
 
-The states are QEMU's (``FailoverStatus``). A request that comes while a committed checkpoint is
-being loaded does not tear it: the load is finished first, and the request made again (relaunch).
+The states are QEMU's (``FailoverStatus``). A request during the load of a committed checkpoint does
+not interrupt it: the load is finished first, then the request is repeated (relaunch).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from colobench.protocol.table import StateMachine, Table
 
 
 class FailoverState(enum.Enum):
-    """How far a failover has come."""
+    """State of a failover."""
 
     NONE = "none"
     REQUIRE = "require"
@@ -22,28 +22,28 @@ class FailoverState(enum.Enum):
 
 
 class FailoverEvent(enum.Enum):
-    """What moves it on."""
+    """Event that advances a failover."""
 
-    #: x-colo-lost-heartbeat was said.
+    #: x-colo-lost-heartbeat was executed.
     LOST_HEARTBEAT = enum.auto()
-    #: No checkpoint is being loaded: it can begin.
+    #: No checkpoint is being loaded, so the failover can begin.
     BEGIN = enum.auto()
-    #: A committed checkpoint is being loaded: it has to wait.
+    #: A committed checkpoint is being loaded, so the failover has to wait.
     LOADING = enum.auto()
-    #: That load is finished.
+    #: The load is finished.
     LOADED = enum.auto()
     #: The guest runs without a peer.
     TAKEN_OVER = enum.auto()
 
 
 class FailoverAction(enum.Enum):
-    """What has to be done."""
+    """Action of a failover."""
 
-    #: Shut the sockets down, so that nobody waits for the peer any more.
+    #: Shut the sockets down, so that no thread waits for the peer.
     CUT_OFF = enum.auto()
-    #: Say COLO_EXIT and let the guest run.
+    #: Emit COLO_EXIT and start the guest.
     RUN_ALONE = enum.auto()
-    #: Ask for the failover again.
+    #: Request the failover again.
     REQUEST_AGAIN = enum.auto()
 
 

@@ -1,14 +1,13 @@
-"""When a peer counts as lost: beats as bytes, and a failure detector that is told of them.
+"""Heartbeats as bytes, and a failure detector that decides when the peer counts as lost.
 
 The detector is of the class "eventually perfect", ◇P (T. D. Chandra and S. Toueg, *Unreliable
 Failure Detectors for Reliable Distributed Systems*, Journal of the ACM 43(2), 1996). It is strongly
-complete: a peer that is dead is suspected after the limit, and stays so. It is eventually strongly
-accurate wherever, from some time on, beats follow each other within the limit; before that it may
-be wrong. A limit that grows with each mistake, as theirs does, need not know such a bound, but here
-the first mistake already ends the pairing: there is no second one to learn for.
+complete: a dead peer is suspected after the limit, and for ever. It is eventually strongly accurate
+if, from some time on, beats follow each other within the limit; before that time it may be wrong.
+Their limit grows with each mistake, so they need not know such a bound. Here the limit is fixed,
+because the first mistake already ends the pairing.
 
-Nothing here does I/O or knows a clock. Times are seconds of a clock that never goes back and is the
-same for all calls.
+This module does no I/O and has no clock. Times are seconds of one monotonic clock.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from colobench.errors import LocalError, RemoteError
 _BEAT = struct.Struct(">4sB16sQ")
 _MAGIC: Final = b"COLB"
 _VERSION: Final = 1
-#: A beat is one datagram of so many bytes.
+#: Length of a beat, which is one datagram, bytes.
 BEAT_BYTES: Final = _BEAT.size
 SEQUENCE_LIMIT: Final = 1 << 64
 
 
 class InvalidBeat(RemoteError):
-    """A datagram that is no beat of this version."""
+    """A datagram that is not a beat of this version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +41,9 @@ class Beat:
     Attributes
     ----------
     sender
-        `sender_digest` of the node that lives and the pairing that it lives for.
+        `sender_digest` of the sending node and its pairing.
     sequence
-        Beats of one sender count upwards.
+        Number of the beat, ascending for each sender.
     """
 
     sender: bytes
@@ -52,9 +51,9 @@ class Beat:
 
 
 def sender_digest(pairing: str, node: str) -> bytes:
-    """Digest who beats, 16 bytes: one node in one pairing, as the arbiter knows them by name.
+    """Compute the 16 bytes that identify a node in a pairing, with the arbiter's names for both.
 
-    So an old pairing's beats, and a node's own that come back to it, are those of somebody else.
+    So beats of an old pairing, and a node's own beats that return to it, count as foreign.
     """
     of_pairing = blake2b(pairing.encode(), digest_size=16).digest()
     return blake2b(node.encode(), key=of_pairing, digest_size=16).digest()
@@ -79,7 +78,7 @@ def decode_beat(datagram: bytes) -> Beat:
     Raises
     ------
     InvalidBeat
-        If it is no beat of this version.
+        If it is not a beat of this version.
     """
     if len(datagram) != BEAT_BYTES:
         raise InvalidBeat(f"beat: expected {BEAT_BYTES} bytes, found {len(datagram)}")
@@ -92,26 +91,26 @@ def decode_beat(datagram: bytes) -> Beat:
 
 
 class Heard(enum.Enum):
-    """What a datagram turned out to be."""
+    """Kind of a received datagram."""
 
-    #: A new sign of life of the peer: the only kind that counts.
+    #: A new beat of the peer, the only kind that counts as a sign of life.
     BEAT = "beats"
-    #: Of this peer and pairing, but not newer than what was heard before.
+    #: A beat of the peer that is not newer than the last one.
     REPEATED = "repeated"
-    #: Of another node or another pairing.
+    #: A beat of another node or another pairing.
     FOREIGN = "foreign"
-    #: No beat.
+    #: Not a beat.
     MALFORMED = "malformed"
 
 
 def check_timing(interval: float, limit: float) -> None:
-    """Check how often a node beats, and how long a peer may be silent; both in seconds.
+    """Check the interval between beats and the limit of a peer's silence, both in seconds.
 
     Raises
     ------
     LocalError
-        If one of them is not positive and finite, or the limit is less than two intervals: then one
-        lost or late beat would be a lost peer.
+        If one of them is not positive and finite, or the limit is less than two intervals. With
+        less, a single lost or late beat would count as a lost peer.
     """
     if not (interval > 0 and math.isfinite(interval) and math.isfinite(limit)):
         raise LocalError(
@@ -125,32 +124,32 @@ def check_timing(interval: float, limit: float) -> None:
 
 
 class FailureDetector:
-    """One node's opinion of its peer.
+    """Detector by which one node suspects its peer.
 
-    Whoever drives it reads the clock each time that it runs again, and calls `turn` with that, then
-    `receive` with all that came meanwhile, then `suspects`, with the first reading again: whatever
-    came before it has been heard by then, however long the receiving took.
+    At least once in an interval, the caller reads the clock. It calls `turn` with that time, then
+    `receive` with each datagram that has arrived, then `suspects` with the same time. So all beats
+    that arrived before that time are counted, however long the receiving took.
 
     Parameters
     ----------
     pairing, peer
-        Whose beats count.
+        Names of the pairing and of the peer whose beats count.
     interval, limit
-        Seconds, see `check_timing`. Whoever drives it does so at least once in an interval.
+        Seconds, see `check_timing`.
     now
-        The time: silence counts from here.
+        Present time, from which silence counts.
 
     Attributes
     ----------
     limit
-        As given.
+        Limit of the peer's silence, seconds.
     pause
-        Seconds: a longer time between two turns is a pause, see `turn`. It lies halfway between
-        interval and limit, so that a turn which is merely late is none.
+        Seconds; a longer time between two turns is a pause, see `turn`. It lies halfway between
+        interval and limit, so that a slightly late turn is not a pause.
     counts
-        How many datagrams there were of each kind.
+        Number of datagrams of each kind.
     pauses
-        How many there were.
+        Number of pauses.
     """
 
     def __init__(
@@ -166,13 +165,13 @@ class FailureDetector:
         self._silent_since = self._ran_at = now
 
     def turn(self, now: float) -> None:
-        """Learn that this process runs.
+        """Note that this process runs at time `now`.
 
-        If it did not for a while (it was stopped, or starved), then it could not have heard
-        anybody. Beats may have found its socket full, and whatever held it up, a frozen machine for
-        one, may have held up its peer as well, whose next beat is yet to come. So the peer is given
-        one more limit from now on. A process that pauses again and again suspects nobody; but nor
-        does it beat in time, so its peer suspects it.
+        While the process did not run (it was stopped or starved), it could not receive beats. The
+        socket may have been full, and the peer may have been held up by the same cause, such as a
+        frozen machine, so that its next beat is yet to come. So after a pause the peer's silence
+        counts from `now`. A process that pauses again and again never suspects its peer; but it
+        does not beat in time either, so its peer suspects it.
         """
         if now - self._ran_at > self.pause:
             self.pauses += 1
@@ -180,7 +179,7 @@ class FailureDetector:
         self._ran_at = now
 
     def receive(self, datagram: bytes, now: float) -> Heard:
-        """Take in a datagram, whatever it is, and say what it was."""
+        """Take in any datagram, and return its kind."""
         heard = self._judge(datagram)
         self.counts[heard] += 1
         if heard is Heard.BEAT:
@@ -200,13 +199,13 @@ class FailureDetector:
         return Heard.BEAT
 
     def silence(self, now: float) -> float:
-        """Give the seconds of the peer's silence that count against it."""
+        """Return the seconds of silence that count against the peer."""
         return max(0.0, now - self._silent_since)
 
     def deadline(self) -> float:
-        """Give the time at which the peer is suspected if nothing is heard of it until then."""
+        """Return the time at which the peer is suspected if no beat arrives until then."""
         return self._silent_since + self.limit
 
     def suspects(self, now: float) -> bool:
-        """Say whether the peer counts as lost; a beat that comes after all takes that back."""
+        """Say whether the peer counts as lost; a late beat revokes that."""
         return now >= self.deadline()

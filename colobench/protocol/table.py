@@ -1,4 +1,4 @@
-"""A state machine as a table that runs, refuses what it does not list, and prints itself."""
+"""State machines as tables, which are executed, checked and printed."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ StateT = TypeVar("StateT", bound=Enum)
 EventT = TypeVar("EventT", bound=Hashable)
 ActionT = TypeVar("ActionT", bound=Enum)
 
-#: For each state, what each event leads to, and what is to be done on the way, in order.
+#: For each state and event, the next state and the actions to perform, in order.
 Table = Mapping[StateT, Mapping[EventT, tuple[StateT, tuple[ActionT, ...]]]]
 
 
 class LocalProtocolError(LocalError):
-    """We tried a step that the table does not allow in this state."""
+    """A step of our own that the table does not allow in this state."""
 
 
 class RemoteProtocolError(RemoteError):
-    """The peer sent a message that the table does not allow in this state."""
+    """A message of the peer that the table does not allow in this state."""
 
 
 class MissingAction(LocalError):
-    """A table asks for an action that nobody performs."""
+    """An action of a table that no function performs."""
 
 
 def name_of(event: object) -> str:
-    """Give an event's name as diagrams and errors show it."""
+    """Return an event's name for diagrams and errors."""
     return event.name if isinstance(event, Enum) else str(event)
 
 
 class StateMachine(Generic[StateT, EventT, ActionT]):
-    """Walks a table.
+    """State machine that follows a table.
 
     Parameters
     ----------
     table
-        What is allowed.
+        The allowed steps.
     state
-        Where it begins.
+        The first state.
     """
 
     def __init__(self, table: Table[StateT, EventT, ActionT], state: StateT) -> None:
@@ -49,13 +49,13 @@ class StateMachine(Generic[StateT, EventT, ActionT]):
         self.state = state
 
     def on(self, event: EventT, *, remote: bool = False) -> tuple[ActionT, ...]:
-        """Take an event in: move on, and say what is to be done now, in order.
+        """Take in an event: enter the next state, and return the actions to perform, in order.
 
         Raises
         ------
         LocalProtocolError, RemoteProtocolError
-            If the table has no such event in this state, which stays as it was; the type says
-            whether the event was the peer's (`remote`).
+            If the table has no such event in this state; the state stays as it was. The error is
+            remote if the event was the peer's (`remote`).
         """
         row = self.table.get(self.state, {})
         if event not in row:
@@ -72,15 +72,15 @@ def check_actions(table: Table[StateT, EventT, ActionT], performed: Container[Ac
     Raises
     ------
     MissingAction
-        If one is not; it names the action, and the state and event that ask for it.
+        If one is not performed; the error names the action, its state and its event.
     """
     for state, row in table.items():
         for event, (_, actions) in row.items():
             for action in actions:
                 if action not in performed:
                     raise MissingAction(
-                        f"state {state.name}, {name_of(event)}: expected somebody who performs "
-                        f"{action.name}, found nobody"
+                        f"state {state.name}, {name_of(event)}: expected a function for "
+                        f"{action.name}, found none"
                     )
 
 

@@ -195,7 +195,7 @@ def test_table_with_an_action_that_nobody_performs_is_found_when_the_node_is_bui
     state = next(iter(getattr(takeover_module, name)))
     broken = {state: {"SURPRISE": (state, (Role.PRIMARY,))}}
     monkeypatch.setattr(takeover_module, name, broken)
-    with pytest.raises(MissingAction, match="SURPRISE: expected somebody who performs PRIMARY"):
+    with pytest.raises(MissingAction, match="SURPRISE: expected a function for PRIMARY"):
         Takeover(RecordingNode(), Monitor(str(tmp_path / "qmp"), {}), threading.RLock())
 
 

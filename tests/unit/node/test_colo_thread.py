@@ -64,7 +64,7 @@ def test_action_that_nobody_performs_is_found_when_the_thread_is_made(role, vari
     }
     ColoThread(conversation, Side(asked))
     for action in asked:
-        with pytest.raises(MissingAction, match=rf"expected somebody who performs {action.name}"):
+        with pytest.raises(MissingAction, match=rf"expected a function for {action.name}"):
             ColoThread(conversation, Side(asked - {action}))
 
 

@@ -1,6 +1,6 @@
-"""The bytes of pcap files (pcap 2.4, LINKTYPE_ETHERNET), as tcpdump and Wireshark read them.
+"""Format of pcap files (2.4, LINKTYPE_ETHERNET), which tcpdump, tshark and Wireshark read.
 
-Format: draft-ietf-opsawg-pcap. A file is a header and records; each record has a header of its own.
+Source: draft-ietf-opsawg-pcap. A file is a header and records; each record has its own header.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import struct
 from typing import Final
 
 LINKTYPE_ETHERNET: Final = 1
-#: Bytes that a record may have.
+#: Limit of a record's frame, bytes.
 SNAPSHOT_LENGTH: Final = 262144
 _HEADER = struct.Struct("<IHHiIII")
 _RECORD = struct.Struct("<IIII")
 HEADER_BYTES: Final = _HEADER.size
 RECORD_HEADER_BYTES: Final = _RECORD.size
-#: How a file begins, by the nanoseconds in its unit of time.
+#: Header of a file, by its unit of time in nanoseconds.
 HEADERS: Final = {
     unit: _HEADER.pack(magic, 2, 4, 0, 0, SNAPSHOT_LENGTH, LINKTYPE_ETHERNET)
     for unit, magic in ((1, 0xA1B23C4D), (1000, 0xA1B2C3D4))
@@ -23,25 +23,27 @@ HEADERS: Final = {
 
 
 def unit_of(begin: bytes) -> int | None:
-    """Give the nanoseconds in the unit of time of a file that begins so; None if it is not ours.
+    """Return the unit of time of a file, nanoseconds; None if the file is not ours.
 
     Parameters
     ----------
     begin
-        The first HEADER_BYTES, or fewer of a file that is torn within them.
+        The first HEADER_BYTES of the file, or fewer if it is torn there.
     """
     return next((unit for unit, header in HEADERS.items() if header.startswith(begin)), None)
 
 
 def record(frame: bytes, time_ns: int, unit: int) -> tuple[bytes, bytes]:
-    """Give a record's header, and the bytes of the frame that it keeps.
+    """Encode a record: return its header, and the bytes of the frame that it contains.
 
     Parameters
     ----------
-    frame, time_ns
-        The frame, and when it was seen: nanoseconds since 1970 (`time.time_ns`).
+    frame
+        The frame.
+    time_ns
+        Time at which it was seen, nanoseconds since 1970 (`time.time_ns`).
     unit
-        Nanoseconds in the file's unit of time.
+        Unit of time of the file, nanoseconds.
     """
     seconds, rest = divmod(time_ns, 1_000_000_000)
     length = min(len(frame), SNAPSHOT_LENGTH)
@@ -50,6 +52,6 @@ def record(frame: bytes, time_ns: int, unit: int) -> tuple[bytes, bytes]:
 
 
 def kept_bytes(data: bytes, at: int) -> int:
-    """Give the bytes of a frame that the record whose header lies at ``data[at]`` keeps."""
+    """Return the number of frame bytes in the record whose header is at ``data[at]``."""
     kept: int = _RECORD.unpack_from(data, at)[2]
     return kept

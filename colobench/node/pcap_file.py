@@ -1,7 +1,7 @@
-"""Frames kept in a pcap file, see `colobench.net.pcap`.
+"""Writer of pcap files, see `colobench.net.pcap`.
 
-Records are written whole, many with one call. A process that is killed leaves at most its last
-record torn; the next one that opens the file cuts that off.
+One call writes many whole records. If the process is killed, at most its last record is torn; the
+next writer of the file cuts that record off.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ class PcapWriter:
     Parameters
     ----------
     path
-        The file. One that a `PcapWriter` has made is continued, behind its last whole record.
+        The file. A file that a `PcapWriter` made is continued after its last whole record.
     nanoseconds
-        Whether times are kept in nanoseconds, not in microseconds. A file keeps what it began with.
+        True for times in nanoseconds, False for microseconds. A continued file keeps its unit.
 
     Raises
     ------
     LocalError
-        If the file cannot be had, or is something else.
+        If the file cannot be opened, or is not a pcap file of ours.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, nanoseconds: bool = True) -> None:
@@ -61,19 +61,21 @@ class PcapWriter:
 
         Parameters
         ----------
-        frame, time_ns
-            The frame, and when it was seen: nanoseconds since 1970 (`time.time_ns`).
+        frame
+            The frame.
+        time_ns
+            Time at which it was seen, nanoseconds since 1970 (`time.time_ns`).
         """
         self._records += pcap.record(frame, time_ns, self._unit)
 
     def flush(self) -> None:
-        """Write what was appended so far.
+        """Write the frames that were appended so far.
 
         Raises
         ------
         LocalError
-            If the file takes no more. What was not written is lost, and the file ends in a whole
-            record as far as it can be helped.
+            If writing fails. These frames are lost, and the file is cut to whole records if
+            possible.
         """
         if not self._records:
             return
@@ -90,12 +92,12 @@ class PcapWriter:
             raise LocalError(f"pcap file {self.path}: {error.strerror}") from error
 
     def close(self) -> None:
-        """Write what is left and close the file.
+        """Write the remaining frames, and close the file.
 
         Raises
         ------
         LocalError
-            As `flush` does; the file is closed nevertheless.
+            As from `flush`; the file is closed nevertheless.
         """
         if self._file < 0:
             return
@@ -106,10 +108,10 @@ class PcapWriter:
             self._file = -1
 
     def _begin(self, unit: int) -> int:
-        """Begin the file, or go behind its last whole record; gives its unit in nanoseconds."""
+        """Begin the file, or seek behind its last whole record; return its unit in nanoseconds."""
         found = os.pread(self._file, pcap.HEADER_BYTES, 0)
         if found:
-            # One that is torn before its end held nothing yet.
+            # A file with a torn header has no records yet.
             begun = pcap.unit_of(found)
             if begun is None:
                 raise LocalError(

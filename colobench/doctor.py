@@ -35,6 +35,7 @@ from colobench.processes.resource_limits import (
     memory_limit,
     usable_memory,
 )
+from colobench.text_table import align
 
 #: Bytes that `colobench demo` needs with its defaults: three processes with numba, RAM, RAM cache.
 DEMO_BYTES = 1 << 30
@@ -124,11 +125,8 @@ def examine(announce: Callable[[str], None] = lambda name: None) -> Iterator[Fin
 def render(findings: Iterable[Finding]) -> str:
     """Format findings as text, one line each."""
     words = {True: "yes", False: "no", None: "?"}
-    width = max(map(len, CHECKS))
-    return "\n".join(
-        f"{finding.name:<{width}}  {words[finding.available]:<3}  {finding.detail}"
-        for finding in findings
-    )
+    rows = [(finding.name, words[finding.available], finding.detail) for finding in findings]
+    return "\n".join(align(rows))
 
 
 def render_json(findings: Iterable[Finding]) -> str:

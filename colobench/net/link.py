@@ -7,7 +7,6 @@ filter-redirector and colo-compare without virtio-net headers.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
 
 from colobench.errors import RemoteError
 
@@ -23,11 +22,6 @@ class LinkError(RemoteError):
 def encode_frame(frame: bytes) -> bytes:
     """Encode a frame for a link."""
     return _LENGTH.pack(len(frame)) + frame
-
-
-def encode_frames(frames: Iterable[bytes]) -> bytes:
-    """Encode frames for a link, one after another."""
-    return b"".join([_LENGTH.pack(len(frame)) + frame for frame in frames])
 
 
 class LinkDecoder:

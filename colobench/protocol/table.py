@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Generic, TypeVar
 
 from colobench.errors import LocalError, RemoteError
+from colobench.text_table import align
 
 StateT = TypeVar("StateT", bound=Enum)
 EventT = TypeVar("EventT", bound=Hashable)
@@ -104,9 +105,5 @@ def text(table: Table[StateT, EventT, ActionT]) -> str:
         for event, (after, actions) in row.items():
             does = ", ".join(action.name for action in actions)
             rows.append((state.name, name_of(event), does, after.name))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(lines)
+    rules = [("-" * max(map(len, column))) for column in zip(*rows, strict=True)]
+    return "\n".join(align([rows[0], rules, *rows[1:]]))

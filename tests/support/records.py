@@ -21,6 +21,8 @@ def make_record(number, *, pages=(), layout="separated", words=17, **values):
         "zero_pages": 0,
         "flushed_pages": len(pages),
         "bytes": 4104 * len(pages),
+        "encoded_pages": 0,
+        "bytes_saved": 0,
         "device_bytes": 726,
         "primary_buffer_bytes": 726,
         "secondary_buffer_bytes": 726,

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from colobench.errors import LocalError, RemoteError
+from colobench.peers import firmware
 from colobench.peers import qemu_pair as qemu
 from colobench.peers.qemu_pair import QEMUPair, QEMUPairFailed, QEMUUnavailable
 
@@ -93,11 +94,12 @@ def test_secondary_has_the_words_that_the_primary_wrote(pair: QEMUPair, tmp_path
     for role, node in pair._nodes.items():
         node.execute("stop")
         file = tmp_path / role
-        size = (PAGES + 1) * qemu.PAGE_SIZE
-        node.execute("pmemsave", val=qemu.FIRST_BYTE, size=size, filename=str(file))
+        size = (PAGES + 1) * firmware.PAGE_SIZE
+        node.execute("pmemsave", val=firmware.FIRST_BYTE, size=size, filename=str(file))
         memory = file.read_bytes()
         words[role] = [
-            int.from_bytes(memory[at : at + 4], "little") for at in range(0, size, qemu.PAGE_SIZE)
+            int.from_bytes(memory[at : at + 4], "little")
+            for at in range(0, size, firmware.PAGE_SIZE)
         ]
     for *written, beyond in words.values():
         assert min(written) > 0
@@ -198,13 +200,13 @@ def test_wrong_arguments_are_refused(arguments: dict[str, int], expected: str) -
 
 @given(st.integers(1, 200_000))
 def test_image_has_one_store_for_each_page(pages: int) -> None:
-    image = qemu.guest_image(pages)
+    image = firmware.guest_image(pages)
     assert len(image) % 65536 == 0
     begin = image.index(b"\x40\x89\x87") + 1
     opcodes = np.frombuffer(image, "<u2", 3 * pages, begin).reshape(pages, 3)
     assert (opcodes[:, 0] == 0x8789).all()
     offsets = opcodes[:, 1] + (opcodes[:, 2].astype(np.int64) << 16)
-    assert (offsets == np.arange(pages) * qemu.PAGE_SIZE).all()
+    assert (offsets == np.arange(pages) * firmware.PAGE_SIZE).all()
     assert image[begin + 6 * pages :].startswith(b"\xc7\x83\x80\x03")
 
 

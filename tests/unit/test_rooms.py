@@ -42,7 +42,7 @@ IMPURE = {
 #: Modules that are in no room: these import what they like …
 ABOVE = {"__init__", "__main__", "cli", "doctor"}
 #: … and these may be imported by all, and import from nobody.
-BELOW = {"errors"}
+BELOW = {"errors", "text_table"}
 #: `kernels.import_all` names it, lazily, because the guest's programs are kernels, too.
 NAMED_BY_KERNELS = "colobench.guest.programs"
 

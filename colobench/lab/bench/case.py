@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from colobench.lab.bench.measured import Measured
+from colobench.lab.percentiles import percentiles
 
 if TYPE_CHECKING:
     from colobench.lab.bench.context import BenchContext
@@ -124,10 +125,8 @@ class Row:
 
 def quartiles(samples: Sequence[float]) -> tuple[float, float] | None:
     """Give the lower and the upper quartile, the samples being all there are; None without any."""
-    if len(samples) < 2:
-        return (samples[0], samples[0]) if samples else None
-    low, _, high = statistics.quantiles(samples, n=4, method="inclusive")
-    return low, high
+    low, high = percentiles(samples, (25, 75), without=None)
+    return None if low is None or high is None else (low, high)
 
 
 def _median(samples: Sequence[float]) -> float | None:

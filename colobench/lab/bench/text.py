@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from colobench.lab.bench.case import Row
+from colobench.text_table import align
 
 HEADINGS = ("case", "ours", "reference", "unit", "ratio", "target", "met", "note")
 _LEFT = {"case", "unit", "note"}
@@ -46,25 +47,16 @@ def render(rows: Sequence[Row]) -> str:
 
 
 def _lines(rows: Sequence[Row]) -> Iterator[str]:
-    table = [cells(row) for row in rows]
-    columns = list(zip(HEADINGS, *table, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    yield _line(HEADINGS, widths)
-    shown = iter(table)
+    right = [column for column, heading in enumerate(HEADINGS) if heading not in _LEFT]
+    heading, *lines = align([HEADINGS, *map(cells, rows)], right)
+    yield f"  {heading}"
+    shown = iter(lines)
     for name, of_name in groupby(rows, key=lambda row: row.name):
         yield name
         for _ in of_name:
-            yield _line(next(shown), widths)
+            yield f"  {next(shown)}"
     yield ""
     yield summary(rows)
-
-
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    padded = (
-        f"{cell:<{width}}" if heading in _LEFT else f"{cell:>{width}}"
-        for heading, cell, width in zip(HEADINGS, row, widths, strict=True)
-    )
-    return ("  " + "  ".join(padded)).rstrip()
 
 
 def summary(rows: Sequence[Row]) -> str:

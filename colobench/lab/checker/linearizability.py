@@ -464,27 +464,3 @@ def _values_come_once(operations: Sequence[Operation]) -> bool:
     if commands == {"APPEND"}:
         return all(each.arguments[0] for each in changing)
     return commands <= ARITHMETIC and all((increment(each) or 0) > 0 for each in changing)
-
-
-def is_linearizable(
-    operations: Iterable[Operation], *, start: State = None, effort: Effort = USUAL_EFFORT
-) -> bool:
-    """Say whether one key's operations can be put in an order that explains every answer.
-
-    Parameters
-    ----------
-    operations
-        Of one key.
-    start
-        The key's value before them.
-    effort
-        How much the search may take.
-
-    Raises
-    ------
-    LocalError
-        If there is an operation that the model does not know.
-    Undecided
-        If it would take more than `effort`.
-    """
-    return Search(list(relevant(operations)), start=start, effort=effort).run()

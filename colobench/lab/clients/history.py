@@ -5,16 +5,16 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
-
 from colobench.errors import LocalError
 from colobench.lab.clients.resp import ErrorReply, Reply, Scalar
 from colobench.lab.output_file import write_output_file
+from colobench.lab.percentiles import percentiles
 
 #: Commands of one key.
 SINGLE = frozenset(
@@ -210,10 +210,12 @@ class History:
 
     def latency_ms(self, *percents: float) -> list[float]:
         """Give percentiles of the milliseconds from call to answer; NaN without answers."""
-        found = [each.returned - each.call for each in self.operations if each.returned is not None]
-        if not found:
-            return [float("nan")] * len(percents)
-        return [float(each) / 1e6 for each in np.percentile(found, percents)]
+        found = (
+            (each.returned - each.call) / 1e6
+            for each in self.operations
+            if each.returned is not None
+        )
+        return percentiles(found, percents, without=math.nan)
 
     def longest_gap(self, *, client: int | None = None, ending_after: int = 0) -> Gap | None:
         """Find the longest time between an answer and the next.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from colobench.lab.percentiles import percentiles
 from colobench.lab.session.record import PHASES
+from colobench.text_table import align
 
 if TYPE_CHECKING:
     from colobench.lab.session.record import CheckpointRecord
@@ -19,12 +19,9 @@ ACTIVITIES = (*PHASES, "verify")
 PAUSE_PHASES = tuple(phase for phase in ACTIVITIES if phase != "request")
 
 
-def percentiles(milliseconds: Sequence[float]) -> dict[str, float | None]:
-    """Give the median and the 99th percentile, linearly interpolated; None without values."""
-    if not len(milliseconds):
-        return {"p50": None, "p99": None}
-    middle, high = np.percentile(milliseconds, [50, 99])
-    return {"p50": float(middle), "p99": float(high)}
+def _median_and_p99(values: Iterable[float]) -> dict[str, float | None]:
+    middle, high = percentiles(values, (50, 99), without=None)
+    return {"p50": middle, "p99": high}
 
 
 def checkpoint_rate(records: Sequence[CheckpointRecord]) -> float | None:
@@ -51,7 +48,7 @@ def compute_statistics(records: Sequence[CheckpointRecord]) -> dict[str, Any]:
         ``phases_ms``: for each of `ACTIVITIES` its ``{"p50", "p99"}`` in milliseconds, without
         ``verify`` if nothing was verified.
     """
-    pause = percentiles([record.pause_ms for record in records])
+    pause = _median_and_p99(record.pause_ms for record in records)
     return {
         "checkpoints": len(records),
         "checkpoints_per_s": checkpoint_rate(records),
@@ -62,7 +59,7 @@ def compute_statistics(records: Sequence[CheckpointRecord]) -> dict[str, Any]:
         "pause_ms_p50": pause["p50"],
         "pause_ms_p99": pause["p99"],
         "phases_ms": {
-            phase: percentiles([getattr(record, f"{phase}_ms") for record in records])
+            phase: _median_and_p99(getattr(record, f"{phase}_ms") for record in records)
             for phase in ACTIVITIES
             if phase != "verify" or any(record.verify_ms for record in records)
         },
@@ -116,10 +113,4 @@ def format_summary(summary: Mapping[str, Any]) -> str:
         The keys of `compute_statistics`, and ``verified`` (True, False, or None if nothing was
         compared), ``takeover_ms``, ``takeover_checkpoint``. A key that is not there has no row.
     """
-    rows = list(_rows(summary))
-    widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
-    lines = (
-        f"{name:<{widths[0]}}  {first:>{widths[1]}}  {second:>{widths[2]}}"
-        for name, first, second in rows
-    )
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(align(list(_rows(summary)), right=(1, 2)))

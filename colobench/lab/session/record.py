@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, overload
 import numpy as np
 import numpy.typing as npt
 
+from colobench.lab.percentiles import percentiles
 from colobench.node.phases import Mark, durations
 
 #: The marks of one node for one checkpoint, in their order.
@@ -247,7 +248,7 @@ class Records(Sequence[CheckpointRecord]):
 
     def percentile(self, name: str, percent: float) -> float:
         """Give a percentile of one attribute; 0 if there are no records."""
-        return float(np.percentile(self.column(name), percent)) if self._records else 0.0
+        return percentiles(self.column(name), [percent], without=0.0)[0]
 
     def to_json(self) -> str:
         """Write all records but their bitmaps as a JSON list of objects."""

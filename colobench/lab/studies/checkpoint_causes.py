@@ -12,6 +12,7 @@ from colobench.lab.clients.open_loop import probe
 from colobench.lab.interrupt import interruptible
 from colobench.lab.session.record import CheckpointRecord, Records
 from colobench.lab.session.session import Session
+from colobench.text_table import align
 
 #: Checkpoints by the timer are rare, so that those with another cause can be told apart.
 TIMER_MS = 1000
@@ -65,11 +66,7 @@ class CauseTable:
         lines = [f"checkpoints by cause: {self.counted()}"]
         if self.miscompares:
             rows = [("checkpoint", "at", "connection", "byte"), *self.rows()]
-            widths = [max(len(row[column]) for row in rows) for column in range(4)]
-            lines += [
-                "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-                for row in rows
-            ]
+            lines += align(rows, right=range(4))
         return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@ from colobench.lab.clients.closed_loop import ClientsStalled
 from colobench.lab.clients.resp import ErrorReply, Reply, ReplyParser, encode
 from colobench.lab.interrupt import interruptible
 from colobench.lab.session.session import Session, session_outcome
+from colobench.text_table import align
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +29,8 @@ class Transcript(list[Exchange]):
     """Requests and answers; shows itself as a table."""
 
     def __repr__(self) -> str:
-        width = max((len(each.request) for each in self), default=0)
-        return "\n".join(
-            f"{each.request:<{width}}  {each.milliseconds:8.2f} ms  {show(each.reply)}"
-            for each in self
-        )
+        rows = [(each.request, f"{each.milliseconds:.2f} ms", show(each.reply)) for each in self]
+        return "\n".join(align(rows, right=(1,)))
 
 
 @interruptible(session_outcome)

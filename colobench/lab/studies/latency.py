@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import numpy as np
-
 from colobench.lab.clients.closed_loop import Answered, Request
 from colobench.lab.clients.open_loop import probe
 from colobench.lab.interrupt import interruptible
+from colobench.lab.percentiles import percentiles
 from colobench.lab.session.session import Session
+from colobench.text_table import align
 
 #: What can become of output, in the order in which it is measured.
 STATES = ("buffer", "compare", "unprotected")
@@ -66,8 +67,8 @@ class Latencies:
 
     def percentile(self, state: str, percent: float) -> float:
         """Give a percentile of a state's latencies in ms; not a number without answers."""
-        found = [each.latency_ms for each in self.answers if each.state == state]
-        return float(np.percentile(found, percent)) if found else float("nan")
+        found = (each.latency_ms for each in self.answers if each.state == state)
+        return percentiles(found, [percent], without=math.nan)[0]
 
     def ratio(self, state: str, other: str) -> float:
         """Say how many times as long one waits, at the median."""
@@ -75,11 +76,12 @@ class Latencies:
 
     def __repr__(self) -> str:
         """Write a table, and both ratios."""
-        lines = [f"{'output':<12} {'answers':>8} {'p50':>11} {'p90':>11} {'p99':>11}"]
+        rows = [("output", "answers", "p50", "p90", "p99")]
         for state in STATES:
             if count := self.count(state):
-                shown = " ".join(f"{self.percentile(state, p):8.2f} ms" for p in (50, 90, 99))
-                lines.append(f"{state:<12} {count:8,} {shown}")
+                p50, p90, p99 = (f"{self.percentile(state, p):.2f} ms" for p in (50, 90, 99))
+                rows.append((state, f"{count:,}", p50, p90, p99))
+        lines = align(rows, right=(1, 2, 3, 4))
         if len(lines) == 1 + len(STATES):
             lines += [
                 f"compared: {self.ratio('compare', 'unprotected'):.2f} × unprotected (p50)",

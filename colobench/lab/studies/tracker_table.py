@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from colobench.lab.studies.trackers import Epoch, UnavailableTracker
+from colobench.text_table import align
 
 
 @dataclass(frozen=True, slots=True)
-class TrackerFigures:
+class TrackerStatistics:
     """What was found of one tracker.
 
     Attributes
@@ -35,7 +36,7 @@ class TrackerFigures:
     reason: str | None = None
 
     def cells(self) -> tuple[str, ...]:
-        """Write the figures in the order of `HEADS`."""
+        """Write the statistics in the order of `HEADS`."""
         if self.reason is not None:
             return (self.tracker, f"not here: {self.reason}", "", "", "")
         if self.pages is None or self.write_ns is None or self.collect_ms is None:
@@ -50,28 +51,19 @@ class TrackerFigures:
 HEADS = ("tracker", "exact", "pages", "a step", "a collection")
 
 
-class TrackerTable(tuple[TrackerFigures, ...]):
-    """The figures of several trackers; prints itself as a table."""
+class TrackerTable(tuple[TrackerStatistics, ...]):
+    """Statistics of several trackers; prints itself as a table."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
-        rows = [HEADS, *(figures.cells() for figures in self)]
-        # A reason may be long; it is in the second column, with nothing behind it.
-        widths = [
-            max((len(row[column]) for row in rows if all(row)), default=0)
-            for column in range(len(HEADS))
-        ]
-        return "\n".join(
-            f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  "
-            + "  ".join(f"{cell:>{w}}" for cell, w in zip(row[2:], widths[2:], strict=True))
-            for row in rows
-        ).replace("  \n", "\n")
+        rows = [HEADS, *(each.cells() for each in self)]
+        return "\n".join(align(rows, right=(2, 3, 4)))
 
     @property
     def available(self) -> tuple[str, ...]:
         """The trackers that run here."""
-        return tuple(figures.tracker for figures in self if figures.reason is None)
+        return tuple(each.tracker for each in self if each.reason is None)
 
 
 def tabulate_trackers(found: Iterable[Epoch | UnavailableTracker]) -> TrackerTable:
@@ -89,12 +81,12 @@ def tabulate_trackers(found: Iterable[Epoch | UnavailableTracker]) -> TrackerTab
     )
 
 
-def _sum_up(tracker: str, epochs: list[Epoch], reason: str | None) -> TrackerFigures:
+def _sum_up(tracker: str, epochs: list[Epoch], reason: str | None) -> TrackerStatistics:
     exact = sum(epoch.exact for epoch in epochs)
     if not epochs:
-        return TrackerFigures(tracker, 0, 0, reason=reason)
+        return TrackerStatistics(tracker, 0, 0, reason=reason)
     pages, write_ns, collect_ms = (
         float(np.median([getattr(epoch, name) for epoch in epochs]))
         for name in ("pages", "write_ns", "collect_ms")
     )
-    return TrackerFigures(tracker, len(epochs), exact, pages, write_ns, collect_ms, reason)
+    return TrackerStatistics(tracker, len(epochs), exact, pages, write_ns, collect_ms, reason)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from colobench.errors import LocalError
 from colobench.lab.interrupt import interruptible
 from colobench.lab.session.session import Session, session_outcome
+from colobench.text_table import align
 
 #: Who is held where, in the order in which a checkpoint passes these points.
 POINTS = (
@@ -64,11 +65,7 @@ class Walkthrough(tuple[Observation, ...]):
             guest = "runs" if each.primary_runs else "stands"
             theirs = _checkpoint(each.ram), _checkpoint(each.devices)
             rows.append((each.role, each.at, _checkpoint(each.checkpoint), sent, guest, *theirs))
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        )
+        return "\n".join(align(rows))
 
 
 def _checkpoint(number: int | None) -> str:

@@ -10,6 +10,7 @@ from colobench.lab.torture.kill_plan import plan
 from colobench.lab.torture.kill_results import KillResult
 from colobench.lab.torture.museum import MUSEUM, Exhibit, exhibit
 from colobench.lab.torture.run import Settings, torture
+from colobench.text_table import align
 
 #: What a history shows says more than a digest that differs.
 _FIRST = "not linearizable"
@@ -113,5 +114,4 @@ def hunt_bug(
 
 def museum() -> str:
     """Write what is shown in the museum: each bug, and the promise that it breaks."""
-    width = max(len(bug.value) for bug in MUSEUM)
-    return "\n".join(f"{bug.value:<{width}}  {each.promise}" for bug, each in MUSEUM.items())
+    return "\n".join(align([(bug.value, each.promise) for bug, each in MUSEUM.items()]))

@@ -11,10 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from colobench.errors import LocalError
+from colobench.lab.percentiles import percentiles
 from colobench.lab.torture.kill_plan import Kill
+
+#: Percentages of the statistics of durations.
+PERCENTS = (50, 90, 99, 100)
+#: Beginning of each line of a file of results.
+_BEGINNING = b'{"kill": {"number": '
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +160,6 @@ class Results:
         return whole
 
 
-#: What each line of a file of results begins with.
-_BEGINNING = b'{"kill": {"number": '
-
-
 def _shown(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in settings.items()) or "none"
 
@@ -236,5 +236,5 @@ def summarize(results: Iterable[KillResult]) -> Summary:
 
 def _percentiles(values: Iterable[float | None]) -> dict[int, float]:
     known = [each for each in values if each is not None]
-    percents = (50, 90, 99, 100)
-    return {each: float(np.percentile(known, each)) for each in percents} if known else {}
+    found = zip(PERCENTS, percentiles(known, PERCENTS, without=None), strict=True)
+    return {percent: value for percent, value in found if value is not None}

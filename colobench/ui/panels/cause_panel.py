@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import threading
-from html import escape
 
 import ipywidgets
 
 from colobench.guest.configuration import Nondeterminism
+from colobench.lab.report.palette import BAD_COLOUR, BUSY_COLOUR, GOOD_COLOUR, IDLE_COLOUR
 from colobench.lab.session.record import Records
 from colobench.lab.studies.checkpoint_causes import CauseTable, provoke_miscompares
 from colobench.ui.base.controls import slider
+from colobench.ui.base.markup import status_line, table
 from colobench.ui.base.panel import Panel, button, turn
 from colobench.ui.base.pump import frames
-from colobench.ui.base.status import BROKEN, NOTHING, RUNS, WELL, status_line
 
 CLOCKS_US = (0, 1000, 10_000, 100_000, 1_000_000)
 JITTERS_US = (0, 100, 1000, 5000)
 SHUFFLES = (0, 10, 100, 1000)
 SECONDS = 2.0
-
-_CELL = "padding: 1px 18px 1px 0; line-height: 1.5; text-align: right"
 
 
 class CausePanel(Panel):
@@ -113,12 +111,12 @@ class CausePanel(Panel):
     def _words(self) -> tuple[str, str]:
         doing, error = self.background.doing, self.background.error
         if doing:
-            return RUNS, f"{doing} … so far by cause: {self.table.counted()}".capitalize()
+            return BUSY_COLOUR, f"{doing} … so far by cause: {self.table.counted()}".capitalize()
         if error:
-            return BROKEN, f"It failed: {error}"
+            return BAD_COLOUR, f"It failed: {error}"
         if not self.records:
-            return NOTHING, "Turn the dials, and run a pair."
-        return WELL, f"{len(self.records)} checkpoints by cause: {self.table.counted()}."
+            return IDLE_COLOUR, "Turn the dials, and run a pair."
+        return GOOD_COLOUR, f"{len(self.records)} checkpoints by cause: {self.table.counted()}."
 
     def end(self) -> None:
         """Stop, and show nothing any more."""
@@ -126,14 +124,9 @@ class CausePanel(Panel):
         frames.remove(self)
 
 
-def _html(table: CauseTable) -> str:
+def _html(causes: CauseTable) -> str:
     """Write the last miscompares as a table."""
-    if not table.miscompares:
+    if not causes.miscompares:
         return ""
     heads = ("checkpoint", "at", "connection", "first byte that differs")
-    head = "".join(f'<th style="{_CELL}">{name}</th>' for name in heads)
-    rows = "".join(
-        "<tr>" + "".join(f'<td style="{_CELL}">{escape(cell)}</td>' for cell in row) + "</tr>"
-        for row in table.rows()
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return table(causes.rows(), heads, right=range(len(heads)))

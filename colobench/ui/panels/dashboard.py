@@ -12,10 +12,18 @@ from typing import Any
 import ipywidgets
 
 from colobench.errors import ColobenchError
+from colobench.lab.report.palette import (
+    BAD_COLOUR,
+    BUSY_COLOUR,
+    GOOD_COLOUR,
+    IDLE_COLOUR,
+    MUTED_COLOUR,
+)
 from colobench.lab.report.run_summary import megabytes
 from colobench.lab.session.journal import ROLES
 from colobench.lab.session.session import Session
 from colobench.ui.base.controls import Controls
+from colobench.ui.base.markup import status_line
 from colobench.ui.base.panel import Panel, button
 from colobench.ui.base.pump import Pump
 from colobench.ui.base.sentences import tell_takeover
@@ -34,18 +42,17 @@ MOMENTS: dict[str, dict[str, str | None]] = {
 #: Consoles and processes are looked at twice a second.
 watches = Pump(0.5)
 
-_STATUS = "padding: 6px 10px; border-left: 4px solid {colour}; font-size: 14px; line-height: 1.5"
-_SMALL = "padding: 0 10px; font-size: 12px; color: #6b7684"
+_SMALL = f"padding: 0 10px; font-size: 12px; color: {MUTED_COLOUR}"
 _CONSOLE = "font: 11px/1.4 monospace; padding: 6px 10px; background: #8882; flex: 1; margin: 0"
 
 
 class PairStage(enum.Enum):
     """How far the life of a pair has come; the value is the status line's colour."""
 
-    NOTHING = "#8b95a3"
-    PAIR = "#4a86d8"
-    BROKEN = "#d4606a"
-    SURVIVOR = "#62a964"
+    NOTHING = IDLE_COLOUR
+    PAIR = BUSY_COLOUR
+    BROKEN = BAD_COLOUR
+    SURVIVOR = GOOD_COLOUR
 
 
 class Dashboard(Panel):
@@ -195,7 +202,7 @@ class Dashboard(Panel):
             text = f"{doing} …".capitalize()
         elif stage is PairStage.PAIR:
             text = f"Primary and secondary are in COLO: {count:,} checkpoints are committed."
-        return f'<div style="{_STATUS.format(colour=stage.value)}">{escape(text)}</div>'
+        return status_line(stage.value, text)
 
     def refresh(self) -> None:
         """Look at processes and consoles; called twice a second, in a thread of its own."""

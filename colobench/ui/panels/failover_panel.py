@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 import ipywidgets
@@ -11,7 +10,15 @@ import numpy as np
 from bokeh.layouts import row
 from bokeh.models import ColumnDataSource, LayoutDOM, Range1d
 
-from colobench.lab.report.palette import NEUTRAL_COLOUR, SECONDARY_COLOUR, TAKEOVER_COLOUR
+from colobench.lab.report.palette import (
+    BAD_COLOUR,
+    BUSY_COLOUR,
+    GOOD_COLOUR,
+    IDLE_COLOUR,
+    NEUTRAL_COLOUR,
+    SECONDARY_COLOUR,
+    TAKEOVER_COLOUR,
+)
 from colobench.lab.session.journal import ROLES
 from colobench.lab.session.session import Session
 from colobench.lab.torture.kill_plan import OUTPUTS, POINTS
@@ -25,19 +32,17 @@ from colobench.lab.torture.story import (
 )
 from colobench.ui.base.controls import dropdown
 from colobench.ui.base.figure import Columns, FigureData, LiveFigure
+from colobench.ui.base.markup import status_line, table, verdict_text
 from colobench.ui.base.panel import Panel, button, turn
 from colobench.ui.base.pump import frames
-from colobench.ui.base.status import BROKEN, NOTHING, RUNS, WELL, status_line, verdict_text
 from colobench.ui.views.plots import legend_above, make_plot
 
 NOBODY = "nobody: any moment"
-COLOURS = {PROTECTED: "#62a964", SILENT: TAKEOVER_COLOUR, ALONE: SECONDARY_COLOUR}
+COLOURS = {PROTECTED: GOOD_COLOUR, SILENT: TAKEOVER_COLOUR, ALONE: SECONDARY_COLOUR}
 #: A client's answers are drawn so many seconds apart at least: all of the story, and near the kill.
 WHOLE_SECONDS, NEAR_SECONDS = 0.05, 0.005
 #: What is near: seconds before the kill, and after it.
 BEFORE, AFTER = 0.15, 0.45
-
-_CELL = "padding: 0 16px 0 0; line-height: 1.5; text-align: "
 
 
 class FailoverPanel(Panel):
@@ -161,22 +166,22 @@ class FailoverPanel(Panel):
     def _status(self) -> tuple[str, str]:
         doing, error, story = self.background.doing, self.background.error, self.story
         if doing:
-            return RUNS, f"{self._doing or doing} …".capitalize()
+            return BUSY_COLOUR, f"{self._doing or doing} …".capitalize()
         if self._stopped:
-            return NOTHING, "Stopped."
+            return IDLE_COLOUR, "Stopped."
         if error:
-            return BROKEN, f"It failed: {error}"
+            return BAD_COLOUR, f"It failed: {error}"
         if story is None or story.first_ms is None:
-            return NOTHING, "Choose who dies, and when; then kill."
+            return IDLE_COLOUR, "Choose who dies, and when; then kill."
         if story.violations:
-            return BROKEN, "The clients have seen what must not be."
+            return BAD_COLOUR, "The clients have seen what must not be."
         verdict = story.verdict
         sentence = (
             f"The first answer came {story.first_ms:.0f} ms after the kill. No connection was "
             f"lost, and the history of {len(story.clients.answers):,} answers is "
             f"{verdict.in_words if verdict else 'not checked'}."
         )
-        return (WELL if verdict and verdict.linearizable else NOTHING), sentence
+        return (GOOD_COLOUR if verdict and verdict.linearizable else IDLE_COLOUR), sentence
 
     def end(self) -> None:
         """End all processes, and show nothing any more."""
@@ -259,15 +264,12 @@ def _html(story: FailoverStory) -> str:
     if story.killed is None:
         return ""
     zero = story.killed.time - story.began
-    rows = "".join(
-        f'<tr><td style="{_CELL}right">{1000 * (each.seconds - zero):+,.0f} ms</td>'
-        f'<td style="{_CELL}left">{escape(each.who)}</td>'
-        f'<td style="{_CELL}left">{escape(each.what)}</td></tr>'
-        for each in story.moments
-    )
+    rows = [
+        (f"{1000 * (each.seconds - zero):+,.0f} ms", each.who, each.what) for each in story.moments
+    ]
     verdict = story.violations or ([str(story.verdict)] if story.verdict else [])
     text = "\n".join(verdict)
-    return f"<table>{rows}</table>{verdict_text(text)}"
+    return table(rows, right=[0]) + verdict_text(text)
 
 
 def _draw() -> LayoutDOM:

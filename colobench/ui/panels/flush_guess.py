@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any
 
 import ipywidgets
 import numpy as np
 
-from colobench.lab.report.palette import SECONDARY_COLOUR
+from colobench.lab.report.palette import (
+    BAD_COLOUR,
+    BUSY_COLOUR,
+    GOOD_COLOUR,
+    IDLE_COLOUR,
+    SECONDARY_COLOUR,
+)
 from colobench.lab.session.record import CheckpointRecord
 from colobench.lab.session.session import Session
 from colobench.lab.studies.flush_prediction import PendingFlush, hold_before_flush
 from colobench.ui.base.controls import GUESTS, WRITES, dropdown, slider
+from colobench.ui.base.markup import status_line
 from colobench.ui.base.panel import Panel, button
 from colobench.ui.views.page_sets import PageSets
 
@@ -29,9 +35,6 @@ DEFAULTS: dict[str, Any] = {
     "working_set": 1024,
     "writes_per_tick": 16,
 }
-
-_LINE = "padding: 6px 10px; border-left: 4px solid {colour}; font-size: 14px; line-height: 1.5"
-_NOTHING, _HELD, _RIGHT, _WRONG = "#8b95a3", "#4a86d8", "#62a964", "#d4606a"
 
 
 class FlushGuess(Panel):
@@ -185,28 +188,30 @@ class FlushGuess(Panel):
         for control in (*self._controls.values(), self.longer, self.take_button):
             control.disabled = not ready or held
         self.guess.disabled = self.flush_button.disabled = not ready or not held
-        colour, text = self._words()
-        self.status.value = f'<div style="{_LINE.format(colour=colour)}">{escape(text)}</div>'
+        self.status.value = status_line(*self._words())
 
     def _words(self) -> tuple[str, str]:
         doing, error, pending = self.background.doing, self.background.error, self.pending
         if error:
-            return _WRONG, f"It failed: {error}"
+            return BAD_COLOUR, f"It failed: {error}"
         if doing:
-            return _NOTHING, f"{doing} …".capitalize()
+            return IDLE_COLOUR, f"{doing} …".capitalize()
         if pending is None:
-            return _NOTHING, "Choose a guest, and send a checkpoint: it is held before its commit."
+            return (
+                IDLE_COLOUR,
+                "Choose a guest, and send a checkpoint: it is held before its commit.",
+            )
         if self.record is None:
-            return _HELD, (
+            return BUSY_COLOUR, (
                 f"Checkpoint {pending.checkpoint} is all there, and not committed. "
                 f"{pending.received_pages:,} pages wait in the RAM cache; the secondary's own "
                 f"guest wrote {pending.written_pages:,} since the checkpoint before. "
                 "How many will the flush copy?"
             )
         guessed = self.guessed_right()
-        colour = {None: _NOTHING, True: _RIGHT, False: _WRONG}[guessed]
+        colour = {None: IDLE_COLOUR, True: GOOD_COLOUR, False: BAD_COLOUR}[guessed]
         if not self.right() or self.record.verified is False:
-            colour = _WRONG
+            colour = BAD_COLOUR
         return colour, self._answer(self.record, guessed)
 
     def _answer(self, record: CheckpointRecord, guessed: bool | None) -> str:

@@ -7,12 +7,13 @@ from html import escape
 
 import ipywidgets
 
+from colobench.lab.report.palette import BAD_COLOUR, BUSY_COLOUR, GOOD_COLOUR, IDLE_COLOUR
 from colobench.lab.torture.bug_hunt import BugHunt, hunt_bug
 from colobench.lab.torture.museum import MUSEUM
 from colobench.node.bugs import Bug
 from colobench.ui.base.controls import dropdown
+from colobench.ui.base.markup import status_line, verdict_text
 from colobench.ui.base.panel import Panel, button, turn
-from colobench.ui.base.status import BROKEN, NOTHING, RUNS, WELL, status_line, verdict_text
 
 KILLS = 20
 _STORY = "padding: 4px 10px; font-size: 14px; line-height: 1.5; max-width: 860px"
@@ -101,14 +102,14 @@ class MuseumPanel(Panel):
     def _words(self) -> tuple[str, str]:
         doing, error, hunt = self.background.doing, self.background.error, self.hunt
         if doing:
-            return RUNS, f"{self._doing or doing} …".capitalize()
+            return BUSY_COLOUR, f"{self._doing or doing} …".capitalize()
         if error:
-            return BROKEN, f"It failed: {error}"
+            return BAD_COLOUR, f"It failed: {error}"
         if hunt is None:
-            return NOTHING, "Choose a bug, and break it."
+            return IDLE_COLOUR, "Choose a bug, and break it."
         if hunt.caught:
-            return WELL, f"Caught by kill {len(hunt.results)}. What the clients can prove:"
-        return NOTHING, f"Not caught by {len(hunt.results)} kills: it takes luck. Try again."
+            return GOOD_COLOUR, f"Caught by kill {len(hunt.results)}. What the clients can prove:"
+        return IDLE_COLOUR, f"Not caught by {len(hunt.results)} kills: it takes luck. Try again."
 
     def end(self) -> None:
         """Stop after the present kill."""

@@ -14,12 +14,18 @@ from bokeh.layouts import row
 from bokeh.models import ColumnDataSource, LayoutDOM
 
 from colobench.guest.configuration import parse_size
-from colobench.lab.report.palette import PRIMARY_COLOUR, SECONDARY_COLOUR, TAKEOVER_COLOUR
+from colobench.lab.report.palette import (
+    GOOD_COLOUR,
+    PRIMARY_COLOUR,
+    SECONDARY_COLOUR,
+    TAKEOVER_COLOUR,
+)
 from colobench.lab.studies.tracker_table import HEADS, TrackerTable, tabulate_trackers
 from colobench.lab.studies.trackers import Epoch, UnavailableTracker, measure_epochs
 from colobench.memory.tracker import TRACKERS
 from colobench.ui.base.controls import dropdown, slider
 from colobench.ui.base.figure import Columns, FigureData, LiveFigure
+from colobench.ui.base.markup import table
 from colobench.ui.base.panel import Panel, button
 from colobench.ui.base.pump import frames
 from colobench.ui.views.page_sets import PageSets
@@ -34,9 +40,7 @@ EPOCH_SECONDS = 0.1
 FIELDS = {"pages": 1, "write_ns": 1, "collect_ms": 1000}
 #: A logarithmic axis has no place for 0: what is less is drawn here, and said.
 FLOORS = {"pages": 1.0, "write_ns": 1.0, "collect_ms": 0.1}
-COLOURS = (PRIMARY_COLOUR, "#62a964", SECONDARY_COLOUR, TAKEOVER_COLOUR)
-
-_CELL = "padding: 1px 18px 1px 0; line-height: 1.5; text-align: "
+COLOURS = (PRIMARY_COLOUR, GOOD_COLOUR, SECONDARY_COLOUR, TAKEOVER_COLOUR)
 
 
 class TrackerPanel(Panel):
@@ -223,22 +227,8 @@ def _medians(tables: Sequence[TrackerTable], names: Sequence[str]) -> Columns:
     return columns
 
 
-def _html(table: TrackerTable) -> str:
-    """Write the table as HTML; a reason takes all columns behind the name."""
-    head = "".join(
-        f'<th style="{_CELL}{"right" if i > 1 else "left"}">{name}</th>'
-        for i, name in enumerate(HEADS)
-    )
-    rows = ""
-    for figures in table:
-        name, second, *others = map(escape, figures.cells())
-        span = len(HEADS) - 1 if figures.reason is not None else 1
-        rows += f'<tr><td style="{_CELL}left">{name}</td>'
-        rows += f'<td style="{_CELL}left" colspan="{span}">{second}</td>'
-        if span == 1:
-            rows += "".join(f'<td style="{_CELL}right">{cell}</td>' for cell in others)
-        rows += "</tr>"
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+def _html(trackers: TrackerTable) -> str:
+    return table([each.cells() for each in trackers], HEADS, right=range(2, len(HEADS)))
 
 
 def _draw(names: Sequence[str]) -> LayoutDOM:

@@ -6,11 +6,10 @@ from typing import Any
 
 import ipywidgets
 
+from colobench.lab.report.palette import BAD_COLOUR, GOOD_COLOUR
 from colobench.lab.studies.torn_checkpoint import Cut, TornCheckpoint
+from colobench.ui.base.markup import status_line
 from colobench.ui.views.page_sets import PageSets
-
-_GOOD, _BAD = "#62a964", "#d4606a"
-_LINE = "padding: 3px 10px; border-left: 4px solid {colour}; font-size: 14px; line-height: 1.5"
 
 
 class CutSlider(ipywidgets.VBox):  # type: ignore[misc]
@@ -63,6 +62,6 @@ class CutSlider(ipywidgets.VBox):  # type: ignore[misc]
 
 
 def _line(what: str, checkpoint: int | None) -> str:
-    colour = _BAD if checkpoint is None else _GOOD
+    colour = BAD_COLOUR if checkpoint is None else GOOD_COLOUR
     whose = "of no checkpoint at all" if checkpoint is None else f"that of checkpoint {checkpoint}"
-    return f'<div style="{_LINE.format(colour=colour)}">{what}, RAM is {whose}.</div>'
+    return status_line(colour, f"{what}, RAM is {whose}.")

@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from html import escape
 
 from colobench.errors import LocalError
-from colobench.lab.report.palette import PRIMARY_COLOUR, SECONDARY_COLOUR, TAKEOVER_COLOUR
+from colobench.lab.report.palette import (
+    MUTED_COLOUR,
+    PRIMARY_COLOUR,
+    SECONDARY_COLOUR,
+    TAKEOVER_COLOUR,
+)
 from colobench.lab.session.relay import Chunk
 from colobench.lab.studies.transcript import WireMessage, read_messages
 from colobench.ui.views.deeds import Deeds, deeds_of, is_torn
@@ -18,7 +23,7 @@ HEX_BYTES = 16
 
 _CELL = "padding: 5px 10px; vertical-align: top; background: none; border: 0; font-size: 13px"
 _DEED = f"{_CELL}; min-width: 170px"
-_GREY = "color: #6b7684"
+_GREY = f"color: {MUTED_COLOUR}"
 _MONO = "font: 11px/1.5 monospace; padding: 0 10px 0 0; background: none; border: 0; text-align: "
 
 

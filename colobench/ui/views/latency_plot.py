@@ -9,13 +9,18 @@ import numpy as np
 from bokeh.layouts import row
 from bokeh.models import ColumnDataSource, LayoutDOM, Range1d
 
-from colobench.lab.report.palette import NEUTRAL_COLOUR, PRIMARY_COLOUR, SECONDARY_COLOUR
+from colobench.lab.report.palette import (
+    GOOD_COLOUR,
+    NEUTRAL_COLOUR,
+    PRIMARY_COLOUR,
+    SECONDARY_COLOUR,
+)
 from colobench.lab.studies.latency import STATES, Latencies, TimedAnswer
 from colobench.ui.base.figure import Columns, FigureData, LiveFigure
 from colobench.ui.base.pump import frames
 from colobench.ui.views.plots import legend_above, make_plot
 
-COLOURS = dict(zip(STATES, (SECONDARY_COLOUR, PRIMARY_COLOUR, "#62a964"), strict=True))
+COLOURS = dict(zip(STATES, (SECONDARY_COLOUR, PRIMARY_COLOUR, GOOD_COLOUR), strict=True))
 #: Seconds that are seen at first: teeth that are too many are no teeth.
 WINDOW_SECONDS = 1.0
 PERCENTS = np.arange(1.0, 100.0)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import ipywidgets
 
 from colobench.lab.session.record import CheckpointRecord, Records
+from colobench.ui.base.markup import table
 from colobench.ui.base.pump import frames
 
 #: Records that the table has room for.
@@ -25,7 +26,6 @@ COLUMNS: dict[str, Callable[[CheckpointRecord], str]] = {
     "digests": lambda record: f"{record.verify_ms:.2f}",
     "equal": lambda record: {True: "yes", False: "NO", None: "–"}[record.verified],
 }
-_CELL = "padding: 1px 12px 1px 0; line-height: 1.5; text-align: right"
 
 
 class RecordTable(ipywidgets.HTML):  # type: ignore[misc]
@@ -58,10 +58,5 @@ class RecordTable(ipywidgets.HTML):  # type: ignore[misc]
 
 def format_table(records: Records) -> str:
     """Write records as an HTML table, a row for each."""
-    head = "".join(f'<th style="{_CELL}">{name}</th>' for name in COLUMNS)
-    rows = "".join(f"<tr>{_cells(record)}</tr>" for record in records)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-
-
-def _cells(record: CheckpointRecord) -> str:
-    return "".join(f'<td style="{_CELL}">{show(record)}</td>' for show in COLUMNS.values())
+    rows = [[show(record) for show in COLUMNS.values()] for record in records]
+    return table(rows, list(COLUMNS), right=range(len(COLUMNS)))

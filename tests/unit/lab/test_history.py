@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from colobench.errors import LocalError
 from colobench.lab.checker.counterexample import may_leave_out, since, until
 from colobench.lab.checker.linearizability import (
+    USUAL_EFFORT,
     Effort,
     Search,
     Undecided,
-    is_linearizable,
     relevant,
 )
 from colobench.lab.checker.store_model import (
@@ -40,6 +40,11 @@ OOM = ErrorReply("OOM command not allowed when used memory > 'maxmemory'.")
 
 def op(client, command, *arguments, at, until, answer=None, key=b"k"):
     return Operation(client, key, command, arguments, at, until, answer)
+
+
+def is_linearizable(operations, *, start=None, effort=USUAL_EFFORT):
+    """Say whether one key's operations can be put in an order that explains every answer."""
+    return Search(list(relevant(operations)), start=start, effort=effort).run()
 
 
 def values(count):

@@ -18,7 +18,7 @@ FOUND = [
 ]
 
 
-def test_figures_are_medians_and_exactness_is_counted():
+def test_statistics_are_medians_and_exactness_is_counted():
     second, first = tabulate_trackers(FOUND)
     assert (first.epochs, first.exact) == (3, 2)
     assert (first.pages, first.write_ns, first.collect_ms) == (20, 140, 0.002)

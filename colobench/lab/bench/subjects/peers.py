@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from functools import partial
 
@@ -10,6 +9,7 @@ from colobench.lab.bench.case import Case, at_most, subject
 from colobench.lab.bench.context import BenchContext, thousands
 from colobench.lab.bench.measured import Measured, Unavailable
 from colobench.lab.bench.subjects.checkpoints import MILLISECONDS, Pair, default_ram
+from colobench.peers.qemu_pair import QEMUPair
 
 #: Pages → the bounds of the pause over QEMU's, with the transports multifd and memfd.
 BOUNDS = {1_000: (0.35, 0.25), 10_000: (0.5, 0.35), 50_000: (0.5, 0.4)}
@@ -20,7 +20,6 @@ CHECKPOINTS = 8
 def _measure(context: BenchContext, pages: int, transport: str) -> Measured:
     if not context.peers:
         raise Unavailable("other systems are measured with --peers")
-    qemu = importlib.import_module("colobench.peers.qemu_pair")
     ram_mib = default_ram(context)
     checkpoints = context.size(CHECKPOINTS)
     ours: list[float] = []
@@ -32,8 +31,8 @@ def _measure(context: BenchContext, pages: int, transport: str) -> Measured:
                 with Pair(context, pages, transport, ram_mib) as pair:
                     ours += [MILLISECONDS * pair.sample() for _ in range(checkpoints)]
             else:
-                with qemu.QEMUPair(pages=pages, ram_mib=ram_mib) as pair:
-                    theirs += pair.stop_times(checkpoints=checkpoints)
+                with QEMUPair(pages=pages, ram_mib=ram_mib) as qemu:
+                    theirs += qemu.stop_times(checkpoints=checkpoints)
     return Measured(ours, theirs)
 
 

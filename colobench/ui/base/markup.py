@@ -1,0 +1,54 @@
+"""HTML snippets of panels and views: a status line, a verdict, a table."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from html import escape
+
+_LINE = "padding: 6px 10px; border-left: 4px solid {colour}; font-size: 14px; line-height: 1.5"
+_TEXT = "font: 12px/1.5 monospace; padding: 8px 10px; background: #8882; overflow-x: auto"
+_CELL = "padding: 1px 18px 1px 0; line-height: 1.5; text-align: "
+
+
+def status_line(colour: str, text: str) -> str:
+    """Write a sentence with a bar of a colour at its left."""
+    return f'<div style="{_LINE.format(colour=colour)}">{escape(text)}</div>'
+
+
+def verdict_text(text: str) -> str:
+    """Write a verdict: sentences are wrapped, lines of a drawing are not."""
+    lines = "".join(
+        f'<div style="white-space: {"pre" if "|" in line else "pre-wrap"}">{escape(line)}</div>'
+        for line in text.splitlines()
+    )
+    return f'<div style="{_TEXT}">{lines}</div>' if lines else ""
+
+
+def table(
+    rows: Sequence[Sequence[str]], heads: Sequence[str] = (), right: Collection[int] = ()
+) -> str:
+    """Write a table of text.
+
+    Parameters
+    ----------
+    rows
+        Cells, of each row as many. A cell with nothing but empty cells behind it spans them.
+    heads
+        Heads of the columns; none is a table without.
+    right
+        Numbers of the columns whose cells are at the right.
+    """
+    head = f"<thead>{_row('th', heads, right)}</thead>" if heads else ""
+    body = "".join(_row("td", row, right) for row in rows)
+    return f"<table>{head}<tbody>{body}</tbody></table>"
+
+
+def _row(tag: str, cells: Sequence[str], right: Collection[int]) -> str:
+    last = max((column for column, cell in enumerate(cells) if cell), default=0)
+    written = []
+    for column, cell in enumerate(cells[: last + 1]):
+        span = len(cells) - last if column == last else 1
+        spanning = f' colspan="{span}"' if span > 1 else ""
+        style = _CELL + ("right" if column in right else "left")
+        written.append(f'<{tag} style="{style}"{spanning}>{escape(cell)}</{tag}>')
+    return f"<tr>{''.join(written)}</tr>"

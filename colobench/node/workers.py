@@ -44,7 +44,9 @@ class Workers:
             What the first job that failed has raised.
         """
         pool = self._pool
-        if pool is None or len(jobs) == 1:
+        if len(jobs) == 1:
+            return [jobs[0]()]
+        if pool is None:
             return [job() for job in jobs]
         others: list[Future[int]] = []
         try:

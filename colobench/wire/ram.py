@@ -51,7 +51,7 @@ class PagesByBlock:
 
     def slices(self, pages: npt.NDArray[np.int32]) -> list[BlockSlice]:
         """Split a page list: int32[n], ascending, page numbers across all blocks."""
-        edges = [0, *np.searchsorted(pages, self._edges).tolist(), len(pages)]
+        edges = [0, *pages.searchsorted(self._edges).tolist(), len(pages)]
         return [
             BlockSlice(block, begin, end)
             for block, begin, end in zip(self._blocks, edges, edges[1:], strict=False)

@@ -261,22 +261,27 @@ class Parsing(Generic[T]):
         buffer = self._buffer
         while not self.finished:
             request = self.request
-            if isinstance(request, PageRun):
+            # Without calls of Python's own for each few bytes: a guest stands still meanwhile.
+            if isinstance(request, int):
+                if buffer.end - buffer.start < request:
+                    return False
+                try:
+                    self.request = self._parser.send(buffer.take(request))
+                except StopIteration as stop:
+                    self.value = stop.value
+                    self.finished = True
+            elif isinstance(request, PageRun):
                 finished, pages, zero_pages = self._source.take_run(buffer, request)
                 self._pages += pages
                 self._zero_pages += zero_pages
                 if not finished:
                     return False
                 self.answer((0, 0))
-            elif isinstance(request, PageSync):
+            else:
                 taken = self._source.take_synced(request.memory)
                 if taken is None:
                     return False
                 self.answer(taken)
-            elif len(buffer) >= request:
-                self._send(buffer.take(request))
-            else:
-                return False
         return True
 
     def answer(self, taken: tuple[int, int]) -> None:

@@ -20,6 +20,7 @@ from colobench.wire.messages import Message, encode_message
 #: Precopy ends when a pass leaves no more than one page in so many dirty, or after so many passes.
 PRECOPY_GOAL = 128
 PRECOPY_PASSES = 16
+_VMSTATE_SEND = encode_message(Message.VMSTATE_SEND)
 
 
 class CheckpointSender:
@@ -105,7 +106,7 @@ class CheckpointSender:
 
     def begin(self) -> None:
         """Begin a checkpoint of the stopped guest: VMSTATE_SEND goes ahead of what follows."""
-        self._channel.write(encode_message(Message.VMSTATE_SEND))
+        self._channel.write(_VMSTATE_SEND)
 
     def send_ram(self, pages: Pages) -> None:
         """Send the pages of a checkpoint.

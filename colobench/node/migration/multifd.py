@@ -37,6 +37,11 @@ from colobench.wire.ram import BlockSlice, PagesByBlock
 
 #: A packet's pages fit into a pipe of this size.
 _PIPE_BYTES: Final = 1 << 20
+#: The main stream's part of a section.
+_SECTIONS: Final = {
+    kind: savevm.ram_section_multifd(kind, savevm.RAM_SECTION_ID)
+    for kind in (SectionType.PART, SectionType.END)
+}
 
 
 class MultifdChannel(Connection):
@@ -276,8 +281,9 @@ class MultifdSender(PageSender):
         """
         self.section.clear()
         self._busy = max(1, min(self._count, count // PAGES_FOR_A_THREAD))
-        self._sync(self.connections[self._busy :])
-        self._channel.write(savevm.ram_section_multifd(kind, savevm.RAM_SECTION_ID))
+        if self._busy < self._count:
+            self._sync(self.connections[self._busy :])
+        self._channel.write(_SECTIONS[kind])
         self._channel.flush()
 
     def send(self, pages: Pages) -> None:

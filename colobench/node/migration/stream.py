@@ -18,6 +18,12 @@ from colobench.wire.reading import PageRun, StreamBuffer, page_run_error
 
 #: Bytes of the main stream that go out in one call with the first records.
 _LEAD_BYTES: Final = 4096
+#: What frames the records of a section.
+_SECTION_BEGINS: Final = {
+    kind: savevm.ram_section_begin(kind, savevm.RAM_SECTION_ID)
+    for kind in (SectionType.PART, SectionType.END)
+}
+_SECTION_FINISH: Final = savevm.ram_section_finish(savevm.RAM_SECTION_ID)
 
 
 class StreamSender(PageSender):
@@ -51,7 +57,7 @@ class StreamSender(PageSender):
     def begin(self, kind: SectionType, count: int) -> None:
         """Begin a section, see `PageSender`."""
         self.section.clear()
-        self._channel.write(savevm.ram_section_begin(kind, savevm.RAM_SECTION_ID))
+        self._channel.write(_SECTION_BEGINS[kind])
 
     def send(self, pages: Pages) -> None:
         """Send pages, see `PageSender`."""
@@ -60,7 +66,7 @@ class StreamSender(PageSender):
 
     def end(self) -> None:
         """End the section, see `PageSender`."""
-        self._channel.write(savevm.ram_section_finish(savevm.RAM_SECTION_ID))
+        self._channel.write(_SECTION_FINISH)
 
     def _send_part(self, pages: Pages, part: RecordSlice) -> None:
         channel, progress = self._channel, self._progress

@@ -1,4 +1,4 @@
-"""An interrupted call says in one sentence what was interrupted, and what goes on.
+"""Sentences of interrupted calls: what was interrupted, and what goes on.
 
 A notebook shows that sentence in place of a traceback; a debugger still finds the frames.
 """
@@ -12,7 +12,7 @@ from typing import ParamSpec, TypeVar
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-#: What was interrupted, kept by the exception for whoever ends more on its way out.
+#: Attribute of the exception with the name of the call, for callers that end more on its way out.
 _WHAT = "_colobench_interrupted"
 
 
@@ -24,8 +24,8 @@ def interruptible(
     Parameters
     ----------
     outcome
-        What is left when it has been interrupted: in words, or a function of the same arguments
-        that gives them.
+        Sentence about the state after an interrupt, or a function of the same arguments that gives
+        it.
     """
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -51,7 +51,7 @@ def explain(error: KeyboardInterrupt, what: str, outcome: str) -> None:
     error
         The interrupt. What was explained before, further inside, is replaced.
     what, outcome
-        In words.
+        The call, and the state after the interrupt, as parts of a sentence.
     """
     sentence = f"{what} was interrupted: {outcome}."
     error.args = (sentence,)

@@ -1,4 +1,4 @@
-"""Notebooks and documents: where they are, and a copy of them for whoever has only the package."""
+"""Notebooks and documents: their place, and copies of them for users of the installed package."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 from colobench.errors import LocalError
 
-#: What JupyterLab opens, below the directory that it serves.
+#: First page of JupyterLab, below the directory that it serves.
 INDEX = "notebooks/00_index.ipynb"
-#: Where a copy goes if nobody names a directory.
+#: Default directory of a copy.
 DIRECTORY = "colobench-notebooks"
-#: Where the files are in the wheel.
+#: Place of the files in the wheel.
 MATERIAL = "colobench/material"
-#: What notebooks and documents link to is among them.
+#: Patterns of the files; the targets of all links in notebooks and documents are among them.
 _FILES = (
     *("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"),
     *("notebooks/*.ipynb", "docs/*.md", "docs/*.png", "datasets/*/*"),
@@ -24,16 +24,16 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What a copy did.
+    """Result of a copy.
 
     Attributes
     ----------
     directory
-        Where it is.
+        Directory of the copy.
     new
-        How many files were written.
+        Number of files written.
     kept
-        Files that were there and are others than the package's, relative to `directory`.
+        Files that were there and differ from the package's, relative to `directory`.
     """
 
     directory: Path
@@ -64,12 +64,12 @@ def copy_material(directory: Path) -> Copied:
     Parameters
     ----------
     directory
-        Where to; it is made if need be.
+        Target; it is made if it is missing.
 
     Raises
     ------
     LocalError
-        If the package has none, or there is no writing to the directory.
+        If the package has none, or the directory cannot be written.
     """
     material = _PACKAGE.parent / MATERIAL
     if not (material / INDEX).is_file():

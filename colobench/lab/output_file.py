@@ -1,4 +1,4 @@
-"""Files that a run leaves: tried before the run, and written whole or not at all."""
+"""Output files: checked before a run, and written whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from colobench.errors import LocalError
 
 
 def check_output_file(path: Path | str) -> Path:
-    """Try whether a file can be written there, before there is anything to write.
+    """Check that a file can be written, before there is anything to write.
 
     Parameters
     ----------
@@ -49,14 +49,14 @@ def check_output_file(path: Path | str) -> Path:
 
 
 def write_output_file(path: Path | str, text: str) -> Path:
-    """Write a text as UTF-8: aside first, and in the place of an old file when all of it is there.
+    """Write a text as UTF-8: aside first, then whole in the place of an old file.
 
     Parameters
     ----------
     path
         Its name. A symbolic link stays one, and a device or a pipe is written in place.
     text
-        All of it.
+        The whole text.
 
     Returns
     -------
@@ -66,7 +66,7 @@ def write_output_file(path: Path | str, text: str) -> Path:
     Raises
     ------
     LocalError
-        If it cannot be written, as on a full disk. An old file is as it was then.
+        If it cannot be written, as on a full disk; an old file is kept.
     """
     place, data = Path(os.path.realpath(path)), text.encode()
     try:
@@ -82,7 +82,7 @@ def write_output_file(path: Path | str, text: str) -> Path:
 
 
 def _is_written_in_place(place: Path) -> bool:
-    """Say whether that is there and no ordinary file: nothing may be renamed over it."""
+    """Say whether the file exists and is not a regular one, over which nothing may be renamed."""
     with suppress(FileNotFoundError):
         return not stat.S_ISREG(place.stat().st_mode)
     return False

@@ -1,4 +1,4 @@
-"""A bar for what takes long and shows nothing by itself."""
+"""Progress bars for work that takes long."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-#: What is over sooner has no bar.
+#: Seconds before a bar is shown.
 _PATIENCE_SECONDS = 2.0
-#: In a notebook, each change is a message.
+#: Seconds between two changes of a bar: in a notebook, each change is a message.
 _CHANGE_SECONDS = 0.5
 
 
 @contextmanager
 def bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on standard error as long as something lasts, if that is long.
+    """Show a bar on standard error while something lasts, if it lasts long.
 
     Parameters
     ----------
     what, unit
-        What is done, and what is counted; in words.
+        Name of the work, and name of what is counted.
 
     Yields
     ------
     function
-        To be called with how many are done, and of how many.
+        Call it with the number that is done, and the total.
     """
     from tqdm import tqdm
 

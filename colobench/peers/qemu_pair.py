@@ -28,10 +28,10 @@ from colobench.processes.socket_directory import QEMU_PREFIX, make_socket_direct
 PROGRAM = "qemu-system-x86_64"
 #: RAM (MiB) that QEMU's ``pc`` has in one piece, below what is mapped for devices.
 MOST_RAM_MIB = 3072
-#: Checkpoints that nobody sees: at the first, the secondary flushes its whole RAM cache, which may
-#: take longer than the delay; then the next follows at once, and finds few pages.
+#: Checkpoints that are not measured: at the first, the secondary flushes its whole RAM cache, which
+#: may take longer than the delay; then the next follows at once, and finds few pages.
 SETTLING = 3
-#: Seconds that a QEMU may take to start, and to do anything that is waited for.
+#: Seconds that a QEMU may take to start, or to execute a command.
 TIMEOUT = 30.0
 POLL_SECONDS = 0.2
 
@@ -42,7 +42,7 @@ die_with(int(sys.argv[1]))
 os.execv(sys.argv[2], sys.argv[2:])
 """
 
-# QEMU's trace events, and what they count: pages newly dirty, and pages in the RAM cache to flush.
+# QEMU's trace events that count pages: newly dirty ones, and those in the RAM cache to flush.
 _DIRTIED = "migration_bitmap_sync_end"
 _FLUSHED = "colo_flush_ram_cache_begin"
 
@@ -50,15 +50,15 @@ _ENDS = {"COLO_EXIT", "SHUTDOWN"}
 
 
 class QEMUUnavailable(LocalError):
-    """There is no QEMU here that does COLO under KVM; the message says what is missing."""
+    """No QEMU on this machine does COLO under KVM; the message says what is missing."""
 
 
 class QEMUPairFailed(RemoteError):
-    """A pair of QEMUs did not do what it was started for; the message has both ones' last words."""
+    """A pair of QEMUs failed; the message has the last words of both."""
 
 
 class _QEMU(NodeProcess):
-    """One of the two, as a node of ours: its process, its monitor, its end."""
+    """A QEMU of the pair, managed like a node of ours."""
 
     def _spawn(self, arguments: list[str]) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-P", "-c", _LAUNCHER, str(os.getpid()), *arguments]
@@ -90,7 +90,7 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
     Parameters
     ----------
     pages
-        How many pages the guest writes between two checkpoints.
+        Number of pages that the guest writes between two checkpoints.
     ram_mib
         The guest's RAM in MiB.
     delay_ms
@@ -140,9 +140,9 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
         Raises
         ------
         QEMUUnavailable
-            If that cannot be had on this machine.
+            If this machine has no QEMU that does COLO under KVM.
         QEMUPairFailed
-            If it can, but they did not get there.
+            If they did not get into COLO.
         """
         if self._nodes:
             raise LocalError("pair: expected one that was not started, found it started")
@@ -170,12 +170,18 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
             self._closing.close()
 
     def stop_times(self, checkpoints: int = 15) -> list[float]:
-        """Let the pair take so many more checkpoints.
+        """Measure the pauses of the next checkpoints.
+
+        Parameters
+        ----------
+        checkpoints
+            Number of checkpoints to wait for.
 
         Returns
         -------
         list of float
-            Milliseconds from STOP to RESUME on the primary, of each: QEMU's own timestamps.
+            Milliseconds from STOP to RESUME on the primary, by QEMU's timestamps; a number for each
+            checkpoint.
 
         Raises
         ------
@@ -189,12 +195,12 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
         return [(resumed - stopped) / 1000 for stopped, resumed in self._pauses]
 
     def pages_per_checkpoint(self) -> list[int]:
-        """Give how many pages the primary found dirty, and sent, at each of the last checkpoints.
+        """Give the numbers of pages that the primary found dirty, and sent, at checkpoints.
 
         Returns
         -------
         list of int
-            A number for each of the last `stop_times`.
+            A number for each checkpoint of the last `stop_times`.
 
         Raises
         ------
@@ -204,10 +210,10 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
         return self._counted(_dirtied(self._traced("primary", _DIRTIED)))
 
     def flushed_pages_per_checkpoint(self) -> list[int]:
-        """Give how many pages the secondary flushed from its RAM cache, in the same way."""
+        """Give the numbers of pages that the secondary flushed from its RAM cache, likewise."""
         return self._counted(self._traced("secondary", _FLUSHED))
 
-    # Begin.
+    # Start.
 
     def _start(self) -> None:
         program = _find_program()
@@ -243,7 +249,7 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 node.process.wait(TIMEOUT)
             words = [str(error), *node.last_words().splitlines()]
-            # QEMU has its name, and the time, before what it says.
+            # QEMU puts its name and the time before a message.
             raise QEMUUnavailable(
                 f"QEMU does not start under KVM: {words[-1].split(f'{PROGRAM}: ')[-1]}"
             ) from error
@@ -251,7 +257,7 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
     def _migrate(self) -> None:
         uri = f"unix:{self._directory / 'colo'}"
         self._execute("secondary", "migrate-incoming", uri=uri)
-        # Whatever is dirty then, the first iteration of the migration is the last.
+        # The first iteration of the migration is the last, however many pages are dirty.
         self._execute(
             "primary",
             "migrate-set-parameters",
@@ -268,7 +274,7 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
         except (NodeGone, QMPCommandError) as error:
             raise self._failure(f"{command} to be executed", str(error)) from error
 
-    # What they say.
+    # Events of both monitors.
 
     def _on_event(self, role: str, event: Event) -> None:
         self._said.put((role, event))
@@ -303,7 +309,7 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
             raise self._failure(what, f"{name} {data} of the {role}")
 
     def _forget(self) -> None:
-        """Drop what was said while nobody asked."""
+        """Drop the events of checkpoints that were not measured."""
         with contextlib.suppress(queue.Empty):
             while True:
                 self._check("checkpoints", *self._said.get_nowait())
@@ -316,7 +322,7 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
         )
         return QEMUPairFailed(f"a pair of QEMUs: expected {expected}, found {found}; {both}")
 
-    # What they log.
+    # Trace logs.
 
     def _trace_path(self, role: str) -> Path:
         return self._directory / f"{role}.trace"

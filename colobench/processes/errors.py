@@ -1,4 +1,4 @@
-"""What can go wrong between the lab and a node's monitor."""
+"""Errors between a process and the monitor of a node that it started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The machine that figures were measured on, as reports state it beside them."""
+"""Description of the machine that measurements were made on."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
 
 
 class Cores:
-    """Tells how many cores the machine gives: two threads' memcpy against one thread's.
+    """Measure of the cores that the machine gives: two threads' memcpy against one thread's.
 
-    A virtual core need not be there all the time, so whatever needs two is only compared beside
-    this. The buffers are touched once, at the beginning.
+    A virtual core need not be there all the time, so measurements that need two are compared only
+    beside this one. The buffers are touched once, at the beginning.
 
     Parameters
     ----------
     copy_bytes
-        How much is copied, more than the caches hold.
+        Bytes to copy; more than the caches hold.
     """
 
     def __init__(self, copy_bytes: int = _COPY_BYTES) -> None:
@@ -56,7 +56,7 @@ class Cores:
         return self._rate(lambda: list(self._threads.map(self._copy, self._halves)))
 
     def sample(self) -> float:
-        """Give how many times as fast as one thread two threads copied just now."""
+        """Give the rate of two threads, divided by that of one thread, just now."""
         return self.two_threads() / self.one_thread()
 
     def close(self) -> None:
@@ -97,7 +97,7 @@ def _describe() -> dict[str, Any]:
 
 
 def describe_everything(*, qemu: bool = False) -> dict[str, Any]:
-    """Describe all that figures may depend on: `describe_machine`, and much more.
+    """Describe everything that a measurement may depend on, `describe_machine` included.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def describe_everything(*, qemu: bool = False) -> dict[str, Any]:
     -------
     dict
         Caches, memory (bytes), versions, the state of transparent huge pages, memcpy with one and
-        with two threads (GB/s) their ratio, the date, and the commit of this clone. None for what
+        with two threads (GB/s), their ratio, the date, and the commit of this clone. None for what
         is not there.
     """
     import llvmlite.binding

@@ -1,4 +1,4 @@
-"""Which process something belongs to: a fork inherits objects and locks, but no thread of them."""
+"""Ownership of objects by a process: a fork inherits objects and locks, but no threads."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from colobench.errors import LocalError
 
 
 class Owner:
-    """The process that has made this object, as opposed to one that was forked from it later."""
+    """The process that made an object, as opposed to one that was forked from it later."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
 
     def is_this_process(self) -> bool:
-        """Say whether that is the process that asks."""
+        """Say whether the caller is in that process."""
         return self._pid == os.getpid()
 
     def check(self, subject: str) -> None:

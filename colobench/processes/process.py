@@ -1,4 +1,4 @@
-"""A node as the lab sees it: a process that was started, its monitor, and its end."""
+"""A node as a child process: its start, its monitor, and its end."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from colobench.processes.errors import NodeGone, NotStarted
 from colobench.processes.owner import Owner
 from colobench.processes.qmp import Event, QMPConnection
 
-#: A node that does not end within so many seconds of being asked to is killed.
+#: Seconds that a node has to end after it was asked to; then it is killed.
 QUIT_TIMEOUT = 5.0
-#: Seconds in which the kernel hands over the last that an ended process has sent.
+#: Seconds that the kernel may take to deliver the last bytes of a process that has ended.
 _DRAIN_SECONDS = 1.0
-#: Descriptors that are open at a time while a node is made; about half of them stay.
+#: Descriptors that are open at a time while a node starts; about half of them stay open.
 _DESCRIPTORS = 12
 
 # The kernel kills a node when the *thread* that started it ends (prctl(2), PR_SET_PDEATHSIG), so
@@ -45,19 +45,19 @@ os.register_at_fork(after_in_child=_make_starter)
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessFigures:
-    """What the operating system says of a node.
+class ProcessUsage:
+    """Use of memory and processor by a node, as the operating system counts it.
 
     Attributes
     ----------
     role, pid
-        Whose figures these are.
+        Role and process id of the node.
     resident_bytes, shared_bytes
-        Memory in use, and of it what is shared: guest RAM and RAM cache are.
+        Memory in use, and the part of it that is shared, such as guest RAM and RAM cache.
     cpu_seconds
-        Processor time since it was started.
+        Processor time since the start.
     threads
-        How many.
+        Number of threads.
     """
 
     role: str
@@ -82,25 +82,25 @@ def _started(starting: Future[subprocess.Popen[bytes]]) -> subprocess.Popen[byte
 
 
 class NodeProcess:
-    """One node.
+    """A node that this process started.
 
     Parameters
     ----------
     role
         ``primary``, ``secondary``, ``switch`` or ``arbiter``; a survivor's becomes another.
     directory
-        Where its monitor's socket and its standard error go.
+        Directory for its monitor's socket and its standard error.
     arguments
-        What follows the role on its command line.
+        Arguments behind the role on its command line.
     on_event
-        Called with every event of its monitor, in the monitor connection's thread.
+        Function that is called with each event of its monitor, in the thread of that connection.
     name
         Its name among the files of `directory`; None is its role.
 
     Attributes
     ----------
     files
-        What it may leave in `directory`; `release` removes it.
+        Files that it may leave in `directory`; `release` removes them.
 
     Raises
     ------
@@ -164,8 +164,8 @@ class NodeProcess:
     def is_gone(self) -> bool:
         """Ask whether the process has ended.
 
-        The kernel closes a dead process's connections before its end can be waited for, so who has
-        just lost a connection may find it alive for a moment.
+        The kernel closes a dead process's connections before its end can be waited for. So the
+        process may be found alive for a moment after a connection to it was lost.
         """
         try:
             self.execute("query-status")
@@ -206,7 +206,7 @@ class NodeProcess:
             raise NodeGone(f"{self.role}: {error}{self.last_words()}") from error
 
     def how_it_ended(self) -> str:
-        """Say with which status an ended process has ended, and its last words."""
+        """Give the exit status of an ended process, and its last words."""
         return f"ended with status {self.process.poll()}{self.last_words()}"
 
     def last_words(self) -> str:
@@ -226,13 +226,13 @@ class NodeProcess:
         self.process.send_signal(signal.SIGKILL)
         return self.process.wait()
 
-    def figures(self) -> ProcessFigures | None:
-        """Look at its use of memory and processor; None if it has ended."""
+    def usage(self) -> ProcessUsage | None:
+        """Measure its use of memory and processor; None if it has ended."""
         try:
             process = psutil.Process(self.pid)
             with process.oneshot():
                 memory, times = process.memory_info(), process.cpu_times()
-                return ProcessFigures(
+                return ProcessUsage(
                     self.role,
                     self.pid,
                     memory.rss,
@@ -274,7 +274,7 @@ class NodeProcess:
 
 
 def _check_descriptors(role: str) -> None:
-    """Refuse to begin what would end half-made for want of descriptors."""
+    """Refuse a start that would fail halfway for want of descriptors."""
     found: list[int] = []
     try:
         for _ in range(_DESCRIPTORS):

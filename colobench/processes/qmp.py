@@ -39,7 +39,7 @@ logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
 class QMPConnection:
     """A connection to a node's monitor, or to QEMU's.
 
-    The protocol is the matter of ``qemu.qmp``, whose client runs on an asyncio loop in a thread of
+    The protocol is implemented by ``qemu.qmp``, whose client runs on an asyncio loop in a thread of
     its own: scripts need no loop, and a notebook's loop is left alone.
 
     Parameters
@@ -161,7 +161,7 @@ class QMPConnection:
             ) from error
 
     def tell(self, command: str) -> None:
-        """Send a command without arguments, and do not wait for what comes of it."""
+        """Send a command without arguments, without waiting for the answer."""
         self._owner.check(command)
         with self._lock:
             if self._connected:

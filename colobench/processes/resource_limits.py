@@ -1,4 +1,4 @@
-"""What this process is granted: the cores and memory of its cgroups, and its resource limits."""
+"""Limits of this process: the cores and memory of its cgroups, and its resource limits."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def cpu_quota(root: Path = Path("/")) -> float:
     Parameters
     ----------
     root
-        Where ``proc`` and ``sys`` are.
+        Directory that ``proc`` and ``sys`` are in.
 
     Returns
     -------
@@ -86,7 +86,7 @@ def memory_limit(root: Path = Path("/")) -> float:
     Parameters
     ----------
     root
-        Where ``proc`` and ``sys`` are.
+        Directory that ``proc`` and ``sys`` are in.
 
     Returns
     -------
@@ -156,13 +156,13 @@ def check_limits_for(ram_bytes: int, memfd_bytes: int, copies: int) -> None:
     memfd_bytes
         Length of the memfd that it is in.
     copies
-        How often RAM is mapped or copied in one process.
+        Number of mappings or copies of RAM in one process.
 
     Raises
     ------
     LocalError
-        As `check_limits_of_processes`, or if RAM is too large for the addresses of a process, or
-        for the length of a file, which that of a memfd is.
+        As in `check_limits_of_processes`; also if RAM is too large for the addresses of a process,
+        or for the limit of a file's length, which a memfd has, too.
     """
     check_limits_of_processes()
     most = (address_limit() - PROCESS_ADDRESSES) / copies

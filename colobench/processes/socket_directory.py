@@ -13,9 +13,9 @@ from colobench.errors import LocalError
 
 #: Bytes that the path of a UNIX socket may have (unix(7): 108 with the zero behind it).
 LONGEST_PATH = 107
-#: Numbers in the names of sockets are at most so large: one a second for a century.
+#: Largest number in the name of a socket: one a second for a century.
 LARGEST_NUMBER = 2**32 - 1
-#: What the names of directories begin with: a session's, and a pair of real QEMUs'.
+#: Prefixes of directories' names: a session's, and that of a pair of real QEMUs.
 SESSION_PREFIX, QEMU_PREFIX = "colobench-session-", "colobench-qemu-"
 #: The sockets in such a directory; the braces stand for the number of a node or of a pair.
 NAMES = (

@@ -1,4 +1,4 @@
-"""What a notebook shows, and what one can press in it."""
+"""Views and panels for notebooks."""
 
 from colobench.ui.panels.cause_panel import CausePanel
 from colobench.ui.panels.dashboard import Dashboard

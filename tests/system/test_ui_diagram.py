@@ -79,7 +79,7 @@ def checkpoint(layout, form=None, ram=RAM):
 
 
 def deeds(chunks):
-    said = SequenceDiagram(chunks).said
+    said = SequenceDiagram(chunks).messages
     return {each.name: words for each, words in zip(said, deeds_of(said), strict=True)}
 
 

@@ -28,7 +28,7 @@ from colobench.net.compare_settings import CompareSettings
 from colobench.node.transport import Transport
 from colobench.processes.errors import NodeGone, NotStarted
 from colobench.processes.owner import Owner
-from colobench.processes.process import NodeProcess, ProcessFigures
+from colobench.processes.process import NodeProcess, ProcessUsage
 
 if TYPE_CHECKING:
     from colobench.lab.session.relay import Relay
@@ -1071,9 +1071,9 @@ class Session(contextlib.AbstractContextManager["Session"]):
         """Give the pid of every process that this session has started, the dead ones too."""
         return self._pids[:]
 
-    def processes(self) -> list[ProcessFigures]:
+    def processes(self) -> list[ProcessUsage]:
         """Look at memory and processor time of the nodes that live."""
-        found = [node.figures() for node in self.nodes.values()]
+        found = [node.usage() for node in self.nodes.values()]
         return [each for each in found if each is not None]
 
     def console(self, role: str) -> str:

@@ -1,1 +1,1 @@
-"""What all views and panels are made of: feeds, figures, panels, controls."""
+"""Building blocks of views and panels: feeds, figures, controls."""

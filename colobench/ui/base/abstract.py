@@ -1,4 +1,4 @@
-"""Widgets that others fill in: abstract base classes with ipywidgets' own metaclass."""
+"""A metaclass for widgets that are abstract base classes."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ from traitlets import MetaHasTraits
 
 
 class AbstractWidget(MetaHasTraits, ABCMeta):
-    """The class of a widget that cannot be made before its abstract methods are there."""
+    """Metaclass of widgets that cannot be instantiated while abstract methods are missing."""

@@ -1,4 +1,4 @@
-"""What one can choose in the dashboard."""
+"""Controls of the dashboard, and of panels: dropdowns and sliders."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Controls(ipywidgets.HBox):  # type: ignore[misc]
     Parameters
     ----------
     chosen
-        What is chosen at first, by the names of `Session`'s arguments; the rest is `DEFAULTS`.
+        First choices, by the names of `Session`'s arguments; `DEFAULTS` for the others.
     """
 
     def __init__(self, **chosen: Any) -> None:
@@ -53,11 +53,11 @@ class Controls(ipywidgets.HBox):  # type: ignore[misc]
         )
 
     def chosen(self) -> dict[str, Any]:
-        """Give what is chosen, as arguments of `Session`."""
+        """Give the present choices, as arguments of `Session`."""
         return {name: control.value for name, control in self._controls.items()}
 
     def enable(self, *, delay: bool, others: bool) -> None:
-        """Let these be changed, or not."""
+        """Enable or disable the control of the delay, and all others."""
         for control in self._controls.values():
             control.disabled = not (delay if control is self.delay else others)
 

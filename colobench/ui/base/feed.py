@@ -1,4 +1,4 @@
-"""What a view shows, as state that reaches every page: late, slow, or cut off for a while."""
+"""Feeds: state of views that reaches every page, also one that is late, slow or was cut off."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from colobench.ui.base.pump import FRAME_SECONDS, frames
 
 #: A feed that is in use says so at least this often.
 BEAT_SECONDS = 1.0
-#: A feed rests when nothing has happened for so long: a kernel that sends messages is never idle.
+#: Seconds without news after which a feed rests: a kernel that sends messages is never idle.
 REST_SECONDS = 60.0
 #: A feed in use sends all of its state this often, for pages that have missed some and cannot ask.
 REPEAT_SECONDS = 5.0
-#: A page that has said nothing for so long is forgotten.
+#: Seconds without a ping after which a page is forgotten.
 PAGE_SECONDS = 60.0
 #: Jupyter's server drops messages of a kernel that sends more than 1 MB/s over 3 s.
 BYTES_PER_SECOND = 500_000
@@ -44,7 +44,7 @@ class CoreModel(ipywidgets.Widget):  # type: ignore[misc]
 
 
 class Library(CoreModel):
-    """A script that pages load once, whatever number of views need it.
+    """A script that a page loads once for all of its views.
 
     Parameters
     ----------
@@ -62,22 +62,22 @@ class Library(CoreModel):
 
 
 class Feed(CoreModel):
-    """What a view shows.
+    """State of a view, which every page has.
 
     Attributes
     ----------
     frame
-        All of what is shown: a view needs the last frame and no other. Its ``number`` tells it from
+        The whole picture: a view needs the last frame and no other. Its ``number`` tells it from
         the frames before; its ``data`` are bytes, compressed if ``deflated``.
     contact
-        What pages learn about the kernel: ``beat`` grows by one each time; ``rests`` if no more
+        State of the kernel: ``beat`` grows by one each time; ``rests`` if no more
         beats are to be expected; ``busy`` if a cell runs; ``heard`` has each page's last ping.
     library
         A script that the view needs.
     busy
-        Called to learn whether something is being done, and beats are wanted.
+        Function that says whether something is being done, during which the feed beats.
     repeat
-        Called when pages may have missed something, to send again what is not in this feed.
+        Function that sends again what is not in this feed; called when pages may have missed some.
 
     Notes
     -----
@@ -106,32 +106,32 @@ class Feed(CoreModel):
         feeds.add(self)
 
     def put(self, frame: Mapping[str, Any], data: bytes = b"") -> None:
-        """Show this, and nothing else; it is sent now, or as soon as the pace allows.
+        """Replace the frame; it is sent now, or as soon as the pace allows.
 
         Parameters
         ----------
         frame
-            What JSON can say of it.
+            The part of the frame that goes as JSON.
         data
-            The rest.
+            The part of the frame that goes as bytes.
         """
         with self._guard:
             self._next = frame, data
         self.use()
 
     def use(self) -> None:
-        """Do what is due, and go on beating for a while."""
+        """Send everything that is due, and go on beating for a while."""
         with self._guard:
             self._used_until = time.monotonic() + REST_SECONDS
         self.tend()
 
     def miss(self) -> None:
-        """Send all state again, the next time that something is due: a page has missed some."""
+        """Note that a page has missed something, so that all state is sent again."""
         with self._guard:
             self._missed = True
 
     def tend(self) -> None:
-        """Send what is due."""
+        """Send everything that is due."""
         now = time.monotonic()
         with self._guard:
             if self.comm is None:
@@ -171,7 +171,7 @@ class Feed(CoreModel):
         self.contact = _contact(self.contact["beat"] + 1, rests)
 
     def _hear(self, _: object, message: dict[str, Any], buffers: object) -> None:
-        """Note that a page was heard, and say so to it."""
+        """Note a page's ping, and answer it."""
         feeds.hear(message)
         if message.get("touched"):
             self.use()
@@ -180,7 +180,7 @@ class Feed(CoreModel):
                 self._beat(time.monotonic())
 
     def close(self) -> None:
-        """Show nothing any more."""
+        """Close the feed."""
         feeds.remove(self)
         with self._guard:
             super().close()
@@ -191,7 +191,7 @@ def _contact(beat: int, rests: bool = False) -> dict[str, Any]:
 
 
 class Pace:
-    """Says when the next bytes may go, so that the server drops none.
+    """Limit of the rate at which bytes are sent, so that the server drops none.
 
     Parameters
     ----------
@@ -205,7 +205,7 @@ class Pace:
         self._lock = threading.Lock()
 
     def take(self, size: int, now: float) -> bool:
-        """Take so many bytes of what may be sent now; False if those before are not paid yet."""
+        """Take `size` bytes of the allowance; False if it is used up at present."""
         with self._lock:
             self._left = min(self._rate, self._left + (now - self._then) * self._rate)
             self._then = now
@@ -216,7 +216,7 @@ class Pace:
 
 
 class Feeds:
-    """All open feeds, and the pages that were heard lately."""
+    """All open feeds, and the pages that have pinged lately."""
 
     def __init__(self) -> None:
         self._open: list[Feed] = []
@@ -246,12 +246,12 @@ class Feeds:
                 frames.add(self)
 
     def all(self) -> list[Feed]:
-        """Give the open feeds, that which has waited longest first."""
+        """Give the open feeds, the one that has waited longest first."""
         with self._lock:
             return sorted(self._open, key=lambda feed: feed._sent)
 
     def refresh(self) -> None:
-        """Let each feed send what is due; called in the pump's thread."""
+        """Let each feed send everything that is due; called in the pump's thread."""
         for feed in self.all():
             try:
                 feed.tend()
@@ -277,7 +277,7 @@ class Feeds:
 
 
 class Cells:
-    """Knows whether a cell runs, and for whom.
+    """State of the kernel's cells: whether one runs, and for which page.
 
     Attributes
     ----------
@@ -290,7 +290,7 @@ class Cells:
         self._shell: Any = None
 
     def watch(self) -> None:
-        """Know it from now on, if this is a kernel."""
+        """Follow the kernel's cells from now on; without a kernel, do nothing."""
         shell = get_ipython()
         if shell is None or shell is self._shell or not hasattr(shell, "kernel"):
             return
@@ -300,7 +300,7 @@ class Cells:
         shell.events.register("post_run_cell", lambda *_: self._set(False))
 
     def page(self) -> str:
-        """Tell who sent what the kernel works on: another name after a page is reloaded."""
+        """Name the page whose request the kernel executes; a reloaded page has another name."""
         return str(self._request().get("session", ""))
 
     def _set(self, running: bool) -> None:
@@ -319,23 +319,23 @@ pace = Pace()
 
 
 def read_module(*names: str) -> str:
-    """Give a view's browser side, beginning with what all views share."""
+    """Read a view's browser side, with the part that all views share in front."""
     directory = Path(__file__).parents[1] / "js"
     return "".join((directory / name).read_text() for name in ("feed.js", *names))
 
 
 class LiveView(anywidget.AnyWidget):
-    """A view in a browser; what it shows is in its feed, and it has nothing but constants itself.
+    """A view in a browser, whose state is in its feed; the view itself has constants alone.
 
     Parameters
     ----------
     constants
-        What the view needs to know, and its layout: nobody can change it later.
+        Traits of the view and its layout, which cannot change later.
 
     Attributes
     ----------
     feed
-        What it shows.
+        State of the view.
     """
 
     _feed: Any = traitlets.Instance(Feed).tag(sync=True, **ipywidgets.widget_serialization)
@@ -346,21 +346,21 @@ class LiveView(anywidget.AnyWidget):
         super().__init__(_feed=self.feed, **constants)
 
     def update(self, version: object, make: Callable[[], tuple[Mapping[str, Any], bytes]]) -> None:
-        """Show something, unless it is what is shown.
+        """Show a frame, unless it is shown already.
 
         Parameters
         ----------
         version
-            Differs from that of what is shown if there is something new.
+            Value that differs from the last one if there is something new.
         make
-            Gives the frame and its data.
+            Function that gives the frame and its data.
         """
         if version != self._version:
             self.feed.put(*make())
             self._version = version
 
     def close(self) -> None:
-        """Show nothing any more, and vanish."""
+        """Close the view."""
         self.feed.close()
         super().close()
 

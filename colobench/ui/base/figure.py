@@ -20,7 +20,7 @@ from bokeh.resources import Resources
 
 from colobench.ui.base.feed import Library, LiveView, cells, feeds, pace, read_module
 
-#: Rows of a table that a figure shows; older ones leave it, the records have them still.
+#: Rows of a table that a figure shows; older ones are in the records only.
 ROLLOVER = 2000
 
 Columns = Mapping[str, npt.NDArray[Any]]
@@ -28,14 +28,14 @@ Columns = Mapping[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class FigureData:
-    """All that a figure shows.
+    """Data of a figure.
 
     Attributes
     ----------
     tables
-        Columns of numbers for each data source, by the source's name.
+        Columns of numbers, by the name of the data source.
     ranges
-        What an axis shows, from and to, by the name of its range.
+        Begin and end of axes, by the name of the range.
     """
 
     tables: Mapping[str, Columns]
@@ -67,14 +67,14 @@ class LiveFigure(LiveView):
         libraries.give(self)
 
     def show(self, version: object, make: Callable[[], FigureData]) -> None:
-        """Show a window, unless it is what is shown.
+        """Show data, unless they are shown already.
 
         Parameters
         ----------
         version
-            Differs from that of what is shown if there is something new.
+            Value that differs from the last one if there is something new.
         make
-            Gives the window.
+            Function that gives the data.
         """
         self.update(version, lambda: _pack(make()))
 
@@ -100,7 +100,7 @@ def bokehjs() -> bytes:
 
 
 class Libraries:
-    """Holds BokehJS for those pages that have figures.
+    """BokehJS for the pages that have figures.
 
     A page that opens on a running kernel may not be able to ask for what others have been told. So
     the first figure that it makes brings BokehJS along.

@@ -1,4 +1,4 @@
-"""What panels with buttons share: they own a pair, and never hold up the kernel."""
+"""Base of panels with buttons: they own a pair of nodes, and never block the kernel."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from colobench.lab.interrupt import interruptible
 from colobench.ui.base.abstract import AbstractWidget
 from colobench.ui.base.feed import Contact, LiveView
 
-#: An error is one line of at most so many characters.
+#: Limit of an error's text, characters.
 LINE_LENGTH = 300
-#: Widgets whose value a panel changes; that of others is for a page to change.
+#: Widgets whose value the panel sets; the values of others are set by the page.
 DISPLAYS = (ipywidgets.HTML, ipywidgets.IntProgress)
 
 
 def one_line(error: Exception) -> str:
-    """Say in one line what went wrong."""
+    """Give an error's text as one line."""
     text = str(error) if isinstance(error, ColobenchError) else f"{type(error).__name__}: {error}"
     return shorten(text, LINE_LENGTH, placeholder=" …")
 
 
 class Background:
-    """Does one thing at a time, in a thread.
+    """Background thread that does one thing at a time.
 
     Parameters
     ----------
     changed
-        Called whenever something begins or ends, in whatever thread.
+        Function that is called when something begins or ends, in any thread.
 
     Attributes
     ----------
     doing
-        In words, what is being done; None if nothing is.
+        Description of what is being done; None if nothing is.
     error
-        In one line, why the last thing failed; None if it did not.
+        Error of the last thing, as one line; None if it did not fail.
     """
 
     def __init__(self, changed: Callable[[], None]) -> None:
@@ -57,7 +57,7 @@ class Background:
         self._idle.set()
 
     def do(self, words: str, action: Callable[[], object]) -> bool:
-        """Begin to do something; False, and nothing happens, if something is being done."""
+        """Start something; False, without an effect, if something is being done."""
         with self._lock:
             if self.doing is not None:
                 return False
@@ -77,7 +77,7 @@ class Background:
         return True
 
     def wait(self) -> None:
-        """Wait until nothing is being done."""
+        """Wait for the end of what is being done."""
         if self._thread is not threading.current_thread():
             self._idle.wait()
 
@@ -95,14 +95,14 @@ class Background:
 
 
 class Turn:
-    """Lets panels whose pairs live no longer than a press have them one after the other."""
+    """Turn of a panel to have a pair, for panels whose pairs last as long as one press."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
 
     @contextmanager
     def taken(self, go_on: Callable[[], bool]) -> Iterator[bool]:
-        """Wait for the turn; False, without it, if that is given up before."""
+        """Wait for the turn; yields False if `go_on` ends the waiting first."""
         while not self._lock.acquire(timeout=0.1):
             if not go_on():
                 yield False
@@ -118,13 +118,13 @@ turn = Turn()
 
 
 class Panel(ipywidgets.VBox, metaclass=AbstractWidget):  # type: ignore[misc]
-    """A panel that owns processes. A new one takes the place of the one before, which is closed.
+    """A panel that owns processes. A new panel closes the one before.
 
     A cell that is run once more would otherwise leave the earlier pair behind, on a machine that
     may have room for one.
     """
 
-    #: A subclass that has this, too, has a place of its own beside the other panels'.
+    #: The present panel; a subclass with a `_current` of its own stays open beside other panels.
     _current: ClassVar[Panel | None] = None
 
     def __init__(self) -> None:
@@ -141,7 +141,7 @@ class Panel(ipywidgets.VBox, metaclass=AbstractWidget):  # type: ignore[misc]
 
     @classmethod
     def _place(cls) -> type[Panel]:
-        """Find the class whose `_current` is for this one."""
+        """Find the class whose `_current` this panel is."""
         return next(each for each in cls.__mro__ if "_current" in vars(each))
 
     @validate("children")
@@ -149,7 +149,7 @@ class Panel(ipywidgets.VBox, metaclass=AbstractWidget):  # type: ignore[misc]
         return (self.contact, *(each for each in proposal["value"] if each is not self.contact))
 
     def repeat(self) -> None:
-        """Send once more what is shown, for a page that was cut off; choices stay the page's."""
+        """Send the panel's state again, for a page that was cut off; the page keeps its choices."""
         for widget in _descendants(self):
             names = ["value"] if isinstance(widget, DISPLAYS) else ["disabled", "_options_labels"]
             names = [name for name in names if widget.has_trait(name)]
@@ -158,7 +158,7 @@ class Panel(ipywidgets.VBox, metaclass=AbstractWidget):  # type: ignore[misc]
 
     @abstractmethod
     def update(self) -> None:
-        """Show how things stand; called in whatever thread."""
+        """Show the present state; called in any thread."""
 
     @abstractmethod
     def end(self) -> None:
@@ -170,12 +170,12 @@ class Panel(ipywidgets.VBox, metaclass=AbstractWidget):  # type: ignore[misc]
 
     @interruptible(_what_goes_on)
     def wait(self) -> None:
-        """Wait until what a button began is done."""
+        """Wait for the end of what a button has started."""
         self.background.wait()
 
     @interruptible("what it does is ending, and its processes with it")
     def close(self) -> None:
-        """End all processes, whatever is being done with them, and vanish."""
+        """End all processes, also while something is being done with them, and close the panel."""
         place = self._place()
         if place._current is self:
             place._current = None

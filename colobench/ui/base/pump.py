@@ -1,4 +1,4 @@
-"""The thread that keeps views up to date: it looks at the truth some times a second."""
+"""A thread that refreshes views some times a second."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import threading
 from typing import Protocol
 
-#: From one frame to the next. Each is a message for each view that slow browsers have to draw.
+#: Seconds from one frame to the next. Slow browsers have to draw each frame of each view.
 FRAME_SECONDS = 0.25
 
 _logger = logging.getLogger(__name__)
@@ -16,22 +16,22 @@ _logger.addHandler(logging.NullHandler())
 
 
 class View(Protocol):
-    """What shows something that changes."""
+    """A view of something that changes."""
 
     def refresh(self) -> None:
         """Show what is new; called in the pump's thread, and again soon."""
 
 
 class Pump:
-    """Refreshes its views in one thread, which lives as long as there are any.
+    """Thread that refreshes views, and lasts as long as there are any.
 
-    So a plot is live while a cell runs, and however fast checkpoints come, a view gets no more
-    than one message a frame. Nothing waits for it.
+    So a plot is live while a cell runs, and a view gets at most one message a frame, however fast
+    checkpoints come. Nothing waits for the pump.
 
     Parameters
     ----------
     seconds
-        From one refresh to the next.
+        Seconds from one refresh to the next.
     """
 
     def __init__(self, seconds: float = FRAME_SECONDS) -> None:

@@ -1,4 +1,4 @@
-"""What happened, in words."""
+"""Sentences about a takeover."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from colobench.lab.session.takeover import TakeoverRecord
 
 
 def tell_takeover(takeover: TakeoverRecord) -> str:
-    """Say who goes on from where, and what is known of its state."""
+    """Say which node goes on from which checkpoint, and whether its state is right."""
     number = takeover.checkpoint
     if takeover.role == "primary":
         sentence = f"The primary, after {number or 'no'} checkpoints, went on alone"

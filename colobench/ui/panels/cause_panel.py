@@ -1,4 +1,4 @@
-"""The dials of the guest's nondeterminism, and why checkpoints are taken then, live."""
+"""Dials of the guest's nondeterminism, and the causes of the checkpoints that follow, live."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class CausePanel(Panel):
     Attributes
     ----------
     records
-        Of the last run.
+        Records of the last run.
     """
 
     _current = None
@@ -90,10 +90,10 @@ class CausePanel(Panel):
                     go_on=self._go_on,
                 )
 
-    # What is shown.
+    # Display.
 
     def refresh(self) -> None:
-        """Show what is new; called some times a second, in a thread of its own."""
+        """Show what is new; called by the pump."""
         records = self.records
         if len(records) != self._shown:
             self._shown = len(records)
@@ -101,7 +101,7 @@ class CausePanel(Panel):
             self.update()
 
     def update(self) -> None:
-        """Show whether something is being done, or went wrong."""
+        """Show whether something is being done or has failed."""
         ready = self.background.doing is None
         for control in (*self.dials.values(), self.ask_time, self.run_button):
             control.disabled = not ready
@@ -119,7 +119,7 @@ class CausePanel(Panel):
         return GOOD_COLOUR, f"{len(self.records)} checkpoints by cause: {self.table.counted()}."
 
     def end(self) -> None:
-        """Stop, and show nothing any more."""
+        """Stop the run and the display."""
         self._stop.set()
         frames.remove(self)
 

@@ -30,10 +30,10 @@ from colobench.ui.base.sentences import tell_takeover
 from colobench.ui.views.live_plot import LivePlot
 from colobench.ui.views.page_map import PageMap
 
-#: A pair that nobody touches for so long ends: it takes processor time, and its records memory.
+#: Seconds without a press after which a pair ends: it takes processor time, its records memory.
 IDLE_SECONDS = 300.0
 CONSOLE_LINES = 5
-#: When to kill a primary: the point of a checkpoint, for each layout.
+#: Moments of a kill: the point of a checkpoint, for each layout.
 MOMENTS: dict[str, dict[str, str | None]] = {
     "at once": {"separated": None, "buffered": None},
     "with half of a checkpoint sent": {"separated": "ram", "buffered": "buffer"},
@@ -47,7 +47,7 @@ _CONSOLE = "font: 11px/1.4 monospace; padding: 6px 10px; background: #8882; flex
 
 
 class PairStage(enum.Enum):
-    """How far the life of a pair has come; the value is the status line's colour."""
+    """Stage of a pair's life; the value is the colour of the status line."""
 
     NOTHING = IDLE_COLOUR
     PAIR = BUSY_COLOUR
@@ -76,7 +76,7 @@ class Dashboard(Panel):
         self._stage = PairStage.NOTHING
         self._story = "Nothing runs yet. Start begins two processes on this machine."
         self._touched = time.monotonic()
-        # Not started: it is what the views look at until there is one that is.
+        # Not started; the views need a session to look at until one is.
         self.session = self._new_session()
         self.start_button = button("Start", self.start, "success", "play")
         self.checkpoint_button = button("Checkpoint", self.checkpoint, "primary", "camera")
@@ -115,7 +115,7 @@ class Dashboard(Panel):
     # The buttons.
 
     def start(self) -> None:
-        """Start a pair with what is chosen."""
+        """Start a pair with the present choices."""
         words = "starting two processes, migrating the running guest; new kernels compile first"
         self._do(words, self._start)
 
@@ -129,7 +129,7 @@ class Dashboard(Panel):
         self._do(f"killing the {role} {moment}", lambda: self._kill(role, moment))
 
     def reset(self) -> None:
-        """End what runs, so that one can begin anew."""
+        """End what runs, so that a new pair can be started."""
         self._do("ending both processes", lambda: self._reset("Ended. Start begins a new pair."))
 
     def _do(self, words: str, action: Any) -> None:
@@ -144,7 +144,7 @@ class Dashboard(Panel):
                 lambda: primary.execute("migrate-set-parameters", x_checkpoint_delay=delay),
             )
 
-    # What they do, in the background.
+    # Actions in the background.
 
     def _new_session(self) -> Session:
         return Session(**self._settings | self.controls.chosen())
@@ -179,10 +179,10 @@ class Dashboard(Panel):
         self._stage, self._story = PairStage.NOTHING, story
         self._show(self._new_session())
 
-    # What is shown.
+    # Display.
 
     def update(self) -> None:
-        """Show how things stand, and let only those buttons be pressed that make sense."""
+        """Show the present state, and enable the buttons that make sense in it."""
         ready = self.background.doing is None
         nothing, pair = self._stage is PairStage.NOTHING, self._stage is PairStage.PAIR
         self.controls.enable(delay=ready and (nothing or pair), others=ready and nothing)
@@ -205,7 +205,7 @@ class Dashboard(Panel):
         return status_line(stage.value, text)
 
     def refresh(self) -> None:
-        """Look at processes and consoles; called twice a second, in a thread of its own."""
+        """Look at processes and consoles; called by the pump."""
         if self.background.doing is not None or self._stage is PairStage.NOTHING:
             return
         if time.monotonic() - self._touched > IDLE_SECONDS:
@@ -219,7 +219,7 @@ class Dashboard(Panel):
             self.background.do("taking over", lambda: self._take_over(how, dead[0].role))
             return
         self.update()
-        # Who dies during this look is found dead by the next one.
+        # A node that dies during this look is found dead by the next one.
         with suppress(ColobenchError):
             self._look()
 
@@ -232,7 +232,7 @@ class Dashboard(Panel):
         self.console.value = self._consoles()
 
     def _consoles(self) -> str:
-        """Show the consoles of those who live, side by side."""
+        """Show the consoles of living nodes side by side."""
         shown = []
         for role, node in self.session.nodes.items():
             if node.alive():
@@ -242,7 +242,7 @@ class Dashboard(Panel):
         return f'<div style="display: flex; gap: 8px">{"".join(shown)}</div>'
 
     def end(self) -> None:
-        """End all processes, and look at nothing any more."""
+        """End all processes and the display."""
         watches.remove(self)
         self.plot.close()
         self.page_map.close()

@@ -1,4 +1,4 @@
-"""Kill either node at any point while clients ask, and see what they see."""
+"""Kills of either node at any point while clients ask, and what the clients see."""
 
 from __future__ import annotations
 
@@ -39,9 +39,10 @@ from colobench.ui.views.plots import legend_above, make_plot
 
 NOBODY = "nobody: any moment"
 COLOURS = {PROTECTED: GOOD_COLOUR, SILENT: TAKEOVER_COLOUR, ALONE: SECONDARY_COLOUR}
-#: A client's answers are drawn so many seconds apart at least: all of the story, and near the kill.
+#: Least distance of a client's answers that are drawn, seconds: in the whole story, and near the
+#: kill.
 WHOLE_SECONDS, NEAR_SECONDS = 0.05, 0.005
-#: What is near: seconds before the kill, and after it.
+#: Seconds before and after the kill that count as near.
 BEFORE, AFTER = 0.15, 0.45
 
 
@@ -56,7 +57,7 @@ class FailoverPanel(Panel):
     Attributes
     ----------
     story
-        The last one, or the one that happens; None before the first.
+        The last story, or the one that goes on; None before the first.
     """
 
     _current = None
@@ -101,7 +102,7 @@ class FailoverPanel(Panel):
     # The buttons.
 
     def kill(self) -> None:
-        """Start a pair with clients, kill as chosen, and see it through."""
+        """Start a pair with clients, kill as chosen, and follow the story to its end."""
         self._stopped = False
         self.background.do("waiting for another panel's pair to end", self._live)
 
@@ -122,7 +123,7 @@ class FailoverPanel(Panel):
             with serving_pair(**settings) as session:
                 self._session = session
                 try:
-                    # Who has stopped it meanwhile did not know the session.
+                    # A stop that came meanwhile found no session to close.
                     if not self._stopped:
                         self._tell(session)
                 finally:
@@ -140,10 +141,10 @@ class FailoverPanel(Panel):
         self._doing = words
         self.update()
 
-    # What is shown.
+    # Display.
 
     def refresh(self) -> None:
-        """Show what is new; called some times a second, in a thread of its own."""
+        """Show what is new; called by the pump."""
         story = self.story
         if story is None:
             return
@@ -153,7 +154,7 @@ class FailoverPanel(Panel):
         self.figure.show(version, lambda: _figure_data(story, dots))
 
     def update(self) -> None:
-        """Show how things stand, and let only those buttons be pressed that make sense."""
+        """Show the present state, and enable the buttons that make sense in it."""
         ready = self.background.doing is None
         for each in (*self._choices, self.kill_button):
             each.disabled = not ready
@@ -184,13 +185,13 @@ class FailoverPanel(Panel):
         return (GOOD_COLOUR if verdict and verdict.linearizable else IDLE_COLOUR), sentence
 
     def end(self) -> None:
-        """End all processes, and show nothing any more."""
+        """End all processes and the display."""
         frames.remove(self)
         self.stop()
 
 
 class _Dots:
-    """Answers that are drawn: of each client not more than can be told apart."""
+    """Answers that are drawn, thinned out for each client to those that can be told apart."""
 
     def __init__(self) -> None:
         self.whole: list[tuple[float, int]] = []
@@ -202,7 +203,7 @@ class _Dots:
         self._last: dict[tuple[int, float], float] = {}
 
     def take(self, story: FailoverStory) -> None:
-        """Take what is new."""
+        """Take new answers."""
         answers = story.clients.answers
         count = len(answers)
         for each in answers[self._seen : count]:
@@ -250,7 +251,7 @@ def _table(rows: Sequence[tuple[float, float]], first: str, second: str) -> Colu
 
 
 def _spans(story: FailoverStory, state: str, end: float) -> Columns:
-    """Give when the guest was in a state."""
+    """Give the spans of time in which the guest was in a state."""
     spans = story.spans[:]
     ends = [*(begin for begin, _ in spans[1:]), max(end, spans[-1][0])]
     found = [
@@ -260,7 +261,7 @@ def _spans(story: FailoverStory, state: str, end: float) -> Columns:
 
 
 def _html(story: FailoverStory) -> str:
-    """Write what happened as a table, times from the kill, and what the checker says."""
+    """Write the story as a table, with times from the kill, and the checker's verdict."""
     if story.killed is None:
         return ""
     zero = story.killed.time - story.began
@@ -273,7 +274,7 @@ def _html(story: FailoverStory) -> str:
 
 
 def _draw() -> LayoutDOM:
-    """Draw, as yet empty, each client's answers above who the guest is: near the kill, and all."""
+    """Draw clients' answers above the state of the guest, near the kill and whole; still empty."""
     plots = []
     spans = {state: ColumnDataSource({"left": [], "right": []}, name=state) for state in COLOURS}
     for name, title, shown in (

@@ -1,4 +1,4 @@
-"""Guess what a flush copies, then see it: a pair that is held before it commits."""
+"""A guess at the pages that a flush copies, with a pair that is held before it commits."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from colobench.ui.views.page_sets import PageSets
 
 WORKING_SETS = (64, 256, 1024, 4096)
 VARIANTS = ("v12", "upstream")
-#: Whose guest runs longer before the checkpoint, and by how many milliseconds.
+#: Choices of the guest that runs longer before the checkpoint, and milliseconds that it does.
 LONGER = {"neither": None, "the secondary's": "secondary", "the primary's": "primary"}
 LONGER_MS = 100.0
-#: A pair is held for as long as one thinks; nobody may take that for a lost peer.
+#: Seconds that a pair may be held while somebody thinks, without counting as a lost peer.
 PATIENCE_SECONDS = 3600.0
 DEFAULTS: dict[str, Any] = {
     "guest": "hotcold",
@@ -48,9 +48,9 @@ class FlushGuess(Panel):
     Attributes
     ----------
     pending
-        What waits, or waited last; None before the first checkpoint.
+        Flush that waits, or waited last; None before the first checkpoint.
     record
-        What that checkpoint left; None until it is flushed.
+        Record of that checkpoint; None until it is flushed.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -115,7 +115,7 @@ class FlushGuess(Panel):
     def _note_guess(self, _: object) -> None:
         self._guessed = True
 
-    # What they do, in the background.
+    # Actions in the background.
 
     def _take(self) -> None:
         chosen = {name: control.value for name, control in self._controls.items()}
@@ -167,22 +167,22 @@ class FlushGuess(Panel):
             "Flushed",
         )
 
-    # What is shown.
+    # Display.
 
     def right(self) -> bool:
-        """Say whether the flush copied just the pages that were foretold, page by page."""
+        """Say whether the flush copied exactly the pages that were foretold."""
         if self.pending is None or self.record is None:
             return False
         return self.pending.foretells(self.record)
 
     def guessed_right(self) -> bool | None:
-        """Say whether the guess was what the flush copied; None before, and without a guess."""
+        """Say whether the guess was right; None before the flush, and without a guess."""
         if self.record is None or not self._guessed:
             return None
         return bool(self.guess.value == self.record.flushed_pages)
 
     def update(self) -> None:
-        """Show how things stand, and let only those buttons be pressed that make sense."""
+        """Show the present state, and enable the buttons that make sense in it."""
         ready = self.background.doing is None
         held = self.pending is not None and self.record is None
         for control in (*self._controls.values(), self.longer, self.take_button):

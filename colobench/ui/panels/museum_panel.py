@@ -20,19 +20,19 @@ _STORY = "padding: 4px 10px; font-size: 14px; line-height: 1.5; max-width: 860px
 
 
 class MuseumPanel(Panel):
-    """Shows the exhibits, and what each of them does to clients.
+    """Shows the exhibits, and what clients see of each.
 
     Parameters
     ----------
     bug
         The first choice.
     kills
-        How many are tried at most.
+        Limit of the number of kills.
 
     Attributes
     ----------
     hunt
-        What came of the last run; None before the first.
+        Results of the last run; None before the first.
     """
 
     _current = None
@@ -64,7 +64,7 @@ class MuseumPanel(Panel):
         return f"<MuseumPanel {self.hunt!r}>" if self.hunt else "<MuseumPanel>"
 
     def run(self) -> None:
-        """Plant the chosen bug, and kill until it is caught."""
+        """Plant the chosen bug, and kill nodes until it is caught."""
         self._stop.clear()
         self.background.do("waiting for another panel's pair to end", self._run)
 
@@ -86,7 +86,7 @@ class MuseumPanel(Panel):
         self.update()
 
     def update(self) -> None:
-        """Show how things stand."""
+        """Show the present state."""
         ready = self.background.doing is None
         self.bug.disabled = self.run_button.disabled = not ready
         self.stop_button.disabled = ready

@@ -1,4 +1,4 @@
-"""A pair that takes a checkpoint whenever one presses a button."""
+"""A panel that takes a checkpoint at each press of a button."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from colobench.ui.views.record_table import RecordTable
 
 
 class NextCheckpoint(Panel):
-    """A button, and what each checkpoint left, as a table and as a plot.
+    """A button, and the records of checkpoints as a table and as a plot.
 
     Parameters
     ----------
@@ -40,13 +40,13 @@ class NextCheckpoint(Panel):
         self.background.do("taking a checkpoint", self.session.checkpoint)
 
     def update(self) -> None:
-        """Show whether something is being done, or went wrong."""
+        """Show whether something is being done or has failed."""
         doing, error = self.background.doing, self.background.error
         self.button.disabled = doing is not None
         self.status.value = escape(f"{doing} …" if doing else error or "")
 
     def end(self) -> None:
-        """End both processes, and follow their records no more."""
+        """End both processes and the display."""
         self.plot.close()
         self.table.close()
         self.session.close()

@@ -1,4 +1,4 @@
-"""Trackers side by side: the same guest under each, epoch by epoch, and what each of them costs."""
+"""Trackers side by side: the pages that each finds, epoch by epoch, and its cost."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from colobench.ui.views.page_sets import PageSets
 from colobench.ui.views.plots import legend_above, make_plot
 
 GUESTS = ("uniform", "hotcold", "sequential")
-#: The guest's steps in an epoch, and how many epochs a press of the button is.
+#: Choices of the guest's steps in an epoch, and number of epochs for a press of the button.
 WRITES = (10, 100, 1000, 10_000, 100_000)
 EPOCHS = 20
 EPOCH_SECONDS = 0.1
-#: What is drawn of an epoch, and by what it is multiplied: microseconds suit a collection.
+#: Quantities of an epoch that are drawn, and their factors: microseconds suit a collection.
 FIELDS = {"pages": 1, "write_ns": 1, "collect_ms": 1000}
-#: A logarithmic axis has no place for 0: what is less is drawn here, and said.
+#: Least value that is drawn, since a logarithmic axis has no 0; smaller values are told in words.
 FLOORS = {"pages": 1.0, "write_ns": 1.0, "collect_ms": 0.1}
 COLOURS = (PRIMARY_COLOUR, GOOD_COLOUR, SECONDARY_COLOUR, TAKEOVER_COLOUR)
 
@@ -56,7 +56,7 @@ class TrackerPanel(Panel):
     Attributes
     ----------
     runs
-        What was found in each run since the panel was made, or cleared.
+        Results of each run since the panel was made or cleared.
     """
 
     def __init__(self, ram: str = "16M", trackers: Sequence[str] | None = None) -> None:
@@ -103,7 +103,7 @@ class TrackerPanel(Panel):
 
     @property
     def table(self) -> TrackerTable:
-        """What was found in the last run."""
+        """Results of the last run."""
         return tabulate_trackers(self.runs[-1] if self.runs else ())
 
     # The buttons.
@@ -114,7 +114,7 @@ class TrackerPanel(Panel):
         self.background.do("running", self._run)
 
     def clear(self) -> None:
-        """Forget what was found."""
+        """Forget all results."""
         self.background.do("clearing", self._clear)
 
     def _run(self) -> None:
@@ -133,10 +133,10 @@ class TrackerPanel(Panel):
     def _clear(self) -> None:
         self.runs.clear()
 
-    # What is shown.
+    # Display.
 
     def refresh(self) -> None:
-        """Show what is new; called some times a second, in a thread of its own."""
+        """Show what is new; called by the pump."""
         runs = [run[:] for run in self.runs[:]]
         counts = tuple(map(len, runs))
         if counts == self._shown:
@@ -156,7 +156,7 @@ class TrackerPanel(Panel):
                 self.maps[each.tracker].show({"dirty": dirty})
 
     def update(self) -> None:
-        """Show whether something is being done, or went wrong."""
+        """Show whether something is being done or has failed."""
         ready = self.background.doing is None
         for control in (self.guest, self.writes, self.run_button, self.clear_button):
             control.disabled = not ready
@@ -165,7 +165,7 @@ class TrackerPanel(Panel):
         self.status.value = escape(f"{doing} …" if doing else error or "")
 
     def end(self) -> None:
-        """Stop, and show nothing any more."""
+        """Stop the run and the display."""
         self._stop.set()
         frames.remove(self)
         self.figure.close()
@@ -187,7 +187,7 @@ def _figure_data(
 
 
 def _points(epochs: Sequence[Epoch]) -> Columns:
-    """Give what is drawn of epochs."""
+    """Give the points of epochs."""
     return {
         field: _drawn(field, factor, [getattr(each, field) for each in epochs])
         for field, factor in FIELDS.items()
@@ -195,13 +195,13 @@ def _points(epochs: Sequence[Epoch]) -> Columns:
 
 
 def _drawn(field: str, factor: float, values: Sequence[float | None]) -> npt.NDArray[np.float64]:
-    """Give values as they are drawn, not a number for None."""
+    """Give values as they are drawn; NaN for None."""
     found: npt.NDArray[np.float64] = factor * np.array(values, dtype=np.float64)
     return np.maximum(found, FLOORS[field])
 
 
 def _below(runs: Sequence[Sequence[Epoch | UnavailableTracker]]) -> str:
-    """Say how many epochs are drawn at the edge of a plot; nothing if none is."""
+    """Give the number of epochs drawn at the edge of a plot, in words; empty if there are none."""
     epochs = [each for run in runs for each in _epochs(run)]
     sentences = []
     for field, words in (
@@ -217,7 +217,7 @@ def _below(runs: Sequence[Sequence[Epoch | UnavailableTracker]]) -> str:
 
 
 def _medians(tables: Sequence[TrackerTable], names: Sequence[str]) -> Columns:
-    """Give the medians of each run in the same units, not a number for who was not in it."""
+    """Give the medians of each run in the same units; NaN for a tracker that was not in it."""
     columns = {}
     for name in names:
         of_runs = [next((each for each in run if each.tracker == name), None) for run in tables]
@@ -232,7 +232,7 @@ def _html(trackers: TrackerTable) -> str:
 
 
 def _draw(names: Sequence[str]) -> LayoutDOM:
-    """Draw, as yet empty, the cost of a step and of a collection against the pages of an epoch."""
+    """Draw the cost of a step and of a collection against the pages of an epoch; still empty."""
     axes: dict[str, Any] = {"x_axis_type": "log", "y_axis_type": "log", "height": 300}
     step = make_plot("pages dirty in the epoch", "a step of the guest (ns), ◆ median", **axes)
     collect = make_plot("pages dirty in the epoch", "a collection (µs), ◆ median", **axes)

@@ -1,4 +1,4 @@
-"""A checkpoint that one cuts with a slider: what RAM is then, with a RAM cache and without."""
+"""A slider that cuts a checkpoint, and the state of RAM then, with and without a RAM cache."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class CutSlider(ipywidgets.VBox):  # type: ignore[misc]
     Parameters
     ----------
     torn
-        The checkpoint, cut everywhere.
+        Checkpoint with all of its cuts.
     """
 
     def __init__(self, torn: TornCheckpoint) -> None:

@@ -12,7 +12,7 @@ from colobench.wire.messages import Message
 
 TORN = "the end: the rest never came"
 
-#: What the primary does, and what the secondary does.
+#: Deed of the primary, and deed of the secondary.
 Deeds = tuple[str, str]
 
 
@@ -27,7 +27,7 @@ def deeds_of(messages: Sequence[WireMessage]) -> list[Deeds]:
     Returns
     -------
     list
-        For each message what the primary does, and what the secondary does.
+        A pair of deeds for each message.
     """
     found = []
     for at, message in enumerate(messages):
@@ -53,7 +53,7 @@ def _around(messages: Sequence[WireMessage], at: int) -> Sequence[WireMessage]:
 
 
 def _layout(checkpoint: Sequence[WireMessage]) -> Layout | None:
-    """Tell the layout by what was said; None if too little was."""
+    """Find the layout by the messages; None if there are too few."""
     names = {each.name for each in checkpoint}
     if RAM_SECTION in names:
         return Layout.SEPARATED
@@ -69,14 +69,14 @@ def _has_no_pages(checkpoint: Sequence[WireMessage]) -> bool:
 
 
 def _words(variant: Variant | None, layout: Layout | None, elsewhere: bool) -> dict[str, Deeds]:
-    """Say of everything that can be said what both sides do.
+    """Give both sides' deeds for each message that there is.
 
     Parameters
     ----------
     variant, layout
         None where that is not known.
     elsewhere
-        Whether pages travel on other connections. The devices are saved behind them, then.
+        Whether pages travel on other connections. Then devices are saved behind them.
     """
     runs = variant is not None and variant.secondary_runs
     stops = "stops its guest" if runs else "its guest stands anyway"

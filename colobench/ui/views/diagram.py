@@ -1,4 +1,4 @@
-"""A conversation as a sequence diagram: two lifelines, and arrows that open into decoded bytes."""
+"""A sequence diagram of checkpoints: two lifelines, and arrows that open into decoded bytes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from colobench.ui.views.deeds import Deeds, deeds_of, is_torn
 from colobench.wire.dissect import Item
 from colobench.wire.format import BE32, MAGIC
 
-#: So many bytes of an item are shown.
+#: Bytes of an item that are shown.
 HEX_BYTES = 16
 
 _CELL = "padding: 5px 10px; vertical-align: top; background: none; border: 0; font-size: 13px"
@@ -28,17 +28,17 @@ _MONO = "font: 11px/1.5 monospace; padding: 0 10px 0 0; background: none; border
 
 
 class SequenceDiagram:
-    """Draws a conversation; each arrow can be opened to see its bytes and what they mean.
+    """Sequence diagram of checkpoints; each arrow can be opened to see its bytes and their meaning.
 
     Parameters
     ----------
     chunks
-        What a session's relay kept of whole checkpoints; the last one may be torn.
+        Bytes of whole checkpoints, captured by a session's relay; the last one may be torn.
 
     Raises
     ------
     LocalError
-        If the migration is in there, too.
+        If the bytes of the migration are among them.
     """
 
     def __init__(self, chunks: Sequence[Chunk]) -> None:

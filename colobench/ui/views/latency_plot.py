@@ -1,4 +1,4 @@
-"""Each answer's latency while it is measured: over time, and how many are that quick."""
+"""A live plot of latencies: over time, and as a cumulative distribution."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from colobench.ui.base.pump import frames
 from colobench.ui.views.plots import legend_above, make_plot
 
 COLOURS = dict(zip(STATES, (SECONDARY_COLOUR, PRIMARY_COLOUR, GOOD_COLOUR), strict=True))
-#: Seconds that are seen at first: teeth that are too many are no teeth.
+#: Seconds that are seen at first: few enough that the teeth of a saw can be told apart.
 WINDOW_SECONDS = 1.0
 PERCENTS = np.arange(1.0, 100.0)
 
 
 class LatencyPlot(ipywidgets.VBox):  # type: ignore[misc]
-    """Shows latencies as they are measured.
+    """Shows latencies while they are measured.
 
     Parameters
     ----------
     latencies
-        The truth. They may grow, in whatever thread.
+        Measurements to follow; any thread may append to them.
 
     Examples
     --------
@@ -57,7 +57,7 @@ class LatencyPlot(ipywidgets.VBox):  # type: ignore[misc]
         self.figure.show((len(answers), len(marks)), lambda: _figure_data(answers, marks))
 
     def close(self) -> None:
-        """Follow no more, and vanish."""
+        """Close the plot."""
         frames.remove(self)
         self.figure.close()
         super().close()
@@ -81,7 +81,7 @@ def _points(answers: list[TimedAnswer]) -> Columns:
 
 
 def _percentiles(answers: list[TimedAnswer]) -> Columns:
-    """Give the latency of each of `PERCENTS` for each state, not a number where there is none."""
+    """Give the latency at each of `PERCENTS` for each state; NaN without answers."""
     columns = {}
     for state in STATES:
         found = [each.latency_ms for each in answers if each.state == state]
@@ -91,7 +91,7 @@ def _percentiles(answers: list[TimedAnswer]) -> Columns:
 
 
 def _draw() -> LayoutDOM:
-    """Draw, as yet empty, latency over time, and the share of answers that are that quick."""
+    """Draw latency over time, and the share of answers below a latency; still empty."""
     over_time = make_plot(
         "asked (s after the beginning)",
         "latency (ms)",

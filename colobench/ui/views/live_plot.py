@@ -1,4 +1,4 @@
-"""Bars that grow: of each checkpoint the pause, phase by phase, and the pages that were sent."""
+"""A live plot of checkpoints: the pause, phase by phase, and the pages that were sent."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from colobench.lab.session.record import Records
 from colobench.ui.base.feed import LiveView, read_module
 from colobench.ui.base.pump import frames
 
-#: A plot has room for so many checkpoints side by side at first, and when it follows the newest.
+#: Checkpoints side by side: at first, and when the plot follows the newest.
 FIRST_WINDOW, WINDOW = 20, 100
-#: What is drawn of each checkpoint.
+#: Columns that are drawn of each checkpoint.
 COLUMNS = ("number", "pages", "pause", *PAUSE_PHASES)
 
 
@@ -24,7 +24,7 @@ class LivePlot(LiveView):
     Parameters
     ----------
     records
-        The truth. They may grow, in whatever thread.
+        Records to follow; any thread may append to them.
 
     Examples
     --------
@@ -45,7 +45,7 @@ class LivePlot(LiveView):
 
     def watch(self, records: Records) -> None:
         """Follow other records from now on."""
-        # What is new is told by identity and length; an address alone may be used again.
+        # Identity and length tell what is new; an address alone may be used again.
         self.records, self._followed = records, object()
 
     def refresh(self) -> None:
@@ -56,13 +56,13 @@ class LivePlot(LiveView):
         self.update((followed, count), lambda: _frame(newest))
 
     def close(self) -> None:
-        """Follow no more, and vanish."""
+        """Close the plot."""
         frames.remove(self)
         super().close()
 
 
 def _frame(records: Records) -> tuple[dict[str, Any], bytes]:
-    """Write what is drawn as float32, column by column, and how wide the view is."""
+    """Encode the columns as float32, one after another, and the width of the view."""
     last = records[-1].number if records else 0
     frame = {
         "columns": list(COLUMNS),
@@ -80,6 +80,6 @@ def columns_of(records: Records) -> dict[str, np.ndarray[Any, Any]]:
     """Give number, pages, pause and phases of some records."""
     columns = {"number": records.column("number"), "pages": records.column("pages")}
     for phase in PAUSE_PHASES:
-        # What is left for the last phase may be a little less than nothing.
+        # The last phase is a remainder, and may be slightly negative.
         columns[phase] = np.maximum(records.column(f"{phase}_ms"), 0)
     return columns | {"pause": records.column("pause_ms")}

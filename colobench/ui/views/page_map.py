@@ -1,4 +1,4 @@
-"""A map of the guest's pages: which of them the checkpoints send."""
+"""A live map of the guest's pages that checkpoints send."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from colobench.memory.ram import lay_out
 from colobench.ui.base.feed import LiveView, read_module
 from colobench.ui.base.pump import frames
 
-#: A page that is not sent again fades by this factor with each checkpoint.
+#: Factor by which a page that is not sent again fades with each checkpoint.
 FADE = 0.85
 
 
 def describe_blocks(ram_bytes: int) -> list[dict[str, Any]]:
-    """Give the blocks of a guest's RAM, as a browser needs them."""
+    """Describe the blocks of a guest's RAM for the browser's side."""
     return [asdict(block) for block in lay_out(block_sizes(ram_bytes))]
 
 
@@ -52,7 +52,7 @@ class PageMap(LiveView):
             self._show(0, 0)
 
     def refresh(self) -> None:
-        """Show the checkpoints since the last time, in one frame."""
+        """Show the checkpoints since the last refresh in one frame."""
         with self._lock:
             self._follow()
 
@@ -80,11 +80,11 @@ class PageMap(LiveView):
             "bright": PRIMARY_COLOUR,
             "warm": SECONDARY_COLOUR,
         }
-        # Only what was sent just now has all of the heat.
+        # Only pages of the last checkpoint have full heat.
         heat = np.where(self._heat == 1, 255, np.minimum(255 * self._heat, 254))
         self.feed.put(frame, heat.astype(np.uint8).tobytes())
 
     def close(self) -> None:
-        """Follow no more, and vanish."""
+        """Close the map."""
         frames.remove(self)
         super().close()

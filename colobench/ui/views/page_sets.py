@@ -1,4 +1,4 @@
-"""A map of sets of pages: which page is in which of them."""
+"""A map of sets of pages."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class PageSets(LiveView):
     ram_bytes
         The guest's RAM.
     title, rest
-        What it shows, and what the pages are that are in none of the sets.
+        Heading, and the name of the pages that are in none of the sets.
     height
-        Pixels that the squares may take.
+        Height of the squares, pixels.
     layout
-        Its place, which cannot be changed later.
+        Layout of the widget, which cannot be changed later.
 
     Examples
     --------
@@ -63,26 +63,28 @@ class PageSets(LiveView):
         title: str | None = None,
         colours: Sequence[str] = COLOURS,
     ) -> PageSets:
-        """Show these sets: name → uint64[pages / 64], bit i of word w for page 64 w + i.
+        """Show sets of pages.
+
+        Each is a bitmap, uint64[pages / 64], with bit i of word w for page 64 w + i.
 
         Parameters
         ----------
         sets
-            No more than colours; a page that is in several has the first one's colour.
+            Bitmaps by name, no more than colours. A page of several has the first one's colour.
         title
-            What is shown, unless it is what it was.
+            New heading; None keeps the old one.
         colours
             The sets' colours, such as ``#3377ee``.
 
         Returns
         -------
         PageSets
-            Itself.
+            This view.
         """
         if title is not None:
             self._title = title
         chosen = [
-            # A copy, for kernels are compiled for arrays that can be written alone.
+            # A copy: kernels are compiled for writable arrays alone.
             (name, colour, words.astype(np.uint64))
             for colour, (name, words) in zip(colours, sets.items(), strict=False)
         ]

@@ -1,4 +1,4 @@
-"""What plots show of checkpoints: how pause, flush and memory grow with dirty pages."""
+"""Plots of pause, flush and memory against the pages of a checkpoint."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from colobench.ui.base.figure import Columns, FigureData, LiveFigure
 from colobench.ui.base.pump import frames
 
 LAYOUTS = {Layout.BUFFERED.value: SECONDARY_COLOUR, Layout.SEPARATED.value: PRIMARY_COLOUR}
-#: What is shown against the pages flushed.
+#: Durations that are drawn against the pages flushed, and their colours.
 FLUSH = {"pause": NEUTRAL_COLOUR, "flush": PHASE_COLOURS["flush"]}
-#: What is shown against dirty pages: a record's field, and what it is divided by.
+#: Quantities that are drawn against dirty pages: a field of records, and its divisor.
 AGAINST_PAGES = {
     "pause": ("pause_ms", 1),
     "primary": ("primary_buffer_bytes", 1e6),
@@ -38,14 +38,14 @@ AGAINST_PAGES = {
 
 
 class LiveRecords(ipywidgets.VBox, metaclass=AbstractWidget):  # type: ignore[misc]
-    """A figure that follows records; what it shows of them is its subclasses' matter.
+    """Base of figures that follow records; subclasses say what of them is shown.
 
     Parameters
     ----------
     records
-        The truth. They may grow, in whatever thread.
+        Records to follow; any thread may append to them.
     layout
-        What is drawn.
+        Bokeh layout that is filled with data.
     """
 
     def __init__(self, records: Records, layout: LayoutDOM) -> None:
@@ -59,7 +59,7 @@ class LiveRecords(ipywidgets.VBox, metaclass=AbstractWidget):  # type: ignore[mi
 
     def watch(self, records: Records) -> None:
         """Follow other records from now on."""
-        # What is new is told by identity and length; an address alone may be used again.
+        # Identity and length tell what is new; an address alone may be used again.
         self.records, self._followed = records, object()
 
     def refresh(self) -> None:
@@ -69,10 +69,10 @@ class LiveRecords(ipywidgets.VBox, metaclass=AbstractWidget):  # type: ignore[mi
 
     @abstractmethod
     def figure_data(self, records: Records) -> FigureData:
-        """Give what is drawn of some records."""
+        """Give the data of the figure for some records."""
 
     def close(self) -> None:
-        """Follow no more, and vanish."""
+        """Close the figure."""
         frames.remove(self)
         self.figure.close()
         super().close()
@@ -84,7 +84,7 @@ class FlushPlot(LiveRecords):
     Parameters
     ----------
     records
-        The truth. They may grow, in whatever thread.
+        Records to follow; any thread may append to them.
 
     Notes
     -----
@@ -118,7 +118,7 @@ class PagesPlot(LiveRecords):
     Parameters
     ----------
     records
-        The truth. They may grow, in whatever thread.
+        Records to follow; any thread may append to them.
 
     Notes
     -----
@@ -129,7 +129,7 @@ class PagesPlot(LiveRecords):
         super().__init__(records, _draw_against_pages())
 
     def figure_data(self, records: Records) -> FigureData:
-        """Give what is shown for each layout, and the lines."""
+        """Give the points of each layout, and the lines."""
         ends = np.array([0.0, records.column("pages").max(initial=0)])
         lines = {"pages": ends}
         for name, (field, divisor) in AGAINST_PAGES.items():
@@ -146,7 +146,7 @@ class PagesPlot(LiveRecords):
         return FigureData({"records": self._points(records), "lines": lines}, ranges)
 
     def _points(self, records: Records) -> Columns:
-        """Give what is shown for each layout, not a number where it was the other."""
+        """Give the points of each layout; NaN for records of the other layout."""
         layouts = records.column("layout")
         columns = {"pages": records.column("pages")}
         for layout in LAYOUTS:

@@ -1,4 +1,4 @@
-"""The newest records as a table that grows."""
+"""A live table of the newest records."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RecordTable(ipywidgets.HTML):  # type: ignore[misc]
     Parameters
     ----------
     records
-        The truth. They may grow, in whatever thread.
+        Records to follow; any thread may append to them.
     """
 
     def __init__(self, records: Records) -> None:
@@ -51,7 +51,7 @@ class RecordTable(ipywidgets.HTML):  # type: ignore[misc]
             self.value = format_table(self._records[max(0, count - ROWS) : count])
 
     def close(self) -> None:
-        """Follow no more, and vanish."""
+        """Close the table."""
         frames.remove(self)
         super().close()
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from colobench import __version__
 from colobench.errors import ColobenchError, LocalError
+from colobench.guest.programs import Program
 from colobench.lab.output_file import check_output_file, write_output_file
 from colobench.processes.resource_limits import check_limits_of_processes
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from colobench.lab.bench.case import Row
     from colobench.lab.session.session import Session
 
-#: Kernels that are compiled take so long that one wants to see it; cached ones do not.
-_SLOW_KERNEL_SECONDS = 0.2
 #: Records that `run` keeps: of as many checkpoints as it takes in a quarter of an hour.
 _KEPT_RECORDS = 10_000
 #: What `status` exits with, as `systemctl status` does for what is not active, and not there.
@@ -201,7 +200,7 @@ def add_session_options(parser: argparse.ArgumentParser, guest: str = "uniform")
     """Add the options that describe a session; `guest` is the program if none is given."""
     add = parser.add_argument
     # What a demonstration proves of RAM does not hold for a guest whose RAM its clients decide on.
-    programs = ["uniform", "hotcold", "sequential", "idle"] + (["kv"] if guest == "kv" else [])
+    programs = [each.label for each in Program if each.is_reproducible or each.label == guest]
     add("--ram", default="64M", metavar="SIZE", help="guest RAM [64M]")
     add("--guest", default=guest, choices=programs, help=f"its program [{guest}]")
     add("--seed", type=_whole, default=0, help="what the guest writes follows from it [0]")
@@ -352,7 +351,6 @@ def _demo(options: argparse.Namespace) -> int:
     wanted = options.report is not None or not options.json
     write_report = _report_writer(path) if wanted else None
     session = make_session(options)
-    _compile_kernels(always_show=False)
     with tqdm(
         total=options.checkpoints, unit=" checkpoints", disable=None, leave=False, delay=0.5
     ) as bar:
@@ -390,7 +388,6 @@ def _run(options: argparse.Namespace) -> int:
         keep_records=_KEPT_RECORDS,
     )
     session.check_places()
-    _compile_kernels(always_show=False)
     words, tally = sys.stderr if options.json else sys.stdout, Tally()
     session.on_record(tally.add)
     end = None if options.seconds is None else time.monotonic() + options.seconds
@@ -483,7 +480,6 @@ def _torture(options: argparse.Namespace) -> int:
     left = planned if file is None else file.remaining(planned, settings.by_name())
     if options.bug and any(result.violations for result in results):
         left = []
-    _compile_kernels(always_show=False)
     bar = tqdm(total=len(planned), initial=len(planned) - len(left), unit=" kills", disable=None)
     try:
         with bar:
@@ -512,7 +508,6 @@ def _torture_nobody(options: argparse.Namespace, settings: Any) -> int:
 
     from colobench.lab.torture.run import run_clean
 
-    _compile_kernels(always_show=False)
     found = {}
     with tqdm(total=options.clean, unit=" checkpoints", disable=None, leave=False) as bar:
         for output, judgement in run_clean(
@@ -554,30 +549,32 @@ def _machine_line(machine: dict[str, Any]) -> str:
     )
 
 
-def _compile_kernels(*, always_show: bool) -> None:
-    """Compile what is not in the cache, and show it if that takes long."""
+def _compile_all_kernels() -> int:
+    """Compile all kernels that are not in the cache, with a bar; gives how many there are."""
     from tqdm import tqdm
 
-    from colobench.kernels.jit import warmup
+    from colobench.kernels.warmup import Step, kernels_in
+    from colobench.node.kernels import all_kernel_modules, compile_kernels
 
-    bar: Any = None
-    for name, done, total, seconds in warmup():
-        if bar is None and (always_show or seconds > _SLOW_KERNEL_SECONDS):
-            bar = tqdm(total=total, unit=" kernels", leave=always_show, disable=None)
-        if bar is not None:
-            bar.set_description_str(f"compiling {name}")
-            bar.update(done - bar.n)
-        if seconds > _SILENT_SECONDS and bar.disable:
-            # No terminal: a line for each, so that a log shows that it goes on.
-            _say_error(f"kernel {done} of {total}, {name}, was ready after {seconds:.0f} s")
-    if bar is not None:
-        bar.close()
-    if always_show:
-        print(f"{total} kernels are ready")
+    with tqdm(unit=" kernels", leave=False, disable=None) as bar:
+
+        def progress(step: Step) -> None:
+            bar.total = step.total
+            bar.set_description_str(f"compiled {step.name}")
+            bar.update(step.done - bar.n)
+            if step.seconds > _SILENT_SECONDS and bar.disable:
+                # No terminal: a line for each, so that a log shows that it goes on.
+                _say_error(
+                    f"kernel {step.done} of {step.total}, {step.name}, "
+                    f"was ready after {step.seconds:.0f} s"
+                )
+
+        compile_kernels(all_kernel_modules(), progress)
+    return len(kernels_in(all_kernel_modules()))
 
 
 def _warmup(options: argparse.Namespace) -> int:
-    _compile_kernels(always_show=True)
+    print(f"{_compile_all_kernels()} kernels are ready")
     return 0
 
 
@@ -599,7 +596,7 @@ def _bench(options: argparse.Namespace) -> int:
         return _bench_pause(options)
     if options.html is not None:
         _require_bokeh("the page")
-    _compile_kernels(always_show=False)
+    _compile_all_kernels()
     rows: list[Row] = []
     with BenchContext(peers=options.peers) as context:
         try:
@@ -629,7 +626,7 @@ def _bench_pause(options: argparse.Namespace) -> int:
 
     if options.names != ["pause"] or options.html is not None or options.peers:
         raise LocalError("bench pause: expected no other name, no --html and no --peers")
-    _compile_kernels(always_show=False)
+    _compile_all_kernels()
     profiles = []
     with BenchContext() as context, tqdm(unit=" profiles", disable=None, leave=False) as bar:
 

@@ -365,15 +365,17 @@ KERNEL_BYTES = 1 << 20
 
 @check("numba cache", kernels=True)
 def check_numba_cache() -> str:
-    """Look for every kernel in the cache, and try to write to the cache."""
-    from colobench.kernels import jit
+    """Look for every kernel in its cache, and try whether the cache can be written."""
     from colobench.kernels.cache import CacheState
     from colobench.kernels.cache_directory import PREFIX, REMEDY, can_write
+    from colobench.kernels.warmup import directory, kernels_in, state
+    from colobench.node.kernels import all_kernel_modules
 
-    found = list(jit.examine_cache())
-    directories = sorted({directory for _, directory, _, _ in found if directory is not None})
-    ready = sum(state is CacheState.READY for _, _, state, _ in found)
-    damaged = [file.name for _, _, _, file in found if file is not None]
+    kernels = kernels_in(all_kernel_modules())
+    directories = sorted(set(filter(None, map(directory, kernels))))
+    found = [state(kernel) for kernel in kernels]
+    ready = sum(each is CacheState.READY for each, _ in found)
+    damaged = [file.name for _, file in found if file is not None]
     private = [each for each in directories if PREFIX in str(each)]
     if private or not directories:
         raise MissingPart(f"numba has no writable cache, so each run compiles kernels: {REMEDY}")

@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-import enum
 import re
 from dataclasses import dataclass
 
 from colobench.errors import LocalError
-from colobench.guest.checks import check_choice, check_integer, show
+from colobench.guest.checks import check_integer, show
+from colobench.guest.programs import Program
 
 PAGE_SIZE = 4096
 #: No machine has more (bytes); what this one has is looked at where processes are started.
 RAM_LIMIT = 2**52
 SEED_LIMIT = 2**64
 WRITES_LIMIT = 1_000_000
-#: The network stack and a store that is worth its name need so much.
-KV_MINIMUM_BYTES = 4 << 20
 SCREEN_BYTES = 256 * 1024
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-
-
-class Program(enum.IntEnum):
-    """The programs, by the number that the CPU's ``program`` register holds."""
-
-    IDLE = 0
-    UNIFORM = 1
-    HOTCOLD = 2
-    SEQUENTIAL = 3
-    #: A Redis-protocol server on TCP port 6379, and RFC 862's echo on port 7.
-    KV = 4
-
-
-#: The programs whose RAM is a function of their seed and the work done.
-WRITERS = tuple(program for program in Program if program is not Program.KV)
 
 
 def block_sizes(ram_bytes: int) -> dict[str, int]:
@@ -58,18 +41,6 @@ def parse_size(text: str) -> int:
     if found is None:
         raise LocalError(f"size: expected a number such as 64M, found {show(text)}")
     return int(found[1]) * _UNITS[(found[2] or "").upper()]
-
-
-def parse_program(name: str) -> Program:
-    """Find a program by its name, in lower case.
-
-    Raises
-    ------
-    LocalError
-        If there is no such program.
-    """
-    names = {program.name.lower(): program for program in Program}
-    return names[check_choice("guest program", name, list(names))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +114,10 @@ class Configuration:
             raise LocalError(
                 f"ram: expected a positive multiple of {PAGE_SIZE} bytes, found {self.ram_bytes}"
             )
-        if self.program is Program.KV and self.ram_bytes < KV_MINIMUM_BYTES:
+        if self.ram_bytes < self.program.minimum_bytes:
             raise LocalError(
-                f"ram: expected at least {KV_MINIMUM_BYTES >> 20} MiB for the program kv, "
-                f"found {self.ram_bytes} bytes"
+                f"ram: expected at least {self.program.minimum_bytes >> 20} MiB for the program "
+                f"{self.program.label}, found {self.ram_bytes} bytes"
             )
         check_integer("seed", self.seed, 0, SEED_LIMIT - 1, expected="0 to 2**64 - 1")
         check_integer("writes_per_tick", self.writes_per_tick, 1, WRITES_LIMIT)

@@ -20,6 +20,7 @@ from colobench.guest import (
     server_commands,
     transactions,
 )
+from colobench.guest.buffers import BUFFER_BYTES
 from colobench.guest.clients import (
     COMMAND,
     FLAGS,
@@ -80,7 +81,6 @@ from colobench.guest.region import (
 )
 from colobench.guest.resp import (
     ARRAY,
-    BUFFER_BYTES,
     INCOMPLETE,
     INVALID_COUNT,
     QUOTED,
@@ -99,7 +99,6 @@ from colobench.kernels.jit import Bytes, Words, inlined, kernel
 
 __all__ = [
     "BLOCKED",
-    "BUFFER_BYTES",
     "CLOSE",
     "CONSUMED",
     "REPLIED",

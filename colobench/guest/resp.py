@@ -20,13 +20,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from colobench.guest.buffers import BUFFER_BYTES
 from colobench.guest.heap import ZERO
 from colobench.guest.region import apart
 from colobench.guest.store import copy_bytes, mark_bytes
 from colobench.kernels.jit import Bytes, Words, inlined
 
-#: Bytes of a connection's buffer. What is longer lies elsewhere, see `colobench.guest.clients`.
-BUFFER_BYTES = 32768
 #: The most elements of a request: INT_MAX.
 MOST_ELEMENTS = 2**31 - 1
 #: The longest integer, in digits with its sign.

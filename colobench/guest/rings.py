@@ -24,9 +24,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from colobench.guest.buffers import BUFFER_BYTES
 from colobench.guest.clients import BYTES_PER_CLIENT
-from colobench.guest.devices import NIC_FRAME_SIZE
-from colobench.guest.kv import BUFFER_BYTES
+from colobench.guest.numba.devices import NIC_FRAME_SIZE
 from colobench.guest.store import get_word, mark_bytes, put_word
 from colobench.kernels.atomics import address, load_acquire, store_release
 from colobench.kernels.jit import Bytes, Words, inlined
@@ -87,7 +87,10 @@ BYTES_PER_CONNECTION = 4 * 2 * BUFFER_BYTES
 MINIMUM_BYTES = 1 << 20
 
 # Slots of `host`: words of the host that are not part of the guest's state.
-CONSUMED, WRITTEN, CLOSE, LACKS_ROOM, RANDOM, NOW_MS, NOW_US, BUGS, JITTER_US = range(9)
+# EXECUTE is the address of the kernel `colobench.guest.kv.execute`.
+(
+    CONSUMED, WRITTEN, CLOSE, LACKS_ROOM, RANDOM, NOW_MS, NOW_US, BUGS, JITTER_US, EXECUTE,
+) = range(10)  # fmt: skip
 HOST_SLOTS = 16
 
 _ETHERNET_HEADER = 14
@@ -153,7 +156,7 @@ def receive_frames(
 ) -> int:
     """Move frames from the device's receive queue into the ring while it has room; how many.
 
-    ends, lengths and frames are `colobench.guest.devices.FrameQueue`'s.
+    ends, lengths and frames are `colobench.guest.numba.devices.FrameQueue`'s.
     """
     moved = 0
     room = min(receive_room(memory, ram), RING_FRAMES)

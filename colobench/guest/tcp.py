@@ -14,6 +14,8 @@ from __future__ import annotations
 import numpy as np
 
 from colobench.guest import kv
+from colobench.guest.buffers import BUFFER_BYTES
+from colobench.guest.bugs import DOUBLE_EXECUTION, LOST_RETRANSMISSION
 from colobench.guest.clients import SLOT_BYTES, has_work
 from colobench.guest.connections import (
     ACK_NOW,
@@ -52,7 +54,6 @@ from colobench.guest.connections import (
     set_timer,
     take_ready,
 )
-from colobench.guest.devices import NIC_FRAME_SIZE
 from colobench.guest.ipv4 import (
     BROADCAST,
     ETHERNET_HEADER,
@@ -66,7 +67,7 @@ from colobench.guest.ipv4 import (
     receive_arp,
     receive_icmp,
 )
-from colobench.guest.kv import BUFFER_BYTES
+from colobench.guest.numba.devices import NIC_FRAME_SIZE
 from colobench.guest.repair import check_rings, repair
 from colobench.guest.rings import (
     ADDRESS,
@@ -75,6 +76,7 @@ from colobench.guest.rings import (
     CLOSED_ORDERLY,
     CONSUMED,
     CONTRADICTED,
+    EXECUTE,
     FRAME_ROOM,
     FRAMES_RECEIVED,
     GIVEN_UP,
@@ -119,19 +121,17 @@ from colobench.guest.tcp_output import (
     timeout,
 )
 from colobench.kernels.atomics import load_acquire
-from colobench.kernels.jit import Bytes, Words, inlined, kernel
+from colobench.kernels.jit import Bytes, Words, by_address, inlined, kernel
 
 #: A connection is given up when so many retransmissions had no answer: after 0.2 s * (2**9 - 1),
 #: 102 s (RFC 9293, section 3.8.3, wants 100 s at least), a connection in SYN-RECEIVED after 12.6 s.
 RETRIES_MAX, SYN_RETRIES_MAX = 8, 5
 #: The peer is told of room in the receive buffer when it is so much more than it knew.
 WINDOW_STEP = 2 * MSS
-#: Bits of `bugs`, planted for the bug museum: nothing is ever sent again; what a connection has
-#: asked for last is executed once more.
-LOST_RETRANSMISSION, DOUBLE_EXECUTION = 1, 2
 #: The most frames that one call of `serve` takes in.
 FRAMES_PER_CALL = RING_FRAMES
 JITTER_MAX_US = 1_000_000
+_call_execute = by_address(kv.execute)
 
 
 @inlined
@@ -214,8 +214,8 @@ def execute_once(memory: Bytes, bitmap: Words, ram: int, size: int, block: int, 
             replies + BUFFER_BYTES, host,
         )  # fmt: skip
     else:
-        requests = kv.execute(
-            memory, bitmap, store, ram + size - store, clients_begin(ram, size),
+        requests = _call_execute(
+            host[EXECUTE], memory, bitmap, store, ram + size - store, clients_begin(ram, size),
             clients_bytes(size), number_of_block(ram, block), received + begin, received + end,
             replies + reply_end, replies + BUFFER_BYTES, host[NOW_US], connected(memory, ram),
             get(memory, ram + OPENED), host,
@@ -368,8 +368,8 @@ def execute_again(memory: Bytes, bitmap: Words, ram: int, size: int, host: Words
         received = receive_buffer(ram, block)
         replies = received + BUFFER_BYTES
         store = store_begin(ram, size)
-        kv.execute(
-            memory, bitmap, store, ram + size - store, clients_begin(ram, size),
+        _call_execute(
+            host[EXECUTE], memory, bitmap, store, ram + size - store, clients_begin(ram, size),
             clients_bytes(size), number_of, received, replies,
             replies + get(memory, block + REPLY_END), replies + BUFFER_BYTES, host[NOW_US],
             connected(memory, ram), get(memory, ram + OPENED), host,
@@ -433,7 +433,7 @@ def serve(
     memory, bitmap, ram, size
         As in `initialize`.
     in_ends, in_lengths, in_frames, out_ends, out_lengths, out_frames
-        The NIC's receive and transmit queues, as in `colobench.guest.devices.FrameQueue`.
+        The NIC's receive and transmit queues, as in `colobench.guest.numba.devices.FrameQueue`.
     now_ms
         Guest time in milliseconds.
     now_us
@@ -448,7 +448,8 @@ def serve(
     bugs
         Which planted bugs are in, see LOST_RETRANSMISSION and DOUBLE_EXECUTION.
     host
-        uint64[HOST_SLOTS], scratch. Afterwards it holds: [0] frames taken in; [1] frames put out;
+        uint64[HOST_SLOTS], scratch, but for the word EXECUTE, the address of `kv.execute`; without
+        it no request is executed. Afterwards it holds: [0] frames taken in; [1] frames put out;
         [2] 1 if a further call has something to do at once.
     """
     if size < MINIMUM_BYTES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from colobench.guest.buffers import BUFFER_BYTES
 from colobench.guest.connections import (
     ACK_NOW,
     CHALLENGED,
@@ -54,7 +55,7 @@ from colobench.guest.connections import (
     set_timer,
 )
 from colobench.guest.ipv4 import ETHERNET_HEADER, TCP, fold, number, sum_bytes
-from colobench.guest.kv import BUFFER_BYTES, meet
+from colobench.guest.kv import meet
 from colobench.guest.repair import repair
 from colobench.guest.rings import (
     CHECKSUM,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from colobench.guest.buffers import BUFFER_BYTES
 from colobench.guest.connections import (
     ACK_NOW,
     CLOSE_WAIT,
@@ -54,7 +55,6 @@ from colobench.guest.ipv4 import (
     sum_address,
     sum_bytes,
 )
-from colobench.guest.kv import BUFFER_BYTES
 from colobench.guest.rings import (
     NOW_MS,
     RESETS_SENT,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
 import hashlib
 import inspect
 import os
@@ -23,7 +22,7 @@ from typing import Any
 from numba.core import config
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
-from colobench.kernels import cache_directory
+from colobench.kernels import cache_directory, sources
 
 #: Seconds that a process waits for another that compiles the same kernel, and how often it looks.
 PATIENCE, LOOK_SECONDS = 60.0, 0.02
@@ -113,15 +112,8 @@ class SealedFile(IndexDataCacheFile):
             raise
 
 
-@functools.cache
-def _sources(directory: Path) -> str:
-    """Hash the source of this package and of a kernel's, whose functions kernels are made of."""
-    files = sorted({*Path(__file__).parent.glob("*.py"), *directory.glob("*.py")})
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-
-
 class KernelCache(FunctionCache):
-    """numba's cache on disk, which misses when any file of this package or the kernel's changed.
+    """numba's cache on disk, which misses when a file that the kernel is made of changed.
 
     numba itself notices a change of the file that the kernel is in, and of no other. Where numba
     finds no place to write to, `colobench.kernels.cache_directory` gives one.
@@ -144,8 +136,8 @@ class KernelCache(FunctionCache):
         )
 
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
-        directory = Path(inspect.getfile(self._py_func)).parent
-        return (*super()._index_key(sig, codegen), _sources(directory))  # type: ignore[no-untyped-call]
+        source = Path(inspect.getfile(self._py_func))
+        return (*super()._index_key(sig, codegen), sources.digest((source,)))  # type: ignore[no-untyped-call]
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Give a compiled kernel, or None if it is not there whole."""
@@ -165,20 +157,37 @@ class KernelCache(FunctionCache):
 
     @contextlib.contextmanager
     def turn(self, sig: Any, target_context: Any) -> Iterator[None]:
-        """Wait while another process compiles into the same directory, until the kernel is there.
+        """Wait while another process compiles this kernel, until it is there.
 
         So processes that start at the same time share the work. A lock that cannot be had does not
         stop anybody: after `PATIENCE` the kernel is compiled here, too.
         """
-        with contextlib.ExitStack() as held:
-            deadline = time.monotonic() + PATIENCE
-            while not _lock_directory(self._cache_path, held):
-                if self.state(sig, target_context)[0] is CacheState.READY:
-                    break
-                if time.monotonic() > deadline:
-                    break
-                time.sleep(LOOK_SECONDS)
-            yield
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            with self.claim(sig, target_context) as is_ours:
+                ready = self.state(sig, target_context)[0] is CacheState.READY
+                if is_ours or ready or time.monotonic() > deadline:
+                    yield
+                    return
+            time.sleep(LOOK_SECONDS)
+
+    @contextlib.contextmanager
+    def claim(self, sig: Any, target_context: Any) -> Iterator[bool]:
+        """Keep other processes from compiling this kernel; False if another does so already."""
+        if getattr(_holding, "lock", False):
+            yield True
+            return
+        path = f"{self._cache_file._index_path}.lock"
+        descriptor = _lock(path)
+        if descriptor is None:
+            yield False
+            return
+        _holding.lock = True
+        try:
+            yield True
+        finally:
+            _holding.lock = False
+            _unlock(path, descriptor)
 
 
 @contextlib.contextmanager
@@ -196,24 +205,36 @@ def _given(directory: Path) -> Iterator[None]:
 _holding = threading.local()
 
 
-def _lock_directory(path: str, held: contextlib.ExitStack) -> bool:
-    """Lock the directory until `held` is closed; say whether nobody else has it."""
-    if getattr(_holding, "lock", False):
-        return True
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+def _lock(path: str) -> int | None:
+    """Make and lock a file; gives its descriptor, or None if another holds it.
+
+    Where no file can be made or locked, nobody is kept from anything: the descriptor is -1.
+    """
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError:
+            return -1
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Its last holder may have removed it meanwhile.
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except FileNotFoundError:
+            pass
+        except OSError:
+            # A file system without locks.
+            _unlock(path, descriptor)
+            return -1
         os.close(descriptor)
-        return False
-    except OSError:
-        # A file system without locks.
+
+
+def _unlock(path: str, descriptor: int) -> None:
+    """Remove a file that `_lock` made, and let go of it."""
+    if descriptor >= 0:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
         os.close(descriptor)
-        return True
-    _holding.lock = True
-    held.callback(os.close, descriptor)
-    held.callback(setattr, _holding, "lock", False)
-    return True

@@ -17,7 +17,8 @@ VARIABLE = "NUMBA_CACHE_DIR"
 PREFIX = "colobench-kernels-"
 REMEDY = f"set {VARIABLE} to a directory that can be written"
 #: The packages with kernels in them.
-SOURCES = (Path(__file__).parent, Path(__file__).parents[1] / "guest")
+_GUEST = Path(__file__).parents[1] / "guest"
+SOURCES = (Path(__file__).parent, _GUEST, _GUEST / "programs")
 
 _logger = logging.getLogger(__name__)
 _lock = threading.Lock()

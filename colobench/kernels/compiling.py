@@ -11,15 +11,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import inspect
 from collections.abc import Iterator
+from inspect import Parameter
 from typing import Any
 
 import numba
 from numba import _dynfunc  # type: ignore[attr-defined]
+from numba.core import cgutils, types
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import register_pass
 from numba.core.typed_passes import NativeLowering
+from numba.extending import intrinsic
 
 #: What the names of all functions that numba compiles begin with (Itanium C++ ABI).
 _MANGLED = "_ZN"
@@ -189,9 +193,49 @@ class PartCompiler(_Compiler):
     lowering = PartLowering
 
 
+def at_address(called: Any, signature: Any) -> Any:
+    """Give a function for kernels that takes an address, and calls the kernel that is there.
+
+    Parameters
+    ----------
+    called
+        The kernel.
+    signature
+        The signature with which it was compiled; arguments are converted to it.
+    """
+
+    def generate(context: Any, builder: Any, typed: Any, values: Any) -> Any:
+        kinds, wanted = typed.args[1:], signature.args
+        arguments = [
+            context.cast(builder, value, kind, to)
+            for value, kind, to in zip(values[1:], kinds, wanted, strict=True)
+        ]
+        result = cgutils.alloca_once(builder, context.get_value_type(signature.return_type))
+        builder.store(cgutils.get_null_value(result.type.pointee), result)
+        with cgutils.if_likely(builder, cgutils.is_not_null(builder, values[0])):
+            kind = context.call_conv.get_function_type(signature.return_type, wanted)
+            pointer = builder.inttoptr(values[0], kind.as_pointer())
+            _, given = context.call_conv.call_function(
+                builder, pointer, signature.return_type, wanted, arguments
+            )
+            builder.store(given, result)
+        return builder.load(result)
+
+    def define(typing_context: Any, address: Any, *arguments: Any) -> Any:
+        return signature.return_type(types.uintp, *arguments), generate
+
+    # numba would take a call of `*arguments` for one with a tuple.
+    own = [Parameter(name, Parameter.POSITIONAL_ONLY) for name in ("typing_context", "address")]
+    taken = inspect.signature(called.py_func).parameters.values()
+    define.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [*own, *(each.replace(kind=Parameter.POSITIONAL_ONLY) for each in taken)]
+    )
+    return intrinsic(define)
+
+
 @functools.cache
 def obstacle() -> str | None:
-    """Compile a kernel of two parts on trial, and tell why that does not work here.
+    """Tell why a kernel of two parts, and one that calls it, cannot be compiled here.
 
     Returns
     -------
@@ -207,7 +251,12 @@ def obstacle() -> str | None:
     whole = numba.njit(pipeline_class=kernels, **base)(lambda number: both(number) + twice(number))
     try:
         whole.compile("i8(i8)")
-        found = whole(5)
+        [overload] = whole.overloads.values()
+        address = overload.library.get_pointer_to_function(overload.fndesc.llvm_func_name)
+        call = at_address(whole, overload.signature)
+        outer = numba.njit(pipeline_class=kernels, **base)(lambda at, number: call(at, number))
+        outer.compile("i8(u8, i8)")
+        found = outer(address, 5)
     except Exception as error:
         return " ".join(f"{type(error).__name__}: {error}".split())
     return None if found == 21 else f"a trial gave {found}, expected 21"

@@ -6,10 +6,8 @@ Kernels release the GIL and are cached on disk, see `colobench.kernels.cache`.
 from __future__ import annotations
 
 import functools
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, TypeAlias, TypeVar, cast
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import numba
 import numpy as np
@@ -17,10 +15,11 @@ import numpy.typing as npt
 from numba.core import config, types
 from numba.core.codegen import get_host_cpu_features
 from numba.core.compiler import Compiler
+from numba.core.registry import cpu_target
 from numba.core.sigutils import normalize_signature
 from numba.extending import intrinsic
 
-from colobench.kernels.cache import CacheState, KernelCache
+from colobench.kernels.cache import KernelCache
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,17 +40,37 @@ _OPTIONS: dict[str, Any] = {"nogil": True, "_nrt": False}
 _PART_OPTIONS = _OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
-def _pipelines() -> tuple[type, type, Callable[[], str | None]]:
-    """Give the compilers of kernels and of parts, and what tells why numba's own has to do."""
+class _Ways(NamedTuple):
+    """How things are compiled here: kernels, their parts, calls at an address."""
+
+    kernel: type
+    part: type
+    #: Makes of a kernel and its signature what other kernels call it with at its address.
+    at_address: Callable[[Any, Any], Any] | None
+    #: Tells why numba's own way has to do, or None.
+    obstacle: Callable[[], str | None]
+
+
+def _ways() -> _Ways:
     try:
         from colobench.kernels import compiling
     except ImportError as error:  # The compiler of this numba is divided into other modules.
         missing = str(error)
-        return Compiler, Compiler, lambda: missing
-    return compiling.KernelCompiler, compiling.PartCompiler, compiling.obstacle
+        return _Ways(Compiler, Compiler, None, lambda: missing)
+    return _Ways(
+        compiling.KernelCompiler,
+        compiling.PartCompiler,
+        compiling.at_address,
+        lambda: compiling.obstacle(),
+    )
 
 
-_KernelCompiler, _PartCompiler, obstacle = _pipelines()
+_WAYS = _ways()
+
+
+def obstacle() -> str | None:
+    """Tell why kernels are compiled in numba's own way, or None if they are not."""
+    return _WAYS.obstacle()
 
 
 def kernel(signature: str) -> Callable[[Callable[..., int]], Any]:
@@ -61,7 +80,7 @@ def kernel(signature: str) -> Callable[[Callable[..., int]], Any]:
     ----------
     signature
         The numba signature that callers must keep to, such as ``"i8(u8[::1], i8)"``. It is what
-        `warmup` compiles, and after that no other is compiled.
+        `colobench.kernels.warmup` compiles, and after that no other is compiled.
 
     Notes
     -----
@@ -71,13 +90,15 @@ def kernel(signature: str) -> Callable[[Callable[..., int]], Any]:
     """
 
     def decorate(function: Callable[..., int]) -> Any:
-        compiled: Any = numba.njit(pipeline_class=_KernelCompiler, **_OPTIONS)(function)
+        compiled: Any = numba.njit(pipeline_class=_WAYS.kernel, **_OPTIONS)(function)
         try:
             compiled._cache = KernelCache(function)
         except (RuntimeError, OSError):
             pass
         else:
             _take_turns(compiled)
+        arguments, result = normalize_signature(signature)  # type: ignore[no-untyped-call]
+        compiled.signature_called = result(*arguments)
         REGISTRY.append((compiled, signature))
         return compiled
 
@@ -107,13 +128,57 @@ def inlined(function: F) -> F:
     through, a part is compiled in half the time; and it is compiled for integers, where numba would
     do it once more for each constant.
     """
-    part: Any = numba.njit(pipeline_class=_PartCompiler, **_PART_OPTIONS)(function)
+    part: Any = numba.njit(pipeline_class=_WAYS.part, **_PART_OPTIONS)(function)
     template = part.get_call_template
     unliteral: Any = types.unliteral
     part.get_call_template = lambda arguments, named: template(
         tuple(map(unliteral, arguments)), named
     )
     return cast(F, part)
+
+
+class _ByAddress:
+    """Stands, in kernels, for a kernel that they call at its address."""
+
+    def __init__(self, called: Any) -> None:
+        self._called = called
+
+    @functools.cached_property
+    def _numba_type_(self) -> Any:
+        """Decide how it is called when a kernel that calls it is compiled."""
+        called = self._called
+        if _WAYS.at_address is not None and obstacle() is None:
+            chosen = _WAYS.at_address(called, called.signature_called)
+        else:
+            chosen = inlined(lambda _address, *arguments: called(*arguments))
+        context = cpu_target.typing_context
+        context.refresh()
+        return context.resolve_value_type(chosen)
+
+
+def by_address(called: Any) -> Any:
+    """Give what other kernels call a kernel through, so that they do not contain it.
+
+    It takes the address that `entry_address` gave, and then the kernel's arguments. With the
+    address 0 it does nothing and gives 0. So what only some need is compiled for these alone, and
+    two kernels can be compiled at the same time.
+    """
+    return _ByAddress(called)
+
+
+def entry_address(called: Any) -> int:
+    """Give the address of a kernel in this process, for a call `by_address`; never 0.
+
+    The address is the host's: it must not get into the guest's RAM or the state of devices.
+    """
+    if obstacle() is not None:
+        # The kernel is within those that call it.
+        return 1
+    arguments = called.signature_called.args
+    if arguments not in called.overloads:
+        called.compile(arguments)
+    overload = called.overloads[arguments]
+    return int(overload.library.get_pointer_to_function(overload.fndesc.llvm_func_name))
 
 
 def instruction(signature: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
@@ -168,50 +233,3 @@ def target_has(*features: str) -> bool:
         given = get_host_cpu_features()  # type: ignore[no-untyped-call]
     known = str(given).split(",")
     return all("+" + feature in known and "-" + feature not in known for feature in features)
-
-
-def warmup() -> Iterator[tuple[str, int, int, float]]:
-    """Compile every kernel, or load it from the cache.
-
-    A kernel that is ready refuses arrays of other types with TypeError, where it would otherwise
-    be compiled a second time.
-
-    Yields
-    ------
-    name, done, total, seconds
-        After each kernel: its name, how many are ready of how many, and what it took.
-    """
-    from colobench.kernels import import_all
-
-    import_all()
-    total = len(REGISTRY)
-    for done, (compiled, signature) in enumerate(REGISTRY, start=1):
-        begin = time.perf_counter()
-        # As types, as a call has them: numba's cache keeps a signature in words apart.
-        arguments = normalize_signature(signature)[0]  # type: ignore[no-untyped-call]
-        if arguments not in compiled.overloads:
-            compiled.compile(arguments)
-        compiled.disable_compile()
-        yield compiled.__name__, done, total, time.perf_counter() - begin
-
-
-def examine_cache() -> Iterator[tuple[str, Path | None, CacheState, Path | None]]:
-    """Look for every kernel on disk, without loading or compiling any.
-
-    Yields
-    ------
-    name, directory, state, damaged
-        Of each kernel: its name, where its cache is (None if there is nowhere to write), what is
-        there for this machine and these sources, and the file that is damaged.
-    """
-    from colobench.kernels import import_all
-
-    import_all()
-    for compiled, signature in REGISTRY:
-        cache = compiled._cache
-        if not isinstance(cache, KernelCache):
-            yield compiled.__name__, None, CacheState.MISSING, None
-            continue
-        arguments = normalize_signature(signature)[0]  # type: ignore[no-untyped-call]
-        state, damaged = cache.state(arguments, compiled.targetctx)
-        yield compiled.__name__, Path(cache.cache_path), state, damaged

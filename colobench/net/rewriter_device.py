@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from colobench.guest.vmstate import Field, State, StateParser, VMStateDescription, VMStateError
 from colobench.net.frame import ConnectionKey
 from colobench.net.rewriter import Rewritten
+from colobench.wire.vmstate import Field, State, StateParser, VMStateDescription, VMStateError
 
 _ENTRY = struct.Struct(">4sH4sHIIIB")
 _GUEST_OPENED, _NOT_ACKNOWLEDGED = 1, 2
@@ -22,7 +22,7 @@ CONNECTIONS_LIMIT = 16384
 
 
 class RewriterDevice:
-    """State of a filter-rewriter, with the interface of `colobench.guest.devices.Device`.
+    """State of a filter-rewriter, with the interface of `colobench.wire.vmstate.Device`.
 
     Parameters
     ----------

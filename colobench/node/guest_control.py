@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from colobench.guest.devices import Device
-from colobench.guest.machine import Machine
-from colobench.guest.vmstate import State as DeviceState
+from colobench.guest.interface import Guest
 from colobench.node.participants import CheckpointParticipant
 from colobench.node.trigger import CheckpointCause
 from colobench.wire import savevm
+from colobench.wire.vmstate import Device
+from colobench.wire.vmstate import State as DeviceState
 
 
 class GuestControl:
@@ -36,7 +36,7 @@ class GuestControl:
         Monotonic time of that, in seconds; None if there was none.
     """
 
-    def __init__(self, machine: Machine, participants: Sequence[CheckpointParticipant]) -> None:
+    def __init__(self, machine: Guest, participants: Sequence[CheckpointParticipant]) -> None:
         self.machine = machine
         self._participants = tuple(participants)
         for participant in self._participants:

@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from colobench.errors import LocalError
-from colobench.guest.configuration import Program
 from colobench.node.address import Address
 from colobench.node.colo_status import ColoStatus
 from colobench.node.frame_socket import FrameSocket
@@ -59,7 +58,7 @@ class GuestCommands:
         return {"status": self._guest.run_state, "running": self._guest.machine.running}
 
     def _query_console(self) -> dict[str, Any]:
-        return {"text": self._guest.machine.serial.text()}
+        return {"text": self._guest.machine.console()}
 
     def _query_digest(self) -> dict[str, Any]:
         with self._lock:
@@ -115,17 +114,11 @@ class NetworkCommands:
             raise LocalError("frame: the NIC's receive queue is full")
 
     def _query_guest(self) -> dict[str, Any]:
-        guest, machine = self._guest, self._guest.machine
-        number = machine.cpu["program"]
+        guest = self._guest
         return {
-            "program": Program(number).name.lower() if number in set(Program) else str(number),
-            "work": machine.work,
-            "ticks": machine.timer["ticks"],
-            "coalesced-ticks": machine.timer["coalesced_ticks"],
+            **guest.machine.describe(),
             "checkpoint": guest.checkpoint,
             "checkpoint-age": guest.checkpoint_age(),
-            "frames-received": machine.nic["received"],
-            "frames-dropped": machine.nic["dropped"],
             **self._network.figures(),
         }
 

@@ -28,8 +28,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from colobench.errors import LocalError
-from colobench.guest.devices import NIC_QUEUE_LENGTH
-from colobench.guest.machine import Machine
+from colobench.guest.interface import GuestNetwork
+from colobench.guest.numba.devices import NIC_QUEUE_LENGTH
 from colobench.net import frame as frames
 from colobench.net.compare_settings import CompareSettings
 from colobench.net.mirror import MARK
@@ -65,12 +65,12 @@ class NetworkRole(enum.Enum):
 
 
 class Network(CheckpointParticipant):
-    """The frames' way between a machine's NIC and the outside.
+    """The frames' way between a guest's NIC and the outside.
 
     Parameters
     ----------
-    machine
-        Whose NIC it is.
+    nic
+        The guest's.
     output
         What holds the output of a primary.
     compare
@@ -86,12 +86,12 @@ class Network(CheckpointParticipant):
 
     def __init__(
         self,
-        machine: Machine,
+        nic: GuestNetwork,
         output: Output,
         compare: CompareSettings,
         on_failure: Callable[[BaseException], None],
     ) -> None:
-        self._machine, self._nic = machine, machine.nic.queues
+        self._nic = nic
         self._on_failure = on_failure
         self._lock = threading.Lock()
         self._role = NetworkRole.ALONE
@@ -108,7 +108,7 @@ class Network(CheckpointParticipant):
         )
         self._mirror = NetworkLink(self._selector, self._from_mirror, self._is_mirror_full)
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._selector.register(machine.kick_fd, selectors.EVENT_READ, self._kicked)
+        self._selector.register(self._nic.kick_fd, selectors.EVENT_READ, self._kicked)
         self._selector.register(self._wake_fd, selectors.EVENT_READ, self._woken)
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="network", daemon=True)
@@ -297,7 +297,7 @@ class Network(CheckpointParticipant):
         os.eventfd_read(self._wake_fd)
 
     def _kicked(self) -> None:
-        os.eventfd_read(self._machine.kick_fd)
+        os.eventfd_read(self._nic.kick_fd)
         self._drain()
 
     def _flush(self) -> None:
@@ -328,23 +328,23 @@ class Network(CheckpointParticipant):
         """Put what waits into the NIC, as far as there is room; then it is mirrored."""
         if not self._accepting:
             return
-        taken = self._queue.take(self._nic["receive"].put)
+        taken = self._queue.take(self._nic.put)
         if self._role is NetworkRole.PRIMARY:
             for frame in taken:
                 self._mirror.send(frame)
         if taken:
-            self._machine.wake()
+            self._nic.wake()
 
     # Frames of the guest.
 
     def _drain(self) -> None:
         """Take what the guest has sent."""
-        sent = self._nic["transmit"].take_all()
+        sent = self._nic.take_all()
         for frame in sent:
             self._transmitted(frame)
         if len(sent) == NIC_QUEUE_LENGTH:
             # It may have waited for room.
-            self._machine.wake()
+            self._nic.wake()
         self._refill()
 
     def _transmitted(self, frame: bytes) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from colobench.errors import LocalError
-from colobench.guest.tcp import DOUBLE_EXECUTION
+from colobench.guest.bugs import DOUBLE_EXECUTION
 from colobench.node.breakpoints import Breakpoints
 from colobench.node.bugs import Bug
 from colobench.node.channel import Channel

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from colobench.guest.configuration import (
     Configuration,
     Nondeterminism,
-    Program,
-    parse_program,
     parse_size,
 )
+from colobench.guest.programs import Program, parse_program
 from colobench.memory.tracker import TRACKERS
 from colobench.net.compare_settings import CompareSettings
 from colobench.net.output import Output, check_output
@@ -42,6 +41,8 @@ class Options:
         Path of the monitor's UNIX socket.
     guest
         The guest; a secondary's is empty, but for the size of its RAM, until the primary's comes.
+    programs
+        Those that it may be, whose kernels are to be ready.
     variant, layout
         The form of the conversation, the same on both sides.
     stall_timeout
@@ -73,6 +74,7 @@ class Options:
     role: Role
     qmp: str
     guest: Configuration
+    programs: tuple[Program, ...]
     variant: Variant
     layout: Layout
     stall_timeout: float
@@ -123,8 +125,8 @@ def parse_options(arguments: list[str] | None = None) -> Options:
         add_compare_options(of_role)
         add("--tracker", choices=list(TRACKERS), default="marked", help="how writes are learnt")
         add("--parent", type=int, default=0, metavar="PID", help="die with this process")
+        add("--guest", default="uniform" if role is Role.PRIMARY else None, metavar="PROGRAM")
         if role is Role.PRIMARY:
-            add("--guest", default="uniform", metavar="PROGRAM")
             add("--seed", type=int, default=0)
             add("--writes-per-tick", type=int, default=4, metavar="N")
             add("--working-set", type=int, default=0, metavar="PAGES", help="0 for all of RAM [0]")
@@ -137,8 +139,9 @@ def parse_options(arguments: list[str] | None = None) -> Options:
     found = parser.parse_args(arguments)
     role = Role(found.role)
     ram_bytes = parse_size(found.ram)
+    programs = tuple(Program) if found.guest is None else (parse_program(found.guest),)
     if role is Role.PRIMARY:
-        program = parse_program(found.guest)
+        [program] = programs
         guest = Configuration(
             ram_bytes,
             program,
@@ -160,6 +163,7 @@ def parse_options(arguments: list[str] | None = None) -> Options:
         role=role,
         qmp=found.qmp,
         guest=guest,
+        programs=programs,
         variant=VARIANTS[found.variant],
         layout=layout,
         stall_timeout=found.stall_timeout,

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from colobench.guest.devices import Device
 from colobench.node.trigger import CheckpointCause
+from colobench.wire.vmstate import Device
 
 
 class CheckpointParticipant(Protocol):

@@ -12,12 +12,14 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from colobench.guest.machine import Machine
-from colobench.guest.tcp import LOST_RETRANSMISSION
-from colobench.kernels.jit import warmup
+from colobench.guest.bugs import LOST_RETRANSMISSION
+from colobench.guest.interface import Guest
+from colobench.guest.numba.machine import Machine
+from colobench.kernels.warmup import load
 from colobench.node.bugs import Bug
 from colobench.node.colo_status import ColoStatus
 from colobench.node.guest_control import GuestControl
+from colobench.node.kernels import kernel_modules
 from colobench.node.monitor import Monitor, MonitorCommand
 from colobench.node.network import Network
 from colobench.node.options import Options
@@ -53,6 +55,8 @@ class NodeRuntime:
         Makes the side that it is at first.
     participants
         What takes part in the guest's checkpoints beside its network.
+    machine
+        The guest; by default the one that the options describe. It is closed with the process.
 
     Attributes
     ----------
@@ -71,13 +75,18 @@ class NodeRuntime:
         options: Options,
         first: Callable[[NodeRuntime], PairSide],
         participants: Sequence[CheckpointParticipant] = (),
+        machine: Guest | None = None,
     ) -> None:
         self.options = options
-        machine = Machine(options.guest, options.tracker)
+        programs = options.programs if machine is None else ()
+        self._kernels = kernel_modules(
+            programs, options.transport, options.tracker, options.encoding
+        )
+        machine = machine or Machine(options.guest, options.tracker)
         if options.bug is Bug.LOST_RETRANSMISSION:
             machine.plant(LOST_RETRANSMISSION)
         self.network = Network(
-            machine,
+            machine.network,
             options.output,
             options.compare,
             lambda error: self.died("network", error),
@@ -101,7 +110,7 @@ class NodeRuntime:
         """Serve until told to quit; returns the exit code."""
         try:
             # A checkpoint must not wait for a kernel that is still to be loaded, or compiled.
-            for _ in warmup():
+            for _ in load(self._kernels):
                 pass
             # What is there by now stays; looking through it for garbage would take milliseconds.
             gc.collect()

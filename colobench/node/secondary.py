@@ -9,8 +9,6 @@ from contextlib import suppress
 from typing import Any
 
 from colobench.errors import LocalError, RemoteError
-from colobench.guest.devices import Device
-from colobench.guest.vmstate import State as DeviceState
 from colobench.kernels import bitmap
 from colobench.kernels.page_records import PAGE_RECORD_BYTES
 from colobench.memory.ram import PAGE_SIZE, RAMCache
@@ -39,6 +37,8 @@ from colobench.wire.loadvm import (
 )
 from colobench.wire.messages import SIZE_LIMIT, Message
 from colobench.wire.reading import parse_bytes, sized_bytes
+from colobench.wire.vmstate import Device
+from colobench.wire.vmstate import State as DeviceState
 
 
 class MigrationRefused(RemoteError):

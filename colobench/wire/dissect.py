@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from colobench.guest.devices import Device
-from colobench.guest.vmstate import State, VMStateError
 from colobench.memory.ram import PAGE_SIZE
 from colobench.wire import vmdescription
 from colobench.wire.errors import (
@@ -43,6 +41,7 @@ from colobench.wire.format import (
 )
 from colobench.wire.messages import Message, encode_message
 from colobench.wire.recorded import Item, Recorded, format_items
+from colobench.wire.vmstate import Device, State, VMStateError
 
 __all__ = ["UNEXPLAINED", "Item", "dissect", "dissect_checkpoint", "format_items"]
 

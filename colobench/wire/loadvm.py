@@ -24,8 +24,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from colobench.errors import RemoteError
-from colobench.guest.devices import Device
-from colobench.guest.vmstate import State
 from colobench.memory.ram import PageMemory
 from colobench.wire import vmdescription
 from colobench.wire.errors import (
@@ -53,6 +51,7 @@ from colobench.wire.format import (
 )
 from colobench.wire.ram import RAMLoader
 from colobench.wire.reading import Parser, StreamBuffer, sized_bytes
+from colobench.wire.vmstate import Device, State
 
 #: Limit of a machine type's name, bytes.
 MACHINE_LIMIT: Final = 255

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 
-from colobench.guest.devices import Device
 from colobench.memory.ram import RAMBlock
 from colobench.wire.format import (
     BE32,
@@ -29,6 +28,7 @@ from colobench.wire.format import (
 )
 from colobench.wire.ram import encode_block_list
 from colobench.wire.vmdescription import vmdescription
+from colobench.wire.vmstate import Device
 
 EOF = bytes([SectionType.EOF])
 #: Our section ids; a receiver accepts any id that a START or FULL section announces.

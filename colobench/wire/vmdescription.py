@@ -11,9 +11,9 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from colobench.guest.devices import Device
 from colobench.memory.ram import PAGE_SIZE
 from colobench.wire.errors import VMDescriptionError
+from colobench.wire.vmstate import Device
 
 #: Bytes before a subsection's fields, without its name: type, length of the name, version.
 _SUBSECTION_HEADER = 1 + 1 + 4

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from colobench.guest import clients, kv, rings, tcp
+from colobench.guest import bugs, clients, kv, rings
+from colobench.guest.buffers import BUFFER_BYTES
 from colobench.guest.command_table import COMMANDS
 from colobench.net.frame import ACK, FIN, PSH, RST
 from naive_kv import Region, encode
@@ -101,7 +102,7 @@ class Machine(Guest):
             client.out += encode(b"client", b"setname", said) + encode(b"watch", b"key:1", said)
             client.out += encode(b"multi") + encode(b"get", b"key:1")
             self.exchange(*client.say())
-        self.area = self.ram + rings.BUFFERS_AT + self.connections * 2 * kv.BUFFER_BYTES
+        self.area = self.ram + rings.BUFFERS_AT + self.connections * 2 * BUFFER_BYTES
         self.area_size = self.connections * clients.BYTES_PER_CLIENT
         self.store = self.area + self.area_size
         memory = guarded(len(self.memory))
@@ -213,8 +214,8 @@ class Trial:
     def ask(self, data: bytes, slot: int) -> None:
         """Execute a request of a client, and take all of its reply."""
         machine, memory = self.machine, self.machine.memory
-        received = machine.ram + rings.BUFFERS_AT + slot * 2 * kv.BUFFER_BYTES
-        replies = received + kv.BUFFER_BYTES
+        received = machine.ram + rings.BUFFERS_AT + slot * 2 * BUFFER_BYTES
+        replies = received + BUFFER_BYTES
         store = machine.store, machine.ram + machine.size - machine.store
         area = machine.area, machine.area_size, slot
         memory[received : received + len(data)] = np.frombuffer(data, np.uint8)
@@ -222,10 +223,10 @@ class Trial:
         for _ in range(MOST_CALLS):
             kv.execute(
                 memory, machine.bitmap, *store, *area, received + at, received + len(data),
-                replies, replies + kv.BUFFER_BYTES, np.uint64(1), 1, 1, machine.result,
+                replies, replies + BUFFER_BYTES, np.uint64(1), 1, 1, machine.result,
             )  # fmt: skip
             consumed, replied, closed, blocked = map(int, machine.result[:4])
-            assert 0 <= replied <= kv.BUFFER_BYTES
+            assert 0 <= replied <= BUFFER_BYTES
             reply = memory[replies : replies + min(replied, 24)].tobytes()
             damaged = reply.startswith(b"-ERR store damaged: ")
             assert not damaged or closed
@@ -244,7 +245,7 @@ class Trial:
         """Have the network's stack take frames and let time pass."""
         machine = self.machine
         machine.now += chance.choice([0, 0, 1, 50, 200, 1_000, 61_000])
-        machine.bugs = chance.choice([0] * 30 + [tcp.DOUBLE_EXECUTION])
+        machine.bugs = chance.choice([0] * 30 + [bugs.DOUBLE_EXECUTION])
         for frame in chance.choices(self.frames, k=3):
             machine.receive.put(frame)
         for _ in range(MOST_CALLS):

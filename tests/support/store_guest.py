@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import naive
 import naive_kv
 from colobench.guest import clients, kv, region
+from colobench.guest.buffers import BUFFER_BYTES
 from naive_kv import Region, encode
 
 PAGE = 4096
@@ -57,7 +58,7 @@ class Guest:
         self.bitmap[:] = 0
         return marked
 
-    def execute(self, room: int = kv.BUFFER_BYTES) -> tuple[bytes, set[int]]:
+    def execute(self, room: int = BUFFER_BYTES) -> tuple[bytes, set[int]]:
         """Execute what is waiting, once; give the replies and the pages that were marked."""
         end = RECEIVED + len(self.waiting)
         self.memory[RECEIVED:end] = np.frombuffer(self.waiting, dtype=np.uint8)
@@ -93,13 +94,13 @@ class Guest:
         """Send bytes in pieces, with so much room each time; as TCP does, it calls again."""
         replies, rooms, pieces = b"", iter(rooms), iter(pieces)
         while data and not self.closed:
-            space = kv.BUFFER_BYTES - len(self.waiting)
+            space = BUFFER_BYTES - len(self.waiting)
             assert space > 0, "a full buffer must be an error"
             piece = min(space, next(pieces, space))
             self.waiting, data = self.waiting + data[:piece], data[piece:]
             self.blocked = True
             while self.blocked:
-                reply, _ = self.execute(next(rooms, kv.BUFFER_BYTES))
+                reply, _ = self.execute(next(rooms, BUFFER_BYTES))
                 replies += reply
         return replies
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from colobench.guest import rings, tcp
-from colobench.guest.devices import FrameQueue
+from colobench.guest.numba.devices import FrameQueue
+from colobench.guest.programs.kv import service_words
 from colobench.net import frame as net
 from colobench.net.frame import ACK, FIN, PSH, RST, SYN, ConnectionKey, Segment, sequence_difference
 
@@ -32,7 +33,7 @@ class Guest:
         self.memory = self.random.integers(1, 256, pages * PAGE, dtype=np.uint8)
         self.bitmap = np.zeros(-(-pages // 64), dtype=np.uint64)
         self.receive, self.transmit = FrameQueue(), FrameQueue()
-        self.host = np.zeros(rings.HOST_SLOTS, dtype=np.uint64)
+        self.host = service_words()
         self.now, self.requests = 1_000, 0
         self.jitter = self.shuffle = self.bugs = 0
         self.checked = True

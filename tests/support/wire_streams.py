@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from colobench.guest.vmstate import Field, State, StateParser, VMStateDescription
 from colobench.kernels import page_records
 from colobench.memory.ram import PAGE_SIZE, PageMemory, lay_out
 from colobench.wire import savevm
@@ -17,6 +16,7 @@ from colobench.wire.loadvm import PRECOPY, Incoming, Loaded, Stage, vmdescriptio
 from colobench.wire.messages import Message, encode_message
 from colobench.wire.ram import RAMRecordState
 from colobench.wire.reading import Parser, StreamBuffer, parse_bytes
+from colobench.wire.vmstate import Field, State, StateParser, VMStateDescription
 
 MACHINE = "colobench-test"
 RAM_SECTION = 2

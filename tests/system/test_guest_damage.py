@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from colobench.guest import clients, heap, keyspace, kv, region, rings
-from colobench.guest.configuration import Configuration, Program
+from colobench.guest import clients, heap, keyspace, region, rings
+from colobench.guest.buffers import BUFFER_BYTES
+from colobench.guest.configuration import Configuration
 from colobench.guest.heap import CLASS_BITS, FIRST_BLOCK, LISTS, TOTAL_BYTES
-from colobench.guest.machine import Machine
+from colobench.guest.numba.machine import Machine
+from colobench.guest.programs import Program
 from naive_kv import encode, siphash
 from places import SUPPORT
 from share import amount
@@ -207,11 +209,11 @@ def ask(machine: Machine, client: Client, frames: list[bytes]) -> None:
     """Give a running machine's NIC frames, and hear what it answers."""
     for frame in frames:
         assert machine.nic.queues["receive"].put(frame)
-    machine.wake()
+    machine.network.wake()
     answers: list[bytes] = []
     while not answers:
-        assert select.select([machine.kick_fd], [], [], 200)[0], "the guest says nothing"
-        os.eventfd_read(machine.kick_fd)
+        assert select.select([machine.network.kick_fd], [], [], 200)[0], "the guest says nothing"
+        os.eventfd_read(machine.network.kick_fd)
         answers = machine.nic.queues["transmit"].take_all()
     client.hear(answers)
 
@@ -231,7 +233,7 @@ def test_machine_with_a_broken_store_answers_goes_on_and_can_be_stopped(damage: 
         words = machine.ram.array.view(np.uint64)
         ram = machine.ram.blocks[0].first_page * PAGE
         connections = min(rings.MAX_CONNECTIONS, size // rings.BYTES_PER_CONNECTION)
-        area = ram + rings.BUFFERS_AT + connections * 2 * kv.BUFFER_BYTES
+        area = ram + rings.BUFFERS_AT + connections * 2 * BUFFER_BYTES
         store = area + connections * clients.BYTES_PER_CLIENT
         machine.start()
         client = Client(40_000, 6379)

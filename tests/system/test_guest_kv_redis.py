@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 import naive_kv
 from colobench.guest import kv
+from colobench.guest.buffers import BUFFER_BYTES
 from colobench.guest.command_table import COMMANDS
 from naive_kv import encode
 from store_guest import MALFORMED, PIECES, REQUESTS, Guest
@@ -303,8 +304,8 @@ class Server:
 
     def receive(self, connection: socket.socket) -> None:
         slot, length = self.waiting[connection]
-        begin = slot * 2 * kv.BUFFER_BYTES
-        view = memoryview(self.memory)[begin + length : begin + kv.BUFFER_BYTES]
+        begin = slot * 2 * BUFFER_BYTES
+        view = memoryview(self.memory)[begin + length : begin + BUFFER_BYTES]
         received = 0
         with contextlib.suppress(ConnectionResetError):
             received = connection.recv_into(view)
@@ -319,12 +320,12 @@ class Server:
             self.free.append(slot)
 
     def execute(self, connection: socket.socket, begin: int, length: int) -> bool:
-        out = begin + kv.BUFFER_BYTES
+        out = begin + BUFFER_BYTES
         while True:
             kv.execute(
                 self.memory, self.bitmap, self.KV, self.SIZE - self.KV, self.CLIENTS,
-                self.AREA_SIZE, begin // (2 * kv.BUFFER_BYTES), begin, begin + length, out,
-                out + kv.BUFFER_BYTES, np.uint64(time.time_ns() // 1000), len(self.waiting), 0,
+                self.AREA_SIZE, begin // (2 * BUFFER_BYTES), begin, begin + length, out,
+                out + BUFFER_BYTES, np.uint64(time.time_ns() // 1000), len(self.waiting), 0,
                 self.result,
             )  # fmt: skip
             consumed, replied, closed, blocked = map(int, self.result[:4])

@@ -22,7 +22,9 @@ import colobench
 from colobench import doctor
 from colobench.kernels import bitmap, cache_directory, jit
 from colobench.kernels.cache import CacheState, SealedFile
+from colobench.kernels.warmup import kernels_in
 from colobench.lab.session.services import start_arbiter
+from colobench.node.kernels import all_kernel_modules
 
 PACKAGE = Path(colobench.__file__).parent
 #: Says where a kernel's cache is, and whether it was there.
@@ -271,7 +273,7 @@ def test_node_is_told_where_the_kernels_are(
 def test_doctor_counts_kernels_and_names_the_damaged(tmp_path: Path) -> None:
     assert hits(tmp_path) == 0
     environment = {"NUMBA_CACHE_DIR": str(tmp_path)}
-    total = len(list(jit.examine_cache()))
+    total = len(kernels_in(all_kernel_modules()))
     found = python(DOCTOR, env=environment)
     assert f"1 of {total} kernels are in {tmp_path}" in found
     assert "colobench warmup compiles the others" in found

@@ -22,11 +22,13 @@ from numba.core import config, errors, sigutils, types
 from numba.core.caching import FunctionCache
 
 import colobench.kernels
-from colobench.kernels import bitmap, import_all, jit
+from colobench.kernels import bitmap, jit
+from colobench.kernels.warmup import kernels_in, load
+from colobench.node.kernels import all_kernel_modules
 
 PACKAGE = Path(colobench.kernels.__file__).parent
 
-import_all()
+kernels_in(all_kernel_modules())
 every_kernel = pytest.mark.parametrize(
     ("compiled", "signature"), jit.REGISTRY, ids=[item.__name__ for item, _ in jit.REGISTRY]
 )
@@ -228,14 +230,15 @@ def compiling_again() -> Iterator[None]:
 
 @pytest.mark.usefixtures("compiling_again")
 def test_warmup_readies_every_kernel_and_then_compiles_no_more():
-    steps = list(jit.warmup())
-    assert [name for name, *_ in steps] == [compiled.__name__ for compiled, _ in jit.REGISTRY]
+    modules = all_kernel_modules()
+    steps = list(load(modules))
+    assert [name for name, *_ in steps] == [kernel.__name__ for kernel in kernels_in(modules)]
     assert [done for _, done, _, _ in steps] == list(range(1, len(steps) + 1))
     assert {total for _, _, total, _ in steps} == {len(steps)}
     assert bitmap.popcount(np.ones(3, dtype=np.uint64)) == 3
     with pytest.raises(TypeError):
         bitmap.popcount(np.ones(3, dtype=np.int64))
-    assert len(list(jit.warmup())) == len(steps)
+    assert len(list(load(modules))) == len(steps)
 
 
 def test_importing_the_package_does_not_import_numba(copied_package):
@@ -269,11 +272,15 @@ def test_cache_is_kept_until_any_kernel_source_changes(copied_package, tmp_path)
 
 
 def test_after_a_warmup_no_process_compiles_anything(tmp_path):
-    script = "from colobench.kernels import jit; assert list(jit.warmup())"
+    script = """
+from colobench.kernels.warmup import load
+from colobench.node.kernels import all_kernel_modules
+assert list(load(all_kernel_modules()))
+"""
     call = """
 import numpy as np
 from colobench.guest.configuration import Configuration
-from colobench.guest.machine import Machine
+from colobench.guest.numba.machine import Machine
 from colobench.kernels.bitmap import popcount
 machine = Machine(Configuration(4096))
 machine.run_until(10)

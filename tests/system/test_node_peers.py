@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from colobench.guest.machine import MACHINE_TYPE, block_sizes
+from colobench.guest.numba.machine import MACHINE_TYPE, block_sizes
 from colobench.memory.ram import lay_out
 from colobench.net.link import encode_frame
 from colobench.net.mirror import MARK

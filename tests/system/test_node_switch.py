@@ -599,7 +599,7 @@ def test_switch_that_is_killed_is_gone_and_says_so(tmp_path: Path) -> None:
 def test_switch_imports_nothing_that_makes_it_start_slowly() -> None:
     code = (
         "import colobench.node.__main__, colobench.node.switch, sys; "
-        "print(*{'numba', 'numpy', 'llvmlite', 'colobench.guest.machine'} & set(sys.modules))"
+        "print(*{'numba', 'numpy', 'llvmlite', 'colobench.guest.numba.machine'} & set(sys.modules))"
     )
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60

@@ -15,8 +15,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from colobench.errors import ColobenchError, LocalError, RemoteError
-from colobench.guest.configuration import DETERMINISTIC, Nondeterminism, Program
+from colobench.guest.configuration import DETERMINISTIC, Nondeterminism
 from colobench.lab.interrupt import explain_again, interruptible
+from colobench.lab.progress import bar
 from colobench.lab.session.journal import ROLES, Journal, JournalEntry
 from colobench.lab.session.record import CheckpointRecord, Records
 from colobench.lab.session.services import Heartbeat, forwarded, start_arbiter, start_switch
@@ -25,7 +26,8 @@ from colobench.lab.session.settings import NEVER_MS, SessionSettings
 from colobench.lab.session.status import PairState, publish
 from colobench.lab.session.takeover import Killed, TakeoverRecord
 from colobench.net.compare_settings import CompareSettings
-from colobench.node.transport import Transport
+from colobench.node.kernels import compile_kernels, kernel_modules
+from colobench.node.transport import Encoding, Transport
 from colobench.processes.errors import NodeGone, NotStarted
 from colobench.processes.owner import Owner
 from colobench.processes.process import NodeProcess, ProcessUsage
@@ -355,6 +357,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         if self.nodes:
             raise LocalError("session: expected one that was not started, found it started")
         self.check_places()
+        self._compile_kernels()
         self._alive = True
         directory = SessionDirectory()
         self._closing.callback(directory.remove)
@@ -375,6 +378,18 @@ class Session(contextlib.AbstractContextManager["Session"]):
         except BaseException:
             self.close()
             raise
+
+    def _compile_kernels(self) -> None:
+        """Have the kernels that the nodes will load in the cache, with a bar if that takes long."""
+        asked = self._asked
+        modules = kernel_modules(
+            (asked.configuration.program,),
+            asked.transport.pages,
+            asked.tracker,
+            Encoding(asked.encoding),
+        )
+        with bar("compiling", "kernels") as progress:
+            compile_kernels(modules, lambda step: progress(step.done, step.total))
 
     def check_places(self) -> None:
         """Check that the ports and files that the settings name can be had.
@@ -459,7 +474,13 @@ class Session(contextlib.AbstractContextManager["Session"]):
     def _start_secondary(self) -> NodeProcess:
         assert self._directory is not None
         self._secondaries += 1
-        arguments = [*self._asked.node_arguments(), "--incoming", self._listening("colo")]
+        arguments = [
+            *self._asked.node_arguments(),
+            "--guest",
+            self._asked.guest,
+            "--incoming",
+            self._listening("colo"),
+        ]
         if self._asked.output == "compare":
             arguments += ["--mirror", self._listening("mirror")]
         name = f"node-{self._secondaries}"
@@ -1048,10 +1069,13 @@ class Session(contextlib.AbstractContextManager["Session"]):
         role
             Which; by default the one that was not killed.
         """
-        from colobench.guest.machine import Machine
+        from colobench.guest.numba.machine import Machine
 
-        if self.guest.program is Program.KV:
-            raise LocalError("verify: expected a program that depends on its seed, found kv")
+        if not self.guest.program.is_reproducible:
+            raise LocalError(
+                "verify: expected a program that depends on its seed, "
+                f"found {self.guest.program.label}"
+            )
         if role is None:
             role = next(each for each in ROLES if self._killed is None or each != self._killed.role)
         node = self._living(role)

@@ -21,9 +21,9 @@ from colobench.guest.configuration import (
     Configuration,
     Nondeterminism,
     block_sizes,
-    parse_program,
     parse_size,
 )
+from colobench.guest.programs import parse_program
 from colobench.lab.session.services import Heartbeat
 from colobench.memory.ram import lay_out, memory_bytes
 from colobench.memory.tracker import TRACKERS

@@ -10,7 +10,7 @@ import numpy as np
 
 from colobench.errors import LocalError, RemoteError
 from colobench.guest.configuration import Configuration
-from colobench.guest.machine import Machine
+from colobench.guest.numba.machine import Machine
 from colobench.kernels import bitmap
 from colobench.lab.interrupt import interruptible
 from colobench.lab.session.journal import ROLES

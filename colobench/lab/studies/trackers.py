@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from colobench.errors import LocalError
-from colobench.guest.configuration import Configuration, parse_program, parse_size
-from colobench.guest.machine import Machine
+from colobench.guest.configuration import Configuration, parse_size
+from colobench.guest.numba.machine import Machine
+from colobench.guest.programs import parse_program
 from colobench.kernels import bitmap
 from colobench.lab.interrupt import interruptible
 from colobench.memory.tracker import TRACKERS, TrackerUnavailable, check_tracker

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 from typing import get_args
 
-from colobench.guest.devices import CPU, NIC, Device, Serial, Timer
+from colobench.guest.numba.devices import CPU, NIC, Serial, Timer
 from colobench.lab.session.relay import Chunk, Direction, Form
 from colobench.wire.dissect import Item, dissect_checkpoint
 from colobench.wire.messages import Message
+from colobench.wire.vmstate import Device
 
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 RAM_SECTION = "RAM section"

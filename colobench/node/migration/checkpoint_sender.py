@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from colobench.guest.machine import MACHINE_TYPE, Machine
+from colobench.guest.interface import Guest
 from colobench.memory.ram import PAGE_SIZE
 from colobench.node.address import Address
 from colobench.node.breakpoints import Breakpoints
@@ -49,7 +49,7 @@ class CheckpointSender:
     buffer_phase: ClassVar[str] = "devices"
 
     def __init__(
-        self, machine: Machine, channel: Channel, pages: PageSender, breakpoints: Breakpoints
+        self, machine: Guest, channel: Channel, pages: PageSender, breakpoints: Breakpoints
     ) -> None:
         self._machine = machine
         self._channel = channel
@@ -78,7 +78,7 @@ class CheckpointSender:
         PeerLost, PeerStalled
         """
         ram, channel = self._machine.ram, self._channel
-        channel.write(savevm.stream_header(MACHINE_TYPE))
+        channel.write(savevm.stream_header(self._machine.machine_type))
         channel.write(savevm.command(MigrationCommand.ENABLE_COLO))
         channel.write(savevm.ram_section_start(savevm.RAM_SECTION_ID, ram.blocks))
         pages = dirty.arm()
@@ -191,7 +191,7 @@ class BufferedCheckpointSender(CheckpointSender):
 
     def __init__(
         self,
-        machine: Machine,
+        machine: Guest,
         channel: Channel,
         pages: PageSender,
         breakpoints: Breakpoints,

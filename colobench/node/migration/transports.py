@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from colobench.guest.machine import MACHINE_TYPE, Machine
+from colobench.guest.interface import Guest
 from colobench.memory.ram import PageMemory
 from colobench.node.breakpoints import Breakpoints
 from colobench.node.channel import Channel
@@ -33,7 +33,7 @@ _CHANNEL_RECEIVERS: Final = {
 
 def checkpoint_sender(
     options: Options,
-    machine: Machine,
+    machine: Guest,
     workers: Workers,
     channel: Channel,
     breakpoints: Breakpoints,
@@ -67,10 +67,10 @@ def page_receiver(
     return StreamReceiver(channel)
 
 
-def incoming_stream(options: Options, machine: Machine, cache: PageMemory) -> Incoming:
+def incoming_stream(options: Options, machine: Guest, cache: PageMemory) -> Incoming:
     """Make the loader of the main stream, which expects what the node's options say."""
     return Incoming(
-        MACHINE_TYPE,
+        machine.machine_type,
         cache,
         machine.devices,
         multifd=options.transport in _CHANNEL_RECEIVERS,

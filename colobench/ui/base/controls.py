@@ -7,10 +7,10 @@ from typing import Any
 
 import ipywidgets
 
-from colobench.guest.configuration import WRITERS
+from colobench.guest.programs import REPRODUCIBLE
 from colobench.protocol.colo import Layout
 
-GUESTS = [program.name.lower() for program in WRITERS]
+GUESTS = [program.label for program in REPRODUCIBLE]
 LAYOUTS = [layout.value for layout in Layout]
 #: Milliseconds from checkpoint to checkpoint, and words that the guest writes in a millisecond.
 DELAYS = (10, 20, 50, 100, 200, 500, 1000)

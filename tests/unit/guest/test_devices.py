@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from colobench.errors import LocalError
-from colobench.guest.devices import CPU, NIC, Device, FrameQueue, Serial, Timer
-from colobench.guest.vmstate import Field, State, VMStateDescription, VMStateError
+from colobench.guest.numba.devices import CPU, NIC, FrameQueue, Serial, Timer
+from colobench.guest.programs import Program
+from colobench.wire.vmstate import Device, Field, State, VMStateDescription, VMStateError
 
 DEVICES: list[type[CPU | Timer | Serial | NIC]] = [CPU, Timer, Serial, NIC]
 FRAMES = st.lists(st.binary(min_size=14, max_size=1514), max_size=16)
@@ -36,6 +37,8 @@ def feed(parser: Any, data: bytes) -> State:
 def scramble(device: Any, seed: int) -> None:
     random = np.random.default_rng(seed)
     device.registers[:] = random.integers(1, 2**63, len(device.registers), dtype=np.uint64)
+    if isinstance(device, CPU):
+        device["program"] = random.choice([program.number for program in Program])
     if isinstance(device, Serial):
         device.scrollback[:] = random.integers(0, 256, len(device.scrollback), dtype=np.uint8)
 

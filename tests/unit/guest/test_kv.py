@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 import naive
 import naive_kv
 from colobench.guest import heap, keyspace, kv, watches
+from colobench.guest.buffers import BUFFER_BYTES
 from colobench.guest.command_table import COMMANDS
 from colobench.guest.commands import REPLY_ROOM
 from naive_kv import OUT_OF_MEMORY, Redis, encode
@@ -225,8 +226,8 @@ def test_any_bytes_end_and_touch_nothing_else(
 REFUSED = {
     b"*1\r\n$%d\r\n" % (LONGEST_VALUE + 1): b"invalid bulk length",
     b"x" * 70000: b"too big inline request",
-    b"*" + b"1" * kv.BUFFER_BYTES: b"too big mbulk count string",
-    b"*1\r\n$" + b"1" * kv.BUFFER_BYTES: b"too big bulk count string",
+    b"*" + b"1" * BUFFER_BYTES: b"too big mbulk count string",
+    b"*1\r\n$" + b"1" * BUFFER_BYTES: b"too big bulk count string",
 }
 
 

@@ -15,13 +15,15 @@ from hypothesis import strategies as st
 
 import naive
 from colobench.errors import LocalError
-from colobench.guest import programs
-from colobench.guest.configuration import WRITERS, Configuration, Program, parse_size
-from colobench.guest.machine import SCREEN_BYTES, Machine, zipf_distribution
+from colobench.guest.configuration import SCREEN_BYTES, Configuration, parse_size
+from colobench.guest.numba import cpu
+from colobench.guest.numba.machine import Machine
+from colobench.guest.programs import REPRODUCIBLE, Program
+from colobench.guest.programs.hotcold import zipf_distribution
 from colobench.memory.ram import PAGE_SIZE
 
 PAGES = 70
-PROGRAMS = st.sampled_from(WRITERS)
+PROGRAMS = st.sampled_from(REPRODUCIBLE)
 SEEDS = st.integers(0, 2**64 - 1)
 
 
@@ -57,7 +59,7 @@ def test_programs_write_what_their_naive_twin_writes(
     written = set()
     machine.tracker.arm()
     for step in range(work):
-        written |= naive.guest_step(program.name.lower(), seed, step, ram, screen, table)
+        written |= naive.guest_step(program.label, seed, step, ram, screen, table)
     machine.run_until(work)
     ram_block, screen_block = machine.ram.blocks
     assert machine.ram.block_bytes(ram_block).tobytes() == ram
@@ -141,7 +143,7 @@ def test_ticks_missed_in_a_pause_are_one_tick(machine: Machine) -> None:
     wait_for_work(machine, 1)
     machine.stop()
     done = machine.timer["ticks"] + machine.timer["coalesced_ticks"]
-    machine._control[programs.DEADLINE] -= np.uint64(10 * machine.timer["period_ns"])
+    machine.control[cpu.DEADLINE] -= np.uint64(10 * machine.timer["period_ns"])
     work = machine.work + machine.cpu["pending_writes"]
     machine.start()
     wait_for_work(machine, work + 1)
@@ -165,7 +167,7 @@ def test_frames_stay_in_the_transmit_queue_until_the_host_takes_them(machine: Ma
         256 * n for n in range(1, 65)
     ]
     assert (machine.nic["sent"], machine.nic["dropped"]) == (64, 4)
-    assert os.eventfd_read(machine.kick_fd)
+    assert os.eventfd_read(machine.network.kick_fd)
     assert machine.nic.queues["transmit"].take_all() == frames
     assert not machine.nic.queues["transmit"].list()
 
@@ -181,7 +183,7 @@ def test_received_frames_are_echoed_to_their_sender(machine: Machine) -> None:
     assert echo in machine.nic.queues["transmit"].list()
 
 
-@pytest.mark.parametrize("program", WRITERS)
+@pytest.mark.parametrize("program", REPRODUCIBLE)
 def test_work_goes_on_in_every_program(program: Program) -> None:
     machine = guest(program, 1)
     machine.start()

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from colobench.guest import connections, rings
-from colobench.guest.configuration import Configuration, Program
-from colobench.guest.machine import Machine
+from colobench.guest.configuration import Configuration
+from colobench.guest.numba.machine import Machine
+from colobench.guest.programs import Program
 from colobench.net.frame import ACK, RST
 from tcp_peer import Client, Guest, connect, segments
 
@@ -151,7 +152,7 @@ def test_a_peer_that_says_the_program_is_kv_where_ram_is_too_small_breaks_nothin
         before = machine.ram.array.copy()
         machine.cpu["program"] = Program.KV
         machine.start()
-        machine.wake()
+        machine.network.wake()
         machine.stop()
         assert (machine.ram.array == before).all()
     finally:

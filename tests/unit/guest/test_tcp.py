@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colobench.guest import connections, tcp, tcp_input
-from colobench.guest.devices import NIC_QUEUE_LENGTH
-from colobench.guest.kv import BUFFER_BYTES
+from colobench.guest import bugs, connections, tcp, tcp_input
+from colobench.guest.buffers import BUFFER_BYTES
+from colobench.guest.numba.devices import NIC_QUEUE_LENGTH
 from colobench.net import frame as net
 from colobench.net.frame import ACK, FIN, PSH, RST, SYN, Segment
 from tcp_peer import MIB, Client, Guest, connect, segments
@@ -269,7 +269,7 @@ def test_after_a_timeout_the_first_segment_goes_alone_and_then_the_rest() -> Non
 def test_the_planted_bug_never_sends_anything_again() -> None:
     guest, client = Guest(), Client()
     connect(guest, client)
-    guest.bugs = tcp.LOST_RETRANSMISSION
+    guest.bugs = bugs.LOST_RETRANSMISSION
     client.out = b"hello"
     assert guest.exchange(*client.say())
     assert guest.tick(200_000) == []

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import numba
+import numpy as np
 import pytest
 from numba.core.caching import NullCache
 from numba.core.compiler import Compiler
@@ -130,6 +131,50 @@ def test_garbage_collection_is_as_it_was_after_compiling(kernel, enabled):
 def test_numba_without_the_modules_that_are_extended_compiles_in_its_own_way(monkeypatch):
     monkeypatch.setitem(sys.modules, "colobench.kernels.compiling", None)
     monkeypatch.delattr("colobench.kernels.compiling")
-    kernels, parts, obstacle = jit._pipelines()
-    assert kernels is parts is Compiler
-    assert "colobench.kernels" in obstacle()
+    ways = jit._ways()
+    assert ways.kernel is ways.part is Compiler
+    assert ways.at_address is None
+    assert "colobench.kernels" in ways.obstacle()
+
+
+def kernels_that_call(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
+    """Give a kernel, and another that calls it at an address with numbers of other types."""
+    monkeypatch.setattr(jit, "REGISTRY", [])
+
+    @jit.kernel("i8(u8[::1], i8, u8)")
+    def called(words: Any, number: int, other: int) -> int:
+        words[0] += np.uint64(1)
+        return number - np.int64(other)
+
+    call = jit.by_address(called)
+
+    @jit.kernel("i8(u8, u8[::1], u1)")
+    def calling(address: int, words: Any, number: int) -> int:
+        return call(address, words, number, True)
+
+    called._cache = calling._cache = NullCache()
+    return called, calling
+
+
+def test_kernel_called_at_its_address_is_not_within_the_one_that_calls_it(monkeypatch):
+    called, calling = kernels_that_call(monkeypatch)
+    words = np.zeros(1, dtype=np.uint64)
+    assert calling(jit.entry_address(called), words, np.uint8(200)) == 199
+    assert words == 1
+    assert called.py_func.__name__ not in library(calling).get_llvm_str()
+
+
+def test_call_at_address_zero_does_nothing(monkeypatch):
+    _, calling = kernels_that_call(monkeypatch)
+    words = np.zeros(1, dtype=np.uint64)
+    assert calling(0, words, np.uint8(200)) == 0
+    assert words == 0
+
+
+def test_where_the_trial_fails_a_kernel_is_called_in_numbas_own_way(monkeypatch):
+    monkeypatch.setattr(compiling, "obstacle", lambda: "other insides")
+    called, calling = kernels_that_call(monkeypatch)
+    words = np.zeros(1, dtype=np.uint64)
+    assert calling(jit.entry_address(called), words, np.uint8(200)) == 199
+    assert words == 1
+    assert not isinstance(library(calling), compiling.KernelLibrary)

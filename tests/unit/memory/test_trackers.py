@@ -24,8 +24,10 @@ from hypothesis import strategies as st
 
 import naive
 from colobench.errors import LocalError
-from colobench.guest.configuration import WRITERS, Configuration, Program
-from colobench.guest.machine import SCREEN_BYTES, Machine, zipf_distribution
+from colobench.guest.configuration import SCREEN_BYTES, Configuration
+from colobench.guest.numba.machine import Machine
+from colobench.guest.programs import REPRODUCIBLE, Program
+from colobench.guest.programs.hotcold import zipf_distribution
 from colobench.kernels import bitmap, tracking
 from colobench.kernels import pages as page_kernels
 from colobench.kernels.atomics import store_release
@@ -95,7 +97,7 @@ def collected(tracker: Tracker, *already: int) -> set[int]:
 
 @every_tracker
 @given(
-    st.sampled_from(WRITERS),
+    st.sampled_from(REPRODUCIBLE),
     st.integers(0, 2**64 - 1),
     st.lists(st.integers(0, 130), min_size=1, max_size=8),
 )
@@ -112,7 +114,7 @@ def test_each_epoch_names_what_the_naive_guest_writes(
         for steps in epochs:
             written = set()
             for step in range(work, work + steps):
-                written |= naive.guest_step(program.name.lower(), seed, step, ram, screen, table)
+                written |= naive.guest_step(program.label, seed, step, ram, screen, table)
             work += steps
             machine.run_until(work)
             assert collected(machine.tracker) == {
@@ -121,7 +123,7 @@ def test_each_epoch_names_what_the_naive_guest_writes(
 
 
 @every_unasked_tracker
-@pytest.mark.parametrize("program", WRITERS)
+@pytest.mark.parametrize("program", REPRODUCIBLE)
 @pytest.mark.parametrize("seed", [1, 2, 2**64 - 1])
 def test_each_of_many_epochs_names_what_the_guest_marks(
     name: str, program: Program, seed: int

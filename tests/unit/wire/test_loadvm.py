@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colobench.guest.vmstate import VMStateError
 from colobench.wire import savevm
 from colobench.wire.errors import (
     BadFooter,
@@ -32,6 +31,7 @@ from colobench.wire.loadvm import (
     vmdescription_section,
 )
 from colobench.wire.reading import parse_bytes
+from colobench.wire.vmstate import VMStateError
 from wire_streams import BLOCKS, MACHINE, RAM_SECTION, Primary, Queue, Register, Secondary, fill
 
 EMPTY_RECORDS = BE64.pack(RAMFlag.EOS)

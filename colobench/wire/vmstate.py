@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,38 @@ _QEMU_TYPES = {"u1": "uint8", "u4": "uint32", "u8": "uint64"}
 
 class VMStateError(RemoteError):
     """Device state from the peer that this device does not accept."""
+
+
+class Device(Protocol):
+    """What the wire needs of a device."""
+
+    @property
+    def idstr(self) -> str:
+        """Its name in the stream."""
+
+    @property
+    def instance_id(self) -> int:
+        """Which of several devices of that name it is."""
+
+    @property
+    def version_id(self) -> int:
+        """The version that it saves."""
+
+    @property
+    def minimum_version_id(self) -> int:
+        """The oldest version that it loads."""
+
+    def save(self) -> bytes:
+        """Encode its state."""
+
+    def parse(self, version_id: int) -> StateParser:
+        """Decode and check a state without taking it over."""
+
+    def apply(self, state: State) -> None:
+        """Take over a state that `parse` gave."""
+
+    def describe(self) -> dict[str, Any]:
+        """Give its entry of the vmdescription."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,50 +5,57 @@ from __future__ import annotations
 import os
 import threading
 import time
-from math import gcd
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from colobench.errors import LocalError
-from colobench.guest import programs
-from colobench.guest.configuration import (
-    PAGE_SIZE,
-    SCREEN_BYTES,
-    Configuration,
-    Program,
-    block_sizes,
-)
-from colobench.guest.devices import CPU, NIC, Device, Serial, Timer
-from colobench.guest.programs import Command
-from colobench.guest.rings import HOST_SLOTS
-from colobench.guest.tcp import initialize
-from colobench.guest.vmstate import State
+from colobench.guest.configuration import SCREEN_BYTES, Configuration, block_sizes
+from colobench.guest.numba import cpu
+from colobench.guest.numba.cpu import Command
+from colobench.guest.numba.devices import CPU, NIC, Serial, Timer
+from colobench.guest.programs import program_of
 from colobench.kernels.digest import digest
 from colobench.memory.ram import RAM, RAMBlock, lay_out
 from colobench.memory.tracker import watch
+from colobench.wire.vmstate import Device, State
 
 #: The machine type's name in the stream's configuration section.
 MACHINE_TYPE = "colobench-1"
 TICK_NS = 1_000_000
-_HEADER = bytes.fromhex("ffffffffffff525400c01001") + programs.ETHERTYPE.to_bytes(2, "big")
 
 
-def zipf_distribution(pages: int, exponent: float = 1.0) -> npt.NDArray[np.uint64]:
-    """Give the table that HOTCOLD draws from: uint64[pages + 1], see `programs.choose_page`.
+class Card:
+    """The machine's NIC, seen from its host.
 
-    Rank r is drawn with a probability proportional to 1 / (r + 1) ** exponent.
+    Attributes
+    ----------
+    kick_fd
+        Descriptor that becomes readable when the guest took or put frames (an eventfd).
     """
-    weights = 1.0 / np.arange(1, pages + 1, dtype=np.float64) ** exponent
-    shares = np.cumsum(weights) / weights.sum()
-    table = np.empty(pages + 1, dtype=np.uint64)
-    table[:pages] = np.minimum(shares * 2.0**53, 2.0**53 - 1).astype(np.uint64) << np.uint64(11)
-    multiplier = int(pages * 0.6180339887) | 1
-    while gcd(multiplier, pages) != 1:
-        multiplier += 2
-    table[pages] = multiplier
-    return table
+
+    def __init__(self, nic: NIC, wake_fd: int) -> None:
+        self._received, self._sent = nic.queues["receive"], nic.queues["transmit"]
+        self._wake_fd = wake_fd
+        self.kick_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def put(self, frame: bytes) -> bool:
+        """Put a frame into the receive queue; False if that is full."""
+        return self._received.put(frame)
+
+    def take_all(self) -> list[bytes]:
+        """Take all frames out of the transmit queue."""
+        return self._sent.take_all()
+
+    def wake(self) -> None:
+        """Have a sleeping CPU look at the receive queue."""
+        os.eventfd_write(self._wake_fd, 1)
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        os.close(self.kick_fd)
 
 
 class Machine:
@@ -67,11 +74,13 @@ class Machine:
         Its RAM.
     tracker
         Knows which pages of it the guest wrote.
-    kick_fd
-        Descriptor that becomes readable when the guest took or put frames (an eventfd).
+    network
+        The NIC, as `colobench.guest.interface.GuestNetwork`.
     cpu, timer, serial, nic
         Its devices; `devices` lists them in the order in which they are saved.
     """
+
+    machine_type = MACHINE_TYPE
 
     def __init__(self, configuration: Configuration, tracker: str = "marked") -> None:
         self.ram = RAM("colobench-ram", lay_out(block_sizes(configuration.ram_bytes)))
@@ -82,29 +91,31 @@ class Machine:
             raise
         self.cpu, self.timer, self.serial, self.nic = CPU(), Timer(), Serial(), NIC()
         self.devices: tuple[Device, ...] = (self.cpu, self.timer, self.serial, self.nic)
-        self.cpu["program"], self.cpu["seed"] = configuration.program, configuration.seed
+        self.cpu["program"], self.cpu["seed"] = configuration.program.number, configuration.seed
         self.cpu["writes_per_tick"] = configuration.writes_per_tick
         self.cpu["working_set"] = configuration.working_set
         dials = configuration.nondeterminism
         self.cpu["clock_us"], self.cpu["jitter_us"] = dials.clock_us, dials.jitter_us
         self.cpu["shuffle"] = dials.shuffle
         self.timer["period_ns"] = self.timer["remaining_ns"] = TICK_NS
-        if configuration.program is Program.KV:
-            ram = self._block("pc.ram")
-            initialize(
-                self.ram.array,
-                self.tracker.marks,
-                ram.first_page * PAGE_SIZE,
-                ram.pages * PAGE_SIZE,
-            )
+        configuration.program.module().initialize(self)
         self.running = False
-        self._control = np.zeros(programs.CONTROL_SLOTS, dtype=np.uint64)
-        self._control[programs.ENTROPY] = int.from_bytes(os.urandom(8), "little")
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC)
         self._acknowledge_fd = os.eventfd(0, os.EFD_CLOEXEC)
-        self.kick_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.network = Card(self.nic, self._wake_fd)
         self._thread: threading.Thread | None = None
-        self._distribution = np.zeros(1, dtype=np.uint64)
+        #: uint64[CONTROL_SLOTS], see `colobench.guest.numba.cpu`.
+        self.control = self._new_control()
+
+    def _new_control(self) -> npt.NDArray[np.uint64]:
+        control = np.zeros(cpu.CONTROL_SLOTS, dtype=np.uint64)
+        ram, screen = self.block("pc.ram"), self.block("vga.vram")
+        control[cpu.ENTROPY] = int.from_bytes(os.urandom(8), "little")
+        control[cpu.WAKE_FD], control[cpu.ACKNOWLEDGE_FD] = self._wake_fd, self._acknowledge_fd
+        control[cpu.KICK_FD] = self.network.kick_fd
+        control[cpu.RAM_PAGE], control[cpu.RAM_PAGES] = ram.first_page, ram.pages
+        control[cpu.SCREEN_PAGE], control[cpu.SCREEN_SIZE] = screen.first_page, SCREEN_BYTES
+        return control
 
     @property
     def work(self) -> int:
@@ -125,18 +136,14 @@ class Machine:
         """Stop the CPU before its next write; returns when it has stopped."""
         if not self.running:
             return
-        self._control[programs.STOPS] += np.uint64(1)
+        self.control[cpu.STOPS] += np.uint64(1)
         self._tell(Command.STOP)
         os.eventfd_read(self._acknowledge_fd)
         self.running = False
 
     def plant(self, bug: int) -> None:
-        """Put a bug of `colobench.guest.tcp` into the guest."""
-        self._control[programs.BUGS] |= np.uint64(bug)
-
-    def wake(self) -> None:
-        """Have a sleeping CPU look at the NIC's receive queue."""
-        os.eventfd_write(self._wake_fd, 1)
+        """Put a bug of `colobench.guest.bugs` into the guest."""
+        self.control[cpu.BUGS] |= np.uint64(bug)
 
     def run_until(self, work: int) -> int:
         """Run without a clock, in this thread, until the program has done so many steps.
@@ -154,18 +161,33 @@ class Machine:
             raise LocalError("run_until: expected a machine that was never started")
         if work == 0 or work < self.work:
             return 0
-        self._control[programs.COMMAND] = Command.RUN
-        self._control[programs.UNTIL] = work
+        self.control[cpu.COMMAND] = Command.RUN
+        self.control[cpu.UNTIL] = work
         taken = self._be_the_cpu()
-        self._control[programs.COMMAND] = Command.STOP
-        self._control[programs.UNTIL] = 0
+        self.control[cpu.COMMAND] = Command.STOP
+        self.control[cpu.UNTIL] = 0
         return taken
 
-    def load(self, states: list[tuple[Device, State]]) -> None:
+    def load(self, states: Sequence[tuple[Device, State]]) -> None:
         """Take over device states that were parsed and checked; the machine must be stopped."""
         for device, state in states:
             device.apply(state)
-        self._control[programs.DEADLINE] = 0
+        self.control[cpu.DEADLINE] = 0
+
+    def describe(self) -> dict[str, Any]:
+        """Say which program runs, and what its devices have counted."""
+        return {
+            "program": program_of(self.cpu["program"]).label,
+            "work": self.work,
+            "ticks": self.timer["ticks"],
+            "coalesced-ticks": self.timer["coalesced_ticks"],
+            "frames-received": self.nic["received"],
+            "frames-dropped": self.nic["dropped"],
+        }
+
+    def console(self) -> str:
+        """Give the last output of its serial console."""
+        return self.serial.text()
 
     def ram_digest(self) -> int:
         """Digest all of RAM, 64 bits; the machine must be stopped."""
@@ -180,51 +202,28 @@ class Machine:
             self._thread = None
         os.close(self._wake_fd)
         os.close(self._acknowledge_fd)
-        os.close(self.kick_fd)
+        self.network.close()
         self.tracker.close()
         self.ram.close()
 
     def _tell(self, command: Command) -> None:
-        self._control[programs.COMMAND] = command
+        self.control[cpu.COMMAND] = command
         os.eventfd_write(self._wake_fd, 1)
 
-    def _block(self, name: str) -> RAMBlock:
+    def block(self, name: str) -> RAMBlock:
+        """Give one of its RAM blocks."""
         return next(block for block in self.ram.blocks if block.name == name)
 
     def _be_the_cpu(self) -> int:
-        """Be the CPU until it is told to stop being it; gives the time as `run_until` does."""
-        ram, screen = self._block("pc.ram"), self._block("vga.vram")
-        self._distribution = zipf_distribution(min(self.cpu["working_set"] or ram.pages, ram.pages))
-        announcement = np.zeros(programs.ANNOUNCEMENT_SIZE, dtype=np.uint8)
-        announcement[: len(_HEADER)] = np.frombuffer(_HEADER, np.uint8)
-        queues: list[npt.NDArray[Any]] = []
-        for queue in self.nic.queues.values():
-            queues += [queue.ends, queue.lengths, queue.frames]
-        scratch = np.zeros(programs.SCRATCH_SLOTS, dtype=np.uint64)
-        service = np.zeros(HOST_SLOTS, dtype=np.uint64)
+        """Be the CPU until it is told to stop being it; gives the time as `run_until` does.
+
+        A kernel ends when device states were loaded that are of another program.
+        """
         # Of this thread alone: on a busy machine the time on the wall is that of others.
         began = time.thread_time_ns()
-        programs.cpu_loop(
-            self._control,
-            scratch,
-            self.cpu.registers,
-            self.timer.registers,
-            self.serial.registers,
-            self.serial.scrollback,
-            self.nic.registers,
-            announcement,
-            *queues,
-            self.ram.array.view(np.uint64),
-            self.ram.array,
-            self.tracker.marks,
-            self._distribution,
-            ram.first_page,
-            np.uint64(ram.pages),
-            screen.first_page,
-            np.uint64(SCREEN_BYTES),
-            self._wake_fd,
-            self._acknowledge_fd,
-            self.kick_fd,
-            service,
-        )
+        while self.control[cpu.COMMAND] != Command.EXIT:
+            self.control[cpu.KERNEL_PROGRAM] = self.cpu["program"]
+            program_of(self.cpu["program"]).module().run(self)
+            if self.control[cpu.UNTIL]:
+                break
         return time.thread_time_ns() - began

@@ -1,56 +1,25 @@
 """The machine's devices: CPU, timer, serial console and NIC, each with versioned save and load.
 
 A device's registers are numpy arrays that the running guest kernel reads and writes in place
-(`colobench.guest.programs` names the slots); save and load use the same arrays while it stands.
+(`colobench.guest.numba.cpu` names the slots); save and load use the same arrays while it stands.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from colobench.errors import LocalError
-from colobench.guest.vmstate import Field, State, StateParser, VMStateDescription, VMStateError
+from colobench.guest.programs import Program
+from colobench.wire.vmstate import Field, State, StateParser, VMStateDescription, VMStateError
 
 SERIAL_SCROLLBACK = 512
 NIC_QUEUE_LENGTH = 64
 NIC_FRAME_SIZE = 1514
 
 U64Array = npt.NDArray[np.uint64]
-
-
-class Device(Protocol):
-    """What the wire needs of a device."""
-
-    @property
-    def idstr(self) -> str:
-        """Its name in the stream."""
-
-    @property
-    def instance_id(self) -> int:
-        """Which of several devices of that name it is."""
-
-    @property
-    def version_id(self) -> int:
-        """The version that it saves."""
-
-    @property
-    def minimum_version_id(self) -> int:
-        """The oldest version that it loads."""
-
-    def save(self) -> bytes:
-        """Encode its state."""
-
-    def parse(self, version_id: int) -> StateParser:
-        """Decode and check a state without taking it over."""
-
-    def apply(self, state: State) -> None:
-        """Take over a state that `parse` gave."""
-
-    def describe(self) -> dict[str, Any]:
-        """Give its entry of the vmdescription."""
 
 
 class _Registers:
@@ -117,6 +86,7 @@ def _registers(slots: tuple[str, ...]) -> tuple[Field, ...]:
     return tuple(Field(slot, "u8") for slot in slots)
 
 
+_PROGRAM_NUMBERS = sorted(program.number for program in Program)
 CPU_SLOTS = (
     "work",
     "pending_writes",
@@ -145,6 +115,17 @@ class CPU(_Registers):
 
     def __init__(self) -> None:
         super().__init__(CPU_SLOTS)
+
+    def parse(self, version_id: int) -> StateParser:
+        """Decode and check a state; a program that is not in the table is refused."""
+        state = yield from super().parse(version_id)
+        number = int(state["program"][0])
+        if number not in _PROGRAM_NUMBERS:
+            raise VMStateError(
+                f"device 'cpu', field 'program': expected one of "
+                f"{', '.join(map(str, _PROGRAM_NUMBERS))}, found {number}"
+            )
+        return state
 
 
 TIMER_SLOTS = ("period_ns", "remaining_ns", "ticks", "coalesced_ticks")
@@ -294,6 +275,14 @@ class NIC(_Registers):
     def __init__(self) -> None:
         super().__init__(NIC_SLOTS)
         self.queues = {"receive": FrameQueue(), "transmit": FrameQueue()}
+
+    def arrays(self) -> tuple[npt.NDArray[Any], ...]:
+        """Give what the guest's kernels work with: the receive queue's arrays, then the other's."""
+        return tuple(
+            array
+            for queue in self.queues.values()
+            for array in (queue.ends, queue.lengths, queue.frames)
+        )
 
     def state(self) -> State:
         """Give the device's state as it is now."""

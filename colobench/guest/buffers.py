@@ -1,0 +1,6 @@
+"""The size of a connection's two buffers in guest RAM, one for each direction."""
+
+from __future__ import annotations
+
+#: Bytes of a buffer. What is longer lies elsewhere, see `colobench.guest.clients`.
+BUFFER_BYTES = 32768

@@ -1,0 +1,335 @@
+"""Parts of the kernels that are the guest's CPU: the host's word, the timer, devices, writing RAM.
+
+The CPU runs in a thread that stays inside its program's kernel for as long as the machine has that
+program. The host sets a command word and writes to an eventfd; the CPU sees the word before its
+next write, or is woken from its sleep, and answers a stop on a second eventfd. Nobody needs the GIL
+for that.
+
+Every step of a program that writes RAM is a function of the seed and the work counter alone, so RAM
+is too: a guest that is stopped, copied and resumed at any place has the RAM of one that never was.
+
+Arguments of the same name mean the same in all parts and programs:
+
+control
+    uint64[CONTROL_SLOTS], see the slots below. It is the host's, and no part of the guest's state.
+cpu, timer, serial, nic
+    The devices' registers, uint64[10], [4], [1] and [3].
+scrollback
+    The serial console's uint8[512].
+in_ends, in_lengths, in_frames, out_ends, out_lengths, out_frames
+    The NIC's receive and transmit queues: uint64[2], how many frames were taken out and put in so
+    far; uint64[64] and uint8[64 * 1514], frame n in slot n % 64.
+words, memory, bitmap
+    RAM as uint64 and as uint8, and where writes are marked, uint64[pages / 64], or empty where the
+    program need not mark what it writes.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import numpy as np
+
+from colobench.guest.numba.devices import NIC_FRAME_SIZE, NIC_QUEUE_LENGTH, SERIAL_SCROLLBACK
+from colobench.kernels.atomics import address, load_acquire, store_release
+from colobench.kernels.bitmap import mark
+from colobench.kernels.jit import Bytes, Words, inlined
+from colobench.kernels.libc import clock_gettime, ppoll, read, write
+
+
+class Command(enum.IntEnum):
+    """What the host wants of the CPU."""
+
+    STOP = 0
+    RUN = 1
+    EXIT = 2
+
+
+# Slots of `control`: the host's command; how often it said STOP, and how often that was answered;
+# the work at which to return, or 0; when the next tick is due, in nanoseconds of CLOCK_MONOTONIC,
+# or 0 if that is still to be found out; the state of a generator that no other host has; planted
+# bugs of `colobench.guest.tcp`; the number of the program whose kernel this is; eventfds: the
+# host's word has changed or there is a frame, a stop is done, frames were taken from the receive
+# queue or put into the transmit queue; the first page and the number of pages of pc.ram, the first
+# page and the bytes of vga.vram; arguments of system calls.
+(
+    COMMAND, STOPS, ACKNOWLEDGED, UNTIL, DEADLINE, ENTROPY, BUGS, KERNEL_PROGRAM,
+    WAKE_FD, ACKNOWLEDGE_FD, KICK_FD,
+    RAM_PAGE, RAM_PAGES, SCREEN_PAGE, SCREEN_SIZE,
+    POLLFD, SECONDS, NANOSECONDS, TOKEN,
+) = range(19)  # fmt: skip
+CONTROL_SLOTS = 19
+# Slots of the devices' registers, in the order that `colobench.guest.numba.devices` gives them.
+WORK, PENDING_WRITES, SEED, PROGRAM, WRITES_PER_TICK, WORKING_SET = range(6)
+CLOCK_US, JITTER_US, SHUFFLE, KEYS = range(6, 10)
+PERIOD, REMAINING, TICKS, COALESCED_TICKS = range(4)
+TRANSMITTED = 0
+SENT, DROPPED, RECEIVED = range(3)
+
+#: Steps between two lines on the serial console, two frames, and two pixels on the screen.
+STEPS_PER_LINE, STEPS_PER_FRAME, STEPS_PER_PIXEL = 1024, 256, 64
+#: IEEE 802's first EtherType for local experiments; the guest's announcements carry it.
+ETHERTYPE = 0x88B5
+ANNOUNCEMENT_SIZE = 60
+
+_HEADER = bytes.fromhex("ffffffffffff525400c01001") + ETHERTYPE.to_bytes(2, "big")
+_U0, _U1 = np.uint64(0), np.uint64(1)
+_U10, _U48, _U255, _U511 = (np.uint64(n) for n in (10, 48, 255, 511))
+_U27, _U30, _U31 = np.uint64(27), np.uint64(30), np.uint64(31)
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_SECOND = np.uint64(1_000_000_000)
+_RUN, _EXIT = np.uint64(Command.RUN), np.uint64(Command.EXIT)
+_LINE, _FRAME, _PIXEL = (np.uint64(n) for n in (STEPS_PER_LINE, STEPS_PER_FRAME, STEPS_PER_PIXEL))
+_SCROLLBACK, _QUEUE, _FRAME_SIZE = (
+    np.uint64(n) for n in (SERIAL_SCROLLBACK, NIC_QUEUE_LENGTH, NIC_FRAME_SIZE)
+)
+_POLLIN = np.uint64(1 << 32)
+
+
+@inlined
+def splitmix64(x: np.uint64) -> np.uint64:
+    """Mix 64 bits (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014)."""
+    x = np.uint64(x) + _GOLDEN
+    x = (x ^ (x >> _U30)) * _MIX_1
+    x = (x ^ (x >> _U27)) * _MIX_2
+    return x ^ (x >> _U31)
+
+
+@inlined
+def notify(control: Words, descriptor: np.uint64) -> int:
+    """Write to an eventfd."""
+    control[TOKEN] = _U1
+    return write(np.int64(descriptor), address(control) + TOKEN * 8, np.uint64(8))
+
+
+@inlined
+def monotonic_ns(control: Words) -> np.uint64:
+    """Read CLOCK_MONOTONIC in nanoseconds."""
+    clock_gettime(1, address(control) + SECONDS * 8)
+    return control[SECONDS] * _SECOND + control[NANOSECONDS]
+
+
+@inlined
+def answer_stop(control: Words, timer: Words) -> int:
+    """Tell the host that the CPU stands, once for each stop."""
+    stops = load_acquire(control, STOPS)
+    if stops != control[ACKNOWLEDGED]:
+        control[ACKNOWLEDGED] = stops
+        if control[DEADLINE] != _U0:
+            now = monotonic_ns(control)
+            late = now >= control[DEADLINE]
+            timer[REMAINING] = _U0 if late else control[DEADLINE] - now
+        notify(control, control[ACKNOWLEDGE_FD])
+    return 0
+
+
+@inlined
+def wait_for_host(control: Words, cpu: Words, timer: Words) -> bool:
+    """Stand until the host says RUN or EXIT; tells whether this kernel is to go on."""
+    while True:
+        command = load_acquire(control, COMMAND)
+        if command == _EXIT:
+            return False
+        if command == _RUN:
+            if control[DEADLINE] == _U0:
+                control[DEADLINE] = monotonic_ns(control) + timer[REMAINING]
+            # A device state that was loaded meanwhile may be of another program.
+            return cpu[PROGRAM] == control[KERNEL_PROGRAM]
+        answer_stop(control, timer)
+        read(np.int64(control[WAKE_FD]), address(control) + TOKEN * 8, np.uint64(8))
+
+
+@inlined
+def goes_on(control: Words, cpu: Words, timer: Words) -> bool:
+    """Tell whether a program is to go on, after standing for as long as the host wants it.
+
+    With control[UNTIL] set, there is something to do until so much work is done, and then an end.
+    """
+    running = load_acquire(control, COMMAND) == _RUN and control[DEADLINE] != _U0
+    if not running and not wait_for_host(control, cpu, timer):
+        return False
+    if control[UNTIL] != _U0:
+        cpu[PENDING_WRITES] = _U1
+        return cpu[WORK] < control[UNTIL]
+    return True
+
+
+@inlined
+def wait_for_tick(control: Words, timer: Words) -> int:
+    """Sleep until the timer's next tick or a word of the host; 1 if the tick came."""
+    now = monotonic_ns(control)
+    deadline = control[DEADLINE]
+    if now < deadline:
+        control[POLLFD] = control[WAKE_FD] | _POLLIN
+        control[SECONDS] = (deadline - now) // _SECOND
+        control[NANOSECONDS] = (deadline - now) % _SECOND
+        polled = address(control) + POLLFD * 8
+        if ppoll(polled, np.uint64(1), address(control) + SECONDS * 8, 0) > 0:
+            read(np.int64(control[WAKE_FD]), address(control) + TOKEN * 8, np.uint64(8))
+        return 0
+    missed = (now - deadline) // timer[PERIOD]
+    timer[TICKS] += _U1
+    timer[COALESCED_TICKS] += missed
+    control[DEADLINE] = deadline + (missed + _U1) * timer[PERIOD]
+    return 1
+
+
+@inlined
+def transmit_slot(nic: Words, ends: Words) -> int:
+    """Give the slot of the transmit queue for the next frame; -1 if there is none, which counts."""
+    if ends[1] - ends[0] >= _QUEUE:
+        nic[DROPPED] += _U1
+        return -1
+    return np.int64(ends[1] % _QUEUE)
+
+
+@inlined
+def transmit(nic: Words, ends: Words, lengths: Words, slot: int, length: np.uint64) -> int:
+    """Hand over the frame in that slot of the transmit queue."""
+    lengths[slot] = length
+    nic[SENT] += _U1
+    store_release(ends, 1, ends[1] + _U1)
+    return 0
+
+
+@inlined
+def announce(nic: Words, ends: Words, lengths: Words, frames: Bytes, work: np.uint64) -> int:
+    """Send a broadcast frame that carries the work counter, big-endian, after its Ethernet header.
+
+    ends, lengths and frames are the transmit queue's.
+    """
+    slot = transmit_slot(nic, ends)
+    if slot < 0:
+        return 0
+    begin = slot * NIC_FRAME_SIZE
+    for i, octet in enumerate(_HEADER):
+        frames[begin + i] = octet
+    for i in range(8):
+        frames[begin + 14 + i] = np.uint8((work >> (np.uint64(56) - np.uint64(8 * i))) & _U255)
+    for i in range(22, ANNOUNCEMENT_SIZE):
+        frames[begin + i] = 0
+    return transmit(nic, ends, lengths, slot, np.uint64(ANNOUNCEMENT_SIZE))
+
+
+@inlined
+def echo_frames(
+    nic: Words,
+    in_ends: Words,
+    in_lengths: Words,
+    in_frames: Bytes,
+    out_ends: Words,
+    out_lengths: Words,
+    out_frames: Bytes,
+) -> int:
+    """Send every received frame back to where it came from; gives how many."""
+    echoed = 0
+    while load_acquire(in_ends, 1) != in_ends[0]:
+        source = np.int64(in_ends[0] % _QUEUE)
+        slot = transmit_slot(nic, out_ends)
+        if slot >= 0:
+            begin, to = source * NIC_FRAME_SIZE, slot * NIC_FRAME_SIZE
+            length = min(np.int64(in_lengths[source]), NIC_FRAME_SIZE)
+            for i in range(6):
+                out_frames[to + i] = in_frames[begin + 6 + i]
+                out_frames[to + 6 + i] = in_frames[begin + i]
+            for i in range(12, length):
+                out_frames[to + i] = in_frames[begin + i]
+            transmit(nic, out_ends, out_lengths, slot, np.uint64(length))
+        nic[RECEIVED] += _U1
+        store_release(in_ends, 0, in_ends[0] + _U1)
+        echoed += 1
+    return echoed
+
+
+@inlined
+def rest(
+    control: Words,
+    cpu: Words,
+    timer: Words,
+    nic: Words,
+    in_ends: Words,
+    in_lengths: Words,
+    in_frames: Bytes,
+    out_ends: Words,
+    out_lengths: Words,
+    out_frames: Bytes,
+    steps: np.uint64,
+) -> int:
+    """Sleep until the next tick, at which there are so many steps to do, and echo what came."""
+    if wait_for_tick(control, timer):
+        cpu[PENDING_WRITES] = steps
+        if echo_frames(nic, in_ends, in_lengths, in_frames, out_ends, out_lengths, out_frames):
+            notify(control, control[KICK_FD])
+    return 0
+
+
+@inlined
+def print_line(serial: Words, scrollback: Bytes, work: np.uint64) -> int:
+    """Print ``work NNNNNNNNNNNNNNNNNNNN`` and a newline on the serial console."""
+    at = serial[TRANSMITTED]
+    for i, character in enumerate(b"work "):
+        scrollback[(at + np.uint64(i)) % _SCROLLBACK] = character
+    for i in range(20):
+        scrollback[(at + np.uint64(24 - i)) % _SCROLLBACK] = np.uint8(_U48 + work % _U10)
+        work = work // _U10
+    scrollback[(at + np.uint64(25)) % _SCROLLBACK] = 10
+    serial[TRANSMITTED] = at + np.uint64(26)
+    return 0
+
+
+@inlined
+def random_bits(cpu: Words) -> np.uint64:
+    """Give the 64 random bits of the step that is next."""
+    return splitmix64(cpu[SEED] ^ splitmix64(cpu[WORK]))
+
+
+@inlined
+def pages_to_write(control: Words, cpu: Words) -> np.uint64:
+    """Say how many pages of pc.ram, from its first, a program is to write."""
+    pages, working_set = control[RAM_PAGES], cpu[WORKING_SET]
+    return working_set if _U0 < working_set < pages else pages
+
+
+@inlined
+def write_step(
+    control: Words,
+    cpu: Words,
+    serial: Words,
+    scrollback: Bytes,
+    nic: Words,
+    out_ends: Words,
+    out_lengths: Words,
+    out_frames: Bytes,
+    words: Words,
+    memory: Bytes,
+    bitmap: Words,
+    page: np.uint64,
+    random: np.uint64,
+) -> int:
+    """Do a step of the work: a word of that page of pc.ram, and now and then something to be seen.
+
+    That is a pixel of vga.vram, a line on the console, a frame. `random` is the step's.
+    """
+    work = cpu[WORK]
+    at = np.int64(control[RAM_PAGE] + page)
+    value = splitmix64(random)
+    words[(at << 9) + np.int64(value & _U511)] = value
+    if len(bitmap):
+        mark(bitmap, at)
+    if work % _PIXEL == _U0:
+        screen = np.int64(control[SCREEN_PAGE])
+        pixel = np.int64(work // _PIXEL % control[SCREEN_SIZE])
+        # Another one than before, so that comparing pages shows every page that was written.
+        memory[(screen << 12) + pixel] += np.uint8(_U1 + random % _U255)
+        if len(bitmap):
+            mark(bitmap, screen + (pixel >> 12))
+    work += _U1
+    cpu[WORK] = work
+    cpu[PENDING_WRITES] -= _U1
+    if work % _LINE == _U0:
+        print_line(serial, scrollback, work)
+    if work % _FRAME == _U0:
+        announce(nic, out_ends, out_lengths, out_frames, work)
+        notify(control, control[KICK_FD])
+    return 0

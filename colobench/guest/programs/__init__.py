@@ -1,0 +1,110 @@
+"""The table of the programs that run in a guest; each is a module of this package."""
+
+from __future__ import annotations
+
+import enum
+import importlib
+from typing import Any, Protocol, cast
+
+from colobench.errors import LocalError
+from colobench.guest.checks import check_choice
+
+
+class _Module(Protocol):
+    """A program's module; its machine is a `colobench.guest.numba.machine.Machine`."""
+
+    def initialize(self, machine: Any) -> None:
+        """Prepare the RAM of a machine that is new."""
+
+    def run(self, machine: Any) -> int:
+        """Be the CPU of a machine, in this thread, until its host or its state ends that."""
+
+
+class Program(enum.Enum):
+    """The programs, each with its number, what it needs, and where its kernels are.
+
+    Parameters
+    ----------
+    number
+        What the CPU's register ``program`` holds.
+    description
+        Half a sentence for a list of programs.
+    writes_ram
+        Whether writing RAM is what it does at each tick.
+    is_reproducible
+        Whether RAM is a function of the seed and of the work done, so that a survivor's can be
+        compared with that of a guest that was never migrated.
+    minimum_bytes
+        The least size of pc.ram.
+    kernels
+        Modules with kernels, beside the program's own.
+    """
+
+    UNIFORM = (1, "writes pages at random", True)
+    HOTCOLD = (2, "writes few pages often, and many seldom (Zipf)", True)
+    SEQUENTIAL = (3, "writes one page after the other", True)
+    IDLE = (0, "counts ticks", False)
+    KV = (
+        4,
+        "serves Redis's protocol on TCP port 6379, and echoes on port 7 (RFC 862)",
+        False,
+        False,
+        # The network stack and a store that is worth its name need so much.
+        4 << 20,
+        ("colobench.guest.kv", "colobench.guest.tcp"),
+    )
+
+    def __init__(
+        self,
+        number: int,
+        description: str,
+        writes_ram: bool,
+        is_reproducible: bool = True,
+        minimum_bytes: int = 0,
+        kernels: tuple[str, ...] = (),
+    ) -> None:
+        self.number = number
+        self.description = description
+        self.writes_ram = writes_ram
+        self.is_reproducible = is_reproducible
+        self.minimum_bytes = minimum_bytes
+        self.modules = (*kernels, f"{__name__}.{self.label}")
+
+    @property
+    def label(self) -> str:
+        """Its name as users write it, which is its module's, too."""
+        return self.name.lower()
+
+    def module(self) -> _Module:
+        """Import the program, which takes numba."""
+        return cast(_Module, importlib.import_module(self.modules[-1]))
+
+
+#: The programs whose RAM is a function of their seed and the work done.
+REPRODUCIBLE = tuple(program for program in Program if program.is_reproducible)
+LABELS = tuple(program.label for program in Program)
+
+
+def parse_program(name: str) -> Program:
+    """Find a program by its name, in lower case.
+
+    Raises
+    ------
+    LocalError
+        If there is no such program.
+    """
+    return Program[check_choice("guest program", name, LABELS).upper()]
+
+
+def program_of(number: int) -> Program:
+    """Find a program by the number in the CPU's register.
+
+    Raises
+    ------
+    LocalError
+        If there is no such program.
+    """
+    for program in Program:
+        if program.number == number:
+            return program
+    raise LocalError(f"program: expected 0 to {len(Program) - 1}, found {number}")

@@ -1,0 +1,168 @@
+"""The program ``kv``: a network stack (`colobench.guest.tcp`) and a store (`colobench.guest.kv`).
+
+As a program keeps in registers what it counts, the number of keys is in one of the CPU's. So DBSIZE
+tells whether RAM and devices are of the same moment.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from colobench.guest import keyspace, kv, tcp
+from colobench.guest.bugs import DOUBLE_EXECUTION
+from colobench.guest.numba import cpu as parts
+from colobench.guest.numba.cpu import (
+    BUGS,
+    CLOCK_US,
+    COALESCED_TICKS,
+    ENTROPY,
+    JITTER_US,
+    KEYS,
+    KICK_FD,
+    NANOSECONDS,
+    PENDING_WRITES,
+    PERIOD,
+    RAM_PAGE,
+    RAM_PAGES,
+    RECEIVED,
+    SECONDS,
+    SENT,
+    SHUFFLE,
+    TICKS,
+    WORK,
+)
+from colobench.guest.rings import EXECUTE, HOST_SLOTS, MINIMUM_BYTES, store_begin
+from colobench.guest.store import get_word, put_word
+from colobench.kernels.atomics import address
+from colobench.kernels.jit import Bytes, Words, by_address, entry_address, inlined, kernel
+from colobench.kernels.libc import clock_gettime
+from colobench.memory.ram import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from colobench.guest.numba.machine import Machine
+
+_U0, _U1, _THOUSAND = np.uint64(0), np.uint64(1), np.uint64(1000)
+_SECOND, _MILLISECOND = np.uint64(1_000_000_000), np.uint64(1_000_000)
+_call_serve = by_address(tcp.serve)
+
+
+@inlined
+def host_clock_us(control: Words, step: np.uint64) -> np.uint64:
+    """Read CLOCK_REALTIME in microseconds, a multiple of `step` unless that is 0."""
+    clock_gettime(0, address(control) + SECONDS * 8)
+    now = (control[SECONDS] * _SECOND + control[NANOSECONDS]) // _THOUSAND
+    return now if step == _U0 else now - now % step
+
+
+@inlined
+def serve_clients(
+    control: Words,
+    cpu: Words,
+    timer: Words,
+    nic: Words,
+    in_ends: Words,
+    in_lengths: Words,
+    in_frames: Bytes,
+    out_ends: Words,
+    out_lengths: Words,
+    out_frames: Bytes,
+    memory: Bytes,
+    bitmap: Words,
+    serve: np.uint64,
+    service: Words,
+) -> bool:
+    """Run the network stack and the store once; True if there is more to do at once.
+
+    The arguments are those of `serve_until_told`. The stack's clock is the timer's.
+    """
+    ram, size = np.int64(control[RAM_PAGE]) << 12, np.int64(control[RAM_PAGES]) << 12
+    if size < MINIMUM_BYTES:
+        # The program is a register, which may come from a peer with more RAM.
+        return False
+    control[ENTROPY] = parts.splitmix64(control[ENTROPY])
+    keys_at = store_begin(ram, size) + keyspace.KEYS
+    if get_word(memory, keys_at) != cpu[KEYS]:
+        put_word(memory, bitmap, keys_at, cpu[KEYS])
+    _call_serve(
+        serve, memory, bitmap, ram, size, in_ends, in_lengths, in_frames, out_ends, out_lengths,
+        out_frames, (timer[TICKS] + timer[COALESCED_TICKS]) * timer[PERIOD] // _MILLISECOND,
+        host_clock_us(control, cpu[CLOCK_US]), control[ENTROPY], cpu[JITTER_US], cpu[SHUFFLE],
+        control[BUGS], service,
+    )  # fmt: skip
+    cpu[KEYS] = get_word(memory, keys_at)
+    # Once is enough.
+    control[BUGS] &= ~np.uint64(DOUBLE_EXECUTION)
+    nic[RECEIVED] += service[0]
+    nic[SENT] += service[1]
+    if service[0] != _U0 or service[1] != _U0:
+        parts.notify(control, control[KICK_FD])
+    return service[2] != _U0
+
+
+@kernel(
+    "i8(u8[::1], u8[::1], u8[::1], u8[::1], u8[::1], u8[::1], u1[::1], u8[::1], u8[::1], u1[::1],"
+    " u1[::1], u8[::1], u8, u8[::1])"
+)
+def serve_until_told(
+    control: Words,
+    cpu: Words,
+    timer: Words,
+    nic: Words,
+    in_ends: Words,
+    in_lengths: Words,
+    in_frames: Bytes,
+    out_ends: Words,
+    out_lengths: Words,
+    out_frames: Bytes,
+    memory: Bytes,
+    bitmap: Words,
+    serve: np.uint64,
+    service: Words,
+) -> int:
+    """Be the CPU, with the arguments of `colobench.guest.numba.cpu`, and two more.
+
+    ``serve`` is the address of `colobench.guest.tcp.serve`, ``service`` that kernel's
+    uint64[HOST_SLOTS].
+    """
+    while parts.goes_on(control, cpu, timer):
+        if cpu[PENDING_WRITES] != _U0:
+            cpu[WORK] += _U1
+            cpu[PENDING_WRITES] -= _U1
+        elif not serve_clients(
+            control, cpu, timer, nic, in_ends, in_lengths, in_frames, out_ends, out_lengths,
+            out_frames, memory, bitmap, serve, service,
+        ) and parts.wait_for_tick(control, timer):  # fmt: skip
+            cpu[PENDING_WRITES] = _U1
+    return 0
+
+
+def initialize(machine: Machine) -> None:
+    """Make a network stack without connections, and an empty store."""
+    ram = machine.block("pc.ram")
+    begin, size = ram.first_page * PAGE_SIZE, ram.pages * PAGE_SIZE
+    tcp.initialize(machine.ram.array, machine.tracker.marks, begin, size)
+
+
+def service_words() -> Words:
+    """Make the words that `colobench.guest.tcp.serve` wants of its host."""
+    service = np.zeros(HOST_SLOTS, dtype=np.uint64)
+    service[EXECUTE] = entry_address(kv.execute)
+    return service
+
+
+def run(machine: Machine) -> int:
+    """Be the machine's CPU."""
+    devices = (machine.cpu, machine.timer, machine.nic)
+    return int(
+        serve_until_told(
+            machine.control,
+            *(device.registers for device in devices),
+            *machine.nic.arrays(),
+            machine.ram.array,
+            machine.tracker.marks,
+            np.uint64(entry_address(tcp.serve)),
+            service_words(),
+        )
+    )

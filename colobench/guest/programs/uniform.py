@@ -1,0 +1,61 @@
+"""The program ``uniform``: each step writes a word of a page that is drawn at random."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from colobench.guest.numba import cpu as parts
+from colobench.guest.numba.cpu import PENDING_WRITES, WRITES_PER_TICK
+from colobench.guest.programs import writer
+from colobench.kernels.jit import Bytes, Words, kernel
+
+if TYPE_CHECKING:
+    from colobench.guest.numba.machine import Machine
+
+_U0 = np.uint64(0)
+
+
+@kernel(writer.SIGNATURE)
+def uniform(
+    control: Words,
+    cpu: Words,
+    timer: Words,
+    serial: Words,
+    scrollback: Bytes,
+    nic: Words,
+    in_ends: Words,
+    in_lengths: Words,
+    in_frames: Bytes,
+    out_ends: Words,
+    out_lengths: Words,
+    out_frames: Bytes,
+    words: Words,
+    memory: Bytes,
+    bitmap: Words,
+) -> int:
+    """Be the CPU, with the arguments of `colobench.guest.numba.cpu`."""
+    while parts.goes_on(control, cpu, timer):
+        if cpu[PENDING_WRITES] == _U0:
+            parts.rest(
+                control, cpu, timer, nic, in_ends, in_lengths, in_frames, out_ends, out_lengths,
+                out_frames, cpu[WRITES_PER_TICK],
+            )  # fmt: skip
+            continue
+        random = parts.random_bits(cpu)
+        page = random % parts.pages_to_write(control, cpu)
+        parts.write_step(
+            control, cpu, serial, scrollback, nic, out_ends, out_lengths, out_frames, words,
+            memory, bitmap, page, random,
+        )  # fmt: skip
+    return 0
+
+
+def initialize(machine: Machine) -> None:
+    """Leave RAM as it is: zero."""
+
+
+def run(machine: Machine) -> int:
+    """Be the machine's CPU."""
+    return int(uniform(*writer.arguments(machine)))

@@ -22,17 +22,20 @@ _XBZRLE = ("colobench.kernels.xbzrle", "colobench.kernels.xbzrle_records")
 
 
 def kernel_modules(
-    programs: Iterable[Program], transport: PageTransport, tracker: str, encoding: Encoding
+    programs: Iterable[Program],
+    transport: PageTransport,
+    trackers: Iterable[str],
+    encoding: Encoding = Encoding.NONE,
 ) -> tuple[str, ...]:
-    """Name the modules with the kernels of guests, a transport, a tracker and an encoding.
+    """Name the modules with the kernels of guests, a transport, trackers and an encoding.
 
     Those whose kernels take longest to compile come first.
     """
     of_guests = (module for program in programs for module in program.modules)
     of_transport = () if transport is PageTransport.STREAM else (_PACKETS,)
-    of_tracker = () if tracker == "marked" else (_TRACKING,)
+    of_trackers = () if set(trackers) <= {"marked"} else (_TRACKING,)
     of_encoding = _XBZRLE if encoding is Encoding.XBZRLE else ()
-    return (*of_guests, *of_transport, *_ALWAYS, *of_tracker, *of_encoding)
+    return (*of_guests, *of_transport, *_ALWAYS, *of_trackers, *of_encoding)
 
 
 def all_kernel_modules() -> tuple[str, ...]:

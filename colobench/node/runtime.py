@@ -80,7 +80,7 @@ class NodeRuntime:
         self.options = options
         programs = options.programs if machine is None else ()
         self._kernels = kernel_modules(
-            programs, options.transport, options.tracker, options.encoding
+            programs, options.transport, (options.tracker,), options.encoding
         )
         machine = machine or Machine(options.guest, options.tracker)
         if options.bug is Bug.LOST_RETRANSMISSION:

@@ -9,7 +9,7 @@ import resource
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ import pytest
 from colobench import cli, doctor
 from colobench.errors import LocalError
 from colobench.guest.configuration import parse_size
-from colobench.kernels import jit
+from colobench.kernels.warmup import Step
 from colobench.lab.bench import context as context_module
 from colobench.lab.output_file import check_output_file, write_output_file
 from colobench.lab.session.session import Session
 from colobench.lab.torture.kill_results import Results
+from colobench.node import kernels
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -374,13 +375,15 @@ def test_word_that_is_no_number_is_said_in_the_users_words(
 def test_warmup_says_what_it_does_where_there_is_no_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def warmup() -> Iterator[tuple[str, int, int, float]]:
-        yield "quick", 1, 3, 0.01
-        yield "slow", 2, 3, 5.0
+    def compile_kernels(modules: Sequence[str], progress: Callable[[Step], None]) -> None:
+        assert modules == kernels.all_kernel_modules()
+        progress(Step("quick", 1, 3, 0.01))
+        progress(Step("slow", 2, 3, 5.0))
         assert "kernel 2 of 3, slow, was ready after 5 s\n" in capsys.readouterr().err
-        yield "slower", 3, 3, 70.0
+        progress(Step("slower", 3, 3, 70.0))
 
-    monkeypatch.setattr(jit, "warmup", warmup)
+    monkeypatch.setattr(kernels, "compile_kernels", compile_kernels)
+    monkeypatch.setattr("colobench.kernels.warmup.kernels_in", lambda modules: [1, 2, 3])
     assert cli.main(["warmup"]) == 0
     captured = capsys.readouterr()
     assert captured.err == "kernel 3 of 3, slower, was ready after 70 s\n"

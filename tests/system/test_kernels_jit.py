@@ -23,6 +23,7 @@ from numba.core.caching import FunctionCache
 
 import colobench.kernels
 from colobench.kernels import bitmap, jit
+from colobench.kernels.sources import file_of
 from colobench.kernels.warmup import kernels_in, load
 from colobench.node.kernels import all_kernel_modules
 
@@ -239,6 +240,12 @@ def test_warmup_readies_every_kernel_and_then_compiles_no_more():
     with pytest.raises(TypeError):
         bitmap.popcount(np.ones(3, dtype=np.int64))
     assert len(list(load(modules))) == len(steps)
+
+
+def test_modules_that_are_warmed_up_have_all_kernels():
+    sources = sorted(PACKAGE.parent.rglob("*.py"))
+    with_kernels = {file for file in sources if re.search(r"^@kernel\(", file.read_text(), re.M)}
+    assert set(map(file_of, all_kernel_modules())) == with_kernels
 
 
 def test_importing_the_package_does_not_import_numba(copied_package):

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from colobench.errors import ColobenchError, LocalError, RemoteError
 from colobench.guest.configuration import DETERMINISTIC, Nondeterminism
+from colobench.lab.compilation import compile_with_bar
 from colobench.lab.interrupt import explain_again, interruptible
-from colobench.lab.progress import bar
 from colobench.lab.session.journal import ROLES, Journal, JournalEntry
 from colobench.lab.session.record import CheckpointRecord, Records
 from colobench.lab.session.services import Heartbeat, forwarded, start_arbiter, start_switch
@@ -26,7 +26,7 @@ from colobench.lab.session.settings import NEVER_MS, SessionSettings
 from colobench.lab.session.status import PairState, publish
 from colobench.lab.session.takeover import Killed, TakeoverRecord
 from colobench.net.compare_settings import CompareSettings
-from colobench.node.kernels import compile_kernels, kernel_modules
+from colobench.node.kernels import kernel_modules
 from colobench.node.transport import Encoding, Transport
 from colobench.processes.errors import NodeGone, NotStarted
 from colobench.processes.owner import Owner
@@ -380,16 +380,16 @@ class Session(contextlib.AbstractContextManager["Session"]):
             raise
 
     def _compile_kernels(self) -> None:
-        """Have the kernels that the nodes will load in the cache, with a bar if that takes long."""
+        """Have the kernels that the nodes will load in the cache."""
         asked = self._asked
-        modules = kernel_modules(
-            (asked.configuration.program,),
-            asked.transport.pages,
-            asked.tracker,
-            Encoding(asked.encoding),
+        compile_with_bar(
+            kernel_modules(
+                (asked.configuration.program,),
+                asked.transport.pages,
+                (asked.tracker,),
+                Encoding(asked.encoding),
+            )
         )
-        with bar("compiling", "kernels") as progress:
-            compile_kernels(modules, lambda step: progress(step.done, step.total))
 
     def check_places(self) -> None:
         """Check that the ports and files that the settings name can be had.

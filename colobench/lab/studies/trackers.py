@@ -14,8 +14,11 @@ from colobench.guest.configuration import Configuration, parse_size
 from colobench.guest.numba.machine import Machine
 from colobench.guest.programs import parse_program
 from colobench.kernels import bitmap
+from colobench.lab.compilation import compile_with_bar
 from colobench.lab.interrupt import interruptible
 from colobench.memory.tracker import TRACKERS, TrackerUnavailable, check_tracker
+from colobench.node.kernels import kernel_modules
+from colobench.node.transport import PageTransport
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,7 @@ def measure_epochs(
     if epochs < 1 or writes < 1:
         raise LocalError(f"epochs, writes: expected at least 1, found {epochs}, {writes}")
     configuration = Configuration(parse_size(ram), parse_program(guest), seed)
+    compile_with_bar(kernel_modules((configuration.program,), PageTransport.STREAM, trackers))
     with ExitStack() as stack:
         reference = _Watched(configuration, "marked", stack)
         watched = []

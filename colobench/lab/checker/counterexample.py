@@ -38,10 +38,10 @@ from colobench.lab.checker.store_model import (
 )
 from colobench.lab.clients.history import Operation
 
-#: How many operations a drawing has.
+#: Limit of the operations in a drawing.
 DRAWN = 12
-#: Windows that are tried first: how many answers they have, how many of them are later than where
-#: the search does not get on, and how many configurations it may take.
+#: Windows that are tried first: numbers of answers, numbers of those after the point where the
+#: the search is stuck, and the configurations that each may take.
 WINDOW_ANSWERS = (8, 64, 512)
 WINDOW_AHEAD = (0, 2, 8, 32)
 WINDOW_CONFIGURATIONS = 50_000
@@ -67,9 +67,9 @@ class Counterexample:
         ``stale read``, ``lost write``, ``value never written``, ``executed twice``, ``reordered``
         or ``no order``.
     sentence
-        What is wrong.
+        Description of the contradiction.
     zero
-        The history's start in ns, which times are told from.
+        Start of the history in ns; times are relative to it.
     """
 
     key: bytes
@@ -114,10 +114,10 @@ class Window:
     Attributes
     ----------
     start
-        It has what began after this time, ns, and before it the value is unknown; None if it has
-        all from the start.
+        Time (ns) after which its operations began, with an unknown value before; None if it begins
+        with the history.
     end
-        It has what was known at this time, ns.
+        Time (ns) at which it ends: answers after it are unknown.
     """
 
     start: int | None
@@ -144,23 +144,23 @@ def _is_impossible(operations: Sequence[Operation], start: State, effort: Effort
 def find_window(
     operations: Sequence[Operation], blocked_at: int, effort: Effort = USUAL_EFFORT
 ) -> Window | None:
-    """Look for a short window without an order, around where a search does not get on.
+    """Look for a short window without an order, around the point where a search is stuck.
 
-    A search that fails has tried all there is before; a window's search is over at once.
+    A failing search tries everything before that point; that of a window is over at once.
 
     Parameters
     ----------
     operations
-        Of one key, those that `linearizability.relevant` gives.
+        Operations of one key, as `linearizability.relevant` gives them.
     blocked_at
-        As a search of all of them found it, finished or not.
+        Attribute of a search of all of them, finished or not.
     effort
-        How much all searches together may take.
+        Limits of all searches together.
 
     Returns
     -------
     Window or None
-        None if none was found, which says nothing.
+        None if none was found; there may be one nevertheless.
     """
     configurations = min(effort.configurations, WINDOW_CONFIGURATIONS)
     effort = replace(effort.begun(), configurations=configurations)
@@ -189,11 +189,11 @@ def find_counterexample(
     operations
         Those that `linearizability.relevant` gives.
     blocked_at
-        As a search of all of them found it, finished or not.
+        Attribute of a search of all of them, finished or not.
     zero
         The history's start in ns.
     effort
-        How much all searches together may take. Where that is too little, what could have been
+        Limits of all searches together. Where they are too tight, operations that could have been
         left out stays.
     """
     effort = effort.begun()
@@ -207,12 +207,12 @@ def find_counterexample(
 
 
 def _optional(operation: Operation) -> Operation:
-    """Leave open whether an operation was executed; if it was, then with the answer it had."""
+    """Leave open whether an operation was executed; its answer is kept in case it was."""
     return replace(operation, returned=None)
 
 
 def until(operations: Iterable[Operation], end: int) -> list[Operation]:
-    """Give a history's beginning: what is known right after an answer at `end`, in ns."""
+    """Give a history's beginning as it is known right after an answer at `end`, in ns."""
     found = []
     for each in operations:
         if each.call <= end:
@@ -224,7 +224,7 @@ def until(operations: Iterable[Operation], end: int) -> list[Operation]:
 
 
 def since(operations: Iterable[Operation], start: int) -> list[Operation]:
-    """Give what follows an unknown value: operations that began after `start`, in ns.
+    """Give the operations that began after `start`, in ns, with an unknown value before them.
 
     Those that were going on then may have been done before, or not.
     """
@@ -254,7 +254,7 @@ def _cut_end(
 
 
 def _cut_start(operations: Sequence[Operation], window: Window, effort: Effort) -> Window:
-    """Leave out as many operations at the start as can be; none if what they left matters."""
+    """Leave out as many operations at the start as possible; none if their effect matters."""
 
     def from_start(start: int | None) -> Window:
         return replace(window, start=start)
@@ -288,7 +288,7 @@ def _first(values: Sequence[_Value], fits: Callable[[_Value], bool]) -> _Value:
 def _leave_out(
     operations: list[Operation], impossible: Callable[[Sequence[Operation]], bool]
 ) -> list[Operation]:
-    """Leave out operations until no single one can be missed."""
+    """Leave out operations until each single one is needed."""
     left = sorted(operations, key=lambda each: each.call)
     size = max(1, len(left) // 2)
     while True:
@@ -305,7 +305,7 @@ def _leave_out(
 
 
 def _may_miss(kept: Sequence[Operation], dropped: Sequence[Operation]) -> bool:
-    """Say whether operations may be left out, and their absence puzzles nobody.
+    """Say whether operations may be left out without making another answer inexplicable.
 
     INCR and APPEND that were answered stay: a count that is too high says little without the one
     before it.
@@ -337,7 +337,7 @@ def may_leave_out(kept: Sequence[Operation], dropped: Sequence[Operation]) -> bo
 
 
 def _cares(operation: Operation) -> bool:
-    """Say whether an operation's answer, or what it leaves, depends on the value that it meets."""
+    """Say whether an operation's answer or effect depends on the value before it."""
     if operation.command in ("SET", "MSET"):
         return len(operation.arguments) > 1
     return operation.command != "DEL" or operation.answer is not None
@@ -402,7 +402,7 @@ def _label(operation: Operation) -> str:
 def _columns(
     events: list[int], operations: Sequence[Operation], labels: Sequence[str]
 ) -> dict[int, int]:
-    """Place each time so far to the right that all labels fit between their ends."""
+    """Place each time far enough to the right for all labels to fit between their ends."""
     columns: dict[int, int] = {}
     at = 0
     for event in events:

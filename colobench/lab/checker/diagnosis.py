@@ -1,4 +1,4 @@
-"""What is wrong with operations that no order explains, in one sentence."""
+"""Diagnosis of operations that no order explains, in one sentence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from colobench.lab.checker.store_model import (
 from colobench.lab.clients.history import Operation
 from colobench.lab.clients.resp import ErrorReply, Scalar
 
-#: A value longer than this is shown by its ends.
+#: Bytes above which only the ends of a value are shown.
 SHOWN_BYTES = 32
 
 Finding = tuple[str, str]
@@ -55,21 +55,21 @@ def show_answer(operation: Operation) -> str:
 
 
 def diagnose(operations: Sequence[Operation], every: Sequence[Operation], zero: int) -> Finding:
-    """Say what is wrong.
+    """Find the kind of a contradiction, and describe it.
 
     Parameters
     ----------
     operations
         A counter-example.
     every
-        All operations of the key, for what others saw.
+        All operations of the key, among them those that saw other values.
     zero
         The history's start in ns.
 
     Returns
     -------
     tuple
-        One of the kinds of `Counterexample`, and a sentence.
+        Kind, as in `Counterexample`, and a sentence.
     """
     last = max(operations, key=lambda each: each.returned or -1)
     case = _Case(last, operations, every, zero)

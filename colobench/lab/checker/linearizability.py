@@ -1,4 +1,4 @@
-"""Whether one key's operations can be put in an order that explains every answer.
+"""Search for an order of one key's operations that explains every answer.
 
 The search is Wing and Gong's ("Testing and verifying concurrent objects", J. Parallel Distrib.
 Comput. 17, 1993) with Lowe's improvements ("Testing for linearizability", Concurrency Comput.
@@ -7,8 +7,8 @@ the configurations, which are the set of operations that are done and the value,
 was before. Porcupine and Knossos do the same. A key is searched by itself (Horn and Kroening 2015,
 arXiv:1504.00204). Some things are known of a key's values, and save most of the search:
 
-* An operation that can be next and changes no value at all, as a read, is next: whatever order
-  explains the rest, with this operation moved to the front it still does.
+* An operation that can be next and changes no value, such as a read, is next: any order that
+  explains the rest still does so with this operation moved to the front.
 * A value that an operation still has to find, and that nobody can write again, is not replaced.
 * Of all orders there is one with the fewest unanswered operations. In it each unanswered operation
   is done for the sake of the next answered one, which could not have been answered so without it.
@@ -50,20 +50,20 @@ from colobench.lab.clients.history import Operation
 from colobench.lab.clients.resp import Scalar
 
 _NEVER = 2**63
-#: Answers that are looked ahead at, and configurations from one look at the clock to the next.
+#: Answers that are looked ahead at, and configurations between two looks at the clock.
 _AHEAD = 8
 _CLOCK_EVERY = 64
 #: Bytes that a configuration takes beside its bits and its value: a tuple, integers, its place.
 _CONFIGURATION_BYTES = 300
 #: A step's index and the state after it. Steps that were not answered count from -1 downwards.
 _Choice = tuple[int, State]
-#: What is done, the state, whether an unanswered operation was last, and the state before that.
+#: Operations done, the state, whether an unanswered operation was last, and the state before it.
 _Before = tuple[int, State, bool, State]
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much a search may take before it gives up.
+    """Limits of a search.
 
     Parameters
     ----------
@@ -73,9 +73,9 @@ class Effort:
     bytes
         Memory, in bytes, for the configurations of one key; estimated, not measured.
     configurations
-        How many configurations of one key are kept in mind.
+        Number of configurations of one key that are remembered.
     deadline
-        When the seconds are over, of `time.monotonic`; None before anything has begun.
+        Monotonic time at which the seconds are over; None before the search has begun.
     """
 
     seconds: float = 60.0
@@ -84,7 +84,7 @@ class Effort:
     deadline: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse limits within which nothing can be done.
+        """Check that all limits are above 0.
 
         Raises
         ------
@@ -98,13 +98,13 @@ class Effort:
                 )
 
     def begun(self) -> Effort:
-        """Give the same with a deadline: the one that is there, or one counted from now."""
+        """Give the same limits with a deadline, which is counted from now unless there is one."""
         if self.deadline is not None:
             return self
         return replace(self, deadline=time.monotonic() + self.seconds)
 
     def share(self, of: int) -> Effort:
-        """Give one part, out of so many, of the time that is left until the deadline."""
+        """Give limits with one of `of` equal parts of the time that is left."""
         now = time.monotonic()
         left = max(0.0, (self.deadline or now) - now)
         return replace(self, deadline=now + left / of)
@@ -114,18 +114,18 @@ USUAL_EFFORT = Effort()
 
 
 class Undecided(LocalError):
-    """The search was given up: neither an order was found, nor that there is none.
+    """A search that was given up before it found an order, or that there is none.
 
     Parameters
     ----------
     key
         The key.
     answered, unanswered
-        How many operations it has.
+        Numbers of its operations.
     tried
-        How many configurations were tried, in how much memory and time.
+        Configurations, memory and time that the search took.
     limit
-        Which limit of `Effort` was reached, in words.
+        Description of the limit of `Effort` that was reached.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class Undecided(LocalError):
 
 
 def relevant(operations: Iterable[Operation]) -> Iterator[Operation]:
-    """Leave out what says nothing: unanswered reads, and what the store had no room for.
+    """Leave out operations without information: unanswered reads, and those refused for memory.
 
     Raises
     ------
@@ -157,22 +157,22 @@ def relevant(operations: Iterable[Operation]) -> Iterator[Operation]:
 
 
 class Search:
-    """The search for an order.
+    """Search for an order.
 
     Parameters
     ----------
     operations
-        Of one key, those that `relevant` gives.
+        Operations of one key, as `relevant` gives them.
     start
         The key's value before them.
     effort
-        How much it may take.
+        Limits of the search.
 
     Attributes
     ----------
     blocked_at
-        After an unsuccessful search: no order was found that comes past this answer, ns. A history
-        that ends before it has one.
+        After an unsuccessful search, the time (ns) of the answer that no order gets past. The
+        history up to that time has an order.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class Search:
         # The linked list of steps that are not done; the index behind the last is its root.
         self._after = [*range(1, count + 1), 0]
         self._before = [count, *range(count)]
-        # What is done: all steps before the first of the list, and these bits from there on.
+        # Steps done: all before the first of the list, and those of these bits from there on.
         self._done = 0
         self._optional_done = 0
         #: Whether the last operation that was done is an unanswered one.
@@ -441,7 +441,7 @@ def _tells(step: Operation) -> bool:
 def _twins(optional: Sequence[Operation], outlook: Outlook) -> list[int | None]:
     """Find, for each unanswered operation, one that does the same and was called before.
 
-    Whatever the later of them explains, the earlier explains as well, so it goes first.
+    The earlier one explains everything that the later one does, so it goes first.
     """
     latest: dict[tuple[str, tuple[bytes, ...], Scalar], int] = {}
     twins = []
@@ -455,7 +455,7 @@ def _twins(optional: Sequence[Operation], outlook: Outlook) -> list[int | None]:
 def _values_come_once(operations: Sequence[Operation]) -> bool:
     """Say whether only SET, MSET and DEL bring back a value that was replaced.
 
-    So it is without arithmetic and APPEND, and where a value only grows.
+    This holds without arithmetic and APPEND, and where a value only grows.
     """
     changing = [each for each in operations if not changes_nothing(each)]
     commands = {each.command for each in changing}

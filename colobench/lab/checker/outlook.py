@@ -1,4 +1,4 @@
-"""What the answers to one key say of a value that the search for an order has reached.
+"""Later answers of a key, seen from a value that the search for an order has reached.
 
 Two values that no later answer tells apart are one, and a value from which no later answer can come
 is a dead end. Both are about APPEND, whose values only grow: without this, unanswered APPENDs are
@@ -21,7 +21,7 @@ class Outlook:
     Parameters
     ----------
     operations
-        All of them, answered or not.
+        All operations of the key, answered or not.
     """
 
     def __init__(self, operations: Iterable[Operation]) -> None:
@@ -35,7 +35,7 @@ class Outlook:
         self._reads = sorted(reads)
         first_bytes = {each[0] for each in reads if each}
         unused = next((byte for byte in range(256) if byte not in first_bytes), None)
-        # A number has to stay one, whoever reads it.
+        # A number has to stay a number for all of its readers.
         self._filler = None if counts or unused is None else bytes([unused])
 
     def seen(self, state: State) -> State:

@@ -1,4 +1,4 @@
-"""What one key of a Redis-like store does with each command, one command at a time."""
+"""Model of one key of a Redis-like store: the effect and the answer of each command."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Unknown:
     Attributes
     ----------
     length
-        Its length; None if nothing is known, not even whether the key is there.
+        Length in bytes; None if nothing is known, not even whether the key exists.
     suffix
-        What it ends in.
+        Last bytes that are known.
     """
 
     length: int | None = None
@@ -41,7 +41,7 @@ State: TypeAlias = Value | Unknown
 
 
 class Refused:
-    """In place of a state: the answer is not the one that the state gives."""
+    """Type of a mark in place of a state: the state does not give that answer."""
 
 
 REFUSED: Final = Refused()
@@ -68,12 +68,12 @@ def increment(operation: Operation) -> int | None:
 
 
 def check_operation(operation: Operation) -> None:
-    """Refuse what the model does not know.
+    """Check that the model knows a command.
 
     Raises
     ------
     LocalError
-        If there is no such command, or its arguments are not those that are modelled.
+        If the command, or its arguments, are not modelled.
     """
     command, count = operation.command, len(operation.arguments)
     expected = {"MSET": 1, "INCRBY": 1, "APPEND": 1}.get(command, 0)
@@ -96,7 +96,7 @@ def execute(operation: Operation, value: Value) -> tuple[Value, Scalar]:
     Parameters
     ----------
     operation
-        One that `check_operation` has passed. Its answer is not looked at.
+        Operation that `check_operation` has passed; its answer is ignored.
     value
         The key's value.
 

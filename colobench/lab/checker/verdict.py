@@ -1,4 +1,4 @@
-"""Whether a history is linearizable, key by key, and if not, why."""
+"""Verdicts about histories: linearizable key by key, or a counter-example."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from colobench.lab.checker.linearizability import USUAL_EFFORT, Effort, Search, 
 from colobench.lab.clients.history import History, Operation
 from colobench.lab.interrupt import interruptible
 
-#: A search that takes so many configurations more than operations is helped by looking at windows.
+#: Configurations beyond the number of operations that a search may take before windows are tried.
 QUICK_CONFIGURATIONS = 20_000
 _NEVER = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the checker says of a history.
+    """Verdict of the checker about a history.
 
     Attributes
     ----------
@@ -27,15 +27,15 @@ class Verdict:
     key
         The key whose contradiction came first; None if there is none.
     counterexample
-        Of that key; None if there is none.
+        Counter-example for that key; None if there is none.
     keys
         All keys that have no order, sorted.
     operations
-        How many were checked.
+        Number of operations checked.
     seconds
-        How long it took.
+        Duration of the check.
     undecided
-        For each key whose search was given up, what was tried.
+        Searches that were given up, one for each undecided key.
     """
 
     linearizable: bool | None
@@ -68,9 +68,9 @@ def check_linearizability(history: History, *, effort: Effort = USUAL_EFFORT) ->
     Parameters
     ----------
     history
-        Of clients that began with none of its keys in the store.
+        History of clients that started with none of its keys in the store.
     effort
-        How much the search may take. What it does not suffice for is undecided, and said.
+        Limits of the search. Keys that need more are undecided.
 
     Raises
     ------
@@ -103,9 +103,10 @@ _Failed = tuple[int, bytes, list[Operation]]
 def _failed(
     every: dict[bytes, list[Operation]], effort: Effort
 ) -> tuple[list[_Failed], list[Undecided]]:
-    """Find keys that have no order, with where none gets past, in ns; and what is undecided.
+    """Find the keys that have no order, each with the time (ns) that no order gets past, and the
+    undecided keys.
 
-    Keys that take little are decided first, whatever the others take.
+    Easy keys are decided first, however long the others take.
     """
     failed, hard, undecided = [], [], []
     for key, operations in every.items():

@@ -1,7 +1,7 @@
-"""Clients of the guest on real connections, which log each call and answer.
+"""Closed-loop clients of the guest on real connections, which log each call and answer.
 
-They are plain sockets on purpose: a client library reconnects and retries in silence, and what
-these clients are there for is to see that their connections live on and nothing is done twice.
+They are plain sockets on purpose: a client library reconnects and retries in silence, and these
+clients have to see that their connections live on and that nothing is executed twice.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from colobench.lab.clients.resp import ErrorReply, Reply, ReplyParser, RESPError
 
 Request = tuple[bytes, ...]
 
-#: How often each kind of key is used in each way; the sum does not matter.
+#: Weights of the uses of each kind of key; their sum does not matter.
 MIX: Mapping[str, float] = {
     "register GET": 20,
     "register SET": 20,
@@ -45,13 +45,13 @@ MIX: Mapping[str, float] = {
     "log GET": 3,
     "log STRLEN": 3,
 }
-#: Requests that the final reads have on their way at once.
+#: Requests of the final reads that are in flight at once.
 FINAL_READS = 64
 RECEIVE_BYTES = 65536
 
 
 class ClientsStalled(RemoteError):
-    """Answers that were waited for did not come."""
+    """Answers that did not come in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +61,17 @@ class Keys:
     Attributes
     ----------
     registers
-        How many keys get values that nobody else writes.
+        Number of keys whose values are written once each.
     counters
-        How many are counted up, mostly. An answer of INCR tells how many came before it.
+        Number of keys that are counted, mostly upwards. An answer of INCR tells its place among
+        all of them.
     logs
-        How many at a time are appended to. A log tells the order of all that was appended (the idea
-        of Elle's list-append: Kingsbury and Alvaro, VLDB 2020, arXiv:2003.10554).
+        Number of keys that are appended to at a time. A log tells the order of all appended parts
+        (the idea of Elle's list-append: Kingsbury and Alvaro, VLDB 2020, arXiv:2003.10554).
     log_requests
-        After so many requests a client goes on to new logs, so that they stay short.
+        Number of requests after which a client goes on to new logs, so that they stay short.
     prefix
-        What all keys begin with. None of them may be in the store before.
+        Prefix of all keys. None of them may be in the store before.
     """
 
     registers: int = 24
@@ -80,7 +81,7 @@ class Keys:
     prefix: bytes = b""
 
     def draw(self, kind: str, number: int, generator: random.Random) -> bytes:
-        """Choose a key of a kind for a client's request of that number."""
+        """Choose a key of a kind for request `number` of a client."""
         if kind == "register":
             return b"%bregister:%d" % (self.prefix, int(generator.random() * self.registers))
         if kind == "counter":
@@ -104,21 +105,21 @@ def requests(
     Parameters
     ----------
     client
-        Its number.
+        Number of the client.
     seed
-        Of the run.
+        Seed of the run.
     mix
-        How often each use is drawn, by its name in `MIX`, or ``register INCR``, which is answered
-        with an error if the register has a value.
+        Weight of each use, by its name in `MIX`, or ``register INCR``, which is answered with an
+        error if the register has a value.
     keys
-        What keys there are.
+        Keys that are shared.
     value_bytes
-        How long a register's value is at least: it is repeated.
+        Least length of a register's value, which is repeated to fill it.
 
     Raises
     ------
     LocalError
-        If a use is unknown, or none is left.
+        If a use is unknown, or no use has a weight.
     """
     uses = [(name, weight) for name, weight in mix.items() if weight > 0]
     unknown = {name for name, _ in uses} - {*MIX, "register INCR"}
@@ -165,11 +166,11 @@ class Answered(NamedTuple):
     Attributes
     ----------
     client
-        Its number.
+        Number of the client.
     request
         The command and its arguments.
     call, returned
-        CLOCK_MONOTONIC in ns, before the request was sent and after the answer was here.
+        CLOCK_MONOTONIC in ns, before the request was sent and after the answer had come.
     reply
         The answer.
     """
@@ -182,7 +183,7 @@ class Answered(NamedTuple):
 
 
 class _Connection:
-    """One client: its connection, and the request that is on its way."""
+    """A client's connection, and its request in flight."""
 
     def __init__(self, number: int, connection: socket.socket, requests: Iterator[Request]) -> None:
         self.number = number
@@ -193,20 +194,20 @@ class _Connection:
         self.call = 0
         self.unsent = b""
         self.waits_to_send = False
-        #: When the last request was called that has an answer.
+        #: Time of the last request that has an answer.
         self.answered_call = 0
         self.lost = False
 
 
 class Clients:
-    """Clients that ask, wait for the answer, and ask again, all in one thread.
+    """Clients that send a request, wait for the answer, and go on, all in one thread.
 
     Parameters
     ----------
     address
         Host and port.
     count
-        How many.
+        Number of clients.
     seed, mix, keys, value_bytes
         See `requests`.
     timeout
@@ -261,11 +262,11 @@ class Clients:
 
     @property
     def lost(self) -> list[ConnectionLost]:
-        """The connections that broke so far."""
+        """The connections that have broken so far."""
         return list(self._lost)
 
     def start(self) -> None:
-        """Connect all clients, and let them ask.
+        """Connect all clients, and start them.
 
         Raises
         ------
@@ -292,9 +293,10 @@ class Clients:
         self._thread.start()
 
     def stop(self) -> History:
-        """Let no client ask any more, wait for what is on its way, and close the connections.
+        """Stop all clients, wait for requests in flight, and close the connections.
 
-        What has no answer within the timeout stays unanswered. Stopping again changes nothing.
+        Requests without an answer within the timeout stay unanswered. Stopping again changes
+        nothing.
 
         Raises
         ------
@@ -313,12 +315,12 @@ class Clients:
         return self.history()
 
     def history(self) -> History:
-        """Give what was asked and answered, once the clients are stopped.
+        """Give all requests and answers of clients that are stopped.
 
         Raises
         ------
         LocalError
-            If they are not: what some have seen, others may still wait for.
+            If they are not stopped: some may still wait for answers that others have seen.
         """
         self._check_stopped()
         history = History(lost=self.lost)
@@ -333,12 +335,12 @@ class Clients:
             raise LocalError("clients: expected them stopped, found them not")
 
     def wait_until_answered(self, count: int, *, timeout: float = 30.0) -> None:
-        """Wait until so many answers have come, counted from the start.
+        """Wait until `count` answers have come since the start.
 
         Raises
         ------
         ClientsStalled
-            If they do not come in time, or cannot any more.
+            If they do not come in time, or no client is left.
         """
         self._wait(lambda: len(self._answers) >= count, f"{count} answers", timeout)
 
@@ -364,7 +366,7 @@ class Clients:
         )
 
     def final_reads(self) -> History:
-        """Read every key that was used, through one more client, and give the whole history.
+        """Read every key that was used, through a further client, and give the whole history.
 
         Raises
         ------
@@ -539,7 +541,7 @@ class Clients:
 
 
 def _fits(request: Request, reply: Reply) -> bool:
-    """Say whether an answer is of a form that can be logged."""
+    """Say whether an answer has a form that can be logged."""
     if request[0] == b"MGET" and not isinstance(reply, ErrorReply):
         return (
             isinstance(reply, list)

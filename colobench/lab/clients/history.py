@@ -1,4 +1,4 @@
-"""What clients asked and were answered, and when: the only witness of a failover that counts."""
+"""Histories of clients: each request and answer, with the times of both."""
 
 from __future__ import annotations
 
@@ -29,20 +29,21 @@ class Operation:
     Attributes
     ----------
     client
-        Its number.
+        Number of the client.
     key
         The key.
     command
-        In capitals. ``MSET`` and ``MGET`` are one operation for each of their keys.
+        Name in capitals. ``MSET`` and ``MGET`` are one operation for each of their keys.
     arguments
-        What follows the key.
+        Arguments behind the key.
     call
         CLOCK_MONOTONIC in ns, read before the request's first byte was sent.
     returned
         The same clock, read after the answer's last byte came; None if it never came: then the
         command may have been executed at any time after `call`, or not at all.
     answer
-        As `colobench.lab.clients.resp` reads it; None is Redis's null if `returned` is not None.
+        Answer as `colobench.lab.clients.resp` reads it; None is Redis's null if `returned` is not
+        None.
     """
 
     client: int
@@ -61,11 +62,11 @@ class ConnectionLost:
     Attributes
     ----------
     client
-        Its number.
+        Number of the client.
     at
         CLOCK_MONOTONIC in ns.
     reason
-        In words.
+        Description of the cause.
     """
 
     client: int
@@ -79,9 +80,9 @@ def operations_of(
     """Split a request into operations of one key each.
 
     Linearizability is a property of each object alone (Herlihy and Wing 1990), and a store of keys
-    is that many objects as long as no command speaks of two of them (P-compositionality: Horn and
-    Kroening 2015, arXiv:1504.00204). ``MSET`` and ``MGET`` do. Of each it is checked here what it
-    says of every key by itself, within the same call and return; that they are atomic is not.
+    is that many objects as long as no command concerns two of them (P-compositionality: Horn and
+    Kroening 2015, arXiv:1504.00204). ``MSET`` and ``MGET`` do. Each is checked for every key by
+    itself, between the same call and return; its atomicity is not checked.
 
     Parameters
     ----------
@@ -141,25 +142,25 @@ class Gap:
 
     @property
     def milliseconds(self) -> float:
-        """How long it was."""
+        """Length in milliseconds."""
         return (self.end - self.start) / 1e6
 
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """What a kill was to the clients.
+    """Effect of a kill on the clients.
 
     Attributes
     ----------
     late
-        How many answers came after the kill, but before the silence: they were on their way.
+        Number of answers that came after the kill, but before the silence, having been in flight.
     gap
         The longest time without an answer to any client that ended after the kill.
     first_ms
-        From the kill to the first answer that any client got after the silence.
+        Milliseconds from the kill to the first answer to any client after the silence.
     every_ms
-        From the kill until every client that still waited or asked had an answer; None if one
-        never had.
+        Milliseconds from the kill until every client that still waited or asked had an answer; None
+        if one never had.
     """
 
     late: int
@@ -175,7 +176,7 @@ class History:
     Attributes
     ----------
     operations
-        What was asked and answered. No key of theirs was in the store before.
+        Requests and answers, one key each. None of the keys was in the store before.
     lost
         Connections that broke.
     """
@@ -188,7 +189,7 @@ class History:
 
     @property
     def start(self) -> int:
-        """The first call, in ns; 0 if there is none."""
+        """Time of the first call, in ns; 0 if there is none."""
         return min((each.call for each in self.operations), default=0)
 
     @property
@@ -209,7 +210,7 @@ class History:
         return found
 
     def latency_ms(self, *percents: float) -> list[float]:
-        """Give percentiles of the milliseconds from call to answer; NaN without answers."""
+        """Give percentiles of the latency in milliseconds; NaN without answers."""
         found = (
             (each.returned - each.call) / 1e6
             for each in self.operations
@@ -223,9 +224,9 @@ class History:
         Parameters
         ----------
         client
-            Whose answers; all clients' if None.
+            Number of the client; None for all clients.
         ending_after
-            Only gaps count whose end is after this time, in ns.
+            Time in ns after which a gap has to end.
 
         Returns
         -------
@@ -237,10 +238,10 @@ class History:
         return max(gaps, key=lambda gap: gap.end - gap.start, default=None)
 
     def silence(self, kill: int) -> Silence | None:
-        """Find how long clients waited because of a kill.
+        """Measure the silence that a kill brought.
 
-        A kill at `kill` does not silence what the killed host has sent already, so the first
-        answer after it proves nothing: the one that ends the longest silence does.
+        Answers that the killed host had sent already still come after the kill, so the first one
+        proves nothing. The answer that ends the longest silence does.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""A client that asks at a steady pace, whoever has not answered yet, and times each answer."""
+"""An open loop: requests at a steady pace, whether or not earlier ones were answered."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RECEIVE_BYTES = 65536
 
 
 class _Connection:
-    """One connection, and what is on its way there."""
+    """One connection, and its requests in flight."""
 
     def __init__(self, number: int, address: tuple[str, int], timeout: float) -> None:
         self.number = number
@@ -57,10 +57,10 @@ def probe(
     go_on: Callable[[], bool] = lambda: True,
     timeout: float = 10.0,
 ) -> None:
-    """Send requests at fixed times, in turn on many connections, and tell of each answer.
+    """Send requests at fixed times, in turn on many connections, and time each answer.
 
     A client that waits for its answer before it asks again asks just after each checkpoint, and
-    never finds out how long one waits that asks at any other time. So nothing here waits: an open
+    never measures the wait at any other moment. So nothing here waits for answers: this is an open
     loop (B. Schroeder, A. Wierman, M. Harchol-Balter, NSDI 2006).
 
     Parameters
@@ -68,27 +68,27 @@ def probe(
     address
         Host and port.
     requests
-        What is asked.
+        Requests to be sent; as many are taken as are needed.
     seconds
-        For how long requests are sent, `seconds * 1000 / every_ms` times, rounded; the answers to
-        all of them are waited for.
+        Duration in seconds. There are `seconds * 1000 / every_ms` times of sending, rounded; all
+        answers are waited for.
     every_ms
         Milliseconds from one time of sending to the next.
     at_once
-        How many requests are sent at each of these times, on different connections.
+        Number of requests at each time of sending, on different connections.
     connections
-        How many there are. One that still waits for an answer gets its next request behind it.
+        Number of connections. The next request on one that still waits is sent behind the first.
     seen
-        Called with each answer, in this thread.
+        Function that is called with each answer, in this thread.
     go_on
-        Says whether to send any more; it is asked before each time of sending.
+        Function that says whether to go on; it is called before each time of sending.
     timeout
-        Seconds without an answer after which there will be none.
+        Seconds without an answer after which the rest counts as missing.
 
     Raises
     ------
     LocalError
-        If `at_once` requests have not so many connections.
+        If there are fewer connections than `at_once` requests.
     ClientsStalled
         If a connection cannot be made, is lost, or answers do not come.
     """
@@ -115,7 +115,7 @@ def probe(
 def _receive_until(
     selector: selectors.BaseSelector, until: float, seen: Callable[[Answered], None]
 ) -> bool:
-    """Take answers until a time of `time.monotonic`; tells whether there were any."""
+    """Take answers until a monotonic time; returns whether there were any."""
     found = False
     while True:
         left = until - time.monotonic()

@@ -1,4 +1,4 @@
-"""Redis's protocol, version 2, as a client speaks it: bytes in, values out; no I/O here.
+"""The client side of Redis's protocol, version 2, without I/O: bytes in, values out.
 
 A simple string comes as `str`, a bulk string as `bytes`, an integer as `int`, an error as
 `ErrorReply`, an array as `list`, a null as None; so ``+OK`` and a value ``OK`` are never taken for
@@ -22,7 +22,7 @@ DEPTH_LIMIT = 9
 
 
 class RESPError(RemoteError):
-    """A server's bytes are not the protocol."""
+    """Bytes of a server that are not the protocol."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class ErrorReply:
     Attributes
     ----------
     message
-        Such as ``ERR value is not an integer or out of range``.
+        Text, such as ``ERR value is not an integer or out of range``.
     """
 
     message: str

@@ -58,7 +58,7 @@ def write_report(
         The committed checkpoints, in order; there may be none. Everything that is said of
         checkpoints is computed from them.
     summary
-        What the records do not tell; every key may be missing:
+        Facts that the records do not have; every key may be missing:
 
         * ``verified``: True, False, or None if nothing was compared
         * ``takeover_ms``, ``takeover_checkpoint``, ``digest_equal``, ``work_at_takeover``,
@@ -67,7 +67,7 @@ def write_report(
         * ``timeline``: seconds since COLO began at which the primary was ``killed``, the secondary
           was ``told`` of the lost heartbeat and ``took_over``, and the guest's work was
           ``observed`` to move
-        * ``parameters`` and ``machine``: names and values, listed as they are
+        * ``parameters`` and ``machine``: names and values that are listed
 
     Returns
     -------
@@ -196,9 +196,9 @@ class StatisticsRow(NamedTuple):
     Attributes
     ----------
     name, values
-        Its head, and its two cells.
+        Head and two cells.
     kind
-        Its class in the style sheet: ``part`` of the row above, ``heading``, ``total``, or empty.
+        Class in the style sheet: ``part`` of the row above, ``heading``, ``total``, or empty.
     colour
         The colour of a phase; empty for other rows.
     """

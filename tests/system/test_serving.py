@@ -8,7 +8,6 @@ import re
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -26,7 +25,8 @@ from colobench.errors import LocalError, RemoteError
 from colobench.guest.configuration import Nondeterminism
 from colobench.lab.checker.verdict import check_linearizability
 from colobench.lab.clients.closed_loop import Clients
-from colobench.lab.clients.resp import ReplyParser, encode
+from colobench.lab.clients.resp import encode
+from colobench.lab.clients.store_connection import StoreConnection
 from colobench.lab.session.services import Heartbeat
 from colobench.lab.session.session import Session
 from colobench.lab.session.supervise import serve
@@ -70,37 +70,9 @@ def serving(output: str = "buffer", **settings: Any) -> Session:
     return Session(**(usual | settings))
 
 
-class Client:
-    """One connection that asks and waits for the answer."""
-
-    def __init__(self, session: Session) -> None:
-        self._connection = socket.create_connection(session.address(), 60)
-        self._parser = ReplyParser()
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
-
-    def reset(self) -> None:
-        """Close with RST."""
-        linger = struct.pack("@ii", 1, 0)
-        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        self._connection.close()
-
-    def send(self, *request: bytes) -> None:
-        self._connection.sendall(encode(*request))
-
-    def receive(self) -> Any:
-        while data := self._connection.recv(1 << 16):
-            for reply in self._parser.feed(data):
-                return reply
-        raise AssertionError("the connection has ended")
-
-    def ask(self, *request: bytes) -> Any:
-        self.send(*request)
-        return self.receive()
+def client_of(pair: Session) -> StoreConnection:
+    """Connect to the store; answers may take as long as a busy machine does."""
+    return StoreConnection(pair.address(), 60)
 
 
 #: Last words of a client, and the guest's.
@@ -132,7 +104,7 @@ def test_after_the_guests_last_word_the_connection_ends_and_more_is_reset(output
                     # More than all buffers on the way hold.
                     talking.sendall(bytes(64 << 20))
                 assert talking.recv(1 << 16) == b"+PONG\r\n" + answer
-        with Client(pair) as other:
+        with client_of(pair) as other:
             assert other.ask(b"PING") == "PONG"
 
 
@@ -197,7 +169,7 @@ def test_buffered_answer_leaves_with_its_checkpoint() -> None:
 
 
 def test_equal_answers_need_no_checkpoint() -> None:
-    with serving("compare", delay=None) as pair, Client(pair) as client:
+    with serving("compare", delay=None) as pair, client_of(pair) as client:
         assert client.ask(b"SET", b"a", b"1") == "OK"
         assert [client.ask(b"INCR", b"a") for _ in range(20)] == list(range(2, 22))
         assert len(pair.records) == 0
@@ -206,7 +178,7 @@ def test_equal_answers_need_no_checkpoint() -> None:
 
 
 def test_miscompare_asks_for_a_checkpoint_and_names_connection_and_byte() -> None:
-    with serving("compare", delay=None) as pair, Client(pair) as client:
+    with serving("compare", delay=None) as pair, client_of(pair) as client:
         assert client.ask(b"PING") == "PONG"
         # Two guests read two clocks.
         seconds, microseconds = client.ask(b"TIME")
@@ -224,7 +196,7 @@ def test_miscompare_asks_for_a_checkpoint_and_names_connection_and_byte() -> Non
 
 
 def test_expiry_by_two_clocks_is_a_miscompare_that_a_checkpoint_mends() -> None:
-    with serving("compare", delay=None) as pair, Client(pair) as client:
+    with serving("compare", delay=None) as pair, client_of(pair) as client:
         keys = []
         # Each guest adds 60 s to its own clock, and now and then both read the same millisecond.
         while not pair.records and len(keys) < 500:
@@ -245,7 +217,7 @@ def test_expiry_by_two_clocks_is_a_miscompare_that_a_checkpoint_mends() -> None:
 
 
 def test_names_transactions_and_expiries_survive_the_primary() -> None:
-    with serving() as pair, Client(pair) as client:
+    with serving() as pair, client_of(pair) as client:
         assert client.ask(b"CLIENT", b"SETNAME", b"me") == "OK"
         assert client.ask(b"SET", b"short", b"x", b"PX", b"1") == "OK"
         assert client.ask(b"SET", b"long", b"x", b"EX", b"1000") == "OK"
@@ -277,7 +249,7 @@ def test_what_waits_too_long_or_is_too_much_asks_for_a_checkpoint(
 ) -> None:
     with serving("compare", delay=None, heartbeat=None, compare=compare) as pair:
         primary, secondary = pair.nodes["primary"], pair.nodes["secondary"]
-        with Client(pair) as client:
+        with client_of(pair) as client:
             assert client.ask(b"SET", b"a", b"x" * 5000) == "OK"
             secondary.process.send_signal(signal.SIGSTOP)
             client.send(b"GET", b"a")
@@ -293,7 +265,7 @@ def test_quirk_that_was_asked_for_is_the_nodes() -> None:
     compare = CompareSettings(max_queue_size=1, quirks=("drop-overflow",))
     with serving("compare", delay=None, heartbeat=None, compare=compare) as pair:
         primary, secondary = pair.nodes["primary"], pair.nodes["secondary"]
-        with Client(pair) as client:
+        with client_of(pair) as client:
             assert client.ask(b"SET", b"a", b"x" * 5000) == "OK"
             secondary.process.send_signal(signal.SIGSTOP)
             client.send(b"GET", b"a")
@@ -307,13 +279,13 @@ def test_quirk_that_was_asked_for_is_the_nodes() -> None:
 def test_coarse_clock_is_the_same_clock() -> None:
     # Its step is longer than the test: both guests read the same, unless the step ends just now.
     dials = Nondeterminism(clock_us=10**9)
-    with serving("compare", delay=None, nondeterminism=dials) as pair, Client(pair) as client:
+    with serving("compare", delay=None, nondeterminism=dials) as pair, client_of(pair) as client:
         seconds, microseconds = client.ask(b"TIME")
         assert (int(seconds) * 10**6 + int(microseconds)) % 10**9 == 0
 
 
 def test_node_that_was_stopped_too_long_is_refused_and_ends() -> None:
-    with serving() as pair, Client(pair) as client:
+    with serving() as pair, client_of(pair) as client:
         assert client.ask(b"SET", b"a", b"1") == "OK"
         primary = pair.nodes["primary"]
         primary.process.send_signal(signal.SIGSTOP)
@@ -330,7 +302,7 @@ def test_node_that_was_stopped_too_long_is_refused_and_ends() -> None:
 
 
 def test_without_the_arbiter_nobody_takes_over_until_somebody_says_so() -> None:
-    with serving(heartbeat=Heartbeat(20, 200)) as pair, Client(pair) as client:
+    with serving(heartbeat=Heartbeat(20, 200)) as pair, client_of(pair) as client:
         assert client.ask(b"SET", b"a", b"1") == "OK"
         pair.others["arbiter"].kill()
         pair.kill("primary")
@@ -355,7 +327,7 @@ def test_rejoin_wants_a_survivor() -> None:
 
 
 def test_guest_shutdown_ends_both_while_clients_are_connected() -> None:
-    with serving() as pair, Client(pair) as client:
+    with serving() as pair, client_of(pair) as client:
         assert client.ask(b"PING") == "PONG"
         pair.nodes["primary"].execute("system_powerdown")
         for node in pair.nodes.values():
@@ -366,7 +338,7 @@ def test_guest_shutdown_ends_both_while_clients_are_connected() -> None:
 def test_captured_frames_have_no_expert_error(tmp_path: Path) -> None:
     path, mirror = tmp_path / "guest.pcap", tmp_path / "mirror.pcap"
     captured = {"pcap": str(path), "pcap_mirror": str(mirror)}
-    with serving("compare", **captured) as pair, Client(pair) as client:
+    with serving("compare", **captured) as pair, client_of(pair) as client:
         assert client.ask(b"SET", b"a", b"x" * 5000) == "OK"
         pair.others["switch"].execute("x-ping")
         pair.kill("primary")
@@ -500,7 +472,7 @@ def test_wrong_way_to_compare_is_one_clear_error(settings: dict[str, Any], words
 def test_survivor_serves_on_when_who_joins_it_dies(
     when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with serving() as pair, Client(pair) as client:
+    with serving() as pair, client_of(pair) as client:
         assert client.ask(b"SET", b"a", b"1") == "OK"
         pair.kill("secondary")
         pair.takeover()
@@ -541,7 +513,7 @@ def test_survivor_serves_on_when_who_joins_it_dies(
 def test_who_has_just_joined_serves_on_when_the_survivor_dies(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with serving() as pair, Client(pair) as client:
+    with serving() as pair, client_of(pair) as client:
         assert client.ask(b"SET", b"a", b"1") == "OK"
         pair.kill("secondary")
         pair.takeover()
@@ -615,7 +587,7 @@ def test_connections_that_clients_reset_are_not_the_survivors_for_ever() -> None
     with serving(ram="4M", delay=None) as pair, ExitStack() as opened:
         switch = pair.others["switch"]
         # As many as the guest has room for …
-        clients = [opened.enter_context(Client(pair)) for _ in range(16)]
+        clients = [opened.enter_context(client_of(pair)) for _ in range(16)]
         executor = opened.enter_context(ThreadPoolExecutor(16))
         answers = [executor.submit(client.ask, b"PING") for client in clients]
         while not all(answer.done() for answer in answers):
@@ -628,7 +600,7 @@ def test_connections_that_clients_reset_are_not_the_survivors_for_ever() -> None
             pass
         pair.kill("primary")
         pair.takeover()
-        with Client(pair) as late:
+        with client_of(pair) as late:
             assert late.ask(b"PING") == "PONG"
 
 
@@ -661,7 +633,7 @@ class Watched:
 
 
 def test_arbiter_that_ends_is_started_again_and_remembers() -> None:
-    with serving() as pair, Client(pair) as client:
+    with serving() as pair, client_of(pair) as client:
         watched = Watched(pair)
         pair.others["arbiter"].process.kill()
         watched.wait_for("the arbiter had ended, and was started again")
@@ -674,7 +646,7 @@ def test_arbiter_that_ends_is_started_again_and_remembers() -> None:
 
 
 def test_node_that_was_stopped_too_long_is_replaced() -> None:
-    with serving() as pair, Client(pair) as client:
+    with serving() as pair, client_of(pair) as client:
         watched = Watched(pair)
         assert client.ask(b"SET", b"a", b"1") == "OK"
         primary = pair.nodes["primary"]

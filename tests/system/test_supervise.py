@@ -24,7 +24,7 @@ import psutil
 import pytest
 
 from colobench.errors import ColobenchError, LocalError
-from colobench.lab.clients.resp import ReplyParser, encode
+from colobench.lab.clients.store_connection import StoreConnection
 from colobench.lab.session.services import Heartbeat
 from colobench.lab.session.session import Session
 from colobench.lab.session.status import PairState, examine, find, render
@@ -48,27 +48,6 @@ def serving(**settings: Any) -> Session:
         "heartbeat": Heartbeat(100, 1000),
     }
     return Session(**usual | settings)
-
-
-class Client:
-    """One connection, kept for as long as the test lasts."""
-
-    def __init__(self, address: tuple[str, int]) -> None:
-        self._connection = socket.create_connection(address, 60)
-        self._parser = ReplyParser()
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
-
-    def ask(self, *request: bytes) -> Any:
-        self._connection.sendall(encode(*request))
-        while data := self._connection.recv(1 << 16):
-            for reply in self._parser.feed(data):
-                return reply
-        raise AssertionError("the connection has ended")
 
 
 # -- What a dead node held -------------------------------------------------------------------------
@@ -179,7 +158,7 @@ FAILURES: dict[str, BaseException] = {
 
 
 def test_no_failure_of_ours_ends_the_node_that_serves(monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving() as pair, Client(pair.address()) as client:
+    with serving() as pair, StoreConnection(pair.address(), 60) as client:
         watched = Watched(pair)
         watched.wait_for("protected: ")
         monkeypatch.setattr("colobench.lab.session.supervise._AGAIN_LIMIT", 0.1)
@@ -217,7 +196,7 @@ def test_no_failure_of_ours_ends_the_node_that_serves(monkeypatch: pytest.Monkey
 def test_node_that_cannot_be_executed_ends_nobody(
     program: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with serving() as pair, Client(pair.address()) as client:
+    with serving() as pair, StoreConnection(pair.address(), 60) as client:
         watched = Watched(pair)
         assert client.ask(b"SET", b"a", b"1") == "OK"
         with monkeypatch.context() as broken:
@@ -238,7 +217,7 @@ def test_node_that_cannot_be_executed_ends_nobody(
 
 
 def test_survivor_that_cannot_take_part_in_a_migration_serves_on_and_is_joined_later() -> None:
-    with serving() as pair, Client(pair.address()) as client:
+    with serving() as pair, StoreConnection(pair.address(), 60) as client:
         assert client.ask(b"SET", b"a", b"1") == "OK"
         pair.kill("primary")
         pair.takeover()
@@ -306,7 +285,7 @@ def test_run_survives_a_low_limit_of_descriptors_and_a_closed_standard_output(
     port = int(run.wait_for("once the pair is protected").rpartition(":")[2])
     run.wait_for("joining: ")
     run.wait_for("protected: ")
-    with Client(("127.0.0.1", port)) as client:
+    with StoreConnection(("127.0.0.1", port), 60) as client:
         assert client.ask(b"SET", b"a", b"0") == "OK"
         kills = amount(4, 20)
         for number in range(1, kills + 1):

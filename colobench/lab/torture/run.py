@@ -7,7 +7,6 @@ connections; then all keys are read, and one order of the requests has to explai
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections import Counter
@@ -23,8 +22,8 @@ from colobench.guest.checks import check_integer, check_number
 from colobench.guest.configuration import DETERMINISTIC, Nondeterminism, parse_size
 from colobench.lab.checker.linearizability import USUAL_EFFORT, Effort
 from colobench.lab.checker.verdict import check_linearizability
-from colobench.lab.clients.closed_loop import MIX, Clients, ClientsStalled, Keys
-from colobench.lab.clients.resp import ReplyParser, encode
+from colobench.lab.clients.closed_loop import MIX, Clients, Keys
+from colobench.lab.clients.store_connection import StoreConnection
 from colobench.lab.session.services import Heartbeat
 from colobench.lab.session.session import Session
 from colobench.lab.session.settings import NEVER_MS
@@ -36,7 +35,7 @@ from colobench.lab.torture.kill_results import KillResult
 BLOCK = 20
 #: The clients have so many answers each, on average, before a kill.
 ANSWERS_BEFORE = 12
-_ASK_SECONDS = 20.0
+_ANSWER_SECONDS = 20.0
 _CLEAN_DELAY_MS = 5
 #: So often in a row a pair may part without a kill.
 _PARTED_LIMIT = 5
@@ -271,7 +270,8 @@ class _Round:
     def result(self) -> KillResult:
         """Do it all."""
         try:
-            ask(self._session, b"FLUSHALL")
+            with StoreConnection(self._session.address(), _ANSWER_SECONDS) as store:
+                store.ask(b"FLUSHALL")
             clients = Clients(
                 self._session.address(),
                 self._settings.clients,
@@ -394,7 +394,8 @@ def judge(
     violations += [str(verdict)] if verdict.linearizable is False else []
     last = {each.request[1]: each.reply for each in clients.answers if each.request[0] == b"GET"}
     there = sum(last[key] is not None for key in history.keys)
-    counted = ask(session, b"DBSIZE")
+    with StoreConnection(session.address(), _ANSWER_SECONDS) as store:
+        counted = store.ask(b"DBSIZE")
     if counted != there:
         violations.append(f"torn state: {there} keys are there, and DBSIZE is {counted}")
     unequal = [each.number for each in session.records[since:] if each.verified is False]
@@ -402,26 +403,6 @@ def judge(
         violations.append(f"{len(unequal)} checkpoints were not equal, the first is {unequal[0]}")
     undecided = tuple(map(str, verdict.undecided))
     return Judgement(verdict.operations, verdict.linearizable, tuple(violations), undecided)
-
-
-def ask(session: Session, *request: bytes) -> Any:
-    """Ask the guest through a client of its own.
-
-    Raises
-    ------
-    ClientsStalled
-        If there is no answer.
-    """
-    try:
-        with socket.create_connection(session.address(), _ASK_SECONDS) as connection:
-            connection.sendall(encode(*request))
-            parser = ReplyParser()
-            while data := connection.recv(1 << 16):
-                for reply in parser.feed(data):
-                    return reply
-    except OSError as error:
-        raise ClientsStalled(f"{request[0].decode()}: {error}") from error
-    raise ClientsStalled(f"{request[0].decode()}: expected an answer, found the end")
 
 
 def run_clean(

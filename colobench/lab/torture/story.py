@@ -12,12 +12,12 @@ from colobench.errors import LocalError
 from colobench.lab.checker.verdict import Verdict, check_linearizability
 from colobench.lab.clients.closed_loop import Clients
 from colobench.lab.clients.history import History
+from colobench.lab.clients.store_connection import StoreConnection
 from colobench.lab.interrupt import interruptible
 from colobench.lab.session.journal import ROLES
 from colobench.lab.session.services import Heartbeat
 from colobench.lab.session.session import Session, session_outcome
 from colobench.lab.session.takeover import Killed, TakeoverRecord
-from colobench.lab.torture.run import ask
 
 CLIENTS = 8
 #: The pair serves so long before the kill, and again after another secondary has joined.
@@ -170,7 +170,8 @@ class FailoverStory:
             If clients get no answer any more, nobody takes over, or nobody joins.
         """
         # The checker wants to know what was there before: nothing.
-        ask(self._session, b"FLUSHALL")
+        with StoreConnection(self._session.address(), PATIENCE) as store:
+            store.ask(b"FLUSHALL")
         self.began = time.monotonic()
         with self.clients:
             say("clients ask")

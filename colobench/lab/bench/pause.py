@@ -42,7 +42,7 @@ while data := peer.recv(64):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PauseStep:
     """A step of a checkpoint, and how long it took.
 
     Attributes
@@ -89,8 +89,8 @@ class Profile:
     transport: str
     pages: int
     checkpoints: int
-    steps: tuple[Step, ...]
-    pause: Step
+    steps: tuple[PauseStep, ...]
+    pause: PauseStep
 
 
 #: Name, side and kind of each step, whether the guest stands still, and which floor it has.
@@ -203,10 +203,10 @@ def _profile(
 
 def _step(
     name: str, side: str, kind: str, paused: bool, samples: Sequence[float], floor: float | None
-) -> Step:
+) -> PauseStep:
     p90 = float(np.percentile(samples, 90))
     median = statistics.median(samples)
-    return Step(name, side, kind, paused, statistics.fmean(samples), median, p90, floor)
+    return PauseStep(name, side, kind, paused, statistics.fmean(samples), median, p90, floor)
 
 
 def _one_way(context: BenchContext) -> float:
@@ -278,7 +278,7 @@ def _lines(profile: Profile) -> Iterator[str]:
         yield ("  " + "  ".join([*texts, *numbers])).rstrip()
 
 
-def _cells(step: Step) -> tuple[str, ...]:
+def _cells(step: PauseStep) -> tuple[str, ...]:
     floor = "" if step.floor is None else f"{step.floor:.1f}"
     numbers = (f"{value:.1f}" for value in (step.median, step.p90, step.mean))
     return (step.name, step.side, step.kind, *numbers, floor)

@@ -51,6 +51,8 @@ _PACKETS_PER_WRITE = 7
 SEND_BYTES = _PACKETS_PER_WRITE * PACKET_BYTES
 RECEIVE_BYTES = 2 * PACKET_BYTES
 IOV_WORDS = 2 * _PACKETS_PER_WRITE * (PACKET_PAGES + 1)
+#: As many pages of a call are copied through the cache: few pages are flushed while they are in it.
+_CACHED_PAGES = 1024
 _ONE = np.uint64(1)
 _U32 = np.uint64(32)
 
@@ -222,15 +224,18 @@ def _read_until(fd: int, iov: Words, entries: int, progress: Integers, until: in
 
 
 @inlined
-def _copy_pages(packet: int, normal: int, place: int, source: int) -> None:
-    """Copy a packet's pages from one block to another, runs as runs."""
+def _copy_pages(packet: int, normal: int, place: int, source: int, around: bool) -> None:
+    """Copy a packet's pages from one block to another, runs as runs; around the cache or not."""
     i = 0
     while i < normal:
         offset = offset_of(packet, i)
         run = 1
         while i + run < normal and offset_of(packet, i + run) == offset + run * PAGE_SIZE:
             run += 1
-        stream(place + offset, source + offset, run * PAGE_SIZE)
+        if around:
+            stream(place + offset, source + offset, run * PAGE_SIZE)
+        else:
+            copy(place + offset, source + offset, run * PAGE_SIZE)
         i += run
     fence()
 
@@ -308,7 +313,8 @@ def receive_packets(
             for i in range(normal):
                 entries = add_buffer(iov, entries, place + offset_of(here, i), PAGE_SIZE)
         else:
-            _copy_pages(here, normal, place, source + first * PAGE_SIZE)
+            around = progress[PAGES] >= _CACHED_PAGES
+            _copy_pages(here, normal, place, source + first * PAGE_SIZE, around)
         # The next packet is read in the same call if it is there: one follows until the SYNC.
         packet_at = progress[PACKET_AT] + PACKET_BYTES + carried * normal * PAGE_SIZE
         if sync == np.uint64(0):

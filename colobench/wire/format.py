@@ -37,6 +37,7 @@ the sections between them::
 
 from __future__ import annotations
 
+import functools
 import struct
 from enum import IntEnum
 from typing import Final
@@ -106,6 +107,12 @@ class MigrationCommand(IntEnum):
     POSTCOPY_RESUME = 9
     RECV_BITMAP = 10
     SWITCHOVER_START = 11
+
+
+@functools.lru_cache
+def section_footer(section_id: int) -> bytes:
+    """Give the footer of a section; the cache is bounded, as a peer chooses its section ids."""
+    return SECTION.pack(SectionType.FOOTER, section_id)
 
 
 def section_type_name(number: int) -> str:

@@ -47,6 +47,7 @@ from colobench.wire.format import (
     VERSION,
     MigrationCommand,
     SectionType,
+    section_footer,
     section_type_name,
 )
 from colobench.wire.ram import RAMLoader
@@ -130,13 +131,14 @@ class _DeviceSection:
 
     def load(self, at: StreamBuffer, kind: int, version_id: int, loaded: Loaded) -> Parser[None]:
         device, offset = self._device, at.offset
-        if any(device is other for other, _ in loaded.device_states):
-            raise UnexpectedSection(
-                section_type_name(kind),
-                expected="each device once",
-                found=f"{_title(device)} again",
-                offset=offset,
-            )
+        for other, _ in loaded.device_states:
+            if other is device:
+                raise UnexpectedSection(
+                    section_type_name(kind),
+                    expected="each device once",
+                    found=f"{_title(device)} again",
+                    offset=offset,
+                )
         try:
             state = yield from device.parse(version_id)
         except RemoteError as error:
@@ -184,6 +186,8 @@ class Incoming:
             memory, multifd=multifd, xbzrle=xbzrle
         )
         self._started: dict[int, _RAMSections | _DeviceSection] = {}
+        #: What `_identify` has accepted: checkpoints have the same headers again and again.
+        self._identified: dict[tuple[int, bytes], tuple[_RAMSections | _DeviceSection, int]] = {}
 
     def stream_header(self, at: StreamBuffer) -> Parser[None]:
         """Parse magic, version and CONFIGURATION.
@@ -258,7 +262,7 @@ class Incoming:
             )
         yield from handler.load(at, kind, version_id, loaded)
         offset = at.offset
-        footer = SECTION.pack(SectionType.FOOTER, section_id)
+        footer = section_footer(section_id)
         found = yield len(footer)
         if found != footer:
             raise BadFooter(
@@ -270,10 +274,30 @@ class Incoming:
     ) -> Parser[tuple[_RAMSections | _DeviceSection, int]]:
         offset = at.offset
         length = (yield 1)[0]
-        idstr = (yield length).decode(errors="backslashreplace")
-        instance_id, version_id = SECTION_IDENTITY.unpack((yield SECTION_IDENTITY.size))
+        identity = yield length + SECTION_IDENTITY.size
+        identified = self._identified.get((kind, identity))
+        if identified is None:
+            identified = self._identify(kind, identity, offset)
+            self._identified[kind, identity] = identified
+        handler, version_id = identified
+        if section_id in self._started or handler in self._started.values():
+            raise UnexpectedSection(
+                section_type_name(kind),
+                expected="a section and a section id that are not in use",
+                found=f"{_printable(identity)} as section {section_id}",
+                offset=offset,
+            )
+        if kind == SectionType.START:
+            self._started[section_id] = handler
+        return handler, version_id
+
+    def _identify(
+        self, kind: int, identity: bytes, offset: int
+    ) -> tuple[_RAMSections | _DeviceSection, int]:
+        """Find who loads a section with that idstr, instance id and version id."""
+        idstr, instance_id, version_id = _parts(identity)
         handler = self._handlers.get((idstr, instance_id))
-        found = f"{idstr!r} instance {instance_id}"
+        found = _printable(identity)
         if handler is None:
             raise UnknownSection(
                 "section",
@@ -288,22 +312,13 @@ class Incoming:
                 found=section_type_name(kind),
                 offset=offset,
             )
-        if section_id in self._started or handler in self._started.values():
-            raise UnexpectedSection(
-                section_type_name(kind),
-                expected="a section and a section id that are not in use",
-                found=f"{found} as section {section_id}",
-                offset=offset,
-            )
         if not handler.minimum_version_id <= version_id <= handler.version_id:
             raise DeviceStateError(
                 f"version of section {found}",
                 expected=f"{handler.minimum_version_id} to {handler.version_id}",
                 found=version_id,
-                offset=at.offset - BE32.size,
+                offset=offset + 1 + len(identity) - BE32.size,
             )
-        if kind == SectionType.START:
-            self._started[section_id] = handler
         return handler, version_id
 
     def _check_complete(self, stage: Stage, loaded: Loaded, offset: int) -> None:
@@ -378,6 +393,18 @@ def vmdescription_section(
         )
     text = yield from sized_bytes(length)
     return vmdescription.decode(bytes(text), offset=offset + SECTION.size)
+
+
+def _parts(identity: bytes) -> tuple[str, int, int]:
+    """Divide what names a section into idstr, instance id and version id."""
+    idstr = identity[: -SECTION_IDENTITY.size].decode(errors="backslashreplace")
+    instance_id, version_id = SECTION_IDENTITY.unpack(identity[-SECTION_IDENTITY.size :])
+    return idstr, instance_id, version_id
+
+
+def _printable(identity: bytes) -> str:
+    idstr, instance_id, _ = _parts(identity)
+    return f"{idstr!r} instance {instance_id}"
 
 
 def _title(device: Device) -> str:

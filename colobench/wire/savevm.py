@@ -6,6 +6,7 @@ buffer), between the bytes of `ram_section_begin` and `ram_section_finish`.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Sequence
 
@@ -25,6 +26,7 @@ from colobench.wire.format import (
     RAMFlag,
     SectionType,
     counted_string,
+    section_footer,
 )
 from colobench.wire.ram import encode_block_list
 from colobench.wire.vmdescription import vmdescription
@@ -52,6 +54,7 @@ def command(number: MigrationCommand, data: bytes = b"") -> bytes:
     return bytes([SectionType.COMMAND]) + COMMAND_HEADER.pack(number, len(data)) + data
 
 
+@functools.lru_cache
 def _section_header(
     kind: SectionType, section_id: int, idstr: str, instance_id: int, version_id: int
 ) -> bytes:
@@ -62,16 +65,12 @@ def _section_header(
     )
 
 
-def _footer(section_id: int) -> bytes:
-    return SECTION.pack(SectionType.FOOTER, section_id)
-
-
 def ram_section_start(section_id: int, blocks: Sequence[RAMBlock]) -> bytes:
     """Encode RAM's START section, which lists the blocks."""
     return (
         _section_header(SectionType.START, section_id, RAM_IDSTR, RAM_INSTANCE_ID, RAM_VERSION_ID)
         + encode_block_list(blocks)
-        + _footer(section_id)
+        + section_footer(section_id)
     )
 
 
@@ -88,7 +87,7 @@ def ram_section_multifd(kind: SectionType, section_id: int) -> bytes:
 
 def ram_section_finish(section_id: int) -> bytes:
     """Encode the bytes after the page records of a section: EOS and the footer."""
-    return BE64.pack(RAMFlag.EOS) + _footer(section_id)
+    return BE64.pack(RAMFlag.EOS) + section_footer(section_id)
 
 
 def device_section(device: Device, section_id: int) -> bytes:
@@ -96,7 +95,7 @@ def device_section(device: Device, section_id: int) -> bytes:
     header = _section_header(
         SectionType.FULL, section_id, device.idstr, device.instance_id, device.version_id
     )
-    return header + device.save() + _footer(section_id)
+    return header + device.save() + section_footer(section_id)
 
 
 def device_sections(devices: Iterable[Device], first_section_id: int) -> bytes:

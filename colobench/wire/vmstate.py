@@ -7,6 +7,7 @@ has a limit that is checked before anything of that length is read.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -93,6 +94,42 @@ class Field:
         return count
 
 
+class _Group:
+    """Neighbours of one type, encoded and decoded together: fixed lengths, or one that varies.
+
+    Attributes
+    ----------
+    fields, names
+        The fields, and their names.
+    code, wire_type
+        Type of one element, in native byte order, and as it is in the stream.
+    lengths
+        Elements of each field, None if there is one field whose length varies.
+    ends
+        For each field its name, and begin and end of its elements in the group.
+    size
+        Bytes of all of them, if the lengths are fixed.
+    nothing
+        No elements.
+    """
+
+    def __init__(self, fields: list[Field]) -> None:
+        self.fields = fields
+        self.names = [each.name for each in fields]
+        self.code = np.dtype(fields[0].code)
+        self.wire_type = self.code.newbyteorder(">")
+        self.lengths: list[int] | None = None
+        self.ends: list[tuple[str, int, int]] = []
+        self.size = 0
+        self.nothing = np.zeros(0, dtype=self.code)
+        self.nothing.flags.writeable = False
+        if isinstance(fields[0].count, int):
+            self.lengths = [each.length({}) for each in fields]
+            ends = list(itertools.accumulate(self.lengths))
+            self.ends = list(zip(self.names, [0, *ends], ends, strict=False))
+            self.size = ends[-1] * self.code.itemsize
+
+
 @dataclass(frozen=True, slots=True)
 class VMStateDescription:
     """A device's name, versions and fields, as QEMU's VMStateDescription."""
@@ -101,8 +138,7 @@ class VMStateDescription:
     version_id: int
     minimum_version_id: int
     fields: tuple[Field, ...]
-    #: Neighbours of one type whose lengths are fixed are encoded and decoded together.
-    _groups: tuple[tuple[Field, ...], ...] = field(init=False, repr=False)
+    _groups: tuple[_Group, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         groups: list[list[Field]] = []
@@ -112,7 +148,7 @@ class VMStateDescription:
                 groups[-1].append(each)
             else:
                 groups.append([each])
-        object.__setattr__(self, "_groups", tuple(map(tuple, groups)))
+        object.__setattr__(self, "_groups", tuple(map(_Group, groups)))
 
     def save(self, state: Mapping[str, npt.NDArray[Any]]) -> bytes:
         """Encode a state.
@@ -124,16 +160,24 @@ class VMStateDescription:
         """
         parts = []
         for group in self._groups:
-            for each in group:
-                values = state[each.name]
-                if len(values) != each.length(state):
-                    raise LocalError(
-                        f"device {self.name!r}, field {each.name!r}: expected "
-                        f"{each.length(state)} elements, found {len(values)}"
-                    )
-            together = np.concatenate([state[each.name] for each in group])
-            parts.append(together.astype(f">{group[0].code}").tobytes())
+            arrays = [state[name] for name in group.names]
+            lengths = group.lengths or [each.length(state) for each in group.fields]
+            if list(map(len, arrays)) != lengths:
+                self._refuse_lengths(group, arrays, lengths)
+            together = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+            if len(together):
+                parts.append(together.astype(group.wire_type).tobytes())
         return b"".join(parts)
+
+    def _refuse_lengths(
+        self, group: _Group, arrays: list[npt.NDArray[Any]], lengths: list[int]
+    ) -> None:
+        for name, values, expected in zip(group.names, arrays, lengths, strict=True):
+            if len(values) != expected:
+                raise LocalError(
+                    f"device {self.name!r}, field {name!r}: expected {expected} elements, "
+                    f"found {len(values)}"
+                )
 
     def parse(self, version_id: int) -> StateParser:
         """Decode a state that the peer saved with `version_id`.
@@ -150,14 +194,17 @@ class VMStateDescription:
             )
         state: State = {}
         for group in self._groups:
-            counts = [each.length(state) for each in group]
-            code = group[0].code
-            size = sum(counts) * int(code[1])
-            values = np.frombuffer((yield size) if size else b"", f">{code}").astype(code)
-            end = 0
-            for each, count in zip(group, counts, strict=True):
-                begin, end = end, end + count
-                state[each.name] = values[begin:end]
+            if group.lengths is None:
+                name = group.names[0]
+                size = group.fields[0].length(state) * group.code.itemsize
+                state[name] = group.nothing
+                if size:
+                    state[name] = np.frombuffer((yield size), group.wire_type).astype(group.code)
+                continue
+            data = (yield group.size) if group.size else b""
+            values = np.frombuffer(data, group.wire_type).astype(group.code)
+            for name, begin, end in group.ends:
+                state[name] = values[begin:end]
         return state
 
     def describe(self, state: Mapping[str, npt.NDArray[Any]]) -> list[dict[str, Any]]:

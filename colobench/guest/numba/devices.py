@@ -32,6 +32,7 @@ class _Registers:
         self._slots = slots
         #: uint64[len(slots)], shared with the running guest.
         self.registers: U64Array = np.zeros(len(slots), dtype=np.uint64)
+        self._views = {slot: self.registers[i : i + 1] for i, slot in enumerate(slots)}
 
     @property
     def idstr(self) -> str:
@@ -56,7 +57,7 @@ class _Registers:
 
     def state(self) -> State:
         """Give the device's state as it is now."""
-        return {slot: self.registers[i : i + 1] for i, slot in enumerate(self._slots)}
+        return self._views.copy()
 
     def save(self) -> bytes:
         """Encode its state."""
@@ -68,8 +69,7 @@ class _Registers:
 
     def apply(self, state: State) -> None:
         """Take over a state that `parse` gave."""
-        for slot in self._slots:
-            self[slot] = int(state[slot][0])
+        np.concatenate([state[slot] for slot in self._slots], out=self.registers)
 
     def describe(self) -> dict[str, Any]:
         """Give its entry of the vmdescription."""
@@ -224,7 +224,7 @@ class FrameQueue:
     def list(self) -> list[bytes]:
         """Give the frames, oldest first."""
         frames = []
-        for n in range(int(self.ends[0]), int(self.ends[1])):
+        for n in range(*self.ends.tolist()):
             begin = n % NIC_QUEUE_LENGTH * NIC_FRAME_SIZE
             length = int(self.lengths[n % NIC_QUEUE_LENGTH])
             frames.append(self.frames[begin : begin + length].tobytes())
@@ -233,6 +233,8 @@ class FrameQueue:
     def replace(self, lengths: npt.NDArray[np.uint32], data: npt.NDArray[np.uint8]) -> None:
         """Hold these frames instead: their lengths, and their bytes one after another."""
         self.ends[:] = 0
+        if not len(lengths):
+            return
         ends = np.cumsum(lengths, dtype=np.int64)
         for begin, end in zip(ends - lengths, ends, strict=True):
             self.put(data[begin:end].tobytes())
@@ -275,6 +277,15 @@ class NIC(_Registers):
     def __init__(self) -> None:
         super().__init__(NIC_SLOTS)
         self.queues = {"receive": FrameQueue(), "transmit": FrameQueue()}
+        self._empty: dict[str, State] = {
+            name: {
+                f"{name}_frames": np.zeros(1, np.uint32),
+                f"{name}_lengths": np.zeros(0, np.uint32),
+                f"{name}_size": np.zeros(1, np.uint32),
+                f"{name}_data": np.zeros(0, np.uint8),
+            }
+            for name in self.queues
+        }
 
     def arrays(self) -> tuple[npt.NDArray[Any], ...]:
         """Give what the guest's kernels work with: the receive queue's arrays, then the other's."""
@@ -289,6 +300,9 @@ class NIC(_Registers):
         state = super().state()
         for name, queue in self.queues.items():
             frames = queue.list()
+            if not frames:
+                state |= self._empty[name]
+                continue
             data = b"".join(frames)
             state[f"{name}_frames"] = np.array([len(frames)], np.uint32)
             state[f"{name}_lengths"] = np.array([len(frame) for frame in frames], np.uint32)
@@ -301,10 +315,11 @@ class NIC(_Registers):
         state = yield from super().parse(version_id)
         for name in self.queues:
             lengths, size = state[f"{name}_lengths"], int(state[f"{name}_size"][0])
-            if int(lengths.sum(dtype=np.int64)) != size:
+            total = int(lengths.sum(dtype=np.int64)) if len(lengths) else 0
+            if total != size:
                 raise VMStateError(
                     f"device 'nic', field '{name}_size': expected the sum of the frames' lengths, "
-                    f"{int(lengths.sum(dtype=np.int64))}, found {size}"
+                    f"{total}, found {size}"
                 )
             if len(lengths) and not 14 <= lengths.min() <= lengths.max() <= NIC_FRAME_SIZE:
                 raise VMStateError(

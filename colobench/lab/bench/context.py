@@ -39,6 +39,8 @@ class BenchContext(contextlib.AbstractContextManager["BenchContext"]):
         run. Rows name the sizes as they are.
     peers
         Whether to measure other systems, too.
+    instructions
+        Instruction set of the C references, see `colobench.lab.bench.reference`.
 
     Attributes
     ----------
@@ -52,10 +54,17 @@ class BenchContext(contextlib.AbstractContextManager["BenchContext"]):
         What must not outlive this.
     """
 
-    def __init__(self, *, rounds: int = ROUNDS, shrink: int = 1, peers: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        rounds: int = ROUNDS,
+        shrink: int = 1,
+        peers: bool = False,
+        instructions: str | None = None,
+    ) -> None:
         self.rounds = rounds
         self.peers = peers
-        self.references = References()
+        self.references = References(instructions)
         self.failures: list[str] = []
         self.closing = contextlib.ExitStack()
         self.closing.callback(self.references.close)

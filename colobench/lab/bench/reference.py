@@ -4,20 +4,97 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+import llvmlite.binding
 import numpy as np
 
+from colobench.errors import LocalError
 from colobench.lab.bench.measured import Unavailable
 
-FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
+FLAGS = ("-O3", "-shared", "-fPIC")
+#: Names one of `INSTRUCTION_SETS`, for references without what this processor has beyond it.
+ENVIRONMENT_VARIABLE = "COLOBENCH_BENCH_INSTRUCTIONS"
+_X86 = platform.machine() == "x86_64"
 COMPILE_TIMEOUT = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class InstructionSet:
+    """Vector instructions that references are written with.
+
+    Attributes
+    ----------
+    name
+        Name of the set, and the end of the names of C functions that need it.
+    words
+        Description of a reference that uses it.
+    flags
+        Flags of the compiler that allow it, and no more.
+    features
+        LLVM's names of the processor's features that it needs.
+    """
+
+    name: str
+    words: str
+    flags: tuple[str, ...]
+    features: tuple[str, ...]
+
+
+#: From the most able one down to what any processor has.
+INSTRUCTION_SETS = {
+    each.name: each
+    for each in (
+        InstructionSet(
+            "avx512",
+            "C with AVX-512",
+            ("-march=native",),
+            ("avx512f", "avx512bw", "avx512vbmi2"),
+        ),
+        InstructionSet(
+            "avx2", "C with AVX2", ("-march=native", "-mno-avx512f"), ("avx2", "popcnt")
+        ),
+        InstructionSet("neon", "C with NEON", ("-march=native",), ("neon",)),
+        InstructionSet(
+            "plain", "C for any processor", ("-march=x86-64",) if _X86 else ("-march=native",), ()
+        ),
+    )
+}
+
+
+def find_instructions(name: str | None = None) -> InstructionSet:
+    """Give the instruction set of that name, by default the one in the environment, or the best.
+
+    Raises
+    ------
+    LocalError
+        If there is none of that name, or if this processor lacks it.
+    """
+    name = name or os.environ.get(ENVIRONMENT_VARIABLE)
+    available = _available()
+    for each in available:
+        if name in (None, each.name):
+            return each
+    expected = ", ".join(each.name for each in available)
+    raise LocalError(f"instructions of C references: expected one of {expected}, found {name!r}")
+
+
+def _available() -> list[InstructionSet]:
+    """Give the instruction sets that this processor has, the most able one first."""
+    has = llvmlite.binding.get_host_cpu_features()
+    return [
+        each
+        for each in INSTRUCTION_SETS.values()
+        if all(has.get(feature) for feature in each.features)
+    ]
 
 
 def find_compiler() -> str:
@@ -36,11 +113,35 @@ def find_compiler() -> str:
 
 
 class References:
-    """The C files of this package as libraries, each compiled when it is first asked for."""
+    """The C files of this package as libraries, each compiled when it is first asked for.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    instructions
+        One of `INSTRUCTION_SETS`; None for what `find_instructions` gives.
+
+    Attributes
+    ----------
+    instructions
+        The most that the compiler may use.
+    """
+
+    def __init__(self, instructions: str | None = None) -> None:
+        self.instructions = find_instructions(instructions)
         self._directory: Path | None = None
         self._libraries: dict[str, ctypes.CDLL] = {}
+
+    def best(self, *names: str) -> InstructionSet:
+        """Give the most able one of instruction sets that a reference is written for.
+
+        Parameters
+        ----------
+        names
+            Names of `INSTRUCTION_SETS`; any processor has ``plain``, which need not be named.
+        """
+        available = _available()
+        allowed = available[available.index(self.instructions) :]
+        return next(each for each in allowed if each.name in (*names, "plain"))
 
     def function(self, name: str, *arguments: Any, result: Any = None) -> Callable[[], Any]:
         """Give a C function with its arguments bound to it, so that calling it costs little.
@@ -88,7 +189,7 @@ class References:
         library = self._directory / f"{name}.so"
         with as_file(files(__package__) / "c" / f"{name}.c") as source:
             finished = subprocess.run(
-                [compiler, *FLAGS, "-o", str(library), str(source)],
+                [compiler, *FLAGS, *self.instructions.flags, "-o", str(library), str(source)],
                 capture_output=True,
                 text=True,
                 errors="replace",

@@ -1,9 +1,8 @@
-"""The C references of the kernels do what the kernels do, built for this CPU and for an old one."""
+"""The C references of the kernels do what the kernels do, with each instruction set of this CPU."""
 
 from __future__ import annotations
 
 import ctypes
-import platform
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -15,7 +14,9 @@ import pytest
 
 import colobench
 import naive
+from colobench.errors import LocalError
 from colobench.kernels.bitmap import LIST_SLACK
+from colobench.lab.bench.reference import INSTRUCTION_SETS, find_instructions
 
 SOURCES = Path(colobench.__file__).parent / "lab/bench/c"
 WORDS = 200
@@ -23,9 +24,18 @@ PAGES = 64 * 3
 SIZE = PAGES * naive.PAGE_SIZE
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
-for_cpu = pytest.mark.parametrize(
-    "cpu", ["native", "x86-64"] if platform.machine() == "x86_64" else ["native"]
-)
+
+
+def available(name: str) -> bool:
+    """Say whether this processor has an instruction set."""
+    try:
+        find_instructions(name)
+    except LocalError:
+        return False
+    return True
+
+
+for_cpu = pytest.mark.parametrize("cpu", [name for name in INSTRUCTION_SETS if available(name)])
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +46,15 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Any]
     def build(name: str, cpu: str) -> Any:
         library = directory / f"{name}-{cpu}.so"
         if not library.exists():
-            command = ["cc", "-O3", f"-march={cpu}", "-Wall", "-Wextra", "-Werror", "-shared"]
+            command = [
+                "cc",
+                "-O3",
+                *INSTRUCTION_SETS[cpu].flags,
+                "-Wall",
+                "-Wextra",
+                "-Werror",
+                "-shared",
+            ]
             source = SOURCES / f"{name}.c"
             subprocess.run([*command, "-fPIC", "-o", str(library), str(source)], check=True)
         return ctypes.CDLL(str(library))
@@ -82,8 +100,8 @@ def bitmaps() -> list[np.ndarray]:
 @for_cpu
 def test_c_lists_pages_and_runs_as_the_kernels_do(build, cpu):
     library = build("bitmap", cpu)
-    names = [name for name in ("ctz", "avx512") if hasattr(library, f"list_pages_{name}")]
-    assert "ctz" in names
+    names = [name for name in INSTRUCTION_SETS if hasattr(library, f"list_pages_{name}")]
+    assert {cpu, "plain"} <= {*names, "neon"}
     for bitmap in bitmaps():
         expected, runs = naive.pages_of(bitmap), naive.runs_of(bitmap)
         for name in names:

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 import colobench
 import naive
+from colobench.errors import LocalError
 from colobench.kernels import xbzrle as kernels
 from colobench.kernels.pages import PAGE_SIZE
 from colobench.kernels.xbzrle import MALFORMED, OVERFLOW, SLACK
+from colobench.lab.bench.reference import INSTRUCTION_SETS, find_instructions
 
 #: Bytes around a page, and around an output, that nothing may touch.
 MARGIN = 512
@@ -269,22 +271,38 @@ def test_nothing_is_read_or_written_beyond_the_end_of_memory():
     subprocess.run([sys.executable, "-c", EDGE], check=True)
 
 
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory):
-    """The C that the kernels are measured against."""
+def available(name):
+    try:
+        find_instructions(name)
+    except LocalError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="module", params=[name for name in INSTRUCTION_SETS if available(name)])
+def reference(tmp_path_factory, request):
+    """The C that the kernels are measured against, with each instruction set that is there."""
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("cc is not installed")
     source = Path(colobench.__file__).parent / "lab/bench/c/xbzrle.c"
     library = tmp_path_factory.mktemp("reference") / "xbzrle.so"
-    flags = ["-O3", "-march=native", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+    flags = [
+        "-O3",
+        *INSTRUCTION_SETS[request.param].flags,
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-shared",
+        "-fPIC",
+    ]
     subprocess.run([compiler, *flags, "-o", library, source], check=True)
     return ctypes.CDLL(str(library))
 
 
 def encoders(reference):
     """Give the encoders of the C library that this CPU can run."""
-    names = ["xbzrle_encode_generic", "xbzrle_encode_avx512"]
+    names = [f"xbzrle_encode_{name}" for name in INSTRUCTION_SETS]
     for function in (getattr(reference, name) for name in names if hasattr(reference, name)):
         function.restype = ctypes.c_int64
         yield function
@@ -327,7 +345,7 @@ def test_reference_in_c_encodes_many_pages_the_same(reference, chance):
     new = old ^ (random.random(len(old)) < chance).view(np.uint8)
     pages = np.arange(0, 64, 3, dtype=np.int32)
     results = []
-    names = ["xbzrle_encode_pages_generic", "xbzrle_encode_pages_avx512"]
+    names = [f"xbzrle_encode_pages_{name}" for name in INSTRUCTION_SETS]
     functions = [getattr(reference, name) for name in names if hasattr(reference, name)]
     for function in [kernels.encode_pages, *functions]:
         out = np.zeros(len(pages) * PAGE_SIZE + SLACK, dtype=np.uint8)

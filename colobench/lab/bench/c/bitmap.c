@@ -5,14 +5,14 @@
 
 #include <stddef.h>
 #include <stdint.h>
-#ifdef __AVX512F__
+#if defined(__AVX512F__) || defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
 enum { STRETCH = 64, WORD_BITS = 64 };
 
 /* Pages, one at a time: what any compiler makes of it for any CPU. */
-size_t list_pages_ctz(const uint64_t *bitmap, size_t words, int32_t *pages)
+size_t list_pages_plain(const uint64_t *bitmap, size_t words, int32_t *pages)
 {
     size_t count = 0;
     for (size_t word = 0; word < words; word++) {
@@ -23,6 +23,7 @@ size_t list_pages_ctz(const uint64_t *bitmap, size_t words, int32_t *pages)
 }
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VBMI2__)
+#define LIST_WITH_AVX512
 
 static inline int stretch_is_empty(const uint64_t *stretch)
 {
@@ -82,20 +83,81 @@ static inline size_t list_word(uint64_t bits, int32_t base, int32_t *pages)
     return found;
 }
 
-size_t list_pages_avx512(const uint64_t *bitmap, size_t words, int32_t *pages)
+#elif defined(__AVX2__) && defined(__POPCNT__)
+
+/* Below so many bits, one after the other is quicker than a table look-up for each byte. */
+enum { FEW_BITS = 6 };
+
+/* The numbers of the bits that are set in a byte, as bytes: 8 of each of 256. */
+static uint64_t numbers_of_bits[256];
+
+__attribute__((constructor)) static void fill_numbers_of_bits(void)
 {
-    size_t count = 0, word = 0;
-    for (; word + STRETCH <= words; word += STRETCH) {
-        if (stretch_is_empty(bitmap + word))
-            continue;
-        for (uint64_t used = words_in_use(bitmap + word); used; used &= used - 1) {
-            size_t at = word + (size_t)__builtin_ctzll(used);
-            count += list_word(bitmap[at], (int32_t)(WORD_BITS * at), pages + count);
+    for (int byte = 0; byte < 256; byte++) {
+        int found = 0;
+        for (int bit = 0; bit < 8; bit++) {
+            if (byte >> bit & 1)
+                numbers_of_bits[byte] |= (uint64_t)bit << 8 * found++;
         }
     }
-    for (; word < words; word++)
-        count += list_word(bitmap[word], (int32_t)(WORD_BITS * word), pages + count);
-    return count;
+}
+
+static inline __m256i load_words(const uint64_t *words)
+{
+    return _mm256_loadu_si256((const __m256i *)words);
+}
+
+static inline int stretch_is_empty(const uint64_t *stretch)
+{
+    __m256i seen = load_words(stretch);
+    for (int line = 1; line < 16; line++)
+        seen = _mm256_or_si256(seen, load_words(stretch + 4 * line));
+    return _mm256_testz_si256(seen, seen);
+}
+
+/* One bit for each of the 64 words of a stretch that is not the same as in the other one. */
+static inline uint64_t lines_that_differ(const uint64_t *stretch, int line, __m256i other)
+{
+    __m256i same = _mm256_cmpeq_epi64(load_words(stretch + 4 * line), other);
+    return (uint64_t)(~_mm256_movemask_pd(_mm256_castsi256_pd(same)) & 15) << 4 * line;
+}
+
+static inline uint64_t words_in_use(const uint64_t *stretch)
+{
+    uint64_t used = 0;
+    for (int line = 0; line < 16; line++)
+        used |= lines_that_differ(stretch, line, _mm256_setzero_si256());
+    return used;
+}
+
+/* The same for words with a bit that differs from the next lower one; reads stretch[-1] too. */
+static inline uint64_t words_with_edges(const uint64_t *stretch)
+{
+    uint64_t used = 0;
+    for (int line = 0; line < 16; line++) {
+        __m256i shifted = _mm256_slli_epi64(load_words(stretch + 4 * line), 1);
+        __m256i carried = _mm256_srli_epi64(load_words(stretch + 4 * line - 1), 63);
+        used |= lines_that_differ(stretch, line, _mm256_or_si256(shifted, carried));
+    }
+    return used;
+}
+
+/* Store base + i for each bit i that is set: the numbers of a byte's bits come from a table. */
+static inline size_t list_word(uint64_t bits, int32_t base, int32_t *pages)
+{
+    size_t found = 0;
+    if (__builtin_popcountll(bits) < FEW_BITS) {
+        for (; bits; bits &= bits - 1)
+            pages[found++] = base + __builtin_ctzll(bits);
+        return found;
+    }
+    for (; bits; bits >>= 8, base += 8) {
+        __m128i numbers = _mm_cvtsi64_si128((long long)numbers_of_bits[bits & 255]);
+        __m256i wide = _mm256_add_epi32(_mm256_cvtepu8_epi32(numbers), _mm256_set1_epi32(base));
+        _mm256_storeu_si256((__m256i *)(pages + found), wide);
+        found += (size_t)__builtin_popcountll(bits & 255);
+    }
+    return found;
 }
 
 #else
@@ -116,6 +178,36 @@ static inline size_t list_word(uint64_t bits, int32_t base, int32_t *pages)
     for (; bits; bits &= bits - 1)
         pages[found++] = base + __builtin_ctzll(bits);
     return found;
+}
+
+#endif
+
+#if defined(__AVX2__) && defined(__POPCNT__)
+
+/* Pages of a bitmap: empty stretches are skipped, and words without a bit. */
+static inline size_t list_stretches(const uint64_t *bitmap, size_t words, int32_t *pages)
+{
+    size_t count = 0, word = 0;
+    for (; word + STRETCH <= words; word += STRETCH) {
+        if (stretch_is_empty(bitmap + word))
+            continue;
+        for (uint64_t used = words_in_use(bitmap + word); used; used &= used - 1) {
+            size_t at = word + (size_t)__builtin_ctzll(used);
+            count += list_word(bitmap[at], (int32_t)(WORD_BITS * at), pages + count);
+        }
+    }
+    for (; word < words; word++)
+        count += list_word(bitmap[word], (int32_t)(WORD_BITS * word), pages + count);
+    return count;
+}
+
+#ifdef LIST_WITH_AVX512
+size_t list_pages_avx512(const uint64_t *bitmap, size_t words, int32_t *pages)
+#else
+size_t list_pages_avx2(const uint64_t *bitmap, size_t words, int32_t *pages)
+#endif
+{
+    return list_stretches(bitmap, words, pages);
 }
 
 #endif

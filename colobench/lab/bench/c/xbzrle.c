@@ -1,5 +1,5 @@
 /* What the XBZRLE kernels of colobench are measured against: the same encoding in C, once with
- * AVX-512BW and once for any CPU, and its decoder. Build it with cc -O3 -march=native -shared -fPIC.
+ * vectors (AVX-512BW, AVX2 or NEON) and once for any CPU, and its decoder. Build it with cc -O3 -march=native -shared -fPIC.
  *
  * Both encoders give what QEMU's generic encoder gives, its rule for what does not fit included: a
  * length needs two free bytes before it is written, even one that then turns out not to be needed
@@ -14,8 +14,10 @@
 #include <stdint.h>
 #include <string.h>
 
-#ifdef __AVX512BW__
+#if defined(__AVX512BW__) || defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #define PAGE_SIZE 4096
@@ -62,7 +64,7 @@ static inline int64_t encode_pages(encoder *encode, const uint8_t *old_memory,
 }
 
 /* Eight bytes at a time inside of runs, single bytes at their ends. */
-int64_t xbzrle_encode_generic(const uint8_t *old_page, const uint8_t *new_page, uint8_t *out,
+int64_t xbzrle_encode_plain(const uint8_t *old_page, const uint8_t *new_page, uint8_t *out,
                               int64_t limit)
 {
     const uint64_t ones = 0x0101010101010101u;
@@ -115,29 +117,74 @@ int64_t xbzrle_encode_generic(const uint8_t *old_page, const uint8_t *new_page, 
     return length;
 }
 
-int64_t xbzrle_encode_pages_generic(const uint8_t *old_memory, const uint8_t *new_memory,
+int64_t xbzrle_encode_pages_plain(const uint8_t *old_memory, const uint8_t *new_memory,
                                     const int32_t *pages, int64_t count, uint8_t *out,
                                     int32_t *lengths)
 {
-    return encode_pages(xbzrle_encode_generic, old_memory, new_memory, pages, count, out, lengths);
+    return encode_pages(xbzrle_encode_plain, old_memory, new_memory, pages, count, out, lengths);
 }
 
-#ifdef __AVX512BW__
+#if defined(__AVX512BW__)
+
+#define VECTOR(name) name##_avx512
+
+/* One bit for each of 64 bytes that are equal. */
+static inline uint64_t equal_bytes(const uint8_t *left, const uint8_t *right)
+{
+    return _mm512_cmpeq_epi8_mask(_mm512_loadu_si512(left), _mm512_loadu_si512(right));
+}
+
+#elif defined(__AVX2__)
+
+#define VECTOR(name) name##_avx2
+
+static inline uint64_t equal_bytes(const uint8_t *left, const uint8_t *right)
+{
+    uint64_t equal = 0;
+    for (int half = 0; half < 2; half++) {
+        __m256i was = _mm256_loadu_si256((const __m256i *)(left + 32 * half));
+        __m256i is = _mm256_loadu_si256((const __m256i *)(right + 32 * half));
+        uint32_t mask = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(was, is));
+        equal |= (uint64_t)mask << 32 * half;
+    }
+    return equal;
+}
+
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+
+#define VECTOR(name) name##_neon
+
+/* Each of 16 bytes that are equal gives its own bit of eight; adding neighbours puts them together. */
+static inline uint8x16_t equal_bits(const uint8_t *left, const uint8_t *right)
+{
+    const uint8x16_t own = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    return vandq_u8(vceqq_u8(vld1q_u8(left), vld1q_u8(right)), own);
+}
+
+static inline uint64_t equal_bytes(const uint8_t *left, const uint8_t *right)
+{
+    uint8x16_t first = vpaddq_u8(equal_bits(left, right), equal_bits(left + 16, right + 16));
+    uint8x16_t last = vpaddq_u8(equal_bits(left + 32, right + 32), equal_bits(left + 48, right + 48));
+    uint8x16_t all = vpaddq_u8(first, last);
+    return vgetq_lane_u64(vreinterpretq_u64_u8(vpaddq_u8(all, all)), 0);
+}
+
+#endif
+
+#ifdef VECTOR
 
 /* 64 bytes are compared at once, into a mask of those that are equal. Runs are measured by counting
  * the equal, or the different, bytes at the mask's lower end and shifting them out; what reaches the
  * end of a block goes on in the next one. */
-int64_t xbzrle_encode_avx512(const uint8_t *old_page, const uint8_t *new_page, uint8_t *out,
-                             int64_t limit)
+int64_t VECTOR(xbzrle_encode)(const uint8_t *old_page, const uint8_t *new_page, uint8_t *out,
+                              int64_t limit)
 {
     int64_t length = 0, run = 0;
     int changed = 0;
     if (limit < 2)
         return -1;
     for (int64_t block = 0; block < PAGE_SIZE; block += 64) {
-        __m512i was = _mm512_loadu_si512(old_page + block);
-        __m512i is = _mm512_loadu_si512(new_page + block);
-        uint64_t equal = _mm512_cmpeq_epi8_mask(was, is);
+        uint64_t equal = equal_bytes(old_page + block, new_page + block);
         if (equal == (changed ? 0 : ~UINT64_C(0)))
             continue;
         int64_t at = block, left = 64;
@@ -174,11 +221,11 @@ int64_t xbzrle_encode_avx512(const uint8_t *old_page, const uint8_t *new_page, u
     return length;
 }
 
-int64_t xbzrle_encode_pages_avx512(const uint8_t *old_memory, const uint8_t *new_memory,
-                                   const int32_t *pages, int64_t count, uint8_t *out,
-                                   int32_t *lengths)
+int64_t VECTOR(xbzrle_encode_pages)(const uint8_t *old_memory, const uint8_t *new_memory,
+                                    const int32_t *pages, int64_t count, uint8_t *out,
+                                    int32_t *lengths)
 {
-    return encode_pages(xbzrle_encode_avx512, old_memory, new_memory, pages, count, out, lengths);
+    return encode_pages(VECTOR(xbzrle_encode), old_memory, new_memory, pages, count, out, lengths);
 }
 
 #endif

@@ -61,14 +61,15 @@ def _guests(context: BenchContext) -> Iterator[tuple[int, float, str]]:
             yield pages, density, f"{binary(pages * PAGE_SIZE)}, {100 * density:g} % dirty"
 
 
-@subject("bitmap", "the pages of a dirty bitmap, listed: against C with AVX-512 and numpy")
+@subject("bitmap", "the pages of a dirty bitmap, listed: against C with vectors and numpy")
 def bitmap(context: BenchContext) -> Iterator[Case]:
     """Give the cases; those of numpy are in lists per second, for how many times as fast it is."""
+    best = context.references.best("avx512", "avx2")
     for pages, density, words in _guests(context):
         yield Case(
-            f"{words}, C with AVX-512",
+            f"{words}, {best.words}",
             "µs",
-            partial(_against, context, pages, density, "list_pages", "list_pages_avx512"),
+            partial(_against, context, pages, density, "list_pages", f"list_pages_{best.name}"),
             at_most(1.1),
         )
     for index, (pages, density, words) in enumerate(_guests(context)):
@@ -84,9 +85,10 @@ def bitmap(context: BenchContext) -> Iterator[Case]:
 @subject("runs", "the same as runs of pages: against C")
 def runs(context: BenchContext) -> Iterator[Case]:
     """Give the cases."""
+    best = context.references.best("avx512", "avx2")
     for pages, density, words in _guests(context):
         yield Case(
-            f"{words}, C",
+            f"{words}, {best.words}",
             "µs",
             partial(_against, context, pages, density, "list_runs", "list_runs"),
         )

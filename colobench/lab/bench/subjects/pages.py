@@ -50,13 +50,14 @@ def _zero(context: BenchContext, early: bool) -> Measured:
     return as_rates(samples, size)
 
 
-@subject("zero", "the test for zero pages: against C with AVX2")
+@subject("zero", "the test for zero pages: against C with vectors")
 def zero(context: BenchContext) -> Iterator[Case]:
     """Give the cases; a page that is not zero mostly shows it in its first bytes."""
     size = binary(_cold(context))
-    words = f"{size} of zero pages, C with AVX2"
+    reference = context.references.best("avx2").words
+    words = f"{size} of zero pages, {reference}"
     yield Case(words, UNIT, partial(_zero, context, False), at_least(1.1))
-    yield Case(f"{size} of random bytes, C with AVX2", UNIT, partial(_zero, context, True))
+    yield Case(f"{size} of random bytes, {reference}", UNIT, partial(_zero, context, True))
 
 
 @subject("equality", "the comparison of pages: against memcmp")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from colobench.kernels import bitmap, xbzrle
+from colobench.kernels import bitmap
 from colobench.memory.ram import PAGE_SIZE, PageMemory, RAMBlock
 from colobench.wire.errors import RAMError
 from colobench.wire.format import (
@@ -19,13 +18,9 @@ from colobench.wire.format import (
     counted_string,
     ram_flag_names,
 )
-from colobench.wire.reading import PageRun, PageSync, Parser, StreamBuffer
+from colobench.wire.reading import PageRun, PageSync, Parser, RunDecoder, StreamBuffer
 
 _EMPTY: Final = np.zeros(0, dtype=np.uint8)
-#: Header of an XBZRLE encoded page: number of the encoding, length in bytes.
-_XBZRLE_HEADER: Final = struct.Struct(">BH")
-#: Number of XBZRLE, the only encoding (ENCODING_FLAG_XBZRLE).
-_ENCODING_XBZRLE: Final = 1
 
 
 class BlockSlice(NamedTuple):
@@ -137,9 +132,12 @@ class RAMLoader:
     def __init__(self, memory: PageMemory, *, multifd: bool = False, xbzrle: bool = False) -> None:
         self._memory = memory
         self._multifd = multifd
-        self._xbzrle = xbzrle
+        self._decoder: RunDecoder | None = None
+        if xbzrle:
+            from colobench.wire.xbzrle import XBZRLEDecoder
+
+            self._decoder = XBZRLEDecoder(memory)
         # Scratch space for a page being decoded, and for its encoding.
-        self._decoded, self._encoding = np.empty((2, PAGE_SIZE), dtype=np.uint8)
         self._blocks = {block.name.encode(): block for block in memory.blocks}
         self._run: PageRun | None = None
 
@@ -210,10 +208,10 @@ class RAMLoader:
     def _record(self, at: StreamBuffer, word: int, offset: int) -> Parser[bool]:
         """Parse a record that no kernel takes; return True if it is a ZERO record."""
         flags = word & PAGE_FLAGS_MASK
-        kinds = [RAMFlag.PAGE, RAMFlag.ZERO] + [RAMFlag.XBZRLE] * self._xbzrle
+        kinds = [RAMFlag.PAGE, RAMFlag.ZERO] + [RAMFlag.XBZRLE] * bool(self._decoder)
         if flags in kinds:
             block = yield from self._named_block(at)
-        elif self._run and self._xbzrle and flags == RAMFlag.XBZRLE | RAMFlag.CONTINUE:
+        elif self._run and self._decoder and flags == RAMFlag.XBZRLE | RAMFlag.CONTINUE:
             block = self._run.block
         else:
             raise RAMError(
@@ -230,9 +228,9 @@ class RAMLoader:
                 found=f"{word - flags:#x}",
                 offset=offset,
             )
-        self._run = PageRun(block, self._memory, self._decoded if self._xbzrle else None)
-        if flags & RAMFlag.XBZRLE:
-            yield from self._xbzrle_page(at, block.first_page + page)
+        self._run = PageRun(block, self._memory, self._decoder)
+        if flags & RAMFlag.XBZRLE and self._decoder:
+            yield from self._decoder.page(at, block.first_page + page)
         else:
             yield from self._page(at, block.first_page + page, zero=flags == RAMFlag.ZERO)
         return flags == RAMFlag.ZERO
@@ -257,33 +255,6 @@ class RAMLoader:
         if zero:
             _expect(data[0], 0, "fill byte of a RAM zero page", offset)
         self._memory.array[begin : begin + PAGE_SIZE] = np.frombuffer(data, dtype=np.uint8)
-        bitmap.mark(self._memory.bitmap, page)
-
-    def _xbzrle_page(self, at: StreamBuffer, page: int) -> Parser[None]:
-        offset = at.offset
-        encoding, length = _XBZRLE_HEADER.unpack((yield _XBZRLE_HEADER.size))
-        _expect(encoding, _ENCODING_XBZRLE, "encoding of a RAM page", offset)
-        if length > PAGE_SIZE:
-            raise RAMError(
-                "length of an XBZRLE encoding",
-                expected=f"at most {PAGE_SIZE} bytes",
-                found=length,
-                offset=offset + 1,
-            )
-        offset = at.offset
-        data = yield length
-        self._encoding[:length] = np.frombuffer(data, dtype=np.uint8)
-        place = self._memory.array[page * PAGE_SIZE : (page + 1) * PAGE_SIZE]
-        # Decode into a copy: a wrong encoding is found only after part of it is decoded.
-        self._decoded[:] = place
-        if xbzrle.decode(self._decoded, 0, self._encoding, 0, length) == xbzrle.MALFORMED:
-            raise RAMError(
-                "XBZRLE encoding",
-                expected=f"pairs of a zrun and an nzrun, {PAGE_SIZE} bytes of a page at most",
-                found=f"{length} bytes, {data[:16].hex(' ')}{' ...' * (length > 16)}",
-                offset=offset,
-            )
-        place[:] = self._decoded
         bitmap.mark(self._memory.bitmap, page)
 
 

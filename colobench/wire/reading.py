@@ -9,13 +9,13 @@ decides which kernel stores pages.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from colobench.errors import LocalError
-from colobench.kernels import page_records, xbzrle_records
+from colobench.kernels import page_records
 from colobench.memory.ram import PageMemory, RAMBlock
 from colobench.wire.errors import RAMError, StreamEnded, StreamError, TrailingBytes
 
@@ -28,17 +28,29 @@ CAPACITY = 256 * 1024
 GROWTH_LIMIT = 16 * 1024 * 1024
 
 
+class RunDecoder(Protocol):
+    """Takes page records of which some are encoded."""
+
+    def take_records(
+        self, buffer: StreamBuffer, cursor: npt.NDArray[np.int64], run: PageRun
+    ) -> int:
+        """Take the records of a run from a buffer, and return the kernel's status."""
+
+    def page(self, at: StreamBuffer, page: int) -> Parser[None]:
+        """Parse an encoded record behind its header and its block's name."""
+
+
 class PageRun(NamedTuple):
     """A parser's request to take all page records with CONTINUE that follow.
 
     Each page is stored at its place in `memory` and its bit is set. The answer is the number of
-    pages and the number of zero pages among them. With XBZRLE, `scratch` is uint8[4096] for
-    decoding; without, it is None.
+    pages and the number of zero pages among them. `decoder` takes them if XBZRLE records may
+    be among them; else it is None.
     """
 
     block: RAMBlock
     memory: PageMemory
-    scratch: npt.NDArray[np.uint8] | None = None
+    decoder: RunDecoder | None = None
 
     @property
     def place(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint64], int, int]:
@@ -197,11 +209,9 @@ class PageSource:
     def take_records(self, buffer: StreamBuffer, run: PageRun) -> int:
         """Call the kernel, and return its status."""
         self.point_to(buffer)
-        if run.scratch is None:
-            return int(page_records.take_page_records(buffer.array, self.cursor, *run.place))
-        return int(
-            xbzrle_records.take_xbzrle_records(buffer.array, self.cursor, *run.place, run.scratch)
-        )
+        if run.decoder is not None:
+            return run.decoder.take_records(buffer, self.cursor, run)
+        return int(page_records.take_page_records(buffer.array, self.cursor, *run.place))
 
     def error(self, status: int, buffer: StreamBuffer, run: PageRun) -> Exception:
         """Make the error for a status other than NEXT and MORE."""

@@ -285,7 +285,7 @@ def test_encoder_writes_what_qemu_wrote(xbzrle_recording, monkeypatch):
 
     monkeypatch.setattr(PageSource, "take_records", leave_encoded_ones)
     kernels = SimpleNamespace(decode=decode, MALFORMED=xbzrle.MALFORMED)
-    monkeypatch.setattr("colobench.wire.ram.xbzrle", kernels)
+    monkeypatch.setattr("colobench.wire.xbzrle.xbzrle", kernels)
     memory, _ = load_ram(xbzrle_recording.stream, xbzrle=True)
     memory.close()
     assert len(seen) >= len(WRITTEN_PAGES)

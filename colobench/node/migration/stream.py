@@ -120,7 +120,7 @@ class StreamReceiver(PageReceiver):
 
         With XBZRLE they are short, so that a buffer holds many: they are taken from it alone.
         """
-        if run.scratch is not None:
+        if run.decoder is not None:
             return super().take_records(buffer, run)
         buffer.space()
         self.point_to(buffer)

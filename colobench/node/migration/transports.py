@@ -15,7 +15,6 @@ from colobench.node.migration.multifd import MultifdReceiver, MultifdSender
 from colobench.node.migration.page_path import PageReceiver
 from colobench.node.migration.records import PlainRecords, RecordWriter
 from colobench.node.migration.stream import StreamReceiver, StreamSender
-from colobench.node.migration.xbzrle import XBZRLERecords, XBZRLESender
 from colobench.node.options import Options
 from colobench.node.transport import Encoding, PageTransport
 from colobench.node.workers import Workers
@@ -47,6 +46,9 @@ def checkpoint_sender(
     writer: RecordWriter
     stream: StreamSender
     if options.encoding is Encoding.XBZRLE:
+        # Only here: nobody else compiles its kernels.
+        from colobench.node.migration.xbzrle import XBZRLERecords, XBZRLESender
+
         writer = XBZRLERecords(ram)
         stream = XBZRLESender(channel, ram, records, writer)
     else:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -122,6 +124,15 @@ def test_sections_longer_than_the_senders_buffer_arrive_over_a_socket() -> None:
     assert [encoded for encoded, _ in counts[:2]] == [0, 0]
     assert counts[2][0] == len(ALL_PAGES)
     assert counts[3] == (not_zero, not_zero * (PAGE_SIZE + 8))
+
+
+def test_node_that_encodes_nothing_imports_no_kernel_for_it() -> None:
+    code = "import colobench.node.secondary, sys; print(*sys.modules)"
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert "colobench.kernels.page_records" in found.stdout.split()
+    assert not [module for module in found.stdout.split() if "xbzrle" in module]
 
 
 @pytest.mark.parametrize("pages", [PageTransport.MULTIFD, PageTransport.MEMFD])

@@ -1,4 +1,4 @@
-"""Cases and their rows: what is measured against what, its bound, and whether it is met."""
+"""Cases and their rows: two things that are compared, a target, and whether it is met."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ TWO_CORES = 1.6
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A bound: of the ratio of ours to the reference, or of ours alone where it has a unit.
+    """Bound of the ratio of ours to the reference, or of ours alone if it has a unit.
 
     Parameters
     ----------
     sign
         ``≤`` or ``≥``.
     bound
-        Ours must be at most, or at least, so much.
+        Largest, or smallest, value that meets the target.
     unit
         Empty for a ratio.
     """
@@ -60,20 +60,20 @@ def at_least(bound: float, unit: str = "") -> Target:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One row to be: what is measured, and its bound.
+    """A measurement to be made, and its target.
 
     Parameters
     ----------
     case
-        What is measured, and against what.
+        Name of the measurement and of its reference.
     unit
-        Of ours and of the reference.
+        Unit of ours and of the reference.
     measure
-        Does it, and may raise LocalError where something that it needs is missing.
+        Function that measures; it raises LocalError if something that it needs is missing.
     target
-        The bound, None where there is none. If `measure` gives `two_threads`, it is for two cores.
+        Target, or None. If `measure` gives `two_threads`, it is for two cores.
     one_core
-        The bound where the machine gives no two cores, None where there is none.
+        Target on a machine that does not give two cores, or None.
     """
 
     case: str
@@ -85,28 +85,28 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure beside its reference, as JSON and tables have it.
+    """A measurement beside its reference, as JSON and tables have it.
 
     Attributes
     ----------
     name, case
-        The subject, and what of it was measured against what.
+        Subject, and name of the measurement and its reference.
     ours, reference
         Medians; None if not measured, or if there is no reference.
     unit
-        Of both.
+        Unit of both.
     ratio
         ``ours / reference``.
     target
-        The bound that was judged, such as ``≤ 1.1``; empty if there is none.
+        Target that was judged, such as ``≤ 1.1``; empty if there is none.
     met
-        Whether ours reaches that; None if that was not judged, `note` then says why.
+        Whether ours meets the target; None if it was not judged, for the reason in `note`.
     note
-        What was missing, or what one should know.
+        Things that were missing, and other remarks.
     ours_spread, reference_spread
         Lower and upper quartile of the samples, or None.
     two_threads
-        How many times as fast as one thread two of them copied memory, beside this figure.
+        Rate of memcpy on two threads over that on one, beside this measurement.
     """
 
     name: str
@@ -124,7 +124,7 @@ class Row:
 
 
 def quartiles(samples: Sequence[float]) -> tuple[float, float] | None:
-    """Give the lower and the upper quartile, the samples being all there are; None without any."""
+    """Give the lower and the upper quartile of samples; None without samples."""
     low, high = percentiles(samples, (25, 75), without=None)
     return None if low is None or high is None else (low, high)
 
@@ -165,7 +165,7 @@ def judge(name: str, case: Case, measured: Measured) -> Row:
 
 
 def missing(name: str, case: Case, why: str) -> Row:
-    """Make the row of a case that could not be measured, and why."""
+    """Make the row of a case that could not be measured, with the reason."""
     return Row(
         name=name,
         case=case.case,
@@ -184,14 +184,14 @@ def missing(name: str, case: Case, why: str) -> Row:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What `colobench bench NAME` measures.
+    """A subject of the bench, as in `colobench bench NAME`.
 
     Attributes
     ----------
     name, words
-        How it is called, and what it measures.
+        Name, and a description.
     cases
-        Gives its cases, which measure nothing before they are asked to.
+        Function that gives its cases; they measure nothing by themselves.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What cases measure with: memory that is allocated once, C references, and the scale of things."""
+"""Context of measurements: memory that is allocated once, C references, and a scale of sizes."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ Samples = Sequence[Sequence[float]]
 
 GIB, MIB, PAGE_SIZE = 1 << 30, 1 << 20, 4096
 ROUNDS = 11
-#: What is sampled sooner than this gets more rounds: other work on the machine comes in spells.
+#: Seconds of samples below which there are more rounds: other work on the machine comes in spells.
 ENOUGH_SECONDS = 0.4
-#: What must stay free beside what a case allocates.
+#: Memory that must stay free beside that of a case.
 SPARE_BYTES = 256 * MIB
 
 
 class BenchContext(contextlib.AbstractContextManager["BenchContext"]):
-    """What cases measure with; it is closed at the end.
+    """Memory, C references and scale of measurements; it is closed at the end.
 
     Parameters
     ----------
     rounds
-        Samples of each thing that is compared, of which the median counts.
+        Number of samples of each thing that is compared; the median counts.
     shrink
-        Everything that has a size is smaller by this factor: for tests, which only want to see it
-        run. Rows name the sizes as they are.
+        Factor by which all sizes are smaller, for tests that only check that cases run. Rows name
+        the actual sizes.
     peers
-        Whether to measure other systems, too.
+        Whether other systems are measured, too.
     instructions
         Instruction set of the C references, see `colobench.lab.bench.reference`.
 
     Attributes
     ----------
     rounds, peers
-        As given.
+        As the parameters.
     references
         The functions in C.
     failures
-        Cases that should have run and did not, in words.
+        Descriptions of cases that failed.
     closing
-        What must not outlive this.
+        Stack of what is closed with this context.
     """
 
     def __init__(
@@ -88,14 +88,14 @@ class BenchContext(contextlib.AbstractContextManager["BenchContext"]):
         Parameters
         ----------
         full
-            What it is when one really measures.
+            Size in a real measurement.
         multiple
-            What it is a multiple of, at least once.
+            Number of which the result is a multiple, at least once.
         """
         return max(full // self._shrink // multiple, 1) * multiple
 
     def reserve(self, wanted: int) -> None:
-        """Refuse what the machine has no memory for with `Unavailable`."""
+        """Check that the machine has this much memory free; raises `Unavailable`."""
         free = min(float(psutil.virtual_memory().available), usable_memory()) - SPARE_BYTES
         if wanted > free:
             raise Unavailable(f"{wanted / GIB:.1f} GiB of memory, where {free / GIB:.1f} are free")
@@ -119,14 +119,14 @@ class BenchContext(contextlib.AbstractContextManager["BenchContext"]):
         return array
 
     def release(self) -> None:
-        """Give the memory of the subject that was measured back."""
+        """Free the memory of the subject that was measured."""
         for each in self._memory.values():
             each.close()
         self._memory.clear()
 
     @property
     def cores(self) -> Cores:
-        """What tells how many cores there are just now."""
+        """Measure of the cores that the machine gives just now."""
         if self._cores is None:
             self._cores = Cores(self.size(128 * MIB, 2 * PAGE_SIZE))
             self.closing.callback(self._cores.close)
@@ -135,17 +135,17 @@ class BenchContext(contextlib.AbstractContextManager["BenchContext"]):
     def compare(
         self, *samplers: Sampler, enough_seconds: float = ENOUGH_SECONDS
     ) -> list[list[float]]:
-        """Sample round about; see `alternate`."""
+        """Take samples in turn; see `alternate`."""
         return alternate(samplers, self.rounds, enough_seconds / self._shrink)
 
 
 def as_rates(samples: Samples, amount: float, two_threads: Sequence[float] = ()) -> Measured:
-    """Make GB/s of seconds.
+    """Convert seconds into GB/s.
 
     Parameters
     ----------
     samples
-        Seconds: ours, and those of the reference.
+        Seconds of ours and of the reference.
     amount
         Bytes that each of them handled.
     two_threads
@@ -156,13 +156,13 @@ def as_rates(samples: Samples, amount: float, two_threads: Sequence[float] = ())
 
 
 def as_times(samples: Samples, units: float, two_threads: Sequence[float] = ()) -> Measured:
-    """Make durations of seconds, in a unit of which a second has so many; as `as_rates`."""
+    """Convert seconds into a unit of which `units` make a second; parameters as of `as_rates`."""
     ours, reference = ([units * each for each in part] for part in samples)
     return Measured(ours, reference, two_threads)
 
 
 def thousands(count: int) -> str:
-    """Write a number of pages as one says it: ``50k``."""
+    """Write a number of pages in short: ``50k``."""
     return f"{count // 1000}k" if count >= 1000 and count % 1000 == 0 else f"{count}"
 
 

@@ -24,7 +24,7 @@ def markdown(run: Mapping[str, Any]) -> str:
     Parameters
     ----------
     run
-        What ``colobench bench --json`` writes.
+        Object that ``colobench bench --json`` writes.
 
     Returns
     -------
@@ -66,7 +66,7 @@ def _line(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _distance(row: Mapping[str, Any]) -> float:
-    """Tell how far a row is on the wrong side of its bound, as a factor; 0 if not measured."""
+    """Give the factor by which a row is on the wrong side of its target; 0 if not measured."""
     sign, bound, *unit = row["target"].split()
     value = row["ours"] if unit else row["ratio"]
     if not value:

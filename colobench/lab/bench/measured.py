@@ -9,22 +9,22 @@ from colobench.errors import LocalError
 
 
 class Unavailable(LocalError):
-    """Something that a case needs is not there: a compiler, a package, memory, a CPU's feature."""
+    """Something that a case needs is missing: a compiler, a package, memory, a CPU's feature."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a case found, a sample for each round.
+    """Samples of a case, one for each round.
 
     Attributes
     ----------
     ours, reference
         In the case's unit; a case without a reference has none.
     two_threads
-        How many times as fast as one thread two of them copied memory, in the same rounds; empty
-        where a second core makes no difference.
+        Rate of memcpy on two threads over that on one, in the same rounds; empty where a second
+        core makes no difference.
     note
-        What else one should know.
+        Remark about the samples.
     """
 
     ours: Sequence[float]

@@ -1,4 +1,4 @@
-"""The benchmark as one HTML file that opens offline: a plot for each subject, table, machine."""
+"""The page of a bench: a plot for each subject, a table, and the machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WORDS = {True: "target met", False: "target missed", None: "not judged"}
 _COLOURS = {True: MET_COLOUR, False: BAD_COLOUR, None: NEUTRAL_COLOUR}
 _DURATIONS = {"µs", "ms", "s"}
 _KINDS = {True: "yes", False: "no", None: ""}
-#: Up to so many bars, two plots have room beside each other.
+#: Number of bars up to which two plots have room side by side.
 FEW = 2
 #: Pixels of a bar with the gap below it, and of a plot's axis and legend.
 _BAR, _FRAME = 26, 96
@@ -37,9 +37,9 @@ def write_bench_page(path: str | Path, machine: Mapping[str, Any], rows: Sequenc
     path
         The file to write; an old one is replaced.
     machine
-        What `describe_everything` gives.
+        Description of the machine, from `describe_everything`.
     rows
-        Of the run, in order; there may be none.
+        Rows of the run, in order; there may be none.
 
     Returns
     -------
@@ -70,9 +70,9 @@ class TableCell(NamedTuple):
     Attributes
     ----------
     text, spread
-        Its text, and the quartiles below it; empty if there are none.
+        Text, and the quartiles below it or nothing.
     kind
-        Its class in the style sheet, or empty.
+        Class in the style sheet, or empty.
     """
 
     text: str

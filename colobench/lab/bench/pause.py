@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import socket
 import statistics
 import subprocess
@@ -23,7 +24,9 @@ import numpy as np
 
 from colobench.lab.bench.context import PAGE_SIZE, BenchContext, thousands
 from colobench.lab.bench.subjects.checkpoints import Pair
+from colobench.lab.percentiles import percentiles
 from colobench.lab.session.record import CheckpointRecord
+from colobench.text_table import align
 
 TRANSPORTS = ("stream", "multifd", "memfd")
 PAGES = (0, 1_000, 10_000)
@@ -43,14 +46,14 @@ while data := peer.recv(64):
 
 @dataclass(frozen=True, slots=True)
 class PauseStep:
-    """A step of a checkpoint, and how long it took.
+    """A step of a checkpoint, and its duration.
 
     Attributes
     ----------
     name
-        What is done.
+        Name of the step.
     side
-        Where: ``primary``, ``secondary``, or ``both`` for a message.
+        ``primary``, ``secondary``, or ``both`` for a message.
     kind
         ``work``; ``message``, which is sending, the wake-up of the other process, and parsing; or
         ``hand-over``, which is work and the wake-up of another thread.
@@ -171,11 +174,11 @@ def profile(
     Parameters
     ----------
     context
-        What to measure with.
+        Memory and references for the floors.
     progress
-        Called before each profile with what it is, how many are done, and of how many.
+        Function that is called before each profile with its name, the number done, and the total.
     transports
-        Which.
+        Transports to measure.
     """
     plan = [(transport, full) for transport in transports for full in PAGES]
     for done, (transport, full) in enumerate(plan):
@@ -204,8 +207,7 @@ def _profile(
 def _step(
     name: str, side: str, kind: str, paused: bool, samples: Sequence[float], floor: float | None
 ) -> PauseStep:
-    p90 = float(np.percentile(samples, 90))
-    median = statistics.median(samples)
+    median, p90 = percentiles(samples, (50, 90), without=math.nan)
     return PauseStep(name, side, kind, paused, statistics.fmean(samples), median, p90, floor)
 
 
@@ -231,7 +233,7 @@ def _one_way(context: BenchContext) -> float:
 
 
 def _copy(context: BenchContext, pages: int) -> float | None:
-    """Measure NumPy's copy of so many pages: microseconds, median; None without pages."""
+    """Measure NumPy's copy of pages: microseconds, median; None without pages."""
     if not pages:
         return None
     source, target = (context.memory(name, pages * PAGE_SIZE).array for name in ("pages", "copies"))
@@ -269,13 +271,9 @@ def _lines(profile: Profile) -> Iterator[str]:
     for kind in (WORK, MESSAGE, HANDOVER):
         mean = sum(step.mean for step in profile.steps if step.paused and step.kind == kind)
         rows.append((f"of that {kind}", "", "", "", "", f"{mean:.1f}", ""))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
-    for i, row in enumerate(rows):
-        if i == before:
-            yield "  the guest stands still:"
-        texts = (f"{cell:<{width}}" for cell, width in zip(row[:3], widths, strict=False))
-        numbers = (f"{cell:>{width}}" for cell, width in zip(row[3:], widths[3:], strict=True))
-        yield ("  " + "  ".join([*texts, *numbers])).rstrip()
+    lines = align(rows, right=range(3, len(_HEADINGS)))
+    lines.insert(before, "the guest stands still:")
+    yield from (f"  {line}" for line in lines)
 
 
 def _cells(step: PauseStep) -> tuple[str, ...]:

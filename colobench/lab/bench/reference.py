@@ -103,7 +103,7 @@ def find_compiler() -> str:
     Raises
     ------
     Unavailable
-        If there is none.
+        If there is no compiler.
     """
     name = os.environ.get("CC", "cc")
     path = shutil.which(name)

@@ -40,16 +40,16 @@ def run(
     Parameters
     ----------
     names
-        Of `subjects`; none is all of them.
+        Names of `subjects`; an empty sequence is all of them.
     context
-        What to measure with; the caller closes it.
+        Context of the measurements; the caller closes it.
     progress
-        Called before each row with what it is, how many are done, and of how many.
+        Function that is called before each row with its name, the number done, and the total.
 
     Yields
     ------
     Row
-        One for each case, also for one that could not be measured.
+        Row of each case, also of one that could not be measured.
     """
     known = subjects()
     plan = [(name, list(known[name].cases(context))) for name in names or known]

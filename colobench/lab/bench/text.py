@@ -10,7 +10,7 @@ from colobench.text_table import align
 
 HEADINGS = ("case", "ours", "reference", "unit", "ratio", "target", "met", "note")
 _LEFT = {"case", "unit", "note"}
-#: What `met` looks like.
+#: Signs for `met`.
 SIGNS = {True: "✓", False: "✗", None: "–"}
 
 
@@ -24,7 +24,7 @@ def number(value: float | None) -> str:
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """Give what a table shows of a row, under `HEADINGS`."""
+    """Give the cells of a row under `HEADINGS`."""
     note = row.note
     if row.two_threads is not None:
         beside = f"two threads' memcpy: {row.two_threads:.2f} × one's"
@@ -60,7 +60,7 @@ def _lines(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def summary(rows: Sequence[Row]) -> str:
-    """Say how many bounds were judged, and how many of them are met."""
+    """Give the numbers of targets that were judged and met, in words."""
     judged = [row.met for row in rows if row.met is not None]
     open_bounds = sum(row.met is None and bool(row.target) for row in rows)
     unjudged = f", {open_bounds} more could not be judged" if open_bounds else ""

@@ -1,4 +1,4 @@
-"""How two things are compared: round about, in one process, by the medians of their samples."""
+"""Comparison of two things: in turn, in one process, by the medians of their samples."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
-#: Takes one sample: seconds, or whatever a case measures.
+#: Function that takes one sample: seconds, or another quantity.
 Sampler = Callable[[], float]
 #: Calls that are shorter than this (seconds) are timed many at a time.
 SHORTEST_SAMPLE = 1e-3
-#: Quick samples are taken in up to so many times as many rounds as asked for.
+#: Factor by which the rounds of quick samples may exceed those asked for.
 MOST_TIMES = 10
 
 
 def alternate(
     samplers: Sequence[Sampler], rounds: int, enough_seconds: float = 0
 ) -> list[list[float]]:
-    """Take samples round about, every other round in the opposite order.
+    """Take samples in turn, every other round in the opposite order.
 
-    So a machine that grows slower meanwhile makes all of them slower, and none always follows the
+    So a machine that grows slower meanwhile slows down all of them, and none always follows the
     same other one. A first sample of each, which warms caches and compiles, is thrown away.
 
     Parameters
     ----------
     samplers
-        What is compared.
+        Samplers of the things that are compared.
     rounds
-        How often at least.
+        Least number of rounds.
     enough_seconds
         There are more rounds, up to `MOST_TIMES` as many, as long as all took no longer than this.
 

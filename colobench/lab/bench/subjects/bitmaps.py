@@ -22,7 +22,7 @@ Words = npt.NDArray[np.uint64]
 
 
 def dirty(pages: int, density: float) -> Words:
-    """Make a dirty bitmap in which so many of the pages, chosen at random, are set."""
+    """Make a dirty bitmap with randomly chosen pages set, at the given density."""
     chosen = np.zeros(pages, dtype=np.uint8)
     chance = np.random.default_rng(0)
     chosen[chance.choice(pages, round(pages * density), replace=False, shuffle=False)] = 1

@@ -29,16 +29,16 @@ from colobench.lab.session.record import CheckpointRecord
 from colobench.lab.session.session import Session
 
 MILLISECONDS = 1e3
-#: Of the pages that a guest is to dirty, so many (per cent) make a checkpoint count.
+#: Percentage of the pages asked for that a checkpoint must have to count.
 ENOUGH = 98
-#: A pair's first checkpoints make buffers grow to their size; they are not what one measures.
+#: First checkpoints of a pair, which are not measured: buffers grow to their size in them.
 SETTLING = 2
-#: How many checkpoints are taken where nothing is compared with them.
+#: Number of checkpoints where nothing is compared with them.
 IN_A_ROW = 50
-#: A guest that was held up may have written less; then another checkpoint is taken.
+#: Limit of checkpoints for one sample: a guest that was held up may have written too little.
 TRIES = 3
 WRITING_TIMEOUT = 30.0
-#: A pair takes so long to start that more samples cost little.
+#: Seconds of samples from a pair: next to its start, more samples cost little.
 ENOUGH_SECONDS = 3.0
 
 
@@ -53,18 +53,18 @@ class Pair(contextlib.AbstractContextManager["Pair"]):
     Parameters
     ----------
     context
-        Whose it is.
+        Context of the measurement.
     pages
-        How many pages the guest writes between two checkpoints, one after the other.
+        Number of pages that the guest writes between two checkpoints, in order.
     transport
-        As `Session` takes it.
+        Transport, as in `Session`.
     ram_mib
         The guest's RAM in MiB, by default `default_ram`.
 
     Raises
     ------
     LocalError
-        If there is no such transport here, or too little memory.
+        If the machine lacks that transport, or memory.
     """
 
     def __init__(
@@ -187,7 +187,7 @@ class Stream:
         return seconds
 
     def _send(self) -> None:
-        # Whoever ends the measurement early closes the other end.
+        # A measurement that ends early closes the other end.
         with contextlib.suppress(OSError):
             self._out.sendall(self._sent.data)
 

@@ -1,4 +1,4 @@
-"""What is in pages: zero or not, equal or not, their hashes, and the digest of all of them."""
+"""Kernels over whole pages: tests for zero and for equality, hashes, and the digest."""
 
 from __future__ import annotations
 

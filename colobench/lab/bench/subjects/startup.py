@@ -1,4 +1,4 @@
-"""How soon one can work: the import of the package, and the first checkpoint of a new process."""
+"""Time to start: the import of the package, and the first checkpoint of a new process."""
 
 from __future__ import annotations
 

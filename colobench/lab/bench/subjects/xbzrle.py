@@ -35,14 +35,14 @@ _VECTORS = ("avx512", "avx2", "neon")
 
 
 def change(old: Bytes, percent: float, cluster: int) -> Bytes:
-    """Give pages in which that part of each page's bytes differs, in clusters of so many bytes.
+    """Change a percentage of the bytes of each page, in aligned clusters.
 
     Parameters
     ----------
     old
         uint8, whole pages.
     percent, cluster
-        How many bytes, to the next cluster, and how many of them lie together, aligned.
+        Percentage of the bytes, rounded to whole clusters, and bytes of an aligned cluster.
     """
     chance = np.random.default_rng(0)
     clusters = PAGE_SIZE // cluster
@@ -53,14 +53,14 @@ def change(old: Bytes, percent: float, cluster: int) -> Bytes:
 
 @numba.njit(nogil=True)
 def decode_pages(memory: Bytes, pages: Pages, count: int, data: Bytes, lengths: Pages) -> int:
-    """Decode many pages, as the C reference does: what it costs without a call for each page.
+    """Decode many pages in one call, as the C reference does.
 
     Parameters
     ----------
     memory
-        uint8, whole pages of 4096 bytes; gets what changed.
+        uint8, whole pages of 4096 bytes, which are changed.
     pages, count, data, lengths
-        As `xbzrle.encode_pages` has left them: int32, the encodings as uint8, int32.
+        Results of `xbzrle.encode_pages`: int32, the encodings as uint8, int32.
 
     Returns
     -------

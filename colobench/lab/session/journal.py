@@ -1,4 +1,4 @@
-"""What the nodes of a session have said: events, and records made of both sides' halves."""
+"""Journal of a session: events of its nodes, and records merged from both sides' halves."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ DIGESTS_LIMIT = 1000
 
 
 class SessionTimeout(RemoteError):
-    """A node did not do in time what was asked of it."""
+    """A node that did not do in time what it was asked to do."""
 
 
 class JournalEntry(NamedTuple):
-    """An event: who said what, with which data, and when it arrived, of `time.monotonic`."""
+    """An event: the node's role, the name, the data, and the monotonic time of its arrival."""
 
     role: str
     event: str
@@ -30,24 +30,24 @@ class JournalEntry(NamedTuple):
 
 
 class Journal:
-    """Collects the events of both nodes, in the threads of their monitor connections.
+    """Collection of the events of both nodes, filled by the threads of their monitor connections.
 
     Parameters
     ----------
     verify
-        Whether the nodes send digests, so that records tell if both sides were equal.
+        Whether the nodes send digests, so that records tell whether both sides were equal.
     keep_records
-        How many of the newest records are kept at least; None for all.
+        Least number of the newest records that are kept; None for all.
 
     Attributes
     ----------
     records
-        One for each checkpoint of which both sides have reported.
+        Records of the checkpoints that both sides have reported.
     digests
-        The primary's newest digests by the checkpoint's number, also of checkpoints that it did
-        not live to report.
+        The primary's newest digests by the checkpoint's number, also of checkpoints before whose
+        report it died.
     began
-        When the first pair entered COLO, of `time.monotonic`; records count their time from it.
+        Monotonic time at which the first pair entered COLO; the times of records count from it.
     """
 
     def __init__(self, verify: bool, keep_records: int | None = None) -> None:
@@ -59,13 +59,13 @@ class Journal:
         self.digests: dict[int, dict[str, Any]] = {}
         self._halves: dict[str, dict[int, dict[str, Any]]] = {role: {} for role in ROLES}
         self._said: list[JournalEntry] = []
-        #: How many events were forgotten; the numbers of the others stay.
+        #: Number of events that were forgotten; the numbers of the others stay.
         self._forgotten = 0
         self._changed = threading.Condition()
         self._observers: list[Callable[[CheckpointRecord], None]] = []
 
     def on_record(self, observer: Callable[[CheckpointRecord], None]) -> None:
-        """Call `observer` with each new record, in a thread that must not be held up."""
+        """Call `observer` with each new record, in a thread that it must not block."""
         self._observers.append(observer)
 
     def deliver(self, role: str, event: Event) -> None:
@@ -118,7 +118,7 @@ class Journal:
     def entries(
         self, event: str, role: str | None = None, *, since: int = 0
     ) -> Iterator[JournalEntry]:
-        """Go through the events of that name, from the one numbered `since` on."""
+        """Iterate over the events of a name, from the one numbered `since` on."""
         with self._changed:
             events = self._said[max(0, since - self._forgotten) :]
         for each in events:
@@ -126,7 +126,7 @@ class Journal:
                 yield each
 
     def find(self, role: str, event: str, *, since: int = 0, **data: Any) -> JournalEntry | None:
-        """Find the first event of that node and name with that data, from number `since` on."""
+        """Find a node's first event with this name and data, from the one numbered `since` on."""
         for each in self.entries(event, role, since=since):
             if data.items() <= each.data.items():
                 return each
@@ -139,16 +139,16 @@ class Journal:
         timeout: float,
         check: Callable[[str], None] = lambda what: None,
     ) -> None:
-        """Wait until `condition` holds; it is looked at whenever a node says something.
+        """Wait until a condition holds, which is evaluated after each event.
 
         Parameters
         ----------
         condition, what
-            What is waited for, also in words.
+            Function that says whether it holds, and a description for the error.
         timeout
             Seconds.
         check
-            Called now and then with `what`; it raises if there is nothing to wait for any more.
+            Function that is called with `what` meanwhile; it raises if waiting is pointless.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""What a checkpoint leaves: one record, the only truth that tables, plots and reports read."""
+"""Records of checkpoints, which tables, plots and reports read and nothing else."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ class CheckpointRecord:
         1 for the first after migration.
     cause
         ``timer``, ``requested`` or ``shutdown``; where output is compared, also ``miscompare`` or
-        ``timeout`` (output that waited too long for its like) or ``overflow``.
+        ``timeout`` (output that waited too long for its counterpart) or ``overflow``.
     cause_connection, cause_offset
-        Of a miscompare: the connection whose output differed, and where; else None.
+        Connection whose output differed, and the offset of the difference; None unless the cause is
+        a miscompare.
     layout
         ``separated`` or ``buffered``.
     time
-        When it was asked for, in seconds since the pair entered COLO.
+        Time of its request, in seconds since the pair entered COLO.
     pages, zero_pages, flushed_pages
         Pages sent, those of them that were all zero, and pages copied from RAM cache to RAM.
     encoded_pages, bytes_saved
@@ -59,16 +60,16 @@ class CheckpointRecord:
     pause_ms
         Milliseconds that the guest stood still: from ``stop`` to ``resume``, and ``verify_ms``.
     guest_work
-        The guest's work counter in the checkpoint.
+        Work counter of the guest in the checkpoint.
     verified
-        Whether RAM and devices were equal on both sides, None if that was not looked at.
+        Whether RAM and devices were equal on both sides; None if they were not compared.
     dirty_bitmap
         The pages sent as little-endian 64-bit words, bit i of word w for page 64 w + i; None
         unless the session reports pages.
     flushed_bitmap
         The pages copied from RAM cache to RAM, likewise.
     primary_marks, secondary_marks
-        When each phase ended on either side, in nanoseconds of one clock.
+        Time at which each phase ended on either side, in nanoseconds of one clock.
     """
 
     number: int
@@ -106,7 +107,7 @@ class CheckpointRecord:
     secondary_marks: Marks = field(default=(), repr=False)
 
 
-#: What tables have of a record: all but the bitmaps and the marks.
+#: Columns of tables: all attributes but the bitmaps and the marks.
 COLUMNS = [
     each.name for each in fields(CheckpointRecord) if not each.name.endswith(("_bitmap", "_marks"))
 ]
@@ -188,9 +189,9 @@ class Records(Sequence[CheckpointRecord]):
     Parameters
     ----------
     records
-        What it holds at first.
+        First records.
     keep
-        How many of the newest it keeps at least, of less than twice as many; None for all.
+        Least number of the newest that are kept, of less than twice as many; None for all.
     """
 
     def __init__(
@@ -202,11 +203,11 @@ class Records(Sequence[CheckpointRecord]):
 
     @property
     def total(self) -> int:
-        """How many records there were, those included that are not kept."""
+        """Number of records so far, including those that are not kept."""
         return self._dropped + len(self._records)
 
     def since(self, first: int) -> Records:
-        """Give those of the records from the one numbered `first`, of all, that are kept."""
+        """Give the kept records from the one numbered `first`, counted from the beginning."""
         return self[max(0, first - self._dropped) :]
 
     @overload

@@ -1,6 +1,6 @@
 """A session's directory: locked while its process lives, and removed later if that was killed.
 
-The lock is on the directory itself (flock(2)): the kernel lets go of it however the process ends.
+The lock is on the directory itself (flock(2)): the kernel releases it, however the process ends.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from colobench.processes.socket_directory import SESSION_PREFIX, make_socket_directory, parents
 
-#: Somebody may take a new directory for a left one, in the moment before it is locked; then again.
+#: Limit of attempts: a new directory may be taken for a left one in the moment before its lock.
 _TRIES = 100
 
 
@@ -24,12 +24,12 @@ class SessionDirectory:
     Parameters
     ----------
     make
-        Makes the directory.
+        Function that makes the directory.
 
     Attributes
     ----------
     path
-        Where it is.
+        Path of the directory.
 
     Raises
     ------
@@ -47,7 +47,7 @@ class SessionDirectory:
             except FileNotFoundError:
                 continue
             with suppress(OSError):
-                # Where a file system has no locks, nobody finds the directory unlocked either.
+                # On a file system without locks, no process finds the directory unlocked either.
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX)
             if _is_at(self._descriptor, self.path):
                 return
@@ -55,7 +55,7 @@ class SessionDirectory:
         raise FileNotFoundError(f"{self.path}: expected a new directory to last, found it removed")
 
     def remove(self) -> None:
-        """Remove the directory with all that is in it, and let go of the lock."""
+        """Remove the directory with its files, and release the lock."""
         try:
             with suppress(OSError):
                 _remove(self._descriptor, self.path)
@@ -66,19 +66,19 @@ class SessionDirectory:
 def remove_left(parent: Path) -> list[Path]:
     """Remove the directories of sessions whose process was killed.
 
-    It touches a directory only if all of this holds: it is in `parent`, is named like a session's,
-    is no symbolic link, belongs to this user, has no subdirectory, is locked by nobody, and no
-    socket of a living process is in it.
+    A directory is removed only if all of this holds: it is in `parent`, is named like a session's,
+    is no symbolic link, belongs to this user, has no subdirectory, is not locked, and has no socket
+    of a living process in it.
 
     Parameters
     ----------
     parent
-        Where to look: where a session has just been made, so its predecessors were, too.
+        Directory to search, in which a session has just been made, like its predecessors.
 
     Returns
     -------
     list of Path
-        What was removed.
+        Directories that were removed.
     """
     removed = []
     for path in _candidates(parent):
@@ -129,17 +129,17 @@ def _open(path: Path) -> int:
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
-    """Say whether the open directory is, still, the one at `path`."""
+    """Say whether the open directory is still the one at `path`."""
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(descriptor), os.lstat(path))
     return False
 
 
 def _is_left(descriptor: int, path: Path) -> bool:
-    """Lock the directory; say whether that was possible and nobody uses it in another way."""
+    """Lock the directory, and say whether it is this user's and unused."""
     if os.fstat(descriptor).st_uid != os.geteuid():
         return False
-    # Held until the descriptor is closed: whoever has just made it cannot lock it meanwhile.
+    # Held until the descriptor is closed: a process that has just made it cannot lock it meanwhile.
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return _is_at(descriptor, path) and not _has_socket_in_use(path)
 

@@ -1,7 +1,7 @@
-"""Whether a session's guest is protected: told by its process in a file, and looked up by others.
+"""Status of a session, published by its process in a file and read by others.
 
-The process that runs a session writes ``session.json`` into the session's directory whenever that
-changes. ``colobench status`` reads it, and asks each node itself what it is and does.
+The process that runs a session writes ``session.json`` into the session's directory whenever the
+status changes. ``colobench status`` reads it, and asks each node for its own.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ ANSWER_SECONDS = 1.0
 
 
 class PairState(enum.StrEnum):
-    """What a session's guest is."""
+    """State of a session's guest."""
 
-    #: A secondary is being given the guest; the primary serves unprotected, or not yet.
+    #: A secondary is receiving the guest; the primary serves unprotected, or not yet.
     JOINING = "joining"
     #: If either node dies, the other goes on with all that clients were told.
     PROTECTED = "protected"
-    #: There is one node, and nobody to take its place.
+    #: There is one node, and none to take its place.
     ALONE = "alone"
 
 
 def publish(directory: Path, description: Mapping[str, Any]) -> None:
-    """Write what a session is now; a full disk must not end who serves, so that is passed by."""
+    """Write the present status; a full disk is ignored, since it must not end a session."""
     told = {"pid": os.getpid(), "since": time.time()} | dict(description)
     aside = directory / f"{FILE}.new"
     with suppress(OSError):
@@ -48,20 +48,20 @@ def publish(directory: Path, description: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """What a node is and does.
+    """Status of a node.
 
     Attributes
     ----------
     role, pid
-        What the session has it for, and its process.
+        Role in the session, and process id.
     alive, answers
         Whether the process runs, and whether it has answered; a stopped one does not.
     mode
-        Its own word: ``primary`` or ``secondary`` as one of a pair, ``none`` if it is not in one.
+        Mode that it reports: ``primary`` or ``secondary`` in a pair, otherwise ``none``.
     running
-        Whether its guest runs just now.
+        Whether its guest runs.
     checkpoint, checkpoint_age
-        The number of the last checkpoint that is committed there, and the seconds since then.
+        Number of the last checkpoint that is committed there, and the seconds since then.
     """
 
     role: str
@@ -76,24 +76,24 @@ class NodeStatus:
 
 @dataclass(frozen=True, slots=True)
 class SessionStatus:
-    """What a session is and does.
+    """Status of a session.
 
     Attributes
     ----------
     directory, pid
-        Where it is, and the process that runs it.
+        Its directory, and the process that runs it.
     state
-        A node that is dead counts as dead, even if its process has not said so yet.
+        State of the guest. A dead node counts as dead, even if the process has not said so yet.
     since
-        Seconds since the process has said so.
+        Seconds since the process has published it.
     guest
-        The guest's program.
+        Program of the guest.
     serves
-        Whether clients are let in.
+        Whether clients are admitted.
     nodes
-        The nodes.
+        Status of each node.
     others
-        The pids of the switch and the arbiter, by role.
+        Process ids of the switch and the arbiter, by role.
     forwards
         Ports that lead to the guest: host, port, and the guest's port.
     """
@@ -119,13 +119,13 @@ def find(names: Iterable[str] = ()) -> list[Path]:
     Parameters
     ----------
     names
-        Which: paths or names of directories, or pids of the processes that run sessions. Without
-        any, all of this user.
+        Paths or names of directories, or process ids of sessions; without any, all sessions of this
+        user.
 
     Raises
     ------
     LocalError
-        If there is none of that name.
+        If no session has that name.
     """
     there = running()
     wanted = list(names)

@@ -1,6 +1,6 @@
-"""A session that serves until it is told to end: it sees nodes die, and lets others join.
+"""Supervision of a session that serves: it finds dead nodes, and lets others join.
 
-No failure in making another process ends the node that serves: it is said, and tried again.
+A failure to start another process never ends the node that serves: it is reported and tried again.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from colobench.lab.session.takeover import Killed
 _LOOK_SECONDS = 0.05
 #: Seconds to wait for a takeover before everything else is looked at again.
 _TAKEOVER_SECONDS = 1.0
-#: So often that is done before it is said.
+#: Number of such waits before they are reported.
 _TAKEOVER_LOOKS = 5
-#: Seconds until a process that could not be made is tried again: at first, and at most.
+#: Seconds until a failed start of a process is tried again: at first, and at most.
 _AGAIN_SECONDS, _AGAIN_LIMIT = 0.5, 30.0
 
 
@@ -40,19 +40,19 @@ def serve(
     Parameters
     ----------
     session
-        Whose nodes anybody may kill.
+        Session whose nodes may be killed by anybody.
     rejoin
         Whether a new secondary joins after a takeover. Otherwise the guest runs on alone.
     until
-        Says when to end.
+        Function that says whether to end.
     say, turn
-        Called with what happened, in words; and twenty times in a second. If what they write to
-        is full or closed, that is no reason to end.
+        Functions that are called with a description of each event, and twenty times a second.
+        Errors of their output, such as a closed pipe, are ignored.
 
     Raises
     ------
     NodeGone
-        If nobody is left who could serve.
+        If no node is left to serve.
     ColobenchError
         If the session does not start.
     """
@@ -66,14 +66,14 @@ def serve(
 
 
 class _Keeper:
-    """What `serve` knows from one turn to the next."""
+    """State of `serve` from one turn to the next."""
 
     def __init__(self, session: Session, rejoin: bool, say: Callable[[str], None]) -> None:
         self._session, self._rejoin, self._on_words = session, rejoin, say
-        #: Whether somebody is dead whom nobody has taken over from, and whether somebody may join.
+        #: Whether a node is dead without a takeover yet, and whether a new one may join.
         self._bereaved = self._joins = False
         self._looks = 0
-        #: Since when the guest has been unprotected, if it was protected before.
+        #: Time since which the guest has been unprotected, if it was protected before.
         self._unprotected_since: float | None = None
         self._said: set[str] = set()
         self._again, self._patience = 0.0, _AGAIN_SECONDS
@@ -86,7 +86,7 @@ class _Keeper:
             self._on_state(self._session.state)
 
     def turn(self) -> None:
-        """Look at everything once; only who cannot be replaced ends this."""
+        """Look at everything once; raises if a process has ended that cannot be replaced."""
         self._session.check_serving()
         self._try(self._look, "nobody knows who serves")
         if time.monotonic() >= self._again:
@@ -97,7 +97,7 @@ class _Keeper:
         try:
             act()
         except Exception as error:
-            # Whatever it is, the node that serves has all that clients were told.
+            # No error is a reason to end: the node that serves has all that clients were told.
             self._session.check_serving()
             self._again = time.monotonic() + self._patience
             self._patience = min(2 * self._patience, _AGAIN_LIMIT)
@@ -195,9 +195,9 @@ class Tally:
     sums
         Checkpoints, pages, zero_pages, flushed_pages and bytes, by name.
     causes
-        How many checkpoints each cause had.
+        Number of checkpoints by cause.
     verified
-        Whether both sides were equal whenever they were compared.
+        Whether both sides were equal in all comparisons.
     """
 
     _SUMMED = ("pages", "zero_pages", "flushed_pages", "bytes")
@@ -208,7 +208,7 @@ class Tally:
         self.verified = True
 
     def add(self, record: CheckpointRecord) -> None:
-        """Take a record in."""
+        """Add a record."""
         self.sums["checkpoints"] += 1
         for name in self._SUMMED:
             self.sums[name] += getattr(record, name)

@@ -1,4 +1,4 @@
-"""What a kill was, and what the takeover after it was: values."""
+"""Values that describe a kill, and the takeover after it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ class Killed:
     Attributes
     ----------
     role, pid, status
-        Who, and the exit status: -9, for SIGKILL.
+        Role, process id and exit status, which is -9 for SIGKILL.
     point
-        Where it, or its peer, was held at that moment, or None.
+        Point at which it, or its peer, was held at that moment, or None.
     committed
-        The last checkpoint that both sides had reported by then.
+        Number of the last checkpoint that both sides had reported by then.
     time
-        When the signal was sent, of `time.monotonic`; where others have ended it, when that was
-        seen; of one that was stopped, when its peer took over.
+        Monotonic time of the SIGKILL; if somebody else killed it, of the moment that this was
+        noticed; if it was only stopped, of its peer's takeover.
     refused
-        Whether it was alive, but silent for so long that its peer serves in its place.
+        Whether it was alive, but silent for so long that its peer took over.
     """
 
     role: str
@@ -40,21 +40,21 @@ class TakeoverRecord:
     Attributes
     ----------
     role
-        Who survived.
+        Role of the survivor before the takeover.
     takeover_ms
-        Milliseconds from the kill to the running guest, None if nobody was killed.
+        Milliseconds from the kill to the running guest; None without a kill.
     checkpoint
-        The checkpoint that it goes on from, 0 for the state that migration brought; for a
-        primary, the last one that it made.
+        Number of the checkpoint that it goes on from, 0 for the migrated state; for a primary, the
+        last one that it made.
     equal
         Whether RAM and devices were, before the guest ran, those of that checkpoint on the primary;
-        None where there is no such thing: the session does not verify, or the survivor is the
-        primary, or a secondary whose own guest ran since the checkpoint.
+        None if this is undefined: the session does not verify, or the survivor is the primary, or a
+        secondary whose own guest ran since the checkpoint.
     work_at_takeover, work_after
-        The guest's work counter at takeover, and a moment later.
+        Work counter of the guest at takeover, and a moment later.
     killed_at, told_at, running_at, observed_at
-        When these things happened, of `time.monotonic`: the kill, the lost heartbeat told to the
-        survivor, its guest running, its work counter seen to have moved.
+        Monotonic times: of the kill, of the command that told the survivor of the lost heartbeat,
+        of its guest running, and of its work counter seen to have moved.
     """
 
     role: str

@@ -111,7 +111,7 @@ class MigrationCommand(IntEnum):
 
 @functools.lru_cache
 def section_footer(section_id: int) -> bytes:
-    """Give the footer of a section; the cache is bounded, as a peer chooses its section ids."""
+    """Encode the footer of a section; the cache is bounded, because a peer chooses section ids."""
     return SECTION.pack(SectionType.FOOTER, section_id)
 
 

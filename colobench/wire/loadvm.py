@@ -186,7 +186,7 @@ class Incoming:
             memory, multifd=multifd, xbzrle=xbzrle
         )
         self._started: dict[int, _RAMSections | _DeviceSection] = {}
-        #: What `_identify` has accepted: checkpoints have the same headers again and again.
+        #: Results of `_identify`, because all checkpoints have the same headers.
         self._identified: dict[tuple[int, bytes], tuple[_RAMSections | _DeviceSection, int]] = {}
 
     def stream_header(self, at: StreamBuffer) -> Parser[None]:
@@ -294,7 +294,7 @@ class Incoming:
     def _identify(
         self, kind: int, identity: bytes, offset: int
     ) -> tuple[_RAMSections | _DeviceSection, int]:
-        """Find who loads a section with that idstr, instance id and version id."""
+        """Find the handler of a section with that idstr, instance id and version id."""
         idstr, instance_id, version_id = _parts(identity)
         handler = self._handlers.get((idstr, instance_id))
         found = _printable(identity)
@@ -396,7 +396,7 @@ def vmdescription_section(
 
 
 def _parts(identity: bytes) -> tuple[str, int, int]:
-    """Divide what names a section into idstr, instance id and version id."""
+    """Split a section's identity into idstr, instance id and version id."""
     idstr = identity[: -SECTION_IDENTITY.size].decode(errors="backslashreplace")
     instance_id, version_id = SECTION_IDENTITY.unpack(identity[-SECTION_IDENTITY.size :])
     return idstr, instance_id, version_id

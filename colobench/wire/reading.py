@@ -29,7 +29,7 @@ GROWTH_LIMIT = 16 * 1024 * 1024
 
 
 class RunDecoder(Protocol):
-    """Takes page records of which some are encoded."""
+    """Decoder of page records, some of which are encoded."""
 
     def take_records(
         self, buffer: StreamBuffer, cursor: npt.NDArray[np.int64], run: PageRun
@@ -37,15 +37,15 @@ class RunDecoder(Protocol):
         """Take the records of a run from a buffer, and return the kernel's status."""
 
     def page(self, at: StreamBuffer, page: int) -> Parser[None]:
-        """Parse an encoded record behind its header and its block's name."""
+        """Parse the rest of an encoded record, after its header and its block's name."""
 
 
 class PageRun(NamedTuple):
     """A parser's request to take all page records with CONTINUE that follow.
 
     Each page is stored at its place in `memory` and its bit is set. The answer is the number of
-    pages and the number of zero pages among them. `decoder` takes them if XBZRLE records may
-    be among them; else it is None.
+    pages and the number of zero pages among them. `decoder` takes the records if XBZRLE ones may be
+    among them; otherwise it is None.
     """
 
     block: RAMBlock

@@ -1,8 +1,8 @@
-"""Device state as a versioned table of fields: how it is saved, and how it is checked.
+"""Device state as a versioned table of fields, which saves, parses and checks it.
 
-The layout is QEMU's vmstate: fields one after another, integers big-endian, no tags and no lengths
-(docs/devel/migration, "VMState"). A field whose length varies takes it from an earlier field, and
-has a limit that is checked before anything of that length is read.
+The format is QEMU's vmstate: fields one after another, integers big-endian, no tags and no lengths
+(docs/devel/migration, "VMState"). A field of variable length takes its length from an earlier
+field, and has a limit that is checked before that length is read.
 """
 
 from __future__ import annotations
@@ -17,48 +17,48 @@ import numpy.typing as npt
 
 from colobench.errors import LocalError, RemoteError
 
-#: A device's state: for each field its values, one-dimensional, in native byte order.
+#: A device's state: for each field its values, a one-dimensional array in native byte order.
 State = dict[str, npt.NDArray[Any]]
-#: A parser asks for a number of bytes and is sent exactly so many.
+#: A parser yields a number of bytes and is sent exactly these.
 StateParser = Generator[int, bytes, State]
 
 _QEMU_TYPES = {"u1": "uint8", "u4": "uint32", "u8": "uint64"}
 
 
 class VMStateError(RemoteError):
-    """Device state from the peer that this device does not accept."""
+    """A device state from the peer that the device does not accept."""
 
 
 class Device(Protocol):
-    """What the wire needs of a device."""
+    """Interface of a device for the stream."""
 
     @property
     def idstr(self) -> str:
-        """Its name in the stream."""
+        """Name of the device in the stream."""
 
     @property
     def instance_id(self) -> int:
-        """Which of several devices of that name it is."""
+        """Number among devices of the same name."""
 
     @property
     def version_id(self) -> int:
-        """The version that it saves."""
+        """Version of the state that it saves."""
 
     @property
     def minimum_version_id(self) -> int:
-        """The oldest version that it loads."""
+        """Oldest version of a state that it loads."""
 
     def save(self) -> bytes:
         """Encode its state."""
 
     def parse(self, version_id: int) -> StateParser:
-        """Decode and check a state without taking it over."""
+        """Decode and check a state without applying it."""
 
     def apply(self, state: State) -> None:
-        """Take over a state that `parse` gave."""
+        """Apply a state that `parse` returned."""
 
     def describe(self) -> dict[str, Any]:
-        """Give its entry of the vmdescription."""
+        """Return its entry in the vmdescription."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +68,13 @@ class Field:
     Parameters
     ----------
     name
-        As in the vmdescription.
+        Name of the field in the vmdescription.
     code
-        numpy's code of one element: ``"u1"``, ``"u4"`` or ``"u8"``.
+        numpy's code of an element: ``"u1"``, ``"u4"`` or ``"u8"``.
     count
-        How many elements, or the name of an earlier field that says how many.
+        Number of elements, or the name of an earlier field with that number.
     limit
-        The largest count that is accepted where `count` is a name.
+        Largest accepted number if `count` is a name.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Field:
     limit: int = 0
 
     def length(self, state: Mapping[str, npt.NDArray[Any]]) -> int:
-        """Say how many elements it has, given the fields before it."""
+        """Return its number of elements, given the earlier fields."""
         if isinstance(self.count, int):
             return self.count
         count = int(state[self.count][0])
@@ -95,22 +95,24 @@ class Field:
 
 
 class _Group:
-    """Neighbours of one type, encoded and decoded together: fixed lengths, or one that varies.
+    """Fields that are encoded and decoded together.
+
+    They are adjacent fields of one type and fixed lengths, or a single field of variable length.
 
     Attributes
     ----------
     fields, names
         The fields, and their names.
     code, wire_type
-        Type of one element, in native byte order, and as it is in the stream.
+        Type of an element, in native byte order and in the stream.
     lengths
-        Elements of each field, None if there is one field whose length varies.
+        Number of elements of each field; None for a field of variable length.
     ends
-        For each field its name, and begin and end of its elements in the group.
+        For each field its name, and the beginning and end of its elements in the group.
     size
-        Bytes of all of them, if the lengths are fixed.
+        Bytes of all elements, if the lengths are fixed.
     nothing
-        No elements.
+        Array without elements.
     """
 
     def __init__(self, fields: list[Field]) -> None:
@@ -132,7 +134,7 @@ class _Group:
 
 @dataclass(frozen=True, slots=True)
 class VMStateDescription:
-    """A device's name, versions and fields, as QEMU's VMStateDescription."""
+    """A device's name, versions and fields, like QEMU's VMStateDescription."""
 
     name: str
     version_id: int
@@ -156,7 +158,7 @@ class VMStateDescription:
         Raises
         ------
         LocalError
-            If a field has another number of elements than the table says.
+            If a field has a number of elements other than the table's.
         """
         parts = []
         for group in self._groups:
@@ -185,7 +187,7 @@ class VMStateDescription:
         Raises
         ------
         VMStateError
-            If the version is not one of ours, or a length is beyond its limit.
+            If the version is not supported, or a length is beyond its limit.
         """
         if not self.minimum_version_id <= version_id <= self.version_id:
             raise VMStateError(

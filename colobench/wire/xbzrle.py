@@ -1,6 +1,6 @@
-"""XBZRLE records of a RAM section: pages as the bytes that changed since they came last.
+"""Decoder of XBZRLE records in a RAM section: the bytes of pages that changed.
 
-A receiver that does not expect them imports nothing of this, and compiles none of its kernels.
+A receiver without XBZRLE does not import this module, and does not compile its kernels.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from colobench.memory.ram import PAGE_SIZE, PageMemory
 from colobench.wire.errors import RAMError
 from colobench.wire.reading import PageRun, Parser, StreamBuffer
 
-#: Precedes an encoding: a number for the kind of encoding, and its length.
+#: Header of an encoding: number of the kind of encoding, length in bytes.
 _HEADER: Final = struct.Struct(">BH")
 
 
 class XBZRLEDecoder:
-    """Decodes XBZRLE records over the pages that they were made against.
+    """Decoder of XBZRLE records into the pages from which they were made.
 
     Parameters
     ----------
     memory
-        The pages as they came last; the decoded ones take their place, and their bits are set.
+        Memory with the pages that were received last; decoded pages replace them, and their bits
+        are set.
     """
 
     def __init__(self, memory: PageMemory) -> None:
@@ -41,19 +42,19 @@ class XBZRLEDecoder:
         Returns
         -------
         int
-            The status of `kernels.xbzrle_records.take_xbzrle_records`.
+            Status of `kernels.xbzrle_records.take_xbzrle_records`.
         """
         return int(
             xbzrle_records.take_xbzrle_records(buffer.array, cursor, *run.place, self._decoded)
         )
 
     def page(self, at: StreamBuffer, page: int) -> Parser[None]:
-        """Parse one record behind its header and its block's name.
+        """Parse the rest of a record, after its header and its block's name.
 
         Raises
         ------
         RAMError
-            If it is not a valid encoding of a page; the page is as before then.
+            If it is not a valid encoding of a page; then the page stays as it was.
         """
         offset = at.offset
         encoding, length = _HEADER.unpack((yield _HEADER.size))

@@ -33,7 +33,7 @@ from colobench.lab.bench.case import (
 from colobench.lab.bench.context import PAGE_SIZE, BenchContext
 from colobench.lab.bench.measured import Measured, Unavailable
 from colobench.lab.bench.page import write_bench_page
-from colobench.lab.bench.reference import References
+from colobench.lab.bench.reference import ENVIRONMENT_VARIABLE, INSTRUCTION_SETS, References
 from colobench.lab.bench.run import as_json, run, subjects
 from colobench.lab.bench.subjects import bitmaps
 from colobench.lab.bench.subjects import xbzrle as xbzrle_subject
@@ -272,6 +272,29 @@ def test_a_function_that_was_not_compiled_for_this_processor_is_missing():
     with pytest.raises(Unavailable, match="lacks what C's levitate needs"):
         references.function("bitmap.levitate")
     references.close()
+
+
+@pytest.mark.parametrize("name", INSTRUCTION_SETS)
+def test_references_use_the_instructions_asked_for_and_their_cases_say_which(name, monkeypatch):
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, name)
+    try:
+        context = BenchContext(rounds=1, shrink=4096)
+    except LocalError as error:
+        pytest.skip(str(error))
+    with context:
+        for subject_name in ("bitmap", "runs", "zero", "xbzrle"):
+            rows = [row for row in run([subject_name], context) if "numpy" not in row.case]
+            assert {row.case.rpartition(", ")[2] for row in rows} <= {
+                each.words for each in INSTRUCTION_SETS.values()
+            }
+            assert all(row.ratio for row in rows)
+        best = next(iter(rows)).case
+    assert best.endswith(INSTRUCTION_SETS[name].words)
+
+
+def test_instructions_that_there_are_not_are_refused():
+    with pytest.raises(LocalError, match=r"expected one of .*plain, found 'abacus'"):
+        References("abacus")
 
 
 def test_a_machine_without_xxhash_says_how_to_get_it(monkeypatch):

@@ -12,7 +12,7 @@ from colobench.lab.bench.subjects.checkpoints import MILLISECONDS, Pair, default
 from colobench.peers.qemu_pair import QEMUPair
 
 #: Pages → the bounds of the pause over QEMU's, with the transports multifd and memfd.
-BOUNDS = {1_000: (0.35, 0.25), 10_000: (0.5, 0.35), 50_000: (0.5, 0.4)}
+BOUNDS = {1_000: (0.35, 0.25), 10_000: (0.4, 0.25), 50_000: (0.5, 0.25)}
 #: Of each half.
 CHECKPOINTS = 8
 

@@ -44,10 +44,10 @@ def test_the_steps_of_a_checkpoint_add_up_to_its_pause(data, transport):
 
 def test_the_table_names_each_step_with_its_side_and_its_floor():
     steps = tuple(
-        pause.Step(name, side, kind, paused, 3.0, 2.0, 4.0, 1.5 if floor else None)
+        pause.PauseStep(name, side, kind, paused, 3.0, 2.0, 4.0, 1.5 if floor else None)
         for name, side, kind, paused, floor in pause._STEPS
     )
-    whole = pause.Step("pause", "both", "", True, 39.0, 26.0, 52.0, None)
+    whole = pause.PauseStep("pause", "both", "", True, 39.0, 26.0, 52.0, None)
     lines = pause.render([pause.Profile("memfd", 1000, 7, steps, whole)]).splitlines()
     assert lines[0] == "memfd, 1k pages, 7 checkpoints: microseconds"
     assert lines[2].split() == ["request", "both", "message", "2.0", "4.0", "3.0", "1.5"]

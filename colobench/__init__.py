@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from colobench.lab.clients.closed_loop import Clients as Clients
     from colobench.lab.session.record import CheckpointRecord as CheckpointRecord
     from colobench.lab.session.record import Records as Records
-    from colobench.lab.session.services import Heartbeat as Heartbeat
     from colobench.lab.session.session import Session as Session
     from colobench.lab.studies.checkpoint_causes import CauseTable as CauseTable
     from colobench.lab.studies.checkpoint_causes import provoke_miscompares as provoke_miscompares
@@ -43,7 +42,9 @@ if TYPE_CHECKING:
     from colobench.lab.torture.bug_hunt import museum as museum
     from colobench.lab.torture.story import FailoverStory as FailoverStory
     from colobench.lab.torture.story import serving_pair as serving_pair
-    from colobench.net.compare_settings import CompareSettings as CompareSettings
+    from colobench.settings.compare import CompareSettings as CompareSettings
+    from colobench.settings.heartbeat import HeartbeatSettings as HeartbeatSettings
+    from colobench.settings.settings import Settings as Settings
 
 __version__ = "0.1.0"
 
@@ -52,15 +53,16 @@ _HOMES = {
     "CheckpointRecord": "colobench.lab.session.record",
     "Clients": "colobench.lab.clients.closed_loop",
     "ColobenchError": "colobench.errors",
-    "CompareSettings": "colobench.net.compare_settings",
+    "CompareSettings": "colobench.settings.compare",
     "FailoverStory": "colobench.lab.torture.story",
-    "Heartbeat": "colobench.lab.session.services",
+    "HeartbeatSettings": "colobench.settings.heartbeat",
     "Latencies": "colobench.lab.studies.latency",
     "LocalError": "colobench.errors",
     "Nondeterminism": "colobench.guest.configuration",
     "Records": "colobench.lab.session.record",
     "RemoteError": "colobench.errors",
     "Session": "colobench.lab.session.session",
+    "Settings": "colobench.settings.settings",
     "ask": "colobench.lab.studies.console",
     "cached_pages": "colobench.lab.studies.flush_prediction",
     "hunt_bug": "colobench.lab.torture.bug_hunt",

@@ -40,10 +40,10 @@ def main() -> int:
     """Run the command line; returns the exit status."""
     _signal.signal(_signal.SIGINT, _leave)
     _open_standard_streams()
-    from colobench import cli
+    from colobench.cli.main import main as run
 
     try:
-        return cli.main()
+        return run()
     finally:
         _signal.signal(_signal.SIGINT, _leave)
 

@@ -25,7 +25,8 @@ from pathlib import Path
 import psutil
 
 from colobench.errors import LocalError
-from colobench.memory.tracker import TRACKERS, TrackerUnavailable, tracker_class
+from colobench.memory.tracker import TrackerUnavailable, tracker_class
+from colobench.memory.tracker_names import TRACKERS
 from colobench.processes.resource_limits import (
     PROCESS_ADDRESSES,
     address_limit,

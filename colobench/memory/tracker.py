@@ -16,16 +16,9 @@ import numpy.typing as npt
 
 from colobench.errors import LocalError
 from colobench.memory.ram import PAGE_SIZE, RAM, lay_out
+from colobench.memory.tracker_names import TRACKERS
 
 Words = npt.NDArray[np.uint64]
-
-#: Every tracker's class by its name, the default first; imported on use.
-TRACKERS = {
-    "marked": "colobench.memory.marked.Marked",
-    "userfault": "colobench.memory.userfault.UserFault",
-    "shadow": "colobench.memory.shadow.Shadow",
-    "mprotect": "colobench.memory.mprotect.MProtect",
-}
 
 
 class TrackerUnavailable(LocalError):

@@ -40,9 +40,9 @@ from colobench.net.outcome import (
     Miscompare,
     Outcome,
     Overflow,
-    Quirk,
     Timeout,
 )
+from colobench.settings.compare import Quirk
 
 #: Seconds without a frame after which a closed connection is forgotten.
 CLOSED_LINGER = 60.0

@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from collections import deque
 from typing import Generic, NamedTuple, TypeVar
 
-from colobench.net.outcome import Counters, Quirk
+from colobench.net.outcome import Counters
+from colobench.settings.compare import Quirk
 
 Content = TypeVar("Content")
 

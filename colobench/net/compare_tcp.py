@@ -31,7 +31,8 @@ from colobench.net.frame import (
     build_tcp,
     sequence_difference,
 )
-from colobench.net.outcome import Counters, Quirk
+from colobench.net.outcome import Counters
+from colobench.settings.compare import Quirk
 
 _MODULO = 2**32
 #: Largest distance by which `_eased` may be behind; no held segment is longer.

@@ -3,35 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
 from colobench.net.frame import ConnectionKey
 
 #: Number that stands for the protocol of IPv4 fragments, whose ports are unknown.
 FRAGMENTS = 256
-
-
-class Quirk(StrEnum):
-    """A deviation in some version of QEMU that we consider a bug; each says its effect."""
-
-    #: Segments without payload pass at once: a client's bytes are acknowledged, but lost with the
-    #: primary.
-    EMPTY_AT_ONCE = "empty-at-once"
-    #: Equal payload passes whatever it acknowledges, with the same loss (QEMU: if cut alike).
-    ACK_UNCHECKED = "ack-unchecked"
-    #: Equal payload that acknowledges more than the secondary did counts as different.
-    ACK_AHEAD_DIFFERS = "ack-ahead-differs"
-    #: The secondary's latest acknowledgement counts, not its greatest (unsigned `a - b > 0`).
-    LATEST_ACK = "latest-ack"
-    #: TCP payloads are compared as whole segments (before QEMU's commit f449c9e549).
-    SEGMENTS = "segments"
-    #: UDP and ICMP packets are compared beginning with the newest.
-    NEWEST_FIRST = "newest-first"
-    #: A frame for which a queue has no room is dropped.
-    DROP_OVERFLOW = "drop-overflow"
-    #: A frame that the secondary sent before a checkpoint counts even if it arrives after it.
-    STALE = "stale"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-import enum
 from typing import Protocol
 
-from colobench.errors import LocalError
 from colobench.net.outcome import Outcome
-
-
-class Output(enum.Enum):
-    """Filter between the guest's NIC and the network."""
-
-    #: Every frame waits for the next checkpoint (filter-buffer).
-    BUFFER = "buffer"
-    #: A frame waits until the secondary's guest has sent the same (colo-compare).
-    COMPARE = "compare"
 
 
 class OutputFilter(Protocol):
@@ -41,18 +30,3 @@ class OutputFilter(Protocol):
 
     def counters(self) -> dict[str, int]:
         """Return counters, among them ``held``, the number of frames that are held now."""
-
-
-def check_output(output: Output, secondary_runs: bool) -> Output:
-    """Refuse to compare output if the secondary's guest stands still.
-
-    Raises
-    ------
-    LocalError
-        If the secondary's guest does not run between checkpoints.
-    """
-    if output is Output.COMPARE and not secondary_runs:
-        raise LocalError(
-            "output compare: expected the variant upstream, whose secondary runs, found v12"
-        )
-    return output

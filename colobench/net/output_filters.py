@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from colobench.net.buffer import FilterBuffer
 from colobench.net.compare import ColoCompare
-from colobench.net.compare_settings import CompareSettings
-from colobench.net.output import Output, OutputFilter
+from colobench.net.output import OutputFilter
+from colobench.settings.checkpoint import Output
+from colobench.settings.compare import CompareSettings
 
 
 def make_output_filter(output: Output, compare: CompareSettings) -> OutputFilter:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import socket
 from contextlib import suppress
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from colobench.errors import LocalError
 from colobench.node.sockets import bind
 from colobench.node.wait import Wait
+from colobench.settings.forward import loopback_address
 
 #: Connections that wait to be accepted, at most: all that a pair has with 255 page channels.
 _BACKLOG = 256
@@ -48,15 +48,10 @@ class Address:
         host, _, port = rest.rpartition(":")
         if kind != "tcp" or not port.isdigit() or int(port) > 65535:
             raise LocalError(f"address: expected unix:PATH or tcp:HOST:PORT, found {uri!r}")
-        host = "127.0.0.1" if host in ("", "localhost") else host
         try:
-            loopback = ipaddress.IPv4Address(host).is_loopback
-        except ValueError as error:
-            raise LocalError(
-                f"address {uri!r}: expected an IPv4 address, found {host!r}"
-            ) from error
-        if not loopback:
-            raise LocalError(f"address {uri!r}: expected a loopback address, found {host}")
+            host = loopback_address(host)
+        except LocalError as error:
+            raise LocalError(f"address {uri!r}: {error}") from error
         return cls(socket.AF_INET, (host, int(port)))
 
     def __str__(self) -> str:

@@ -9,7 +9,8 @@ import threading
 from collections.abc import Callable
 
 from colobench.errors import LocalError
-from colobench.protocol.colo import Layout, Role
+from colobench.protocol.colo import Role
+from colobench.settings.checkpoint import Layout
 
 #: Where a primary can be held, in the order in which a checkpoint passes them.
 PRIMARY_POINTS = (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from colobench.guest.programs import Program
 from colobench.kernels.note import is_noted, note
-from colobench.node.transport import Encoding, PageTransport, usable_cores
+from colobench.settings.transport import Encoding, PageTransport, usable_cores
 
 if TYPE_CHECKING:
     from colobench.kernels.warmup import Step

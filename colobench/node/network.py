@@ -31,10 +31,8 @@ from colobench.errors import LocalError
 from colobench.guest.interface import GuestNetwork
 from colobench.guest.numba.devices import NIC_QUEUE_LENGTH
 from colobench.net import frame as frames
-from colobench.net.compare_settings import CompareSettings
 from colobench.net.mirror import MARK
 from colobench.net.outcome import CompareCause, Miscompare, Outcome
-from colobench.net.output import Output
 from colobench.net.output_filters import make_output_filter
 from colobench.net.receive_queue import ReceiveQueue
 from colobench.net.rewriter import Rewritten
@@ -44,6 +42,8 @@ from colobench.node.frame_socket import FrameSocket
 from colobench.node.network_link import NetworkLink
 from colobench.node.participants import CheckpointParticipant
 from colobench.node.trigger import CheckpointCause
+from colobench.settings.checkpoint import Output
+from colobench.settings.compare import CompareSettings
 
 #: Frames that may wait for the guest to take them; as many again are let wait in the link.
 BACKLOG_LIMIT = 1024

@@ -19,7 +19,6 @@ from typing import Any
 from colobench.errors import LocalError
 from colobench.guest.bugs import DOUBLE_EXECUTION
 from colobench.node.breakpoints import Breakpoints
-from colobench.node.bugs import Bug
 from colobench.node.channel import Channel
 from colobench.node.colo_thread import ColoThread, Interrupted
 from colobench.node.monitor import MonitorCommand
@@ -27,6 +26,7 @@ from colobench.node.monitor_commands import ColoCommands, GuestCommands, Network
 from colobench.node.runtime import NodeRuntime
 from colobench.node.takeover import Takeover
 from colobench.protocol.colo import ColoAction, Conversation, Role
+from colobench.settings.bug import Bug
 from colobench.wire.messages import Message
 
 

@@ -10,9 +10,7 @@ from typing import Any
 
 from colobench.errors import LocalError
 from colobench.memory.ram import PAGE_SIZE
-from colobench.net.output import Output
 from colobench.node.address import Address
-from colobench.node.bugs import Bug
 from colobench.node.colo_thread import Interrupted
 from colobench.node.frame_socket import FrameSocket
 from colobench.node.migration.checkpoint_sender import CheckpointSender
@@ -25,10 +23,12 @@ from colobench.node.node import Node
 from colobench.node.pcap_file import PcapWriter
 from colobench.node.phases import Phases
 from colobench.node.runtime import NodeRuntime
-from colobench.node.transport import check_socket
 from colobench.node.trigger import CheckpointCause, CheckpointTrigger
 from colobench.node.wait import Wait
 from colobench.protocol.colo import ColoAction, ColoState, LocalEvent, Role
+from colobench.settings.bug import Bug
+from colobench.settings.checkpoint import Output
+from colobench.settings.transport import check_socket
 from colobench.wire.messages import Message
 
 

@@ -16,7 +16,6 @@ from colobench.guest.bugs import LOST_RETRANSMISSION
 from colobench.guest.interface import Guest
 from colobench.guest.numba.machine import Machine
 from colobench.kernels.warmup import load
-from colobench.node.bugs import Bug
 from colobench.node.colo_status import ColoStatus
 from colobench.node.guest_control import GuestControl
 from colobench.node.kernels import kernel_modules
@@ -24,8 +23,9 @@ from colobench.node.monitor import Monitor, MonitorCommand
 from colobench.node.network import Network
 from colobench.node.options import Options
 from colobench.node.participants import CheckpointParticipant
-from colobench.node.transport import usable_cores
 from colobench.node.workers import Workers
+from colobench.settings.bug import Bug
+from colobench.settings.transport import usable_cores
 
 
 class PairSide(Protocol):

@@ -13,7 +13,6 @@ from colobench.kernels import bitmap
 from colobench.kernels.page_records import PAGE_RECORD_BYTES
 from colobench.memory.ram import PAGE_SIZE, RAMCache
 from colobench.memory.tracker import Words
-from colobench.node.bugs import Bug
 from colobench.node.channel import Channel
 from colobench.node.colo_thread import Interrupted
 from colobench.node.flush import flush
@@ -25,7 +24,9 @@ from colobench.node.phases import Phases
 from colobench.node.primary import Primary
 from colobench.node.runtime import NodeRuntime
 from colobench.node.wait import Wait
-from colobench.protocol.colo import ColoAction, ColoState, Layout, LocalEvent, Role
+from colobench.protocol.colo import ColoAction, ColoState, LocalEvent, Role
+from colobench.settings.bug import Bug
+from colobench.settings.checkpoint import Layout
 from colobench.wire.errors import CommandError
 from colobench.wire.format import MigrationCommand
 from colobench.wire.loadvm import (

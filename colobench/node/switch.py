@@ -31,10 +31,11 @@ from colobench.net.switch import FIRST_PORT, LAST_PORT, GuestMoved, Switch
 from colobench.net.tcp import TCPConnection
 from colobench.node.address import Address
 from colobench.node.client import KERNEL_BYTES, OUTPUT_LIMIT, Backlog, Client
-from colobench.node.hostfwd import GUEST_ADDRESS, HostForward
+from colobench.node.hostfwd import HostForward
 from colobench.node.monitor import Monitor, MonitorCommand
 from colobench.node.pcap_file import PcapWriter
 from colobench.node.port import ENOUGH_BYTES, Port
+from colobench.settings.forward import GUEST_ADDRESS
 
 _BACKLOG = 1024
 _ACCEPTS_A_TURN = 64

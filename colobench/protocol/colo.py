@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from colobench.protocol.table import StateMachine, Table
+from colobench.settings.checkpoint import Layout
 from colobench.wire.messages import Message
 
 
@@ -38,15 +39,6 @@ class Role(enum.Enum):
 
     PRIMARY = "primary"
     SECONDARY = "secondary"
-
-
-class Layout(enum.Enum):
-    """Layout of a checkpoint in the stream."""
-
-    #: RAM directly in the stream, devices in a sized buffer (patch 31 and later).
-    SEPARATED = "separated"
-    #: RAM and devices together in one sized buffer, as before patch 31.
-    BUFFERED = "buffered"
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,6 @@ from colobench.protocol.colo import (
     ColoAction,
     ColoState,
     ColoTable,
-    Layout,
     LocalEvent,
     Variant,
     primary_table,
@@ -38,6 +37,7 @@ from colobench.protocol.table import (
     StateMachine,
     Table,
 )
+from colobench.settings.checkpoint import Layout
 from colobench.wire.messages import Message
 
 PAIRING = "pairing"

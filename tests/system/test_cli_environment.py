@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from colobench import cli, doctor
+from colobench import doctor
+from colobench.cli.main import main
 from colobench.errors import LocalError
-from colobench.guest.configuration import parse_size
+from colobench.fields.sizes import parse_size
 from colobench.kernels.warmup import Step
 from colobench.lab.bench import context as context_module
 from colobench.lab.output_file import check_output_file, write_output_file
@@ -75,7 +76,7 @@ def test_what_cannot_be_encoded_is_replaced_after_the_files_are_written(
     printed = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="latin-1"))
     files = [tmp_path / "bench.json", tmp_path / "bench.html"]
-    assert cli.main(["bench", "runs", "--json", str(files[0]), "--html", str(files[1])]) == 0
+    assert main(["bench", "runs", "--json", str(files[0]), "--html", str(files[1])]) == 0
     assert len(json.loads(files[0].read_text())["results"]) == 10
     assert files[1].stat().st_size > 100_000
     assert b"?" in printed.getvalue()
@@ -86,7 +87,7 @@ def test_files_are_there_when_printing_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdout", Unwritable())
-    assert cli.main(["bench", "runs", "--json", str(tmp_path / "bench.json")]) == 1
+    assert main(["bench", "runs", "--json", str(tmp_path / "bench.json")]) == 1
     assert len(json.loads((tmp_path / "bench.json").read_text())["results"]) == 10
     assert capsys.readouterr().err == "colobench bench: [Errno 28] No space left on device\n"
 
@@ -124,8 +125,6 @@ OPTIONS = [
     ["bench", "--json"],
     ["bench", "--html"],
     ["torture", "--results"],
-    ["run", "--pcap"],
-    ["run", "--pcap-mirror"],
 ]
 
 
@@ -150,9 +149,9 @@ def test_file_that_cannot_be_written_is_refused_before_anything_starts(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a file").touch()
-    monkeypatch.setattr(cli, "make_session", lambda *_, **__: pytest.fail("it began"))
+    monkeypatch.setattr(Session, "__init__", lambda *_, **__: pytest.fail("it began"))
     with pytest.raises(SystemExit) as end:
-        cli.main([*option, place])
+        main([*option, place])
     assert end.value.code == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert f"{place}: expected a file that can be written" in said
@@ -363,7 +362,7 @@ def test_word_that_is_no_number_is_said_in_the_users_words(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        cli.main(arguments)
+        main(arguments)
     said = capsys.readouterr().err.splitlines()[-1]
     assert words in said
     assert "_" not in said.replace("'1_0'", "")
@@ -384,7 +383,7 @@ def test_warmup_says_what_it_does_where_there_is_no_terminal(
 
     monkeypatch.setattr(kernels, "compile_kernels", compile_kernels)
     monkeypatch.setattr("colobench.kernels.warmup.kernels_in", lambda modules: [1, 2, 3])
-    assert cli.main(["warmup"]) == 0
+    assert main(["warmup"]) == 0
     captured = capsys.readouterr()
     assert captured.err == "kernel 3 of 3, slower, was ready after 70 s\n"
     assert captured.out == "3 kernels are ready\n"

@@ -10,7 +10,7 @@ from colobench.lab.torture.kill_plan import plan
 from colobench.lab.torture.kill_results import KillResult
 from colobench.lab.torture.museum import MUSEUM, exhibit
 from colobench.lab.torture.story import ALONE, PROTECTED, SILENT, FailoverStory, serving_pair
-from colobench.node.bugs import Bug
+from colobench.settings.bug import Bug
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

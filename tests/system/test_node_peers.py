@@ -29,20 +29,21 @@ from colobench.wire import savevm
 from colobench.wire.format import MigrationCommand, SectionType
 from colobench.wire.messages import Message, encode_message
 from colobench.wire.multifd import handshake, sync_packet
+from node_arguments import node_arguments
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-RAM = ["--ram", "1M", "--stall-timeout", "1.5"]
-MIRROR = ["--variant", "upstream", "--output", "compare"]
+SMALL = {"ram": "1M", "stall_timeout": 1.5}
 
 
 class Watched:
     """A node, and a way to wait for what it says."""
 
-    def __init__(self, role: str, directory: Path, arguments: list[str]) -> None:
+    def __init__(self, role: str, directory: Path, *own: str, **settings: Any) -> None:
         self.events: list[dict[str, Any]] = []
         self._changed = threading.Condition()
-        self.node = NodeProcess(role, directory, [*RAM, *arguments], self._on_event)
+        arguments = node_arguments(*own, **SMALL | settings)
+        self.node = NodeProcess(role, directory, arguments, self._on_event)
         self.node.connect(60)
         self.node.execute(
             "migrate-set-capabilities", capabilities=[{"capability": "x-colo", "state": True}]
@@ -77,8 +78,8 @@ class Watched:
 
 
 @contextlib.contextmanager
-def watched(role: str, directory: Path, *arguments: str) -> Iterator[Watched]:
-    node = Watched(role, directory, list(arguments))
+def watched(role: str, directory: Path, *own: str, **settings: Any) -> Iterator[Watched]:
+    node = Watched(role, directory, *own, **settings)
     try:
         yield node
     finally:
@@ -122,7 +123,7 @@ REQUEST = encode_message(Message.CHECKPOINT_REQUEST)
 @pytest.fixture
 def primary(tmp_path: Path) -> Iterator[tuple[Watched, FakeSecondary]]:
     fake = FakeSecondary(str(tmp_path / "colo"))
-    with watched("primary", tmp_path, "--guest", "sequential") as node:
+    with watched("primary", tmp_path, guest="sequential") as node:
         node.node.execute("migrate-set-parameters", x_checkpoint_delay=2**32 - 1)
         node.node.execute("migrate", uri=f"unix:{tmp_path}/colo")
         fake.accept()
@@ -156,8 +157,7 @@ def test_secondary_lost_in_precopy_is_a_failed_migration_and_the_guest_runs(
 ) -> None:
     fake = FakeSecondary(str(tmp_path / "colo"))
     # Its pages do not fit into the socket's buffer, so it cannot be done before the end.
-    arguments = ["--ram", "64M", "--writes-per-tick", "100000"]
-    with watched("primary", tmp_path, *arguments) as node:
+    with watched("primary", tmp_path, ram="64M", writes_per_tick=100_000) as node:
         while node.node.execute("x-query-guest")["work"] < 1_000_000:
             pass
         node.node.execute("migrate", uri=f"unix:{tmp_path}/colo")
@@ -324,9 +324,10 @@ def test_bad_page_channel_ends_the_migration_with_one_clear_error(
     tmp_path: Path, case: str
 ) -> None:
     transport, beginnings, words = BAD_CHANNELS[case]
-    arguments = ["--incoming", f"unix:{tmp_path}/colo", "--transport", transport]
+    arguments = ["--incoming", f"unix:{tmp_path}/colo"]
+    settings = {"transport": transport, "multifd_channels": 2}
     with (
-        watched("secondary", tmp_path, *arguments, "--multifd-channels", "2") as node,
+        watched("secondary", tmp_path, *arguments, **settings) as node,
         contextlib.ExitStack() as stack,
     ):
         main = stack.enter_context(socket.socket(socket.AF_UNIX))
@@ -352,9 +353,9 @@ def test_bad_page_channel_ends_the_migration_with_one_clear_error(
 @pytest.mark.parametrize("end", ["quit", "main connection closed", "time"])
 def test_wait_for_the_mirror_connection_ends(tmp_path: Path, end: str) -> None:
     arguments = ["--incoming", f"unix:{tmp_path}/colo", "--mirror", f"unix:{tmp_path}/mirror"]
-    arguments += [*MIRROR, "--stall-timeout", "0.5" if end == "time" else "300"]
+    settings = {"output": "compare", "stall_timeout": 0.5 if end == "time" else 300}
     with (
-        watched("secondary", tmp_path, *arguments) as node,
+        watched("secondary", tmp_path, *arguments, **settings) as node,
         socket.socket(socket.AF_UNIX) as main,
     ):
         main.connect(str(tmp_path / "colo"))
@@ -375,8 +376,8 @@ def test_primary_that_cannot_connect_all_ends_with_the_main_connection(
     tmp_path: Path, end: str
 ) -> None:
     fake = FakeSecondary(str(tmp_path / "colo"))
-    arguments = ["--transport", "multifd", "--multifd-channels", "200"]
-    with watched("primary", tmp_path, *arguments) as node:
+    settings = {"transport": "multifd", "multifd_channels": 200}
+    with watched("primary", tmp_path, **settings) as node:
         # Nobody accepts: soon the queue of connections is full.
         node.node.execute("migrate", uri=f"unix:{tmp_path}/colo")
         fake.accept()
@@ -394,10 +395,10 @@ def test_primary_that_cannot_connect_all_ends_with_the_main_connection(
 
 @pytest.mark.parametrize("end", ["quit", "main connection closed"])
 def test_wait_for_page_channels_ends_long_before_its_timeout(tmp_path: Path, end: str) -> None:
-    arguments = ["--incoming", f"unix:{tmp_path}/colo", "--transport", "memfd"]
-    arguments += ["--multifd-channels", "2", "--stall-timeout", "300"]
+    arguments = ["--incoming", f"unix:{tmp_path}/colo"]
+    settings = {"transport": "memfd", "multifd_channels": 2, "stall_timeout": 300}
     with (
-        watched("secondary", tmp_path, *arguments) as node,
+        watched("secondary", tmp_path, *arguments, **settings) as node,
         socket.socket(socket.AF_UNIX) as main,
         socket.socket(socket.AF_UNIX) as channel,
     ):
@@ -419,9 +420,10 @@ def test_wait_for_page_channels_ends_long_before_its_timeout(tmp_path: Path, end
 
 @pytest.mark.parametrize("channel", [0, 1])
 def test_bad_packet_is_named_whichever_channel_it_comes_on(tmp_path: Path, channel: int) -> None:
-    arguments = ["--incoming", f"unix:{tmp_path}/colo", "--transport", "multifd"]
+    arguments = ["--incoming", f"unix:{tmp_path}/colo"]
+    settings = {"transport": "multifd", "multifd_channels": 2}
     with (
-        watched("secondary", tmp_path, *arguments, "--multifd-channels", "2") as node,
+        watched("secondary", tmp_path, *arguments, **settings) as node,
         contextlib.ExitStack() as stack,
     ):
         connections = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(3)]
@@ -459,9 +461,9 @@ def test_mirrored_frames_that_the_guest_does_not_take_wait_in_the_primary(
     tmp_path: Path, frame: bytes
 ) -> None:
     arguments = ["--incoming", f"unix:{tmp_path}/colo", "--mirror", f"unix:{tmp_path}/mirror"]
-    arguments += [*MIRROR, "--stall-timeout", "300"]
+    settings = {"output": "compare", "stall_timeout": 300}
     with (
-        watched("secondary", tmp_path, *arguments) as node,
+        watched("secondary", tmp_path, *arguments, **settings) as node,
         socket.socket(socket.AF_UNIX) as main,
         socket.socket(socket.AF_UNIX) as mirror,
     ):
@@ -486,7 +488,7 @@ def test_nodes_refuse_a_socket_that_is_taken(tmp_path: Path) -> None:
     node = NodeProcess(
         "secondary",
         tmp_path,
-        [*RAM, "--incoming", f"unix:{tmp_path}/colo"],
+        node_arguments("--incoming", f"unix:{tmp_path}/colo", **SMALL),
         lambda role, event: None,
     )
     assert node.process.wait(60) == 1
@@ -502,7 +504,7 @@ def test_secondary_that_cannot_listen_leaves_the_socket_of_another_alone(tmp_pat
         other = NodeProcess(
             "secondary",
             tmp_path / "other",
-            [*RAM, "--incoming", uri],
+            node_arguments("--incoming", uri, **SMALL),
             lambda role, event: None,
         )
         assert other.process.wait(60) == 1

@@ -18,11 +18,12 @@ from colobench.node.address import Address
 from colobench.node.heartbeat import DatagramAddress, Heartbeat
 from colobench.node.sockets import bind
 from colobench.processes.process import NodeProcess
+from node_arguments import node_arguments
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 NOBODY = 65534
-RAM = ["--ram", "1M"]
+RAM = node_arguments(ram="1M")
 
 
 @pytest.fixture

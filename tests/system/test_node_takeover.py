@@ -17,16 +17,10 @@ from colobench.node.monitor import Monitor
 from colobench.node.peer_watchdog import Pairing, PeerWatchdog
 from colobench.node.takeover import Takeover
 from colobench.protocol.arbiter import STANDING, Standing
-from colobench.protocol.colo import (
-    UPSTREAM,
-    Conversation,
-    Layout,
-    Role,
-    primary_table,
-    secondary_table,
-)
+from colobench.protocol.colo import UPSTREAM, Conversation, Role, primary_table, secondary_table
 from colobench.protocol.failover import FAILOVER, FailoverState
 from colobench.protocol.table import MissingAction
+from colobench.settings.checkpoint import Layout
 from split_brain_explorer import Rules
 
 WAIT = 60.0

@@ -23,6 +23,7 @@ from colobench.node.watchdog import MINIMUM_RATE, Part, Reckoning
 from colobench.processes.process import NodeProcess
 from colobench.wire.messages import message
 from colobench.wire.reading import sized_bytes
+from node_arguments import node_arguments
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -85,10 +86,10 @@ class Pace:
 class Pair:
     """A primary and a secondary with a link between them whose pace is set."""
 
-    def __init__(self, directory: Path, arguments: list[str], connections: int) -> None:
+    def __init__(self, directory: Path, settings: dict[str, Any], connections: int) -> None:
         self._said = threading.Condition()
         self._events: list[tuple[str, dict[str, Any]]] = []
-        arguments = ["--ram", "1M", "--stall-timeout", str(STALL), *arguments]
+        arguments = node_arguments(**{"ram": "1M", "stall_timeout": STALL} | settings)
         incoming = ["--incoming", f"unix:{directory}/colo"]
         self.nodes = {
             "primary": NodeProcess("primary", directory, arguments, self._hear),
@@ -131,8 +132,8 @@ class Pair:
 
 
 @contextlib.contextmanager
-def paired(directory: Path, *arguments: str, connections: int = 1) -> Iterator[Pair]:
-    pair = Pair(directory, list(arguments), connections)
+def paired(directory: Path, connections: int = 1, **settings: Any) -> Iterator[Pair]:
+    pair = Pair(directory, settings, connections)
     try:
         yield pair
     finally:
@@ -140,20 +141,20 @@ def paired(directory: Path, *arguments: str, connections: int = 1) -> Iterator[P
 
 
 TRICKLE = (1, 0.5)
-MULTIFD = ("--transport", "multifd", "--multifd-channels", "1")
-#: Options, connections, which of them trickles and which way, and who gives the other up.
+MULTIFD = {"transport": "multifd", "multifd_channels": 1}
+#: Settings, connections, which of them trickles and which way, and who gives the other up.
 TRICKLES = {
-    "pages and devices": ((), 1, (0, "P→S"), "secondary"),
-    "one buffer": (("--layout", "buffered"), 1, (0, "P→S"), "secondary"),
+    "pages and devices": ({}, 1, (0, "P→S"), "secondary"),
+    "one buffer": ({"layout": "buffered"}, 1, (0, "P→S"), "secondary"),
     "page channel": (MULTIFD, 2, (1, "P→S"), "secondary"),
-    "messages": ((), 1, (0, "S→P"), "primary"),
+    "messages": ({}, 1, (0, "S→P"), "primary"),
 }
 
 
 @pytest.mark.parametrize("case", TRICKLES)
 def test_peer_that_trickles_is_given_up(tmp_path: Path, case: str) -> None:
-    arguments, connections, key, gives_up = TRICKLES[case]
-    with paired(tmp_path, *arguments, connections=connections) as pair:
+    settings, connections, key, gives_up = TRICKLES[case]
+    with paired(tmp_path, connections, **settings) as pair:
         pair.migrate(tmp_path)
         for role in pair.nodes:
             pair.wait_for(role, "MIGRATION", status="colo")
@@ -174,7 +175,7 @@ def test_primary_that_trickles_in_precopy_is_given_up(tmp_path: Path) -> None:
 
 def test_link_that_is_slow_but_moves_is_borne_with(tmp_path: Path) -> None:
     # Twice the rate that is asked for; RAM takes longer than the stall timeout.
-    with paired(tmp_path, "--layout", "buffered") as pair:
+    with paired(tmp_path, layout="buffered") as pair:
         pair.link.pace[0, "P→S"] = (MINIMUM_RATE // 10, 0.05)
         pair.migrate(tmp_path)
         for role in pair.nodes:

@@ -25,7 +25,8 @@ from typing import Any
 import nbformat
 import pytest
 
-from colobench import cli
+from colobench.cli import lab
+from colobench.cli.main import main
 from colobench.errors import LocalError
 from colobench.lab import material
 from colobench.lab.material import INDEX, MATERIAL, copy_material, files_of
@@ -113,8 +114,8 @@ def test_lab_serves_the_directory_that_links_lead_into(
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.subprocess, "run", run)
-    assert cli.main(["lab", *arguments, "--no-browser"]) == 0
+    monkeypatch.setattr(lab.subprocess, "run", run)
+    assert main(["lab", *arguments, "--no-browser"]) == 0
     [command] = commands
     root = tmp_path / "copy" if arguments else CLONE
     assert f"--ServerApp.root_dir={root}" in command

@@ -27,10 +27,8 @@ from colobench.lab.checker.verdict import check_linearizability
 from colobench.lab.clients.closed_loop import Clients
 from colobench.lab.clients.resp import encode
 from colobench.lab.clients.store_connection import StoreConnection
-from colobench.lab.session.services import Heartbeat
 from colobench.lab.session.session import Session
 from colobench.lab.session.supervise import serve
-from colobench.net.compare_settings import CompareSettings
 from colobench.net.frame import (
     ARP,
     ARP_REPLY,
@@ -47,6 +45,9 @@ from colobench.net.link import LinkDecoder, encode_frame
 from colobench.processes.errors import NodeGone
 from colobench.processes.process import NodeProcess
 from colobench.processes.qmp import QMPConnection
+from colobench.settings.compare import CompareSettings
+from colobench.settings.heartbeat import HeartbeatSettings
+from colobench.settings.settings import Settings
 from share import amount
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -61,11 +62,10 @@ def serving(output: str = "buffer", **settings: Any) -> Session:
     usual: dict[str, Any] = {
         "ram": "8M",
         "guest": "kv",
-        "variant": "upstream" if output == "compare" else "v12",
         "output": output,
         "delay": 20,
         "hostfwd": ["tcp:127.0.0.1:0-:6379", "tcp:127.0.0.1:0-:7"],
-        "heartbeat": Heartbeat(100, 1000),
+        "heartbeat": HeartbeatSettings(100, 1000),
     }
     return Session(**(usual | settings))
 
@@ -302,7 +302,7 @@ def test_node_that_was_stopped_too_long_is_refused_and_ends() -> None:
 
 
 def test_without_the_arbiter_nobody_takes_over_until_somebody_says_so() -> None:
-    with serving(heartbeat=Heartbeat(20, 200)) as pair, client_of(pair) as client:
+    with serving(heartbeat=HeartbeatSettings(20, 200)) as pair, client_of(pair) as client:
         assert client.ask(b"SET", b"a", b"1") == "OK"
         pair.others["arbiter"].kill()
         pair.kill("primary")
@@ -436,7 +436,7 @@ def test_redis_benchmark_and_cli_are_served_through_a_kill(run_output: Any, outp
     assert process.returncode == 0
     summary = json.loads(printed)
     assert summary["verified"]
-    assert summary["parameters"]["output"] == output
+    assert Settings.from_json(summary["settings"]).checkpoint.output.value == output
     assert "has taken over from checkpoint" in words
 
 
@@ -460,7 +460,7 @@ def test_wrong_setting_is_one_clear_error(settings: dict[str, Any], words: str) 
     ("settings", "words"),
     [
         ({"quirks": ("fast",)}, "quirk: expected one of empty-at-once, .*, found 'fast'"),
-        ({"compare_timeout": 0}, "compare_timeout: expected at least 1, found 0"),
+        ({"compare_timeout": 0}, "compare_timeout: expected 1 to 4294967295 ms, found 0"),
     ],
 )
 def test_wrong_way_to_compare_is_one_clear_error(settings: dict[str, Any], words: str) -> None:

@@ -75,7 +75,7 @@ def assert_survived(pair: Session, takeover: TakeoverRecord, role: str) -> None:
     """Hold a takeover to everything that can be known of it."""
     assert takeover.role == role
     assert takeover.work_after > takeover.work_at_takeover
-    if role == "secondary" and pair.settings["variant"] == "v12":
+    if role == "secondary" and pair.settings.checkpoint.variant == "v12":
         assert takeover.equal is True
     assert pair.verify(role)
     status = pair.nodes[role].execute("query-colo-status")

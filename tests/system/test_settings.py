@@ -14,19 +14,21 @@ import numpy as np
 import pytest
 
 from colobench.errors import LocalError
+from colobench.fields.kinds import Flag
+from colobench.fields.part import settings_of
 from colobench.guest.configuration import Nondeterminism
-from colobench.lab.session.services import Heartbeat
 from colobench.lab.session.session import Session
-from colobench.lab.torture.run import Settings, torture
-from colobench.net.compare_settings import CompareSettings
+from colobench.lab.torture.settings import TortureSettings
 from colobench.processes.process import NodeProcess
+from colobench.settings.compare import CompareSettings
+from colobench.settings.heartbeat import HeartbeatSettings
+from colobench.settings.settings import Settings
 
 #: What no setting takes, whatever it is for.
 GARBAGE: tuple[Any, ...] = (
     b"bytes", object(), [], {}, [None], [1], (), -1, -1.5, math.nan, math.inf, -math.inf,
     10**400, 10**5000, 1e308, "", "garbage", "\0", "nan", 1j,
 )  # fmt: skip
-FLAGS = ("verify", "capture", "report_pages", "spare", "serve_unprotected", "experiment")
 #: What is wrong for some settings, and right for others.
 WRONG: dict[str, tuple[Any, ...]] = {
     "ram": (None, True, 0, 1.5, 64.0, "0", "1", "-64M", "64X", "1e3", "9" * 5000, 4095, 4097),
@@ -39,7 +41,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "encoding": (None, True, 0, "XBZRLE", "zlib"),
     "multifd_channels": (True, False, 1, 1.0, "2"),
     "layout": (None, True, 0, "Separated"),
-    "variant": (None, True, 0, "v13"),
+    "variant": (True, 0, "v13"),
     "tracker": (None, True, 0, "Marked"),
     "stall_timeout": (None, True, 0, 0.0, "10", 1e-9, 1e7),
     "output": (None, True, 0, "Buffer"),
@@ -52,13 +54,21 @@ WRONG: dict[str, tuple[Any, ...]] = {
     ),
     "pcap": (True, 0, "frames.pcap"),
     "pcap_mirror": (True, 0, "frames.pcap"),
-    "heartbeat": (True, 0, (50, 500), Heartbeat),
+    "heartbeat": (True, 0, (50, 500), HeartbeatSettings),
     "nondeterminism": (None, True, 0, Nondeterminism),
     "arbiter_state": (True, 0, "grants"),
     "keep_records": (True, 0, 1.0, "10"),
     "bug": (True, 0, "early-release"),
+    "quirks": (None, True, 0, "fast", ["fast"]),
 }  # fmt: skip
-WRONG |= dict.fromkeys(FLAGS, (None, 0, 1, 1.0, "yes", "True"))
+EVERY = {each.name: each for each in settings_of(Settings)}
+#: Whatever is not in the table above is a number, or on or off.
+NUMBERS, FLAGS = ((None, True, 1.5, "1"), (None, 0, 1, 1.0, "yes", "True"))
+WRONG |= {
+    name: FLAGS if isinstance(each.kind, Flag) else NUMBERS
+    for name, each in EVERY.items()
+    if name not in WRONG
+}
 
 
 @pytest.fixture(autouse=True)
@@ -70,63 +80,49 @@ def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "Popen", refuse)
 
 
-def test_every_setting_is_in_the_table() -> None:
-    assert set(WRONG) == set(inspect.signature(Session).parameters)
+def test_sessions_say_all_of_their_settings() -> None:
+    parameters = inspect.signature(Session).parameters
+    assert parameters.keys() == {"settings", *EVERY, "compare", "heartbeat", "nondeterminism"}
+    words = " ".join((inspect.getdoc(Session) or "").split())
+    assert all(
+        f"{each.name} {each.help[0].upper()}{each.help[1:]}" in words for each in EVERY.values()
+    )
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_value_of_any_setting_is_one_error_that_names_it(name: str) -> None:
     for value in (*WRONG[name], *GARBAGE):
-        if name == "hostfwd" and value in ([], ()):
-            # No port at all.
+        if name in ("hostfwd", "quirks") and value in ([], ()):
+            # None at all.
+            continue
+        if value is None and name in EVERY and (EVERY[name].derived or EVERY[name].or_none):
             continue
         with pytest.raises(LocalError) as caught:
             Session(**{name: value})
         words = str(caught.value)
-        assert name in words, words
+        assert name.removesuffix("s") in words, words
         assert "expected" in words
         assert "found" in words
         assert len(words) < 500
         assert "\n" not in words
 
 
-@pytest.mark.parametrize(
-    ("kind", "names"),
-    [
-        (Heartbeat, ("interval_ms", "limit_ms")),
-        (CompareSettings, ("compare_timeout", "expired_scan_cycle", "max_queue_size")),
-        (Nondeterminism, ("clock_us", "jitter_us", "shuffle")),
-    ],
-)
-def test_wrong_value_in_any_group_of_settings_is_one_error_that_names_it(
-    kind: type, names: tuple[str, ...]
-) -> None:
-    assert set(names) <= set(inspect.signature(kind).parameters)
-    for name in names:
-        for value in (None, True, 1.5, "1", *GARBAGE):
-            with pytest.raises(LocalError, match=rf"{name}: expected .*, found "):
-                kind(**{name: value})
-
-
-@pytest.mark.parametrize("quirks", [None, 1, "fast", ("fast",), [None], b"segments"])
-def test_wrong_quirk_is_one_error(quirks: Any) -> None:
-    with pytest.raises(LocalError, match=r"quirks?: expected .*, found "):
-        CompareSettings(quirks=quirks)
-
-
-@pytest.mark.parametrize("name", ["clients", "buffer_delay_ms", "compare_delay_ms", "patience"])
+@pytest.mark.parametrize("name", [each.name for each in settings_of(TortureSettings)])
 def test_wrong_setting_of_torture_is_one_error_that_names_it(name: str) -> None:
-    for value in (None, True, "1", *GARBAGE):
-        with pytest.raises(LocalError, match=f"{name}: expected .*, found "):
-            next(torture([], Settings(**{name: value})))
+    if name in EVERY:
+        # Those of its pairs are looked at above.
+        return
+    for value in (None, True, "1x", *GARBAGE):
+        with pytest.raises(LocalError, match=f"{name}: "):
+            TortureSettings().override(**{name: value})
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
     session = Session(
         ram=np.int64(8 << 20), seed=np.uint64(3), delay=np.int32(5), stall_timeout=np.float32(2)
     )
-    assert session.settings["ram"] == str(8 << 20)
-    assert Session(verify=np.bool_(False)).settings["verify"] is not True
+    assert session.settings.guest.ram_bytes == 8 << 20
+    assert Session(verify=np.bool_(False)).settings.checkpoint.verify is False
 
 
 @pytest.mark.parametrize(
@@ -181,7 +177,7 @@ def test_file_that_cannot_be_had_is_found_before_anything_starts(
         path.write_text("something else entirely, which is kept")
     else:
         path = tmp_path / "missing" / "file"
-    needed = {"hostfwd": "tcp:127.0.0.1:0-:6379", "heartbeat": Heartbeat()}
+    needed = {"hostfwd": "tcp:127.0.0.1:0-:6379", "heartbeat": HeartbeatSettings()}
     with pytest.raises(LocalError, match=f"^{setting}: "):
         Session(**needed | {setting: str(path)}).start()
     if place == "other data":

@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 from colobench.errors import LocalError
-from colobench.lab.session.services import Heartbeat
 from colobench.lab.session.session import Session
 from colobench.processes import socket_directory
 from colobench.processes.socket_directory import (
@@ -29,6 +28,7 @@ from colobench.processes.socket_directory import (
     make_socket_directory,
     parents,
 )
+from colobench.settings.heartbeat import HeartbeatSettings
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_session_with_every_socket_runs_under_a_long_temporary_directory(
         variant="upstream",
         output="compare",
         hostfwd="tcp:127.0.0.1:0-:6379",
-        heartbeat=Heartbeat(50, 5000),
+        heartbeat=HeartbeatSettings(50, 5000),
         capture=True,
         spare=True,
     ) as session:

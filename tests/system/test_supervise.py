@@ -25,12 +25,12 @@ import pytest
 
 from colobench.errors import ColobenchError, LocalError
 from colobench.lab.clients.store_connection import StoreConnection
-from colobench.lab.session.services import Heartbeat
 from colobench.lab.session.session import Session
 from colobench.lab.session.status import PairState, examine, find, render
 from colobench.lab.session.supervise import serve
 from colobench.processes import process as process_module
 from colobench.processes.errors import NodeGone
+from colobench.settings.heartbeat import HeartbeatSettings
 from share import amount, some
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -45,7 +45,7 @@ def serving(**settings: Any) -> Session:
         "guest": "kv",
         "delay": 20,
         "hostfwd": "tcp:127.0.0.1:0-:6379",
-        "heartbeat": Heartbeat(100, 1000),
+        "heartbeat": HeartbeatSettings(100, 1000),
     }
     return Session(**usual | settings)
 
@@ -73,7 +73,7 @@ def test_rejoins_leave_descriptors_threads_and_memory_where_they_were() -> None:
     tracemalloc.start()
     try:
         # A machine that is too busy for a heartbeat would part the pair, which is another matter.
-        with serving(delay=None, heartbeat=Heartbeat(100, 60_000)) as pair:
+        with serving(delay=None, heartbeat=HeartbeatSettings(100, 60_000)) as pair:
 
             def kill_and_rejoin(victim: str) -> None:
                 pair.kill(victim)

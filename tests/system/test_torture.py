@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from colobench.cli import main
+from colobench.cli.main import main
 from colobench.lab.checker.linearizability import Effort
 from colobench.lab.torture.kill_plan import Kill, plan
 from colobench.lab.torture.kill_results import KillResult, Results, summarize
 from colobench.lab.torture.museum import MUSEUM
-from colobench.lab.torture.run import Judgement, Settings, in_blocks, run_clean, torture
+from colobench.lab.torture.run import Judgement, in_blocks, run_clean, torture
+from colobench.lab.torture.settings import TortureSettings
 from colobench.lab.torture.text import render
-from colobench.node.bugs import Bug
+from colobench.settings.bug import Bug
 from places import CLONE
 from share import SEED, amount
 
@@ -44,7 +45,7 @@ def test_kills_lose_no_answered_write_and_no_connection() -> None:
 def test_each_planted_bug_is_caught(bug: Bug) -> None:
     shown = MUSEUM[bug]
     kills = plan(1, 200, outputs=shown.outputs, victims=shown.victims, points=shown.points)
-    settings = Settings(clients=6, patience=6.0, nondeterminism=shown.nondeterminism, bug=bug.value)
+    settings = TortureSettings(clients=6, patience=6.0).override(**shown.changes())
     for result in torture(kills, settings):
         if result.violations:
             print(f"\n{bug.value}, kill {result.kill.number}: {result.violations[0]}")
@@ -53,7 +54,7 @@ def test_each_planted_bug_is_caught(bug: Bug) -> None:
 
 
 def test_clean_checkpoints_raise_no_alarm() -> None:
-    found = dict(run_clean(amount(100, 1000), Settings(clients=6)))
+    found = dict(run_clean(amount(100, 1000), TortureSettings(clients=6)))
     assert set(found) == {"buffer", "compare"}
     for judgement in found.values():
         assert judgement.linearizable
@@ -95,7 +96,10 @@ def test_torture_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main([*arguments, "1", "--seed", "7"]) == 1
     assert "expected results of" in capsys.readouterr().err
     assert main([*arguments, "1", "--heartbeat-limit", "300"]) == 1
-    assert "expected results with clients 4" in capsys.readouterr().err
+    assert (
+        "expected results with heartbeat_interval 30, heartbeat_limit 300, found some"
+        in capsys.readouterr().err
+    )
 
 
 def test_more_clients_than_the_guest_takes_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,12 +114,14 @@ def test_a_history_that_is_undecided_does_not_pass(
     tried = ("key k: found neither",)
     asked = []
 
-    def torture(kills: list[Kill], settings: Settings, **_: object) -> Iterator[KillResult]:
-        asked.append(settings.effort)
+    def torture(kills: list[Kill], settings: TortureSettings, **_: object) -> Iterator[KillResult]:
+        asked.append(settings.effort())
         yield KillResult(kills[0], 5.0, 9.0, 100, None, undecided=tried)
 
-    def run_clean(_: int, settings: Settings, **__: object) -> Iterator[tuple[str, Judgement]]:
-        asked.append(settings.effort)
+    def run_clean(
+        _: int, settings: TortureSettings, **__: object
+    ) -> Iterator[tuple[str, Judgement]]:
+        asked.append(settings.effort())
         yield "buffer", Judgement(100, None, (), tried)
 
     monkeypatch.setattr("colobench.lab.torture.run.torture", torture)
@@ -138,7 +144,7 @@ def test_published_figures_are_those_of_the_published_results() -> None:
     results = Results(directory / "2026-11-27-1000-kills.jsonl").load()
     kills = plan(20261127, 1000)
     assert sorted((each.kill for each in results), key=lambda kill: kill.number) == kills
-    assert render(summarize(results), Settings()) in (directory / "README.md").read_text()
+    assert render(summarize(results), TortureSettings()) in (directory / "README.md").read_text()
     clean = json.loads((directory / "2026-11-27-10000-clean.json").read_text())
     assert clean["clean"]
     operations = sum(output["operations"] for output in clean["outputs"].values())

@@ -128,7 +128,7 @@ def test_what_is_chosen_is_what_starts(dashboard):
     for name, value in {"guest": "hotcold", "layout": "buffered", "writes_per_tick": 1}.items():
         controls._controls[name].value = value
     press(dashboard, "start")
-    settings = dashboard.session.settings
+    settings = dashboard.session.settings.as_json()
     assert (settings["guest"], settings["layout"]) == ("hotcold", "buffered")
     assert settings["writes_per_tick"] == 1
     assert settings["ram"] == "8M"

@@ -11,7 +11,8 @@ from colobench.errors import LocalError
 from colobench.lab.session.relay import Chunk, Form
 from colobench.lab.session.session import Session
 from colobench.lab.studies.transcript import BUFFER, RAM_SECTION
-from colobench.protocol.colo import UPSTREAM, V12, VARIANTS, Layout
+from colobench.protocol.colo import UPSTREAM, V12, VARIANTS
+from colobench.settings.checkpoint import Layout
 from colobench.ui.views.deeds import TORN, deeds_of
 from colobench.ui.views.diagram import SequenceDiagram
 from colobench.wire.format import BE64, SECTION, RAMFlag, SectionType

@@ -40,7 +40,7 @@ def test_a_round_shows_both_sides_first_and_the_answer_after_the_guess(quiz, var
     assert quiz.flush_button.disabled
     press(quiz, quiz.take_button)
     assert quiz.take_button.disabled
-    assert quiz.session.settings["variant"] == variant
+    assert quiz.session.settings.checkpoint.variant == variant
     received, written, flushed = quiz.maps
     assert shown(received) == {"pages": quiz.pending.received_pages}
     assert shown(written) == {"pages": quiz.pending.written_pages}
@@ -93,7 +93,7 @@ def test_the_next_round_takes_the_same_pair_unless_another_guest_is_chosen(quiz)
     quiz._controls["working_set"].value = 64
     press(quiz, quiz.take_button)
     assert quiz.session is not session
-    assert quiz.session.settings["working_set"] == 64
+    assert quiz.session.settings.guest.working_set == 64
     assert not any(node.alive() for node in session.nodes.values())
 
 
@@ -115,7 +115,7 @@ def test_the_slider_shows_the_cut_that_it_stands_at():
         return Cut(4104 * pages, pages, arrived, committed, cached, direct)
 
     cuts = (cut(0, False, 2, 2), cut(1, False, 2, None), cut(2, True, 3, 3))
-    view = CutSlider(TornCheckpoint(3, Session(ram="4M").guest.ram_bytes, cuts))
+    view = CutSlider(TornCheckpoint(3, Session(ram="4M").settings.guest.ram_bytes, cuts))
     assert view.cut is cuts[1]
     assert shown(view.map) == {"of checkpoint 3": 1, "still of checkpoint 2": 1}
     assert "With a RAM cache, RAM is that of checkpoint 2" in view.words.value

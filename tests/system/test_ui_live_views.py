@@ -52,7 +52,7 @@ session = cb.Session(ram="8M", guest="uniform", delay=None, report_pages=True)
 session.start()
 panel = ui.NextCheckpoint(session)
 display(panel, ui.PageMap(session), ui.FlushPlot(session.records))
-sets = ui.PageSets(session.guest.ram_bytes, "Sets")
+sets = ui.PageSets(session.settings.guest.ram_bytes, "Sets")
 display(sets)
 """
 CHECKPOINTS = """

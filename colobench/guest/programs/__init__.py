@@ -7,7 +7,6 @@ import importlib
 from typing import Any, Protocol, cast
 
 from colobench.errors import LocalError
-from colobench.guest.checks import check_choice
 
 
 class _Module(Protocol):
@@ -82,18 +81,6 @@ class Program(enum.Enum):
 
 #: The programs whose RAM is a function of their seed and the work done.
 REPRODUCIBLE = tuple(program for program in Program if program.is_reproducible)
-LABELS = tuple(program.label for program in Program)
-
-
-def parse_program(name: str) -> Program:
-    """Find a program by its name, in lower case.
-
-    Raises
-    ------
-    LocalError
-        If there is no such program.
-    """
-    return Program[check_choice("guest program", name, LABELS).upper()]
 
 
 def program_of(number: int) -> Program:

@@ -67,7 +67,7 @@ def write_report(
         * ``timeline``: seconds since COLO began at which the primary was ``killed``, the secondary
           was ``told`` of the lost heartbeat and ``took_over``, and the guest's work was
           ``observed`` to move
-        * ``parameters`` and ``machine``: names and values that are listed
+        * ``settings`` and ``machine``: names and values that are listed
 
     Returns
     -------
@@ -88,7 +88,7 @@ def write_report(
         "verdict": verdict,
         "reasons": reasons,
         "statistics": list(_statistics_rows(records, summary)),
-        "facts": {**summary.get("parameters", {}), **summary.get("machine", {})},
+        "facts": {**summary.get("settings", {}), **summary.get("machine", {})},
     }
     return write_page(path, "report/templates/run.html", _draw_cards(columns, summary), values)
 

@@ -13,7 +13,8 @@ from typing import Literal, NamedTuple
 
 from colobench.errors import LocalError
 from colobench.node.address import Address
-from colobench.protocol.colo import Layout, Variant
+from colobench.protocol.colo import Variant
+from colobench.settings.checkpoint import Layout
 
 #: From the primary, which connects, to the secondary, which listens, or back.
 Direction = Literal["P→S", "S→P"]

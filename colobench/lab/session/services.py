@@ -3,40 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from colobench.errors import LocalError
-from colobench.guest.checks import check_integer
 from colobench.processes.process import NodeProcess
 from colobench.processes.qmp import Event
-
-#: What poll(2) can wait for, in milliseconds.
-LIMIT_MS = 2**31 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Heartbeat:
-    """How often the nodes beat, and how long a silence is a death.
-
-    Parameters
-    ----------
-    interval_ms, limit_ms
-        Milliseconds; the limit at least twice the interval.
-    """
-
-    interval_ms: int = 50
-    limit_ms: int = 500
-
-    def __post_init__(self) -> None:
-        check_integer("heartbeat interval_ms", self.interval_ms, 1, LIMIT_MS, unit="ms")
-        check_integer("heartbeat limit_ms", self.limit_ms, 2, LIMIT_MS, unit="ms")
-        if self.limit_ms < 2 * self.interval_ms:
-            raise LocalError(
-                "heartbeat: expected an interval from 1 ms and a limit of at least twice that, "
-                f"found {self.interval_ms} ms and {self.limit_ms} ms"
-            )
 
 
 def start_switch(

@@ -6,6 +6,7 @@ Notebooks, the command line and the tests all use this, and this uses what any Q
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 import uuid
 import weakref
@@ -15,27 +16,26 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from colobench.errors import ColobenchError, LocalError, RemoteError
-from colobench.guest.configuration import DETERMINISTIC, Nondeterminism
+from colobench.fields.documented import takes_settings
 from colobench.lab.compilation import compile_with_bar
 from colobench.lab.interrupt import explain_again, interruptible
 from colobench.lab.session.journal import ROLES, Journal, JournalEntry
+from colobench.lab.session.places import check_memory, check_places
 from colobench.lab.session.record import CheckpointRecord, Records
-from colobench.lab.session.services import Heartbeat, forwarded, start_arbiter, start_switch
+from colobench.lab.session.services import forwarded, start_arbiter, start_switch
 from colobench.lab.session.session_directory import SessionDirectory, remove_left
-from colobench.lab.session.settings import NEVER_MS, SessionSettings
 from colobench.lab.session.status import PairState, publish
 from colobench.lab.session.takeover import Killed, TakeoverRecord
-from colobench.net.compare_settings import CompareSettings
 from colobench.node.kernels import kernel_modules
-from colobench.node.transport import Encoding, Transport
 from colobench.processes.errors import NodeGone, NotStarted
 from colobench.processes.owner import Owner
 from colobench.processes.process import NodeProcess, ProcessUsage
+from colobench.settings.checkpoint import NEVER_MS, Output
+from colobench.settings.settings import Settings
 
 if TYPE_CHECKING:
     from colobench.lab.session.relay import Relay
 
-USUAL_COMPARISON = CompareSettings()
 #: How long a guest that runs may take to do its next bit of work, in seconds.
 WORK_TIMEOUT = 10.0
 TICK_SECONDS = 0.001
@@ -65,6 +65,11 @@ def _close_all(relays: list[Relay]) -> None:
         relays.pop().close()
 
 
+def settings_arguments(settings: Settings) -> list[str]:
+    """Give what the command lines of both nodes say of the session."""
+    return ["--settings", json.dumps(settings.as_json())]
+
+
 def _who(node: NodeProcess) -> dict[str, Any]:
     return {"pid": node.pid, "qmp": str(node.qmp_path)}
 
@@ -86,85 +91,24 @@ def session_outcome(session: Session, *arguments: Any, **options: Any) -> str:
     return f"its {' and '.join(living)} live on" if len(living) > 1 else f"its {living[0]} lives on"
 
 
+@takes_settings(Settings())
 class Session(contextlib.AbstractContextManager["Session"]):
     """A primary and a secondary in COLO.
 
     Parameters
     ----------
-    ram
-        Guest RAM, such as ``"64M"``, or in bytes.
-    guest
-        Its program: ``uniform``, ``hotcold``, ``sequential`` or ``idle``, which write RAM; or
-        ``kv``, which serves Redis's protocol to whoever connects to `address`.
-    seed
-        What is in RAM is a function of the program, the seed, and the work done.
-    writes_per_tick
-        Words that the program writes in a millisecond.
-    working_set
-        How many pages of RAM the program writes, 0 for all of them.
-    delay
-        Milliseconds from one checkpoint to the next, QEMU's ``x-checkpoint-delay``; 0 is back to
-        back, None is on request alone.
-    transport
-        How pages travel: ``stream`` (page records), ``multifd`` (packets on connections of their
-        own), ``memfd`` (the secondary copies from the primary's RAM); over UNIX sockets, or over
-        loopback TCP as in ``multifd+tcp``. ``unix`` and ``tcp`` alone mean ``stream``.
-    encoding
-        What is sent of a page: ``none``, all of it; ``xbzrle``, with the transport `stream`, what
-        has changed in it since it was sent last.
-    multifd_channels
-        How many connections `multifd` and `memfd` have for pages; None suits this machine.
-    layout
-        ``separated``, or ``buffered`` as before patch 31.
-    variant
-        ``v12``: the secondary's guest stands between checkpoints. ``upstream``: it runs.
-    verify
-        Whether both nodes digest RAM and devices at each checkpoint. It lengthens the pause.
-    capture
-        Whether to pass the stream through a `Relay` that keeps the bytes.
-    report_pages
-        Whether records tell which pages were sent, and which were flushed.
-    tracker
-        How the guest's writes are learnt: a name of `colobench.memory.tracker.TRACKERS`.
-    stall_timeout
-        Seconds of silence, where the protocol wants a word, after which a peer counts as lost; so
-        does one that is slower than `colobench.node.watchdog.MINIMUM_RATE` beyond them.
-    output
-        What the guest's output waits for: ``buffer``, the checkpoint that covers it; ``compare``
-        (with the variant upstream), the same output of the secondary's guest.
-    compare
-        How it is compared, and with which of QEMU's quirks.
-    hostfwd
-        Ports of this host that lead to the guest's, such as ``tcp:127.0.0.1:6379-:6379``; port 0 is
-        any free one, see `address`. A switch, a process of its own, keeps the clients' connections.
-    pcap, pcap_mirror
-        Files that get the frames on the guest's links, and on the connection between the nodes
-        (where output is compared).
-    heartbeat
-        The nodes beat, and an arbiter decides who takes over when they lose each other; None: only
-        `failover` does.
-    nondeterminism
-        The dials of the guest program ``kv``.
-    spare
-        Whether a further secondary is always started ahead, so that `rejoin` is quicker.
-    serve_unprotected
-        Whether clients are let in before the pair is protected. What they are told until then is
-        lost if the primary dies. Otherwise their connections are refused so long.
-    arbiter_state
-        File that keeps the arbiter's grants beyond this session, see ``docs/split-brain.md``.
-    keep_records
-        How many of the newest records are kept at least; None for all.
-    bug
-        A planted one, a name of `colobench.node.bugs.Bug`; refused unless `experiment` is set.
-    experiment
-        Whether what the guest holds may be lost.
+    settings
+        All of them; None is `Settings()`. Those that are given by name go before these.
+    compare, heartbeat, nondeterminism
+        Whole parts: `CompareSettings`, `HeartbeatSettings` or None, `Nondeterminism`.
+    {settings}
 
     Attributes
     ----------
     journal
         What the nodes have said.
-    guest, transport, settings
-        The guest, how pages travel, and all settings by name.
+    settings
+        All that the session was asked for.
     nodes
         The two `NodeProcess`, by role; a killed one stays, until another joins in its place.
     others
@@ -188,72 +132,9 @@ class Session(contextlib.AbstractContextManager["Session"]):
     True
     """
 
-    def __init__(
-        self,
-        *,
-        ram: str | int = "64M",
-        guest: str = "uniform",
-        seed: int = 0,
-        writes_per_tick: int = 4,
-        working_set: int = 0,
-        delay: int | None = 100,
-        transport: str = "stream",
-        encoding: str = "none",
-        multifd_channels: int | None = None,
-        layout: str = "separated",
-        variant: str = "v12",
-        verify: bool = True,
-        capture: bool = False,
-        report_pages: bool = False,
-        tracker: str = "marked",
-        stall_timeout: float = 10.0,
-        output: str = "buffer",
-        compare: CompareSettings = USUAL_COMPARISON,
-        hostfwd: str | Sequence[str] = (),
-        pcap: str | None = None,
-        pcap_mirror: str | None = None,
-        heartbeat: Heartbeat | None = None,
-        nondeterminism: Nondeterminism = DETERMINISTIC,
-        spare: bool = False,
-        serve_unprotected: bool = False,
-        arbiter_state: str | None = None,
-        keep_records: int | None = None,
-        bug: str | None = None,
-        experiment: bool = False,
-    ) -> None:
-        self._asked = SessionSettings(
-            ram=ram,
-            guest=guest,
-            seed=seed,
-            writes_per_tick=writes_per_tick,
-            working_set=working_set,
-            delay=delay,
-            transport=Transport.parse(transport),
-            encoding=encoding,
-            multifd_channels=multifd_channels,
-            layout=layout,
-            variant=variant,
-            verify=verify,
-            capture=capture,
-            report_pages=report_pages,
-            tracker=tracker,
-            stall_timeout=stall_timeout,
-            output=output,
-            compare=compare,
-            hostfwd=hostfwd,
-            pcap=pcap,
-            pcap_mirror=pcap_mirror,
-            heartbeat=heartbeat,
-            nondeterminism=nondeterminism,
-            spare=spare,
-            serve_unprotected=serve_unprotected,
-            arbiter_state=arbiter_state,
-            keep_records=keep_records,
-            bug=bug,
-            experiment=experiment,
-        )
-        self.guest, self.transport = self._asked.configuration, self._asked.transport
-        self.settings = self._asked.by_name()
+    def __init__(self, settings: Settings | None = None, **overrides: Any) -> None:
+        self.settings = (Settings() if settings is None else settings).override(**overrides)
+        check_memory(self.settings)
         self._spare: NodeProcess | None = None
         self._processes: list[NodeProcess] = []
         self._pids: list[int] = []
@@ -267,7 +148,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._state_observers: list[Callable[[PairState], None]] = []
         self.relay: Relay | None = None
         self._relays: list[Relay] = []
-        self.journal = Journal(verify, keep_records)
+        verify, keep = self.settings.checkpoint.verify, self.settings.experiment.keep_records
+        self.journal = Journal(verify, keep)
         self._directory: Path | None = None
         self._killed: Killed | None = None
         #: Whether we parted the pair ourselves: then a COLO_EXIT is what one expects.
@@ -276,7 +158,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._closing = contextlib.ExitStack()
         self._owner = Owner()
         self._finalizer: weakref.finalize[Any, Any] | None = None
-        self.lets_clients_in = serve_unprotected
+        self.lets_clients_in = self.settings.network.serve_unprotected
         self._ports: list[tuple[int, tuple[str, int]]] = []
 
     @property
@@ -313,7 +195,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             self._directory,
             {
                 "state": self.state.value,
-                "guest": self._asked.guest,
+                "guest": self.settings.as_json()["guest"],
                 "nodes": {role: _who(node) for role, node in self.nodes.items() if node.alive()},
                 "others": {role: _who(node) for role, node in self.others.items()},
                 "ports": [[port, *address] for port, address in self._ports],
@@ -381,15 +263,9 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     def _compile_kernels(self) -> None:
         """Have the kernels that the nodes will load in the cache."""
-        asked = self._asked
-        compile_with_bar(
-            kernel_modules(
-                (asked.configuration.program,),
-                asked.transport.pages,
-                (asked.tracker,),
-                Encoding(asked.encoding),
-            )
-        )
+        program, checkpoint = self.settings.guest.program, self.settings.checkpoint
+        pages, encoding = checkpoint.transport.pages, checkpoint.encoding
+        compile_with_bar(kernel_modules((program,), pages, (checkpoint.tracker,), encoding))
 
     def check_places(self) -> None:
         """Check that the ports and files that the settings name can be had.
@@ -399,7 +275,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         LocalError
             If one of them cannot, with its name and the reason.
         """
-        self._asked.check_places()
+        check_places(self.settings)
 
     def close(self) -> None:
         """End both nodes and remove every trace of the session; its records stay.
@@ -419,13 +295,14 @@ class Session(contextlib.AbstractContextManager["Session"]):
     def _start_others(self, timeout: float) -> None:
         """Start what the pair needs beside it: it is ready sooner, or fails sooner, than nodes."""
         assert self._directory is not None
-        asked, deliver = self._asked, self.journal.deliver
-        if asked.hostfwd:
-            hold = not asked.serve_unprotected
-            switch = start_switch(self._directory, asked.hostfwd, asked.pcap, hold, deliver)
+        network, deliver = self.settings.network, self.journal.deliver
+        if network.hostfwd:
+            hold = not network.serve_unprotected
+            switch = start_switch(self._directory, network.hostfwd, network.pcap, hold, deliver)
             self._take_in(switch, self.others)
-        if asked.heartbeat is not None:
-            arbiter = start_arbiter(self._directory, asked.arbiter_state, deliver)
+        if self.settings.heartbeat is not None:
+            grants = self.settings.experiment.arbiter_state
+            arbiter = start_arbiter(self._directory, grants, deliver)
             self._take_in(arbiter, self.others)
         for other in self.others.values():
             other.connect(timeout)
@@ -444,7 +321,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self.lets_clients_in = True
 
     def _start_spare(self) -> None:
-        if self._asked.spare:
+        if self.settings.experiment.spare:
             # It only saves time; without it, `rejoin` starts one.
             with contextlib.suppress(NotStarted):
                 self._spare = self._start_secondary()
@@ -468,20 +345,14 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     def _start_primary(self) -> NodeProcess:
         assert self._directory is not None
-        arguments = self._asked.node_arguments() + self._asked.guest_arguments()
+        arguments = settings_arguments(self.settings)
         return NodeProcess("primary", self._directory, arguments, self.journal.deliver, "node-0")
 
     def _start_secondary(self) -> NodeProcess:
         assert self._directory is not None
         self._secondaries += 1
-        arguments = [
-            *self._asked.node_arguments(),
-            "--guest",
-            self._asked.guest,
-            "--incoming",
-            self._listening("colo"),
-        ]
-        if self._asked.output == "compare":
+        arguments = [*settings_arguments(self.settings), "--incoming", self._listening("colo")]
+        if self.settings.checkpoint.output is Output.COMPARE:
             arguments += ["--mirror", self._listening("mirror")]
         name = f"node-{self._secondaries}"
         node = NodeProcess("secondary", self._directory, arguments, self.journal.deliver, name)
@@ -492,7 +363,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
     def _listening(self, name: str) -> str:
         """Say where a secondary is to listen."""
         assert self._directory is not None
-        if self.transport.socket == "tcp":
+        if self.settings.checkpoint.transport.socket == "tcp":
             return "tcp:127.0.0.1:0"
         return f"unix:{self._directory / name}-{self._secondaries}"
 
@@ -509,20 +380,21 @@ class Session(contextlib.AbstractContextManager["Session"]):
         primary = self.nodes["primary"]
         incoming = self.nodes["secondary"].execute("query-migrate")
         uri = incoming["x-incoming"]
-        if self._asked.capture:
+        checkpoint = self.settings.checkpoint
+        if self.settings.experiment.capture:
             from colobench.lab.session.relay import RELAY_LIMIT, Form, Relay
-            from colobench.protocol.colo import VARIANTS, Layout
+            from colobench.protocol.colo import VARIANTS
 
             assert self._directory is not None
             _close_all(self._relays)
-            form = Form(VARIANTS[self._asked.variant], Layout(self._asked.layout))
+            form = Form(VARIANTS[checkpoint.variant], checkpoint.layout)
             # Precopy sends RAM, and again what the guest writes meanwhile.
-            room = RELAY_LIMIT + 2 * self.guest.ram_bytes
+            room = RELAY_LIMIT + 2 * self.settings.guest.ram_bytes
             at = f"unix:{self._directory / 'relay'}"
             self.relay = Relay(at, uri, limit=room, form=form)
             self._closing.callback(self.relay.close)
             uri = f"unix:{self._directory / 'relay'}"
-        delay, report_pages = self._asked.delay, self._asked.report_pages
+        delay, report_pages = checkpoint.delay, checkpoint.report_pages
         primary.execute(
             "migrate-set-parameters",
             x_checkpoint_delay=NEVER_MS if delay is None else delay,
@@ -530,8 +402,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
         )
         self.nodes["secondary"].execute("migrate-set-parameters", x_report_pages=report_pages)
         mirror = {"x_mirror": incoming["x-mirror"]} if incoming["x-mirror"] else {}
-        if self._asked.pcap_mirror is not None:
-            mirror["x_mirror_pcap"] = self._asked.pcap_mirror
+        if self.settings.network.pcap_mirror is not None:
+            mirror["x_mirror_pcap"] = self.settings.network.pcap_mirror
         primary.execute("migrate", uri=uri, **mirror)
 
         def entered_colo() -> bool:
@@ -544,7 +416,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._start_heartbeats()
 
     def _start_heartbeats(self, roles: Sequence[str] = ROLES) -> None:
-        heartbeat = self._asked.heartbeat
+        heartbeat = self.settings.heartbeat
         if heartbeat is None:
             return
         assert self._directory is not None
@@ -637,7 +509,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     def _give_up_primary(self, secondary: NodeProcess) -> None:
         """Have who was about to join ask for the guest, if it has got it whole after all."""
-        deadline = time.monotonic() + self._asked.stall_timeout
+        deadline = time.monotonic() + self.settings.checkpoint.stall_timeout
         with contextlib.suppress(ColobenchError):
             # Else it sees the end of its connection, and ends.
             while secondary.execute("query-colo-status")["mode"] == "none":
@@ -653,7 +525,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._killed = Killed("secondary", secondary.pid, secondary.kill(), None, committed, when)
         self._release_dead()
         survivor = self.nodes["primary"]
-        deadline = when + CONNECT_TIMEOUT + self._asked.stall_timeout
+        deadline = when + CONNECT_TIMEOUT + self.settings.checkpoint.stall_timeout
         with contextlib.suppress(ColobenchError):
             while survivor.execute("query-colo-status")["mode"] == "none":
                 status = survivor.execute("query-migrate")["status"]
@@ -768,7 +640,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         """
         self.check_pair()
         first = self.records.total
-        delay = self._asked.delay
+        delay = self.settings.checkpoint.delay
         patience = timeout or 10.0 + (delay or 0) / 1000
         for done in range(1, checkpoints + 1):
             if delay is None:
@@ -847,11 +719,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
         """
         # These bring numba, which who runs nodes does not need otherwise.
         from colobench.node.breakpoints import points_of
-        from colobench.protocol.colo import Layout, Role
+        from colobench.protocol.colo import Role
 
         if role not in ROLES:
             raise LocalError(f"role: expected {' or '.join(ROLES)}, found {role!r}")
-        return points_of(Role(role), Layout(self._asked.layout))
+        return points_of(Role(role), self.settings.checkpoint.layout)
 
     def check_point(self, role: str, at: str) -> None:
         """Refuse a point that is none of `points`.
@@ -862,10 +734,10 @@ class Session(contextlib.AbstractContextManager["Session"]):
             If it is none, or there is no such role.
         """
         from colobench.node.breakpoints import check_point
-        from colobench.protocol.colo import Layout, Role
+        from colobench.protocol.colo import Role
 
         if at not in self.points(role):
-            check_point(Role(role), Layout(self._asked.layout), at)
+            check_point(Role(role), self.settings.checkpoint.layout, at)
 
     def go_on(self, role: str) -> None:
         """Let a held node go on."""
@@ -954,7 +826,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             return False
         assert self._directory is not None
         self._release_dead()
-        grants = self._asked.arbiter_state
+        grants = self.settings.experiment.arbiter_state
         self._take_in(start_arbiter(self._directory, grants, self.journal.deliver), self.others)
         self.others["arbiter"].connect(timeout)
         self._publish()
@@ -1008,7 +880,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         SessionTimeout
             If it does not.
         """
-        if self._killed is None or self._asked.heartbeat is None:
+        if self._killed is None or self.settings.heartbeat is None:
             raise LocalError("takeover: expected a kill in a session with a heartbeat")
         role = next(each for each in ROLES if each != self._killed.role)
         return self._taken_over(role, self._killed.time, timeout)
@@ -1040,8 +912,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
         )
 
     def _equal_at_takeover(self, role: str, taken: dict[str, Any]) -> bool | None:
-        stood_still = role == "secondary" and self._asked.variant == "v12"
-        if not self._asked.verify or not stood_still:
+        stood_still = role == "secondary" and self.settings.checkpoint.variant == "v12"
+        if not self.settings.checkpoint.verify or not stood_still:
             return None
         digests = self.journal.digests.get(taken["checkpoint"])
         return digests is not None and all(
@@ -1071,10 +943,10 @@ class Session(contextlib.AbstractContextManager["Session"]):
         """
         from colobench.guest.numba.machine import Machine
 
-        if not self.guest.program.is_reproducible:
+        if not self.settings.guest.program.is_reproducible:
             raise LocalError(
                 "verify: expected a program that depends on its seed, "
-                f"found {self.guest.program.label}"
+                f"found {self.settings.guest.program.label}"
             )
         if role is None:
             role = next(each for each in ROLES if self._killed is None or each != self._killed.role)
@@ -1084,7 +956,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             found = node.execute("x-query-digest")
         finally:
             node.execute("cont")
-        machine = Machine(self.guest)
+        machine = Machine(self.settings.guest)
         try:
             machine.run_until(int(found["work"]))
             return bool(f"{machine.ram_digest():016x}" == found["ram"])

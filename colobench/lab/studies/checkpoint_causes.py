@@ -11,6 +11,7 @@ from colobench.lab.clients.closed_loop import Request
 from colobench.lab.clients.open_loop import probe
 from colobench.lab.interrupt import interruptible
 from colobench.lab.session.record import CheckpointRecord, Records
+from colobench.lab.session.serving import serving_settings
 from colobench.lab.session.session import Session
 from colobench.text_table import align
 
@@ -103,16 +104,10 @@ def provoke_miscompares(
         `into`, or new ones.
     """
     records = Records() if into is None else into
-    with Session(
-        guest="kv",
-        ram=ram,
-        output="compare",
-        variant="upstream",
-        delay=TIMER_MS,
-        verify=False,
-        hostfwd="tcp:127.0.0.1:0-:6379",
-        nondeterminism=nondeterminism,
-    ) as session:
+    settings = serving_settings(
+        ram=ram, output="compare", delay=TIMER_MS, verify=False, nondeterminism=nondeterminism
+    )
+    with Session(settings) as session:
         session.on_record(records.append)
         probe(
             session.address(),

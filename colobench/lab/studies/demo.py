@@ -11,6 +11,7 @@ from colobench.lab.session.record import Records
 from colobench.lab.session.session import Session
 from colobench.lab.session.takeover import Killed, TakeoverRecord
 from colobench.processes.hostinfo import describe_machine
+from colobench.settings.checkpoint import Layout
 
 
 def run_demo(
@@ -41,7 +42,7 @@ def run_demo(
         say(f"taking {checkpoints} checkpoints")
         session.run(checkpoints, progress=progress)
         say("killing the primary with half of a checkpoint sent")
-        separated = session.settings["layout"] == "separated"
+        separated = session.settings.checkpoint.layout is Layout.SEPARATED
         killed = session.kill("primary", at="ram" if separated else "buffer")
         takeover = session.failover()
         say("comparing the survivor's RAM with a guest that was never migrated")
@@ -64,10 +65,10 @@ def summarize(
         were compared. The others are figures, and what was run where.
     """
     compared = [record.verified for record in records if record.verified is not None]
-    settings = session.settings
+    checkpoint = session.settings.checkpoint
     # With verification on, nothing may pass because it was not looked at.
-    comparable = len(records) if settings["verify"] else 0
-    stood_still = settings["verify"] and settings["variant"] == "v12"
+    comparable = len(records) if checkpoint.verify else 0
+    stood_still = checkpoint.verify and checkpoint.variant == "v12"
     proofs = {
         "every_checkpoint_equal": len(compared) == comparable and all(compared),
         "killed_by_sigkill": killed.status == -9,
@@ -94,6 +95,6 @@ def summarize(
             "took_over": takeover.running_at - began,
             "observed": takeover.observed_at - began,
         },
-        "parameters": dict(settings),
+        "settings": session.settings.as_json(),
         "machine": describe_machine(),
     }

@@ -180,8 +180,9 @@ def hold_before_flush(
     LocalError
         If the session is another one, or `longer` is no role.
     """
-    if session.settings["delay"] is not None:
-        raise LocalError(f"session: expected delay None, found {session.settings['delay']}")
+    delay = session.settings.checkpoint.delay
+    if delay is not None:
+        raise LocalError(f"session: expected delay None, found {delay}")
     if longer not in (None, *ROLES):
         raise LocalError(f"longer: expected {' or '.join(ROLES)} or None, found {longer!r}")
     session.check_pair()
@@ -208,7 +209,7 @@ def hold_before_flush(
     return PendingFlush(
         checkpoint=before + 1,
         received=cached_pages(session),
-        written=pages_written(session.guest, began, work),
+        written=pages_written(session.settings.guest, began, work),
         session=session,
     )
 

@@ -13,6 +13,7 @@ from colobench.lab.clients.closed_loop import Answered, Request
 from colobench.lab.clients.open_loop import probe
 from colobench.lab.interrupt import interruptible
 from colobench.lab.percentiles import percentiles
+from colobench.lab.session.serving import serving_settings
 from colobench.lab.session.session import Session
 from colobench.text_table import align
 
@@ -141,15 +142,7 @@ def measure_latency(
 
 
 def _serving(output: str, delay_ms: int, ram: str) -> Session:
-    return Session(
-        guest="kv",
-        ram=ram,
-        output=output,
-        variant="upstream" if output == "compare" else "v12",
-        delay=delay_ms,
-        verify=False,
-        hostfwd="tcp:127.0.0.1:0-:6379",
-    )
+    return Session(serving_settings(ram=ram, output=output, delay=delay_ms, verify=False))
 
 
 def _measure(

@@ -18,7 +18,7 @@ from colobench.lab.progress import bar
 from colobench.lab.session.session import Session
 from colobench.memory.ram import RAM, PageMemory, RAMCache, lay_out
 from colobench.memory.tracker import Words
-from colobench.node.transport import PageTransport
+from colobench.settings.transport import PageTransport
 from colobench.wire.loadvm import COLO_DEVICES, COLO_RAM, PRECOPY, Incoming, vmdescription_section
 from colobench.wire.messages import message
 from colobench.wire.reading import Parser, Parsing, StreamBuffer, parse_bytes, sized_bytes
@@ -199,7 +199,7 @@ def _tear(
 ) -> TornCheckpoint:
     number = len(session.records)
     digests = {session.journal.digests[each]["ram"]: each for each in (number - 1, number)}
-    ram_bytes = session.guest.ram_bytes
+    ram_bytes = session.settings.guest.ram_bytes
     cuts = []
     with ExitStack() as closing:
         cached, direct = (
@@ -231,9 +231,10 @@ def _tear(
 
 def _recorded_stream(session: Session) -> bytes:
     names = ("delay", "layout", "verify", "transport")
-    found = {name: session.settings[name] for name in names}
+    settings = session.settings.as_json()
+    found = {name: settings[name] for name in names}
     expected = {"delay": None, "layout": "separated", "verify": True}
-    pages = session.transport.pages
+    pages = session.settings.checkpoint.transport.pages
     if (
         session.relay is None
         or pages is not PageTransport.STREAM

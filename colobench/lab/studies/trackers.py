@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from colobench.errors import LocalError
-from colobench.guest.configuration import Configuration, parse_size
+from colobench.guest.configuration import Configuration
 from colobench.guest.numba.machine import Machine
-from colobench.guest.programs import parse_program
 from colobench.kernels import bitmap
 from colobench.lab.compilation import compile_with_bar
 from colobench.lab.interrupt import interruptible
-from colobench.memory.tracker import TRACKERS, TrackerUnavailable, check_tracker
+from colobench.memory.tracker import TrackerUnavailable, check_tracker
+from colobench.memory.tracker_names import TRACKERS
 from colobench.node.kernels import kernel_modules
-from colobench.node.transport import PageTransport
+from colobench.settings.transport import PageTransport
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def measure_epochs(
         check_tracker(name)
     if epochs < 1 or writes < 1:
         raise LocalError(f"epochs, writes: expected at least 1, found {epochs}, {writes}")
-    configuration = Configuration(parse_size(ram), parse_program(guest), seed)
+    configuration = Configuration().override(ram=ram, guest=guest, seed=seed)
     compile_with_bar(kernel_modules((configuration.program,), PageTransport.STREAM, trackers))
     with ExitStack() as stack:
         reference = _Watched(configuration, "marked", stack)

@@ -88,10 +88,11 @@ def walkthrough(session: Session, points: Iterable[tuple[str, str]] | None = Non
     LocalError
         If the session is another one, or its checkpoints never pass one of the points.
     """
-    if session.settings["delay"] is not None or session.settings["variant"] != "v12":
+    checkpoint = session.settings.checkpoint
+    if checkpoint.delay is not None or checkpoint.variant != "v12":
         raise LocalError(
-            f"session: expected delay None and variant v12, found {session.settings['delay']} "
-            f"and {session.settings['variant']}"
+            f"session: expected delay None and variant v12, found {checkpoint.delay} "
+            f"and {checkpoint.variant}"
         )
     if points is None:
         points = [(role, at) for role, at in POINTS if at in session.points(role)]

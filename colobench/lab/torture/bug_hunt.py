@@ -9,7 +9,8 @@ from colobench.lab.interrupt import interruptible
 from colobench.lab.torture.kill_plan import plan
 from colobench.lab.torture.kill_results import KillResult
 from colobench.lab.torture.museum import MUSEUM, Exhibit, exhibit
-from colobench.lab.torture.run import Settings, torture
+from colobench.lab.torture.run import torture
+from colobench.lab.torture.settings import TortureSettings
 from colobench.text_table import align
 
 #: What a history shows says more than a digest that differs.
@@ -76,7 +77,7 @@ def hunt_bug(
     Parameters
     ----------
     bug
-        A name of `colobench.node.bugs.Bug`.
+        A name of `colobench.settings.bug.Bug`.
     kills
         How many at most.
     seed
@@ -104,7 +105,7 @@ def hunt_bug(
         victims=shown.victims,
         points=shown.points,
     )
-    settings = Settings(bug=bug, nondeterminism=shown.nondeterminism)
+    settings = TortureSettings().override(**shown.changes())
     for result in torture(planned, settings, say=say):
         found.results.append(result)
         if result.violations or not go_on():

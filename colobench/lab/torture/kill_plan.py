@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from colobench.errors import LocalError
 from colobench.node.breakpoints import PRIMARY_POINTS, SECONDARY_POINTS
-from colobench.node.transport import PageTransport, Transport
+from colobench.settings.transport import PageTransport, Transport
 
 #: How output leaves: held until the checkpoint is there, or compared with the secondary's.
 OUTPUTS = ("buffer", "compare")
@@ -37,7 +37,7 @@ class Kill:
     seed
         Of this kill's guest and clients.
     transport
-        As ``colobench.node.transport.Transport`` reads it.
+        As ``colobench.settings.transport.Transport`` reads it.
     output
         One of `OUTPUTS`: how output leaves.
     victim

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,9 @@ class KillResult:
     details
         Other things that were noted, by name.
     settings
-        What all kills of its run had in common, see `colobench.lab.torture.run.Settings.by_name`.
+        Those of the pair, whole, as JSON has them.
+    torture
+        What else all kills of its run had in common, see `TortureSettings.own_json`.
     undecided
         A sentence for each key that the checker gave up: what it tried.
     """
@@ -56,6 +58,7 @@ class KillResult:
     violations: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    torture: Mapping[str, Any] = field(default_factory=dict)
     undecided: tuple[str, ...] = ()
 
     def to_json(self) -> str:
@@ -127,8 +130,19 @@ class Results:
                 f"{self._path}: cannot be written: {words}; the results before are kept"
             ) from error
 
-    def remaining(self, planned: Sequence[Kill], settings: Mapping[str, Any]) -> list[Kill]:
+    def remaining(
+        self,
+        planned: Sequence[Kill],
+        settings: Callable[[Kill], Mapping[str, Any]],
+    ) -> list[Kill]:
         """Give those of a plan's kills that have no result.
+
+        Parameters
+        ----------
+        planned
+            The kills.
+        settings
+            Gives the settings that a kill's result is to have: of its pair, and of the run.
 
         Raises
         ------
@@ -143,10 +157,14 @@ class Results:
                     f"{self._path}: expected results of {each}, found those of {done[each.number]}"
                 )
         for result in found:
-            if result.settings != settings:
+            expected = settings(result.kill)
+            there = {**result.settings, **result.torture}
+            if there != expected:
+                every = {**expected, **there}
+                names = [each for each in every if there.get(each) != expected.get(each)]
                 raise LocalError(
-                    f"{self._path}: expected results with {_shown(settings)}, "
-                    f"found some with {_shown(result.settings)}"
+                    f"{self._path}: expected results with {_shown(expected, names)}, "
+                    f"found some with {_shown(there, names)}"
                 )
         return [each for each in planned if each.number not in done]
 
@@ -160,8 +178,8 @@ class Results:
         return whole
 
 
-def _shown(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in settings.items()) or "none"
+def _shown(settings: Mapping[str, Any], names: Iterable[str]) -> str:
+    return ", ".join(f"{name} {settings.get(name)}" for name in names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from colobench.fields.checks import check_choice
 from colobench.guest.configuration import DETERMINISTIC, Nondeterminism
 from colobench.lab.torture.kill_plan import OUTPUTS, POINTS, SIDES
-from colobench.node.bugs import Bug, check_bug
+from colobench.settings.bug import Bug
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,10 @@ class Exhibit:
     victims: tuple[str, ...] = ("primary",)
     points: Mapping[str, tuple[str | None, ...]] = field(default_factory=lambda: POINTS)
     nondeterminism: Nondeterminism = DETERMINISTIC
+
+    def changes(self) -> dict[str, Any]:
+        """Give the settings that plant the bug, and that it takes, by name."""
+        return {"bug": self.bug, "experiment": True, "nondeterminism": self.nondeterminism}
 
 
 MUSEUM = {
@@ -102,6 +108,4 @@ def exhibit(name: str) -> Exhibit:
     LocalError
         If there is no such bug.
     """
-    bug = check_bug(name, experiment=True)
-    assert bug is not None
-    return MUSEUM[bug]
+    return MUSEUM[Bug(check_choice("bug", name, [bug.value for bug in Bug]))]

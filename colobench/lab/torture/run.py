@@ -10,26 +10,23 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import Any
 
 import psutil
 
 from colobench.errors import ColobenchError, RemoteError
-from colobench.guest.checks import check_integer, check_number
-from colobench.guest.configuration import DETERMINISTIC, Nondeterminism, parse_size
 from colobench.lab.checker.linearizability import USUAL_EFFORT, Effort
 from colobench.lab.checker.verdict import check_linearizability
-from colobench.lab.clients.closed_loop import MIX, Clients, Keys
+from colobench.lab.clients.closed_loop import Clients, Keys
 from colobench.lab.clients.store_connection import StoreConnection
-from colobench.lab.session.services import Heartbeat
 from colobench.lab.session.session import Session
-from colobench.lab.session.settings import NEVER_MS
 from colobench.lab.session.takeover import TakeoverRecord
 from colobench.lab.torture.kill_plan import Kill
 from colobench.lab.torture.kill_results import KillResult
+from colobench.lab.torture.settings import TortureSettings
 
 #: Kills with the same transport and output come one after the other, so many at most.
 BLOCK = 20
@@ -41,79 +38,7 @@ _CLEAN_DELAY_MS = 5
 _PARTED_LIMIT = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What all kills of a run have in common.
-
-    Parameters
-    ----------
-    clients
-        How many ask at a time.
-    mix
-        What they ask, see `colobench.lab.clients.closed_loop.MIX`.
-    ram
-        The guest's.
-    heartbeat
-        Of the nodes.
-    buffer_delay_ms, compare_delay_ms
-        The checkpoints' distance where output is buffered, and the longest where it is compared.
-    patience
-        Seconds after which an answer, or a takeover, counts as missing.
-    verify
-        Whether the survivor's state is compared with that of its checkpoint, too.
-    nondeterminism
-        The guest's dials.
-    encoding
-        What is sent of a page, see `colobench.lab.session.session.Session`.
-    bug
-        A planted one, or None.
-    effort
-        How much the checker may take for the history of a kill.
-    """
-
-    clients: int = 8
-    mix: Mapping[str, float] = field(default_factory=lambda: MIX)
-    ram: str = "16M"
-    heartbeat: Heartbeat = field(default_factory=lambda: Heartbeat(20, 200))
-    buffer_delay_ms: int = 20
-    compare_delay_ms: int = 500
-    patience: float = 20.0
-    verify: bool = True
-    nondeterminism: Nondeterminism = DETERMINISTIC
-    encoding: str = "none"
-    bug: str | None = None
-    effort: Effort = USUAL_EFFORT
-
-    def by_name(self) -> dict[str, Any]:
-        """Give what results tell, by name; what has no option is left out."""
-        return {
-            "clients": self.clients,
-            "ram": self.ram,
-            "heartbeat_limit_ms": self.heartbeat.limit_ms,
-            "encoding": self.encoding,
-            "bug": self.bug,
-            **asdict(self.nondeterminism),
-        }
-
-    def check(self) -> None:
-        """Check what a session does not: among it, that the guest has room for one more client.
-
-        Raises
-        ------
-        LocalError
-            If one of them is not what is expected.
-        """
-        from colobench.guest.rings import BYTES_PER_CONNECTION, MAX_CONNECTIONS
-
-        check_integer("buffer_delay_ms", self.buffer_delay_ms, 0, NEVER_MS, unit="ms")
-        check_integer("compare_delay_ms", self.compare_delay_ms, 0, NEVER_MS, unit="ms")
-        check_number("patience", self.patience, 0.001, 1e6, unit="s")
-        most = min(MAX_CONNECTIONS, parse_size(self.ram) // BYTES_PER_CONNECTION) - 1
-        room = f"at most {most} of a guest with {self.ram} of RAM"
-        check_integer("clients", self.clients, 1, most, expected=room)
-
-
-USUAL = Settings()
+USUAL = TortureSettings()
 
 
 class LostWithoutAKill(RemoteError):
@@ -137,7 +62,7 @@ def in_blocks(kills: Sequence[Kill]) -> Iterator[list[Kill]]:
 
 def torture(
     kills: Sequence[Kill],
-    settings: Settings = USUAL,
+    settings: TortureSettings = USUAL,
     *,
     jobs: int = 1,
     say: Callable[[str], None] = lambda words: None,
@@ -164,7 +89,7 @@ def torture(
     LocalError
         If the settings are such that it cannot be done.
     """
-    settings.check()
+    settings.check_room()
     blocks: SimpleQueue[list[Kill]] = SimpleQueue()
     for block in in_blocks(kills):
         blocks.put(block)
@@ -202,12 +127,15 @@ def torture(
 
 
 def _suffer_block(
-    block: list[Kill], settings: Settings, stopping: threading.Event, say: Callable[[str], None]
+    block: list[Kill],
+    settings: TortureSettings,
+    stopping: threading.Event,
+    say: Callable[[str], None],
 ) -> Iterator[KillResult]:
     left, parted = list(block), 0
     while left and not stopping.is_set():
         say(f"a new pair: {left[0].transport}, {left[0].output}")
-        with _session(left[0], settings) as session:
+        with Session(settings.of_kill(left[0])) as session:
             while left and not stopping.is_set():
                 say(f"kill {left[0].number}: {' '.join(left[0].combination)}")
                 try:
@@ -229,34 +157,10 @@ def _suffer_block(
             raise ProcessesLeft(f"expected every process to end with its session, found {alive}")
 
 
-def _session(kill: Kill, settings: Settings) -> Session:
-    delay = settings.compare_delay_ms if kill.output == "compare" else settings.buffer_delay_ms
-    return _serving(kill.transport, kill.output, settings, delay)
-
-
-def _serving(transport: str, output: str, settings: Settings, delay: int) -> Session:
-    return Session(
-        ram=settings.ram,
-        guest="kv",
-        transport=transport,
-        encoding=settings.encoding,
-        variant="upstream" if output == "compare" else "v12",
-        output=output,
-        delay=delay,
-        nondeterminism=settings.nondeterminism,
-        hostfwd="tcp:127.0.0.1:0-:6379",
-        heartbeat=settings.heartbeat,
-        verify=settings.verify,
-        spare=True,
-        bug=settings.bug,
-        experiment=settings.bug is not None,
-    )
-
-
 class _Round:
     """One kill: what happens, and what was wrong."""
 
-    def __init__(self, session: Session, kill: Kill, settings: Settings) -> None:
+    def __init__(self, session: Session, kill: Kill, settings: TortureSettings) -> None:
         self._session, self._kill, self._settings = session, kill, settings
         self._first_record = len(session.records)
         self._violations: list[str] = []
@@ -276,7 +180,6 @@ class _Round:
                 self._session.address(),
                 self._settings.clients,
                 seed=self._kill.seed,
-                mix=self._settings.mix,
                 keys=Keys(prefix=b"%d." % self._kill.number),
                 timeout=self._settings.patience,
             )
@@ -297,7 +200,8 @@ class _Round:
             self._linearizable,
             tuple(self._violations),
             self._details,
-            self._settings.by_name(),
+            self._settings.of_kill(self._kill).as_json(),
+            self._settings.own_json(),
             self._undecided,
         )
 
@@ -334,7 +238,7 @@ class _Round:
     def _measure(self, clients: Clients, killed: int) -> None:
         """Take the times of the first answer of the survivor, and of each client's first."""
         # What comes sooner is what the dead one has said: nobody takes over so soon.
-        soonest = killed + self._settings.heartbeat.limit_ms * 1_000_000 // 2
+        soonest = killed + self._settings.limit_ms() * 1_000_000 // 2
         first: dict[int, int] = {}
         for answered in reversed(clients.answers[:]):
             if answered.returned < soonest:
@@ -345,7 +249,7 @@ class _Round:
             self._every_ms = (max(first.values()) - killed) / 1e6
 
     def _judge(self, clients: Clients) -> None:
-        effort = self._settings.effort
+        effort = self._settings.effort()
         judgement = judge(clients, self._session, self._first_record, effort)
         self._linearizable, self._operations = judgement.linearizable, judgement.operations
         self._undecided = judgement.undecided
@@ -407,7 +311,7 @@ def judge(
 
 def run_clean(
     checkpoints: int,
-    settings: Settings = USUAL,
+    settings: TortureSettings = USUAL,
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[tuple[str, Judgement]]:
@@ -420,18 +324,18 @@ def run_clean(
     ------
     output, judgement
     """
-    settings.check()
+    settings.check_room()
     done = 0
     for output, count in (
         ("buffer", checkpoints // 2),
         ("compare", checkpoints - checkpoints // 2),
     ):
-        with _serving("stream", output, settings, delay=_CLEAN_DELAY_MS) as session:
-            with Clients(session.address(), settings.clients, mix=settings.mix) as clients:
+        with Session(settings.of_output(output, delay=_CLEAN_DELAY_MS)) as session:
+            with Clients(session.address(), settings.clients) as clients:
                 for number in range(1, count + 1):
                     session.run(1)
                     progress(done + number, checkpoints)
-            judgement = judge(clients, session, effort=settings.effort)
+            judgement = judge(clients, session, effort=settings.effort())
             causes = Counter(record.cause for record in session.records)
             alarms = [f"{number} × {cause}" for cause, number in causes.items() if cause != "timer"]
             yield output, replace(judgement, violations=(*judgement.violations, *alarms))

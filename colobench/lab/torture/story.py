@@ -15,9 +15,10 @@ from colobench.lab.clients.history import History
 from colobench.lab.clients.store_connection import StoreConnection
 from colobench.lab.interrupt import interruptible
 from colobench.lab.session.journal import ROLES
-from colobench.lab.session.services import Heartbeat
+from colobench.lab.session.serving import serving_settings
 from colobench.lab.session.session import Session, session_outcome
 from colobench.lab.session.takeover import Killed, TakeoverRecord
+from colobench.settings.heartbeat import HeartbeatSettings
 
 CLIENTS = 8
 #: The pair serves so long before the kill, and again after another secondary has joined.
@@ -59,16 +60,12 @@ def serving_pair(output: str = "buffer", **settings: Any) -> Session:
         Other arguments of `Session`.
     """
     chosen: dict[str, Any] = {
-        "ram": "16M",
-        "guest": "kv",
         "output": output,
-        "variant": "upstream" if output == "compare" else "v12",
         "delay": 500 if output == "compare" else 20,
-        "hostfwd": "tcp:127.0.0.1:0-:6379",
-        "heartbeat": Heartbeat(20, 200),
+        "heartbeat": HeartbeatSettings(limit_ms=200),
         "spare": True,
     }
-    return Session(**chosen | settings)
+    return Session(serving_settings(**chosen | settings))
 
 
 class FailoverStory:
@@ -210,7 +207,8 @@ class FailoverStory:
         killed_ns = round(self.killed.time * 1e9)
         self.clients.wait_until_all_answered(killed_ns, timeout=PATIENCE)
         # What comes sooner is what the dead one has said: nobody takes over so soon.
-        soonest = killed_ns + session.settings["heartbeat_limit_ms"] * 1_000_000 // 2
+        assert session.settings.heartbeat is not None
+        soonest = killed_ns + session.settings.heartbeat.limit_ms * 1_000_000 // 2
         late = [each for each in self.clients.answers[:] if each.returned >= soonest]
         first = min(late, key=lambda each: each.returned)
         last = max({each.client: each.returned for each in reversed(late)}.values())

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from colobench.lab.torture.kill_results import Summary
-from colobench.lab.torture.run import Settings
+from colobench.lab.torture.settings import TortureSettings
 
 
-def render(summary: Summary, settings: Settings) -> str:
+def render(summary: Summary, settings: TortureSettings) -> str:
     """Give the summary as lines for a terminal."""
     lines = [f"{summary.kills} kills, {summary.operations:,} operations checked"]
     for name, counts in summary.per_value.items():
         shares = ", ".join(f"{value} {count}" for value, count in sorted(counts.items()))
         lines.append(f"  by {name}: {shares}")
-    limit = settings.heartbeat.limit_ms
+    limit = settings.limit_ms()
     for what, times in (
         ("first answer", summary.takeover_ms),
         ("answer to the last client", summary.every_ms),
@@ -25,8 +25,9 @@ def render(summary: Summary, settings: Settings) -> str:
                 f"from the kill to the {what}: {shown} ms; p50 is "
                 f"{times[50] / limit:.2f} × the heartbeat limit of {limit} ms"
             )
-    if settings.bug is not None and summary.violations:
-        lines.append(f"the bug {settings.bug} was caught after {summary.kills} kills")
+    bug = settings.pair.experiment.bug
+    if bug is not None and summary.violations:
+        lines.append(f"the bug {bug.value} was caught after {summary.kills} kills")
     found = len(summary.violations)
     lines.append(
         f"violations: {found or 'none'}; undecided {summary.undecided}, "
@@ -36,7 +37,7 @@ def render(summary: Summary, settings: Settings) -> str:
     return "\n".join(lines)
 
 
-def as_json(summary: Summary, settings: Settings) -> dict[str, Any]:
+def as_json(summary: Summary, settings: TortureSettings) -> dict[str, Any]:
     """Give the summary as a JSON object."""
     return {
         "kills": summary.kills,
@@ -44,11 +45,11 @@ def as_json(summary: Summary, settings: Settings) -> dict[str, Any]:
         "clean": summary.clean,
         "takeover_ms": dict(summary.takeover_ms),
         "every_ms": dict(summary.every_ms),
-        "heartbeat_limit_ms": settings.heartbeat.limit_ms,
         "without_answer": summary.without_answer,
         "undecided": summary.undecided,
         "tried": [[kill.number, sentence] for kill, sentence in summary.tried],
         "violations": [[kill.number, sentence] for kill, sentence in summary.violations],
         "per_value": {name: dict(counts) for name, counts in summary.per_value.items()},
-        "bug": settings.bug,
+        "settings": settings.pair.as_json(),
+        "torture": settings.own_json(),
     }

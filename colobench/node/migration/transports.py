@@ -16,9 +16,9 @@ from colobench.node.migration.page_path import PageReceiver
 from colobench.node.migration.records import PlainRecords, RecordWriter
 from colobench.node.migration.stream import StreamReceiver, StreamSender
 from colobench.node.options import Options
-from colobench.node.transport import Encoding, PageTransport
 from colobench.node.workers import Workers
-from colobench.protocol.colo import Layout
+from colobench.settings.checkpoint import Layout
+from colobench.settings.transport import Encoding, PageTransport
 from colobench.wire.loadvm import Incoming
 from colobench.wire.ram import RAMRecordState
 

@@ -8,7 +8,7 @@ from typing import Any
 import ipywidgets
 
 from colobench.guest.programs import REPRODUCIBLE
-from colobench.protocol.colo import Layout
+from colobench.settings.checkpoint import Layout
 
 GUESTS = [program.label for program in REPRODUCIBLE]
 LAYOUTS = [layout.value for layout in Layout]

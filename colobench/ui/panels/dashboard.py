@@ -160,7 +160,7 @@ class Dashboard(Panel):
         self._stage = PairStage.PAIR
 
     def _kill(self, role: str, moment: str) -> None:
-        point = MOMENTS[moment][self.session.settings["layout"]]
+        point = MOMENTS[moment][self.session.settings.checkpoint.layout.value]
         self._stage = PairStage.BROKEN
         killed = self.session.kill(role, at=point)
         self._take_over(f"SIGKILL hit the {role}, pid {killed.pid}, {moment}.", role)

@@ -96,7 +96,7 @@ class FlushGuess(Panel):
         return f"<FlushGuess {'with' if self.pending else 'without'} a checkpoint>"
 
     def _map(self, title: str) -> PageSets:
-        ram_bytes = Session(ram=self._fixed["ram"]).guest.ram_bytes
+        ram_bytes = Session(ram=self._fixed["ram"]).settings.guest.ram_bytes
         return PageSets(ram_bytes, title, layout=ipywidgets.Layout(width="33%"))
 
     def _line(self, *widgets: Any) -> Any:

@@ -10,7 +10,7 @@ import ipywidgets
 from colobench.lab.report.palette import BAD_COLOUR, BUSY_COLOUR, GOOD_COLOUR, IDLE_COLOUR
 from colobench.lab.torture.bug_hunt import BugHunt, hunt_bug
 from colobench.lab.torture.museum import MUSEUM
-from colobench.node.bugs import Bug
+from colobench.settings.bug import Bug
 from colobench.ui.base.controls import dropdown
 from colobench.ui.base.markup import status_line, verdict_text
 from colobench.ui.base.panel import Panel, button, turn

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from bokeh.layouts import row
 from bokeh.models import ColumnDataSource, LayoutDOM
 
-from colobench.guest.configuration import parse_size
+from colobench.fields.sizes import parse_size
 from colobench.guest.programs import Program
 from colobench.lab.report.palette import (
     GOOD_COLOUR,
@@ -23,7 +23,7 @@ from colobench.lab.report.palette import (
 )
 from colobench.lab.studies.tracker_table import HEADS, TrackerTable, tabulate_trackers
 from colobench.lab.studies.trackers import Epoch, UnavailableTracker, measure_epochs
-from colobench.memory.tracker import TRACKERS
+from colobench.memory.tracker_names import TRACKERS
 from colobench.ui.base.controls import dropdown, slider
 from colobench.ui.base.figure import Columns, FigureData, LiveFigure
 from colobench.ui.base.markup import table

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from colobench.lab.studies.transcript import BUFFER, RAM_SECTION, WireMessage
-from colobench.protocol.colo import Layout, Variant
+from colobench.protocol.colo import Variant
+from colobench.settings.checkpoint import Layout
 from colobench.wire.dissect import UNEXPLAINED
 from colobench.wire.format import RAMFlag
 from colobench.wire.messages import Message

@@ -44,7 +44,7 @@ class PageMap(LiveView):
 
     def watch(self, session: Session) -> None:
         """Follow another session from now on."""
-        blocks = describe_blocks(session.guest.ram_bytes)
+        blocks = describe_blocks(session.settings.guest.ram_bytes)
         pages = max(block["first_page"] + block["pages"] for block in blocks)
         with self._lock:
             self._blocks, self._records, self._shown = blocks, session.records, 0

@@ -35,7 +35,7 @@ class PageSets(LiveView):
 
     Examples
     --------
-    >>> ui.PageSets(session.guest.ram_bytes).show({"received": cb.cached_pages(session)})
+    >>> ui.PageSets(session.settings.guest.ram_bytes).show({"received": cb.cached_pages(session)})
     """
 
     _esm = read_module("pages.js", "page_sets.js")

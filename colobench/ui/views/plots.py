@@ -21,7 +21,7 @@ from colobench.lab.report.plot import make_plot as plot_without_colours
 from colobench.lab.session.journal import ROLES
 from colobench.lab.session.record import Records
 from colobench.lab.studies.sweep import Line, fit_layouts, fit_line
-from colobench.protocol.colo import Layout
+from colobench.settings.checkpoint import Layout
 from colobench.ui.base.abstract import AbstractWidget
 from colobench.ui.base.figure import Columns, FigureData, LiveFigure
 from colobench.ui.base.pump import frames

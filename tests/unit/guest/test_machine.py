@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 import naive
 from colobench.errors import LocalError
-from colobench.guest.configuration import SCREEN_BYTES, Configuration, parse_size
+from colobench.fields.sizes import parse_size
+from colobench.guest.configuration import SCREEN_BYTES, Configuration
 from colobench.guest.numba import cpu
 from colobench.guest.numba.machine import Machine
 from colobench.guest.programs import REPRODUCIBLE, Program

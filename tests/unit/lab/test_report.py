@@ -132,7 +132,7 @@ def test_a_run_without_checkpoints_says_so_instead_of_plotting(tmp_path):
 
 
 def test_names_and_values_are_text_never_markup(tmp_path):
-    summary = {"machine": {"<b>cpu</b>": "<script>alert(1)</script>"}, "parameters": {"a&b": 1}}
+    summary = {"machine": {"<b>cpu</b>": "<script>alert(1)</script>"}, "settings": {"a&b": 1}}
     rows = read(write_report(tmp_path / "report.html", make_records(3), summary)).rows
     assert rows["<b>cpu</b>"] == ["<script>alert(1)</script>"]
     assert rows["a&b"] == ["1"]

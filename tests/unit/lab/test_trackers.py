@@ -14,7 +14,7 @@ from colobench.errors import LocalError
 from colobench.lab.studies import trackers
 from colobench.lab.studies.trackers import Epoch, UnavailableTracker, compare_trackers
 from colobench.memory import mprotect
-from colobench.memory.tracker import TRACKERS
+from colobench.memory.tracker_names import TRACKERS
 
 
 @pytest.mark.parametrize("guest", ["uniform", "hotcold", "sequential"])

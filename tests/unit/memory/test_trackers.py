@@ -34,7 +34,8 @@ from colobench.kernels.atomics import store_release
 from colobench.memory import mprotect, userfault
 from colobench.memory.marked import Marked
 from colobench.memory.ram import PAGE_SIZE, RAM, lay_out
-from colobench.memory.tracker import TRACKERS, Tracker, TrackerUnavailable, tracker_class, watch
+from colobench.memory.tracker import Tracker, TrackerUnavailable, tracker_class, watch
+from colobench.memory.tracker_names import TRACKERS
 
 #: Not a multiple of 64: padding follows, and behind it the screen.
 PAGES = 70

@@ -14,7 +14,8 @@ from colobench.net.compare import CLOSED_LINGER, ColoCompare
 from colobench.net.compare_packets import first_difference
 from colobench.net.frame import ACK, FIN, GUEST_IP, HOST_IP, PSH, RST, SYN, ConnectionKey, Segment
 from colobench.net.mirror import MARK
-from colobench.net.outcome import FRAGMENTS, Miscompare, Outcome, Overflow, Quirk, Timeout
+from colobench.net.outcome import FRAGMENTS, Miscompare, Outcome, Overflow, Timeout
+from colobench.settings.compare import Quirk
 
 CONNECTION = ConnectionKey(GUEST_IP, 6379, HOST_IP, 40000)
 CLIENT_ISN = 7000

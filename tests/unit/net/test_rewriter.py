@@ -25,8 +25,9 @@ from colobench.net.frame import (
     sequence_difference,
 )
 from colobench.net.mirror import MARK, EpochGate
-from colobench.net.outcome import Miscompare, Quirk
+from colobench.net.outcome import Miscompare
 from colobench.net.rewriter import FilterRewriter, Rewritten, _moved
+from colobench.settings.compare import Quirk
 
 CONNECTION = ConnectionKey(HOST_IP, 40000, GUEST_IP, 7)
 M = 2**32

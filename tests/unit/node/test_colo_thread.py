@@ -13,11 +13,11 @@ from colobench.protocol.colo import (
     ColoAction,
     ColoState,
     Conversation,
-    Layout,
     LocalEvent,
     Role,
 )
 from colobench.protocol.table import LocalProtocolError, MissingAction
+from colobench.settings.checkpoint import Layout
 from colobench.wire.messages import Message
 
 

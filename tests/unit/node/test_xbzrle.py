@@ -20,7 +20,8 @@ from colobench.node.channel import Channel
 from colobench.node.migration.buffered import BufferedSender
 from colobench.node.migration.stream import StreamReceiver
 from colobench.node.migration.xbzrle import XBZRLERecords, XBZRLESender
-from colobench.node.transport import PageTransport, check_encoding
+from colobench.settings.settings import Settings
+from colobench.settings.transport import Encoding, PageTransport
 from colobench.wire import savevm
 from colobench.wire.format import SectionType
 from colobench.wire.loadvm import COLO_BUFFER, COLO_RAM, PRECOPY, Incoming
@@ -138,6 +139,5 @@ def test_node_that_encodes_nothing_imports_no_kernel_for_it() -> None:
 @pytest.mark.parametrize("pages", [PageTransport.MULTIFD, PageTransport.MEMFD])
 def test_encoding_is_refused_where_records_cannot_say_it(pages: PageTransport) -> None:
     with pytest.raises(LocalError, match=f"encoding xbzrle: expected .* found {pages.value}"):
-        check_encoding(pages, "xbzrle")
-    check_encoding(pages, "none")
-    check_encoding(PageTransport.STREAM, "xbzrle")
+        Settings().override(transport=pages.value, encoding="xbzrle")
+    assert Settings().override(encoding="xbzrle").checkpoint.encoding is Encoding.XBZRLE

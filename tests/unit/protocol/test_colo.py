@@ -17,7 +17,6 @@ from colobench.protocol.colo import (
     ColoAction,
     ColoState,
     Conversation,
-    Layout,
     LocalEvent,
     Role,
     Variant,
@@ -32,6 +31,7 @@ from colobench.protocol.failover import (
     FailoverState,
 )
 from colobench.protocol.table import LocalProtocolError, RemoteProtocolError, mermaid, text
+from colobench.settings.checkpoint import Layout
 from colobench.wire.messages import Message
 
 FORMS = list(itertools.product(VARIANTS.values(), Layout))

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import enum
 
-from colobench.errors import LocalError
-from colobench.guest.checks import check_choice
-
 
 class Bug(enum.Enum):
     """A bug, by the name that ``--bug`` takes."""
@@ -26,19 +23,3 @@ class Bug(enum.Enum):
     LOST_RETRANSMISSION = "lost-retransmission"
     #: A survivor executes each connection's last request once more.
     DOUBLE_EXECUTION = "double-execution"
-
-
-def check_bug(name: str | None, experiment: bool) -> Bug | None:
-    """Find a bug by its name.
-
-    Raises
-    ------
-    LocalError
-        If there is no such bug, or this is no experiment.
-    """
-    if name is None:
-        return None
-    check_choice("bug", name, [bug.value for bug in Bug])
-    if not experiment:
-        raise LocalError(f"bug {name}: expected an experiment, which loses data, found none")
-    return Bug(name)

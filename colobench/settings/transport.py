@@ -1,4 +1,4 @@
-"""How pages travel, by name: as page records, in multifd packets, or through shared memory."""
+"""Transports: what brings pages from the primary to the secondary, and over which sockets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 
 from colobench.errors import LocalError
-from colobench.guest.checks import check_integer, check_type, show
+from colobench.fields.checks import check_type
 
 #: A handshake has one byte for the number of channels.
 CHANNELS_LIMIT = 255
@@ -84,47 +84,18 @@ def check_socket(pages: PageTransport, uri: str) -> None:
         )
 
 
-def check_layout(pages: PageTransport, layout: str) -> None:
-    """Refuse, with LocalError, to take pages out of a stream that carries them in one buffer."""
-    if layout == "buffered" and pages is not PageTransport.STREAM:
-        raise LocalError(
-            f"layout buffered: expected transport stream, whose pages fit into the buffer, "
-            f"found {pages.value}"
-        )
-
-
-def check_encoding(pages: PageTransport, encoding: str) -> None:
-    """Refuse, with LocalError, to encode pages where their records have no flag for it."""
-    if encoding != Encoding.NONE.value and pages is not PageTransport.STREAM:
-        raise LocalError(
-            f"encoding {encoding}: expected transport stream, whose records say how a page is "
-            f"encoded, found {pages.value}"
-        )
-
-
 def usable_cores() -> int:
     """Give the number of cores that this process may run on."""
     return len(os.sched_getaffinity(0))
 
 
-def check_channels(pages: PageTransport, count: int | None) -> int:
-    """Give the number of channels, or for None one that suits this machine.
+def usual_channels(pages: PageTransport) -> int:
+    """Give the number of page channels that suits this machine.
 
     With `MEMFD` the primary waits while the secondary copies, on one thread for each channel. With
-    `MULTIFD` a channel keeps two cores busy, one on each side.
-
-    Raises
-    ------
-    LocalError
-        If it is not from 1 to 255, or `STREAM` is to have any.
+    `MULTIFD` a channel keeps two cores busy, one on each side. `STREAM` has none.
     """
     if pages is PageTransport.STREAM:
-        if count is not None and not (type(count) is int and count == 0):
-            raise LocalError(
-                f"multifd_channels: expected none with transport stream, found {show(count)}"
-            )
         return 0
-    if count is None:
-        cores = usable_cores()
-        return max(1, min(2, cores) if pages is PageTransport.MEMFD else min(4, cores // 2))
-    return check_integer("multifd_channels", count, 1, CHANNELS_LIMIT)
+    cores = usable_cores()
+    return max(1, min(2, cores) if pages is PageTransport.MEMFD else min(4, cores // 2))

@@ -1,0 +1,40 @@
+"""``colobench lab``: JupyterLab with the notebooks."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from colobench.errors import LocalError
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's options."""
+    words = "copy notebooks and documents there and open those; what is there is kept "
+    words += "[the clone's; colobench-notebooks where there is no clone]"
+    parser.add_argument("--directory", type=Path, metavar="DIRECTORY", help=words)
+    parser.epilog = "Options of jupyter lab may follow."
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run JupyterLab, and give its exit status."""
+    from colobench.lab.material import DIRECTORY, INDEX, copy_material, served_in_place
+
+    if find_spec("jupyterlab") is None:
+        raise LocalError("JupyterLab is not installed: pip install 'colobench[lab]'")
+    root = served_in_place() if options.directory is None else None
+    if root is None:
+        copied = copy_material(options.directory or Path(DIRECTORY))
+        print(copied, flush=True)
+        root = copied.directory
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}"]
+    # What the notebooks link to is beside their directory, so that is not the one to be served.
+    command += [f"--LabApp.default_url=/lab/tree/{INDEX}", *options.further]
+    if os.geteuid() == 0:
+        # In a container one often is root, and JupyterLab wants to be told that it is meant.
+        command.append("--allow-root")
+    return subprocess.run(command, check=False).returncode

@@ -1,0 +1,116 @@
+"""The command line from its arguments to its exit status, whatever happens in between."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+
+from colobench import __version__
+from colobench.cli.console import say_error
+from colobench.cli.verbs import VERBS, Verb, module_of
+from colobench.errors import ColobenchError
+from colobench.processes.resource_limits import check_limits_of_processes
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    name = ""
+    try:
+        _end_when_asked_to()
+        _print_what_can_be_printed()
+        options, verb = _parse(sys.argv[1:] if arguments is None else arguments)
+        name = f" {options.verb}"
+        if verb.runs_nodes:
+            check_limits_of_processes()
+        status = module_of(options.verb).run(options)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # Nobody reads on.
+        return 1
+    except KeyboardInterrupt:
+        return _interrupted(name)
+    except (ColobenchError, OSError) as error:
+        return _interrupted(name) if _was_interrupted else _failed(name, str(error))
+    except MemoryError as error:
+        return _failed(name, f"out of memory: {error}" if str(error) else "out of memory")
+    except Exception:
+        # An import that is interrupted may make another error of it.
+        if _was_interrupted:
+            return _interrupted(name)
+        raise
+    finally:
+        _let_go_of_output()
+
+
+def _interrupted(name: str) -> int:
+    say_error(f"colobench{name}: interrupted")
+    return 128 + signal.SIGINT
+
+
+def _failed(name: str, words: str) -> int:
+    say_error(f"colobench{name}: {words}")
+    return 1
+
+
+def _print_what_can_be_printed() -> None:
+    """Have a character that the terminal's encoding lacks become a question mark, not an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _let_go_of_output() -> None:
+    """Write what is buffered; what cannot be written must not be another error at the very end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, stream.fileno())
+                os.close(null)
+
+
+#: Whether an interrupt has arrived: what comes of it may be any exception.
+_was_interrupted = False
+
+
+def _interrupt(number: int, frame: object) -> None:
+    global _was_interrupted
+    _was_interrupted = True
+    # Where Python can raise nothing it would print.
+    sys.unraisablehook = lambda unraisable: None
+    raise KeyboardInterrupt
+
+
+def _end_when_asked_to() -> None:
+    """Have signals end this like any other program, and with it what it has started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: sys.exit(128 + signal.SIGHUP))
+    # Also where it is ignored, as a script's background jobs begin: whoever sends it means it.
+    signal.signal(signal.SIGINT, _interrupt)
+
+
+def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Verb]:
+    """Parse the arguments; only the verb that they name is imported."""
+    parser = argparse.ArgumentParser(prog="colobench", description="A workbench for COLO.")
+    parser.add_argument("--version", action="version", version=f"colobench {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, verb in VERBS.items():
+        of_verb = verbs.add_parser(name, help=verb.summary, description=verb.summary)
+        if name in arguments:
+            module_of(name).add_options(of_verb)
+    options, further = parser.parse_known_args(arguments)
+    verb = VERBS[options.verb]
+    if verb.takes_more:
+        options.further = further
+    elif further:
+        parser.error(f"unrecognized arguments: {' '.join(further)}")
+    return options, verb

@@ -1,0 +1,82 @@
+"""Options that several verbs have, and what reads the values of options."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Container
+from pathlib import Path
+from typing import TypeVar
+
+from colobench.errors import LocalError
+from colobench.fields.command_line import add_options, given_options
+from colobench.fields.part import Part
+from colobench.lab.output_file import check_output_file
+from colobench.settings.file import read_settings
+
+P = TypeVar("P", bound=Part)
+
+
+def add_settings_options(
+    parser: argparse.ArgumentParser, usual: Part, *, leave_out: Container[str] = ()
+) -> None:
+    """Add ``--settings`` and an option for each setting.
+
+    Parameters
+    ----------
+    parser
+        Gets the options.
+    usual
+        The settings where nothing else is said.
+    leave_out
+        Names of settings that have no option.
+    """
+    words = "JSON of settings, or of anything that colobench has written of a run that is to be "
+    words += "repeated; other options go before what it says"
+    parser.add_argument("--settings", type=Path, metavar="FILE", help=words)
+    add_options(parser, usual, leave_out=leave_out)
+
+
+def chosen_settings(options: argparse.Namespace, usual: P, *more_keys: str) -> P:
+    """Give the settings that options name, else those of the file, else the usual ones.
+
+    Parameters
+    ----------
+    options
+        What `add_settings_options` has added.
+    usual
+        The settings where nothing else is said.
+    more_keys
+        Further keys of the file's object that have settings, see `read_settings`.
+
+    Raises
+    ------
+    LocalError
+        If a setting is not what is expected.
+    """
+    chosen = usual
+    if options.settings is not None:
+        chosen = chosen.override_by(read_settings(options.settings, *more_keys))
+    return chosen.override(**given_options(options, type(chosen)))
+
+
+def whole_number(text: str) -> int:
+    """Read a whole number."""
+    if not re.fullmatch("-?[0-9]{1,20}", text):
+        raise argparse.ArgumentTypeError(f"expected a whole number, found {text!r}")
+    return int(text)
+
+
+def positive_number(text: str) -> int:
+    """Read a whole number from 1 up."""
+    if not re.fullmatch("[0-9]{1,20}", text) or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a number from 1 up, found {text!r}")
+    return int(text)
+
+
+def new_file(text: str) -> Path:
+    """Read the path of a file that can be written."""
+    try:
+        return check_output_file(text)
+    except LocalError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

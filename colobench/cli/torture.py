@@ -1,0 +1,133 @@
+"""``colobench torture``: kill nodes of a serving pair, and judge what clients saw."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from colobench.cli.options import (
+    add_settings_options,
+    chosen_settings,
+    new_file,
+    positive_number,
+    whole_number,
+)
+from colobench.fields.command_line import given_options
+from colobench.lab.torture.museum import Exhibit, exhibit
+from colobench.lab.torture.settings import DECIDED, TortureSettings
+from colobench.settings.transport import Encoding, PageTransport
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's options."""
+    add = parser.add_argument
+    add("--kills", type=positive_number, default=20, metavar="N", help="[20]")
+    add("--seed", type=whole_number, default=1, help="of the plan [1]")
+    add(
+        "--jobs",
+        type=positive_number,
+        default=1,
+        metavar="N",
+        help="pairs at a time [1]",
+    )
+    add("--transport", action="append", metavar="NAME", help="[stream, multifd and memfd]")
+    add("--output", action="append", choices=["buffer", "compare"], help="[both]")
+    words = "a line for each kill; what is there is kept"
+    add("--results", type=new_file, metavar="FILE", help=words)
+    add("--clean", type=positive_number, metavar="N", help="kill nobody; take so many checkpoints")
+    add("--json", action="store_true", help="print the summary as one JSON object")
+    add_settings_options(parser, TortureSettings(), leave_out=(*DECIDED, "seed"))
+    parser.epilog = "With --bug it stops when the bug is caught, see docs/bug-museum.md."
+
+
+def run(options: argparse.Namespace) -> int:
+    """Kill by plan, and print what came of it."""
+    from tqdm import tqdm
+
+    from colobench.lab.torture.kill_plan import OUTPUTS, POINTS, SIDES, plan
+    from colobench.lab.torture.kill_results import Results, summarize
+    from colobench.lab.torture.run import torture
+    from colobench.lab.torture.text import as_json, render
+
+    settings, shown = _settings(options)
+    planned = plan(
+        options.seed,
+        options.kills,
+        transports=options.transport or _transports(settings),
+        outputs=options.output or (shown.outputs if shown else OUTPUTS),
+        victims=shown.victims if shown else SIDES,
+        points=shown.points if shown else POINTS,
+    )
+    if options.clean:
+        return _torture_nobody(options, settings)
+    file = None if options.results is None else Results(options.results)
+    results = [] if file is None else file.load()
+    left = planned if file is None else file.remaining(planned, settings.of_result)
+    if shown and any(result.violations for result in results):
+        left = []
+    bar = tqdm(total=len(planned), initial=len(planned) - len(left), unit=" kills", disable=None)
+    try:
+        with bar:
+            for result in torture(left, settings, jobs=options.jobs, say=bar.set_description_str):
+                results.append(result)
+                if file is not None:
+                    file.append(result)
+                bar.update()
+                for violation in result.violations:
+                    with bar.external_write_mode(sys.stderr):
+                        print(f"kill {result.kill.number}: {violation}", file=sys.stderr)
+                if result.violations and shown:
+                    break
+    finally:
+        # Interrupted or not, what was found is there.
+        summary = summarize(results)
+        text = json.dumps(as_json(summary, settings)) if options.json else render(summary, settings)
+        print(text, flush=True)
+    if shown:
+        return 0 if summary.violations else 1
+    return 0 if summary.clean and summary.kills else 1
+
+
+def _settings(options: argparse.Namespace) -> tuple[TortureSettings, Exhibit | None]:
+    """Give the settings, with all that a planted bug takes; and the bug's exhibit, if any."""
+    settings = TortureSettings()
+    named = given_options(options, TortureSettings).get("bug")
+    if named is not None:
+        settings = settings.override(**exhibit(named).changes())
+    settings = chosen_settings(options, settings, "torture")
+    bug = settings.pair.experiment.bug
+    return settings, None if bug is None else exhibit(bug.value)
+
+
+def _transports(settings: TortureSettings) -> Sequence[str]:
+    """Give the transports of the plan: those that the encoding goes with."""
+    from colobench.lab.torture.kill_plan import TRANSPORTS
+
+    encodes = settings.pair.checkpoint.encoding is not Encoding.NONE
+    return [PageTransport.STREAM.value] if encodes else TRANSPORTS
+
+
+def _torture_nobody(options: argparse.Namespace, settings: TortureSettings) -> int:
+    from tqdm import tqdm
+
+    from colobench.lab.torture.run import run_clean
+
+    found = {}
+    with tqdm(total=options.clean, unit=" checkpoints", disable=None, leave=False) as bar:
+        for output, judgement in run_clean(
+            options.clean, settings, progress=lambda done, total: bar.update(done - bar.n)
+        ):
+            found[output] = judgement
+    clean = all(each.linearizable and not each.violations for each in found.values())
+    if options.json:
+        shown = {output: asdict(judgement) for output, judgement in found.items()}
+        print(json.dumps({"checkpoints": options.clean, "clean": clean, "outputs": shown}))
+    else:
+        for output, judgement in found.items():
+            undecided = [f"undecided: {sentence}" for sentence in judgement.undecided]
+            wrong = "; ".join([*judgement.violations, *undecided]) or "no alarm"
+            print(f"{output}: {judgement.operations:,} operations checked: {wrong}")
+    return 0 if clean else 1

@@ -1,0 +1,49 @@
+"""Settings as keywords of a class: its signature and its docstring, for notebooks."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from colobench.fields.part import Part, names_of_parts, settings_of
+
+T = TypeVar("T")
+
+
+def takes_settings(usual: Part) -> Callable[[type[T]], type[T]]:
+    """Have help and completion of a class tell its keywords ``settings`` and each setting.
+
+    Parameters
+    ----------
+    usual
+        The settings where nothing else is said. In the docstring their words stand where it has
+        the line ``{settings}``.
+    """
+
+    def decorate(decorated: type[T]) -> type[T]:
+        values = usual.values()
+        values |= dict.fromkeys(names_of_parts(type(usual)), inspect.Parameter.empty)
+        own = inspect.Parameter("settings", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None)
+        parameters = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value)
+            for name, value in values.items()
+        ]
+        signed: Any = decorated
+        signed.__signature__ = inspect.Signature([own, *parameters])
+        decorated.__doc__ = (decorated.__doc__ or "").replace("    {settings}\n", _words(usual))
+        return decorated
+
+    return decorate
+
+
+def _words(usual: Part) -> str:
+    """Give the settings as numpydoc has parameters, in the indentation of a class's docstring."""
+    lines = []
+    shown = usual.as_json()
+    for each in settings_of(type(usual)):
+        words = f"{each.help[0].upper()}{each.help[1:]}; usually {shown[each.name]!r}."
+        lines.append(f"    {each.name}\n")
+        lines += [f"        {line}\n" for line in textwrap.wrap(words, 88, break_on_hyphens=False)]
+    return "".join(lines)

@@ -1,0 +1,75 @@
+"""Checks that this machine has what settings ask for: memory, ports and files."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from colobench.errors import LocalError
+from colobench.guest.configuration import block_sizes
+from colobench.memory.ram import lay_out, memory_bytes
+from colobench.node.grants import GrantsFile
+from colobench.node.hostfwd import HostForward
+from colobench.node.pcap_file import PcapWriter
+from colobench.processes.resource_limits import check_limits_for, usable_memory
+from colobench.settings.checkpoint import Layout
+from colobench.settings.settings import Settings
+from colobench.settings.transport import Encoding
+
+#: What the nodes and this process take beside guest RAM: numba is large.
+PROCESSES_BYTES = 512 * 2**20
+
+
+def check_memory(settings: Settings) -> None:
+    """Refuse a guest with which the machine would run out of memory.
+
+    RAM is there on both sides, the RAM cache on one, and `Session.verify` makes another. A buffered
+    checkpoint is on both sides, in the worst case all of RAM. So is what the tracker `shadow` has.
+    With XBZRLE the primary has a cache of no more than RAM.
+
+    Raises
+    ------
+    LocalError
+        If there is not enough memory for that.
+    """
+    ram_bytes, checkpoint = settings.guest.ram_bytes, settings.checkpoint
+    copies = 4 + 2 * (checkpoint.layout is Layout.BUFFERED) + 2 * (checkpoint.tracker == "shadow")
+    copies += checkpoint.encoding is Encoding.XBZRLE
+    check_limits_for(ram_bytes, memory_bytes(lay_out(block_sizes(ram_bytes))), copies)
+    usable = usable_memory()
+    limit = max(0.0, usable - PROCESSES_BYTES) / copies
+    if ram_bytes > limit:
+        raise LocalError(
+            f"ram: expected at most {limit / 2**20:.0f} MiB where {usable / 2**20:.0f} MiB of "
+            f"memory may be used, found {ram_bytes >> 20} MiB"
+        )
+
+
+def check_places(settings: Settings) -> None:
+    """Check that the ports and files that are named can be had, as they will be.
+
+    Raises
+    ------
+    LocalError
+        If one of them cannot.
+    """
+    for rule in settings.network.hostfwd:
+        reserved, _ = HostForward.parse(rule).reserve()
+        reserved.close()
+    for name in ("pcap", "pcap_mirror"):
+        path = getattr(settings.network, name)
+        if path is not None:
+            with _named(name):
+                PcapWriter(path).close()
+    if settings.experiment.arbiter_state is not None:
+        with _named("arbiter_state"):
+            GrantsFile(settings.experiment.arbiter_state).close()
+
+
+@contextlib.contextmanager
+def _named(setting: str) -> Iterator[None]:
+    """Name the setting in an error that does not."""
+    try:
+        yield
+    except LocalError as error:
+        raise LocalError(f"{setting}: {error}") from error

@@ -1,0 +1,110 @@
+"""Settings of a torture run: those of its pairs, and what all of its kills have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from colobench.errors import LocalError
+from colobench.fields.checks import check_integer
+from colobench.fields.kinds import Integer, Number, Size
+from colobench.fields.part import Part, part, setting
+from colobench.fields.sizes import write_size
+from colobench.guest.programs import Program
+from colobench.lab.checker.linearizability import Effort
+from colobench.lab.session.serving import serving_settings
+from colobench.lab.torture.kill_plan import Kill
+from colobench.settings.checkpoint import NEVER_MS
+from colobench.settings.heartbeat import HeartbeatSettings
+from colobench.settings.settings import Settings
+
+#: The settings of a pair that each kill, or the way of output, decides on.
+DECIDED = ("transport", "multifd_channels", "output", "variant", "delay")
+USUAL_PAIR = serving_settings(heartbeat=HeartbeatSettings(limit_ms=200), spare=True)
+
+
+@dataclass(frozen=True, slots=True)
+class TortureSettings(Part):
+    """What all kills of a run have in common.
+
+    Attributes
+    ----------
+    pair
+        The settings of its pairs, but for those of `DECIDED`.
+    """
+
+    title = "torture"
+
+    clients: int = setting(Integer(1, 10**6), 8, "clients that ask at a time")
+    buffer_delay_ms: int = setting(
+        Integer(0, NEVER_MS, "ms"), 20, "time between checkpoints where output is buffered"
+    )
+    compare_delay_ms: int = setting(
+        Integer(0, NEVER_MS, "ms"), 500, "longest time between checkpoints where it is compared"
+    )
+    patience: float = setting(
+        Number(0.001, 1e6), 20.0, "time after which an answer, or a takeover, counts as missing"
+    )
+    checker_seconds: int = setting(Integer(1, 10**9, "s"), 60, "longest check of a history")
+    checker_memory: int = setting(
+        Size(1, 2**52), 512 << 20, "largest memory for the check of a key of a history"
+    )
+    pair: Settings = part(Settings, default=USUAL_PAIR)
+
+    def own_json(self) -> dict[str, Any]:
+        """Give the settings that are not those of a pair, as JSON has them."""
+        of_pair = self.pair.values()
+        return {name: each for name, each in self.as_json().items() if name not in of_pair}
+
+    def limit_ms(self) -> int:
+        """Give the heartbeat's limit, in milliseconds."""
+        assert self.pair.heartbeat is not None
+        return self.pair.heartbeat.limit_ms
+
+    def complete(self) -> None:
+        """Check that the nodes notice a kill by themselves, and that clients can be served."""
+        if self.pair.heartbeat is None:
+            raise LocalError("heartbeat: expected one, by which a kill is noticed, found none")
+        if self.pair.guest.program is not Program.KV:
+            name = self.pair.as_json()["guest"]
+            raise LocalError(f"guest: expected kv, which serves clients, found {name}")
+        if not self.pair.network.hostfwd:
+            raise LocalError("hostfwd: expected one, by which clients come, found none")
+
+    def effort(self) -> Effort:
+        """Give what the checker may take for the history of a kill."""
+        return Effort(self.checker_seconds, self.checker_memory)
+
+    def of_kill(self, kill: Kill) -> Settings:
+        """Give the settings of a pair that suffers a kill."""
+        return self.of_output(kill.output, transport=kill.transport)
+
+    def of_result(self, kill: Kill) -> dict[str, Any]:
+        """Give the settings that a kill's result tells, by name, as JSON has them."""
+        return {**self.of_kill(kill).as_json(), **self.own_json()}
+
+    def of_output(
+        self, output: str, *, transport: str = "stream", delay: int | None = None
+    ) -> Settings:
+        """Give the settings of a pair whose output is buffered, or compared."""
+        if delay is None:
+            delay = self.compare_delay_ms if output == "compare" else self.buffer_delay_ms
+        return self.pair.override(
+            transport=transport, multifd_channels=None, output=output, variant=None, delay=delay
+        )
+
+    def check_room(self) -> None:
+        """Check that the guest has room for the clients, and for one more that reads all keys.
+
+        Raises
+        ------
+        LocalError
+            If it has not.
+        """
+        # These bring numba.
+        from colobench.guest.rings import BYTES_PER_CONNECTION, MAX_CONNECTIONS
+
+        ram_bytes = self.pair.guest.ram_bytes
+        most = min(MAX_CONNECTIONS, ram_bytes // BYTES_PER_CONNECTION) - 1
+        room = f"at most {most} of a guest with {write_size(ram_bytes)} of RAM"
+        check_integer("clients", self.clients, 1, most, expected=room)

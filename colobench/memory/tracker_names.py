@@ -1,0 +1,9 @@
+"""The trackers by name: where each is, for those who do not want to import them all."""
+
+#: Every tracker's class by its name, the default first; imported on use.
+TRACKERS = {
+    "marked": "colobench.memory.marked.Marked",
+    "userfault": "colobench.memory.userfault.UserFault",
+    "shadow": "colobench.memory.shadow.Shadow",
+    "mprotect": "colobench.memory.mprotect.MProtect",
+}

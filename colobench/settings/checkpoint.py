@@ -1,0 +1,139 @@
+"""Settings of checkpoints: when they are made, of what, and how they reach the secondary."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from colobench.errors import LocalError
+from colobench.fields.kinds import Choice, Flag, Integer, Number, Written
+from colobench.fields.part import Part, setting
+from colobench.memory.tracker_names import TRACKERS
+from colobench.settings.transport import (
+    CHANNELS_LIMIT,
+    Encoding,
+    PageTransport,
+    Transport,
+    usual_channels,
+)
+
+#: The longest delay that QEMU takes, in milliseconds: no session lives to see its end.
+NEVER_MS = 2**32 - 1
+#: Less than a microsecond (in seconds) would be no limit to the kernel.
+STALL_TIMEOUT_MIN, STALL_TIMEOUT_MAX = 0.001, 1e6
+
+
+class Layout(enum.Enum):
+    """Layout of a checkpoint in the stream."""
+
+    #: RAM directly in the stream, devices in a sized buffer (patch 31 and later).
+    SEPARATED = "separated"
+    #: RAM and devices together in one sized buffer, as before patch 31.
+    BUFFERED = "buffered"
+
+
+class Output(enum.Enum):
+    """Filter between the guest's NIC and the network."""
+
+    #: Every frame waits for the next checkpoint (filter-buffer).
+    BUFFER = "buffer"
+    #: A frame waits until the secondary's guest has sent the same (colo-compare).
+    COMPARE = "compare"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSettings(Part):
+    """How checkpoints are made, and what output waits for."""
+
+    title = "checkpoints"
+
+    delay: int | None = setting(
+        Integer(0, NEVER_MS, "ms", or_none=True),
+        100,
+        "time from one checkpoint to the next; 0: back to back, none: on request alone",
+        qemu="x-checkpoint-delay",
+    )
+    transport: Transport = setting(
+        Written(Transport, Transport.parse),
+        Transport(PageTransport.STREAM, "unix"),
+        "how pages travel: stream, multifd or memfd, over a UNIX socket or, as in multifd+tcp, "
+        "over TCP; unix or tcp: stream over that",
+    )
+    encoding: Encoding = setting(
+        Choice.of_members(Encoding),
+        Encoding.NONE,
+        "what is sent of a page: all of it, or what has changed since it was sent last (xbzrle, "
+        "with transport stream)",
+        qemu="xbzrle",
+    )
+    multifd_channels: int = setting(
+        Integer(0, CHANNELS_LIMIT),
+        None,
+        "connections for pages alone, of multifd and memfd; usually as suits the machine",
+        qemu="multifd-channels",
+        derived=True,
+    )
+    layout: Layout = setting(
+        Choice.of_members(Layout),
+        Layout.SEPARATED,
+        "how a checkpoint is laid out; buffered is as before patch 31",
+    )
+    output: Output = setting(
+        Choice.of_members(Output),
+        Output.BUFFER,
+        "what the guest's output waits for: the checkpoint that covers it, or the same output of "
+        "the secondary's guest",
+    )
+    variant: str = setting(
+        Choice.of_names("v12", "upstream"),
+        None,
+        "v12: the secondary's guest stands between checkpoints; upstream: it runs, as it must "
+        "where output is compared",
+        derived=True,
+    )
+    tracker: str = setting(
+        Choice.of_names(*TRACKERS), "marked", "how the guest's writes are learnt"
+    )
+    stall_timeout: float = setting(
+        Number(STALL_TIMEOUT_MIN, STALL_TIMEOUT_MAX),
+        10.0,
+        "silence, where the protocol wants a word, after which a peer counts as lost",
+    )
+    verify: bool = setting(
+        Flag(), True, "digest RAM and devices at each checkpoint; it lengthens the pause"
+    )
+    report_pages: bool = setting(
+        Flag(), False, "have records tell which pages were sent, and which were flushed"
+    )
+
+    def complete(self) -> None:
+        """Derive channels and variant, and check what goes with which transport and output."""
+        pages = self.transport.pages
+        self.derive("multifd_channels", usual_channels(pages))
+        if pages is PageTransport.STREAM and self.multifd_channels:
+            raise LocalError(
+                "multifd_channels: expected none with transport stream, "
+                f"found {self.multifd_channels}"
+            )
+        if pages is not PageTransport.STREAM and not self.multifd_channels:
+            raise LocalError(
+                f"multifd_channels: expected 1 to {CHANNELS_LIMIT} with transport {pages.value}, "
+                "found 0"
+            )
+        if self.layout is Layout.BUFFERED and pages is not PageTransport.STREAM:
+            raise LocalError(
+                "layout buffered: expected transport stream, whose pages fit into the buffer, "
+                f"found {pages.value}"
+            )
+        if self.encoding is not Encoding.NONE and pages is not PageTransport.STREAM:
+            raise LocalError(
+                f"encoding {self.encoding.value}: expected transport stream, whose records say how "
+                f"a page is encoded, found {pages.value}"
+            )
+        compares = self.output is Output.COMPARE
+        self.derive("variant", "upstream" if compares else "v12")
+        if compares and self.variant != "upstream":
+            raise LocalError(
+                "output compare: expected the variant upstream, whose secondary runs, "
+                f"found {self.variant}"
+            )

@@ -1,0 +1,67 @@
+"""Settings of colo-compare: the properties of QEMU's object of that name, and its quirks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from colobench.fields.checks import check_choice
+from colobench.fields.kinds import Integer, Texts
+from colobench.fields.part import Part, setting
+
+#: QEMU's properties are unsigned numbers of 32 bits.
+LIMIT = 2**32 - 1
+
+
+class Quirk(StrEnum):
+    """A deviation in some version of QEMU that we consider a bug; each says its effect."""
+
+    #: Segments without payload pass at once: a client's bytes are acknowledged, but lost with the
+    #: primary.
+    EMPTY_AT_ONCE = "empty-at-once"
+    #: Equal payload passes whatever it acknowledges, with the same loss (QEMU: if cut alike).
+    ACK_UNCHECKED = "ack-unchecked"
+    #: Equal payload that acknowledges more than the secondary did counts as different.
+    ACK_AHEAD_DIFFERS = "ack-ahead-differs"
+    #: The secondary's latest acknowledgement counts, not its greatest (unsigned `a - b > 0`).
+    LATEST_ACK = "latest-ack"
+    #: TCP payloads are compared as whole segments (before QEMU's commit f449c9e549).
+    SEGMENTS = "segments"
+    #: UDP and ICMP packets are compared beginning with the newest.
+    NEWEST_FIRST = "newest-first"
+    #: A frame for which a queue has no room is dropped.
+    DROP_OVERFLOW = "drop-overflow"
+    #: A frame that the secondary sent before a checkpoint counts even if it arrives after it.
+    STALE = "stale"
+
+
+@dataclass(frozen=True, slots=True)
+class CompareSettings(Part):
+    """How output is compared, see `colobench.net.compare.ColoCompare`."""
+
+    title = "comparison of output"
+
+    compare_timeout: int = setting(
+        Integer(1, LIMIT, "ms"),
+        3000,
+        "time that output waits for its like before it asks for a checkpoint",
+        qemu="compare_timeout",
+    )
+    expired_scan_cycle: int = setting(
+        Integer(1, LIMIT, "ms"),
+        1000,
+        "interval at which output that has waited too long is looked for",
+        qemu="expired_scan_cycle",
+    )
+    max_queue_size: int = setting(
+        Integer(1, LIMIT),
+        1024,
+        "frames of a connection and side that may wait",
+        qemu="max_queue_size",
+    )
+    quirks: tuple[str, ...] = setting(
+        Texts(lambda name: check_choice("quirk", name, list(Quirk)), "NAME"),
+        (),
+        f"deviation in some QEMU version, off unless asked for: {', '.join(Quirk)}",
+        option="--quirk",
+    )

@@ -1,0 +1,51 @@
+"""Settings of an experiment: what is kept of it, and what may happen to the guest in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from colobench.errors import LocalError
+from colobench.fields.kinds import Choice, File, Flag, Integer
+from colobench.fields.part import Part, setting
+from colobench.settings.bug import Bug
+
+#: More records than any memory holds.
+KEEP_LIMIT = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentSettings(Part):
+    """What is kept of a session, what is held ready for it, and whether it may lose data."""
+
+    title = "experiment"
+
+    capture: bool = setting(
+        Flag(), False, "pass the stream through a relay that keeps its bytes (transport stream)"
+    )
+    keep_records: int | None = setting(
+        Integer(1, KEEP_LIMIT, or_none=True),
+        None,
+        "number of the newest records that are kept at least; none: all",
+    )
+    spare: bool = setting(
+        Flag(), False, "start a further secondary ahead, so that one joins sooner after a takeover"
+    )
+    arbiter_state: str | None = setting(
+        File(),
+        None,
+        "file that keeps the arbiter's grants from one session to the next",
+        option="--state",
+    )
+    bug: Bug | None = setting(
+        Choice.of_members(Bug, or_none=True),
+        None,
+        "planted bug, see docs/bug-museum.md; only in an experiment",
+    )
+    experiment: bool = setting(Flag(), False, "let what the guest holds be lost")
+
+    def complete(self) -> None:
+        """Check that a bug is planted in nothing but an experiment."""
+        if self.bug is not None and not self.experiment:
+            raise LocalError(
+                f"bug {self.bug.value}: expected an experiment, which loses data, found none"
+            )

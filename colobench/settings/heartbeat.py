@@ -1,0 +1,42 @@
+"""Settings of the heartbeat, by which nodes notice that their peer has died."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from colobench.errors import LocalError
+from colobench.fields.kinds import Integer
+from colobench.fields.part import Part, setting
+
+#: What poll(2) can wait for, in milliseconds.
+LIMIT_MS = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatSettings(Part):
+    """How often the nodes beat, and how long a silence is a death."""
+
+    title = "heartbeat"
+
+    interval_ms: int = setting(
+        Integer(1, LIMIT_MS, "ms"),
+        None,
+        "time from one heartbeat to the next; usually a tenth of the limit",
+        name="heartbeat_interval",
+        derived=True,
+    )
+    limit_ms: int = setting(
+        Integer(2, LIMIT_MS, "ms"),
+        500,
+        "silence that counts as a node's death",
+        name="heartbeat_limit",
+    )
+
+    def complete(self) -> None:
+        """Derive the interval, and check that some beats fit into the limit."""
+        self.derive("interval_ms", max(1, self.limit_ms // 10))
+        if self.limit_ms < 2 * self.interval_ms:
+            raise LocalError(
+                "heartbeat: expected an interval from 1 ms and a limit of at least twice that, "
+                f"found {self.interval_ms} ms and {self.limit_ms} ms"
+            )

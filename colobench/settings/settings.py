@@ -1,0 +1,52 @@
+"""The whole of a session's settings, and what of one part goes with what of another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from colobench.errors import LocalError
+from colobench.fields.part import Part, part
+from colobench.guest.configuration import Configuration
+from colobench.settings.checkpoint import CheckpointSettings, Output
+from colobench.settings.compare import CompareSettings
+from colobench.settings.experiment import ExperimentSettings
+from colobench.settings.heartbeat import HeartbeatSettings
+from colobench.settings.network import NetworkSettings
+from colobench.settings.transport import PageTransport
+
+
+@dataclass(frozen=True, slots=True)
+class Settings(Part):
+    """Everything that a session can be asked for.
+
+    Raises
+    ------
+    LocalError
+        If a setting is not what is expected, or does not go with another.
+
+    Examples
+    --------
+    >>> Settings().override(ram="16M", output="compare").checkpoint.variant
+    'upstream'
+    """
+
+    guest: Configuration = part(Configuration)
+    checkpoint: CheckpointSettings = part(CheckpointSettings)
+    network: NetworkSettings = part(NetworkSettings)
+    heartbeat: HeartbeatSettings | None = part(HeartbeatSettings, optional=True, by_name=True)
+    experiment: ExperimentSettings = part(ExperimentSettings)
+
+    def complete(self) -> None:
+        """Check what of one part goes with what of another."""
+        pages, compares = self.checkpoint.transport.pages, self.checkpoint.output is Output.COMPARE
+        if self.experiment.capture and pages is not PageTransport.STREAM:
+            raise LocalError(
+                "capture: expected transport stream, whose bytes are all on one connection, "
+                f"found {pages.value}"
+            )
+        if self.network.pcap_mirror is not None and not compares:
+            raise LocalError("pcap_mirror: expected output compare, found buffer: nothing is there")
+        if self.network.compare != CompareSettings() and not compares:
+            raise LocalError("compare: expected output compare, found buffer: nothing is compared")
+        if self.experiment.arbiter_state is not None and self.heartbeat is None:
+            raise LocalError("arbiter_state: expected a heartbeat, found none: nobody asks")

@@ -531,7 +531,7 @@ def test_client_that_does_not_read_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_monitor_that_ran_out_of_descriptors_answers_again_later(tmp_path: Path) -> None:
-    node = Watched("primary", tmp_path, [])
+    node = Watched("primary", tmp_path)
     limits = psutil.Process(node.node.pid).rlimit
     soft, hard = limits(psutil.RLIMIT_NOFILE)
     limits(psutil.RLIMIT_NOFILE, (psutil.Process(node.node.pid).num_fds() + 2, hard))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from colobench.errors import LocalError
 from colobench.lab.report.run_summary import compute_statistics
 from colobench.lab.session.record import Records
 from colobench.lab.session.session import Session
@@ -36,7 +37,18 @@ def run_demo(
     -------
     dict
         The summary; `summarize` says what is in it.
+
+    Raises
+    ------
+    LocalError
+        If the RAM of the session's guest does not follow from its seed.
     """
+    program = session.settings.guest.program
+    if not program.is_reproducible:
+        raise LocalError(
+            f"demo: expected a guest that can be run again, found {program.label}: its clients "
+            "decide what is in its RAM"
+        )
     say("starting two processes, migrating the running guest")
     with session:
         say(f"taking {checkpoints} checkpoints")

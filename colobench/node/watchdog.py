@@ -23,7 +23,7 @@ _PERIODS_IN_TIMEOUT = 8
 _SHORTEST_PERIOD, _LONGEST_PERIOD = 0.005, 0.5
 
 
-class Part(NamedTuple):
+class DueTransfer(NamedTuple):
     """What is due: bytes that move without being counted, the most that it may be."""
 
     unseen: int = 0
@@ -50,12 +50,12 @@ class Reckoning:
 
     def __init__(self, stall_timeout: float, period: float, now: float) -> None:
         self._timeout, self._period, self._last = stall_timeout, period, now
-        self._part: Part | None = None
+        self._part: DueTransfer | None = None
         self._moved_before = self._moved = 0
         self._spent = 0.0
         self.idle = 0.0
 
-    def look(self, now: float, part: Part | None, moved: int) -> str:
+    def look(self, now: float, part: DueTransfer | None, moved: int) -> str:
         """Look at the clock, at what is due, and how much has moved; say why that is too little.
 
         Returns
@@ -126,7 +126,7 @@ class Watchdog:
         period = stall_timeout / _PERIODS_IN_TIMEOUT
         self._period = min(max(period, _SHORTEST_PERIOD), _LONGEST_PERIOD)
         self._reckoning = Reckoning(stall_timeout, self._period, time.monotonic())
-        self._due: Part | None = None
+        self._due: DueTransfer | None = None
         self._closed = threading.Event()
         self.why = ""
         try:
@@ -144,7 +144,7 @@ class Watchdog:
         at_most
             Bytes for which there is time, though more may come.
         """
-        self._due = Part(unseen, at_most)
+        self._due = DueTransfer(unseen, at_most)
         return self
 
     def __enter__(self) -> None:

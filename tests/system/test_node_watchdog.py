@@ -19,7 +19,7 @@ from colobench.node.address import Address
 from colobench.node.channel import Channel
 from colobench.node.connection import PeerLost, PeerStalled
 from colobench.node.wait import Wait
-from colobench.node.watchdog import MINIMUM_RATE, Part, Reckoning
+from colobench.node.watchdog import MINIMUM_RATE, DueTransfer, Reckoning
 from colobench.processes.process import NodeProcess
 from colobench.wire.messages import message
 from colobench.wire.reading import sized_bytes
@@ -249,7 +249,7 @@ def test_more_than_is_due_buys_no_more_time() -> None:
 
 
 def test_time_in_which_this_process_stood_still_is_not_the_peers() -> None:
-    part, now = Part(), 0.0
+    part, now = DueTransfer(), 0.0
     reckoning = Reckoning(1.0, 0.1, now)
     assert not reckoning.look(now, part, 0)
     for _ in range(5):
@@ -269,7 +269,7 @@ def test_time_in_which_this_process_stood_still_is_not_the_peers() -> None:
 def test_who_keeps_to_the_rate_has_time_and_who_does_not_has_little(
     rate: int, timeout: float, steps: int
 ) -> None:
-    part, now, period = Part(), 0.0, timeout / 8
+    part, now, period = DueTransfer(), 0.0, timeout / 8
     reckoning = Reckoning(timeout, period, now)
     reckoning.look(now, part, 7)
     for _ in range(steps):

@@ -21,8 +21,7 @@ def test_no_two_public_classes_have_the_same_name():
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places[node.name].append(str(path.relative_to(PACKAGE)))
     doubles = {name: found for name, found in places.items() if len(found) > 1}
-    # The lab's is about to be a part of the settings, under another name.
-    assert doubles.keys() <= {"Heartbeat"}
+    assert doubles == {}
 
 
 def test_all_colours_of_python_and_of_pages_stand_in_the_palette():

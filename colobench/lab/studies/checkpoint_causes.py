@@ -1,4 +1,4 @@
-"""Why checkpoints are taken where output is compared: counted, miscompares with their place."""
+"""Causes of checkpoints where output is compared, and the places of miscompares."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from colobench.text_table import align
 
 #: Checkpoints by the timer are rare, so that those with another cause can be told apart.
 TIMER_MS = 1000
-#: So many connections ask at the same moment: that is what a guest may shuffle.
+#: Connections that ask at the same moment, whose answers a guest may shuffle.
 AT_ONCE = 4
-#: One of so many requests asks for the time.
+#: Requests from one TIME to the next.
 TIME_EVERY = 25
 #: Miscompares that a table names.
 SHOWN = 6
@@ -31,12 +31,12 @@ class CauseTable:
     Parameters
     ----------
     records
-        Of checkpoints.
+        Records of checkpoints.
 
     Attributes
     ----------
     counts
-        How many checkpoints had a cause.
+        Number of checkpoints by cause.
     miscompares
         The records of those that a miscompare caused.
     """
@@ -81,22 +81,22 @@ def provoke_miscompares(
     into: Records | None = None,
     go_on: Callable[[], bool] = lambda: True,
 ) -> Records:
-    """Let clients ask a guest whose output is compared, and see what makes it take checkpoints.
+    """Let clients ask a guest whose output is compared, and record the causes of its checkpoints.
 
     Parameters
     ----------
     nondeterminism
-        The guest's dials.
+        Dials of the guest.
     seconds
-        For how long clients ask.
+        Seconds for which clients ask.
     ask_time
-        Whether one in `TIME_EVERY` requests is TIME; the others count and read.
+        Whether each request number `TIME_EVERY` is TIME; the others count and read.
     ram
-        The guest's.
+        RAM of the guest.
     into
-        Where records are appended as they come, for those who watch.
+        Records that are appended to as they come, for others to watch.
     go_on
-        Says whether to go on; it is asked all the time.
+        Function that says whether to go on; it is called all the time.
 
     Returns
     -------

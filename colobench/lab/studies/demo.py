@@ -1,4 +1,4 @@
-"""The demonstration: a whole life of a pair, from start to takeover, and the proof that it held."""
+"""The demonstration: the life of a pair from start to takeover, with proofs."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ def run_demo(
     Parameters
     ----------
     session
-        One that was not started; it is closed at the end.
+        Session that was not started; it is closed at the end.
     checkpoints
-        How many to take before the kill.
+        Number of checkpoints before the kill.
     say, progress
-        Called with each step in words, and with how many checkpoints are done of how many.
+        Functions that are called with a description of each step, and with the number of
+        checkpoints done and the total.
 
     Returns
     -------
     dict
-        The summary; `summarize` says what is in it.
+        Summary, see `summarize`.
 
     Raises
     ------
@@ -65,7 +66,7 @@ def run_demo(
 def summarize(
     session: Session, records: Records, killed: Killed, takeover: TakeoverRecord, replayed: bool
 ) -> dict[str, Any]:
-    """Put a run into figures.
+    """Summarize a run.
 
     Returns
     -------

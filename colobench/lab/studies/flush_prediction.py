@@ -1,4 +1,4 @@
-"""The flush of the RAM cache: foretold from what was received and what was written, then seen."""
+"""The flush of the RAM cache: predicted from the pages received and written, and compared."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from colobench.lab.session.record import CheckpointRecord
 from colobench.lab.session.session import Session, session_outcome
 from colobench.memory.tracker import Words
 
-#: Where a checkpoint is all there, and not committed: the flush comes next.
+#: Point at which a checkpoint has come whole and is not committed: the flush comes next.
 BEFORE_COMMIT = "buffer-received"
 STEP_TIMEOUT = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class PendingFlush:
-    """A secondary that is held with a checkpoint all there, before it commits and flushes.
+    """A secondary that is held with a whole checkpoint, before it commits and flushes.
 
     Attributes
     ----------
     checkpoint
-        Its number.
+        Number of the checkpoint.
     received, written
         Pages that wait in the RAM cache, as the secondary tells; and pages that its own guest wrote
         since the checkpoint before, found by doing its work again. Both uint64[pages / 64], bit i
@@ -44,26 +44,26 @@ class PendingFlush:
 
     @property
     def received_pages(self) -> int:
-        """How many pages wait in the RAM cache."""
+        """Number of pages that wait in the RAM cache."""
         return int(bitmap.popcount(self.received))
 
     @property
     def written_pages(self) -> int:
-        """How many pages the secondary's own guest wrote."""
+        """Number of pages that the secondary's own guest wrote."""
         return int(bitmap.popcount(self.written))
 
     @property
     def foretold_pages(self) -> int:
-        """How many pages the flush will copy, by `foretell_flush`."""
+        """Number of pages that the flush will copy, by `foretell_flush`."""
         return int(bitmap.popcount(foretell_flush(self.received, self.written)))
 
     def foretells(self, record: CheckpointRecord) -> bool:
-        """Say whether a flush copied just the pages that were foretold, page by page.
+        """Say whether a flush copied exactly the pages that were foretold.
 
         Parameters
         ----------
         record
-            Of the flush, of a session with ``report_pages=True``.
+            Record of the checkpoint, of a session with ``report_pages=True``.
         """
         flushed = np.frombuffer(record.flushed_bitmap or b"", "<u8")
         return bool(
@@ -73,13 +73,13 @@ class PendingFlush:
 
     @interruptible(lambda pending: session_outcome(pending.session))
     def go_on(self) -> CheckpointRecord:
-        """Let the secondary commit and flush; gives what the checkpoint left."""
+        """Let the secondary commit and flush, and give the record of the checkpoint."""
         self.session.go_on("secondary")
         return _finished(self.session, self.checkpoint)
 
 
 def foretell_flush(received: Words, written: Words) -> Words:
-    """Say which pages a flush copies.
+    """Predict the pages that a flush copies.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def foretell_flush(received: Words, written: Words) -> Words:
     Returns
     -------
     uint64[words]
-        Their union: the first are new, and the others have to go back to what they were in the
+        Union of both: the first are new, and the others are set back to their state at the
         checkpoint before, which the RAM cache still has.
     """
     foretold = received.copy()
@@ -105,7 +105,7 @@ def pages_written(guest: Configuration, begin: int, end: int) -> Words:
     guest
         Program, seed and RAM; what is in RAM is a function of them and of the work done.
     begin, end
-        Its work counter before and after.
+        Work counter of the guest before and after.
 
     Returns
     -------
@@ -131,9 +131,9 @@ def cached_pages(session: Session, *, at_least: int = 0) -> Words:
     Parameters
     ----------
     session
-        Whose secondary.
+        Session of the secondary.
     at_least
-        So many pages are waited for: what the primary has sent may still be on its way.
+        Number of pages to wait for: some that the primary has sent may still be in flight.
 
     Returns
     -------
@@ -143,7 +143,7 @@ def cached_pages(session: Session, *, at_least: int = 0) -> Words:
     Raises
     ------
     RemoteError
-        If so many do not come.
+        If fewer pages come in time.
     """
     deadline = time.monotonic() + STEP_TIMEOUT
     while True:
@@ -168,12 +168,12 @@ def hold_before_flush(
     Parameters
     ----------
     session
-        One with ``delay=None``.
+        Session with ``delay=None``.
     longer
-        Whose guest shall run longer than the other's before it: ``primary``, ``secondary`` (which
-        needs the variant ``upstream``, else its guest stands), or None for neither.
+        Node whose guest runs longer before the checkpoint: ``primary``, ``secondary`` (which needs
+        the variant ``upstream``; otherwise its guest stands still), or None for neither.
     milliseconds
-        By how much.
+        Time for which it runs longer.
 
     Raises
     ------

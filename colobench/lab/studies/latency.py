@@ -1,4 +1,4 @@
-"""How long clients wait for an answer: output buffered, compared, and of a guest by itself."""
+"""Latency of answers with output buffered, output compared, and no secondary."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from colobench.lab.session.serving import serving_settings
 from colobench.lab.session.session import Session
 from colobench.text_table import align
 
-#: What can become of output, in the order in which it is measured.
+#: States of output, in the order in which they are measured.
 STATES = ("buffer", "compare", "unprotected")
-#: Keys that the requests go round.
+#: Number of keys that requests cycle through.
 KEYS = 100
-#: Seconds before requests count: also the guest's side of a new connection waits for a checkpoint.
+#: Seconds before requests count: the guest's side of a new connection waits for a checkpoint, too.
 SETTLING_SECONDS = 0.5
 
 
 class TimedAnswer(NamedTuple):
-    """An answer.
+    """An answer with its latency.
 
     Attributes
     ----------
     state
-        Of `STATES`.
+        One of `STATES`.
     asked_s
-        When the request was sent, in seconds since the measurement of that state began.
+        Time of the request, in seconds since the measurement of that state began.
     latency_ms
-        From there to the answer, in milliseconds.
+        Milliseconds from the request to the answer.
     """
 
     state: str
@@ -45,17 +45,17 @@ class TimedAnswer(NamedTuple):
 
 @dataclass(slots=True)
 class Latencies:
-    """What was measured; it grows while it is being measured.
+    """Latencies that were measured; they grow during a measurement.
 
     Attributes
     ----------
     answers
-        All of them.
+        All answers.
     checkpoints
-        For each checkpoint of a measured time, the state and when it was asked for, in the same
-        seconds as the answers.
+        State and time of each checkpoint that was taken meanwhile, in the same seconds as the
+        answers.
     delay_ms
-        The distance of the checkpoints that release what is buffered.
+        Milliseconds between checkpoints, which release buffered output.
     """
 
     answers: list[TimedAnswer] = field(default_factory=list)
@@ -67,12 +67,12 @@ class Latencies:
         return sum(each.state == state for each in self.answers)
 
     def percentile(self, state: str, percent: float) -> float:
-        """Give a percentile of a state's latencies in ms; not a number without answers."""
+        """Give a percentile of a state's latencies in ms; NaN without answers."""
         found = (each.latency_ms for each in self.answers if each.state == state)
         return percentiles(found, [percent], without=math.nan)[0]
 
     def ratio(self, state: str, other: str) -> float:
-        """Say how many times as long one waits, at the median."""
+        """Give the ratio of the medians of two states."""
         return self.percentile(state, 50) / self.percentile(other, 50)
 
     def __repr__(self) -> str:
@@ -109,17 +109,17 @@ def measure_latency(
     Parameters
     ----------
     seconds
-        For how long each state is measured.
+        Duration of the measurement of each state, seconds.
     delay_ms
         The checkpoints' distance where output is buffered.
     every_ms
-        A request is sent each so many milliseconds.
+        Interval between requests, milliseconds.
     ram
-        The guest's.
+        RAM of the guest.
     into
-        Where answers are appended as they come, for those who watch.
+        Latencies that are appended to as they come, for others to watch.
     say
-        Called with what is done just now.
+        Function that is called with a description of each step.
 
     Returns
     -------

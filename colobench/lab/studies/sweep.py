@@ -13,7 +13,7 @@ from colobench.lab.interrupt import interruptible
 from colobench.lab.session.record import Records
 from colobench.lab.session.session import Session
 
-#: A pair's first checkpoints make buffers grow to their size; they are not what one measures.
+#: First checkpoints of a pair, which are not recorded: buffers grow to their size in them.
 SETTLING = 2
 
 
@@ -30,13 +30,13 @@ def sweep(
     Parameters
     ----------
     points
-        What differs from point to point, as arguments of `Session`.
+        Arguments of `Session` that differ from point to point.
     checkpoints
-        How many to record at each point, after `SETTLING` ones that are not.
+        Number of checkpoints recorded at each point, after `SETTLING` that are not.
     into
-        Where records are appended as they come, for those who watch.
+        Records that are appended to as they come, for others to watch.
     settings
-        What is the same at all points.
+        Arguments of `Session` that are the same at all points.
 
     Returns
     -------
@@ -60,7 +60,7 @@ def _record(session: Session, checkpoints: int, records: Records) -> None:
 
 
 class Line(NamedTuple):
-    """A straight line: the value at 0, and how much it rises for each 1."""
+    """A straight line: the value at 0, and the slope."""
 
     intercept: float
     slope: float
@@ -72,13 +72,13 @@ def fit_line(x: npt.ArrayLike, y: npt.ArrayLike) -> Line:
     Parameters
     ----------
     x, y
-        One-dimensional, equally long, with at least two different values of `x`.
+        Arrays of one dimension and the same length, with at least two different values of `x`.
 
     Returns
     -------
     Line
         Its slope is the median slope of all pairs of points with different `x`, its intercept the
-        median of what is left (Theil 1950; Sen 1968, doi:10.1080/01621459.1968.10480934).
+        median of the remainders (Theil 1950; Sen 1968, doi:10.1080/01621459.1968.10480934).
 
     Raises
     ------
@@ -101,9 +101,9 @@ def fit_layouts(records: Records, field: str) -> dict[str, Line]:
     Parameters
     ----------
     records
-        Of several layouts, and of different numbers of pages.
+        Records of several layouts, with different numbers of pages.
     field
-        Such as ``pause_ms``.
+        Attribute of records, such as ``pause_ms``.
 
     Returns
     -------

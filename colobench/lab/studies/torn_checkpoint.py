@@ -1,4 +1,4 @@
-"""A recorded checkpoint that is cut at one byte after the other, with a RAM cache and without."""
+"""A recorded checkpoint that is cut at one place after another, with and without a RAM cache."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from colobench.wire.reading import Parser, Parsing, StreamBuffer, parse_bytes, s
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What is there when so much of a checkpoint has come, and no more comes.
+    """State of a secondary that has received the beginning of a checkpoint, and nothing more.
 
     Attributes
     ----------
     bytes, pages
-        What has come: bytes of the checkpoint, and whole pages among them.
+        Bytes of the checkpoint that have come, and the whole pages among them.
     arrived
-        Which pages, uint64[pages / 64], bit i of word w for page 64 w + i.
+        The pages, uint64[pages / 64], bit i of word w for page 64 w + i.
     committed
         Whether all of it has come.
     cached, direct
@@ -51,16 +51,16 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class TornCheckpoint:
-    """A checkpoint, cut again and again.
+    """A checkpoint with all of its cuts.
 
     Attributes
     ----------
     checkpoint
-        Its number.
+        Number of the checkpoint.
     ram_bytes
-        The guest's RAM.
+        Bytes of the guest's RAM.
     cuts
-        From nothing of it to all of it.
+        Cuts from the first byte to the last.
     """
 
     checkpoint: int
@@ -69,18 +69,18 @@ class TornCheckpoint:
 
 
 class ReplayedSecondary:
-    """A secondary without a socket: it follows bytes that were recorded.
+    """A secondary without a socket, which loads a recorded stream.
 
     Parameters
     ----------
     ram_bytes
-        The guest's RAM.
+        Bytes of the guest's RAM.
     data
-        All that a secondary received, from the migration on.
+        Bytes that a secondary received, beginning with the migration.
     cache
         Whether pages go to a RAM cache first, or straight to RAM.
     closing
-        Gives the memory back.
+        Stack that frees the memory.
     """
 
     def __init__(self, ram_bytes: int, data: bytes, *, cache: bool, closing: ExitStack) -> None:
@@ -98,20 +98,20 @@ class ReplayedSecondary:
         self._parse(self._migration())
 
     def follow(self) -> None:
-        """Take the next checkpoint, which must be there whole."""
+        """Load the next checkpoint, which must be whole."""
         self._parse(self._checkpoint())
 
     def rest(self) -> int:
-        """Count the bytes of the stream that were not taken."""
+        """Count the bytes of the stream that are left."""
         return len(self._buffer)
 
     def follow_cut(self, step: int) -> Iterator[tuple[int, bool]]:
-        """Take the last checkpoint, so many bytes at once, and do not flush it.
+        """Load the last checkpoint, `step` bytes at a time, without flushing it.
 
         Yields
         ------
         tuple
-            How many of its bytes have come, and whether those are all.
+            Number of its bytes that have come, and whether the checkpoint is whole.
         """
         buffer = self._buffer
         size, come = len(buffer), 0
@@ -125,7 +125,7 @@ class ReplayedSecondary:
             yield come, parsing.step()
 
     def flush(self) -> None:
-        """Bring what came to RAM, if it is not there."""
+        """Copy received pages to RAM, unless they are there already."""
         if self.memory is self.ram:
             bitmap.clear(self.memory.bitmap)
         else:
@@ -164,21 +164,22 @@ def cut_checkpoint(
     step: int = PAGE_RECORD_BYTES,
     progress: Callable[[int, int], None] | None = None,
 ) -> TornCheckpoint:
-    """Cut a session's last checkpoint at one byte after the other, and see what RAM is of.
+    """Cut a session's last checkpoint at one place after another, and find the state of RAM.
 
-    The recorded stream is read by the loader of a secondary, twice: into a RAM cache that is
-    flushed when all is there, and straight into RAM.
+    The loader of a secondary reads the recorded stream twice: into a RAM cache that is flushed
+    when the checkpoint is whole, and straight into RAM.
 
     Parameters
     ----------
     session
-        One with ``delay=None``, ``capture=True`` and ``verify=True``, separated, whose relay forgot
-        nothing, and which has a checkpoint. It is only looked at.
+        Session with ``delay=None``, ``capture=True``, ``verify=True`` and the layout ``separated``,
+        with a checkpoint, and a relay that has forgotten nothing. It is not changed.
     step
         Bytes from one cut to the next, by default a record of one page. At each cut all of RAM is
-        digested twice, which takes some ms; so many of them take minutes.
+        digested twice, which takes some milliseconds: thousands of cuts take minutes.
     progress
-        Called with how many cuts are made, and of how many; None shows a bar if it takes long.
+        Function that is called with the number of cuts done, and the total; None shows a bar if it
+        takes long.
 
     Raises
     ------
@@ -189,12 +190,12 @@ def cut_checkpoint(
         raise LocalError(f"step: expected a number of bytes from 1 up, found {step!r}")
     stream = _recorded_stream(session)
     if progress is not None:
-        return _tear(session, stream, step, progress)
+        return _cut(session, stream, step, progress)
     with bar("cutting a checkpoint", "cuts") as shown:
-        return _tear(session, stream, step, shown)
+        return _cut(session, stream, step, shown)
 
 
-def _tear(
+def _cut(
     session: Session, stream: bytes, step: int, progress: Callable[[int, int], None]
 ) -> TornCheckpoint:
     number = len(session.records)

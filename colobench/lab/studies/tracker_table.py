@@ -1,4 +1,4 @@
-"""Trackers side by side, as a table: what a comparison found of each."""
+"""Table of trackers side by side, from the epochs of a comparison."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from colobench.text_table import align
 
 @dataclass(frozen=True, slots=True)
 class TrackerStatistics:
-    """What was found of one tracker.
+    """Statistics of one tracker.
 
     Attributes
     ----------
     tracker
-        Its name.
+        Name of the tracker.
     epochs, exact
-        How many epochs there were, and in how many of them it named just the pages written.
+        Number of epochs, and of those in which it named exactly the pages written.
     pages, write_ns, collect_ms
         Medians over the epochs, see `Epoch`; None without epochs.
     reason
-        Why it cannot run here; None if it can.
+        Reason for which it cannot run here; None if it can.
     """
 
     tracker: str
@@ -47,7 +47,7 @@ class TrackerStatistics:
         return (self.tracker, exact, f"{self.pages:,.0f}", write, collect)
 
 
-#: What the columns of the table are.
+#: Heads of the columns.
 HEADS = ("tracker", "exact", "pages", "a step", "a collection")
 
 

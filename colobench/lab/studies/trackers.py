@@ -23,20 +23,20 @@ from colobench.settings.transport import PageTransport
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """What one tracker said of one epoch.
+    """Result of one tracker in one epoch.
 
     Attributes
     ----------
     tracker
-        Its name.
+        Name of the tracker.
     epoch
         1 for the first after it was armed.
     pages
-        How many pages it named.
+        Number of pages that it named.
     write_ns
         Nanoseconds of processor time of a step of the guest, tracking included; but for `idle` each
-        step stores one word. What it takes to call the guest's kernel is measured just before, and
-        taken away. 0 where the steps of an epoch took less than that varies.
+        step stores one word. The time of a call of the guest's kernel is measured just before, and
+        subtracted. 0 where the steps of an epoch took less than that time varies.
     collect_ms
         Milliseconds of the collection, which also begins the next epoch.
     exact
@@ -56,7 +56,7 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class UnavailableTracker:
-    """A tracker that cannot run here, and why; one line."""
+    """A tracker that cannot run here, and the reason in one line."""
 
     tracker: str
     reason: str
@@ -73,18 +73,18 @@ def compare_trackers(
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Epoch | UnavailableTracker]:
-    """Run the same guest under several trackers, and see what each names and what it costs.
+    """Run the same guest under several trackers, and measure the pages and the cost of each.
 
     Parameters
     ----------
     ram, guest, seed
         The guest, as in `Session`.
     epochs, writes
-        How many epochs, and the guest's steps in each.
+        Number of epochs, and of the guest's steps in each.
     trackers
         Names of `colobench.memory.tracker.TRACKERS`; None for all.
     progress
-        Called with how many epochs of all trackers are done, and of how many.
+        Function that is called with the number of epochs done by all trackers, and the total.
 
     Returns
     -------
@@ -112,7 +112,7 @@ def compare_trackers(
 def measure_epochs(
     ram: str, guest: str, epochs: int, writes: int, trackers: Sequence[str], *, seed: int = 0
 ) -> Iterator[Epoch | UnavailableTracker]:
-    """Do what `compare_trackers` does; yield what it lists, as soon as it is known."""
+    """Yield the results of `compare_trackers` one by one."""
     for name in trackers:
         check_tracker(name)
     if epochs < 1 or writes < 1:

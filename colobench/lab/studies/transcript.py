@@ -1,4 +1,4 @@
-"""What was said in a checkpoint, and when: captured bytes put in order, message by message."""
+"""Transcript of checkpoints: captured bytes in order, message by message."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class WireMessage:
     direction
         ``P→S`` or ``S→P``.
     time
-        When its first byte crossed, in seconds since the first message.
+        Time at which its first byte crossed, in seconds since the first message.
     name
         A message's name, `RAM_SECTION` or `BUFFER`.
     data
-        Its bytes.
+        Bytes of the message.
     items
-        What they mean, offsets counting from the first byte that was captured of that direction.
+        Decoded bytes; offsets count from the first byte captured in that direction.
     form
-        The conversation's variant and layout; None if the relay was not told.
+        Variant and layout of the conversation; None if the relay was not told.
     """
 
     direction: Direction
@@ -55,18 +55,18 @@ def read_messages(
     Parameters
     ----------
     chunks
-        What a `Relay` kept of whole checkpoints; the last one may be torn.
+        Bytes of whole checkpoints that a `Relay` kept; the last one may be torn.
     devices
         Devices whose states are decoded, by default those of our machine.
 
     Returns
     -------
     list of WireMessage
-        By time. Together they are all of the bytes.
+        Messages by time, which together have all of the bytes.
     """
     devices = [CPU(), Timer(), Serial(), NIC()] if devices is None else list(devices)
     messages = [part for direction in DIRECTIONS for part in _one_side(chunks, direction, devices)]
-    # What both sides said at the same moment, the primary said first.
+    # Of messages at the same moment, the primary's comes first.
     messages.sort(key=lambda message: message.time)
     begin = messages[0].time if messages else 0.0
     return [replace(message, time=message.time - begin) for message in messages]

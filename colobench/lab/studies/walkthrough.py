@@ -1,4 +1,4 @@
-"""A checkpoint in slow motion: what both sides have at each point of it."""
+"""A checkpoint in slow motion: the state of both sides at each of its points."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from colobench.lab.interrupt import interruptible
 from colobench.lab.session.session import Session, session_outcome
 from colobench.text_table import align
 
-#: Who is held where, in the order in which a checkpoint passes these points.
+#: Nodes and points at which they are held, in the order in which a checkpoint passes these.
 POINTS = (
     ("primary", "reply"),
     ("primary", "stop"),
@@ -27,12 +27,12 @@ STEP_TIMEOUT = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What both sides have while one of them is held.
+    """State of both sides while one of them is held.
 
     Attributes
     ----------
     role, at
-        Who is held, and where: a name of `colobench.node.breakpoints`.
+        Node that is held, and the point, a name of `colobench.node.breakpoints`.
     checkpoint
         The checkpoint that is being made.
     bytes
@@ -54,7 +54,7 @@ class Observation:
 
 
 class Walkthrough(tuple[Observation, ...]):
-    """What was seen on the way through a checkpoint; prints itself as a table."""
+    """Observations on the way through a checkpoint, printed as a table."""
 
     __slots__ = ()
 
@@ -79,9 +79,10 @@ def walkthrough(session: Session, points: Iterable[tuple[str, str]] | None = Non
     Parameters
     ----------
     session
-        One with ``delay=None`` of variant ``v12``, where the secondary's guest stands still.
+        Session with ``delay=None`` of variant ``v12``, where the secondary's guest stands still.
     points
-        Who is to be held where; None is `POINTS`, as far as the pair's checkpoints pass them.
+        Nodes and points at which they are held; None is `POINTS`, as far as the pair's checkpoints
+        pass them.
 
     Raises
     ------

@@ -13,21 +13,21 @@ from colobench.lab.torture.run import torture
 from colobench.lab.torture.settings import TortureSettings
 from colobench.text_table import align
 
-#: What a history shows says more than a digest that differs.
+#: Beginning of a counter-example, which says more than a digest that differs.
 _FIRST = "not linearizable"
 SHOWN = 2
 
 
 @dataclass(slots=True)
 class BugHunt:
-    """What came of the kills; it grows while they happen.
+    """Results of a hunt; they grow while it goes on.
 
     Attributes
     ----------
     exhibit
         The bug and its story.
     results
-        One for each kill; the last one shows the bug if it is `caught`.
+        Results of kills; the last one shows the bug if it is `caught`.
     """
 
     exhibit: Exhibit
@@ -35,12 +35,12 @@ class BugHunt:
 
     @property
     def caught(self) -> bool:
-        """Whether a kill showed it."""
+        """Whether a kill has shown the bug."""
         return any(each.violations for each in self.results)
 
     @property
     def violations(self) -> list[str]:
-        """What was wrong then, the counter-example first."""
+        """Violations, with the counter-example first."""
         found = [sentence for each in self.results for sentence in each.violations]
         return sorted(found, key=lambda sentence: not sentence.startswith(_FIRST))
 
@@ -79,20 +79,20 @@ def hunt_bug(
     bug
         A name of `colobench.settings.bug.Bug`.
     kills
-        How many at most.
+        Limit of the number of kills.
     seed
-        Of their plan.
+        Seed of the plan of kills.
     into
-        Called before the first kill with what will grow, for those who watch.
+        Function that is called with the hunt before the first kill, for others to watch.
     say
-        Called with what is done just now.
+        Function that is called with a description of each step.
     go_on
-        Says whether to go on; it is asked after each kill.
+        Function that says whether to go on; it is called after each kill.
 
     Raises
     ------
     LocalError
-        If there is no such bug.
+        If the bug is unknown.
     """
     shown = exhibit(bug)
     found = BugHunt(shown)
@@ -114,5 +114,5 @@ def hunt_bug(
 
 
 def museum() -> str:
-    """Write what is shown in the museum: each bug, and the promise that it breaks."""
+    """Write the exhibits of the museum: each bug, and the promise that it breaks."""
     return "\n".join(align([(bug.value, each.promise) for bug, each in MUSEUM.items()]))

@@ -13,11 +13,11 @@ from colobench.errors import LocalError
 from colobench.node.breakpoints import PRIMARY_POINTS, SECONDARY_POINTS
 from colobench.settings.transport import PageTransport, Transport
 
-#: How output leaves: held until the checkpoint is there, or compared with the secondary's.
+#: Ways of output: held until the checkpoint is committed, or compared with the secondary's.
 OUTPUTS = ("buffer", "compare")
 SIDES = ("primary", "secondary")
 TRANSPORTS = tuple(each.value for each in PageTransport)
-#: Where a node can be held, by the side; None is no breakpoint: a random moment.
+#: Points at which a node can be held, by side; None is a random moment.
 POINTS: Mapping[str, tuple[str | None, ...]] = {
     "primary": (*PRIMARY_POINTS, None),
     "secondary": SECONDARY_POINTS,
@@ -35,19 +35,20 @@ class Kill:
     number
         0 for the first of the plan.
     seed
-        Of this kill's guest and clients.
+        Seed of this kill's guest and clients.
     transport
         As ``colobench.settings.transport.Transport`` reads it.
     output
-        One of `OUTPUTS`: how output leaves.
+        One of `OUTPUTS`.
     victim
-        ``primary`` or ``secondary``: who gets SIGKILL.
+        ``primary`` or ``secondary``: the node that gets SIGKILL.
     holder
-        Whose breakpoint it is, the victim's or its peer's; None if `point` is.
+        Node that is held, the victim or its peer; None if `point` is.
     point
-        Where the holder stands when the victim is killed; None for a random moment.
+        Point at which the holder stands when the victim is killed; None for a random moment.
     delay_ms
-        The random moment: how long after the clients' first answers. None if there is a `point`.
+        Delay of a kill at a random moment after the clients' first answers; None if there is a
+        `point`.
     """
 
     number: int
@@ -126,16 +127,16 @@ def plan(
 
     All combinations come once before one comes again. Within each such round the next is one of
     those whose transport, output, victim and place (holder and point), and each two of them, came
-    least often; the seed decides between equals. So the first few cover as much as so few can.
+    least often; the seed decides between equals. So the first few kills cover as much as possible.
 
     Parameters
     ----------
     seed
-        Of the plan.
+        Seed of the plan.
     kills
-        How many.
+        Number of kills.
     transports, outputs, victims, points
-        What is combined; `points` by whose they are, in which None is a random moment.
+        Values that are combined; `points` by holder, with None for a random moment.
     delay_ms
         The longest delay of a kill at a random moment.
 
@@ -173,7 +174,7 @@ def _balanced(every: Sequence[_Combination], seed: int) -> Iterator[_Combination
 
 
 def _parts(combination: _Combination) -> Iterator[tuple[tuple[int, object], ...]]:
-    """Give what is counted: each transport, output, victim and place, and each two of them."""
+    """Give the parts that are counted: transport, output, victim, place, and each two of them."""
     *rest, holder, point = combination
     values = list(enumerate([*rest, (holder, point)]))
     for value in values:

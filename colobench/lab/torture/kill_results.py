@@ -23,23 +23,23 @@ _BEGINNING = b'{"kill": {"number": '
 
 @dataclass(frozen=True, slots=True)
 class KillResult:
-    """What came of a kill.
+    """Result of a kill.
 
     Attributes
     ----------
     kill
-        What was planned.
+        Kill as planned.
     takeover_ms
-        From the kill to the first answer that a client got of the survivor; None if none did.
+        Milliseconds from the kill to the survivor's first answer to a client; None without one.
     every_ms
-        From the kill until every client had one.
+        Milliseconds from the kill until every client had one.
     operations
-        How many the checker looked at.
+        Number of operations that the checker looked at.
     linearizable
-        Its verdict; None if it was undecided.
+        Verdict of the checker; None if it was undecided.
     violations
-        A sentence for each thing that must not be; of the checker, of lost connections, of
-        processes left behind, and so on.
+        Sentences about violations: of the checker, of lost connections, of processes left behind,
+        and so on.
     details
         Other things that were noted, by name.
     settings
@@ -47,7 +47,7 @@ class KillResult:
     torture
         What else all kills of its run had in common, see `TortureSettings.own_json`.
     undecided
-        A sentence for each key that the checker gave up: what it tried.
+        A sentence about the search for each key that the checker gave up.
     """
 
     kill: Kill
@@ -86,7 +86,7 @@ class KillResult:
 class Results:
     """A file of results, a line for each kill.
 
-    Whoever is killed while writing leaves a torn last line, which is as if it were not there.
+    A process that is killed while writing leaves a torn last line, which is ignored.
 
     Parameters
     ----------
@@ -184,7 +184,7 @@ def _shown(settings: Mapping[str, Any], names: Iterable[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What many kills say together.
+    """Statistics over kills.
 
     Attributes
     ----------
@@ -220,7 +220,7 @@ class Summary:
 
     @property
     def clean(self) -> bool:
-        """Whether nothing was wrong, and everything was decided."""
+        """Whether there is no violation and everything was decided."""
         return not (self.violations or self.undecided or self.without_answer)
 
 

@@ -22,15 +22,15 @@ class Exhibit:
     Attributes
     ----------
     bug
-        Which.
+        Bug that is planted.
     promise
-        What COLO promises, and this bug breaks.
+        Promise of COLO that the bug breaks.
     story
-        What is done wrong.
+        Description of the fault.
     outputs, victims, points
-        Where kills are worth trying, see `colobench.lab.torture.kill_plan.plan`.
+        Kills that are worth trying, see `colobench.lab.torture.kill_plan.plan`.
     nondeterminism
-        The guest's dials that it takes.
+        Dials of the guest that it takes.
     """
 
     bug: Bug
@@ -86,7 +86,7 @@ MUSEUM = {
             "The guest's TCP never sends anything again. An answer that died with the primary is "
             "never heard.",
             outputs=("buffer",),
-            # The checkpoint is committed, with answers in it that nobody has been told.
+            # The checkpoint is committed, with answers in it that no client has got.
             points={"primary": ("received", "loaded"), "secondary": ("received", "flush", "load")},
         ),
         Exhibit(
@@ -106,6 +106,6 @@ def exhibit(name: str) -> Exhibit:
     Raises
     ------
     LocalError
-        If there is no such bug.
+        If the bug is unknown.
     """
     return MUSEUM[Bug(check_choice("bug", name, [bug.value for bug in Bug]))]

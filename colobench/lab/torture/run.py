@@ -1,4 +1,4 @@
-"""Torture: nodes of a serving pair are killed, again and again, and the clients' history is judged.
+"""Torture: nodes of a serving pair are killed again and again, and the clients' history is judged.
 
 Each kill of a plan (`colobench.lab.torture.kill_plan`) happens while clients ask and write. The
 survivor takes over, another secondary joins, the clients go on all the time on the same
@@ -24,17 +24,18 @@ from colobench.lab.clients.closed_loop import Clients, Keys
 from colobench.lab.clients.store_connection import StoreConnection
 from colobench.lab.session.session import Session
 from colobench.lab.session.takeover import TakeoverRecord
+from colobench.lab.torture.answers import survivors_first_answers
 from colobench.lab.torture.kill_plan import Kill
 from colobench.lab.torture.kill_results import KillResult
 from colobench.lab.torture.settings import TortureSettings
 
-#: Kills with the same transport and output come one after the other, so many at most.
+#: Limit of the kills with the same transport and output that one pair suffers in a row.
 BLOCK = 20
-#: The clients have so many answers each, on average, before a kill.
+#: Average number of answers to each client before a kill.
 ANSWERS_BEFORE = 12
 _ANSWER_SECONDS = 20.0
 _CLEAN_DELAY_MS = 5
-#: So often in a row a pair may part without a kill.
+#: Limit of pairs in a row that part without a kill.
 _PARTED_LIMIT = 5
 
 
@@ -50,7 +51,7 @@ class ProcessesLeft(RemoteError):
 
 
 def in_blocks(kills: Sequence[Kill]) -> Iterator[list[Kill]]:
-    """Put kills that the same pair can suffer together, without moving them far."""
+    """Put kills that one pair can suffer together, without moving them far."""
     left = list(kills)
     while left:
         kind = left[0].transport, left[0].output
@@ -67,27 +68,27 @@ def torture(
     jobs: int = 1,
     say: Callable[[str], None] = lambda words: None,
 ) -> Iterator[KillResult]:
-    """Carry out kills, and give what came of each, as it comes.
+    """Carry out kills, and yield the result of each as it comes.
 
-    After a violation the pair is given up, and the next kill meets a new one; where a pair parts
-    without a kill, the kill is tried again. If the caller does
-    not want more, kills that are under way are finished, and not told.
+    After a violation the pair is given up, and the next kill meets a new one; if a pair parts
+    without a kill, the kill is tried again. If the caller stops early, kills that are under way
+    are finished without a result.
 
     Parameters
     ----------
     kills
-        What is to be done, see `colobench.lab.torture.kill_plan.plan`.
+        Kills to be carried out, see `colobench.lab.torture.kill_plan.plan`.
     settings
-        How.
+        Settings of the run.
     jobs
-        How many pairs suffer at a time.
+        Number of pairs at a time.
     say
-        Called with what is done just now, in the pairs' threads.
+        Function that is called with a description of each step, in the pairs' threads.
 
     Raises
     ------
     LocalError
-        If the settings are such that it cannot be done.
+        If the settings are impossible.
     """
     settings.check_room()
     blocks: SimpleQueue[list[Kill]] = SimpleQueue()
@@ -158,7 +159,7 @@ def _suffer_block(
 
 
 class _Round:
-    """One kill: what happens, and what was wrong."""
+    """One kill, and the search for violations."""
 
     def __init__(self, session: Session, kill: Kill, settings: TortureSettings) -> None:
         self._session, self._kill, self._settings = session, kill, settings
@@ -172,7 +173,7 @@ class _Round:
         self._every_ms: float | None = None
 
     def result(self) -> KillResult:
-        """Do it all."""
+        """Carry out the kill and judge the history."""
         try:
             with StoreConnection(self._session.address(), _ANSWER_SECONDS) as store:
                 store.ask(b"FLUSHALL")
@@ -206,7 +207,7 @@ class _Round:
         )
 
     def _suffer(self, clients: Clients) -> None:
-        """Kill, and see the clients go on: with the survivor, and with who joins it."""
+        """Kill, and let the clients go on with the survivor, then with the secondary that joins."""
         session, kill, patience = self._session, self._kill, self._settings.patience
         clients.wait_until_answered(ANSWERS_BEFORE * self._settings.clients, timeout=patience)
         if kill.delay_ms is not None:
@@ -216,7 +217,7 @@ class _Round:
         killed_ns = round(killed.time * 1e9)
         takeover = session.takeover(patience)
         self._note(takeover)
-        # A client whose last word was answered just before the kill asks again, and is answered.
+        # A client that was answered just before the kill asks again, and is answered.
         clients.wait_until_all_answered(killed_ns, timeout=patience)
         self._measure(clients, killed_ns)
         session.rejoin()
@@ -236,17 +237,13 @@ class _Round:
         }
 
     def _measure(self, clients: Clients, killed: int) -> None:
-        """Take the times of the first answer of the survivor, and of each client's first."""
-        # What comes sooner is what the dead one has said: nobody takes over so soon.
-        soonest = killed + self._settings.limit_ms() * 1_000_000 // 2
-        first: dict[int, int] = {}
-        for answered in reversed(clients.answers[:]):
-            if answered.returned < soonest:
-                break
-            first[answered.client] = answered.returned
+        """Measure the times to the survivor's first answer, and until all clients have one."""
+        answers = clients.answers[:]
+        first = survivors_first_answers(answers, killed, self._settings.limit_ms())
         if first:
-            self._takeover_ms = (min(first.values()) - killed) / 1e6
-            self._every_ms = (max(first.values()) - killed) / 1e6
+            times = [answered.returned for answered in first.values()]
+            self._takeover_ms = (min(times) - killed) / 1e6
+            self._every_ms = (max(times) - killed) / 1e6
 
     def _judge(self, clients: Clients) -> None:
         effort = self._settings.effort()
@@ -258,16 +255,16 @@ class _Round:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What clients and records tell of a run.
+    """Judgement of a run from its clients and records.
 
     Attributes
     ----------
     operations, linearizable
-        How many operations the checker looked at, and its verdict; None if it was undecided.
+        Number of operations that the checker looked at, and its verdict; None if undecided.
     violations
-        A sentence for each thing that must not be.
+        Sentences about violations.
     undecided
-        A sentence for each key that the checker gave up: what it tried.
+        A sentence about the search for each key that the checker gave up.
     """
 
     operations: int
@@ -279,18 +276,18 @@ class Judgement:
 def judge(
     clients: Clients, session: Session, since: int = 0, effort: Effort = USUAL_EFFORT
 ) -> Judgement:
-    """Read all keys, and judge what stopped clients were told.
+    """Read all keys, and judge the history of clients that have stopped.
 
     Parameters
     ----------
     clients
-        They have asked a store that was empty.
+        Clients that asked a store that was empty.
     session
-        What has served them.
+        Session that has served them.
     since
-        The first of the session's records that is looked at.
+        Index of the first of the session's records that is judged.
     effort
-        How much the checker may take.
+        Limits of the checker.
     """
     history = clients.final_reads()
     violations = [f"connection lost: {each}" for each in history.lost]
@@ -315,9 +312,9 @@ def run_clean(
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[tuple[str, Judgement]]:
-    """Take checkpoints while clients ask, and kill nobody: nothing must be found.
+    """Take checkpoints while clients ask, without a kill: there must be no violation.
 
-    Half of them are taken with each way of output. Where it is compared, every checkpoint that is
+    Half of them are taken with each way of output. If it is compared, every checkpoint that is
     not the timer's is a false alarm.
 
     Yields

@@ -18,30 +18,31 @@ from colobench.lab.session.journal import ROLES
 from colobench.lab.session.serving import serving_settings
 from colobench.lab.session.session import Session, session_outcome
 from colobench.lab.session.takeover import Killed, TakeoverRecord
+from colobench.lab.torture.answers import survivors_first_answers
 from colobench.settings.heartbeat import HeartbeatSettings
 
 CLIENTS = 8
-#: The pair serves so long before the kill, and again after another secondary has joined.
+#: Seconds that the pair serves before the kill, and again after another secondary has joined.
 BEFORE_SECONDS, AFTER_SECONDS = 0.3, 0.3
-#: A random moment is up to so much later.
+#: Longest delay of a random moment, seconds.
 RANDOM_SECONDS = 0.1
 #: Seconds to wait for an answer. Who has none by then will have none.
 PATIENCE = 10.0
 
-#: Who the guest is: both nodes' machine, nobody, a survivor by itself.
+#: States of the guest: protected by a secondary, silent after a kill, served by a survivor alone.
 PROTECTED, SILENT, ALONE = "protected", "nobody answers", "alone"
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Something that happened.
+    """An event of a story.
 
     Attributes
     ----------
     seconds
-        When, since the clients began.
+        Time since the clients began.
     who, what
-        In words.
+        Subject and predicate of a sentence.
     """
 
     seconds: float
@@ -74,36 +75,36 @@ class FailoverStory:
     Parameters
     ----------
     session
-        As `serving_pair` makes it, started. It is a pair again afterwards, ready for another story.
+        Started session, as `serving_pair` makes it. Afterwards it is a pair again.
     victim
-        ``primary`` or ``secondary``: who gets SIGKILL.
+        ``primary`` or ``secondary``: the node that gets SIGKILL.
     point
-        Where in a checkpoint, a name of `colobench.node.breakpoints`; None is a random moment.
+        Point of a checkpoint, a name of `colobench.node.breakpoints`; None is a random moment.
     holder
-        Who is held there; None is the victim.
+        Node that is held there; None is the victim.
     clients
-        How many ask.
+        Number of clients.
 
     Attributes
     ----------
     clients
-        They, whose answers grow.
+        Clients, whose answers grow.
     began
-        When they did, of `time.monotonic`.
+        Monotonic time at which the clients began.
     moments
-        What happened so far.
+        Events so far.
     spans
-        Who the guest is: since when, in seconds after the clients began, and `PROTECTED`, `SILENT`
-        or `ALONE`.
+        States of the guest: their begin, in seconds after the clients began, and `PROTECTED`,
+        `SILENT` or `ALONE`.
     killed, takeover, history, verdict
-        What came of it; None until then.
+        Results of the story; None until they are known.
     first_ms
-        From the kill to the survivor's first answer; None until then.
+        Milliseconds from the kill to the survivor's first answer; None until then.
 
     Raises
     ------
     LocalError
-        If victim or holder are none of a pair, or its checkpoints never pass the point.
+        If victim or holder is no role, or the pair's checkpoints never pass the point.
     """
 
     def __init__(
@@ -134,7 +135,7 @@ class FailoverStory:
 
     @property
     def violations(self) -> list[str]:
-        """What must not be, in sentences."""
+        """Violations so far, as sentences."""
         found = []
         if self.takeover is not None and self.takeover.equal is False:
             found.append(f"The survivor is not what checkpoint {self.takeover.checkpoint} was.")
@@ -149,12 +150,12 @@ class FailoverStory:
 
     @interruptible(lambda story, *_, **__: session_outcome(story._session))
     def run(self, say: Callable[[str], None] = lambda words: None) -> FailoverStory:
-        """Live through it all.
+        """Run the story to its end.
 
         Parameters
         ----------
         say
-            Called with what is done just now.
+            Function that is called with a description of each step.
 
         Returns
         -------
@@ -164,9 +165,9 @@ class FailoverStory:
         Raises
         ------
         ClientsStalled, ColoExit, SessionTimeout
-            If clients get no answer any more, nobody takes over, or nobody joins.
+            If clients get no answers, no node takes over, or none joins.
         """
-        # The checker wants to know what was there before: nothing.
+        # The checker assumes an empty store.
         with StoreConnection(self._session.address(), PATIENCE) as store:
             store.ask(b"FLUSHALL")
         self.began = time.monotonic()
@@ -188,7 +189,7 @@ class FailoverStory:
     def _kill(self) -> None:
         session = self._session
         self.clients.wait_until_answered(len(ROLES) * CLIENTS, timeout=PATIENCE)
-        # At no moment in particular, not when something has just been answered.
+        # A random moment, not one just after an answer.
         chance = random.random() * RANDOM_SECONDS if self._point is None else 0.0
         time.sleep(BEFORE_SECONDS + chance)
         self._heard = len(session.journal)
@@ -206,12 +207,12 @@ class FailoverStory:
         self.takeover = taken = session.takeover(PATIENCE)
         killed_ns = round(self.killed.time * 1e9)
         self.clients.wait_until_all_answered(killed_ns, timeout=PATIENCE)
-        # What comes sooner is what the dead one has said: nobody takes over so soon.
         assert session.settings.heartbeat is not None
-        soonest = killed_ns + session.settings.heartbeat.limit_ms * 1_000_000 // 2
-        late = [each for each in self.clients.answers[:] if each.returned >= soonest]
-        first = min(late, key=lambda each: each.returned)
-        last = max({each.client: each.returned for each in reversed(late)}.values())
+        answers = survivors_first_answers(
+            self.clients.answers[:], killed_ns, session.settings.heartbeat.limit_ms
+        )
+        first = min(answers.values(), key=lambda each: each.returned)
+        last = max(each.returned for each in answers.values())
         self.first_ms = (first.returned - killed_ns) / 1e6
         self._note_takeover(taken, min(taken.running_at, first.returned / 1e9))
         self._note(first.returned / 1e9, f"client {first.client}", "has the first answer")

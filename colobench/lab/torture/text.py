@@ -1,4 +1,4 @@
-"""What a torture run has found, as text and as JSON."""
+"""Results of a torture run as text and as JSON."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from colobench.errors import LocalError
 from colobench.lab.torture.kill_plan import plan
 from colobench.lab.torture.kill_results import KillResult, Results, summarize
-from colobench.lab.torture.run import Settings
+from colobench.lab.torture.settings import TortureSettings
 from colobench.lab.torture.text import as_json, render
 
 seeds = st.integers(0, 2**32)
@@ -50,23 +50,23 @@ def test_results_are_appended_and_a_torn_last_line_is_forgotten(tmp_path):
         assert [each.kill for each in results.load()] == kills[:2]
     results.append(result(kills[3]))
     assert [each.kill for each in results.load()] == [*kills[:2], kills[3]]
-    assert results.remaining(kills, {}) == [kills[2]]
+    assert results.remaining(kills, lambda kill: {}) == [kills[2]]
 
 
 def test_results_of_another_plan_are_not_continued(tmp_path):
     results = Results(tmp_path / "results.jsonl")
     results.append(result(plan(1, 1)[0]))
-    assert results.remaining(plan(1, 2), {}) == plan(1, 2)[1:]
+    assert results.remaining(plan(1, 2), lambda kill: {}) == plan(1, 2)[1:]
     with pytest.raises(LocalError, match="expected results of Kill"):
-        results.remaining(plan(2, 2), {})
+        results.remaining(plan(2, 2), lambda kill: {})
 
 
 def test_results_with_other_settings_are_not_continued(tmp_path):
     results = Results(tmp_path / "results.jsonl")
     results.append(result(plan(1, 1)[0], settings={"bug": "early-release"}))
-    assert results.remaining(plan(1, 1), {"bug": "early-release"}) == []
+    assert results.remaining(plan(1, 1), lambda kill: {"bug": "early-release"}) == []
     with pytest.raises(LocalError, match="expected results with bug early-flush, found some with"):
-        results.remaining(plan(1, 2), {"bug": "early-flush"})
+        results.remaining(plan(1, 2), lambda kill: {"bug": "early-flush"})
 
 
 @pytest.mark.parametrize("data", [b"notes of mine", b'{"kill": {"name', b"\x7fELF\n\xff\xfe"])
@@ -108,8 +108,10 @@ def test_results_are_summed_up():
     )
     assert (summary.undecided, summary.without_answer, summary.clean) == (1, 1, False)
     assert summary.tried == ((kills[8], "key k: found neither"),)
-    assert "undecided, kill 8: key k: found neither" in render(summary, Settings()).splitlines()
-    assert as_json(summary, Settings())["tried"] == [[8, "key k: found neither"]]
+    assert (
+        "undecided, kill 8: key k: found neither" in render(summary, TortureSettings()).splitlines()
+    )
+    assert as_json(summary, TortureSettings())["tried"] == [[8, "key k: found neither"]]
     assert sum(summary.per_value["output"].values()) == 10
     assert summary.per_combination == Counter(each.combination for each in kills)
     assert summarize(results[:6]).clean

@@ -54,7 +54,7 @@ def write_output_file(path: Path | str, text: str) -> Path:
     Parameters
     ----------
     path
-        Its name. A symbolic link stays one, and a device or a pipe is written in place.
+        Path of the file. A symbolic link stays one, and a device or a pipe is written in place.
     text
         The whole text.
 

@@ -39,7 +39,7 @@ LONGEST_NAME = max((name.format(LARGEST_NUMBER) for name in NAMES), key=len)
 _RANDOM_CHARACTERS = 8
 #: Bytes that the path may have of the directory in which all of this is made.
 LONGEST_PARENT = LONGEST_PATH - len(f"/{SESSION_PREFIX}/{LONGEST_NAME}") - _RANDOM_CHARACTERS
-#: Where else to look if the temporary directory will not do, after XDG_RUNTIME_DIR.
+#: Directories to try after the temporary one and XDG_RUNTIME_DIR.
 FALLBACKS = ("/tmp", "/var/tmp", "/dev/shm")
 
 

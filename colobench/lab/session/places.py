@@ -16,15 +16,16 @@ from colobench.settings.checkpoint import Layout
 from colobench.settings.settings import Settings
 from colobench.settings.transport import Encoding
 
-#: What the nodes and this process take beside guest RAM: numba is large.
+#: Memory of the nodes and this process beside guest RAM: numba is large.
 PROCESSES_BYTES = 512 * 2**20
 
 
 def check_memory(settings: Settings) -> None:
-    """Refuse a guest with which the machine would run out of memory.
+    """Check that the machine has enough memory for a guest.
 
-    RAM is there on both sides, the RAM cache on one, and `Session.verify` makes another. A buffered
-    checkpoint is on both sides, in the worst case all of RAM. So is what the tracker `shadow` has.
+    There is RAM on both sides, a RAM cache on one, and another copy for `Session.verify`. A
+    buffered checkpoint is on both sides, in the worst case all of RAM; so is the copy of the
+    tracker `shadow`.
     With XBZRLE the primary has a cache of no more than RAM.
 
     Raises

@@ -26,7 +26,7 @@ _CONNECT_SECONDS = 10.0
 
 
 class Form(NamedTuple):
-    """How primary and secondary converse, which the stream does not tell."""
+    """Variant and layout of a conversation, which the stream does not tell."""
 
     variant: Variant
     layout: Layout
@@ -39,13 +39,13 @@ class Chunk:
     Attributes
     ----------
     direction, offset
-        Which way they went, and how many bytes had gone that way before.
+        Direction, and number of the bytes that went the same way before.
     time
-        When they came, in seconds of the monotonic clock.
+        Monotonic time of their arrival, seconds.
     data
         The bytes.
     form
-        How the two converse; None if the relay was not told.
+        Variant and layout; None if the relay was not told.
     """
 
     direction: Direction
@@ -57,7 +57,7 @@ class Chunk:
 
 @dataclass(slots=True)
 class _Lane:
-    """One direction: what came in, what went out, and where it is to stop."""
+    """One direction: counts of bytes in and out, and the count at which it stops."""
 
     received: int = 0
     sent: int = 0
@@ -74,25 +74,25 @@ class Relay:
     Parameters
     ----------
     listen, connect
-        Where the primary is to connect, and where the secondary listens: ``unix:PATH`` or
+        Address for the primary, and address of the secondary: ``unix:PATH`` or
         ``tcp:HOST:PORT`` in the loopback network.
     limit
-        Bytes to keep; what comes after them is counted only.
+        Number of bytes that are kept; later ones are only counted.
     form
-        How the two converse, for who reads the chunks.
+        Variant and layout, for readers of the chunks.
 
     Attributes
     ----------
     address
-        Where it listens, with a real port in place of port 0.
+        Address at which it listens, with a real port in place of port 0.
     chunks
-        What crossed since the beginning or the last `forget`, in the order in which it came.
+        Bytes that crossed since the beginning or the last `forget`, in order.
     truncated
         Whether more crossed than `chunks` holds.
     reached
-        Set as soon as a cut was made or a stall began.
+        Event that is set when a cut is made or a stall begins.
     error
-        Why there was no connection to the secondary.
+        Error of the connection to the secondary, or None.
 
     Raises
     ------
@@ -139,7 +139,7 @@ class Relay:
         return b"".join(chunk.data for chunk in list(self.chunks) if chunk.direction == direction)
 
     def forget(self) -> None:
-        """Drop what was kept, and keep anew from here on."""
+        """Drop the chunks, and keep new ones from here on."""
         with self._lock:
             self.chunks = []
             self.truncated = False
@@ -161,7 +161,7 @@ class Relay:
         self._stop(direction, offset, cut=True)
 
     def stall_after(self, direction: Direction, offset: int) -> None:
-        """Let nothing more go that way, not even its end, when exactly `offset` bytes have.
+        """Stop one direction, also its end, when exactly `offset` bytes have gone that way.
 
         Raises
         ------
@@ -280,7 +280,7 @@ def _receive(source: socket.socket) -> bytes:
 
 
 def _abandon(source: socket.socket) -> None:
-    """Let a sender find out that its bytes reach nobody any more."""
+    """Let a sender find out that its bytes are not read any more."""
     # TCP: by a reset. A mere close can leave it waiting before a window that never opens again.
     source.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("@ii", 1, 0))
     _shut_down(source, socket.SHUT_RD)

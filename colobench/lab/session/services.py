@@ -1,4 +1,4 @@
-"""What a session has beside its pair: the switch that clients connect to, and the arbiter."""
+"""Services of a session beside its pair: the switch that clients connect to, and the arbiter."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def start_switch(
     Parameters
     ----------
     directory
-        The session's.
+        Directory of the session.
     hostfwd
-        What it forwards, in QEMU's form ``tcp:127.0.0.1:PORT-:6379``.
+        Forwarding rules in QEMU's form ``tcp:127.0.0.1:PORT-:6379``.
     pcap
         File for the guest's frames, or None.
     hold
         Whether clients are refused until the switch is told ``x-hostfwd-listen``.
     deliver
-        Gets its events.
+        Function that is called with its events.
     """
     arguments = ["--listen", f"unix:{directory / 'switch'}"]
     for each in hostfwd:
@@ -48,11 +48,11 @@ def start_arbiter(
     Parameters
     ----------
     directory
-        The session's.
+        Directory of the session.
     grants
-        File that keeps its grants; None is one in the directory, which lasts as long as that.
+        File for its grants; None is one in the session's directory, removed with it.
     deliver
-        Gets its events.
+        Function that is called with its events.
     """
     arguments = ["--listen", f"unix:{directory / 'arbiter'}"]
     arguments += ["--state", grants or str(directory / "arbiter.grants")]
@@ -60,6 +60,6 @@ def start_arbiter(
 
 
 def forwarded(switch: NodeProcess) -> list[tuple[int, tuple[str, int]]]:
-    """Say which ports of the guest clients reach, and at which host and port."""
+    """Give the guest's ports that are forwarded, each with host and port for clients."""
     found: list[dict[str, Any]] = switch.execute("query-hostfwd")
     return [(each["guest-port"], (each["host-address"], each["host-port"])) for each in found]

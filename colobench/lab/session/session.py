@@ -36,10 +36,10 @@ from colobench.settings.settings import Settings
 if TYPE_CHECKING:
     from colobench.lab.session.relay import Relay
 
-#: How long a guest that runs may take to do its next bit of work, in seconds.
+#: Seconds that a running guest may take for its next step of work.
 WORK_TIMEOUT = 10.0
 TICK_SECONDS = 0.001
-#: Seconds that a survivor may take to connect to who joins it, beside its stall timeout.
+#: Seconds that a survivor may take to connect to a joining node, besides its stall timeout.
 CONNECT_TIMEOUT = 10.0
 
 
@@ -52,7 +52,7 @@ def _end_all(processes: list[NodeProcess]) -> None:
         for process in ending:
             process.end()
     except KeyboardInterrupt:
-        # Who cannot wait for an end in order gets one at once; but all of them do.
+        # An impatient caller gets an abrupt end, but an end of all processes.
         for process in ending:
             process.process.kill()
             process.end()
@@ -66,7 +66,7 @@ def _close_all(relays: list[Relay]) -> None:
 
 
 def settings_arguments(settings: Settings) -> list[str]:
-    """Give what the command lines of both nodes say of the session."""
+    """Give the settings as arguments for the command lines of both nodes."""
     return ["--settings", json.dumps(settings.as_json())]
 
 
@@ -80,11 +80,11 @@ def _close_unless_forked(closing: contextlib.ExitStack, owner: Owner) -> None:
 
 
 class ColoExit(RemoteError):
-    """A node said COLO_EXIT with an error: checkpoints have ended, a survivor waits to be told."""
+    """COLO_EXIT with an error: checkpoints have ended, and a survivor waits for its failover."""
 
 
 def session_outcome(session: Session, *arguments: Any, **options: Any) -> str:
-    """Say what is left of a session when something was interrupted."""
+    """Describe the state of a session after an interrupt."""
     living = [role for role, node in session.nodes.items() if node.alive()]
     if not living:
         return "its session is closed, all of its processes have ended"
@@ -98,7 +98,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
     Parameters
     ----------
     settings
-        All of them; None is `Settings()`. Those that are given by name go before these.
+        Settings of the session; None is `Settings()`. Settings given by name override them.
     compare, heartbeat, nondeterminism
         Whole parts: `CompareSettings`, `HeartbeatSettings` or None, `Nondeterminism`.
     {settings}
@@ -106,13 +106,13 @@ class Session(contextlib.AbstractContextManager["Session"]):
     Attributes
     ----------
     journal
-        What the nodes have said.
+        Journal of the nodes' events.
     settings
-        All that the session was asked for.
+        Settings of the session.
     nodes
-        The two `NodeProcess`, by role; a killed one stays, until another joins in its place.
+        The two `NodeProcess`, by role; a killed one stays until another joins in its place.
     others
-        The switch and the arbiter, if there are, by role.
+        Switch and arbiter, by role, if the session has them.
     relay
         The `Relay`, or None.
     state
@@ -140,7 +140,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._pids: list[int] = []
         self.nodes: dict[str, NodeProcess] = {}
         self.others: dict[str, NodeProcess] = {}
-        #: How many pairs there were, and how many events when the present one began.
+        #: Numbers of earlier pairs, of events before the present one, and of secondaries started.
         self._pairs = self._since = self._secondaries = 0
         #: The arbiter may have grants of other sessions, and names of directories come back.
         self._pairing = uuid.uuid4().hex
@@ -152,7 +152,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self.journal = Journal(verify, keep)
         self._directory: Path | None = None
         self._killed: Killed | None = None
-        #: Whether we parted the pair ourselves: then a COLO_EXIT is what one expects.
+        #: Whether the session parted the pair itself, so that a COLO_EXIT is expected.
         self._parted = False
         self._alive = False
         self._closing = contextlib.ExitStack()
@@ -163,7 +163,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     @property
     def began(self) -> float:
-        """When the pair entered COLO, of `time.monotonic`; records count their time from it."""
+        """Monotonic time at which the pair entered COLO; the times of records count from it."""
         return self.journal.began or 0.0
 
     @property
@@ -173,7 +173,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     @property
     def pairs(self) -> int:
-        """How many pairs there were, the present one included: one more at each `rejoin`."""
+        """Number of pairs so far, including the present one; each `rejoin` adds one."""
         return self._pairs + 1
 
     def on_state(self, observer: Callable[[PairState], None]) -> None:
@@ -181,7 +181,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._state_observers.append(observer)
 
     def _enter(self, state: PairState) -> None:
-        """Be in another state from now on, and tell: observers, and ``colobench status``."""
+        """Change the state, and tell observers and ``colobench status``."""
         before, self.state = self.state, state
         self._publish()
         if state is not before:
@@ -232,7 +232,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         Raises
         ------
         NodeGone
-            If a node ends, with what it said.
+            If a node ends; the message has its last words.
         SessionTimeout, ColoExit
             If they do not get into COLO.
         """
@@ -247,7 +247,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         remove_left(directory.path.parent)
         self._closing.callback(_end_all, self._processes)
         self._closing.callback(_close_all, self._relays)
-        # Whatever happens to this object, the nodes end: at the latest with this interpreter.
+        # The nodes end with this object, at the latest with this interpreter.
         self._owner = Owner()
         self._finalizer = weakref.finalize(self, _close_unless_forked, self._closing, self._owner)
         try:
@@ -268,12 +268,12 @@ class Session(contextlib.AbstractContextManager["Session"]):
         compile_with_bar(kernel_modules((program,), pages, (checkpoint.tracker,), encoding))
 
     def check_places(self) -> None:
-        """Check that the ports and files that the settings name can be had.
+        """Check that the ports and files of the settings are available.
 
         Raises
         ------
         LocalError
-            If one of them cannot, with its name and the reason.
+            If one of them is not; the message has its name and the reason.
         """
         check_places(self.settings)
 
@@ -287,13 +287,13 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._alive = False
         self.state = None
         self._closing.close()
-        # One that `start`, interrupted in another thread, has made meanwhile.
+        # Also end a process that a concurrent `start` has made just now.
         _end_all(self._processes)
         if self._finalizer is not None:
             self._finalizer.detach()
 
     def _start_others(self, timeout: float) -> None:
-        """Start what the pair needs beside it: it is ready sooner, or fails sooner, than nodes."""
+        """Start switch and arbiter first: they are ready, or fail, sooner than nodes."""
         assert self._directory is not None
         network, deliver = self.settings.network, self.journal.deliver
         if network.hostfwd:
@@ -322,7 +322,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     def _start_spare(self) -> None:
         if self.settings.experiment.spare:
-            # It only saves time; without it, `rejoin` starts one.
+            # A spare only saves time; without it, `rejoin` starts a node.
             with contextlib.suppress(NotStarted):
                 self._spare = self._start_secondary()
                 self._spare.role = "spare"
@@ -337,7 +337,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._pids.append(node.pid)
 
     def _release_dead(self) -> None:
-        """Let go of all that belonged to processes that have ended."""
+        """Release the resources of processes that have ended."""
         for node in self._processes[:]:
             if not node.alive():
                 node.release()
@@ -361,14 +361,14 @@ class Session(contextlib.AbstractContextManager["Session"]):
         return node
 
     def _listening(self, name: str) -> str:
-        """Say where a secondary is to listen."""
+        """Give the address at which a secondary listens."""
         assert self._directory is not None
         if self.settings.checkpoint.transport.socket == "tcp":
             return "tcp:127.0.0.1:0"
         return f"unix:{self._directory / name}-{self._secondaries}"
 
     def _greet(self, node: NodeProcess, timeout: float) -> None:
-        """Wait until a new node is ready, and tell it what it has to know."""
+        """Wait until a new node is ready, and configure it."""
         assert self._directory is not None
         node.connect(timeout)
         state = [{"capability": "x-colo", "state": True}]
@@ -463,7 +463,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         if survivor.execute("query-colo-status")["mode"] != "none":
             raise LocalError("rejoin: expected a survivor that has taken over; see failover")
         self._release_dead()
-        # If that fails, nothing has changed.
+        # If this fails, nothing has changed.
         secondary = self._next_secondary()
         survivor.role = "primary"
         secondary.role, self._spare = "secondary", None
@@ -481,7 +481,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._start_spare()
 
     def _begin_pair(self) -> None:
-        """Count another pair, and forget what was there of the one before the last."""
+        """Begin another pair, and forget the events of the one before the last."""
         for role in ROLES:
             self._heartbeat_path(role).unlink(missing_ok=True)
         self._pairs += 1
@@ -498,7 +498,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         return secondary
 
     def _give_up(self, secondary: NodeProcess) -> None:
-        """End a pair that did not come about, so that one of the two serves alone, if it can."""
+        """End a pair that did not come about, so that one of its nodes serves alone."""
         try:
             if self.nodes["primary"].is_gone():
                 self._give_up_primary(secondary)
@@ -508,10 +508,10 @@ class Session(contextlib.AbstractContextManager["Session"]):
             self._enter(PairState.ALONE)
 
     def _give_up_primary(self, secondary: NodeProcess) -> None:
-        """Have who was about to join ask for the guest, if it has got it whole after all."""
+        """Let the joining secondary ask the arbiter, if it has received the whole guest."""
         deadline = time.monotonic() + self.settings.checkpoint.stall_timeout
         with contextlib.suppress(ColobenchError):
-            # Else it sees the end of its connection, and ends.
+            # Otherwise its connection ends, and it ends, too.
             while secondary.execute("query-colo-status")["mode"] == "none":
                 if time.monotonic() > deadline:
                     return
@@ -519,7 +519,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             self._start_heartbeats(["secondary"])
 
     def _give_up_secondary(self, secondary: NodeProcess) -> None:
-        """Have the survivor serve alone again: whoever was to join it is dead for sure."""
+        """Kill the joining secondary, and let the survivor serve alone again."""
         when, committed = time.monotonic(), self.records.total
         self._parted = True
         self._killed = Killed("secondary", secondary.pid, secondary.kill(), None, committed, when)
@@ -536,16 +536,16 @@ class Session(contextlib.AbstractContextManager["Session"]):
             survivor.execute("x-colo-lost-heartbeat")
 
     def forwarded(self) -> list[tuple[int, tuple[str, int]]]:
-        """Say where clients reach the guest's ports: for each rule the port, and host and port."""
+        """Give the guest's port of each forwarding rule, with the host and port for clients."""
         return forwarded(self.others["switch"]) if "switch" in self.others else []
 
     def address(self, port: int = 6379) -> tuple[str, int]:
-        """Say where clients reach the guest's `port`: host and port.
+        """Give the host and port at which clients reach the guest's `port`.
 
         Raises
         ------
         LocalError
-            If nothing leads there.
+            If no rule forwards to it.
         """
         found = self.forwarded()
         for of_guest, address in found:
@@ -559,11 +559,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
     # Waiting for the nodes.
 
     def on_record(self, observer: Callable[[CheckpointRecord], None]) -> None:
-        """Call `observer` with each new record, in a thread that must not be held up."""
+        """Call `observer` with each new record, in a thread that it must not block."""
         self.journal.on_record(observer)
 
     def wait_for(self, condition: Callable[[], bool], what: str, timeout: float) -> None:
-        """Wait until `condition` holds; it is looked at whenever a node says something.
+        """Wait until a condition holds, which is evaluated after each event.
 
         Raises
         ------
@@ -581,14 +581,14 @@ class Session(contextlib.AbstractContextManager["Session"]):
         check: Callable[[str], None] = lambda what: None,
         **data: Any,
     ) -> JournalEntry:
-        """Wait until a node has said `event` with that data, since the present pair began.
+        """Wait for an event of a node with this data, since the present pair began.
 
         `check` is that of `Journal.wait_for`.
 
         Raises
         ------
         SessionTimeout
-            If it does not.
+            If it does not in time.
         """
         self.journal.wait_for(
             lambda: self.journal.find(role, event, since=self._since, **data) is not None,
@@ -612,7 +612,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             if not killed and not node.alive():
                 raise ColoExit(f"expected {what}, found the {node.role} {node.how_it_ended()}")
 
-    # What one does with a pair.
+    # Actions on a pair.
 
     @interruptible(session_outcome)
     def run(
@@ -622,21 +622,21 @@ class Session(contextlib.AbstractContextManager["Session"]):
         timeout: float | None = None,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Records:
-        """Let the pair take so many more checkpoints.
+        """Let the pair take checkpoints.
 
         Parameters
         ----------
         checkpoints
-            How many.
+            Number of checkpoints.
         timeout
             Seconds for each of them; by default the delay and ten seconds.
         progress
-            Called with how many are done, and of how many.
+            Function that is called with the number done and the total.
 
         Returns
         -------
         Records
-            The new ones.
+            Records of these checkpoints.
         """
         self.check_pair()
         first = self.records.total
@@ -650,7 +650,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         return self.records.since(first)[:checkpoints]
 
     def check_pair(self) -> None:
-        """Refuse what needs a pair where there is none."""
+        """Check that there is a pair in COLO."""
         self._owner.check("session")
         if self._parted or not self.nodes or not self._alive:
             found = "one parted" if self._parted else "none started" if not self.nodes else "closed"
@@ -675,16 +675,16 @@ class Session(contextlib.AbstractContextManager["Session"]):
         Parameters
         ----------
         role
-            Which node.
+            Node to hold.
         at
-            Where: one of `points`.
+            Point, one of `points`.
         timeout
-            Seconds to wait for that.
+            Seconds to wait.
 
         Returns
         -------
         int
-            The number of the checkpoint that is being made.
+            Number of the checkpoint that is being made.
 
         Raises
         ------
@@ -703,7 +703,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             self.nodes["primary"].execute("x-colo-checkpoint")
             self.wait_for(lambda: any(held()), f"the {role} to be held at {at!r}", timeout)
         except BaseException:
-            # Nobody knows that it is held, if it is: no later checkpoint may wait for that.
+            # If it is held, the caller does not know it: no later checkpoint may wait for it.
             with contextlib.suppress(ColobenchError):
                 self.go_on(role)
             raise
@@ -715,9 +715,9 @@ class Session(contextlib.AbstractContextManager["Session"]):
         Raises
         ------
         LocalError
-            If there is no such role.
+            If the role is unknown.
         """
-        # These bring numba, which who runs nodes does not need otherwise.
+        # These import numba, which a process that only runs nodes does not need.
         from colobench.node.breakpoints import points_of
         from colobench.protocol.colo import Role
 
@@ -731,7 +731,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         Raises
         ------
         LocalError
-            If it is none, or there is no such role.
+            If the point or the role is unknown.
         """
         from colobench.node.breakpoints import check_point
         from colobench.protocol.colo import Role
@@ -752,16 +752,16 @@ class Session(contextlib.AbstractContextManager["Session"]):
         Parameters
         ----------
         role
-            Whom.
+            Node to kill.
         at
-            Where in a checkpoint, see `hold`; None is now, wherever it is.
+            Point of a checkpoint, see `hold`; None is now, at any point.
         held
-            Who is held there, the victim itself by default.
+            Node that is held there, by default the victim itself.
 
         Raises
         ------
         LocalError
-            If it is dead already.
+            If it is already dead.
         """
         node = self._living(role)
         if at is not None:
@@ -776,10 +776,9 @@ class Session(contextlib.AbstractContextManager["Session"]):
         return self._killed
 
     def found_dead(self) -> Killed | None:
-        """Look whether somebody else has ended a node; if so, it counts as killed from now on.
+        """Find a node that was ended from outside, which counts as killed from now on.
 
-        A node that was stopped for so long that its peer has taken over is refused by the arbiter,
-        so it is ended for good.
+        A node that was stopped until its peer took over is refused by the arbiter, so it is killed.
         """
         if self._parted or not self._alive:
             return None
@@ -800,12 +799,12 @@ class Session(contextlib.AbstractContextManager["Session"]):
         return None
 
     def check_serving(self) -> None:
-        """Look whether there still is what no other can take the place of.
+        """Check that the processes are alive that cannot be replaced.
 
         Raises
         ------
         NodeGone
-            If the switch has ended, which had the clients' connections, or if no node is left.
+            If the switch has ended, which had the clients' connections, or no node is left.
         """
         switch = self.others.get("switch")
         if switch is not None and not switch.alive():
@@ -814,7 +813,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             raise NodeGone("expected a living node, found none: nobody has the guest's state")
 
     def revive_arbiter(self, timeout: float = 30.0) -> bool:
-        """Start the arbiter again if it has ended; what it has granted is in its file.
+        """Start the arbiter again if it has ended; its grants are in its file.
 
         Returns
         -------
@@ -833,9 +832,9 @@ class Session(contextlib.AbstractContextManager["Session"]):
         return True
 
     def lost_without_a_kill(self) -> bool:
-        """Say whether a node of the present pair took its peer for dead before anybody was killed.
+        """Say whether a node of the present pair lost its peer's heartbeat before a kill.
 
-        A machine that is so busy that a node gets no processor for the heartbeat's limit does that.
+        This happens on a machine so busy that a node gets no processor for the heartbeat's limit.
         """
         lost = [
             said.time for said in self.journal.entries("X_COLO_HEARTBEAT_LOST", since=self._since)
@@ -844,19 +843,19 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     @interruptible(session_outcome)
     def failover(self, role: str | None = None, timeout: float = 30.0) -> TakeoverRecord:
-        """Tell a node that its peer is lost (``x-colo-lost-heartbeat``), and see it take over.
+        """Tell a node that its peer is lost (``x-colo-lost-heartbeat``), and wait for its takeover.
 
         Parameters
         ----------
         role
-            Which; by default the one that was not killed.
+            Survivor, by default the node that was not killed.
         timeout
-            Seconds to wait for that.
+            Seconds to wait.
 
         Raises
         ------
         LocalError
-            If nobody was killed and `role` is not given.
+            If no node was killed and `role` is not given.
         """
         if role is None:
             if self._killed is None:
@@ -871,14 +870,14 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     @interruptible(session_outcome)
     def takeover(self, timeout: float = 30.0) -> TakeoverRecord:
-        """Wait until the survivor of a kill has taken over by itself, as its heartbeat has it.
+        """Wait until the survivor of a kill has taken over by itself, because of its heartbeat.
 
         Raises
         ------
         LocalError
-            If nobody was killed, or the session has no heartbeat.
+            If no node was killed, or the session has no heartbeat.
         SessionTimeout
-            If it does not.
+            If it does not in time.
         """
         if self._killed is None or self.settings.heartbeat is None:
             raise LocalError("takeover: expected a kill in a session with a heartbeat")
@@ -921,7 +920,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         )
 
     def _work_beyond(self, node: NodeProcess, work: int) -> int:
-        """Wait until the guest has done more than `work`; gives how much it had done at last."""
+        """Wait until the guest has done more than `work`, and give its work counter then."""
         deadline = time.monotonic() + WORK_TIMEOUT
         while True:
             after = int(node.execute("x-query-guest")["work"])
@@ -934,12 +933,12 @@ class Session(contextlib.AbstractContextManager["Session"]):
         """Stop a survivor's guest, and compare its RAM with that of a guest never migrated.
 
         RAM is a function of program, seed and work done, so a guest that did the same work in one
-        go, in this process, must have the same. The survivor's guest runs on afterwards.
+        go, in this process, must have the same RAM. The survivor's guest runs on afterwards.
 
         Parameters
         ----------
         role
-            Which; by default the one that was not killed.
+            Survivor, by default the node that was not killed.
         """
         from colobench.guest.numba.machine import Machine
 

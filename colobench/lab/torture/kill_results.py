@@ -45,7 +45,7 @@ class KillResult:
     settings
         Those of the pair, whole, as JSON has them.
     torture
-        What else all kills of its run had in common, see `TortureSettings.own_json`.
+        Other settings of its run, see `TortureSettings.own_json`.
     undecided
         A sentence about the search for each key that the checker gave up.
     """

@@ -25,7 +25,7 @@ USUAL_PAIR = serving_settings(heartbeat=HeartbeatSettings(limit_ms=200), spare=T
 
 @dataclass(frozen=True, slots=True)
 class TortureSettings(Part):
-    """What all kills of a run have in common.
+    """Settings that all kills of a run have in common.
 
     Attributes
     ----------

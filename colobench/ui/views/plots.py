@@ -157,7 +157,7 @@ class PagesPlot(LiveRecords):
 
 
 def _draw_flush() -> LayoutDOM:
-    """Draw, as yet empty, flush and pause against the pages flushed."""
+    """Draw flush and pause against the pages flushed; still empty."""
     names = ["pages", *FLUSH]
     points = ColumnDataSource({name: [] for name in names}, name="records")
     lines = ColumnDataSource({name: [] for name in names}, name="lines")
@@ -177,7 +177,7 @@ def _draw_flush() -> LayoutDOM:
 
 
 def _draw_against_pages() -> LayoutDOM:
-    """Draw, as yet empty, pause and extra memory against the pages of a checkpoint."""
+    """Draw pause and extra memory against the pages of a checkpoint; still empty."""
     names = ["pages", *(f"{what} {layout}" for layout in LAYOUTS for what in AGAINST_PAGES)]
     points = ColumnDataSource({name: [] for name in names}, name="records")
     lines = ColumnDataSource({name: [] for name in names}, name="lines")

@@ -126,8 +126,13 @@ def answer_stop(control: Words, timer: Words) -> int:
 
 @inlined
 def wait_for_host(control: Words, cpu: Words, timer: Words) -> bool:
-    """Stand until the host says RUN or EXIT; tells whether this kernel is to go on."""
+    """Stand until the host says RUN or EXIT; tells whether this kernel is to go on.
+
+    With control[UNTIL] set, it is not once so much work is done.
+    """
     while True:
+        if control[UNTIL] != _U0 and cpu[WORK] >= control[UNTIL]:
+            return False
         command = load_acquire(control, COMMAND)
         if command == _EXIT:
             return False
@@ -141,18 +146,14 @@ def wait_for_host(control: Words, cpu: Words, timer: Words) -> bool:
 
 
 @inlined
-def goes_on(control: Words, cpu: Words, timer: Words) -> bool:
-    """Tell whether a program is to go on, after standing for as long as the host wants it.
-
-    With control[UNTIL] set, there is something to do until so much work is done, and then an end.
-    """
-    running = load_acquire(control, COMMAND) == _RUN and control[DEADLINE] != _U0
-    if not running and not wait_for_host(control, cpu, timer):
+def is_running(control: Words, cpu: Words) -> bool:
+    """Tell whether the host still says RUN, and there is work to do until control[UNTIL] if set."""
+    if load_acquire(control, COMMAND) != _RUN:
         return False
-    if control[UNTIL] != _U0:
-        cpu[PENDING_WRITES] = _U1
-        return cpu[WORK] < control[UNTIL]
-    return True
+    if control[UNTIL] == _U0:
+        return True
+    cpu[PENDING_WRITES] = _U1
+    return cpu[WORK] < control[UNTIL]
 
 
 @inlined
@@ -292,7 +293,28 @@ def pages_to_write(control: Words, cpu: Words) -> np.uint64:
 
 
 @inlined
-def write_step(
+def write_word(
+    control: Words, cpu: Words, words: Words, bitmap: Words, page: np.uint64, random: np.uint64
+) -> int:
+    """Do a step of the work: write a word of that page of pc.ram; `random` is the step's."""
+    at = np.int64(control[RAM_PAGE] + page)
+    value = splitmix64(random)
+    words[(at << 9) + np.int64(value & _U511)] = value
+    if len(bitmap):
+        mark(bitmap, at)
+    cpu[WORK] += _U1
+    cpu[PENDING_WRITES] -= _U1
+    return 0
+
+
+@inlined
+def is_to_be_seen(cpu: Words) -> bool:
+    """Tell whether `show_work` has something to show after the step that was done last."""
+    return cpu[WORK] % _PIXEL <= _U1
+
+
+@inlined
+def show_work(
     control: Words,
     cpu: Words,
     serial: Words,
@@ -301,32 +323,22 @@ def write_step(
     out_ends: Words,
     out_lengths: Words,
     out_frames: Bytes,
-    words: Words,
     memory: Bytes,
     bitmap: Words,
-    page: np.uint64,
     random: np.uint64,
 ) -> int:
-    """Do a step of the work: a word of that page of pc.ram, and now and then something to be seen.
+    """Change a pixel of vga.vram, print a line, send a frame: each after so many steps.
 
-    That is a pixel of vga.vram, a line on the console, a frame. `random` is the step's.
+    `random` is the last step's. This is apart from `write_word` so that LLVM inlines that.
     """
     work = cpu[WORK]
-    at = np.int64(control[RAM_PAGE] + page)
-    value = splitmix64(random)
-    words[(at << 9) + np.int64(value & _U511)] = value
-    if len(bitmap):
-        mark(bitmap, at)
-    if work % _PIXEL == _U0:
+    if work % _PIXEL == _U1:
         screen = np.int64(control[SCREEN_PAGE])
         pixel = np.int64(work // _PIXEL % control[SCREEN_SIZE])
         # Another one than before, so that comparing pages shows every page that was written.
         memory[(screen << 12) + pixel] += np.uint8(_U1 + random % _U255)
         if len(bitmap):
             mark(bitmap, screen + (pixel >> 12))
-    work += _U1
-    cpu[WORK] = work
-    cpu[PENDING_WRITES] -= _U1
     if work % _LINE == _U0:
         print_line(serial, scrollback, work)
     if work % _FRAME == _U0:

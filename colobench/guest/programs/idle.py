@@ -32,15 +32,16 @@ def idle(
     out_frames: Bytes,
 ) -> int:
     """Be the CPU, with the arguments of `colobench.guest.numba.cpu`."""
-    while parts.goes_on(control, cpu, timer):
-        if cpu[PENDING_WRITES] == _U0:
-            parts.rest(
-                control, cpu, timer, nic, in_ends, in_lengths, in_frames, out_ends, out_lengths,
-                out_frames, _U1,
-            )  # fmt: skip
-            continue
-        cpu[WORK] += _U1
-        cpu[PENDING_WRITES] -= _U1
+    while parts.wait_for_host(control, cpu, timer):
+        while parts.is_running(control, cpu):
+            if cpu[PENDING_WRITES] == _U0:
+                parts.rest(
+                    control, cpu, timer, nic, in_ends, in_lengths, in_frames, out_ends,
+                    out_lengths, out_frames, _U1,
+                )  # fmt: skip
+                continue
+            cpu[WORK] += _U1
+            cpu[PENDING_WRITES] -= _U1
     return 0
 
 

@@ -126,15 +126,16 @@ def serve_until_told(
     ``serve`` is the address of `colobench.guest.tcp.serve`, ``service`` that kernel's
     uint64[HOST_SLOTS].
     """
-    while parts.goes_on(control, cpu, timer):
-        if cpu[PENDING_WRITES] != _U0:
-            cpu[WORK] += _U1
-            cpu[PENDING_WRITES] -= _U1
-        elif not serve_clients(
-            control, cpu, timer, nic, in_ends, in_lengths, in_frames, out_ends, out_lengths,
-            out_frames, memory, bitmap, serve, service,
-        ) and parts.wait_for_tick(control, timer):  # fmt: skip
-            cpu[PENDING_WRITES] = _U1
+    while parts.wait_for_host(control, cpu, timer):
+        while parts.is_running(control, cpu):
+            if cpu[PENDING_WRITES] != _U0:
+                cpu[WORK] += _U1
+                cpu[PENDING_WRITES] -= _U1
+            elif not serve_clients(
+                control, cpu, timer, nic, in_ends, in_lengths, in_frames, out_ends, out_lengths,
+                out_frames, memory, bitmap, serve, service,
+            ) and parts.wait_for_tick(control, timer):  # fmt: skip
+                cpu[PENDING_WRITES] = _U1
     return 0
 
 

@@ -36,19 +36,22 @@ def uniform(
     bitmap: Words,
 ) -> int:
     """Be the CPU, with the arguments of `colobench.guest.numba.cpu`."""
-    while parts.goes_on(control, cpu, timer):
-        if cpu[PENDING_WRITES] == _U0:
-            parts.rest(
-                control, cpu, timer, nic, in_ends, in_lengths, in_frames, out_ends, out_lengths,
-                out_frames, cpu[WRITES_PER_TICK],
-            )  # fmt: skip
-            continue
-        random = parts.random_bits(cpu)
-        page = random % parts.pages_to_write(control, cpu)
-        parts.write_step(
-            control, cpu, serial, scrollback, nic, out_ends, out_lengths, out_frames, words,
-            memory, bitmap, page, random,
-        )  # fmt: skip
+    while parts.wait_for_host(control, cpu, timer):
+        while parts.is_running(control, cpu):
+            if cpu[PENDING_WRITES] == _U0:
+                parts.rest(
+                    control, cpu, timer, nic, in_ends, in_lengths, in_frames, out_ends,
+                    out_lengths, out_frames, cpu[WRITES_PER_TICK],
+                )  # fmt: skip
+                continue
+            random = parts.random_bits(cpu)
+            page = random % parts.pages_to_write(control, cpu)
+            parts.write_word(control, cpu, words, bitmap, page, random)
+            if parts.is_to_be_seen(cpu):
+                parts.show_work(
+                    control, cpu, serial, scrollback, nic, out_ends, out_lengths, out_frames,
+                    memory, bitmap, random,
+                )  # fmt: skip
     return 0
 
 

@@ -220,6 +220,9 @@ def _statistics_rows(
     yield StatisticsRow("of them zero", ("", f"{computed['zero_pages']:,}"), "part")
     yield StatisticsRow("pages flushed", ("", f"{computed['flushed_pages']:,}"))
     yield StatisticsRow("sent", ("", megabytes(computed["bytes"])))
+    if computed["encoded_pages"]:
+        yield StatisticsRow("pages encoded", ("", f"{computed['encoded_pages']:,}"), "part")
+        yield StatisticsRow("saved by that", ("", megabytes(computed["bytes_saved"])), "part")
     yield StatisticsRow("", ("p50", "p99"), "heading")
     yield _phase_row("request", phases, " (the guest runs)")
     yield StatisticsRow("pause", pause, "total")

@@ -42,7 +42,8 @@ def compute_statistics(records: Sequence[CheckpointRecord]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``checkpoints``, ``pages``, ``zero_pages``, ``flushed_pages`` (counts), ``bytes``,
+        ``checkpoints``, ``pages``, ``zero_pages``, ``encoded_pages``, ``flushed_pages`` (counts),
+        ``bytes``, ``bytes_saved`` by encoding,
         ``checkpoints_per_s`` (None with fewer than two),
         ``pause_ms_p50`` and ``pause_ms_p99`` (milliseconds, None without records), and
         ``phases_ms``: for each of `ACTIVITIES` its ``{"p50", "p99"}`` in milliseconds, without
@@ -54,8 +55,10 @@ def compute_statistics(records: Sequence[CheckpointRecord]) -> dict[str, Any]:
         "checkpoints_per_s": checkpoint_rate(records),
         "pages": sum(record.pages for record in records),
         "zero_pages": sum(record.zero_pages for record in records),
+        "encoded_pages": sum(record.encoded_pages for record in records),
         "flushed_pages": sum(record.flushed_pages for record in records),
         "bytes": sum(record.bytes for record in records),
+        "bytes_saved": sum(record.bytes_saved for record in records),
         "pause_ms_p50": pause["p50"],
         "pause_ms_p99": pause["p99"],
         "phases_ms": {
@@ -91,6 +94,9 @@ def _rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield "checkpoints a second", f"{summary['checkpoints_per_s']:,.1f}", ""
     if "bytes" in summary:
         yield "sent", megabytes(summary["bytes"]), ""
+    if summary.get("encoded_pages"):
+        yield "  pages encoded", f"{summary['encoded_pages']:,}", ""
+        yield "  saved by that", megabytes(summary["bytes_saved"]), ""
     if "pause_ms_p50" in summary:
         yield "", "p50", "p99"
         middle, high = summary["pause_ms_p50"], summary.get("pause_ms_p99")

@@ -45,6 +45,8 @@ def make_records(count, verified=True, seed=1):
             time=0.1 * number,
             pages=chance.randrange(400),
             zero_pages=chance.randrange(9),
+            encoded_pages=chance.randrange(50),
+            bytes_saved=chance.randrange(1 << 17),
             flushed_pages=chance.randrange(500),
             bytes=chance.randrange(1 << 21),
             primary_buffer_bytes=17408,

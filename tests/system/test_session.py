@@ -106,10 +106,12 @@ def test_every_form_verifies_and_survives(form: dict[str, str], guest: str) -> N
     with session(**form, guest=guest, delay=5) as pair:
         assert all(record.verified for record in pair.run(20))
         separated = form["layout"] == "separated"
-        killed = pair.kill("primary", at="ram" if separated else "buffer")
+        torn = pair.hold("primary", "ram" if separated else "buffer")
+        killed = pair.kill("primary")
         takeover = pair.failover()
         assert killed.status == -signal.SIGKILL
-        assert takeover.checkpoint == killed.committed == len(pair.records)
+        # A report of the one before may have been on its way.
+        assert killed.committed <= takeover.checkpoint == torn - 1
         assert_survived(pair, takeover, "secondary")
 
 

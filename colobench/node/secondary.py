@@ -70,7 +70,9 @@ class Secondary(Node):
         self._size = 0
         self._device_states: list[tuple[Device, DeviceState]] = []
         self._loading = self._applying = False
-        self._record: dict[str, Any] = {}
+        self._flushed_pages = 0
+        self._digests: dict[str, Any] = {}
+        self._reported = True
         self._phases = Phases()
         self._report_pages = False
         self._flushed_bitmap = self._cache.bitmap
@@ -172,11 +174,16 @@ class Secondary(Node):
         self.monitor.emit("MIGRATION", {"status": "colo"})
         self.colo.happened(LocalEvent.MIGRATED)
         self.colo.step()
-        while self.colo.state is not ColoState.ENDED:
-            if self.colo.state is ColoState.RUNNING:
-                # Nothing is due now: the primary may take its time.
-                self._channel().wait()
-            self.colo.step()
+        try:
+            while self.colo.state is not ColoState.ENDED:
+                if self.colo.state is ColoState.RUNNING:
+                    # Nobody waits for the record.
+                    self._report_checkpoint()
+                    # Nothing is due now: the primary may take its time.
+                    self._channel().wait()
+                self.colo.step()
+        finally:
+            self._report_checkpoint()
         self.quit()
 
     def _accept(self) -> None:
@@ -309,38 +316,46 @@ class Secondary(Node):
     def _flush_and_load(self) -> None:
         self._phases.end("received")
         self._applying = True
-        flushed = self._flush()
+        self._flushed_pages = self._flush()
         self._phases.end("flush")
         self.breakpoints.reach("flush")
         self.guest.load(self._device_states)
         self._applying = False
         self._phases.end("load")
-        record: dict[str, Any] = {"checkpoint": self.guest.checkpoint + 1, "flushed-pages": flushed}
         if self.options.verify:
-            record |= self.guest.digests(self.guest.save_devices())
+            self._digests = self.guest.digests(self.guest.save_devices())
             self._phases.end("verify")
-        if self._report_pages:
-            record["flushed-bitmap"] = _encode(self._flushed_bitmap)
-        record["buffer-bytes"] = self._size
-        record["marks"] = self._phases.marks
-        self._record = record
         self.breakpoints.reach("load")
         self.guest.committed()
+        self._reported = False
         self.colo.happened(LocalEvent.LOADED)
 
     def _say_loaded(self) -> None:
         with self.lock:
             self._loading = False
             relaunch = self.takeover.begun
-        try:
-            # The primary's guest waits for this, nobody waits for the record.
-            if not relaunch:
-                self._phases.end("loaded")
-                self.colo.send(Message.VMSTATE_LOADED)
-        finally:
-            self.monitor.emit("X_COLO_CHECKPOINT", self._record)
-        if self.takeover.load_finished():
+        if relaunch:
+            self._report_checkpoint()
+            self.takeover.load_finished()
             raise Interrupted
+        self._phases.end("loaded")
+        self.colo.send(Message.VMSTATE_LOADED)
+
+    def _report_checkpoint(self) -> None:
+        """Emit the record of the last checkpoint, unless that has been done."""
+        if self._reported:
+            return
+        self._reported = True
+        record = {
+            "checkpoint": self.guest.checkpoint,
+            "flushed-pages": self._flushed_pages,
+            "buffer-bytes": self._size,
+            "marks": self._phases.marks,
+            **self._digests,
+        }
+        if self._report_pages:
+            record["flushed-bitmap"] = _encode(self._flushed_bitmap)
+        self.monitor.emit("X_COLO_CHECKPOINT", record)
 
 
 def _encode(words: Words) -> str:

@@ -93,9 +93,12 @@ class NodeInThread:
         first = Primary if role == "primary" else Secondary
         self.runtime = NodeRuntime(options, first, (self.recorder,))
         self.recorder.runtime = self.runtime
-        self._thread = threading.Thread(target=self.runtime.run)
+        self._thread = threading.Thread(target=self.runtime.run, daemon=True)
         self._thread.start()
-        until(lambda: Path(f"{directory}/{role}.qmp").exists())
+
+    def wait_until_ready(self) -> None:
+        # The first node of all compiles its kernels, which on a busy machine takes long.
+        until(lambda: Path(self.runtime.options.qmp).exists(), 4 * WAIT)
 
     def execute(self, command: str, **arguments: object) -> object:
         given = {name.replace("_", "-"): value for name, value in arguments.items()}
@@ -106,9 +109,9 @@ class NodeInThread:
         self._thread.join()
 
 
-def until(condition: Callable[[], bool]) -> None:
+def until(condition: Callable[[], bool], seconds: float) -> None:
     """Look again and again until something that another thread does has happened."""
-    never, deadline = threading.Event(), time.monotonic() + WAIT
+    never, deadline = threading.Event(), time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         never.wait(0.001)
@@ -122,6 +125,7 @@ def pair(directory: Path, variant: str) -> Iterator[tuple[NodeInThread, NodeInTh
     primary = NodeInThread("primary", directory, "--variant", variant)
     try:
         for node in (secondary, primary):
+            node.wait_until_ready()
             capabilities = [{"capability": "x-colo", "state": True}]
             node.execute("migrate-set-capabilities", capabilities=capabilities)
         primary.execute("migrate-set-parameters", x_checkpoint_delay=2**32 - 1)

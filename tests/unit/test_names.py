@@ -1,4 +1,4 @@
-"""One word for one thing: public classes of the package, and its colours."""
+"""Names of the package: one word for one thing, and private names stay in their module."""
 
 from __future__ import annotations
 
@@ -22,6 +22,18 @@ def test_no_two_public_classes_have_the_same_name():
                 places[node.name].append(str(path.relative_to(PACKAGE)))
     doubles = {name: found for name, found in places.items() if len(found) > 1}
     assert doubles == {}
+
+
+def test_no_module_imports_private_names_of_another():
+    found = {
+        f"{path.relative_to(PACKAGE)}: {node.module}.{alias.name}"
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("colobench")
+        for alias in node.names
+        if alias.name.startswith("_") and not alias.name.startswith("__")
+    }
+    assert found == set()
 
 
 def test_all_colours_of_python_and_of_pages_stand_in_the_palette():

@@ -11,7 +11,6 @@ from typing import Any
 from bokeh.embed import components
 from bokeh.resources import Resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from colobench.lab.output_file import write_output_file
 from colobench.lab.report.palette import PAGE_COLOURS
@@ -79,8 +78,8 @@ def write_page(
     text = page.render(
         values,
         colours=PAGE_COLOURS,
-        bokeh=Markup(Resources(mode="inline", components=["bokeh"]).render()),
-        script=Markup(script),
-        plots=[(card, None if card.plot is None else Markup(next(element))) for card in plots],
+        bokeh=Resources(mode="inline", components=["bokeh"]).render(),
+        script=script,
+        plots=[(card, None if card.plot is None else next(element)) for card in plots],
     )
     return write_output_file(path, text)

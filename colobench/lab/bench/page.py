@@ -19,6 +19,8 @@ from colobench.lab.report.plot import legend_above, make_plot
 _WORDS = {True: "target met", False: "target missed", None: "not judged"}
 _COLOURS = {True: MET_COLOUR, False: BAD_COLOUR, None: NEUTRAL_COLOUR}
 _DURATIONS = {"µs", "ms", "s"}
+#: Columns whose text is at the left, and their classes in the style sheet.
+_LEFT = {"case": "case", "unit": "words", "note": "note"}
 _KINDS = {True: "yes", False: "no", None: ""}
 #: Number of bars up to which two plots have room side by side.
 FEW = 2
@@ -51,7 +53,7 @@ def write_bench_page(path: str | Path, machine: Mapping[str, Any], rows: Sequenc
     values = {
         "state": "bad" if missed else "good" if judged else "open",
         "verdict": summary(rows),
-        "headings": HEADINGS,
+        "headings": [TableCell(name, "", _LEFT.get(name, "")) for name in HEADINGS],
         "subjects": [
             (name, [_table_cells(row) for row in of_name])
             for name, of_name in groupby(rows, key=lambda row: row.name)
@@ -81,7 +83,7 @@ class TableCell(NamedTuple):
 
 
 def _table_cells(row: Row) -> list[TableCell]:
-    kinds = {"case": "case", "unit": "words", "note": "note", "met": _KINDS[row.met]}
+    kinds = {**_LEFT, "met": _KINDS[row.met]}
     spreads = {"ours": row.ours_spread, "reference": row.reference_spread}
     return [
         TableCell(text, _spread(spreads.get(heading)), kinds.get(heading, ""))

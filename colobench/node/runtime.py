@@ -66,6 +66,8 @@ class NodeRuntime:
         Whether and how this process is in COLO.
     side
         What this process is now.
+    kernels
+        Names of the modules whose kernels it runs.
     quitting
         Set when the process is to end.
     """
@@ -79,7 +81,7 @@ class NodeRuntime:
     ) -> None:
         self.options = options
         programs = options.programs if machine is None else ()
-        self._kernels = kernel_modules(
+        self.kernels = kernel_modules(
             programs, options.transport, (options.tracker,), options.encoding
         )
         machine = machine or Machine(options.guest, options.tracker)
@@ -110,7 +112,7 @@ class NodeRuntime:
         """Serve until told to quit; returns the exit code."""
         try:
             # A checkpoint must not wait for a kernel that is still to be loaded, or compiled.
-            for _ in load(self._kernels):
+            for _ in load(self.kernels):
                 pass
             # What is there by now stays; looking through it for garbage would take milliseconds.
             gc.collect()

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from colobench.kernels.warmup import load
 from colobench.node.options import parse_options
 from colobench.node.participants import CheckpointParticipant
 from colobench.node.primary import Primary
 from colobench.node.runtime import NodeRuntime
 from colobench.node.secondary import Secondary
 from colobench.node.trigger import CheckpointCause
+from node_arguments import node_arguments
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -85,20 +87,21 @@ class Recorder(CheckpointParticipant):
 class NodeInThread:
     """A node that runs in a thread of the test, with a recorder among its participants."""
 
-    def __init__(self, role: str, directory: Path, *arguments: str) -> None:
+    def __init__(self, role: str, directory: Path, variant: str, *own: str) -> None:
         self.recorder = Recorder()
-        options = parse_options(
-            [role, "--qmp", f"{directory}/{role}.qmp", "--ram", "1M", *arguments]
-        )
+        settings = node_arguments(ram="1M", variant=variant)
+        options = parse_options([role, "--qmp", f"{directory}/{role}.qmp", *own, *settings])
         first = Primary if role == "primary" else Secondary
         self.runtime = NodeRuntime(options, first, (self.recorder,))
         self.recorder.runtime = self.runtime
+        # Two nodes of one process must not compile at once.
+        for _ in load(self.runtime.kernels):
+            pass
         self._thread = threading.Thread(target=self.runtime.run, daemon=True)
         self._thread.start()
 
     def wait_until_ready(self) -> None:
-        # The first node of all compiles its kernels, which on a busy machine takes long.
-        until(lambda: Path(self.runtime.options.qmp).exists(), 4 * WAIT)
+        until(lambda: Path(self.runtime.options.qmp).exists())
 
     def execute(self, command: str, **arguments: object) -> object:
         given = {name.replace("_", "-"): value for name, value in arguments.items()}
@@ -109,9 +112,9 @@ class NodeInThread:
         self._thread.join()
 
 
-def until(condition: Callable[[], bool], seconds: float) -> None:
+def until(condition: Callable[[], bool]) -> None:
     """Look again and again until something that another thread does has happened."""
-    never, deadline = threading.Event(), time.monotonic() + seconds
+    never, deadline = threading.Event(), time.monotonic() + WAIT
     while not condition():
         assert time.monotonic() < deadline
         never.wait(0.001)
@@ -121,8 +124,8 @@ def until(condition: Callable[[], bool], seconds: float) -> None:
 def pair(directory: Path, variant: str) -> Iterator[tuple[NodeInThread, NodeInThread]]:
     """Pair two nodes, up to the first moment in which both are in COLO and the primary runs."""
     address = f"unix:{directory}/colo"
-    secondary = NodeInThread("secondary", directory, "--variant", variant, "--incoming", address)
-    primary = NodeInThread("primary", directory, "--variant", variant)
+    secondary = NodeInThread("secondary", directory, variant, "--incoming", address)
+    primary = NodeInThread("primary", directory, variant)
     try:
         for node in (secondary, primary):
             node.wait_until_ready()

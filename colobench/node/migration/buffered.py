@@ -1,4 +1,4 @@
-"""The layout `buffered`: a checkpoint's pages and devices in one buffer, which is sent whole."""
+"""The layout `buffered`: one buffer with a checkpoint's pages and devices."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from colobench.wire import savevm
 from colobench.wire.format import SectionType
 from colobench.wire.ram import RAMRecordState
 
-#: Bytes that a buffer has for what is not pages; devices that need more make it grow.
+#: Room in bytes for all but the pages; a buffer grows if devices need more.
 _FRAME_BYTES: Final = 64 * 1024
 
 
 class BufferedSender(PageSender):
-    """Puts a RAM section into a buffer, to be sent when the devices are in it.
+    """Writes a RAM section into a buffer, which is sent when it has the devices, too.
 
     Parameters
     ----------
     memory
         The RAM that pages are sent from.
     records
-        The block that the last record was of, shared with the sender of the migration.
+        Block of the last record, shared with the sender of the migration.
     writer
-        What puts the records.
+        Writer of the records.
     """
 
     def __init__(self, memory: PageMemory, records: RAMRecordState, writer: RecordWriter) -> None:
@@ -38,7 +38,7 @@ class BufferedSender(PageSender):
         self._end = 0
 
     def begin(self, kind: SectionType, count: int) -> None:
-        """Begin a section, see `PageSender`; the buffer grows as far as it has to."""
+        """Begin a section, see `PageSender`; the buffer grows if it is too small."""
         self.section.clear()
         self._writer.begin()
         room = self._writer.room(count) + _FRAME_BYTES
@@ -48,7 +48,7 @@ class BufferedSender(PageSender):
         self._put(savevm.ram_section_begin(kind, savevm.RAM_SECTION_ID))
 
     def send(self, pages: Pages) -> None:
-        """Put pages into the buffer."""
+        """Write pages into the buffer."""
         for part in self._records.slices(pages):
             length, rest = self._writer.put(pages, part, self._buffer[self._end :], self.section)
             self._end += length
@@ -60,7 +60,7 @@ class BufferedSender(PageSender):
         self._put(savevm.ram_section_finish(savevm.RAM_SECTION_ID))
 
     def with_devices(self, devices: bytes) -> memoryview:
-        """Give the buffer, with the devices behind RAM; it is good until the next section."""
+        """Append the devices, and return the buffer; it is valid until the next section."""
         self._put(devices)
         return self._buffer.data[: self._end]
 

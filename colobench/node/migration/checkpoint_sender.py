@@ -24,7 +24,7 @@ _VMSTATE_SEND = encode_message(Message.VMSTATE_SEND)
 
 
 class CheckpointSender:
-    """Sends one guest on one channel, for as long as that lasts; RAM and devices separated.
+    """Sends a guest and its checkpoints on one channel, with RAM and devices separated.
 
     A checkpoint is `begin`, `send_ram` and `send_devices`. The devices are saved before `send_ram`
     if `devices_first`, else after it.
@@ -34,16 +34,16 @@ class CheckpointSender:
     machine, channel
         The guest, and the connection to the secondary.
     pages
-        Sends RAM sections.
+        Sender of RAM sections.
     breakpoints
-        Where a checkpoint can be held.
+        Points at which a checkpoint can be held.
 
     Attributes
     ----------
     passes, remaining_pages
         Precopy's progress.
     buffer_phase
-        The phase of a checkpoint that sending the sized buffer belongs to.
+        Phase of a checkpoint that includes sending the sized buffer.
     """
 
     buffer_phase: ClassVar[str] = "devices"
@@ -54,7 +54,7 @@ class CheckpointSender:
         self._machine = machine
         self._channel = channel
         self._pages = pages
-        #: Sends the pages of checkpoints.
+        #: Sender of the pages of checkpoints.
         self._checkpoint_pages: PageSender = pages
         self._breakpoints = breakpoints
         self._count = self._device_bytes = self._buffer_bytes = 0
@@ -67,11 +67,11 @@ class CheckpointSender:
         return self._pages.devices_first
 
     def connect(self, address: Address, wait: Wait) -> None:
-        """Make the connections for pages alone, see `PageSender`."""
+        """Make the connections that carry only pages, see `PageSender`."""
         self._pages.connect(address, wait)
 
     def precopy(self, dirty: DirtyPages) -> None:
-        """Send all of RAM, then what the running guest dirties meanwhile, until little is left.
+        """Send all of RAM, then repeatedly the pages dirtied meanwhile, until few are left.
 
         Raises
         ------
@@ -92,7 +92,7 @@ class CheckpointSender:
             pages = dirty.collect()
 
     def switchover(self, pages: Pages, devices: bytes) -> None:
-        """Send what is left of RAM, and the saved devices; the guest must be stopped.
+        """Send the last dirty pages and the saved devices of the stopped guest.
 
         Raises
         ------
@@ -105,7 +105,7 @@ class CheckpointSender:
         self._channel.flush()
 
     def begin(self) -> None:
-        """Begin a checkpoint of the stopped guest: VMSTATE_SEND goes ahead of what follows."""
+        """Begin a checkpoint of the stopped guest; VMSTATE_SEND is sent with the next bytes."""
         self._channel.write(_VMSTATE_SEND)
 
     def send_ram(self, pages: Pages) -> None:
@@ -120,7 +120,7 @@ class CheckpointSender:
         self._channel.write(savevm.EOF)
 
     def send_devices(self, devices: bytes) -> None:
-        """Send the saved devices, and with them the end of the checkpoint.
+        """Send the saved devices, which end the checkpoint.
 
         Raises
         ------
@@ -130,7 +130,7 @@ class CheckpointSender:
         self._send_sized(devices)
 
     def statistics(self) -> dict[str, Any]:
-        """Give what the last checkpoint consisted of, as a record has it.
+        """Return sizes and counts of the last checkpoint, by their names in a record.
 
         ``buffer-bytes`` is the memory that the checkpoint needed besides RAM: the device buffer, or
         in the buffered layout RAM and devices together.
@@ -146,7 +146,7 @@ class CheckpointSender:
         }
 
     def _send_section(self, kind: SectionType, pages: Pages) -> None:
-        """Send a RAM section; its last bytes wait for what follows."""
+        """Send a RAM section; its last bytes are sent together with the next ones."""
         sender = self._pages
         sender.begin(kind, len(pages))
         if self._breakpoints.is_set("ram"):
@@ -182,9 +182,9 @@ class BufferedCheckpointSender(CheckpointSender):
     Parameters
     ----------
     machine, channel, pages, breakpoints
-        See `CheckpointSender`; `pages` sends the migration.
+        See `CheckpointSender`; `pages` sends only the migration.
     buffered
-        Puts a checkpoint's pages into the buffer.
+        Writer of a checkpoint's pages into the buffer.
     """
 
     buffer_phase = "ram"
@@ -201,7 +201,7 @@ class BufferedCheckpointSender(CheckpointSender):
         self._checkpoint_pages = self._buffered = buffered
 
     def send_ram(self, pages: Pages) -> None:
-        """Put the pages into the buffer."""
+        """Write the pages of a checkpoint into the buffer."""
         self._count = len(pages)
         self._buffered.begin(SectionType.END, len(pages))
         self._buffered.send(pages)

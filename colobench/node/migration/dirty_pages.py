@@ -1,4 +1,4 @@
-"""The pages that the primary's guest wrote: collected from its tracker, listed for a sender."""
+"""Pages that the primary's guest wrote, collected from its tracker and listed for a sender."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from colobench.node.migration.page_path import Pages
 
 
 class DirtyPages:
-    """The pages that are to be sent, as QEMU's migration bitmap and as a list.
+    """Dirty pages as QEMU's migration bitmap and as a list.
 
     Parameters
     ----------
     tracker
-        Knows which pages of RAM the guest wrote.
+        Tracker of the guest's writes to RAM.
 
     Attributes
     ----------
     bitmap
-        uint64[pages / 64], the pages that were collected last.
+        uint64[pages / 64], the pages of the last collection.
     """
 
     def __init__(self, tracker: Tracker) -> None:
@@ -31,20 +31,20 @@ class DirtyPages:
         self._forgotten = 0
 
     def arm(self) -> Pages:
-        """Begin to track; gives all pages of RAM."""
+        """Begin to track writes, and return a list of all pages of RAM."""
         self._tracker.arm()
         blocks = self._tracker.ram.blocks
         everything = [np.arange(b.first_page, b.first_page + b.pages) for b in blocks]
         return np.concatenate(everything).astype(np.int32)
 
     def collect(self) -> Pages:
-        """Collect the pages written since the last time; the list is good until the next call."""
+        """List the pages written since the last call; the list is valid until the next one."""
         bitmap.clear(self.bitmap)
         self._tracker.collect(self.bitmap)
         return self._list[: bitmap.list_pages(self.bitmap, self._list)]
 
     def collect_but_one(self) -> Pages:
-        """Collect, and forget one page of those found (`Bug.MISSED_DIRTY_BIT`)."""
+        """Collect all dirty pages but one, which is forgotten (`Bug.MISSED_DIRTY_BIT`)."""
         pages = self.collect()
         if not len(pages):
             return pages

@@ -27,14 +27,14 @@ from colobench.node.wait import Wait
 from colobench.node.workers import Workers
 from colobench.wire.errors import HeaderError
 
-#: Send buffer of channels that bring lists alone: a sender is to be ahead of its reader by some
-#: thousand pages, not by all of RAM, or live migration would end before RAM is there.
+#: Send buffer in bytes of channels that carry only lists. It lets a sender be some thousand pages
+#: ahead of its receiver, not all of RAM: live migration would end before RAM has arrived.
 _LISTS_BUFFER: Final = 64 * 1024
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 
 
 class MemfdSender(MultifdSender):
-    """Sends lists of pages, and once the descriptor of the RAM that they are in."""
+    """Sends lists of pages, and first the descriptor of the RAM with the pages."""
 
     _carried = False
     _send_buffer = _LISTS_BUFFER
@@ -44,7 +44,7 @@ class MemfdSender(MultifdSender):
 
 
 class MemfdReceiver(MultifdReceiver):
-    """Receives lists of pages, and copies the pages from the primary's mapped RAM."""
+    """Receives lists of pages, and copies the pages from the mapped RAM of the primary."""
 
     _send_buffer = _LISTS_BUFFER
 
@@ -64,7 +64,7 @@ class MemfdReceiver(MultifdReceiver):
             )
 
     def _descriptor_came(self, descriptor: int, number: int) -> None:
-        """Map the primary's RAM, which must not be able to shrink under our reads."""
+        """Map the primary's RAM, which must not be able to shrink while it is read."""
         length = len(self._memory.array)
         sealed = seals_of(descriptor) & _SEALS == _SEALS
         wanted = number == 0 and self._source is None

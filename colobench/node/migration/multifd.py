@@ -1,4 +1,4 @@
-"""The transport `multifd`: QEMU's packets, on connections for pages alone."""
+"""The transport `multifd`: QEMU's packets, on connections that carry only pages."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ _SECTIONS: Final = {
 
 
 class MultifdChannel(Connection):
-    """One of the connections.
+    """A connection that carries only pages.
 
     Parameters
     ----------
     connection, send_buffer
         See `Connection`.
     main
-        The main connection, whose patience this one shares.
+        The main connection, whose time limits this one shares.
     blocks
         The RAM blocks, the same on both sides.
     """
@@ -73,7 +73,7 @@ class MultifdChannel(Connection):
         self._pipe = (-1, -1)
 
     def splice(self) -> None:
-        """From now on give the kernel the pages themselves, where the socket can take them."""
+        """From now on hand pages to the kernel without a copy, if the socket allows it."""
         if self._socket.family == socket.AF_UNIX:
             self._pipe = os.pipe()
             # A user may have used up what the system allows; it works with less, only slower.
@@ -166,7 +166,7 @@ class MultifdChannel(Connection):
         return int(progress[multifd_packets.ZERO_PAGES])
 
     def sync_waits(self) -> bool:
-        """Say whether the next packet is there, and is a SYNC without pages."""
+        """Tell whether the next packet has arrived, and is a SYNC without pages."""
         try:
             begin = self._socket.recv(len(SYNC_BEGIN), socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except OSError:
@@ -208,19 +208,19 @@ class MultifdChannel(Connection):
 
 
 def _packets_of(part: BlockSlice) -> int:
-    """Give how many packets the pages of a part make."""
+    """Return the number of packets for the pages of a part."""
     return -(-(part.end - part.begin) // multifd_packets.PACKET_PAGES)
 
 
 class MultifdSender(PageSender):
-    """Sends packets on all channels, and in the main stream that they come.
+    """Sends packets on all channels, announced in the main stream.
 
     Parameters
     ----------
     channel
         The main connection.
     memory
-        The RAM that pages are sent from.
+        RAM that pages are sent from.
     count
         Number of channels.
     workers
@@ -246,11 +246,11 @@ class MultifdSender(PageSender):
 
     @property
     def moved(self) -> int:
-        """Bytes that have arrived by now, on all channels."""
+        """Bytes that have reached the peer, on all channels."""
         return sum(connection.moved for connection in self.connections)
 
     def connect(self, address: Address, wait: Wait) -> None:
-        """Connect all channels, and say which each is; see `PageSender`."""
+        """Connect all channels, and send each one's number; see `PageSender`."""
         for number in range(self._count):
             connection = MultifdChannel(
                 address.connect_while(wait), self._channel, self._blocks, self._send_buffer
@@ -269,11 +269,11 @@ class MultifdSender(PageSender):
             connection.greet(number, self._count, descriptor)
 
     def begin(self, kind: SectionType, count: int) -> None:
-        """Begin a section: say SYNC on the channels that are not needed for it.
+        """Begin a section: send SYNC on the channels that are not needed for it.
 
-        Before the receiver looks, so that it need not wait for them on threads of their own; and
-        the section's bytes are sent ahead of the pages, so that the receiver is there when they
-        come.
+        These are sent before the announcement, so that the receiver needs no threads to wait on
+        idle channels. The announcement precedes the pages, so that the receiver already waits for
+        them.
 
         Raises
         ------
@@ -306,7 +306,7 @@ class MultifdSender(PageSender):
             self.section.zero_pages += sum(self._workers.run(jobs))
 
     def end(self) -> None:
-        """Say SYNC on the channels that had pages.
+        """Send SYNC on the channels that had pages.
 
         Raises
         ------
@@ -322,7 +322,7 @@ class MultifdSender(PageSender):
 
 
 class MultifdReceiver(PageReceiver):
-    """Receives packets on all channels, their pages straight to their places.
+    """Receives packets on all channels, with their pages stored directly in the RAM cache.
 
     Parameters
     ----------
@@ -352,7 +352,7 @@ class MultifdReceiver(PageReceiver):
 
     @property
     def moved(self) -> int:
-        """Bytes that have come by now, on all channels."""
+        """Bytes received or copied so far, on all channels."""
         return sum(connection.moved for connection in self.connections)
 
     def accept(self, listener: socket.socket, wait: Wait) -> None:
@@ -379,7 +379,7 @@ class MultifdReceiver(PageReceiver):
         self.connections = [found[number] for number in range(self._count)]
 
     def _descriptor_came(self, descriptor: int, number: int) -> None:
-        """Look at a descriptor that came with the handshake of channel `number`."""
+        """Check a descriptor that came with the handshake of channel `number`."""
         raise descriptor_error("none", descriptor, number)
 
     def take_synced(self, memory: PageMemory) -> tuple[int, int]:
@@ -399,7 +399,7 @@ class MultifdReceiver(PageReceiver):
                 self._receive_on(connection, memory)
             pages = sum(self._workers.run(jobs))
         except BaseException as error:
-            # What went wrong first, not what came of it on the other channels.
+            # The first failure, not its consequences on the other channels.
             failure = self._failure or error
             raise failure from failure.__cause__
         return pages, sum(connection.zero_pages for connection in self.connections)
@@ -415,7 +415,7 @@ class MultifdReceiver(PageReceiver):
 
 
 def descriptor_error(expected: str, descriptor: int, number: int) -> HeaderError:
-    """Give the error for a descriptor that is not the one expected with channel `number`."""
+    """Return the error for an unexpected descriptor with the handshake of channel `number`."""
     found = f"one with channel {number}, of {os.fstat(descriptor).st_size} bytes"
     return HeaderError(
         "descriptor of the primary's RAM",
@@ -426,7 +426,7 @@ def descriptor_error(expected: str, descriptor: int, number: int) -> HeaderError
 
 
 def seals_of(descriptor: int) -> int:
-    """Give what a memfd is sealed against (fcntl(2)), 0 for another file."""
+    """Return the seals of a memfd (fcntl(2)), or 0 for another file."""
     try:
         return fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
     except OSError:

@@ -1,4 +1,4 @@
-"""One side's part in the way that pages travel: the interfaces of its sender and its receiver.
+"""Interfaces of the sender and the receiver of pages, one pair of which exists for each transport.
 
 A RAM section is framed by the main stream (`colobench.wire.format`); its pages come in that stream,
 or on connections of their own.
@@ -27,12 +27,12 @@ Pages = npt.NDArray[np.int32]
 
 
 class PagePath:
-    """The connections for pages alone that one side has besides the main one; here there are none.
+    """One side's connections that carry only pages; this base class has none.
 
     Attributes
     ----------
     connections
-        They, in the order of their numbers.
+        The connections, ordered by channel number.
     """
 
     def __init__(self) -> None:
@@ -40,12 +40,12 @@ class PagePath:
 
     @property
     def sent(self) -> int:
-        """Bytes sent so far on connections for pages alone."""
+        """Bytes sent so far on these connections."""
         return sum(connection.sent for connection in self.connections)
 
     @property
     def moved(self) -> int:
-        """Bytes that came or have arrived and that the main connection does not count."""
+        """Bytes received here or by the peer that the main connection does not count."""
         return 0
 
     def shut_down(self) -> None:
@@ -66,11 +66,11 @@ class SectionStatistics:
     Attributes
     ----------
     zero_pages
-        Pages sent as ZERO.
+        Pages sent as ZERO records.
     encoded_pages
-        Pages sent as what changed in them, or not at all because nothing had changed.
+        Pages sent as their changed bytes, or not at all because nothing had changed.
     bytes_saved
-        Bytes by which the encoded pages are shorter than they would be as they are.
+        Difference in bytes between these pages' whole records and the records sent.
     """
 
     zero_pages: int = 0
@@ -83,7 +83,7 @@ class SectionStatistics:
 
 
 class PageSender(PagePath, ABC):
-    """The primary's side: sends RAM sections, each by `begin`, any number of `send`, and `end`.
+    """Sends RAM sections on the primary, each by `begin`, any number of `send`, and `end`.
 
     Parameters
     ----------
@@ -94,9 +94,9 @@ class PageSender(PagePath, ABC):
     ----------
     devices_first
         Whether a checkpoint's devices are saved before its pages are sent, as in patch 31. If not,
-        they are saved while the secondary still takes pages in.
+        they are saved while the secondary still receives pages.
     section
-        Counts of the section that was begun last.
+        Counts of the current or last section.
     """
 
     devices_first: ClassVar[bool] = True
@@ -107,7 +107,7 @@ class PageSender(PagePath, ABC):
         self.section = SectionStatistics()
 
     def connect(self, address: Address, wait: Wait) -> None:
-        """Make the connections for pages alone.
+        """Make the connections that carry only pages.
 
         Raises
         ------
@@ -135,26 +135,26 @@ class PageSender(PagePath, ABC):
 
 
 class PageReceiver(PagePath, PageSource):
-    """The secondary's side: fulfils what the loader of RAM sections asks for."""
+    """Fulfils the requests for pages of the secondary's loader."""
 
     def __init__(self) -> None:
         PagePath.__init__(self)
         PageSource.__init__(self)
 
     def accept(self, listener: socket.socket, wait: Wait) -> None:
-        """Wait for the connections for pages alone.
+        """Wait for the connections that carry only pages.
 
         Parameters
         ----------
         listener
-            The socket that they come to; shutting it down ends the wait.
+            Listening socket for them; shutting it down ends the wait.
         wait
-            The limit of the wait, and what else ends it.
+            Time limit of the wait, and other events that end it.
 
         Raises
         ------
         PeerStalled
-            If they do not come in time.
+            If the primary does not connect in time.
         HeaderError
             If one is not what it should be.
         PeerLost

@@ -1,4 +1,4 @@
-"""Page records put into a buffer, as they are; an encoding puts them in another way."""
+"""Writers of page records into buffers; an encoding is another writer."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from colobench.wire.ram import RecordSlice
 
 
 class RecordWriter(ABC):
-    """Puts page records into buffers.
+    """Writes page records into buffers.
 
     Parameters
     ----------
     memory
-        The RAM that the pages are of.
+        RAM with the pages.
     """
 
     def __init__(self, memory: PageMemory) -> None:
         self._memory = memory
 
     def room(self, count: int) -> int:
-        """Give the bytes of a buffer that surely takes the records of `count` pages."""
+        """Return the size in bytes of a buffer with room for `count` pages of any content."""
         names = len(self._memory.blocks) * page_records.NAME_BYTES
         return count * page_records.PAGE_RECORD_BYTES + names
 
@@ -41,26 +41,26 @@ class RecordWriter(ABC):
         out: npt.NDArray[np.uint8],
         section: SectionStatistics,
     ) -> tuple[int, RecordSlice]:
-        """Put the records of a part of a page list, as long as there is room.
+        """Write the records of a part of a page list, as long as there is room.
 
         Parameters
         ----------
         pages, part
-            The list, and which of its entries.
+            The page list, and the range of its entries to write.
         out
-            uint8, with room for one record at least.
+            uint8, with room for at least one record.
         section
-            Its counts grow.
+            Counts to which those of the records are added.
 
         Returns
         -------
         length, rest
-            Bytes put into `out`, and the part that is left; its name if none was put.
+            Bytes written into `out`, and the remaining part, with its name if none was written.
         """
 
 
 class PlainRecords(RecordWriter):
-    """Puts pages as they are."""
+    """Writes whole pages."""
 
     def __init__(self, memory: PageMemory) -> None:
         super().__init__(memory)
@@ -73,7 +73,7 @@ class PlainRecords(RecordWriter):
         out: npt.NDArray[np.uint8],
         section: SectionStatistics,
     ) -> tuple[int, RecordSlice]:
-        """Put records, see `RecordWriter`."""
+        """Write records, see `RecordWriter`."""
         fitting = (len(out) - page_records.NAME_BYTES) // page_records.PAGE_RECORD_BYTES
         end = min(part.end, part.begin + fitting)
         length = page_records.encode_page_records(

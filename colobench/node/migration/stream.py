@@ -16,9 +16,9 @@ from colobench.wire.format import SectionType
 from colobench.wire.ram import RAMRecordState, RecordSlice
 from colobench.wire.reading import PageRun, StreamBuffer, page_run_error
 
-#: Bytes of the main stream that go out in one call with the first records.
+#: Most bytes of the main stream that one call sends together with the first records.
 _LEAD_BYTES: Final = 4096
-#: What frames the records of a section.
+#: Bytes around the records of a section.
 _SECTION_BEGINS: Final = {
     kind: savevm.ram_section_begin(kind, savevm.RAM_SECTION_ID)
     for kind in (SectionType.PART, SectionType.END)
@@ -27,7 +27,7 @@ _SECTION_FINISH: Final = savevm.ram_section_finish(savevm.RAM_SECTION_ID)
 
 
 class StreamSender(PageSender):
-    """Sends records straight from RAM, behind what waits in the main connection.
+    """Sends records directly from RAM on the main connection.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class StreamSender(PageSender):
     memory
         The RAM that pages are sent from.
     records
-        The block that the last record was of; it outlasts sections and checkpoints.
+        Block of the last record, which is kept across sections and checkpoints.
     """
 
     def __init__(self, channel: Channel, memory: PageMemory, records: RAMRecordState) -> None:
@@ -51,7 +51,7 @@ class StreamSender(PageSender):
 
     @property
     def moved(self) -> int:
-        """Bytes that the kernel has sent since it was called."""
+        """Bytes that the running kernel call has sent."""
         return int(self._progress[0])
 
     def begin(self, kind: SectionType, count: int) -> None:
@@ -112,13 +112,13 @@ class StreamReceiver(PageReceiver):
 
     @property
     def moved(self) -> int:
-        """Bytes that the kernel has received since it was called."""
+        """Bytes that the running kernel call has received."""
         return int(self.cursor[page_records.BYTES_READ])
 
     def take_records(self, buffer: StreamBuffer, run: PageRun) -> int:
         """Take records from the buffer and from the socket, see `PageSource`.
 
-        With XBZRLE they are short, so that a buffer holds many: they are taken from it alone.
+        With XBZRLE records are short, so that a buffer holds many, and no more are received here.
         """
         if run.decoder is not None:
             return super().take_records(buffer, run)

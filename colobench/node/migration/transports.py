@@ -1,4 +1,4 @@
-"""The ways that pages travel, by name: who sends them, and who receives them."""
+"""Senders and receivers of pages by the settings that select them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from colobench.settings.transport import Encoding, PageTransport
 from colobench.wire.loadvm import Incoming
 from colobench.wire.ram import RAMRecordState
 
-#: Those that have connections for pages alone.
+#: Transports with connections that carry only pages.
 _CHANNEL_SENDERS: Final = {PageTransport.MULTIFD: MultifdSender, PageTransport.MEMFD: MemfdSender}
 _CHANNEL_RECEIVERS: Final = {
     PageTransport.MULTIFD: MultifdReceiver,
@@ -37,7 +37,7 @@ def checkpoint_sender(
     channel: Channel,
     breakpoints: Breakpoints,
 ) -> CheckpointSender:
-    """Make what sends a guest to a secondary, as the node's options say."""
+    """Make the sender of a guest and its checkpoints that a node's options select."""
     ram = machine.ram
     if options.transport in _CHANNEL_SENDERS:
         pages = _CHANNEL_SENDERS[options.transport](channel, ram, options.channels, workers)
@@ -46,7 +46,7 @@ def checkpoint_sender(
     writer: RecordWriter
     stream: StreamSender
     if options.encoding is Encoding.XBZRLE:
-        # Only here: nobody else compiles its kernels.
+        # Imported only here, so that other sessions do not compile its kernels.
         from colobench.node.migration.xbzrle import XBZRLERecords, XBZRLESender
 
         writer = XBZRLERecords(ram)
@@ -63,14 +63,14 @@ def checkpoint_sender(
 def page_receiver(
     options: Options, cache: PageMemory, workers: Workers, channel: Channel
 ) -> PageReceiver:
-    """Make what receives pages into the RAM cache, as the node's options say."""
+    """Make the receiver of pages into the RAM cache that a node's options select."""
     if options.transport in _CHANNEL_RECEIVERS:
         return _CHANNEL_RECEIVERS[options.transport](channel, cache, options.channels, workers)
     return StreamReceiver(channel)
 
 
 def incoming_stream(options: Options, machine: Guest, cache: PageMemory) -> Incoming:
-    """Make the loader of the main stream, which expects what the node's options say."""
+    """Make the loader of the main stream that a node's options select."""
     return Incoming(
         machine.machine_type,
         cache,

@@ -1,10 +1,10 @@
-"""The encoding `xbzrle`: of pages that were sent before, what has changed since, as QEMU sends it.
+"""The encoding `xbzrle`: QEMU's records of the bytes that changed in a page since it was sent last.
 
-The sender keeps a cache of pages as they were sent last. The first pass over RAM is sent as it is
-and does not enter the cache. From then on a page that is in the cache is sent as an XBZRLE record,
-or not at all if nothing has changed in it; one that is not is sent whole and enters the cache,
-unless its slot holds a page that was sent in the collection before. The receiver needs no cache: it
-decodes over the page as it is in its RAM cache.
+The sender has a cache of pages as they were sent last. The first pass over RAM sends whole pages,
+and does not enter the cache. Later, a page in the cache is sent as an XBZRLE record, or not at all
+if it has not changed. A page outside the cache is sent whole and enters it, unless its slot was
+used in the same collection of dirty pages or the one before. The receiver decodes over the page in
+its RAM cache.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from colobench.node.migration.stream import StreamSender
 from colobench.wire.format import SectionType
 from colobench.wire.ram import RAMRecordState, RecordSlice
 
-#: Bytes of the sender's cache at most, as QEMU's xbzrle-cache-size is by default.
+#: Most bytes of pages in the sender's cache, the default of QEMU's xbzrle-cache-size.
 CACHE_BYTES: Final = 64 << 20
-#: Bytes of records that are sent in one call.
+#: Most bytes of records that one call sends.
 _OUT_BYTES: Final = 256 * 1024
 
 
 class XBZRLERecords(RecordWriter):
-    """Puts pages as what has changed in them since they were put last.
+    """Writes pages as the bytes that changed since they were written last.
 
     Parameters
     ----------
     memory
-        The RAM that the pages are of.
+        RAM with the pages.
     cache_bytes
-        The most bytes of pages that are kept.
+        Most bytes of pages in the cache.
     """
 
     def __init__(self, memory: PageMemory, cache_bytes: int = CACHE_BYTES) -> None:
@@ -46,7 +46,7 @@ class XBZRLERecords(RecordWriter):
         slots = 1 << (min(memory.pages * PAGE_SIZE, cache_bytes) // PAGE_SIZE - 1).bit_length()
         if slots * PAGE_SIZE > cache_bytes:
             slots //= 2
-        # Not zeros, which would take their place in memory in the middle of checkpoints.
+        # Populated now: pages of np.zeros would be allocated in the middle of checkpoints.
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
         cache = mmap.mmap(-1, slots * PAGE_SIZE, flags=flags)
         self._cache = np.frombuffer(cache, dtype=np.uint8)
@@ -57,11 +57,11 @@ class XBZRLERecords(RecordWriter):
         self._progress = np.zeros(xbzrle_records.PROGRESS_SLOTS, dtype=np.int64)
 
     def room(self, count: int) -> int:
-        """Give the bytes of a buffer that surely takes the records of `count` pages."""
+        """Return the size in bytes of a buffer with room for `count` pages of any content."""
         return super().room(count) + xbzrle_records.RECORD_BYTES
 
     def begin(self) -> None:
-        """Begin a section: pages in the cache are one collection older."""
+        """Begin a section: all pages in the cache age by one collection."""
         self._age += 1
 
     def put(
@@ -71,7 +71,7 @@ class XBZRLERecords(RecordWriter):
         out: npt.NDArray[np.uint8],
         section: SectionStatistics,
     ) -> tuple[int, RecordSlice]:
-        """Put records, see `RecordWriter`."""
+        """Write records, see `RecordWriter`."""
         length = xbzrle_records.put_xbzrle_records(
             out,
             self._memory.array,
@@ -96,14 +96,14 @@ class XBZRLERecords(RecordWriter):
 
 
 class XBZRLESender(StreamSender):
-    """Sends records in the main stream, encoded from the second pass on.
+    """Sends records in the main stream, with XBZRLE from the second pass on.
 
     Parameters
     ----------
     channel, memory, records
         See `StreamSender`.
     writer
-        Puts the records; the sender of buffered checkpoints has the same.
+        Writer of the records, shared with the sender of buffered checkpoints.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class XBZRLESender(StreamSender):
         self._writer.begin()
 
     def send(self, pages: Pages) -> None:
-        """Send pages, see `PageSender`; the last ones wait for what follows."""
+        """Send pages, see `PageSender`; the last ones are sent together with the next bytes."""
         if self._first_pass:
             super().send(pages)
             return

@@ -1,4 +1,5 @@
-// What all views share: the way to what they show, and words for when page and kernel are out of touch.
+// Common part of all views: access to their feeds, and sentences for a page and a kernel that are out
+// of touch.
 //
 // A view's model has constants alone; `_feed` refers to the model that has the rest: see feed.py.
 
@@ -7,7 +8,7 @@ const element = (tag, style, text = "") =>
 
 const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 
-// A model by reference. A page that is just being opened may make it later than who refers to it.
+// A model by reference. A page that is being opened may make it later than its referrer.
 async function findModel(manager, reference, ended) {
   while (!ended()) {
     const found = reference();
@@ -36,14 +37,14 @@ async function readFrame(feed) {
   return [frame, frame.deflated ? await decompress("deflate", data) : data];
 }
 
-// -- Contact: whether page and kernel hear each other ----------------------------------------------
+// -- Contact between page and kernel -----------------------------------------------------------------
 
 const LIMIT_MS = 3000;
 const PING_MS = 1000;
 const TICK_MS = 500;
-// Sooner than it is said.
+// Less than LIMIT_MS, so that mending is tried before a sentence is shown.
 const MEND_MS = 2000;
-// A page that was busy itself has not listened; a longer pause between two ticks is its own.
+// A page that was busy could not listen: a longer pause between two ticks is its own.
 const LONGEST_TICK_MS = 1000;
 
 const WORDS = {
@@ -69,7 +70,7 @@ class PageContact {
     }
   }
 
-  // Say words by a function, "" if all is well; gives what ends that.
+  // Call a function with a sentence, "" if all is well; returns a function that ends this.
   join(feed, say) {
     const entry = { feed, say };
     this.views.set(entry, () => this.hear(feed));
@@ -124,13 +125,13 @@ class PageContact {
     const now = performance.now();
     const passed = Math.min(now - this.then, LONGEST_TICK_MS);
     this.then = now;
-    // A page that nobody sees is called rarely.
+    // A hidden page is called rarely.
     if (document.hidden || !this.views.size) return;
     const expecting = this.feeds().some((feed) => feed.get("contact").rests === false);
     this.silent = expecting ? this.silent + passed : 0;
     this.sincePing += passed;
     if (this.waits) this.unheard += passed;
-    // Also of a kernel that rests: what is pressed would never wake it.
+    // Also from a kernel that rests, which a press would never wake.
     if (!this.busy && this.unheard >= MEND_MS) this.leaveSubshell();
     const due = this.waits ? Math.max(LIMIT_MS, this.unheard / 2) : PING_MS;
     if ((this.waits || expecting || this.touched) && this.sincePing >= due) this.ping();
@@ -175,8 +176,8 @@ const WORDS_STYLE =
   "padding: 4px 10px; margin: 2px 0; border-left: 4px solid #bb5500; font-size: 13px; " +
   "line-height: 1.5; color: var(--jp-ui-font-color1, inherit)";
 
-// Shows words, unless there are none, or the panel around has a line for them. A view that has
-// nothing to press goes on while the kernel is busy.
+// Shows a sentence, unless there is none, or the panel around shows it. A view without buttons goes
+// on while the kernel is busy.
 function showWords(words, el, text, ofPanel) {
   const apart = text !== WORDS.busy && !el.closest(".colobench-panel");
   const shown = ofPanel || apart ? text : "";
@@ -184,8 +185,8 @@ function showWords(words, el, text, ofPanel) {
   words.hidden = !shown;
 }
 
-// Draws a view's last frame whenever there is another. `begin` gets a box and gives what draws frame
-// and data into it. Gives what ends all of it.
+// Draws each new frame of a view. `begin` gets a box and returns a function that draws frame and
+// data into it. Returns a function that ends the drawing.
 function follow({ model, el }, begin, ofPanel = false) {
   const words = el.appendChild(element("div", WORDS_STYLE));
   words.setAttribute("role", "status");
@@ -206,7 +207,7 @@ function follow({ model, el }, begin, ofPanel = false) {
     let again = true;
     const redraw = async () => {
       again = true;
-      // A page that is slower than the kernel leaves frames out.
+      // A page that is slower than the kernel skips frames.
       if (drawing) return;
       drawing = true;
       while (again && !ended) {

@@ -1,6 +1,6 @@
-// A bokeh figure. A frame has its tables, one after the other in float32, and what its axes show.
+// A bokeh figure. A frame has its tables, one after another in float32, and the ranges of its axes.
 
-// Loads the feed's library once for a page, whatever number of figures wait for it.
+// Loads the feed's library once for a page, for all figures that wait for it.
 function loadLibrary(manager, feed, ended) {
   const libraries = (globalThis.colobenchLibraries ??= new Map());
   const load = async () => {

@@ -26,7 +26,7 @@ function readColumns({ columns, rows }, data) {
   return Object.fromEntries(columns.map(read));
 }
 
-// Numbers from 0 on that are easy to read, about so many of them.
+// About `count` round numbers from 0 to `end`.
 function ticks(end, count) {
   const rough = end / count;
   const power = 10 ** Math.floor(Math.log10(rough));
@@ -64,7 +64,7 @@ function makeLegend(phases) {
   return line;
 }
 
-// Grid lines, numbers at the side, and the name of what they count.
+// Grid lines, numbers at the side, and the label of the axis.
 function drawAxis({ label, height, bottom }, width, end) {
   const base = height - bottom;
   const scale = (base - 8) / end;

@@ -81,7 +81,8 @@ function makePointer(canvas, line, { name, pages, first_page: first }) {
   return grid;
 }
 
-// Puts a grid for each block into a box; gives what draws them, false as long as there is no room.
+// Puts a grid for each block into a box; returns a function that draws them, and gives false without
+// room.
 function makeGrids(blocks, box, height) {
   const pages = countPages(blocks);
   const line = element("div", "line-height: 1.6", "\u00a0");
@@ -110,7 +111,7 @@ function makeGrids(blocks, box, height) {
 }
 
 // Follows a feed whose frames have blocks, and draws whenever there is a frame or another width.
-// `render` gets box, frame and data, and gives what paints by the function that it gets.
+// `render` gets box, frame and data, and returns the painter for the function that it gets.
 function followPages(context, height, show) {
   return follow(context, (outer, { ends }) => {
     const box = outer.appendChild(makeBox());

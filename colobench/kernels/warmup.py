@@ -16,7 +16,7 @@ from colobench.kernels import cache_directory, jit
 from colobench.kernels.cache import CacheState, KernelCache
 
 #: A further process is worth its start if there are so many kernels for it to compile.
-KERNELS_PER_PROCESS = 8
+KERNELS_PER_PROCESS = 12
 #: Seconds until a process that is to end is killed.
 END_SECONDS = 10.0
 

@@ -10,7 +10,6 @@ from colobench.fields.checks import check_integer
 from colobench.fields.kinds import Integer, Number, Size
 from colobench.fields.part import Part, part, setting
 from colobench.fields.sizes import write_size
-from colobench.guest.programs import Program
 from colobench.lab.checker.linearizability import Effort
 from colobench.lab.session.serving import serving_settings
 from colobench.lab.torture.kill_plan import Kill
@@ -65,7 +64,7 @@ class TortureSettings(Part):
         """Check that the nodes notice a kill by themselves, and that clients can be served."""
         if self.pair.heartbeat is None:
             raise LocalError("heartbeat: expected one, by which a kill is noticed, found none")
-        if self.pair.guest.program is not Program.KV:
+        if self.pair.guest.program.is_reproducible:
             name = self.pair.as_json()["guest"]
             raise LocalError(f"guest: expected kv, which serves clients, found {name}")
         if not self.pair.network.hostfwd:

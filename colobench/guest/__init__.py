@@ -1,1 +1,1 @@
-"""The machine that is protected: its devices, and the programs that run in it."""
+"""The protected machine: its devices, and the programs that run in it."""

@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-#: Bytes of a buffer. What is longer lies elsewhere, see `colobench.guest.clients`.
+#: Bytes of a buffer; longer data are kept elsewhere, see `colobench.guest.clients`.
 BUFFER_BYTES = 32768

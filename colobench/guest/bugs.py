@@ -1,6 +1,6 @@
 """Bugs that can be planted in the program kv, for the bug museum: bits of a word of the host."""
 
-#: Nothing is ever sent again.
+#: Nothing is ever retransmitted.
 LOST_RETRANSMISSION = 1
-#: What a connection has asked for last is executed once more.
+#: The last request of a connection is executed again.
 DOUBLE_EXECUTION = 2

@@ -1,8 +1,8 @@
-"""What a client says of itself: HELLO, AUTH, RESET, CLIENT.
+"""Commands about the client: HELLO, AUTH, RESET, CLIENT.
 
-Names and the like are kept in the clients' area, see `colobench.guest.clients`. There is no user
-but ``default``, who needs no password. CLIENT SETINFO is that of Redis 7.2, which clients send
-unasked; the rest is Redis 7.0's. The functions are called as `commands` says.
+Clients' names and versions are kept in the clients' area, see `colobench.guest.clients`. The only
+user is ``default``, without a password. CLIENT SETINFO is Redis 7.2's, because clients send it
+unasked; the rest is Redis 7.0's. `commands` describes the arguments of these functions.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ _BYTE, _PORT = 255, 0xFFFF
 def put_subcommand_arity_error(
     memory: Bytes, bitmap: Words, at: int, limit: int, word: int, letters: int, container: bytes
 ) -> int:
-    """Write that a command's subcommand takes another number of arguments."""
+    """Write the error for a wrong number of arguments of a subcommand."""
     at = put_text(memory, bitmap, at, limit, b"-ERR wrong number of arguments for '")
     at = put_text(memory, bitmap, at, limit, container)
     at = put_lower(memory, bitmap, at, limit, word, letters)
@@ -78,7 +78,7 @@ def put_subcommand_arity_error(
 def put_unknown_subcommand(
     memory: Bytes, bitmap: Words, at: int, limit: int, word: int, letters: int, container: bytes
 ) -> int:
-    """Write that a command has no such subcommand."""
+    """Write the error for an unknown subcommand."""
     at = put_text(memory, bitmap, at, limit, b"-ERR unknown subcommand '")
     at = put_quoted(memory, bitmap, at, limit, word, letters, QUOTED_BYTES)
     at = put_text(memory, bitmap, at, limit, b"'. Try ")
@@ -88,14 +88,14 @@ def put_unknown_subcommand(
 
 @inlined
 def _put_bad_name(memory: Bytes, bitmap: Words, at: int, limit: int) -> int:
-    """Write what a client's name must not be."""
+    """Write the error for an invalid client name."""
     text = b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n"
     return put_text(memory, bitmap, at, limit, text)
 
 
 @inlined
 def _is_client_name(memory: Bytes, begin: int, length: int) -> bool:
-    """Tell whether bytes can be a client's name: printable, without spaces."""
+    """Say whether bytes are a valid client name: printable, without spaces."""
     for at in range(begin, begin + length):  # noqa: SIM110 (numba has no `all`)
         if not ord("!") <= memory[at] <= ord("~"):
             return False
@@ -104,14 +104,14 @@ def _is_client_name(memory: Bytes, begin: int, length: int) -> bool:
 
 @inlined
 def _put_wrong_password(memory: Bytes, bitmap: Words, at: int, limit: int) -> int:
-    """Write that there is no such user."""
+    """Write the error for a wrong user or password."""
     text = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
     return put_text(memory, bitmap, at, limit, text)
 
 
 @inlined
 def _is_user(memory: Bytes, begin: int, length: int) -> bool:
-    """Tell whether a user has the name ``default``, in this case."""
+    """Say whether a user's name is ``default``, in lower case."""
     return is_word(memory, begin, length, b"default") and memory[begin] == ord("d")
 
 
@@ -135,7 +135,7 @@ def authenticate(
 
 @inlined
 def _put_greeting(memory: Bytes, bitmap: Words, client: int, at: int, limit: int) -> int:
-    """Write HELLO's reply: what this server is."""
+    """Write HELLO's reply, which describes this server."""
     resp3 = speaks_resp3(memory, client)
     at = put_map_head(memory, bitmap, at, limit, resp3, _PAIRS)
     text = b"$6\r\nserver\r\n$9\r\ncolobench\r\n$7\r\nversion\r\n$6\r\n7.0.15\r\n$5\r\nproto\r\n"
@@ -212,7 +212,7 @@ def reset(
     at: int,
     limit: int,
 ) -> int:
-    """RESET: no transaction, no name, RESP2."""
+    """RESET: end the transaction, delete the name, return to RESP2."""
     if at + REPLY_ROOM > limit:
         return at + REPLY_ROOM
     end_transaction(memory, pool, bitmap, kv, area, client)
@@ -224,7 +224,7 @@ def reset(
 
 @inlined
 def _put_field(memory: Bytes, bitmap: Words, at: int, limit: int, name: bytes, number: int) -> int:
-    """Write a field of a client's description that is a number."""
+    """Write a numeric field of a client's description."""
     apart()
     at = put_text(memory, bitmap, at, limit, name)
     return put_decimal(memory, bitmap, at, limit, number)
@@ -241,7 +241,7 @@ def _put_words(
     limit: int,
     name: bytes,
 ) -> int:
-    """Write a field of a client's description that is a piece."""
+    """Write a field of a client's description whose value is in a piece."""
     apart()
     at = put_text(memory, bitmap, at, limit, name)
     begin, length = piece(pool, area, place)
@@ -269,7 +269,7 @@ def _put_client(
     at: int,
     limit: int,
 ) -> int:
-    """Write a client's description, in a line of CLIENT LIST."""
+    """Write a client's description, a line of CLIENT LIST."""
     apart()
     now = get_number(memory, kv + NOW) // 1000
     flags = get_number(memory, client + FLAGS)
@@ -308,7 +308,7 @@ def _put_client(
 
 @inlined
 def _is_listed(memory: Bytes, client: int, request: int, cursor: int, numbers: int) -> bool:
-    """Tell whether a slot has a client that is among so many numbers, or among all if it is -1."""
+    """Say whether a slot has a client whose number is listed; a count of -1 stands for all."""
     number = get_number(memory, client + ID)
     if number == 0 or numbers < 0:
         return number != 0
@@ -357,7 +357,7 @@ def _list_clients(
     at: int,
     limit: int,
 ) -> int:
-    """CLIENT LIST [TYPE normal | ID number...]; what follows are `left` arguments."""
+    """CLIENT LIST [TYPE normal | ID number...]; `left` arguments follow."""
     numbers = np.int64(-1)
     if left > 0:
         word, letters, cursor = argument(memory, request, cursor)
@@ -385,7 +385,7 @@ def _list_clients(
             numbers = np.int64(-1) if known else ZERO
         else:
             return put_syntax_error(memory, bitmap, at, limit)
-    # Written twice, the first time behind a limit: so nothing but the length comes of it.
+    # Written twice: the first time beyond the limit, which yields only the length.
     length = (
         _put_clients(
             memory, pool, bitmap, kv, area, clients, request, cursor, numbers, at, at - 1
@@ -476,7 +476,7 @@ def _set_name(
     at: int,
     limit: int,
 ) -> int:
-    """CLIENT SETNAME name; an empty one takes it away."""
+    """CLIENT SETNAME name; an empty name deletes it."""
     begin, length, _ = argument(memory, request, cursor)
     if not _is_client_name(memory, begin, length):
         return _put_bad_name(memory, bitmap, at, limit)
@@ -489,7 +489,7 @@ def _set_name(
 def _switch_no_evict(
     memory: Bytes, bitmap: Words, client: int, request: int, cursor: int, at: int, limit: int
 ) -> int:
-    """CLIENT NO-EVICT ON | OFF: it is noted, since no client is ever evicted."""
+    """CLIENT NO-EVICT ON | OFF: only noted, because no client is ever evicted."""
     word, letters, _ = argument(memory, request, cursor)
     on = is_word(memory, word, letters, b"on")
     if not on and not is_word(memory, word, letters, b"off"):

@@ -1,10 +1,10 @@
-"""What the server remembers of each client: an area of guest RAM in front of the store.
+"""The server's state of each client: an area of guest RAM before the store.
 
 The area begins with a slot for each connection. The rest is a region like a store's, see
-`colobench.guest.region`, of which the heap alone is used: names, queued commands, requests and
-replies that a connection's buffers do not hold lie there in pieces. A piece is two words of a slot:
-the address of a block of that heap, or 0, and how many bytes are in it. Both are checked against
-the block whenever they are read.
+`colobench.guest.region`, but only its heap is used. Names, queued commands, and requests and
+replies that do not fit into a connection's buffers are kept there in pieces. A piece is two words
+of a slot: the address of a block of that heap, or 0, and the number of bytes in it. Both are
+checked against the block whenever they are read.
 
 `client` is the address of a slot, `pool` is RAM up to the end of the area, `area` the address of
 the region in it.
@@ -31,26 +31,26 @@ from colobench.guest.region import (
 from colobench.guest.store import copy_bytes
 from colobench.kernels.jit import Bytes, Words, inlined
 
-#: Bytes of the area for each connection, its slot among them.
+#: Bytes of the area for each connection, including its slot.
 BYTES_PER_CLIENT = 32768
 SLOT_BYTES = 192
-#: A slot's words. The client's number, 0 if there is none; its address and port and ours, as in
-#: `colobench.guest.connections.KEY`; the second in which it came, and that of its last request;
-#: which RESP it speaks (0 is 2); the flags below; its last command; how many commands are queued;
-#: a request that is too large for the buffer, see `colobench.guest.large`: its stage, how many
-#: elements and bytes of the current one are missing; how much of the waiting reply was sent.
+#: A slot's words: the client's number, or 0 for no client; its address and port and ours, as in
+#: `colobench.guest.connections.KEY`; the second in which it connected, and that of its last
+#: request; its version of RESP (0 is 2); the flags below; its last command; the number of queued
+#: commands; of a request that is too large for the buffer, see `colobench.guest.large`, its stage
+#: and the numbers of missing elements and of missing bytes in the current one; the number of bytes
+#: of the waiting reply that were sent.
 (
     ID, PEER, SINCE, LAST, PROTOCOL, FLAGS, COMMAND, QUEUED, STAGE, ELEMENTS_LEFT, BYTES_LEFT, SENT,
 ) = range(0, 96, 8)  # fmt: skip
 #: Pieces: the name, the library's name and version, queued commands, the large request, the reply.
 NAME, LIBRARY, VERSION, QUEUE, REQUEST, REPLY = range(96, 192, 16)
-#: Flags: within MULTI; EXEC will fail since a command was refused; CLIENT NO-EVICT was said.
+#: Flags: within MULTI; EXEC will fail because a command was refused; CLIENT NO-EVICT is on.
 MULTI, REFUSED_COMMAND, NO_EVICT = 1, 2, 4
-#: Stages of a large request, from its head to what is left of it: its bytes are kept; they are
-#: skipped, since there is no memory; it is a line whose end is missing; it is whole; it was
-#: skipped.
+#: Stages of a large request: its bytes are kept; they are skipped for lack of memory; it is a line
+#: whose end is missing; it is complete; it was skipped.
 COLLECTING, SKIPPING, LINE, READY, SKIPPED = (np.int64(n) for n in range(1, 6))
-#: A value is so much of the area's heap at most: then four of them can be on their way at once.
+#: Divisor of the area's heap that gives the longest value, so that four values fit at once.
 SHARE = 4
 #: The word of the area's superblock that counts clients.
 NEXT_ID = 4864
@@ -58,25 +58,25 @@ NEXT_ID = 4864
 
 @inlined
 def slots_in(size: int) -> int:
-    """Say how many clients there can be in an area of that size."""
+    """Compute the number of clients for which an area of that size has room."""
     return size // BYTES_PER_CLIENT
 
 
 @inlined
 def area_in(clients: int, size: int) -> int:
-    """Give the address of the region behind an area's slots."""
+    """Return the address of the region after an area's slots."""
     return clients + slots_in(size) * SLOT_BYTES
 
 
 @inlined
 def longest_value(pool: Bytes, area: int) -> int:
-    """Say how long a value may be."""
+    """Return the limit of a value's length, bytes."""
     return (last_header(pool, area) - first_block(pool, area)) // SHARE
 
 
 @inlined
 def capacity(pool: Bytes, area: int, at: int) -> int:
-    """Say how many bytes the block of a piece holds; 0 if there is none in the region."""
+    """Return the bytes that the block of a piece holds; 0 if there is no such block."""
     block = at - HEADER_BYTES
     size = whole_block(pool, area, block)
     if size == 0 or get_number(pool, block) & FREE:
@@ -86,7 +86,7 @@ def capacity(pool: Bytes, area: int, at: int) -> int:
 
 @inlined
 def piece(pool: Bytes, area: int, place: int) -> tuple[int, int]:
-    """Give the address and length of a piece, whose two words are at `place`; or twice 0."""
+    """Return the address and length of the piece whose two words are at `place`, or two zeros."""
     at, length = get_number(pool, place), get_number(pool, place + 8)
     if at == 0 or length < 0 or length > capacity(pool, area, at):
         return 0, 0
@@ -95,7 +95,7 @@ def piece(pool: Bytes, area: int, place: int) -> tuple[int, int]:
 
 @inlined
 def drop(pool: Bytes, bitmap: Words, area: int, place: int) -> int:
-    """Forget a piece."""
+    """Free a piece."""
     apart()
     at = get_number(pool, place)
     if at != 0 and capacity(pool, area, at) > 0:
@@ -106,9 +106,9 @@ def drop(pool: Bytes, bitmap: Words, area: int, place: int) -> int:
 
 @inlined
 def reserve(pool: Bytes, bitmap: Words, area: int, place: int, room: int) -> int:
-    """Let a piece have room for so many bytes, those that it has included.
+    """Reserve room for a number of bytes in a piece.
 
-    Gives its address, which may be another one than before; 0 if there is no memory, then it stays
+    Returns its address, which may have changed; 0 if there is no memory, and then the piece stays
     as it was.
     """
     apart()
@@ -125,7 +125,7 @@ def reserve(pool: Bytes, bitmap: Words, area: int, place: int, room: int) -> int
 
 @inlined
 def grow(pool: Bytes, bitmap: Words, area: int, place: int, room: int) -> int:
-    """Let a piece have room as `reserve` does, and twice as much as before if there is memory."""
+    """Reserve room like `reserve`, and twice as much as before if there is memory."""
     apart()
     at, _ = piece(pool, area, place)
     has = capacity(pool, area, at) if at else 0
@@ -139,7 +139,7 @@ def grow(pool: Bytes, bitmap: Words, area: int, place: int, room: int) -> int:
 
 @inlined
 def keep(pool: Bytes, bitmap: Words, area: int, place: int, begin: int, length: int) -> bool:
-    """Put bytes of RAM into a piece, in place of what was there; False if there is no memory."""
+    """Replace a piece's contents by bytes of RAM; return False if there is no memory."""
     apart()
     drop(pool, bitmap, area, place)
     if length == 0:
@@ -153,7 +153,7 @@ def keep(pool: Bytes, bitmap: Words, area: int, place: int, begin: int, length: 
 
 @inlined
 def extend(pool: Bytes, bitmap: Words, area: int, place: int, begin: int, length: int) -> bool:
-    """Put bytes of RAM behind those of a piece; False if there is no memory."""
+    """Append bytes of RAM to a piece; return False if there is no memory."""
     apart()
     _, before = piece(pool, area, place)
     at = grow(pool, bitmap, area, place, before + length)
@@ -165,7 +165,7 @@ def extend(pool: Bytes, bitmap: Words, area: int, place: int, begin: int, length
 
 @inlined
 def introduce(pool: Bytes, bitmap: Words, area: int, client: int, peer: int, now_us: int) -> int:
-    """Begin to remember a client."""
+    """Make the slot of a new client."""
     apart()
     number = get_number(pool, area + NEXT_ID) + 1
     put_number(pool, bitmap, area + NEXT_ID, number)
@@ -177,7 +177,7 @@ def introduce(pool: Bytes, bitmap: Words, area: int, client: int, peer: int, now
 
 @inlined
 def dismiss(pool: Bytes, bitmap: Words, area: int, client: int) -> int:
-    """Forget a client; its slot serves another one."""
+    """Forget a client; its slot becomes free."""
     apart()
     for place in range(NAME, SLOT_BYTES, 16):
         drop(pool, bitmap, area, client + place)
@@ -188,19 +188,19 @@ def dismiss(pool: Bytes, bitmap: Words, area: int, client: int) -> int:
 
 @inlined
 def speaks_resp3(memory: Bytes, client: int) -> bool:
-    """Tell whether a client's replies are in RESP3."""
+    """Say whether a client's replies are in RESP3."""
     return get_number(memory, client + PROTOCOL) == 3
 
 
 @inlined
 def has_work(memory: Bytes, client: int) -> bool:
-    """Tell whether a client waits for a reply, or the execution, of what was consumed already."""
+    """Say whether a client waits for a reply to, or the execution of, consumed bytes."""
     return get_number(memory, client + REPLY) != 0 or get_number(memory, client + STAGE) >= READY
 
 
 @inlined
 def is_area(pool: Bytes, area: int) -> bool:
-    """Tell whether the region is what `make_area` made."""
+    """Say whether `make_area` made the region."""
     return is_store(pool, area)
 
 

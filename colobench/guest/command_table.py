@@ -1,4 +1,4 @@
-"""The commands that the key-value store has: a table, and how COMMAND describes them."""
+"""Table of the key-value store's commands, with their descriptions for COMMAND."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 
 
 class Description(NamedTuple):
-    """What Redis' COMMAND INFO says of a command.
+    """A command's description in Redis's COMMAND INFO.
 
-    ``arity`` counts the command's name too; a negative one is the smallest that is allowed. Keys
-    are the arguments from ``first_key`` to ``last_key`` (-1: the last one) in steps of ``step``.
+    ``arity`` includes the command's name; a negative number is minus the least arity. Keys are the
+    arguments from ``first_key`` to ``last_key`` (-1: the last one) in steps of ``step``.
     """
 
     name: str
@@ -28,7 +28,7 @@ _ANY_TIME = ("loading", "stale", "fast")
 _TRANSACTION = ("noscript", "loading", "stale", "fast", "allow_busy")
 _GREETING = ("noscript", "loading", "stale", "fast", "no_auth", "allow_busy")
 
-#: All commands, those first that are asked for most. What Redis 7.0 says of them, to the letter.
+#: All commands, the most frequent ones first, exactly as Redis 7.0 describes them.
 COMMANDS = (
     Description("get", 2, _READ, 1, 1, 1),
     Description("set", -3, ("write", "denyoom"), 1, 1, 1),
@@ -92,17 +92,17 @@ COMMANDS = (
 
 
 def index(name: str) -> int:
-    """Give a command's place in the table."""
+    """Return a command's index in the table."""
     return [command.name for command in COMMANDS].index(name)
 
 
 def packed(name: str) -> int:
-    """Give a name of up to 8 characters as one number, the first character lowest."""
+    """Pack a name of up to 8 characters into one number, the first character lowest."""
     return int.from_bytes(name.encode().ljust(8, b"\0"), "little")
 
 
 def _described(command: Description, resp3: bool) -> bytes:
-    """Give the reply for one command: 10 elements, as in Redis 7.0, the last four empty."""
+    """Encode the reply for one command: 10 elements, as in Redis 7.0, the last four empty."""
     name, flags = command.name.encode(), [b"+%s\r\n" % flag.encode() for flag in command.flags]
     numbers = (command.first_key, command.last_key, command.step)
     kind = b"~" if resp3 else b"*"
@@ -118,19 +118,19 @@ def _described(command: Description, resp3: bool) -> bytes:
 
 
 def _begins(texts: list[bytes]) -> Any:
-    """Give where each of several texts begins, one behind the other, and the last one ends."""
+    """Return the offsets of texts that are joined, and the end of the last one."""
     return np.cumsum([0, *map(len, texts)], dtype=np.int64)
 
 
-#: For each command: the first 8 characters of its name and the next 8 as numbers, the name's
-#: length, its arity; with NumPy's types, as kernels have them as constants.
+#: For each command: the first 8 and the next 8 characters of its name as numbers, the name's
+#: length, the arity. NumPy's types, because kernels use them as constants.
 NAMES = np.array([packed(command.name[:8]) for command in COMMANDS], dtype=np.uint64)
 NAME_ENDS = np.array([packed(command.name[8:]) for command in COMMANDS], dtype=np.uint64)
 LENGTHS = np.array([len(command.name) for command in COMMANDS], dtype=np.int64)
 ARITIES = np.array([command.arity for command in COMMANDS], dtype=np.int64)
-#: All names one behind the other, and where each begins and the last one ends.
+#: All names joined, and the offset of each, then the end of the last one.
 _names = [command.name.encode() for command in COMMANDS]
 ALL_NAMES, NAME_BEGINS = b"".join(_names), _begins(_names)
-#: The same of all descriptions, first in RESP2, then in RESP3.
+#: All descriptions likewise, first in RESP2, then in RESP3.
 _descriptions = [_described(command, resp3) for resp3 in (False, True) for command in COMMANDS]
 DESCRIPTIONS, BEGINS = b"".join(_descriptions), _begins(_descriptions)

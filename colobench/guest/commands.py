@@ -1,14 +1,13 @@
-"""What the key-value store's commands on keys do; those about the server are in `server_commands`.
+"""The key-value store's commands on keys; commands about the server are in `server_commands`.
 
-Replies, texts of errors and counted lookups are those of Redis 7.0. Every command takes the request
-and the cursor behind its name, how many arguments follow, and the room for its reply, and gives
-the address behind the reply. If that is behind `limit`, the reply did not fit, and nothing else has
-changed but that keys that had expired are gone; so whatever changes something looks first whether
-there is room, see `REPLY_ROOM`. `resp3` says which RESP the client speaks.
+Replies, texts of errors and counted lookups are those of Redis 7.0. Every command takes the
+request, the cursor after its name, the number of arguments and the place of its reply, and returns
+the address after the reply. If that address is greater than `limit`, the reply did not fit, and
+nothing has changed except that expired keys are deleted. So a command that changes something first
+checks that there is room, see `REPLY_ROOM`. `resp3` is True if the client speaks RESP3.
 
-No key and no value is longer than `clients.longest_value`. A write is refused for want of memory if
-what it writes has no room, and then it changes nothing. MSET makes room for all of its values
-before it drops the old ones.
+No key and no value is longer than `clients.longest_value`. A write for which there is no memory is
+refused, and changes nothing. MSET allocates all of its values before it frees the old ones.
 """
 
 from __future__ import annotations
@@ -60,10 +59,10 @@ from colobench.guest.resp import (
 from colobench.guest.store import clear_bytes, copy_bytes
 from colobench.kernels.jit import Bytes, Words, inlined
 
-#: A command that changes something waits for so much room: enough for every reply that is not a
-#: value.
+#: Bytes of room for the reply that a command needs before it changes something: enough for every
+#: reply that is not a value.
 REPLY_ROOM = 128
-#: What SET may be told, and that its answer is a number.
+#: Bits of SET's options; AS_NUMBER makes the answer a number.
 IF_ABSENT, IF_PRESENT, GIVE_OLD, AS_NUMBER, KEEP_EXPIRY = 1, 2, 4, 8, 16
 
 _LOWEST = -(2**63)
@@ -71,21 +70,21 @@ _LOWEST = -(2**63)
 
 @inlined
 def put_syntax_error(memory: Bytes, bitmap: Words, at: int, limit: int) -> int:
-    """Write Redis' answer to options that make no sense."""
+    """Write Redis's syntax error."""
     apart()
     return put_text(memory, bitmap, at, limit, b"-ERR syntax error\r\n")
 
 
 @inlined
 def put_not_integer(memory: Bytes, bitmap: Words, at: int, limit: int) -> int:
-    """Write Redis' answer to what should be an int64."""
+    """Write Redis's error for a text that is not an int64."""
     apart()
     return put_text(memory, bitmap, at, limit, b"-ERR value is not an integer or out of range\r\n")
 
 
 @inlined
 def refuse(memory: Bytes, bitmap: Words, kv: int, at: int, limit: int) -> int:
-    """Write that memory is full, as Redis does under the policy noeviction."""
+    """Write Redis's OOM error, as under the policy noeviction."""
     apart()
     count(memory, bitmap, kv + REFUSED)
     return put_text(
@@ -155,7 +154,7 @@ def describe_value(
 def _count_found(
     memory: Bytes, bitmap: Words, kv: int, request: int, cursor: int, arguments: int
 ) -> int:
-    """Count the lookups of keys, and give how many are there."""
+    """Count the lookups of keys, and return the number of keys that exist."""
     found = 0
     for _ in range(arguments):
         key, length, cursor = argument(memory, request, cursor)
@@ -176,7 +175,7 @@ def exists(
     at: int,
     limit: int,
 ) -> int:
-    """EXISTS key...; a key that is named twice counts twice."""
+    """EXISTS key...; a repeated key counts repeatedly."""
     if at + REPLY_ROOM > limit:
         return at + REPLY_ROOM
     found = _count_found(memory, bitmap, kv, request, cursor, arguments)
@@ -222,9 +221,9 @@ def put(
     at: int,
     limit: int,
 ) -> int:
-    """Give a key a value, `size` bytes from `begin` on: SET, SETNX, GETSET, SETEX by their options.
+    """Set a key to the `size` bytes from `begin` on: SET, SETNX, GETSET, SETEX by their options.
 
-    It expires after the millisecond `expiry`, or never if that is 0.
+    The key expires after the millisecond `expiry`, or never if that is 0.
     """
     apart()
     if at + REPLY_ROOM > limit:
@@ -306,7 +305,7 @@ def add(
     at: int,
     limit: int,
 ) -> int:
-    """Add to the number that is a key's value, or to 0 if there is none."""
+    """Add to the number in a key's value, or to 0 if there is no key."""
     if at + REPLY_ROOM > limit:
         return at + REPLY_ROOM
     link, entry = look_up(memory, bitmap, kv, key, length)
@@ -316,7 +315,7 @@ def add(
         if not valid:
             return put_not_integer(memory, bitmap, at, limit)
     total = number + amount
-    # It overflows if both have one sign and the sum, which wraps, has the other one.
+    # The sum has overflowed if both have one sign and the wrapped sum has the other one.
     if ((number ^ total) & (amount ^ total)) < 0:
         text = b"-ERR increment or decrement would overflow\r\n"
         return put_text(memory, bitmap, at, limit, text)
@@ -356,7 +355,7 @@ def increment(
 
 @inlined
 def put_too_long(memory: Bytes, bitmap: Words, at: int, limit: int) -> int:
-    """Write that a value would be longer than one may be."""
+    """Write the error for a value that would be too long."""
     text = b"-ERR string exceeds maximum allowed size (proto-max-bulk-len)\r\n"
     return put_text(memory, bitmap, at, limit, text)
 
@@ -392,9 +391,9 @@ def append(
 def _make_entries(
     memory: Bytes, bitmap: Words, kv: int, request: int, cursor: int, pairs: int
 ) -> tuple[int, int]:
-    """Make entries of MSET's keys and values, linked in their order; gives how many had room.
+    """Make entries of MSET's keys and values, linked in order.
 
-    And the first one, or 0.
+    Returns the number of entries for which there was room, and the first one, or 0.
     """
     first, last = ZERO, ZERO
     for made in range(pairs):
@@ -417,7 +416,7 @@ def _make_entries(
 def _any_is_there(
     memory: Bytes, bitmap: Words, kv: int, request: int, cursor: int, pairs: int
 ) -> bool:
-    """Tell whether any of the keys of MSETNX is there."""
+    """Say whether any of the keys of MSETNX exists."""
     for _ in range(pairs):
         key, length, cursor = argument(memory, request, cursor)
         _, _, cursor = argument(memory, request, cursor)
@@ -439,7 +438,7 @@ def mset(
     limit: int,
     if_absent: bool,
 ) -> int:
-    """MSET key value..., all of them or none; or MSETNX, if none of the keys is there."""
+    """MSET key value..., all of them or none; or MSETNX, if none of the keys exists."""
     if arguments & 1:
         at = put_text(memory, bitmap, at, limit, b"-ERR wrong number of arguments for 'mset")
         at = put_text(memory, bitmap, at, limit, b"nx" if if_absent else b"")
@@ -451,7 +450,7 @@ def mset(
         return put_head(memory, bitmap, at, limit, INTEGER, ZERO)
     made, entry = _make_entries(memory, bitmap, kv, request, cursor, pairs)
     room = made == pairs
-    # Counted, and looked at again each time: in a broken heap they may have overwritten each other.
+    # Counted, and checked again each time, because in a broken heap entries may overlap.
     for _ in range(made):
         if not is_entry(memory, kv, entry):
             note_damage(memory, bitmap, kv, BLOCK)
@@ -485,7 +484,7 @@ def flush(
     at: int,
     limit: int,
 ) -> int:
-    """FLUSHALL [ASYNC | SYNC], or FLUSHDB: there is one database."""
+    """FLUSHALL [ASYNC | SYNC], or FLUSHDB, which is the same, because there is one database."""
     if at + REPLY_ROOM > limit:
         return at + REPLY_ROOM
     if arguments > 0:
@@ -534,7 +533,7 @@ def set_range(
     at: int,
     limit: int,
 ) -> int:
-    """SETRANGE key offset value; bytes 0 fill what lies between."""
+    """SETRANGE key offset value; a gap is filled with zero bytes."""
     if at + REPLY_ROOM > limit:
         return at + REPLY_ROOM
     key, length, cursor = argument(memory, request, cursor)

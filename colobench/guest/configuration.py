@@ -1,4 +1,4 @@
-"""What a guest is to be: its RAM, its program, how hard it works. Needs no numba."""
+"""Settings of a guest: its RAM, its program, its workload. This module does not import numba."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from colobench.fields.part import Part, part, setting
 from colobench.guest.programs import Program
 
 PAGE_SIZE = 4096
-#: No machine has more (bytes); what this one has is looked at where processes are started.
+#: Limit of RAM, bytes; the memory of this machine is checked where processes are started.
 RAM_LIMIT = 2**52
 SEED_LIMIT = 2**64
 WRITES_LIMIT = 1_000_000
@@ -19,13 +19,13 @@ SCREEN_BYTES = 256 * 1024
 
 
 def block_sizes(ram_bytes: int) -> dict[str, int]:
-    """Name the machine's RAM blocks and their sizes in bytes."""
+    """Return the machine's RAM blocks: sizes in bytes by name."""
     return {"pc.ram": ram_bytes, "vga.vram": SCREEN_BYTES}
 
 
 @dataclass(frozen=True, slots=True)
 class Nondeterminism(Part):
-    """How much the program ``kv`` leaves to chance; all zero is as little as it can."""
+    """Nondeterminism of the program ``kv``; with all settings 0 it is smallest."""
 
     title = "chance in the guest program kv"
 
@@ -47,14 +47,14 @@ DETERMINISTIC = Nondeterminism()
 
 @dataclass(frozen=True, slots=True)
 class Configuration(Part):
-    """A guest, before there is one.
+    """Settings of a guest.
 
     Attributes
     ----------
     ram_bytes
-        Size of pc.ram, a positive multiple of 4096.
+        Size of pc.ram in bytes, a positive multiple of 4096.
     program
-        The `Program` that it runs. RAM is a function of program, seed and the amount of work done.
+        The `Program` that it runs. RAM is a function of program, seed and number of steps done.
     """
 
     title = "guest"

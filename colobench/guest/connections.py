@@ -1,13 +1,13 @@
-"""The table of TCP connections in guest RAM: blocks, found by a hash table, and who is served next.
+"""The table of TCP connections in guest RAM: blocks, a hash table, and the ring of ready ones.
 
-A block that is free is in a list; one that is not is in the chain of its head in the hash table.
-Both link by the block's number plus 1, with 0 for the end. The ring of connections that are to be
-attended to holds numbers of blocks, each at most once; it may name a block that was given to
-another connection since, which is attended to without need.
+A free block is in a list, a used block in the chain of its head in the hash table. Both link by the
+block's number plus 1, with 0 for the end. The ring has the numbers of the blocks whose connections
+are to be served, each at most once. A block may have been given to another connection since; then
+that one is served without need.
 
-Links, numbers and the words of blocks come out of RAM, so they are checked before they are used.
-What contradicts itself is noted (DAMAGED) and treated as if it were not there, until
-`colobench.guest.repair` makes the table anew out of the connections that are sound.
+Links, numbers and the words of blocks are read from RAM, so they are checked before they are used.
+A block that contradicts itself is noted (DAMAGED) and ignored, until `colobench.guest.repair`
+rebuilds the table from the sound connections.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ from colobench.guest.rings import (
 from colobench.guest.store import clear_bytes
 from colobench.kernels.jit import Bytes, Words, inlined
 
-#: Words of a block, as offsets. RFC 9293's variables, and in order of their lines:
-#: state; who the peer is (IP << 32 | port << 16 | our port, and MAC); the link of list or chain;
-#: sending; receiving; what of the two buffers is in use; the timer; the rest.
+#: Words of a block, as offsets. They are RFC 9293's variables, in order of their lines: state;
+#: identity of the peer (IP << 32 | port << 16 | our port, and MAC); link of list or chain;
+#: sending; receiving; used ranges of the two buffers; timer; others.
 (
     STATE, KEY, MAC, LINK,
     SND_UNA, SND_NXT, SND_MAX, SND_WND, SND_WL1, SND_WL2, SND_MSS,
@@ -57,21 +57,22 @@ from colobench.kernels.jit import Bytes, Words, inlined
     DEADLINE, RETRIES, FLAGS, DUE, CHALLENGED,
 ) = range(0, 8 * 23, 8)  # fmt: skip
 
-#: States: RFC 9293's. A connection that is not there is CLOSED or, where a service is, in LISTEN.
+#: States of RFC 9293. A connection without a block is CLOSED, or in LISTEN if its port has a
+#: service.
 (
     CLOSED, SYN_RECEIVED, ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2, CLOSE_WAIT, CLOSING, LAST_ACK,
     TIME_WAIT,
 ) = range(9)  # fmt: skip
 
 #: Bits of FLAGS: an acknowledgment is due; the block is in the ring; the peer sent FIN; the service
-#: has closed its side, reads no more, and FIN follows the last reply.
+#: has closed its side and reads no more, and FIN follows the last reply.
 ACK_NOW, QUEUED, PEER_CLOSED, LEAVING = 1, 2, 4, 8
 
 TCP_HEADER = 20
-#: Payload of a segment in the longest frame, and the least that we believe to be a peer's.
+#: Payload of a segment in the longest frame, and the least MSS accepted from a peer, bytes.
 MSS, LEAST_MSS = NIC_FRAME_SIZE - BODY - TCP_HEADER, 64
 SEQUENCE = 0xFFFFFFFF
-#: A timer ends within so many milliseconds, or its word is wrong; so does a wait for attention.
+#: Longest timer, and longest wait for service, ms; a greater word in RAM is wrong.
 LONGEST_TIMER_MS, LONGEST_WAIT_MS = 60_000, 1_002
 
 _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -96,42 +97,42 @@ def draw(host: Words, limit: int) -> int:
 
 @inlined
 def number_of_block(ram: int, block: int) -> int:
-    """Give the number of a block."""
+    """Return the number of a block."""
     return (block - ram - BLOCKS_AT) // BLOCK_BYTES
 
 
 @inlined
 def receive_buffer(ram: int, block: int) -> int:
-    """Give the address of a connection's receive buffer; the send buffer is behind it."""
+    """Return the address of a connection's receive buffer; the send buffer follows it."""
     return ram + BUFFERS_AT + number_of_block(ram, block) * 2 * BUFFER_BYTES
 
 
 @inlined
 def block_at(ram: int, size: int, number: int) -> int:
-    """Give the address of a block; 0 if there is none of that number."""
+    """Return the address of the block with that number; 0 if there is none."""
     return ram + BLOCKS_AT + number * BLOCK_BYTES if 0 <= number < connections_in(size) else 0
 
 
 @inlined
 def _below_zero_if_outside(memory: Bytes, block: int, begin: int, end: int) -> int:
-    """Give a negative number if what is in use of a buffer, by these two words, is not in it."""
+    """Return a negative number if the used range that two words give is outside of the buffer."""
     first, last = get(memory, block + begin), get(memory, block + end)
     return first | last | (last - first) | (BUFFER_BYTES - last)
 
 
 @inlined
 def has_buffers(memory: Bytes, block: int) -> bool:
-    """Tell whether what is in use of a connection's two buffers lies in them."""
+    """Say whether the used ranges of a connection's two buffers are inside of them."""
     received = _below_zero_if_outside(memory, block, RECEIVED_BEGIN, RECEIVED_END)
     return (received | _below_zero_if_outside(memory, block, REPLY_BEGIN, REPLY_END)) >= 0
 
 
 @inlined
 def is_sound(memory: Bytes, block: int) -> bool:
-    """Tell whether a block is a connection's, and its words are such as this stack writes.
+    """Say whether a block is a connection's, with words that this stack can have written.
 
-    It is asked for each segment, so there are few branches: `high` collects bits that must not be
-    set, `room` is negative if one number is too small or too large.
+    This runs for each segment, so it has few branches: `high` collects bits that must not be set,
+    and `room` becomes negative if a number is too small or too large.
     """
     una, nxt = get(memory, block + SND_UNA), get(memory, block + SND_NXT)
     most, mss = get(memory, block + SND_MAX), get(memory, block + SND_MSS)
@@ -140,7 +141,7 @@ def is_sound(memory: Bytes, block: int) -> bool:
     high |= (get(memory, block + SND_WND) | get(memory, block + RCV_WND)) >> 16
     high |= (get(memory, block + RETRIES) | get(memory, block + FLAGS)) >> 4
     high |= get(memory, block + MAC) >> 48
-    # What is on its way is the replies, and SYN or FIN.
+    # Replies, and SYN or FIN, are on their way.
     replies = get(memory, block + REPLY_END) - get(memory, block + REPLY_BEGIN)
     room = (replies + 1 - ((nxt - una) & SEQUENCE)) | (replies + 1 - ((most - una) & SEQUENCE))
     room |= (mss - LEAST_MSS) | (MSS - mss)
@@ -151,13 +152,13 @@ def is_sound(memory: Bytes, block: int) -> bool:
 
 @inlined
 def note_damage(memory: Bytes, bitmap: Words, ram: int) -> int:
-    """Have the table made anew soon; gives 0."""
+    """Request that the table be rebuilt soon; return 0."""
     return put(memory, bitmap, ram + DAMAGED, 1)
 
 
 @inlined
 def connection_at(memory: Bytes, bitmap: Words, ram: int, size: int, number: int) -> int:
-    """Give the address of a connection's block; 0 if there is no sound one, which is damage."""
+    """Return the address of a connection's block; 0, and note damage, if there is no sound one."""
     block = block_at(ram, size, number)
     if block == 0 or not is_sound(memory, block):
         return note_damage(memory, bitmap, ram)
@@ -166,13 +167,13 @@ def connection_at(memory: Bytes, bitmap: Words, ram: int, size: int, number: int
 
 @inlined
 def _head(ram: int, key: int) -> int:
-    """Give the address of the head of a connection's chain."""
+    """Return the address of the head of a connection's chain."""
     return ram + BUCKETS_AT + 8 * np.int64(mix(np.uint64(key)) % np.uint64(BUCKETS))
 
 
 @inlined
 def find(memory: Bytes, bitmap: Words, ram: int, size: int, key: int) -> int:
-    """Give the address of a connection's block, or 0."""
+    """Return the address of a connection's block, or 0."""
     link = get(memory, _head(ram, key))
     for _ in range(connections_in(size)):
         if link == 0:
@@ -183,7 +184,7 @@ def find(memory: Bytes, bitmap: Words, ram: int, size: int, key: int) -> int:
         if get(memory, block + KEY) == key:
             return connection_at(memory, bitmap, ram, size, link - 1)
         link = get(memory, block + LINK)
-    # A link that leads nowhere, or more of them than there are blocks.
+    # A link leads to no block, or there are more links than blocks.
     return note_damage(memory, bitmap, ram) if link else 0
 
 
@@ -206,7 +207,7 @@ def put_into_free_list(memory: Bytes, bitmap: Words, ram: int, block: int) -> in
 
 @inlined
 def add(memory: Bytes, bitmap: Words, ram: int, size: int, key: int) -> int:
-    """Make a block for a connection; gives its address, or 0 if all are taken."""
+    """Take a block for a connection; return its address, or 0 if all are used."""
     link = get(memory, ram + FREE)
     if link == 0:
         return 0
@@ -224,7 +225,7 @@ def add(memory: Bytes, bitmap: Words, ram: int, size: int, key: int) -> int:
 
 @inlined
 def forget_peer(memory: Bytes, bitmap: Words, ram: int, size: int, number: int) -> int:
-    """Forget what the key-value server remembers of a connection."""
+    """Delete the key-value server's state of a connection."""
     store = store_begin(ram, size)
     return forget(
         memory, bitmap, store, ram + size - store, clients_begin(ram, size), clients_bytes(size),
@@ -234,7 +235,7 @@ def forget_peer(memory: Bytes, bitmap: Words, ram: int, size: int, number: int) 
 
 @inlined
 def remove(memory: Bytes, bitmap: Words, ram: int, size: int, block: int, counter: int) -> int:
-    """Forget a connection, and count why."""
+    """Remove a connection, and count the reason."""
     link = number_of_block(ram, block) + 1
     at = _head(ram, get(memory, block + KEY))
     for _ in range(connections_in(size)):
@@ -254,7 +255,7 @@ def remove(memory: Bytes, bitmap: Words, ram: int, size: int, block: int, counte
 
 @inlined
 def initialize_table(memory: Bytes, bitmap: Words, ram: int, size: int) -> int:
-    """Make all blocks free; gives their number."""
+    """Make all blocks free; return their number."""
     connections = connections_in(size)
     clear_bytes(memory, bitmap, ram, READY_AT + 8 * MAX_CONNECTIONS)
     clear_bytes(memory, bitmap, ram + BLOCKS_AT, connections * BLOCK_BYTES)
@@ -266,7 +267,7 @@ def initialize_table(memory: Bytes, bitmap: Words, ram: int, size: int) -> int:
 
 @inlined
 def set_timer(memory: Bytes, bitmap: Words, ram: int, block: int, host: Words, ms: int) -> int:
-    """Let a connection's timer end in so many milliseconds of guest time."""
+    """Set a connection's timer to a number of milliseconds of guest time."""
     deadline = np.int64(host[NOW_MS]) + ms
     put(memory, bitmap, block + DEADLINE, deadline)
     soonest = get(memory, ram + NEXT_DEADLINE)
@@ -277,7 +278,7 @@ def set_timer(memory: Bytes, bitmap: Words, ram: int, block: int, host: Words, m
 
 @inlined
 def ready_count(memory: Bytes, ram: int) -> int:
-    """Say how many connections are to be attended to."""
+    """Return the number of connections in the ring."""
     waiting = get(memory, ram + READY_FILLED) - get(memory, ram + READY_TAKEN)
     return max(0, min(waiting, MAX_CONNECTIONS))
 
@@ -289,7 +290,7 @@ def _ready_slot(ram: int, place: int) -> int:
 
 @inlined
 def make_ready(memory: Bytes, bitmap: Words, ram: int, block: int, due: int) -> int:
-    """Let a connection be attended to from that time on (guest ms), if it is not waiting yet."""
+    """Put a connection into the ring, due at that time (guest ms), if it is not in it yet."""
     flags = get(memory, block + FLAGS)
     if not flags & QUEUED:
         put(memory, bitmap, block + FLAGS, flags | QUEUED)
@@ -303,10 +304,10 @@ def make_ready(memory: Bytes, bitmap: Words, ram: int, block: int, due: int) -> 
 
 @inlined
 def due_time(memory: Bytes, block: int, host: Words) -> int:
-    """Say when a connection is to be attended to, in guest milliseconds.
+    """Compute the time at which a connection is to be served, in guest milliseconds.
 
-    Data that waits may be delayed by up to the dial's microseconds; the rest of a millisecond
-    counts as a whole one as often as it should.
+    Received data may be delayed by up to the jitter. A fraction of a millisecond is rounded up or
+    down at random, so that the mean is right.
     """
     due = np.int64(host[NOW_MS])
     waits = get(memory, block + RECEIVED_BEGIN) != get(memory, block + RECEIVED_END)
@@ -319,9 +320,9 @@ def due_time(memory: Bytes, block: int, host: Words) -> int:
 def take_ready(
     memory: Bytes, bitmap: Words, ram: int, size: int, host: Words, shuffled: bool
 ) -> int:
-    """Take the connection that waits longest, or any, out of the ring; it must not be empty.
+    """Take the connection that waits longest, or a random one, from the ring, not empty.
 
-    Gives its block, or 0 if it is not yet due and waits on.
+    Returns its block, or 0 if the connection is not due yet and stays.
     """
     taken = get(memory, ram + READY_TAKEN)
     place = taken
@@ -348,5 +349,5 @@ def take_ready(
 
 @inlined
 def has_bug(host: Words, bug: int) -> bool:
-    """Say whether a planted bug is in."""
+    """Say whether a bug is planted."""
     return np.int64(host[BUGS]) & bug != 0

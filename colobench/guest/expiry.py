@@ -1,8 +1,8 @@
-"""When keys expire: SET's and GETEX's options, EXPIRE, TTL and their relatives.
+"""Expiry of keys: SET's and GETEX's options, EXPIRE, TTL and related commands.
 
-Times are milliseconds since 1970 by the guest's clock, which is the store's word NOW. What is said,
-and in which order errors are found, is what Redis 7.0 does. The functions are called as `commands`
-says.
+Times are milliseconds since 1970 by the guest's clock, which is the store's word NOW. Replies, and
+the order in which errors are found, are Redis 7.0's. `commands` describes the arguments of these
+functions.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ from colobench.guest.resp import (
 )
 from colobench.kernels.jit import Bytes, Words, inlined
 
-#: How a time is given: in seconds or milliseconds from now, or since 1970.
+#: Units of a time: seconds or milliseconds, from now or since 1970.
 SECONDS, MILLISECONDS, UNIX_SECONDS, UNIX_MILLISECONDS = (np.int64(n) for n in range(1, 5))
-#: What EXPIRE may be told: only a key that does not expire yet; that does; later; sooner.
+#: Conditions of EXPIRE: the key does not expire yet; it does; the new time is later; it is sooner.
 _IF_NEVER, _IF_EXPIRING, _IF_LATER, _IF_SOONER = 1, 2, 4, 8
-#: GETEX's PERSIST, beside the options of SET.
+#: GETEX's option PERSIST, in addition to the options of SET.
 _PERSIST = 32
 _HIGHEST, _LOWEST = 2**63 - 1, -(2**63)
-#: What became of a time.
+#: Results of reading a time.
 _VALID, _NOT_INTEGER, _INVALID = (np.int64(n) for n in range(3))
 
 
 @inlined
 def _unit(memory: Bytes, word: int, letters: int) -> int:
-    """Tell how an option gives a time; 0 if it is none that does."""
+    """Return the unit of an option with a time; 0 for any other option."""
     if is_word(memory, word, letters, b"ex"):
         return SECONDS
     if is_word(memory, word, letters, b"px"):
@@ -69,7 +69,7 @@ def _unit(memory: Bytes, word: int, letters: int) -> int:
 
 @inlined
 def _option(memory: Bytes, word: int, letters: int, getex: bool) -> int:
-    """Give the bit of an option without a time of SET, or with `getex` of GETEX; 0 for others."""
+    """Return the bit of SET's (or with `getex` GETEX's) option without a time; 0 for others."""
     if getex:
         return _PERSIST if is_word(memory, word, letters, b"persist") else 0
     if is_word(memory, word, letters, b"nx"):
@@ -85,7 +85,7 @@ def _option(memory: Bytes, word: int, letters: int, getex: bool) -> int:
 def _parse_options(
     memory: Bytes, request: int, cursor: int, left: int, getex: bool
 ) -> tuple[int, int, int, int]:
-    """Parse options; gives their bits, or -1, and how a time is given, or 0, and where it is."""
+    """Parse options; return their bits or -1, the unit of a time or 0, and the time's address."""
     apart()
     options, unit, time, length = ZERO, ZERO, ZERO, ZERO
     while left > 0:
@@ -109,7 +109,7 @@ def _parse_options(
 
 @inlined
 def _expiry_of(memory: Bytes, kv: int, unit: int, begin: int, length: int) -> tuple[int, int]:
-    """Give what became of a time that must lie after 1970, and the millisecond that it means."""
+    """Read a time, which must be after 1970; return the result, and the millisecond."""
     apart()
     valid, time = parse_integer(memory, begin, length)
     if not valid:
@@ -130,7 +130,7 @@ def _expiry_of(memory: Bytes, kv: int, unit: int, begin: int, length: int) -> tu
 def _put_time_error(
     memory: Bytes, bitmap: Words, at: int, limit: int, status: int, command: bytes
 ) -> int:
-    """Write what is wrong with a time."""
+    """Write the error for a wrong time."""
     apart()
     if status == _NOT_INTEGER:
         return put_not_integer(memory, bitmap, at, limit)
@@ -259,7 +259,7 @@ def get_and_delete(
 def _put_unsupported(
     memory: Bytes, bitmap: Words, at: int, limit: int, word: int, letters: int
 ) -> int:
-    """Write that EXPIRE has no such option."""
+    """Write the error for an unknown option of EXPIRE."""
     at = put_text(memory, bitmap, at, limit, b"-ERR Unsupported option ")
     at = put_quoted(memory, bitmap, at, limit, word, letters, QUOTED_BYTES)
     return put_text(memory, bitmap, at, limit, b"\r\n")
@@ -267,7 +267,7 @@ def _put_unsupported(
 
 @inlined
 def _condition(memory: Bytes, word: int, letters: int) -> int:
-    """Give the bit of an option of EXPIRE, or 0."""
+    """Return the bit of an option of EXPIRE, or 0."""
     if is_word(memory, word, letters, b"nx"):
         return _IF_NEVER
     if is_word(memory, word, letters, b"xx"):
@@ -279,7 +279,7 @@ def _condition(memory: Bytes, word: int, letters: int) -> int:
 
 @inlined
 def _is_met(conditions: int, when: int, now: int) -> bool:
-    """Tell whether a key that expires at `now`, or never if that is 0, may expire at `when`."""
+    """Say whether a key that expires at `now` (0: never) may be set to expire at `when`."""
     if conditions & _IF_NEVER and now != 0:
         return False
     if conditions & _IF_EXPIRING and now == 0:
@@ -291,7 +291,7 @@ def _is_met(conditions: int, when: int, now: int) -> bool:
 
 @inlined
 def _put_bad_expiry(memory: Bytes, bitmap: Words, at: int, limit: int, unit: int) -> int:
-    """Write that a time of EXPIRE and its like is out of range."""
+    """Write the error for a time of EXPIRE or a related command that is out of range."""
     command = b"expire"
     if unit == MILLISECONDS:
         command = b"pexpire"

@@ -1,8 +1,8 @@
-r"""Patterns of keys and of names, as Redis matches them: ``*``, ``?``, ``[a-z]``, ``[^a]``, ``\x``.
+r"""Patterns of keys and names with Redis's syntax: ``*``, ``?``, ``[a-z]``, ``[^a]``, ``\x``.
 
-A pattern is bytes in RAM; the text is in RAM or one that the program contains. With `fold` letters
-match in any case. After a mismatch the last ``*`` takes one character more, so that the steps are
-at most the product of the two lengths.
+A pattern is in RAM; the text is in RAM or a constant of the program. With `fold`, letters match in
+any case. After a mismatch the last ``*`` takes one more character, so the number of steps is at
+most the product of the two lengths.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _CARET, _DASH, _BACKSLASH = ord("^"), ord("-"), ord("\\")
 
 @inlined
 def _folded(byte: int, fold: bool) -> int:
-    """Give a byte as it is compared."""
+    """Return a byte as it is compared, with `fold` in lower case."""
     return lower(byte) if fold else np.int64(byte)
 
 
 @inlined
 def _match_class(pattern: Bytes, at: int, end: int, byte: int, fold: bool) -> tuple[bool, int]:
-    """Match a byte with the class whose ``[`` is in front of `at`; one without ``]`` ends here."""
+    """Match a byte with the class whose ``[`` is before `at`; the pattern's end may end it."""
     negated = at < end and pattern[at] == _CARET
     if negated:
         at += 1
@@ -45,7 +45,7 @@ def _match_class(pattern: Bytes, at: int, end: int, byte: int, fold: bool) -> tu
 
 @inlined
 def _match_one(pattern: Bytes, at: int, end: int, byte: int, fold: bool) -> tuple[bool, int]:
-    """Match a byte with a pattern's next element, and give where the one behind it begins."""
+    """Match a byte with a pattern's next element; also return the address after that element."""
     if pattern[at] == _ANY:
         return True, at + 1
     if pattern[at] == _OPEN:
@@ -59,16 +59,16 @@ def _match_one(pattern: Bytes, at: int, end: int, byte: int, fold: bool) -> tupl
 def matches(
     pattern: Bytes, begin: int, length: int, text: Bytes, first: int, size: int, fold: bool
 ) -> bool:
-    """Tell whether a pattern matches a whole text.
+    """Say whether a pattern matches a whole text.
 
     Parameters
     ----------
     pattern, begin, length
-        Bytes that contain the pattern, where it begins, and its length.
+        Bytes that contain the pattern, its offset, and its length.
     text, first, size
-        The same of the text. An empty one is matched by the empty pattern alone, as in Redis.
+        The same for the text. As in Redis, only the empty pattern matches an empty text.
     fold
-        Whether letters match in any case.
+        True if letters match in any case.
     """
     if size == 0:
         return length == 0
@@ -94,7 +94,7 @@ def matches(
 
 @inlined
 def is_plain(pattern: Bytes, begin: int, length: int) -> bool:
-    """Tell whether a pattern has none of ``*``, ``?`` and ``[``, so that it is a name."""
+    """Say whether a pattern has none of ``*``, ``?`` and ``[``, and so is a name."""
     for at in range(begin, begin + length):  # noqa: SIM110 (numba has no `all`)
         if pattern[at] in (_STAR, _ANY, _OPEN):
             return False

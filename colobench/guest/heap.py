@@ -1,14 +1,14 @@
-"""Memory in pieces of any size out of one stretch of guest RAM: two-level segregated fit.
+"""Allocator of memory of any size in one region of guest RAM: two-level segregated fit.
 
 The algorithm is that of Masmano, Ripoll, Crespo and Real, "TLSF: a new dynamic memory allocator for
-real-time systems" (2004): free blocks lie in lists by size class, two levels of bits say which
-lists have one, neighbours that are free are one block. So each operation takes a bounded time, and
-memory that was freed serves any other size.
+real-time systems" (2004). Free blocks are in lists by size class, two levels of bits mark the lists
+that are not empty, and adjacent free blocks are joined. So each operation takes a bounded time, and
+freed memory can be used for any other size.
 
-A block is a word, its header, and what it holds; sizes are multiples of GRANULE. The header is the
-block's size and two flags. A free block has behind its header the next and the previous block of
-its list, and its size once more in its last word. A used block's size is the first of its class,
-but for a rest that is too small to be a block; so whatever is freed fits its own size again.
+A block is a word, its header, and its contents; sizes are multiples of GRANULE. The header is the
+block's size and two flags. In a free block the header is followed by the next and the previous
+block of its list, and the last word repeats the size. A used block's size is the smallest of its
+class, plus a rest that is too small to be a block; so a freed block fits its own size again.
 
 `heap` is always the address of the heap's own words, HEAP_BYTES long. Addresses are those of RAM.
 Blocks, sizes and lists are checked before they are followed, see `colobench.guest.region`; an
@@ -43,28 +43,28 @@ from colobench.guest.store import copy_bytes, get_word
 from colobench.kernels.jit import Bytes, Words, inlined
 from colobench.kernels.raw import trailing_zeros
 
-#: Size classes of sizes below LINEAR_BYTES, one for each, and of each doubling from there.
+#: Number of size classes below LINEAR_BYTES, one for each size, and in each doubling above.
 CLASSES = 16
 LINEAR_BYTES = GRANULE * CLASSES
-#: Doublings: the largest block is smaller than 1 TiB.
+#: Number of doublings: the largest block is smaller than 1 TiB.
 DOUBLINGS = 34
-#: 0 as an argument: of NumPy's type, since numba compiles a function anew for each Python constant.
+#: 0 as an argument, of NumPy's type: numba compiles a function again for each Python constant.
 ZERO = np.int64(0)
 
-#: The heap's own words: bytes in used blocks, bytes of all blocks, the address of the first one,
-#: a bit for each doubling that has free blocks; for each doubling a bit for each class that has.
+#: The heap's own words: bytes in used blocks, bytes of all blocks, address of the first block, a
+#: bit for each doubling with free blocks; then for each doubling a bit for each class with some.
 USED_BYTES, TOTAL_BYTES, FIRST_BLOCK, DOUBLING_BITS, CLASS_BITS = (8 * n for n in range(5))
-#: And for each class the address of its first free block, which counts if its bit is set.
+#: For each class the address of its first free block, valid if the class's bit is set.
 LISTS = CLASS_BITS + 8 * DOUBLINGS
 HEAP_BYTES = LISTS + 8 * DOUBLINGS * CLASSES
 _NEXT, _PREVIOUS = 8, 16
-#: A class that there is not, and the bits of all that there are in a doubling.
+#: A class that does not exist, and the bits of all classes of a doubling.
 _NO_CLASS, _ALL_CLASSES = DOUBLINGS * CLASSES, np.uint64((1 << CLASSES) - 1)
 
 
 @inlined
 def size_class(size: int) -> int:
-    """Give the class of a block's size: CLASSES times its doubling, and the class in that."""
+    """Return the class of a block's size: CLASSES times its doubling, plus the class in that."""
     if size < LINEAR_BYTES:
         return size >> 4
     top = 63 - leading_zeros(np.uint64(size))
@@ -73,7 +73,7 @@ def size_class(size: int) -> int:
 
 @inlined
 def block_size(payload: int) -> int:
-    """Give the size of the block for so many bytes, the smallest of its class."""
+    """Return the size of the block for a number of bytes, the smallest of its class."""
     size = max(SMALLEST_BLOCK, (payload + HEADER_BYTES + GRANULE - 1) & -GRANULE)
     if size >= LINEAR_BYTES:
         step = 1 << (59 - leading_zeros(np.uint64(size)))
@@ -83,13 +83,13 @@ def block_size(payload: int) -> int:
 
 @inlined
 def _is_free(memory: Bytes, kv: int, block: int) -> bool:
-    """Tell whether there can be a free block at an address."""
+    """Say whether there can be a free block at an address."""
     return whole_block(memory, kv, block) != 0 and get_number(memory, block) & FREE != 0
 
 
 @inlined
 def _insert(memory: Bytes, bitmap: Words, heap: int, block: int, size: int) -> int:
-    """Make a block free, which is in the region; the ones before and behind it are in use."""
+    """Make a block of the region free; its two neighbours must be in use."""
     apart()
     number = size_class(size)
     doubling, bit = number >> 4, 1 << (number & 15)
@@ -114,7 +114,7 @@ def _insert(memory: Bytes, bitmap: Words, heap: int, block: int, size: int) -> i
 
 @inlined
 def _is_listed(memory: Bytes, heap: int, block: int) -> bool:
-    """Tell whether a block is free, and its neighbours in its list say that they are."""
+    """Say whether a block is free and correctly linked with its neighbours in its list."""
     kv = heap - HEAP
     if not _is_free(memory, kv, block):
         return False
@@ -134,9 +134,9 @@ def _is_listed(memory: Bytes, heap: int, block: int) -> bool:
 
 @inlined
 def _take(memory: Bytes, bitmap: Words, heap: int, block: int) -> int:
-    """Take a free block out of its list, and give its size; its header is as it was.
+    """Take a free block out of its list, and return its size; its header stays as it was.
 
-    Gives 0 and changes nothing if there is no such block.
+    Returns 0 and changes nothing if there is no such block.
     """
     apart()
     if not _is_listed(memory, heap, block):
@@ -165,7 +165,7 @@ def _take(memory: Bytes, bitmap: Words, heap: int, block: int) -> int:
 def _use(
     memory: Bytes, bitmap: Words, heap: int, block: int, whole: int, size: int, flags: int
 ) -> int:
-    """Make a block of `size` out of `whole` bytes, free the rest, and give what is in use now."""
+    """Make a block of `size` out of `whole` bytes, free the rest, and return the used bytes."""
     if whole - size >= SMALLEST_BLOCK:
         put_number(memory, bitmap, block, size | flags)
         _insert(memory, bitmap, heap, block + size, whole - size)
@@ -185,9 +185,9 @@ def _count(memory: Bytes, bitmap: Words, heap: int, difference: int) -> int:
 
 @inlined
 def reset(memory: Bytes, bitmap: Words, heap: int) -> int:
-    """Make one free block of everything, whatever was there; what it costs does not depend on it.
+    """Make the whole heap one free block, in a time that does not depend on its contents.
 
-    The heap is what follows the table of chains, up to the end of `memory`.
+    The heap follows the table of chains, up to the end of `memory`.
     """
     begin = first_block(memory, heap - HEAP)
     total = last_header(memory, heap - HEAP) - begin
@@ -203,7 +203,7 @@ def reset(memory: Bytes, bitmap: Words, heap: int) -> int:
 
 @inlined
 def is_heap(memory: Bytes, heap: int) -> bool:
-    """Tell whether the heap's words say what `reset` has said of its place."""
+    """Say whether the heap's words have the place and the size that `reset` wrote."""
     begin, total = get_number(memory, heap + FIRST_BLOCK), get_number(memory, heap + TOTAL_BYTES)
     return begin == first_block(memory, heap - HEAP) and (
         total == last_header(memory, heap - HEAP) - begin
@@ -212,9 +212,9 @@ def is_heap(memory: Bytes, heap: int) -> bool:
 
 @inlined
 def _find_list(memory: Bytes, heap: int, number: int) -> int:
-    """Give the first class from this one on that has a free block; -1 if there is none.
+    """Return the first class from this one on with a free block; -1 if there is none.
 
-    Bits that contradict each other lead to _NO_CLASS.
+    It is _NO_CLASS if bits contradict each other.
     """
     doubling = number >> 4
     bits = get_word(memory, heap + CLASS_BITS + 8 * doubling) & _ALL_CLASSES
@@ -235,7 +235,7 @@ def _find_list(memory: Bytes, heap: int, number: int) -> int:
 
 @inlined
 def allocate(memory: Bytes, bitmap: Words, heap: int, payload: int) -> int:
-    """Give the address of so many bytes, 64 KiB or a little more at most; 0 if there is no room."""
+    """Allocate a number of bytes, 64 KiB or a little more at most; return the address, or 0."""
     apart()
     size = block_size(payload)
     number = _find_list(memory, heap, size_class(size))
@@ -253,7 +253,7 @@ def allocate(memory: Bytes, bitmap: Words, heap: int, payload: int) -> int:
 
 @inlined
 def release(memory: Bytes, bitmap: Words, heap: int, at: int) -> int:
-    """Take back what `allocate` gave."""
+    """Free memory that `allocate` returned."""
     apart()
     kv, block = heap - HEAP, at - HEADER_BYTES
     used = whole_block(memory, kv, block)
@@ -271,7 +271,7 @@ def release(memory: Bytes, bitmap: Words, heap: int, at: int) -> int:
             return 0
         size += behind
     if before != block:
-        # In a broken heap the block behind may have been a part of it.
+        # In a broken heap the next block may have been a part of this one.
         if before + _take(memory, bitmap, heap, before) != block:
             return note_damage(memory, bitmap, kv, BLOCK)
         size += block - before
@@ -281,10 +281,10 @@ def release(memory: Bytes, bitmap: Words, heap: int, at: int) -> int:
 
 @inlined
 def resize(memory: Bytes, bitmap: Words, heap: int, at: int, payload: int, keep: int) -> int:
-    """Give the address of so many bytes that begin with the `keep` first ones of another piece.
+    """Resize allocated memory, keep its first `keep` bytes, and return the new address.
 
-    That piece is taken back, unless there is no room: then the answer is 0 and nothing changes. It
-    stays where it is if the class of its size does, or if there is room behind it.
+    If there is no room, the result is 0 and nothing changes. The address stays the same if the size
+    class does, or if there is room after the block.
     """
     apart()
     kv, block = heap - HEAP, at - HEADER_BYTES

@@ -1,7 +1,7 @@
-"""INFO: what the server is and how it does, in Redis' sections and words.
+"""INFO: description and statistics of the server, with Redis's sections and fields.
 
-The fields are those of Redis that have a meaning here; a section that has none is left out.
-`clients` and `connections` are how many are connected and how many ever were.
+Only Redis's fields that have a meaning here are written; sections without any are left out.
+`clients` is the number of clients connected now, `connections` that of all connections so far.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _ALL = 255
 
 @inlined
 def _put_title(memory: Bytes, bitmap: Words, at: int, limit: int, before: int, title: bytes) -> int:
-    """Write a section's title, with an empty line between it and those before, if there are any."""
+    """Write a section's title, after an empty line unless it is the first section."""
     apart()
     if before:
         at = put_text(memory, bitmap, at, limit, b"\r\n")
@@ -58,7 +58,7 @@ def _put_figure(memory: Bytes, bitmap: Words, at: int, limit: int, name: bytes, 
 
 @inlined
 def _put_memory(memory: Bytes, bitmap: Words, kv: int, at: int, limit: int) -> int:
-    """Write the figures of the section Memory."""
+    """Write the fields of the section Memory."""
     used = get_number(memory, kv + HEAP + heap.USED_BYTES)
     at = _put_figure(memory, bitmap, at, limit, b"used_memory:", used)
     total = get_number(memory, kv + HEAP + heap.TOTAL_BYTES)
@@ -68,7 +68,7 @@ def _put_memory(memory: Bytes, bitmap: Words, kv: int, at: int, limit: int) -> i
 
 @inlined
 def _put_stats(memory: Bytes, bitmap: Words, kv: int, connections: int, at: int, limit: int) -> int:
-    """Write the figures of the section Stats."""
+    """Write the fields of the section Stats."""
     at = _put_figure(memory, bitmap, at, limit, b"total_connections_received:", connections)
     requests = get_number(memory, kv + REQUESTS)
     at = _put_figure(memory, bitmap, at, limit, b"total_commands_processed:", requests)
@@ -84,7 +84,7 @@ def _put_stats(memory: Bytes, bitmap: Words, kv: int, connections: int, at: int,
 
 @inlined
 def _put_keyspace(memory: Bytes, bitmap: Words, kv: int, at: int, limit: int) -> int:
-    """Write the figures of the section Keyspace; nothing if there are no keys."""
+    """Write the fields of the section Keyspace; nothing if there are no keys."""
     keys, expiring = get_number(memory, kv + KEYS), get_number(memory, kv + EXPIRING)
     if keys == 0:
         return at
@@ -155,7 +155,7 @@ def _put_sections(
 
 @inlined
 def _section(memory: Bytes, word: int, letters: int) -> int:
-    """Give the bits of the sections that a word means."""
+    """Return the bits of the sections that a word selects."""
     bits = 0
     if is_word(memory, word, letters, b"server"):
         bits = _SERVER
@@ -197,12 +197,12 @@ def info(
     at: int,
     limit: int,
 ) -> int:
-    """INFO [section...]; sections that there are not are left out."""
+    """INFO [section...]; unknown sections are ignored."""
     sections = 0 if count else _ALL
     for _ in range(count):
         word, letters, cursor = argument(memory, request, cursor)
         sections |= _section(memory, word, letters)
-    # Written twice, the first time behind a limit: so nothing but the length comes of it.
+    # Written twice: the first time beyond the limit, which yields only the length.
     length = (
         _put_sections(
             memory, bitmap, kv, now_us, clients, connections, sections, at, at - 1

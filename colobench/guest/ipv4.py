@@ -1,7 +1,7 @@
 """IPv4 over Ethernet in guest RAM: checksums (RFC 1071), headers, answers to ARP and ICMP echo.
 
-A frame is in one of the rings' slots, which are longer than any frame: what is read at a fixed
-place of it is in the slot. Fragments are not put together; options are skipped.
+A frame is in a slot of a ring, which is longer than any frame, so reads at fixed offsets stay in
+the slot. Fragments are not reassembled; options are skipped.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BROADCAST = 0xFFFFFFFFFFFF
 ETHERTYPE_IPV4, ETHERTYPE_ARP = 0x0800, 0x0806
 ICMP, TCP = 1, 6
 ETHERNET_HEADER, IPV4_HEADER = 14, 20
-#: Offset of what IPv4 carries in the frames that we send.
+#: Offset of IPv4's payload in the frames that we send.
 BODY = ETHERNET_HEADER + IPV4_HEADER
 _ARP_REQUEST, _ARP_REPLY, _ARP_LENGTH, _ARP_FRAME = 1, 2, 28, 60
 #: Hardware type Ethernet, protocol IPv4, and the lengths of their addresses.
@@ -53,7 +53,7 @@ def put_network_word(memory: Bytes, bitmap: Words, at: int, word: int) -> int:
 
 @inlined
 def fold(total: int) -> int:
-    """Make the one's complement sum of 16 bits out of a sum of 16-bit words."""
+    """Fold a sum of 16-bit words into the one's complement sum of 16 bits."""
     while total > 0xFFFF:
         total = (total >> 16) + (total & 0xFFFF)
     return total
@@ -61,10 +61,10 @@ def fold(total: int) -> int:
 
 @inlined
 def sum_bytes(memory: Bytes, at: int, length: int) -> int:
-    """Give the one's complement sum of the 16-bit words, in network byte order, of some bytes.
+    """Return the one's complement sum of the bytes as 16-bit words in network byte order.
 
-    The bytes are added as words of the machine's order and the sum's two bytes turned around in the
-    end (RFC 1071, section 2 (B)).
+    The bytes are added as words of the machine's order, and the two bytes of the sum are swapped at
+    the end (RFC 1071, section 2 (B)).
     """
     total = np.int64(0)
     end = at + length
@@ -88,7 +88,7 @@ def sum_address(ip: int) -> int:
 def send_ipv4(
     memory: Bytes, bitmap: Words, ram: int, mac: int, ip: int, protocol: int, length: int
 ) -> int:
-    """Put Ethernet's and IPv4's headers before the `length` bytes at `next_frame` + BODY; send."""
+    """Write both headers before the `length` bytes at `next_frame` + BODY, and send the frame."""
     at = next_frame(memory, ram)
     total = IPV4_HEADER + length
     life = (_TTL << 8) | protocol
@@ -108,7 +108,7 @@ def send_ipv4(
 
 @inlined
 def check_ipv4(memory: Bytes, frame: int, length: int) -> int:
-    """Give the counter of the reason to drop an IPv4 packet, or 0 if it is for us."""
+    """Return the counter of the reason to drop an IPv4 packet, or 0 if it is for us."""
     if length < BODY:
         return MALFORMED
     first = np.int64(memory[frame + 14])
@@ -134,7 +134,7 @@ def check_ipv4(memory: Bytes, frame: int, length: int) -> int:
 
 @inlined
 def receive_arp(memory: Bytes, bitmap: Words, ram: int, frame: int, length: int) -> int:
-    """Answer a request for our address (RFC 826); gives the counter of a drop, or 0."""
+    """Answer a request for our address (RFC 826); return the counter of a drop, or 0."""
     at = frame + ETHERNET_HEADER
     if length < ETHERNET_HEADER + _ARP_LENGTH or number(memory, at, 6) != _ARP_KIND:
         return MALFORMED
@@ -162,7 +162,7 @@ def receive_arp(memory: Bytes, bitmap: Words, ram: int, frame: int, length: int)
 def receive_icmp(
     memory: Bytes, bitmap: Words, ram: int, frame: int, header: int, length: int
 ) -> int:
-    """Answer an echo request (RFC 792); gives the counter of a drop, or 0.
+    """Answer an echo request (RFC 792); return the counter of a drop, or 0.
 
     `header` is the length of the IPv4 header, `length` that of the ICMP message.
     """

@@ -1,20 +1,19 @@
-"""The keys and values of the key-value store: a hash table in guest RAM, and what it counts.
+"""The keys and values of the key-value store: a hash table in guest RAM, with its counters.
 
-The region begins with a superblock, then comes a table of chains, the rest is the heap that entries
-lie in. The number of chains is fixed, for the region's size; keys are spread by SipHash-1-3 with a
-secret of 128 bits that lies in the superblock. The secret is the same for every store, so that the
-same requests give the same RAM.
+The region consists of a superblock, a table of chains, and the heap of the entries. The number of
+chains is fixed by the region's size. Keys are spread by SipHash-1-3 with a secret of 128 bits in
+the superblock. The secret is the same for every store, so that the same requests give the same RAM.
 
-A link, in the table or in an entry, is the address of the next entry in its low 40 bits and the
-table's generation above them. A link of another generation is empty: so everything can be deleted
-at once by counting the generation up.
+A link, in the table or in an entry, has the address of the next entry in its low 40 bits and the
+table's generation above them. A link of another generation is empty, so all entries can be deleted
+at once by increasing the generation.
 
-What is read from RAM is checked before it is followed, see `colobench.guest.region`.
+Words read from RAM are checked before they are followed, see `colobench.guest.region`.
 
-An entry is the link to the next one, a word with the lengths of key (low half) and value, the
-millisecond since 1970 after which it has expired or 0, the key, the value. An entry that has
-expired lies there until somebody looks for it, see `look_up`, or comes by, see `sweep`. The
-superblock's word NOW says what time it is; `kv.execute` sets it.
+An entry consists of the link to the next one, a word with the lengths of key (low half) and value,
+the millisecond since 1970 after which it has expired or 0, the key, the value. An expired entry
+stays until a client asks for it, see `look_up`, or until `sweep` reaches it. The superblock's word
+NOW is the present time, set by `kv.execute`.
 
 `kv` is always the address of the region.
 """
@@ -53,28 +52,29 @@ from colobench.kernels.atomics import address
 from colobench.kernels.jit import Bytes, Words, inlined
 from colobench.kernels.raw import STRETCH, clear, words_in_use
 
-#: The superblock's words. How many requests were executed, how many keys were looked up and there
-#: or not there, how many replies were errors, and how many of them because memory is full.
+#: The superblock's words. The last five count executed requests, lookups of existing keys, lookups
+#: of missing keys, error replies, and error replies because memory is full.
 MAGIC, SIZE, CHAINS, GENERATION, KEYS, REQUESTS, HITS, MISSES, ERRORS, REFUSED = (
     8 * n for n in range(10)
 )
 SECRET_0, SECRET_1 = 80, 88
-#: Words behind the heap's: the time in ms; how many keys expire, and the sum of when, each counted
-#: as FURTHEST at most; how many have expired; the chain that `sweep` looks at next, and its tick.
+#: Words after the heap's: the time in ms; the number of keys that expire, and the sum of their
+#: expiry times, each limited to FURTHEST; the number of expired keys; the next chain of `sweep`,
+#: and its last tick.
 NOW, EXPIRING, EXPIRY_SUM, EXPIRED, SWEEP_CHAIN, SWEPT = (4864 + 8 * n for n in range(6))
 assert HEAP + heap.HEAP_BYTES <= NOW
 assert watches.RECORDS + 16 * watches.MOST_WATCHES <= SUPERBLOCK_BYTES
-#: The year 2248: a million of these sums fit into a word.
+#: The year 2248, in ms since 1970: the sum of a million of these fits into a word.
 FURTHEST = 1 << 43
-#: How many chains `sweep` looks at, at most once in a millisecond.
+#: Number of chains that `sweep` checks, at most once in a millisecond.
 SWEPT_CHAINS = 256
-#: What a store's first word is, "colokv01".
+#: First word of a store, "colokv01".
 MAGIC_WORD = np.int64(int.from_bytes(b"colokv01", "little"))
 
 ADDRESS_BITS = 40
 _ADDRESS, _LENGTH = (1 << ADDRESS_BITS) - 1, (1 << 32) - 1
 _GENERATIONS = 1 << (63 - ADDRESS_BITS)
-# Any numbers will do: these are the first digits of pi's fraction.
+# Any numbers would do; these are the first digits of pi's fraction.
 _SECRET_WORD_0, _SECRET_WORD_1 = np.uint64(0x243F6A8885A308D3), np.uint64(0x13198A2E03707344)
 
 _V0, _V1, _V2, _V3 = (
@@ -91,7 +91,7 @@ _U0, _U1 = np.uint64(0), np.uint64(1)
 def _sip_round(
     v0: np.uint64, v1: np.uint64, v2: np.uint64, v3: np.uint64
 ) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:
-    """Do one SipRound."""
+    """Compute one SipRound."""
     v0, v2 = v0 + v1, v2 + v3
     v1, v3 = ((v1 << _13) | (v1 >> _51)) ^ v0, ((v3 << _16) | (v3 >> _48)) ^ v2
     v0 = (v0 << _32) | (v0 >> _32)
@@ -125,28 +125,28 @@ def siphash(
 
 @inlined
 def count(memory: Bytes, bitmap: Words, counter: int) -> int:
-    """Count one of the superblock's words up, whose address is given."""
+    """Increase the counter at an address by 1."""
     apart()
     return put_word(memory, bitmap, counter, get_word(memory, counter) + _U1)
 
 
 @inlined
 def count_lookup(memory: Bytes, bitmap: Words, kv: int, entry: int) -> int:
-    """Count a key that was looked up; entry is 0 if it was not there."""
+    """Count the lookup of a key; entry is 0 if the key is missing."""
     return count(memory, bitmap, kv + (HITS if entry else MISSES))
 
 
 @inlined
 def _tagged(memory: Bytes, kv: int, entry: int) -> int:
-    """Give the link to an entry, or with 0 an empty one."""
+    """Return the link to an entry, or an empty link for 0."""
     return (get_number(memory, kv + GENERATION) << ADDRESS_BITS) | entry
 
 
 @inlined
 def follow(memory: Bytes, bitmap: Words, kv: int, link: int) -> int:
-    """Give the address of the entry that a link leads to, or 0.
+    """Return the address of the entry that a link leads to, or 0.
 
-    An entry that is not in the region, or reaches beyond its block, is damage and given as 0.
+    If the entry is not in the region or extends beyond its block, damage is noted and 0 returned.
     """
     word = get_number(memory, link)
     entry = word & _ADDRESS
@@ -160,25 +160,25 @@ def follow(memory: Bytes, bitmap: Words, kv: int, link: int) -> int:
 
 @inlined
 def key_length(memory: Bytes, entry: int) -> int:
-    """Give the length of an entry's key, which begins at its KEY."""
+    """Return the length of an entry's key, which begins at its KEY."""
     return get_number(memory, entry + LENGTHS) & _LENGTH
 
 
 @inlined
 def value_length(memory: Bytes, entry: int) -> int:
-    """Give the length of an entry's value."""
+    """Return the length of an entry's value."""
     return get_number(memory, entry + LENGTHS) >> 32
 
 
 @inlined
 def value(memory: Bytes, entry: int) -> int:
-    """Give the address of an entry's value."""
+    """Return the address of an entry's value."""
     return entry + KEY + key_length(memory, entry)
 
 
 @inlined
 def _same(memory: Bytes, one: int, other: int, length: int) -> bool:
-    """Tell whether the bytes at two addresses are the same."""
+    """Say whether the bytes at two addresses are equal."""
     words = length & ~7
     for i in range(0, words, 8):
         if get_word(memory, one + i) != get_word(memory, other + i):
@@ -198,13 +198,13 @@ def key_hash(memory: Bytes, kv: int, key: int, length: int) -> int:
 
 @inlined
 def chain_link(memory: Bytes, kv: int, chain: int) -> int:
-    """Give the address of the link that a chain begins with; of `chain` the low bits count."""
+    """Return the address of a chain's first link; only the low bits of `chain` count."""
     return kv + SUPERBLOCK_BYTES + 8 * (chain & (chains_in(len(memory) - kv) - 1))
 
 
 @inlined
 def most_entries(memory: Bytes, kv: int) -> int:
-    """Say how many entries have room: a chain with more is a ring."""
+    """Return the number of entries that have room; a longer chain is a ring."""
     return (last_header(memory, kv) - first_block(memory, kv)) // SMALLEST_BLOCK
 
 
@@ -217,19 +217,19 @@ def find(memory: Bytes, bitmap: Words, kv: int, key: int, length: int) -> tuple[
     memory, bitmap, kv
         RAM up to the end of the store, its marks, and the address of the store.
     key, length
-        Where the key's bytes lie in RAM, and how many there are.
+        Address of the key's bytes in RAM, and their number.
 
     Returns
     -------
     link, entry
-        The address of the link to the entry, and its own; 0 if there is no such key: then the link
-        is the one at the end of its chain, where it would be. The link is 0 where there is damage.
+        Address of the link to the entry, and of the entry. If there is no such key, entry is 0 and
+        link is at the end of the key's chain. If there is damage, link is 0.
 
     Notes
     -----
-    A chain that is a ring is noticed by Brent's algorithm ("An improved Monte Carlo factorization
-    algorithm", 1980): the entry after each power of two of steps is remembered, and not met again.
-    So there are at most three times as many steps as there is room for entries.
+    A chain that is a ring is detected by Brent's algorithm ("An improved Monte Carlo factorization
+    algorithm", 1980): the entry after each power of two of steps is remembered, and must not be met
+    again. So the number of steps is at most three times the number of entries that have room.
     """
     apart()
     link = chain_link(memory, kv, key_hash(memory, kv, key, length))
@@ -250,7 +250,7 @@ def find(memory: Bytes, bitmap: Words, kv: int, key: int, length: int) -> tuple[
 
 @inlined
 def note_change(memory: Bytes, bitmap: Words, kv: int, key: int, length: int) -> int:
-    """Tell those who watch a key that it has changed."""
+    """Note for the clients that watch a key that it has changed."""
     apart()
     if watches.count_watches(memory, kv) == 0:
         return 0
@@ -259,7 +259,7 @@ def note_change(memory: Bytes, bitmap: Words, kv: int, key: int, length: int) ->
 
 @inlined
 def _note_entry(memory: Bytes, bitmap: Words, kv: int, entry: int) -> int:
-    """Tell those who watch an entry's key that it has changed."""
+    """Note for the clients that watch an entry's key that it has changed."""
     if watches.count_watches(memory, kv) == 0:
         return 0
     if not is_entry(memory, kv, entry):
@@ -269,7 +269,7 @@ def _note_entry(memory: Bytes, bitmap: Words, kv: int, entry: int) -> int:
 
 @inlined
 def _count_expiry(memory: Bytes, bitmap: Words, kv: int, entry: int, sign: int) -> int:
-    """Count an entry that expires, if it does, with the sign -1 no more."""
+    """Add an entry that expires to the counters, or with the sign -1 remove it."""
     when = get_number(memory, entry + EXPIRES)
     if when == 0:
         return 0
@@ -280,7 +280,7 @@ def _count_expiry(memory: Bytes, bitmap: Words, kv: int, entry: int, sign: int) 
 
 @inlined
 def set_expiry(memory: Bytes, bitmap: Words, kv: int, entry: int, when: int) -> int:
-    """Let an entry expire after that millisecond, or never if it is 0."""
+    """Set the millisecond after which an entry expires; 0 for never."""
     apart()
     if get_number(memory, entry + EXPIRES) == when:
         return 0
@@ -291,7 +291,7 @@ def set_expiry(memory: Bytes, bitmap: Words, kv: int, entry: int, when: int) -> 
 
 @inlined
 def new_entry(memory: Bytes, bitmap: Words, kv: int, key: int, length: int, room: int) -> int:
-    """Make an entry with a key and so much room for its value, in no chain yet; 0: no memory."""
+    """Make an entry with a key and room for its value, in no chain yet; return 0 if no memory."""
     apart()
     entry = heap.allocate(memory, bitmap, kv + HEAP, KEY + length + room)
     if entry:
@@ -303,7 +303,7 @@ def new_entry(memory: Bytes, bitmap: Words, kv: int, key: int, length: int, room
 
 @inlined
 def put_entry(memory: Bytes, bitmap: Words, kv: int, link: int, old: int, entry: int) -> int:
-    """Put an entry into its chain, in place of the old one if `find` found one."""
+    """Put an entry into its chain, in place of an old one that `find` found."""
     apart()
     if link == 0:
         return 0
@@ -330,10 +330,10 @@ def make_room(
     room: int,
     keep: int,
 ) -> int:
-    """Give a key an entry with so much room for its value, of which it keeps the first bytes.
+    """Make an entry for a key with room for a new value, and keep the old value's first bytes.
 
-    Link and entry are what `find` found. Gives the entry; 0 if there is no memory: then nothing has
-    changed.
+    Link and entry are the results of `find`. Returns the entry; if there is no memory, it returns 0
+    and changes nothing.
     """
     apart()
     if link == 0:
@@ -355,7 +355,7 @@ def make_room(
 
 @inlined
 def remove(memory: Bytes, bitmap: Words, kv: int, link: int, entry: int) -> int:
-    """Delete a key; link and entry are what `find` found."""
+    """Delete a key; link and entry are the results of `find`."""
     apart()
     _note_entry(memory, bitmap, kv, entry)
     _count_expiry(memory, bitmap, kv, entry, -1)
@@ -366,14 +366,14 @@ def remove(memory: Bytes, bitmap: Words, kv: int, link: int, entry: int) -> int:
 
 @inlined
 def is_expired(memory: Bytes, kv: int, entry: int) -> bool:
-    """Tell whether an entry has expired."""
+    """Say whether an entry has expired."""
     when = get_number(memory, entry + EXPIRES)
     return when != 0 and when < get_number(memory, kv + NOW)
 
 
 @inlined
 def _remove_expired(memory: Bytes, bitmap: Words, kv: int, link: int, entry: int) -> int:
-    """Delete an entry that has expired, and count it."""
+    """Delete an expired entry, and count it."""
     apart()
     remove(memory, bitmap, kv, link, entry)
     return count(memory, bitmap, kv + EXPIRED)
@@ -381,7 +381,7 @@ def _remove_expired(memory: Bytes, bitmap: Words, kv: int, link: int, entry: int
 
 @inlined
 def look_up(memory: Bytes, bitmap: Words, kv: int, key: int, length: int) -> tuple[int, int]:
-    """Look for a key as `find` does, and delete it if it has expired."""
+    """Look for a key like `find`, and delete it if it has expired."""
     link, entry = find(memory, bitmap, kv, key, length)
     if entry and is_expired(memory, kv, entry):
         _remove_expired(memory, bitmap, kv, link, entry)
@@ -391,7 +391,7 @@ def look_up(memory: Bytes, bitmap: Words, kv: int, key: int, length: int) -> tup
 
 @inlined
 def sweep_chain(memory: Bytes, bitmap: Words, kv: int, chain: int) -> int:
-    """Delete the entries of a chain that have expired; of `chain` the low bits count."""
+    """Delete the expired entries of a chain; only the low bits of `chain` count."""
     apart()
     link = chain_link(memory, kv, chain)
     for _ in range(most_entries(memory, kv)):
@@ -407,7 +407,7 @@ def sweep_chain(memory: Bytes, bitmap: Words, kv: int, chain: int) -> int:
 
 @inlined
 def sweep(memory: Bytes, bitmap: Words, kv: int, tick: int) -> int:
-    """Delete what has expired in the next SWEPT_CHAINS chains, once in each tick."""
+    """Delete the expired entries in the next SWEPT_CHAINS chains, once in each tick."""
     if get_number(memory, kv + EXPIRING) <= 0 or get_number(memory, kv + SWEPT) == tick:
         return 0
     put_number(memory, bitmap, kv + SWEPT, tick)
@@ -419,7 +419,7 @@ def sweep(memory: Bytes, bitmap: Words, kv: int, tick: int) -> int:
 
 @inlined
 def touch_watched(memory: Bytes, bitmap: Words, kv: int) -> int:
-    """Tell those who watch keys that are there that all keys are deleted."""
+    """Note for the clients that watch existing keys that all keys are deleted."""
     for number in range(watches.count_watches(memory, kv)):
         wanted = watches.watched_hash(memory, kv, number)
         link = chain_link(memory, kv, wanted)
@@ -435,7 +435,7 @@ def touch_watched(memory: Bytes, bitmap: Words, kv: int) -> int:
 
 @inlined
 def _clear_table(memory: Bytes, bitmap: Words, kv: int) -> int:
-    """Set the table to 0, and leave pages clean that are 0 already."""
+    """Set the table to 0, but leave pages clean that are 0 already."""
     begin = kv + SUPERBLOCK_BYTES
     for at in range(begin, begin + 8 * chains_in(len(memory) - kv), STRETCH):
         place = np.int64(address(memory)) + at
@@ -447,7 +447,7 @@ def _clear_table(memory: Bytes, bitmap: Words, kv: int) -> int:
 
 @inlined
 def remove_all(memory: Bytes, bitmap: Words, kv: int) -> int:
-    """Delete all keys, at a cost that does not depend on how many there are."""
+    """Delete all keys, at a cost that does not depend on their number."""
     apart()
     touch_watched(memory, bitmap, kv)
     generation = get_number(memory, kv + GENERATION) + 1
@@ -480,13 +480,13 @@ def make(memory: Bytes, bitmap: Words, kv: int) -> int:
 
 @inlined
 def is_region(memory: Bytes, kv: int, size: int) -> bool:
-    """Tell whether a store can be made in [kv, kv + size)."""
+    """Say whether a store can be made in [kv, kv + size)."""
     return size >= SMALLEST_STORE and 0 <= kv <= min(len(memory), 1 << ADDRESS_BITS) - size
 
 
 @inlined
 def is_store(memory: Bytes, kv: int) -> bool:
-    """Tell whether `make` has been here, with a `memory` that ends at the same place."""
+    """Say whether `make` made this store, with a `memory` that ends at the same place."""
     size = len(memory) - kv
     return (
         get_number(memory, kv + MAGIC) == MAGIC_WORD

@@ -1,10 +1,10 @@
-"""A key-value store in guest RAM that Redis' clients understand: `execute` and `initialize`.
+"""A key-value store in guest RAM with Redis's protocol: `execute` and `initialize`.
 
 The protocol is in `resp`, `quoting` and `large`; the commands are in `commands`, `expiry`, `scan`,
 `transactions`, `server_commands`, `client_commands` and `information`; keys, values and counters in
-`keyspace`, their memory in `heap`; what is remembered of clients in `clients`. Every write to RAM
-is marked. What a store answers, and what is in RAM then, follows from the requests in their order
-and the clock, which says what has expired.
+`keyspace`, their memory in `heap`; the state of clients in `clients`. Every write to RAM is marked.
+A store's answers, and the contents of RAM, are a function of the order of requests and of the
+clock, by which keys expire.
 """
 
 from __future__ import annotations
@@ -113,11 +113,11 @@ __all__ = [
     "sweep_expired",
 ]
 
-#: Slots of `execute`'s result: bytes of requests consumed, bytes of replies written, whether the
-#: connection is to be closed when they are sent, whether the replies lack room.
+#: Slots of `execute`'s result: bytes of requests consumed; bytes of replies written; 1 if the
+#: connection is to be closed after sending them; 1 if replies wait for room.
 CONSUMED, REPLIED, CLOSE, BLOCKED = range(4)
 RESULT_SLOTS = 8
-#: What `_next_request` gives beside the numbers of `resp`: look again; a request that was skipped.
+#: Results of `_next_request` in addition to those of `resp`: look again; a request was skipped.
 _AGAIN, _NO_MEMORY = np.int64(-20), np.int64(-21)
 
 _MINUS = ord("-")
@@ -171,7 +171,7 @@ def _run_on_values(
     at: int,
     limit: int,
 ) -> int:
-    """Execute a command on values, or give -1 if it is another one; see `commands`."""
+    """Execute a command on values; return -1 for any other command; see `commands`."""
     if command == _GET:
         at = commands.get(memory, bitmap, kv, resp3, request, cursor, at, limit)
     elif command == _SET:
@@ -223,7 +223,7 @@ def _run_on_keys(
     at: int,
     limit: int,
 ) -> int:
-    """Execute a command on keys, or give -1 if it is another one; see `commands`."""
+    """Execute a command on keys; return -1 for any other command; see `commands`."""
     if command in (_DEL, _UNLINK):
         at = commands.delete(memory, bitmap, kv, request, cursor, arguments, at, limit)
     elif command in (_EXISTS, _TOUCH):
@@ -352,7 +352,7 @@ def _run(
     at: int,
     limit: int,
 ) -> int:
-    """Execute a command that there is, with `arguments` behind its name; but not EXEC."""
+    """Execute a known command with `arguments` arguments after its name, except EXEC."""
     apart()
     resp3, longest = speaks_resp3(memory, client), longest_value(pool, area)
     end = _run_on_values(
@@ -372,7 +372,7 @@ def _run(
 
 @inlined
 def _has_arity(command: int, arguments: int) -> bool:
-    """Tell whether a command may have so many arguments, its name included."""
+    """Say whether a command may have that number of arguments, its name included."""
     arity = ARITIES[command]
     return arity == arguments if arity > 0 else arguments >= -arity
 
@@ -393,8 +393,8 @@ def _run_queue(
 ) -> int:
     """Execute queued commands, and put their replies into the client's waiting reply.
 
-    That has room for REPLY_ROOM bytes of each already. So only a reply that is a value can find no
-    room; then it is an error.
+    The waiting reply has room for REPLY_ROOM bytes of each command already. So only a reply that is
+    a value may lack room; it is replaced by an error.
     """
     at = get_number(pool, client + REPLY)
     length = put_head(memory, bitmap, at, at + 2 * REPLY_ROOM, ARRAY, queued) - at
@@ -412,7 +412,7 @@ def _run_queue(
             return note_damage(pool, bitmap, area, QUEUED_COMMANDS)
         reserved = REPLY_ROOM * (queued - number - 1)
         if source < at + capacity(pool, area, at) and at < source + size:
-            # In a broken heap: the replies would overwrite the queue.
+            # The heap is broken: the replies would overwrite the queue.
             return note_damage(pool, bitmap, area, BLOCK)
         for _ in range(2):
             limit = at + capacity(pool, area, at) - reserved
@@ -454,7 +454,7 @@ def _exec(
     at: int,
     limit: int,
 ) -> int:
-    """EXEC: its reply becomes the client's waiting reply, unless it is short."""
+    """EXEC; a long reply becomes the client's waiting reply."""
     if at + REPLY_ROOM > limit:
         return at + REPLY_ROOM
     if not transactions.is_queueing(memory, client):
@@ -486,7 +486,7 @@ def _exec(
 
 @inlined
 def _is_queued(memory: Bytes, client: int, command: int) -> bool:
-    """Tell whether a client's command waits for EXEC."""
+    """Say whether a client's command is to be queued for EXEC."""
     if not transactions.is_queueing(memory, client):
         return False
     return command not in (_EXEC, _DISCARD, _MULTI, _WATCH, _QUIT, _RESET)
@@ -511,11 +511,11 @@ def _answer(
     at: int,
     limit: int,
 ) -> tuple[int, bool]:
-    """Execute a request, and give the address behind its reply, and whether it ends the connection.
+    """Execute a request; return the address after its reply, and whether the connection ends.
 
-    QUIT does, and so does what is HTTP's, without a reply: as with Redis, a browser must not be led
-    to have a request's body executed. So does damage, of which the reply speaks; a reply without
-    room is left, and the damage will be found again.
+    QUIT ends the connection, and so do HTTP's words, without a reply: as in Redis, a browser must
+    not be able to have the body of a request executed. Damage ends it, too, with an error as reply;
+    if that has no room, the damage will be found again.
     """
     apart()
     name, length, cursor = argument(memory, request, first)
@@ -560,7 +560,7 @@ def _answer(
 
 @inlined
 def _put_damage(memory: Bytes, bitmap: Words, at: int, limit: int, kind: int) -> int:
-    """Write what of the store is damaged."""
+    """Write the error that names the damaged part of the store."""
     apart()
     number = kind - HEADER if HEADER <= kind < HEADER + len(DAMAGE_TEXTS) else 0
     at = put_text(memory, bitmap, at, limit, b"-ERR store damaged: ")
@@ -574,7 +574,7 @@ def _put_damage(memory: Bytes, bitmap: Words, at: int, limit: int, kind: int) ->
 def _send_waiting(
     pool: Bytes, bitmap: Words, area: int, client: int, at: int, limit: int
 ) -> tuple[int, bool]:
-    """Write as much of a client's waiting reply as has room, and tell whether more of it waits."""
+    """Write as much of a client's waiting reply as has room; say whether more of it waits."""
     apart()
     if get_number(pool, client + REPLY) == 0:
         return at, False
@@ -596,8 +596,9 @@ def _next_request(
 ) -> tuple[int, int, int, int]:
     """Find the request to execute next, among received bytes or in the clients' area.
 
-    Gives what `find_request` gives, with the request's own address in front of the address where
-    the received bytes go on. INCOMPLETE says that there is none, _AGAIN that bytes were moved.
+    Returns the results of `find_request`, with the request's address before the address at which
+    the received bytes go on. INCOMPLETE means that there is no request, _AGAIN that bytes were
+    moved.
     """
     stage, longest = get_number(pool, client + STAGE), longest_value(pool, area)
     if stage == SKIPPED:
@@ -647,10 +648,10 @@ def _answer_at_length(
     limit: int,
     length: int,
 ) -> tuple[int, bool]:
-    """Execute a request whose reply of that length no buffer holds: it becomes the waiting one."""
+    """Execute a request whose reply is too long for a buffer: it becomes the waiting reply."""
     place = reserve(pool, bitmap, area, client + REPLY, length)
     if place and request < place + length and place < following:
-        # In a broken heap: the reply would overwrite the request.
+        # The heap is broken: the reply would overwrite the request.
         drop(pool, bitmap, area, client + REPLY)
         return _put_damage(memory, bitmap, at, limit, BLOCK), True
     if place == 0:
@@ -669,7 +670,7 @@ def _answer_at_length(
 def _greet(
     memory: Bytes, pool: Bytes, bitmap: Words, kv: int, area: int, client: int, now_us: np.uint64
 ) -> int:
-    """Note the time, and begin to remember a client that is new."""
+    """Store the time, and make the slot of a client that is new."""
     put_number(memory, bitmap, kv + NOW, np.int64(now_us // _MILLISECOND_US))
     if get_number(memory, client + ID) == 0:
         introduce(pool, bitmap, area, client, ZERO, np.int64(now_us))
@@ -702,33 +703,34 @@ def execute(
         uint8[...], all of RAM, and its marks, uint64[pages / 64] or empty. Addresses are bytes from
         the beginning of `memory`.
     kv, size
-        The store's address and size, as `initialize` was told; nothing behind it is touched. What
-        is no such store executes nothing, and the connection is closed with an error.
+        The store's address and size, as given to `initialize`; nothing after it is touched. If
+        there is no such store, nothing is executed, and the connection is closed with an error.
     clients, clients_size
-        The same of the clients' area, as `initialize_clients` was told; it lies before the store.
+        Address and size of the clients' area, as given to `initialize_clients`; it is before the
+        store.
     slot
-        Which of the area's slots is the connection's, from 0 on.
+        Number of the connection's slot in the area, from 0 on.
     begin, end
-        Bytes that were received and not consumed yet, BUFFER_BYTES at most. A request that is not
-        whole yet is left, unless it fills the buffer: then its bytes move to the clients' area.
+        Range of received bytes that are not consumed yet, at most BUFFER_BYTES. An incomplete
+        request is left, unless it fills the buffer: then its bytes move to the clients' area.
     out, out_end
-        The room for replies. It and the bytes received lie apart from each other and before the
-        area. A request whose reply does not fit is left and nothing of it is executed; a command
-        that changes something is left if there are fewer than `commands.REPLY_ROOM` bytes. A reply
-        of more than BUFFER_BYTES is made in the area, and written piece by piece whenever there is
-        room; nothing else of the connection is executed meanwhile.
+        Range for replies. It and the received bytes do not overlap, and are before the area. If a
+        reply does not fit, its request is left and not executed; a command that changes something
+        is left if there are fewer than `commands.REPLY_ROOM` bytes. A reply of more than
+        BUFFER_BYTES is made in the area, and written in pieces whenever there is room; meanwhile
+        nothing else of the connection is executed.
     now_us
-        Microseconds since 1970: the guest's clock.
+        The guest's clock, microseconds since 1970.
     connected, connections
-        How many are connected, and how many ever were, for INFO.
+        Number of connections now, and of all connections so far, for INFO.
     result
-        uint64[8], of which CONSUMED, REPLIED, CLOSE and BLOCKED are set. After what ends the
-        connection all bytes count as consumed.
+        uint64[8], in which CONSUMED, REPLIED, CLOSE and BLOCKED are set. After a request that ends
+        the connection all bytes count as consumed.
 
     Returns
     -------
     int
-        How many requests were executed.
+        Number of requests executed.
     """
     memory = memory[: kv + size]
     pool, area = memory[: clients + clients_size], area_in(clients, clients_size)
@@ -759,7 +761,7 @@ def execute(
             closed = True
             reply = put_protocol_error(memory, bitmap, at, out_end, arguments, first)
         elif arguments > 0:
-            # The source of a request that was moved goes on to the end of its piece, no further.
+            # A request that was moved ends with its piece.
             last = following
             if source != request:
                 last = source + get_number(pool, client + REQUEST + 8)
@@ -796,14 +798,14 @@ def execute(
 
 @kernel("i8(u1[::1], u8[::1], i8, i8)")
 def initialize(memory: Bytes, bitmap: Words, kv: int, size: int) -> int:
-    """Make an empty store in [kv, kv + size), whatever is there, in which all of its state lies.
+    """Make an empty store in [kv, kv + size), which contains all of its state.
 
     Pages of the hash table that are 0 already stay clean.
 
     Returns
     -------
     int
-        1, or 0 if the region is smaller than SMALLEST_STORE, not within `memory`, or reaches
+        1, or 0 if the region is smaller than SMALLEST_STORE, not within `memory`, or extends
         beyond 1 TiB; then nothing is written.
     """
     if not is_region(memory, kv, size):
@@ -813,12 +815,12 @@ def initialize(memory: Bytes, bitmap: Words, kv: int, size: int) -> int:
 
 @kernel("i8(u1[::1], u8[::1], i8, i8)")
 def initialize_clients(memory: Bytes, bitmap: Words, clients: int, size: int) -> int:
-    """Make an area without clients in [clients, clients + size), whatever is there.
+    """Make an area without clients in [clients, clients + size).
 
     Returns
     -------
     int
-        1, or 0 if the area is smaller than BYTES_PER_CLIENT, not within `memory`, or reaches beyond
+        1, or 0 if the area is smaller than BYTES_PER_CLIENT, not within `memory`, or extends beyond
         1 TiB; then nothing is written.
     """
     area = area_in(clients, size)
@@ -853,7 +855,7 @@ def meet(
     peer: int,
     now_us: np.uint64,
 ) -> int:
-    """Begin to remember a client whose connection has begun; see `clients.introduce`."""
+    """Make the slot of a client whose connection has begun; see `clients.introduce`."""
     pool, area = memory[: clients + clients_size], area_in(clients, clients_size)
     if not (0 <= slot < slots_in(clients_size)):
         return 0
@@ -872,19 +874,19 @@ def forget_client(
 def sweep_expired(
     memory: Bytes, bitmap: Words, kv: int, size: int, now_us: np.uint64, tick: int
 ) -> int:
-    """Delete some of what has expired, a bounded share of the store at each call.
+    """Delete expired keys in a bounded part of the store at each call.
 
     Parameters
     ----------
     memory, bitmap, kv, size, now_us
         As in `execute`.
     tick
-        Any number; a second call with the same one does nothing.
+        Any number; a second call with the same number does nothing.
 
     Returns
     -------
     int
-        Nothing that counts.
+        A value without meaning.
     """
     memory = memory[: kv + size]
     if get_number(memory, kv + EXPIRING) <= 0 or not is_store(memory, kv):

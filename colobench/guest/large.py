@@ -1,10 +1,11 @@
-"""Requests that a connection's buffer does not hold: their bytes are kept in the clients' area.
+"""Requests that are too large for a connection's buffer, whose bytes are kept in the clients' area.
 
-A request becomes large when the buffer is full and it is not whole. Then what comes is moved out of
-the buffer, element by element, until the request is whole (READY). If there is no memory for it,
-the rest is skipped (SKIPPED), and the answer is Redis' OOM error: the connection goes on. Inline
-requests that have to be rewritten as arrays take the same way. See `colobench.guest.clients` for
-the words of a slot; `pool` ends behind the area and has the buffers in it, too.
+A request counts as large if the buffer is full and the request is incomplete. Then its bytes are
+moved from the buffer, element by element, until the request is complete (READY). If there is no
+memory for it, the rest is skipped (SKIPPED), the answer is Redis's OOM error, and the connection
+goes on. Inline requests that must be rewritten as arrays are moved likewise. See
+`colobench.guest.clients` for the words of a slot; `pool` ends with the area and includes the
+buffers.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from colobench.guest.region import HEAP, apart, get_number, put_number
 from colobench.guest.resp import INCOMPLETE, LONG_LINE, find_bulk, find_byte, find_head
 from colobench.kernels.jit import Bytes, Words, inlined
 
-#: An inline request has no more bytes, as in Redis.
+#: Limit of an inline request, bytes, as in Redis.
 LONGEST_LINE = 65536
 _STAR, _NEWLINE, _RETURN = ord("*"), np.int64(10), 13
 
@@ -42,7 +43,7 @@ _STAR, _NEWLINE, _RETURN = ord("*"), np.int64(10), 13
 def _keep(
     pool: Bytes, bitmap: Words, area: int, client: int, begin: int, length: int, more: int
 ) -> int:
-    """Keep bytes of a request, and have room for so many more; without memory it is skipped."""
+    """Keep bytes of a request, with room for more; skip the request if there is no memory."""
     if get_number(pool, client + STAGE) != COLLECTING:
         return 0
     _, before = piece(pool, area, client + REQUEST)
@@ -55,7 +56,7 @@ def _keep(
 
 @inlined
 def begin_large(pool: Bytes, bitmap: Words, area: int, client: int, request: int, end: int) -> int:
-    """Begin to move a request out of the buffer; gives where to go on in the buffer."""
+    """Begin to move a request out of the buffer; return the address at which the buffer goes on."""
     apart()
     if pool[request] != _STAR:
         put_number(pool, bitmap, client + STAGE, LINE)
@@ -99,7 +100,7 @@ def _take_elements(
 
 @inlined
 def rewrite(pool: Bytes, bitmap: Words, area: int, client: int, begin: int, end: int) -> int:
-    """Make an array of an inline request, with what is in front of its newline; 0, or an error."""
+    """Make an array of an inline request, up to its newline; return 0 or an error."""
     apart()
     if end > begin and pool[end - 1] == _RETURN:
         end -= 1
@@ -135,9 +136,9 @@ def _take_line(
 def take(
     pool: Bytes, bitmap: Words, area: int, client: int, begin: int, end: int, longest: int
 ) -> tuple[int, int]:
-    """Take what has come of a large request, from `begin` on and before `end`.
+    """Take in the bytes of a large request from `begin` to `end`.
 
-    Gives 0 or a protocol error of `colobench.guest.resp`, and the address behind what was taken.
+    Returns 0 or a protocol error of `colobench.guest.resp`, and the address after the bytes taken.
     """
     apart()
     if get_number(pool, client + STAGE) == LINE:

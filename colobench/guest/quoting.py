@@ -1,7 +1,7 @@
-r"""Inline requests with quotes and escapes, made arrays: ``"a\x41\n"``, ``'it\'s'``, ``a"b"``.
+r"""Inline requests with quotes and escapes, rewritten as arrays: ``"a\x41\n"``, ``'it\'s'``.
 
-What is understood is what Redis' sdssplitargs understands. The line begins at `at` and ends at
-`end`, without its newline and a carriage return in front of that; a byte 0 ends it, too.
+The syntax is that of Redis's sdssplitargs. The line begins at `at` and ends at `end`, without its
+newline and a carriage return before that; a zero byte ends it, too.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _N, _R, _T, _B = ord("n"), ord("r"), ord("t"), ord("b")
 
 @inlined
 def _byte(memory: Bytes, at: int, end: int) -> int:
-    """Give a byte of the line, 0 behind its end."""
+    """Return a byte of the line, or 0 after its end."""
     return np.int64(memory[at]) if at < end else 0
 
 
@@ -39,7 +39,7 @@ def _is_space(byte: int) -> bool:
 
 @inlined
 def _hexadecimal(byte: int) -> int:
-    """Give the value of a hexadecimal digit, or -1."""
+    """Return the value of a hexadecimal digit, or -1."""
     if _ZERO <= byte <= _NINE:
         return byte - _ZERO
     byte = lower(byte)
@@ -48,7 +48,7 @@ def _hexadecimal(byte: int) -> int:
 
 @inlined
 def _escaped(memory: Bytes, at: int, end: int) -> tuple[int, int]:
-    """Give the byte that a backslash and what follows stand for, and the address behind them."""
+    """Return the byte that an escape sequence stands for, and the address after the sequence."""
     kind = _byte(memory, at + 1, end)
     high = _hexadecimal(_byte(memory, at + 2, end))
     low = _hexadecimal(_byte(memory, at + 3, end))
@@ -71,7 +71,7 @@ def _escaped(memory: Bytes, at: int, end: int) -> tuple[int, int]:
 def _copy_word(memory: Bytes, at: int, end: int, to: int, limit: int) -> tuple[int, int]:
     """Write the word that begins at `at` to `to`, as far as it fits before `limit`.
 
-    Gives its length, or UNBALANCED_QUOTES, and the address behind it in the line.
+    Returns its length, or UNBALANCED_QUOTES, and the address after it in the line.
     """
     apart()
     length, quote = 0, 0
@@ -103,7 +103,7 @@ def _copy_word(memory: Bytes, at: int, end: int, to: int, limit: int) -> tuple[i
 
 @inlined
 def _count_words(memory: Bytes, at: int, end: int) -> int:
-    """Count a line's words, or give UNBALANCED_QUOTES."""
+    """Count a line's words, or return UNBALANCED_QUOTES."""
     count = 0
     while True:
         while _is_space(_byte(memory, at, end)):
@@ -120,10 +120,10 @@ def _count_words(memory: Bytes, at: int, end: int) -> int:
 def put_line(
     memory: Bytes, bitmap: Words, to: int, limit: int, at: int, end: int
 ) -> tuple[int, int]:
-    """Write a line as the array that it means, from `to` on, as the writers of `resp` do.
+    """Write a line as an array, from `to` on, like the writers of `resp`.
 
-    The two must lie apart. Gives how many words there are, or UNBALANCED_QUOTES, and the address
-    behind the array.
+    Line and array must not overlap. Returns the number of words, or UNBALANCED_QUOTES, and the
+    address after the array.
     """
     apart()
     count = _count_words(memory, at, end)

@@ -1,17 +1,16 @@
-"""Where a store's parts lie in its region of guest RAM, and whether what RAM says is inside of it.
+"""Layout of a store in its region of guest RAM, and checks of words read from it.
 
-RAM may come from a peer, or be torn, so nothing that is read from it leads to an address before it
-was compared with the region. The region goes from `kv` to the end of `memory`: `kv.execute` gives
-all functions of the store a `memory` that ends with the store. Where its parts lie follows from
-those two numbers alone, never from a word of RAM.
+RAM may come from a peer, or be torn, so no word that is read from it is used as an address before
+it was compared with the region. The region extends from `kv` to the end of `memory`: `kv.execute`
+passes all functions of the store a `memory` that ends with the store. The layout follows from those
+two numbers alone, never from a word of RAM.
 
-What was checked is good until something is written to the store: in a broken heap two pieces of
-memory may be the same. So behind a write nothing is read again that leads to an address; it is
-known already, or checked anew.
+A check holds until something is written to the store, because in a broken heap two pieces of memory
+may overlap. So an address is not read again after a write; it is kept, or checked again.
 
-A function that finds what cannot be calls `note_damage`, changes nothing more, and gives 0 as if
-there were nothing. `kv.execute` then answers the request with an error, in place of its reply, and
-closes the connection; so a command need not ask whether the store is damaged.
+A function that finds damage calls `note_damage`, changes nothing more, and returns 0 as if there
+were nothing. `kv.execute` then answers the request with an error in place of its reply, and closes
+the connection; so a command need not check for damage itself.
 """
 
 from __future__ import annotations
@@ -25,31 +24,31 @@ from numba.core import types
 from colobench.guest.store import get_word, put_word
 from colobench.kernels.jit import Bytes, Words, inlined, instruction
 
-#: Bytes in front of the table of chains.
+#: Bytes before the table of chains.
 SUPERBLOCK_BYTES = 8192
-#: The heap's own words are at this offset.
+#: Offset of the heap's own words.
 HEAP = 128
-#: The smallest region that can be a store.
+#: Bytes of the smallest store.
 SMALLEST_STORE = 16384
-#: The table has a chain for so many bytes of the region, but MOST_CHAINS at most.
+#: Bytes of the region for each chain of the table, which has at most MOST_CHAINS.
 BYTES_PER_CHAIN = 128
 MOST_CHAINS = 1 << 24
 _LEAST_CHAINS = SMALLEST_STORE // BYTES_PER_CHAIN
 
-#: Bytes that every block's size is a multiple of; those of the smallest block: its header, two
-#: links, and its size in the last word; those of the header.
+#: Bytes: unit of a block's size; size of the smallest block (its header, two links, and its size in
+#: the last word); size of a header.
 GRANULE, SMALLEST_BLOCK, HEADER_BYTES = 16, 32, 8
-#: Flags in a block's header: this block is free; the one before it is. The rest is its size.
+#: Flags in a block's header: this block is free; the one before it is free. The rest is its size.
 FREE, AFTER_FREE = 1, 2
 SIZE_MASK = ~15
 
-#: An entry begins behind its block's header. Its words, and where its key begins.
+#: Words of an entry, which begins after its block's header, and the offset of its key.
 LINK, LENGTHS, EXPIRES, KEY = 0, 8, 16, 24
 _LENGTH = (1 << 32) - 1
 
-#: The offset of the word that says what is damaged; it is 0 but while a request is executed.
+#: Offset of the word that names the damaged part; it is 0 except while a request is executed.
 DAMAGE = 120
-#: Its values, and what an error says of each.
+#: Its values, and the text for each in an error.
 HEADER, CHAIN, ENTRY, BLOCK, FREE_LIST, QUEUED_COMMANDS = (np.int64(n) for n in range(1, 7))
 DAMAGE_TEXTS = (
     b"its header is not that of a store of this place and size",
@@ -63,15 +62,15 @@ DAMAGE_TEXTS = (
 
 @instruction(lambda _: types.int64(types.uint64))
 def leading_zeros(builder: Any, word: Any) -> Any:
-    """Count the bits above a word's highest bit that is set; 64 for 0."""
+    """Count the bits above a word's highest set bit; 64 for 0."""
     return builder.ctlz(word, ir.IntType(1)(0))
 
 
 @instruction(lambda: types.void())
 def apart(builder: Any) -> None:
-    """Keep the function that begins with this call as one, instead of a copy at each of its calls.
+    """Keep LLVM from inlining the function that begins with this call.
 
-    Copies of a long function would make its callers no quicker, only long to compile.
+    Inlining a long function would not make its callers quicker, only slower to compile.
     """
     builder.function.attributes.add("noinline")
 
@@ -84,7 +83,7 @@ def get_number(memory: Bytes, at: int) -> int:
 
 @inlined
 def put_number(memory: Bytes, bitmap: Words, at: int, number: int) -> int:
-    """Write an int64, unless it is there already: then the page stays clean."""
+    """Write an int64, unless RAM has this value already: then the page stays clean."""
     apart()
     if get_number(memory, at) != number:
         put_word(memory, bitmap, at, np.uint64(number))
@@ -93,7 +92,7 @@ def put_number(memory: Bytes, bitmap: Words, at: int, number: int) -> int:
 
 @inlined
 def note_damage(memory: Bytes, bitmap: Words, kv: int, kind: int) -> int:
-    """Note what is damaged, unless that was noted already; gives 0."""
+    """Note the damaged part, unless damage was noted already; return 0."""
     apart()
     if get_number(memory, kv + DAMAGE) == 0:
         put_number(memory, bitmap, kv + DAMAGE, kind)
@@ -102,7 +101,7 @@ def note_damage(memory: Bytes, bitmap: Words, kv: int, kind: int) -> int:
 
 @inlined
 def chains_in(size: int) -> int:
-    """Say how many chains the table of a region of that size has, a power of two."""
+    """Return the number of chains in the table of a region of that size, a power of two."""
     wanted = max(size // BYTES_PER_CHAIN, _LEAST_CHAINS)
     highest_bit = 63 - leading_zeros(np.uint64(wanted))
     return min(1 << highest_bit, MOST_CHAINS)
@@ -110,22 +109,22 @@ def chains_in(size: int) -> int:
 
 @inlined
 def first_block(memory: Bytes, kv: int) -> int:
-    """Give the address of the heap's first block; in front of it is the table of chains."""
+    """Return the address of the heap's first block, which follows the table of chains."""
     return kv + SUPERBLOCK_BYTES + 8 * chains_in(len(memory) - kv)
 
 
 @inlined
 def last_header(memory: Bytes, kv: int) -> int:
-    """Give the address of the header behind all blocks, which is never free."""
+    """Return the address of the header after all blocks, which is never free."""
     return kv + ((len(memory) - kv - HEADER_BYTES) & -GRANULE)
 
 
 @inlined
 def is_block(memory: Bytes, kv: int, block: int) -> bool:
-    """Tell whether the smallest block, and a header behind it, are in the region at an address.
+    """Say whether the smallest block and a header after it fit into the region at an address.
 
-    A place in the table of chains counts, too: to know where that ends would take longer, and what
-    is there has no block's size.
+    An address in the table of chains counts, too: to find its end would take longer, and no word
+    there is the size of a block.
     """
     offset = block - kv
     last = last_header(memory, kv) - kv - SMALLEST_BLOCK
@@ -134,7 +133,7 @@ def is_block(memory: Bytes, kv: int, block: int) -> bool:
 
 @inlined
 def whole_block(memory: Bytes, kv: int, block: int) -> int:
-    """Give the size of a block, if there is room for it and a header behind it; 0 otherwise."""
+    """Return the size of a block if there is room for it and a header after it; 0 otherwise."""
     if not is_block(memory, kv, block):
         return 0
     size = get_number(memory, block) & SIZE_MASK
@@ -143,7 +142,7 @@ def whole_block(memory: Bytes, kv: int, block: int) -> int:
 
 @inlined
 def is_entry(memory: Bytes, kv: int, entry: int) -> bool:
-    """Tell whether a block that is in use begins before an address, and its lengths fit into it."""
+    """Say whether a used block begins before an address, and its entry's lengths fit into it."""
     block = entry - HEADER_BYTES
     size = whole_block(memory, kv, block)
     if size == 0 or get_number(memory, block) & FREE:

@@ -1,8 +1,8 @@
-"""What becomes of rings and connections in guest RAM that contradict themselves.
+"""Repair of rings and connections in guest RAM that contradict themselves.
 
-A ring whose counters cannot be is emptied: frames get lost, as anywhere, and TCP sends again. The
-table of connections is made anew out of those that are sound. The others are forgotten, and their
-peers asked a question; what they answer belongs to no connection, so they are reset.
+A ring with impossible counters is emptied: its frames are lost, as on any network, and TCP sends
+them again. The table of connections is rebuilt from the sound ones. The others are removed, and
+their peers are sent a segment; their answers belong to no connection, so they are reset.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ from colobench.kernels.jit import Bytes, Words, inlined
 
 @inlined
 def holds(memory: Bytes, ram: int, taken: int, filled: int, most: int) -> bool:
-    """Tell whether a ring's counters, whose offsets are given, say that it holds 0 to `most`."""
+    """Say whether a ring's counters, given by their offsets, mean 0 to `most` entries."""
     return 0 <= get(memory, ram + filled) - get(memory, ram + taken) <= most
 
 
 @inlined
 def check_rings(memory: Bytes, bitmap: Words, ram: int) -> int:
-    """Empty the rings of frames that cannot be; those of connections are part of their table."""
+    """Empty the rings of frames that have impossible counters."""
     if not holds(memory, ram, RX_TAKEN, RX_FILLED, RING_FRAMES):
         put(memory, bitmap, ram + RX_TAKEN, get(memory, ram + RX_FILLED))
     if not holds(memory, ram, TX_TAKEN, TX_FILLED, RING_FRAMES):
@@ -70,14 +70,14 @@ def check_rings(memory: Bytes, bitmap: Words, ram: int) -> int:
 
 @inlined
 def repair(memory: Bytes, bitmap: Words, ram: int, size: int, host: Words) -> bool:
-    """Make the table of connections anew if damage was noted; tells whether it was."""
+    """Rebuild the table of connections if damage was noted; say whether it was."""
     if get(memory, ram + DAMAGED) == 0:
         return False
     now = np.int64(host[NOW_MS])
     clear_bytes(memory, bitmap, ram + BUCKETS_AT, 8 * BUCKETS)
     for word in (DAMAGED, FREE, READY_TAKEN, READY_FILLED):
         put(memory, bitmap, ram + word, 0)
-    # All timers are looked at.
+    # This makes the stack check all timers.
     put(memory, bitmap, ram + NEXT_DEADLINE, now)
     for number in range(connections_in(size)):
         block = block_at(ram, size, number)

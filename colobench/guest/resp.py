@@ -1,19 +1,19 @@
-"""RESP, the protocol of Redis: finding requests among received bytes, and writing replies.
+"""RESP, Redis's protocol: it finds requests among received bytes, and writes replies.
 
-The protocol is described at https://redis.io/docs/latest/develop/reference/protocol-spec/; what is
-accepted and what is answered to malformed requests is what Redis 7.0 does, but for two things. A
-line that does not end within BUFFER_BYTES is refused sooner than there. A byte 0 does not hide the
-end of the line it is in.
+The protocol is described at https://redis.io/docs/latest/develop/reference/protocol-spec/. Requests
+are accepted, and malformed ones answered, as by Redis 7.0, with two exceptions. A line that does
+not end within BUFFER_BYTES is refused, sooner than by Redis. A zero byte does not hide the end of
+its line.
 
-A request is named by the address of its first byte, which tells its kind: ``*`` begins an array of
-bulk strings, everything else an inline request. Its arguments are walked with a cursor, see
-`argument`; nothing is kept about them. An inline request that has to be rewritten first is made an
-array by `colobench.guest.quoting`.
+A request is identified by the address of its first byte, which shows its kind: ``*`` begins an
+array of bulk strings, any other byte an inline request. A cursor moves over its arguments, see
+`argument`; no other state of them is kept. `colobench.guest.quoting` rewrites an inline request
+with quotes as an array.
 
-Replies are written from `at` on, as long as they fit before `limit`; the writers return the address
-behind the reply in any case. An address behind `limit` says that there was no room: since addresses
-only grow, nothing was written from the first part on that did not fit. Where RESP3 differs from
-RESP2, a writer is told which of them the client speaks.
+Replies are written from `at` on, as far as they fit before `limit`. The writers always return the
+address after the whole reply. An address greater than `limit` means that there was no room: nothing
+was written from the first part on that did not fit. If RESP3 differs from RESP2, an argument says
+which of them the client speaks.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from colobench.guest.region import apart
 from colobench.guest.store import copy_bytes, mark_bytes
 from colobench.kernels.jit import Bytes, Words, inlined
 
-#: The most elements of a request: INT_MAX.
+#: Limit of a request's elements: INT_MAX.
 MOST_ELEMENTS = 2**31 - 1
-#: The longest integer, in digits with its sign.
+#: Characters of the longest integer, with its sign.
 INTEGER_DIGITS = 20
-#: How much of an unknown word an error quotes, as in Redis.
+#: Bytes of an unknown word that an error quotes, as in Redis.
 QUOTED_BYTES = np.int64(128)
 
-#: What `find_request` gives in place of a number of arguments: more bytes are needed; protocol
-#: errors; an inline request whose words do not lie in the line as they are meant.
+#: Results of `find_request` in place of a number of arguments: more bytes are needed; protocol
+#: errors; an inline request with quotes, which must be rewritten.
 INCOMPLETE, INVALID_COUNT, INVALID_LENGTH, NO_DOLLAR, LONG_LINE = -1, -2, -3, -4, -5
 LONG_COUNT, LONG_LENGTH, UNBALANCED_QUOTES, QUOTED = -6, -7, -8, -9
-#: The texts of the protocol errors, in that order, and where each begins and the last one ends.
+#: Texts of the protocol errors, in that order, and the offset of each, then the end of the last.
 _TEXTS = (
     b"invalid multibulk length",
     b"invalid bulk length",
@@ -52,7 +52,7 @@ _ERROR_BEGINS = np.cumsum([0, *map(len, _TEXTS)], dtype=np.int64)
 
 _NUL, _TAB, _NEWLINE, _RETURN, _SPACE = ZERO, 9, np.int64(10), np.int64(13), 32
 _DOUBLE_QUOTE, _QUOTE, _BACKSLASH, _DOLLAR, _STAR = 34, 39, 92, np.int64(36), 42
-#: What replies with a number begin with.
+#: First bytes of replies with a number.
 INTEGER, ARRAY, _BULK = np.int64(ord(":")), np.int64(ord("*")), np.int64(ord("$"))
 _MAP, _SET, _VERBATIM = np.int64(ord("%")), np.int64(ord("~")), np.int64(ord("="))
 _MINUS, _ZERO, _UPPER_A, _UPPER_Z = 45, 48, 65, 90
@@ -64,7 +64,7 @@ _MAX_POSITIVE, _MAX_NEGATIVE = np.uint64(2**63 - 1), np.uint64(2**63)
 
 @inlined
 def parse_integer(memory: Bytes, begin: int, length: int) -> tuple[bool, int]:
-    """Tell whether bytes are an int64 in the one way that Redis accepts, and which."""
+    """Parse an int64 in the only form that Redis accepts; return success, and the number."""
     apart()
     if length < 1 or length > INTEGER_DIGITS:
         return False, 0
@@ -88,7 +88,7 @@ def parse_integer(memory: Bytes, begin: int, length: int) -> tuple[bool, int]:
 
 @inlined
 def find_byte(memory: Bytes, at: int, end: int, byte: int) -> int:
-    """Give the address of a byte's first occurrence before `end`, or `end`."""
+    """Return the address of a byte's first occurrence before `end`, or `end`."""
     while at < end and memory[at] != byte:
         at += 1
     return at
@@ -96,10 +96,10 @@ def find_byte(memory: Bytes, at: int, end: int, byte: int) -> int:
 
 @inlined
 def _word(memory: Bytes, at: int) -> tuple[int, int, int]:
-    """Give the begin and length of an inline request's next word, and where to look on.
+    """Return address and length of an inline request's next word, and the address after it.
 
-    INCOMPLETE in place of the length means that there is none, QUOTED that the word has quotes. The
-    line's end must be there; a byte 0 ends it, too, as in Redis.
+    INCOMPLETE in place of the length means that there is no word, QUOTED that the word has quotes.
+    The line must be complete; a zero byte ends it, too, as in Redis.
     """
     while memory[at] == _SPACE or (_TAB <= memory[at] <= _RETURN and memory[at] != _NEWLINE):
         at += 1
@@ -137,8 +137,8 @@ def _find_line(memory: Bytes, begin: int, end: int) -> tuple[int, int, int]:
 def find_bulk(memory: Bytes, at: int, end: int, longest: int) -> tuple[int, int]:
     """Find the head of a bulk string among bytes up to `end`.
 
-    Gives the string's length and the address of its first byte. INCOMPLETE in place of the length
-    means that the head is not whole; what is below says what is wrong with it.
+    Returns the string's length and the address of its first byte. INCOMPLETE in place of the length
+    means that the head is incomplete; another negative number is a protocol error.
     """
     line = find_byte(memory, at, end, _RETURN)
     if line >= end - 1:
@@ -153,9 +153,9 @@ def find_bulk(memory: Bytes, at: int, end: int, longest: int) -> tuple[int, int]
 
 @inlined
 def find_head(memory: Bytes, begin: int, end: int) -> tuple[int, int]:
-    """Find the head of an array; gives its number of elements and where the first one begins.
+    """Find the head of an array; return its number of elements and the address of the first one.
 
-    The number is at least 0, or as in `find_bulk`.
+    The number is at least 0, or negative as in `find_bulk`.
     """
     line = find_byte(memory, begin, end, _RETURN)
     if line >= end - 1:
@@ -186,17 +186,17 @@ def _find_array(memory: Bytes, begin: int, end: int, longest: int) -> tuple[int,
 
 @inlined
 def find_request(memory: Bytes, begin: int, end: int, longest: int) -> tuple[int, int, int]:
-    """Find the request that begins at an address, among bytes up to `end`; there is one at least.
+    """Find the request that begins at an address, among at least one byte up to `end`.
 
     No argument may be longer than `longest`.
 
     Returns
     -------
     count, cursor, following
-        How many arguments it has, the command's name included; none is a request for nothing. The
-        cursor of the first one, for `argument`. The address behind the request. If count is
-        INCOMPLETE, more bytes are needed; if it is QUOTED, see above; if it is another number below
-        0, it says what is wrong, and NO_DOLLAR gives the byte's address as cursor.
+        Number of arguments, the command's name included (0 is an empty request); cursor of the
+        first one, for `argument`; address after the request. If count is INCOMPLETE, more bytes are
+        needed; if it is QUOTED, see above; another negative number is a protocol error, and with
+        NO_DOLLAR the cursor is the address of the wrong byte.
     """
     if memory[begin] == _STAR:
         return _find_array(memory, begin, end, longest)
@@ -205,7 +205,7 @@ def find_request(memory: Bytes, begin: int, end: int, longest: int) -> tuple[int
 
 @inlined
 def argument(memory: Bytes, request: int, cursor: int) -> tuple[int, int, int]:
-    """Give the begin and length of a whole request's next argument, and the cursor behind it."""
+    """Return address and length of a complete request's next argument, and the cursor after it."""
     apart()
     if memory[request] != _STAR:
         return _word(memory, cursor)
@@ -219,14 +219,14 @@ def argument(memory: Bytes, request: int, cursor: int) -> tuple[int, int, int]:
 
 @inlined
 def lower(byte: int) -> int:
-    """Give a letter's lower case, and any other byte as it is."""
+    """Return a letter in lower case, and any other byte as it is."""
     byte = np.int64(byte)
     return byte + 32 if _UPPER_A <= byte <= _UPPER_Z else byte
 
 
 @inlined
 def is_word(memory: Bytes, begin: int, length: int, word: bytes) -> bool:
-    """Tell whether bytes are a word, which is given in lower case, in any case."""
+    """Say whether bytes in any case equal a word, which is given in lower case."""
     apart()
     if length != len(word):
         return False
@@ -238,7 +238,7 @@ def is_word(memory: Bytes, begin: int, length: int, word: bytes) -> bool:
 
 @inlined
 def digits(number: int) -> int:
-    """Give how many characters a number has."""
+    """Return the number of characters of a number."""
     rest = np.uint64(number) if number >= 0 else _U0 - np.uint64(number)
     count = 1 if number >= 0 else 2
     while rest >= _U10:
@@ -267,7 +267,7 @@ def put_decimal(memory: Bytes, bitmap: Words, at: int, limit: int, number: int) 
 
 @inlined
 def put_text(memory: Bytes, bitmap: Words, at: int, limit: int, text: bytes) -> int:
-    """Write a text that the program contains."""
+    """Write a text that is a constant of the program."""
     apart()
     end = at + len(text)
     if end <= limit and end > at:
@@ -281,7 +281,7 @@ def put_text(memory: Bytes, bitmap: Words, at: int, limit: int, text: bytes) -> 
 def put_part(
     memory: Bytes, bitmap: Words, at: int, limit: int, text: bytes, first: int, last: int
 ) -> int:
-    """Write a part of a text that the program contains, of at least one byte."""
+    """Write a part, at least one byte, of a text that is a constant of the program."""
     apart()
     end = at + last - first
     if end <= limit:
@@ -293,7 +293,7 @@ def put_part(
 
 @inlined
 def put_copy(memory: Bytes, bitmap: Words, at: int, limit: int, begin: int, length: int) -> int:
-    """Write bytes that are elsewhere in RAM."""
+    """Write a copy of bytes in RAM."""
     if at + length <= limit:
         copy_bytes(memory, bitmap, at, begin, length)
     return at + length
@@ -303,7 +303,7 @@ def put_copy(memory: Bytes, bitmap: Words, at: int, limit: int, begin: int, leng
 def put_quoted(
     memory: Bytes, bitmap: Words, at: int, limit: int, begin: int, length: int, most: int
 ) -> int:
-    """Write bytes as an error quotes them: up to `most`, up to a byte 0, in one line."""
+    """Write bytes as quoted in an error: at most `most`, up to a zero byte, in one line."""
     apart()
     end = find_byte(memory, begin, begin + min(length, most), _NUL)
     if at + end - begin <= limit and end > begin:
@@ -327,7 +327,7 @@ def put_lower(memory: Bytes, bitmap: Words, at: int, limit: int, begin: int, len
 
 @inlined
 def put_head(memory: Bytes, bitmap: Words, at: int, limit: int, kind: int, number: int) -> int:
-    """Write a line with a number: an integer (``:``), or what an array (``*``) begins with."""
+    """Write a line with a number: an integer (``:``), or the head of an array (``*``)."""
     apart()
     end = at + digits(number) + 3
     if end <= limit:
@@ -341,7 +341,7 @@ def put_head(memory: Bytes, bitmap: Words, at: int, limit: int, kind: int, numbe
 
 @inlined
 def put_bulk(memory: Bytes, bitmap: Words, at: int, limit: int, begin: int, length: int) -> int:
-    """Write a bulk string of bytes that are elsewhere in RAM."""
+    """Write a bulk string with a copy of bytes in RAM."""
     apart()
     at = put_head(memory, bitmap, at, limit, _DOLLAR, length)
     at = put_copy(memory, bitmap, at, limit, begin, length)
@@ -350,13 +350,13 @@ def put_bulk(memory: Bytes, bitmap: Words, at: int, limit: int, begin: int, leng
 
 @inlined
 def put_null(memory: Bytes, bitmap: Words, at: int, limit: int, resp3: bool) -> int:
-    """Write that there is no bulk string."""
+    """Write the null bulk string."""
     return put_text(memory, bitmap, at, limit, b"_\r\n" if resp3 else b"$-1\r\n")
 
 
 @inlined
 def put_map_head(memory: Bytes, bitmap: Words, at: int, limit: int, resp3: bool, pairs: int) -> int:
-    """Write what a map begins with; in RESP2 it is a flat array."""
+    """Write the head of a map; in RESP2 it is a flat array."""
     kind, count = (_MAP, pairs) if resp3 else (ARRAY, 2 * pairs)
     return put_head(memory, bitmap, at, limit, kind, count)
 
@@ -365,7 +365,7 @@ def put_map_head(memory: Bytes, bitmap: Words, at: int, limit: int, resp3: bool,
 def put_verbatim_head(
     memory: Bytes, bitmap: Words, at: int, limit: int, resp3: bool, length: int
 ) -> int:
-    """Write what a text for people begins with; in RESP2 it is a bulk string."""
+    """Write the head of a verbatim string; in RESP2 it is a bulk string."""
     if not resp3:
         return put_head(memory, bitmap, at, limit, _BULK, length)
     at = put_head(memory, bitmap, at, limit, _VERBATIM, length + 4)
@@ -374,7 +374,7 @@ def put_verbatim_head(
 
 @inlined
 def put_bulk_decimal(memory: Bytes, bitmap: Words, at: int, limit: int, number: int) -> int:
-    """Write a bulk string that is a number."""
+    """Write a number as a bulk string."""
     apart()
     at = put_head(memory, bitmap, at, limit, _DOLLAR, digits(number))
     at = put_decimal(memory, bitmap, at, limit, number)
@@ -385,7 +385,7 @@ def put_bulk_decimal(memory: Bytes, bitmap: Words, at: int, limit: int, number: 
 def put_protocol_error(
     memory: Bytes, bitmap: Words, at: int, limit: int, error: int, where: int
 ) -> int:
-    """Write what is wrong with a request, see `find_request`; the texts are Redis'."""
+    """Write Redis's text of a protocol error, see `find_request`."""
     apart()
     at = put_text(memory, bitmap, at, limit, b"-ERR Protocol error: ")
     number = INVALID_COUNT - error

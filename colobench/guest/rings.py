@@ -1,11 +1,11 @@
-"""Where things lie in pc.ram while the network stack lives there, and the NIC's rings among them.
+"""Layout of pc.ram for the network stack, and the rings of frames in it.
 
 =========  =======  ==============================================================================
 offset     bytes
 =========  =======  ==============================================================================
 0          4 KiB    superblock: the words and counters below, then lengths of the rings' frames
 4 KiB      8 KiB    heads of the hash table of connections
-12 KiB     8 KiB    ring of the connections that are to be attended to
+12 KiB     8 KiB    ring of the connections that are to be served
 20 KiB     128 KiB  receive ring: 64 frames
 148 KiB    128 KiB  transmit ring: 64 frames
 276 KiB    256 KiB  connection blocks, see `colobench.guest.connections`
@@ -14,10 +14,10 @@ then                32 KiB for each connection: the clients' area, see `colobenc
 then                the key-value store, in all the rest
 =========  =======  ==============================================================================
 
-The place of everything follows from the address and the size of pc.ram. Whatever is read from RAM
-is checked or cut before it leads to an address: a guest may be broken (a torn checkpoint, a planted
-bug), but it must not write outside of its RAM. All numbers are int64; words of RAM that are to be
-unsigned keep their bits.
+All places follow from the address and the size of pc.ram. A word read from RAM is checked or
+limited before it is used as an address: a guest may be broken (a torn checkpoint, a planted bug),
+but it must not write outside of its RAM. All numbers are int64; unsigned words of RAM keep their
+bits.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from colobench.kernels.atomics import address, load_acquire, store_release
 from colobench.kernels.jit import Bytes, Words, inlined
 from colobench.kernels.raw import copy
 
-#: Words of the superblock, as offsets. A ring is two counters: what was taken out, what was put in.
-#: DAMAGED is 1 if the table of connections is to be made anew.
+#: Words of the superblock, as offsets. A ring has two counters: entries taken out, entries put in.
+#: DAMAGED is 1 if the table of connections is to be rebuilt.
 (
     RX_TAKEN, RX_FILLED, TX_TAKEN, TX_FILLED, READY_TAKEN, READY_FILLED, FREE, NEXT_DEADLINE,
     DAMAGED,
 ) = range(0, 72, 8)  # fmt: skip
-#: Counters of the superblock, in the order of their words, from this offset.
+#: Offset of the superblock's counters, which are in the order of their words.
 COUNTERS_AT = 256
 COUNTERS = (
     "frames_received",
@@ -72,7 +72,7 @@ COUNTERS = (
 RX_LENGTHS, TX_LENGTHS = 1024, 2048
 
 RING_FRAMES, FRAME_ROOM = 64, 2048
-#: Most connections that there can be, in the largest RAM; heads of the hash table.
+#: Limit of the number of connections, in any RAM; number of heads in the hash table.
 MAX_CONNECTIONS, BUCKETS = 1024, 1024
 BLOCK_BYTES = 256
 BUCKETS_AT = 4096
@@ -81,9 +81,9 @@ RX_FRAMES = READY_AT + 8 * MAX_CONNECTIONS
 TX_FRAMES = RX_FRAMES + RING_FRAMES * FRAME_ROOM
 BLOCKS_AT = TX_FRAMES + RING_FRAMES * FRAME_ROOM
 BUFFERS_AT = BLOCKS_AT + MAX_CONNECTIONS * BLOCK_BYTES
-#: RAM that has room for one more connection: a quarter of it are that connection's buffers.
+#: Bytes of RAM for each connection; its buffers are a quarter of that.
 BYTES_PER_CONNECTION = 4 * 2 * BUFFER_BYTES
-#: The least size of pc.ram that the stack works in.
+#: Least size of pc.ram with which the stack works, bytes.
 MINIMUM_BYTES = 1 << 20
 
 # Slots of `host`: words of the host that are not part of the guest's state.
@@ -116,37 +116,37 @@ def count(memory: Bytes, bitmap: Words, ram: int, counter: int, more: int) -> in
 
 @inlined
 def connections_in(size: int) -> int:
-    """Say how many connections there can be in pc.ram of that size."""
+    """Return the number of connections for which pc.ram of that size has room."""
     return min(MAX_CONNECTIONS, size // BYTES_PER_CONNECTION)
 
 
 @inlined
 def clients_begin(ram: int, size: int) -> int:
-    """Give the address of the clients' area."""
+    """Return the address of the clients' area."""
     return ram + BUFFERS_AT + connections_in(size) * 2 * BUFFER_BYTES
 
 
 @inlined
 def clients_bytes(size: int) -> int:
-    """Say how long the clients' area is."""
+    """Return the length of the clients' area, bytes."""
     return connections_in(size) * BYTES_PER_CLIENT
 
 
 @inlined
 def store_begin(ram: int, size: int) -> int:
-    """Give the address of the key-value store, which goes on to the end of pc.ram."""
+    """Return the address of the key-value store, which extends to the end of pc.ram."""
     return clients_begin(ram, size) + clients_bytes(size)
 
 
 @inlined
 def receive_room(memory: Bytes, ram: int) -> int:
-    """Say how many frames have room in the receive ring."""
+    """Return the number of frames that have room in the receive ring."""
     return RING_FRAMES - (get(memory, ram + RX_FILLED) - get(memory, ram + RX_TAKEN))
 
 
 @inlined
 def transmit_room(memory: Bytes, ram: int) -> int:
-    """Say how many frames have room in the transmit ring."""
+    """Return the number of frames that have room in the transmit ring."""
     return RING_FRAMES - (get(memory, ram + TX_FILLED) - get(memory, ram + TX_TAKEN))
 
 
@@ -154,7 +154,7 @@ def transmit_room(memory: Bytes, ram: int) -> int:
 def receive_frames(
     memory: Bytes, bitmap: Words, ram: int, ends: Words, lengths: Words, frames: Bytes
 ) -> int:
-    """Move frames from the device's receive queue into the ring while it has room; how many.
+    """Move frames from the device's receive queue into the ring; return their number.
 
     ends, lengths and frames are `colobench.guest.numba.devices.FrameQueue`'s.
     """
@@ -181,7 +181,7 @@ def receive_frames(
 def transmit_frames(
     memory: Bytes, bitmap: Words, ram: int, ends: Words, lengths: Words, frames: Bytes
 ) -> int:
-    """Move frames from the ring into the device's transmit queue while it has room; how many."""
+    """Move frames from the ring into the device's transmit queue; return their number."""
     moved = 0
     for _ in range(RING_FRAMES):
         taken = get(memory, ram + TX_TAKEN)
@@ -203,7 +203,7 @@ def transmit_frames(
 
 @inlined
 def next_frame(memory: Bytes, ram: int) -> int:
-    """Give the address at which the stack makes its next frame; the ring must have room."""
+    """Return the address for the stack's next frame; the ring must have room."""
     slot = get(memory, ram + TX_FILLED) & (RING_FRAMES - 1)
     return ram + TX_FRAMES + slot * FRAME_ROOM
 

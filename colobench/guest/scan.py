@@ -1,8 +1,8 @@
 """SCAN and KEYS: walks through the table of chains.
 
-The number of chains never changes, so SCAN's cursor is the chain to go on at: a key that is there
-during a whole scan is in one chain all the time and is returned. Keys that have expired are passed
-by. The functions are called as `commands` says.
+The number of chains never changes, so SCAN's cursor is the number of the next chain: a key that
+exists during a whole scan stays in one chain and is returned. Expired keys are skipped. `commands`
+describes the arguments of these functions.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from colobench.guest.resp import (
 )
 from colobench.kernels.jit import Bytes, Words, inlined
 
-#: SCAN returns about so many keys if it is not told a COUNT.
+#: Number of keys that SCAN returns about, without COUNT.
 _COUNT = 10
-#: SCAN looks at so many chains at most: some 2 ms.
+#: Limit of the chains that one SCAN reads, which takes some 2 ms.
 _MOST_CHAINS = 1 << 20
 _TWO, _NONE = np.int64(2), np.int64(-1)
 _STAR = ord("*")
@@ -45,7 +45,7 @@ _MINUS, _PLUS = ord("-"), ord("+")
 
 @inlined
 def _is_wanted(memory: Bytes, kv: int, entry: int, pattern: int, length: int) -> bool:
-    """Tell whether a key matches a pattern, whose length is -1 if there is none; and is there."""
+    """Say whether a key has not expired and matches a pattern (of length -1: any key matches)."""
     if is_expired(memory, kv, entry):
         return False
     if length < 0:
@@ -65,9 +65,9 @@ def _walk_chain(
     at: int,
     limit: int,
 ) -> tuple[int, int, int]:
-    """Write the keys of a chain; gives the address behind them, and how many matched and are there.
+    """Write a chain's keys; return the address after them, and the numbers of matches and of keys.
 
-    A negative number of keys that are there says that the chain is a ring, which was noted.
+    A negative number of keys means that the chain is a ring; that was noted as damage.
     """
     link, wanted, seen = chain_link(memory, kv, chain), 0, 0
     for _ in range(most_entries(memory, kv)):
@@ -96,9 +96,9 @@ def _walk(
     at: int,
     limit: int,
 ) -> tuple[int, int, int]:
-    """Write keys from a chain on, until there were `most` or the chain `last` is reached.
+    """Write keys from a chain on, up to `most` keys or the chain `last`.
 
-    Gives the address behind them, how many matched, and the chain to go on at.
+    Returns the address after them, the number of matches, and the next chain.
     """
     apart()
     wanted, seen = 0, 0
@@ -112,7 +112,7 @@ def _walk(
 
 @inlined
 def _is_everything(memory: Bytes, pattern: int, length: int) -> bool:
-    """Tell whether a pattern is ``*``, which alone matches the empty key, too."""
+    """Say whether a pattern is ``*``, the only one that also matches the empty key."""
     return length == 1 and memory[pattern] == _STAR
 
 
@@ -134,9 +134,9 @@ def keys(
 
 @inlined
 def _parse_cursor(memory: Bytes, begin: int, length: int) -> tuple[bool, int]:
-    """Tell whether bytes are a cursor, as C's strtoul reads one, and which chain it means.
+    """Parse a cursor like C's strtoul; return success, and the chain's number.
 
-    It may have any value: the chain's number is in its low bits.
+    A cursor may have any value; the chain's number is in its low bits.
     """
     at, end = begin, begin + length
     negative = at < end and memory[at] == _MINUS

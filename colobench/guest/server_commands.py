@@ -1,7 +1,7 @@
-"""What the key-value store says of itself: PING, TIME, CONFIG GET, COMMAND, OBJECT, FUNCTION.
+"""Commands about the server: PING, TIME, CONFIG GET, COMMAND, OBJECT, FUNCTION.
 
-They are called as `commands` says. There is one database, and the configuration can be read, not
-set. INFO is in `information`, what a client says of itself in `client_commands`.
+`commands` describes the arguments of these functions. There is one database, and the configuration
+is read-only. INFO is in `information`, commands about the client are in `client_commands`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from colobench.guest.resp import (
 )
 from colobench.kernels.jit import Bytes, Words, inlined
 
-#: Redis' parameters that can be asked for, with their values; an empty one is written as it is now.
+#: Redis's parameters for CONFIG GET, with their values; an empty value is computed.
 _TABLE = (
     (b"save", b""),
     (b"appendonly", b"no"),
@@ -58,7 +58,7 @@ _PARAMETER_NAMES, _PARAMETER_VALUES = (b"".join(part) for part in zip(*_TABLE, s
 _PARAMETER_BEGINS, _VALUE_BEGINS = (
     np.cumsum([0, *map(len, part)], dtype=np.int64) for part in zip(*_TABLE, strict=True)
 )
-#: A string of so many bytes lies beside its head in Redis.
+#: Longest string that Redis stores next to its head, bytes.
 _LONGEST_EMBEDDED = 44
 
 _BULK, _TWO = np.int64(ord("$")), np.int64(2)
@@ -68,7 +68,7 @@ _SECOND, _U0 = np.uint64(1_000_000), np.uint64(0)
 
 @inlined
 def _packed(memory: Bytes, begin: int, length: int) -> np.uint64:
-    """Give up to 8 characters in lower case as `command_table.packed` does."""
+    """Pack up to 8 characters in lower case like `command_table.packed`."""
     name = _U0
     for i in range(length):
         name |= np.uint64(lower(memory[begin + i])) << np.uint64(8 * i)
@@ -77,7 +77,7 @@ def _packed(memory: Bytes, begin: int, length: int) -> np.uint64:
 
 @inlined
 def find_command(memory: Bytes, begin: int, length: int) -> int:
-    """Give the place of a command in the table by its name, in any case; -1 if there is none."""
+    """Return the index of a command in the table by its name, in any case; -1 if there is none."""
     if length > 16:
         return -1
     name, end = _packed(memory, begin, min(length, 8)), _U0
@@ -93,7 +93,7 @@ def find_command(memory: Bytes, begin: int, length: int) -> int:
 def put_arity_error(
     memory: Bytes, bitmap: Words, at: int, limit: int, name: int, length: int, aborts: bool
 ) -> int:
-    """Write that a command takes another number of arguments; EXEC aborts then."""
+    """Write the error for a wrong number of arguments; a later EXEC fails."""
     text = b"-EXECABORT Transaction discarded because of: " if aborts else b"-ERR "
     at = put_text(memory, bitmap, at, limit, text)
     at = put_text(memory, bitmap, at, limit, b"wrong number of arguments for '")
@@ -105,7 +105,7 @@ def put_arity_error(
 def put_unknown(
     memory: Bytes, bitmap: Words, request: int, cursor: int, count: int, at: int, limit: int
 ) -> int:
-    """Write that there is no such command, with the first of its arguments."""
+    """Write the error for an unknown command, with its first arguments."""
     name, length, cursor = argument(memory, request, cursor)
     at = put_text(memory, bitmap, at, limit, b"-ERR unknown command '")
     at = put_quoted(memory, bitmap, at, limit, name, length, QUOTED_BYTES)
@@ -146,7 +146,7 @@ def time(memory: Bytes, bitmap: Words, now_us: np.uint64, at: int, limit: int) -
 
 @inlined
 def select(memory: Bytes, bitmap: Words, request: int, cursor: int, at: int, limit: int) -> int:
-    """SELECT index; there is database 0 alone."""
+    """SELECT index; database 0 is the only one."""
     begin, length, _ = argument(memory, request, cursor)
     valid, number = parse_integer(memory, begin, length)
     if not valid:
@@ -160,7 +160,7 @@ def select(memory: Bytes, bitmap: Words, request: int, cursor: int, at: int, lim
 
 @inlined
 def _is_wanted(memory: Bytes, begin: int, length: int, parameter: int) -> bool:
-    """Tell whether a pattern matches a parameter's name, in any case."""
+    """Say whether a pattern matches a parameter's name, in any case."""
     first, last = _PARAMETER_BEGINS[parameter], _PARAMETER_BEGINS[parameter + 1]
     return matches(memory, begin, length, _PARAMETER_NAMES, first, last - first, True)
 
@@ -194,10 +194,10 @@ def _put_parameters(
     at: int,
     limit: int,
 ) -> tuple[int, int]:
-    """Write the parameters that a request's patterns match, each once; give their number, too.
+    """Write the parameters that a request's patterns match, each once; also return their number.
 
-    They come in the order of the patterns, those of one pattern in the table's order. A name is
-    written as it was asked for.
+    They are in the order of the patterns, those of one pattern in the table's order. A name is
+    spelled as in the request.
     """
     number, done = 0, 0
     for _ in range(count):
@@ -248,7 +248,7 @@ def config(
 def _put_description(
     memory: Bytes, bitmap: Words, at: int, limit: int, resp3: bool, command: int
 ) -> int:
-    """Write what a command is, or nil if it is -1."""
+    """Write a command's description, or nil for -1."""
     if command < 0:
         return put_null(memory, bitmap, at, limit, resp3)
     place = command + (len(NAMES) if resp3 else 0)
@@ -318,7 +318,7 @@ def object_command(
     at: int,
     limit: int,
 ) -> int:
-    """OBJECT ENCODING key: how Redis would keep such a value if it were set."""
+    """OBJECT ENCODING key: Redis's encoding of such a value if it were set."""
     if at + REPLY_ROOM > limit:
         return at + REPLY_ROOM
     word, letters, cursor = argument(memory, request, cursor)

@@ -1,7 +1,7 @@
-"""How a guest program reads and writes its RAM: every write is seen by the tracker.
+"""Access of a guest program to its RAM, in which every write is marked for the tracker.
 
-Addresses are bytes from the beginning of RAM. The data is stored first, then the mark, always:
-whoever takes the marks in between sends the page again.
+Addresses are bytes from the beginning of RAM. The data are always stored first, then the mark: if
+the marks are collected in between, the page is sent again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from colobench.kernels.raw import clear, copy, load_word, store_word
 
 @inlined
 def mark_bytes(bitmap: Words, at: int, length: int) -> int:
-    """Mark the pages of `length` bytes, at least one; bitmap is empty where nobody wants marks."""
+    """Mark the pages of `length` bytes, at least one; an empty bitmap means no marks."""
     if len(bitmap):
         for page in range(at >> 12, ((at + length - 1) >> 12) + 1):
             mark(bitmap, page)
@@ -71,7 +71,7 @@ def clear_bytes(memory: Bytes, bitmap: Words, at: int, length: int) -> int:
 
 @inlined
 def copy_bytes(memory: Bytes, bitmap: Words, to: int, source: int, length: int) -> int:
-    """Copy bytes within RAM; the places must not overlap."""
+    """Copy bytes within RAM; the ranges must not overlap."""
     if length > 0:
         base = np.int64(address(memory))
         copy(base + to, base + source, length)
@@ -81,7 +81,7 @@ def copy_bytes(memory: Bytes, bitmap: Words, to: int, source: int, length: int) 
 
 @inlined
 def move_down(memory: Bytes, bitmap: Words, to: int, source: int, length: int) -> int:
-    """Copy bytes within RAM to a lower address; the places may overlap."""
+    """Copy bytes within RAM to a lower address; the ranges may overlap."""
     while length > 0:
         part = min(length, source - to)
         copy_bytes(memory, bitmap, to, source, part)

@@ -1,12 +1,12 @@
 """The guest's TCP (RFC 9293, passive open), and `serve`, the whole of its network stack.
 
-Port 7 echoes (RFC 862), port 6379 is the key-value server. All state is in guest RAM, so that a
-machine that gets a copy of it continues every connection at the byte. Timers count guest time,
-which stands while the guest does.
+Port 7 echoes (RFC 862), port 6379 is the key-value server. All state is in guest RAM, so a machine
+with a copy of it continues every connection, exact to the byte. Timers count guest time, which
+stops with the guest.
 
-Left out: active open, congestion control, the sender's avoidance of silly windows, round-trip
-times, fast retransmission, window scaling, selective acknowledgments, timestamps, urgent data,
-keep-alives. Data out of order is dropped and asked for again.
+It lacks active open, congestion control, the sender's silly window avoidance, round-trip times,
+fast retransmission, window scaling, selective acknowledgments, timestamps, urgent data and
+keep-alives. Data out of order are dropped, and the peer sends them again.
 """
 
 from __future__ import annotations
@@ -123,12 +123,12 @@ from colobench.guest.tcp_output import (
 from colobench.kernels.atomics import load_acquire
 from colobench.kernels.jit import Bytes, Words, by_address, inlined, kernel
 
-#: A connection is given up when so many retransmissions had no answer: after 0.2 s * (2**9 - 1),
-#: 102 s (RFC 9293, section 3.8.3, wants 100 s at least), a connection in SYN-RECEIVED after 12.6 s.
+#: Number of unanswered retransmissions after which a connection is given up: 0.2 s * (2**9 - 1) =
+#: 102 s (RFC 9293, section 3.8.3, requires at least 100 s); in SYN-RECEIVED 12.6 s.
 RETRIES_MAX, SYN_RETRIES_MAX = 8, 5
-#: The peer is told of room in the receive buffer when it is so much more than it knew.
+#: Bytes by which the receive window must grow before the peer is told.
 WINDOW_STEP = 2 * MSS
-#: The most frames that one call of `serve` takes in.
+#: Limit of the frames that one call of `serve` takes in.
 FRAMES_PER_CALL = RING_FRAMES
 JITTER_MAX_US = 1_000_000
 _call_execute = by_address(kv.execute)
@@ -138,7 +138,7 @@ _call_execute = by_address(kv.execute)
 def receive_frame(
     memory: Bytes, bitmap: Words, ram: int, size: int, frame: int, length: int, host: Words
 ) -> int:
-    """Take a frame of `length` bytes; gives the counter of a drop, or 0."""
+    """Take in a frame of `length` bytes; return the counter of a drop, or 0."""
     if length < ETHERNET_HEADER or length > NIC_FRAME_SIZE:
         return MALFORMED
     destination, ethertype = number(memory, frame, 6), number(memory, frame + 12, 2)
@@ -190,7 +190,7 @@ def echo(
 
 @inlined
 def connected(memory: Bytes, ram: int) -> int:
-    """Say how many connections there are."""
+    """Return the number of connections."""
     gone = (
         get(memory, ram + CLOSED_ORDERLY)
         + get(memory, ram + RESET)
@@ -202,7 +202,7 @@ def connected(memory: Bytes, ram: int) -> int:
 
 @inlined
 def execute_once(memory: Bytes, bitmap: Words, ram: int, size: int, block: int, host: Words) -> int:
-    """Let the service of a connection execute what was received; gives the number of requests."""
+    """Let a connection's service execute received requests; return their number."""
     begin, end = get(memory, block + RECEIVED_BEGIN), get(memory, block + RECEIVED_END)
     reply_end = get(memory, block + REPLY_END)
     received = receive_buffer(ram, block)
@@ -230,7 +230,7 @@ def execute_once(memory: Bytes, bitmap: Words, ram: int, size: int, block: int, 
 
 @inlined
 def has_rest(memory: Bytes, ram: int, size: int, block: int) -> bool:
-    """Say whether a connection's service has something to do although it received nothing."""
+    """Say whether a connection's service has work to do without new data."""
     if get(memory, block + KEY) & 0xFFFF == ECHO_PORT:
         return False
     return has_work(memory, clients_begin(ram, size) + number_of_block(ram, block) * SLOT_BYTES)
@@ -238,7 +238,7 @@ def has_rest(memory: Bytes, ram: int, size: int, block: int) -> bool:
 
 @inlined
 def move_replies(memory: Bytes, bitmap: Words, ram: int, block: int) -> int:
-    """Move what is to be sent to the beginning of the send buffer."""
+    """Move unsent replies to the beginning of the send buffer."""
     begin, end = get(memory, block + REPLY_BEGIN), get(memory, block + REPLY_END)
     replies = receive_buffer(ram, block) + BUFFER_BYTES
     move_down(memory, bitmap, replies, replies + begin, end - begin)
@@ -248,10 +248,11 @@ def move_replies(memory: Bytes, bitmap: Words, ram: int, block: int) -> int:
 
 @inlined
 def execute(memory: Bytes, bitmap: Words, ram: int, size: int, block: int, host: Words) -> int:
-    """Execute all whole requests whose replies have room, and close after the last one.
+    """Execute all complete requests whose replies have room, and close after the last one.
 
-    Gives the number of requests. The last one is the one that says so, or the last before the
-    peer's FIN. What the service cannot take out of a full receive buffer will never be whole.
+    Returns the number of requests. The last one is a request that ends the connection, or the last
+    one before the peer's FIN. A request that fills the receive buffer, and that the service cannot
+    take, will never be complete.
     """
     requests, lacks_room, close = 0, False, False
     for _ in range(2):
@@ -280,7 +281,7 @@ def execute(memory: Bytes, bitmap: Words, ram: int, size: int, block: int, host:
 
 @inlined
 def attend(memory: Bytes, bitmap: Words, ram: int, size: int, block: int, host: Words) -> int:
-    """Execute a connection's requests and send what it has to say; gives the number of requests."""
+    """Execute a connection's requests and send its replies; return the number of requests."""
     state, requests = get(memory, block + STATE), 0
     if state == CLOSED:
         return 0
@@ -299,7 +300,7 @@ def attend(memory: Bytes, bitmap: Words, ram: int, size: int, block: int, host: 
 def attend_ready(
     memory: Bytes, bitmap: Words, ram: int, size: int, host: Words, shuffled: bool
 ) -> int:
-    """Attend to the connections that wait, until the transmit ring is full; gives the requests."""
+    """Serve ready connections until the transmit ring is full; return the number of requests."""
     requests = 0
     for _ in range(ready_count(memory, ram)):
         if transmit_room(memory, ram) <= 0:
@@ -312,7 +313,7 @@ def attend_ready(
 
 @inlined
 def expire(memory: Bytes, bitmap: Words, ram: int, size: int, block: int, host: Words) -> int:
-    """A connection's timer ended: send again, or forget it. The transmit ring must have room."""
+    """Handle the end of a timer: resend, or remove the connection; needs room in the ring."""
     state, retries = get(memory, block + STATE), get(memory, block + RETRIES)
     in_flight = get(memory, block + SND_UNA) != get(memory, block + SND_MAX)
     put(memory, bitmap, block + DEADLINE, 0)
@@ -335,7 +336,7 @@ def expire(memory: Bytes, bitmap: Words, ram: int, size: int, block: int, host: 
 
 @inlined
 def scan_timers(memory: Bytes, bitmap: Words, ram: int, size: int, host: Words) -> int:
-    """Look for timers that ended, if any can have, and for the next one that will."""
+    """Handle all timers that have ended, if one can have, and find the next one to end."""
     now, soonest = np.int64(host[NOW_MS]), get(memory, ram + NEXT_DEADLINE)
     if soonest == 0 or now < soonest <= now + LONGEST_TIMER_MS:
         return 0
@@ -360,7 +361,7 @@ def scan_timers(memory: Bytes, bitmap: Words, ram: int, size: int, host: Words) 
 
 @inlined
 def execute_again(memory: Bytes, bitmap: Words, ram: int, size: int, host: Words) -> int:
-    """Execute what lies at the beginning of receive buffers, executed or not (DOUBLE_EXECUTION)."""
+    """Execute the bytes at the beginning of receive buffers again (DOUBLE_EXECUTION)."""
     for number_of in range(connections_in(size)):
         block = block_at(ram, size, number_of)
         if get(memory, block + KEY) & 0xFFFF == ECHO_PORT or not has_buffers(memory, block):
@@ -379,17 +380,17 @@ def execute_again(memory: Bytes, bitmap: Words, ram: int, size: int, host: Words
 
 @kernel("i8(u1[::1], u8[::1], i8, i8)")
 def initialize(memory: Bytes, bitmap: Words, ram: int, size: int) -> int:
-    """Make a network stack without connections and an empty store; gives its connections' number.
+    """Make a network stack and an empty store; return the number of connections it can have.
 
     Parameters
     ----------
     memory
         uint8[bytes], all of RAM.
     bitmap
-        uint64[pages / 64], where the pages that are written get marked, or empty.
+        uint64[pages / 64], in which written pages are marked, or empty.
     ram, size
-        Where pc.ram begins and its length, in bytes, multiples of 4096; at least MINIMUM_BYTES, or
-        nothing is done and 0 returned.
+        Address and length of pc.ram in bytes, multiples of 4096. If the length is less than
+        MINIMUM_BYTES, nothing is done and 0 is returned.
     """
     if size < MINIMUM_BYTES:
         return 0
@@ -422,11 +423,11 @@ def serve(
     bugs: np.uint64,
     host: Words,
 ) -> int:
-    """Take in the frames that have come, answer them, and let timers end; gives the requests.
+    """Take in received frames, answer them, and handle timers; return the number of requests.
 
-    Without the dials each frame is dealt with to its end before the next one, so the bytes of all
-    connections are a function of the sequence of frames, but for the initial sequence numbers. A
-    call takes in FRAMES_PER_CALL frames at most.
+    Without jitter and shuffle, each frame is handled completely before the next one. So the bytes
+    of all connections are a function of the sequence of frames, except for the initial sequence
+    numbers. A call takes in at most FRAMES_PER_CALL frames.
 
     Parameters
     ----------
@@ -439,14 +440,13 @@ def serve(
     now_us
         The host's clock in microseconds, for the key-value server.
     random
-        Fresh random bits, for initial sequence numbers (RFC 6528) and the dials.
+        Fresh random bits, for initial sequence numbers (RFC 6528), jitter and shuffle.
     jitter
-        By how many microseconds the service of received data is delayed at random, at most; 0 to
-        JITTER_MAX_US.
+        Limit of the random delay of service, µs; 0 to JITTER_MAX_US.
     shuffle
-        In how many of 1000 calls the connections are served in random order.
+        Number of calls in 1000 in which the connections are served in random order.
     bugs
-        Which planted bugs are in, see LOST_RETRANSMISSION and DOUBLE_EXECUTION.
+        Bits of the planted bugs, see LOST_RETRANSMISSION and DOUBLE_EXECUTION.
     host
         uint64[HOST_SLOTS], scratch, but for the word EXECUTE, the address of `kv.execute`; without
         it no request is executed. Afterwards it holds: [0] frames taken in; [1] frames put out;

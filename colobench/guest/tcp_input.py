@@ -1,4 +1,4 @@
-"""What the guest's TCP makes of a segment: "SEGMENT ARRIVES" (RFC 9293, section 3.10.7)."""
+"""Handling of received TCP segments: "SEGMENT ARRIVES" (RFC 9293, section 3.10.7)."""
 
 from __future__ import annotations
 
@@ -96,9 +96,9 @@ from colobench.guest.tcp_output import (
 from colobench.kernels.jit import Bytes, Words, inlined
 
 ECHO_PORT, KV_PORT = 7, 6379
-#: While a peer answers the probes of its closed window, they go on with at most this back-off.
+#: Limit of the back-off between probes of a closed window, while the peer answers them.
 PROBE_RETRIES_MAX = 6
-#: 2 MSL for one network segment (RFC 9293 has 4 minutes), and how long a peer may take for its FIN.
+#: Milliseconds: 2 MSL on one network segment (RFC 9293 has 4 minutes); longest wait for a FIN.
 TIME_WAIT_MS, FIN_WAIT_2_MS = 1_000, 60_000
 #: RFC 6528: the clock in initial sequence numbers ticks every 4 µs.
 _TICKS_PER_MS = 250
@@ -106,7 +106,7 @@ _TICKS_PER_MS = 250
 
 @inlined
 def evict(memory: Bytes, bitmap: Words, ram: int, size: int) -> bool:
-    """Forget the connection that only waits, for the shortest time to come; False if none does."""
+    """Remove the connection in TIME-WAIT or FIN-WAIT-2 that would end first; False if none."""
     oldest, soonest = 0, 0
     for number_of in range(connections_in(size)):
         block = block_at(ram, size, number_of)
@@ -124,9 +124,9 @@ def listen(
     memory: Bytes, bitmap: Words, ram: int, size: int, frame: int, at: int, header: int, key: int,
     host: Words,
 ) -> int:  # fmt: skip
-    """Take a segment at `at` that belongs to no connection: open one, or refuse it.
+    """Take in a segment at `at` that belongs to no connection: open one, or refuse it.
 
-    `header` is the length of its TCP header; gives the counter of a drop, or 0.
+    `header` is the length of its TCP header. Returns the counter of a drop, or 0.
     """
     port = key & 0xFFFF
     seq, ack = number(memory, at + 4, 4), number(memory, at + 8, 4)
@@ -145,7 +145,7 @@ def listen(
             if block == 0:
                 count(memory, bitmap, ram, REFUSED, 1)
     if block == 0:
-        # What follows the header; Ethernet's padding is not part of it.
+        # Length of the data, without Ethernet's padding.
         data = number(memory, frame + 16, 2) - (at - frame - ETHERNET_HEADER) - header
         length = data + (flags & FIN) + ((flags & SYN) >> 1)
         refuse(memory, bitmap, ram, mac, key, seq, ack, flags, length)
@@ -176,8 +176,8 @@ def listen(
 def is_acceptable(memory: Bytes, block: int, seq: int, length: int) -> bool:
     """Say whether a segment is at least partly in the window (RFC 9293, section 3.10.7.4).
 
-    One that begins where we are is taken while the window is closed too: its data will not fit, but
-    what it acknowledges counts.
+    A segment with the expected sequence number is accepted even if the window is closed: its data
+    do not fit, but its acknowledgment counts.
     """
     window = max(0, get(memory, block + RCV_WND))
     begin = ahead(seq, get(memory, block + RCV_NXT))
@@ -189,10 +189,10 @@ def is_acceptable(memory: Bytes, block: int, seq: int, length: int) -> bool:
 def acknowledge_unacceptable(
     memory: Bytes, bitmap: Words, block: int, length: int, host: Words
 ) -> int:
-    """Answer a segment that does not fit with an acknowledgment.
+    """Answer an unacceptable segment with an acknowledgment.
 
-    Empty ones have one answer in a millisecond, so that two sides that disagree do not answer each
-    other without end (RFC 5961, section 7).
+    Segments without data get one answer in a millisecond, so that two sides that disagree do not
+    answer each other for ever (RFC 5961, section 7).
     """
     now = np.int64(host[NOW_MS])
     if length > 0 or get(memory, block + CHALLENGED) != now:
@@ -204,7 +204,7 @@ def acknowledge_unacceptable(
 
 @inlined
 def take_window(memory: Bytes, bitmap: Words, block: int, seq: int, ack: int, window: int) -> int:
-    """Believe the peer's window, if the segment is not older than the one that said the last."""
+    """Take over the peer's window, unless the segment is older than that of the last window."""
     newer = ahead(seq, get(memory, block + SND_WL1))
     if newer < 0 or (newer == 0 and ahead(ack, get(memory, block + SND_WL2)) < 0):
         return 0
@@ -216,7 +216,7 @@ def take_window(memory: Bytes, bitmap: Words, block: int, seq: int, ack: int, wi
         retries = min(get(memory, block + RETRIES), PROBE_RETRIES_MAX)
         put(memory, bitmap, block + RETRIES, retries)
     elif before == 0:
-        # The byte that probed the window was not taken.
+        # The peer did not take the byte of the window probe.
         put(memory, bitmap, block + RETRIES, 0)
         put(memory, bitmap, block + SND_NXT, get(memory, block + SND_UNA))
     return 0
@@ -226,7 +226,7 @@ def take_window(memory: Bytes, bitmap: Words, block: int, seq: int, ack: int, wi
 def take_acknowledgment(
     memory: Bytes, bitmap: Words, ram: int, block: int, ack: int, host: Words
 ) -> int:
-    """Forget what the peer has; 1 if our FIN is among it."""
+    """Drop the data that the peer has acknowledged; return 1 if our FIN is among it."""
     una = get(memory, block + SND_UNA)
     acknowledged = ahead(ack, una)
     begin, end = get(memory, block + REPLY_BEGIN), get(memory, block + REPLY_END)
@@ -250,7 +250,7 @@ def take_acknowledgment(
 def close_after_fin(
     memory: Bytes, bitmap: Words, ram: int, size: int, block: int, host: Words
 ) -> int:
-    """Go on where the peer has acknowledged our FIN; 1 if the connection is gone."""
+    """Change the state after the ACK of our FIN; return 1 if the connection is removed."""
     state = get(memory, block + STATE)
     if state == LAST_ACK:
         remove(memory, bitmap, ram, size, block, CLOSED_ORDERLY)
@@ -268,7 +268,7 @@ def close_after_fin(
 def take_data(
     memory: Bytes, bitmap: Words, ram: int, block: int, seq: int, data: int, length: int
 ) -> int:
-    """Take in what of `length` bytes at `data` is next and has room; 1 if that is all of it."""
+    """Take in the expected bytes of the `length` at `data` that have room; return 1 if all have."""
     nxt = get(memory, block + RCV_NXT)
     skipped = ahead(nxt, seq)
     put(memory, bitmap, block + FLAGS, get(memory, block + FLAGS) | ACK_NOW)
@@ -293,7 +293,7 @@ def take_data(
 
 @inlined
 def take_fin(memory: Bytes, bitmap: Words, ram: int, block: int, host: Words) -> int:
-    """The peer has said all that it has to say."""
+    """Take in the peer's FIN."""
     state = get(memory, block + STATE)
     put(memory, bitmap, block + RCV_NXT, (get(memory, block + RCV_NXT) + 1) & SEQUENCE)
     put(memory, bitmap, block + FLAGS, get(memory, block + FLAGS) | PEER_CLOSED | ACK_NOW)
@@ -312,10 +312,10 @@ def arrive(
     memory: Bytes, bitmap: Words, ram: int, size: int, block: int, at: int, header: int,
     length: int, host: Words,
 ) -> int:  # fmt: skip
-    """Take a segment of a connection: "SEGMENT ARRIVES" (RFC 9293, section 3.10.7.4).
+    """Take in a segment of a connection: "SEGMENT ARRIVES" (RFC 9293, section 3.10.7.4).
 
-    It is at `at`, has `header` bytes of header and `length` bytes in all; gives the counter of a
-    drop, or 0.
+    It is at `at`, and has `header` bytes of header and `length` bytes in all. Returns the counter
+    of a drop, or 0.
     """
     seq, ack = number(memory, at + 4, 4), number(memory, at + 8, 4)
     flags, window = np.int64(memory[at + 13]), number(memory, at + 14, 2)
@@ -327,7 +327,7 @@ def arrive(
         return 0
     if flags & RST:
         if seq != get(memory, block + RCV_NXT):
-            # RFC 5961: whoever guesses a number in the window is asked for the right one.
+            # RFC 5961: a number within the window, but not exact, is challenged by an ACK.
             if is_acceptable(memory, block, seq, occupied):
                 acknowledge_unacceptable(memory, bitmap, block, 0, host)
             return UNACCEPTABLE
@@ -361,7 +361,7 @@ def arrive(
     if fin and close_after_fin(memory, bitmap, ram, size, block, host):
         return 0
     if data > 0 and get(memory, block + STATE) == FIN_WAIT_2:
-        # The peer knows that nobody reads any more (RFC 9293, section 3.10.7.4, and RFC 1122,
+        # Data after our close are answered with a reset (RFC 9293, section 3.10.7.4, and RFC 1122,
         # section 4.2.2.13).
         reset(memory, bitmap, ram, block)
         remove(memory, bitmap, ram, size, block, RESET)
@@ -377,7 +377,7 @@ def arrive(
 def receive_segment(
     memory: Bytes, bitmap: Words, ram: int, size: int, frame: int, at: int, length: int, host: Words
 ) -> int:
-    """Take a frame's TCP segment, `length` bytes at `at`; gives the counter of a drop, or 0."""
+    """Take in a frame's TCP segment, `length` bytes at `at`; return the counter of a drop, or 0."""
     if length < TCP_HEADER:
         return MALFORMED
     header = (np.int64(memory[at + 12]) >> 4) * 4
@@ -409,6 +409,6 @@ def receive_segment(
     if get(memory, block + STATE) != CLOSED:
         make_ready(memory, bitmap, ram, block, due_time(memory, block, host))
         if get(memory, block + DUE) > np.int64(host[NOW_MS]):
-            # What the service will say comes later; the acknowledgment does not wait for it.
+            # The service's reply comes later; the acknowledgment does not wait for it.
             output(memory, bitmap, ram, block, host)
     return reason

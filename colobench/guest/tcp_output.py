@@ -1,7 +1,7 @@
-"""TCP segments that the guest sends: what a connection has to say, and to whom there is none.
+"""TCP segments that the guest sends, for its connections and as resets to other peers.
 
-There is no congestion control, no Nagle algorithm and no fast retransmission. After a timeout the
-first segment is sent again, alone; once the peer acknowledges something, all that it lacks.
+There is no congestion control, no Nagle algorithm and no fast retransmission. After a timeout only
+the first segment is sent again; once the peer acknowledges something, all missing data are.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ from colobench.guest.store import copy_bytes, put_big_endian
 from colobench.kernels.jit import Bytes, Words, inlined
 
 FIN, SYN, RST, PSH, ACK = 0x01, 0x02, 0x04, 0x08, 0x10
-#: The largest payload that RFC 9293 assumes of a peer that does not say it.
+#: Maximum segment size of a peer that announces none, bytes (RFC 9293).
 DEFAULT_MSS = 536
-#: First retransmission timeout; each further one is twice as long, up to the second (RFC 6298,
+#: Milliseconds of the first retransmission timeout, and limit of the doubled ones (RFC 6298,
 #: sections 2.1, 2.5 and 5.5, without estimating round-trip times).
 RTO_MS, RTO_MAX_MS = 200, 60_000
 _MSS_OPTION = (2 << 24) | (4 << 16) | MSS
@@ -79,7 +79,7 @@ _MSS_OPTION = (2 << 24) | (4 << 16) | MSS
 
 @inlined
 def ahead(left: int, right: int) -> int:
-    """Give how far one sequence number is ahead of another, from -2**31 to 2**31 - 1."""
+    """Compute the distance of one sequence number ahead of another, -2**31 to 2**31 - 1."""
     return ((left - right + 0x80000000) & SEQUENCE) - 0x80000000
 
 
@@ -135,10 +135,10 @@ def refuse(
 
 @inlined
 def free_room(memory: Bytes, block: int) -> int:
-    """Say how much a connection takes in.
+    """Return the number of bytes that a connection takes in.
 
-    That is the room in its receive buffer. What nobody will read takes no room, but no more of it
-    is asked for than the peer was told already.
+    That is the room in its receive buffer. Data that no service will read need no room, but the
+    window does not grow then.
     """
     if get(memory, block + FLAGS) & LEAVING:
         return get(memory, block + RCV_WND)
@@ -150,7 +150,7 @@ def free_room(memory: Bytes, block: int) -> int:
 def send_segment(
     memory: Bytes, bitmap: Words, ram: int, block: int, seq: int, flags: int, data: int, length: int
 ) -> int:
-    """Send a segment of a connection, which acknowledges what was received so far."""
+    """Send a segment of a connection, which acknowledges the data received so far."""
     window = free_room(memory, block)
     mac, key = get(memory, block + MAC), get(memory, block + KEY)
     put_segment(
@@ -167,7 +167,7 @@ def send_segment(
 
 @inlined
 def reset(memory: Bytes, bitmap: Words, ram: int, block: int) -> int:
-    """Tell a connection's peer that it is over; the transmit ring must have room."""
+    """Send RST to a connection's peer; the transmit ring must have room."""
     count(memory, bitmap, ram, RESETS_SENT, 1)
     mac, key = get(memory, block + MAC), get(memory, block + KEY)
     seq, ack = get(memory, block + SND_MAX), get(memory, block + RCV_NXT)
@@ -176,9 +176,9 @@ def reset(memory: Bytes, bitmap: Words, ram: int, block: int) -> int:
 
 @inlined
 def ask_for_numbers(memory: Bytes, bitmap: Words, ram: int, block: int) -> int:
-    """Have the peer of a broken connection say where it is, so that it can be reset.
+    """Make the peer of a broken connection answer, so that it can be reset.
 
-    A number that it does not expect makes it answer, and its answer will belong to no connection.
+    An unexpected sequence number makes it answer, and its answer belongs to no connection.
     """
     mac, key = get(memory, block + MAC), get(memory, block + KEY)
     seq, ack = get(memory, block + SND_UNA) - 1, get(memory, block + RCV_NXT)
@@ -187,13 +187,13 @@ def ask_for_numbers(memory: Bytes, bitmap: Words, ram: int, block: int) -> int:
 
 @inlined
 def send_syn(memory: Bytes, bitmap: Words, ram: int, block: int) -> int:
-    """Answer a connection's SYN; again, if need be."""
+    """Answer a connection's SYN, for the first time or again."""
     return send_segment(memory, bitmap, ram, block, get(memory, block + SND_UNA), SYN, 0, 0)
 
 
 @inlined
 def has_unacknowledged(memory: Bytes, block: int) -> bool:
-    """Say whether the peer has not acknowledged all that there is to send, FIN included."""
+    """Say whether data or a FIN is not acknowledged yet."""
     state = get(memory, block + STATE)
     return (
         get(memory, block + SND_UNA) != get(memory, block + SND_MAX)
@@ -204,14 +204,14 @@ def has_unacknowledged(memory: Bytes, block: int) -> bool:
 
 @inlined
 def timeout(memory: Bytes, block: int) -> int:
-    """Give the retransmission timeout in ms, with the exponential back-off."""
+    """Return the retransmission timeout in ms, with the exponential back-off."""
     retries = max(0, min(get(memory, block + RETRIES), 16))
     return min(RTO_MS << retries, RTO_MAX_MS)
 
 
 @inlined
 def send_part(memory: Bytes, bitmap: Words, ram: int, block: int, part: int, fin: bool) -> int:
-    """Send `part` bytes from SND.NXT on, and FIN behind them."""
+    """Send `part` bytes from SND.NXT on, and FIN if it follows them."""
     begin = get(memory, block + REPLY_BEGIN)
     length = get(memory, block + REPLY_END) - begin
     nxt = get(memory, block + SND_NXT)
@@ -231,7 +231,7 @@ def send_part(memory: Bytes, bitmap: Words, ram: int, block: int, part: int, fin
 
 @inlined
 def sends_fin(memory: Bytes, block: int) -> bool:
-    """Say whether FIN follows the last byte, and was not acknowledged."""
+    """Say whether a FIN follows the last byte and is not acknowledged yet."""
     state = get(memory, block + STATE)
     leaving = get(memory, block + FLAGS) & LEAVING != 0
     return leaving and state != FIN_WAIT_2 and state != TIME_WAIT
@@ -239,7 +239,7 @@ def sends_fin(memory: Bytes, block: int) -> bool:
 
 @inlined
 def send_all(memory: Bytes, bitmap: Words, ram: int, block: int) -> int:
-    """Send what the peer's window lets through, while the transmit ring has room."""
+    """Send the data that the peer's window allows, while the transmit ring has room."""
     while get(memory, block + RETRIES) == 0 and transmit_room(memory, ram) > 0:
         length = get(memory, block + REPLY_END) - get(memory, block + REPLY_BEGIN)
         window = get(memory, block + SND_WND)
@@ -255,7 +255,7 @@ def send_all(memory: Bytes, bitmap: Words, ram: int, block: int) -> int:
 
 @inlined
 def output(memory: Bytes, bitmap: Words, ram: int, block: int, host: Words) -> int:
-    """Say what a connection has to say now; the rest when the transmit ring has room again."""
+    """Send what is due on a connection; the rest when the transmit ring has room again."""
     state = get(memory, block + STATE)
     if state > SYN_RECEIVED:
         send_all(memory, bitmap, ram, block)
@@ -274,7 +274,7 @@ def output(memory: Bytes, bitmap: Words, ram: int, block: int, host: Words) -> i
 
 @inlined
 def send_again(memory: Bytes, bitmap: Words, ram: int, block: int) -> int:
-    """Send the first segment that is not acknowledged; one byte, if the peer's window is closed."""
+    """Resend the first unacknowledged segment, or one byte if the peer's window is closed."""
     length = get(memory, block + REPLY_END) - get(memory, block + REPLY_BEGIN)
     window = get(memory, block + SND_WND)
     part = max(0, min(min(length, MSS), min(get(memory, block + SND_MSS), max(window, 1))))

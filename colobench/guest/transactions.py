@@ -1,8 +1,8 @@
 """MULTI, DISCARD, WATCH and UNWATCH, and the queue of commands; EXEC itself is in `kv`.
 
-Commands are queued as arrays, one behind the other, in a piece of the clients' area, see
-`colobench.guest.clients`. If there is no memory for one more, it is refused with Redis' OOM error,
-and EXEC will fail. The functions are called as `commands` says.
+Commands are queued as arrays, one after another, in a piece of the clients' area, see
+`colobench.guest.clients`. If there is no memory for another one, it is refused with Redis's OOM
+error, and EXEC will fail. `commands` describes the arguments of these functions.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _STAR, _RETURN = ord("*"), 13
 
 @inlined
 def is_queueing(memory: Bytes, client: int) -> bool:
-    """Tell whether a client is between MULTI and EXEC."""
+    """Say whether a client is between MULTI and EXEC."""
     return get_number(memory, client + FLAGS) & MULTI != 0
 
 
 @inlined
 def note_refusal(memory: Bytes, bitmap: Words, client: int) -> int:
-    """Let EXEC fail, if the client is before it, since a command was refused."""
+    """Make a later EXEC fail, because a command was refused."""
     flags = get_number(memory, client + FLAGS)
     if flags & MULTI:
         put_number(memory, bitmap, client + FLAGS, flags | REFUSED_COMMAND)
@@ -56,7 +56,7 @@ def note_refusal(memory: Bytes, bitmap: Words, client: int) -> int:
 def _append(
     pool: Bytes, bitmap: Words, area: int, client: int, request: int, following: int
 ) -> bool:
-    """Put a request behind those in the queue; False if there is no memory."""
+    """Append a request to the queue; return False if there is no memory."""
     if pool[request] == _STAR:
         return extend(pool, bitmap, area, client + QUEUE, request, following - request)
     end = following - 1
@@ -84,7 +84,7 @@ def queue(
     at: int,
     limit: int,
 ) -> int:
-    """Queue a whole request, which goes on to `following`, for EXEC."""
+    """Queue a complete request, which ends at `following`, for EXEC."""
     apart()
     if at + REPLY_ROOM > limit:
         return at + REPLY_ROOM
@@ -111,7 +111,7 @@ def multi(memory: Bytes, bitmap: Words, client: int, at: int, limit: int) -> int
 def end_transaction(
     memory: Bytes, pool: Bytes, bitmap: Words, kv: int, area: int, client: int
 ) -> int:
-    """Forget the queue, and what the client watches."""
+    """Delete the queue, and the client's watches."""
     apart()
     flags = get_number(memory, client + FLAGS) & ~(MULTI | REFUSED_COMMAND)
     put_number(memory, bitmap, client + FLAGS, flags)
@@ -180,7 +180,7 @@ def unwatch_keys(memory: Bytes, bitmap: Words, kv: int, client: int, at: int, li
 
 @inlined
 def is_outdated(memory: Bytes, bitmap: Words, kv: int, client: int) -> bool:
-    """Tell whether a key has changed that a client watches, or has expired."""
+    """Say whether a key that a client watches has changed or expired."""
     apart()
     for number in range(count_watches(memory, kv)):
         sweep_chain(memory, bitmap, kv, watched_hash(memory, kv, number))

@@ -1,8 +1,8 @@
-"""Who watches which keys until their transaction: a table behind the store's heap words.
+"""Watched keys of transactions: a table after the store's heap words.
 
-A record is the key's hash, and the id of the client that watches it, with TOUCHED once the key has
-changed. Two keys with one hash of 64 bits would be taken for one another, which fails a transaction
-without need and does no other harm. `kv` is the address of the store.
+A record has the key's hash and the id of the client that watches it, with TOUCHED once the key has
+changed. Two keys with the same hash of 64 bits count as one, which only makes a transaction fail
+without need. `kv` is the address of the store.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 from colobench.guest.region import get_number, put_number
 from colobench.kernels.jit import Bytes, Words, inlined
 
-#: The word that says how many records there are, and the first record.
+#: Offsets of the number of records, and of the first record.
 WATCHES, RECORDS = 5112, 5120
-#: There is room for so many.
+#: Limit of the number of records.
 MOST_WATCHES = 192
 #: Added to the id in a record whose key has changed.
 TOUCHED = 1 << 62
@@ -20,25 +20,25 @@ TOUCHED = 1 << 62
 
 @inlined
 def count_watches(memory: Bytes, kv: int) -> int:
-    """Say how many records there are."""
+    """Return the number of records."""
     return max(0, min(get_number(memory, kv + WATCHES), MOST_WATCHES))
 
 
 @inlined
 def watched_hash(memory: Bytes, kv: int, number: int) -> int:
-    """Give the hash of a record's key."""
+    """Return the hash of a record's key."""
     return get_number(memory, kv + RECORDS + 16 * number)
 
 
 @inlined
 def _owner(memory: Bytes, kv: int, number: int) -> int:
-    """Give the second word of a record."""
+    """Return the second word of a record, the client's id with TOUCHED."""
     return get_number(memory, kv + RECORDS + 16 * number + 8)
 
 
 @inlined
 def touch(memory: Bytes, bitmap: Words, kv: int, wanted: int) -> int:
-    """Note that the key with a hash has changed."""
+    """Note that the key with that hash has changed."""
     for number in range(count_watches(memory, kv)):
         if watched_hash(memory, kv, number) == wanted:
             owner = _owner(memory, kv, number) | TOUCHED
@@ -48,7 +48,7 @@ def touch(memory: Bytes, bitmap: Words, kv: int, wanted: int) -> int:
 
 @inlined
 def watch(memory: Bytes, bitmap: Words, kv: int, wanted: int, client: int) -> bool:
-    """Let a client watch the key with a hash; False if there is no room."""
+    """Let a client watch the key with that hash; return False if there is no room."""
     watches = count_watches(memory, kv)
     for number in range(watches):
         same = _owner(memory, kv, number) & ~TOUCHED == client
@@ -64,7 +64,7 @@ def watch(memory: Bytes, bitmap: Words, kv: int, wanted: int, client: int) -> bo
 
 @inlined
 def unwatch(memory: Bytes, bitmap: Words, kv: int, client: int) -> int:
-    """Let a client watch nothing more; the other records keep their order."""
+    """Delete a client's records; the others keep their order."""
     watches, kept = count_watches(memory, kv), 0
     for number in range(watches):
         wanted, owner = watched_hash(memory, kv, number), _owner(memory, kv, number)
@@ -77,7 +77,7 @@ def unwatch(memory: Bytes, bitmap: Words, kv: int, client: int) -> int:
 
 @inlined
 def is_touched(memory: Bytes, kv: int, client: int) -> bool:
-    """Tell whether a key has changed that a client watches."""
+    """Say whether a key that a client watches has changed."""
     for number in range(count_watches(memory, kv)):
         if _owner(memory, kv, number) == client | TOUCHED:
             return True

@@ -1,1 +1,1 @@
-"""Hot loops, compiled by numba: arrays and integers in, integers out, nothing allocated, no GIL."""
+"""Hot loops compiled by numba: arrays and integers in, integers out, no allocation, no GIL."""

@@ -1,6 +1,6 @@
-"""Compile kernels into the cache beside another process: `python -m colobench.kernels MODULE...`.
+"""Helper process that compiles kernels into the cache: `python -m colobench.kernels MODULE...`.
 
-It ends with the process that started it, whose end of standard input is closed then.
+It ends with the process that started it, because its standard input is closed then.
 """
 
 from __future__ import annotations

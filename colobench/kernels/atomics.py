@@ -18,29 +18,29 @@ _ALIGNMENT = 8
 
 @instruction(lambda array: types.int64(array))
 def address(builder: Any, array: Any) -> Any:
-    """Give the address of an array's first byte, an int64; of any array."""
+    """Return the address of the first byte of any array, an int64."""
     return builder.ptrtoint(array, ir.IntType(64))
 
 
 @instruction(lambda array, index: array.dtype(array, types.int64))
 def load_acquire(builder: Any, array: Any, index: Any) -> Any:
-    """Read array[index]; all that was written before its `store_release` is seen after this."""
+    """Read array[index]; later reads see all writes from before its `store_release`."""
     return builder.load_atomic(builder.gep(array, [index]), "acquire", _ALIGNMENT)
 
 
 @instruction(lambda array, index, value: types.void(array, types.int64, array.dtype))
 def store_release(builder: Any, array: Any, index: Any, value: Any) -> None:
-    """Write array[index], after everything that was read and written before this."""
+    """Write array[index] after all earlier reads and writes."""
     builder.store_atomic(value, builder.gep(array, [index]), "release", _ALIGNMENT)
 
 
 @instruction(lambda array, index, value: array.dtype(array, types.int64, array.dtype))
 def exchange(builder: Any, array: Any, index: Any, value: Any) -> Any:
-    """Write array[index] and give what was there in one step, in one order for all threads."""
+    """Write array[index] and return its old value, atomically and sequentially consistent."""
     return builder.atomic_rmw("xchg", builder.gep(array, [index]), value, "seq_cst")
 
 
 @instruction(lambda array, index, value: array.dtype(array, types.int64, array.dtype))
 def fetch_or(builder: Any, array: Any, index: Any, value: Any) -> Any:
-    """Set bits of array[index] and give what was there, in one step."""
+    """Set bits of array[index] and return its old value, atomically."""
     return builder.atomic_rmw("or", builder.gep(array, [index]), value, "seq_cst")

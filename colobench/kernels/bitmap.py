@@ -1,6 +1,6 @@
 """Dirty bitmaps: uint64 words, bit i of word w is page 64 w + i.
 
-Kernels that mark and kernels that collect may run at once in different threads.
+Kernels that mark and kernels that collect may run at the same time in different threads.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from colobench.kernels.raw import (
     words_with_edges,
 )
 
-#: Entries that `list_pages` and `list_runs` need behind the last one that they can return.
+#: Entries of room that `list_pages` and `list_runs` need after their last result.
 LIST_SLACK = 64
 
 _ZERO, _ONE, _TOP = np.uint64(0), np.uint64(1), np.uint64(63)
@@ -48,10 +48,10 @@ def mark(bitmap: Words, page: int) -> int:
 
     Notes
     -----
-    One thread may mark. Beside `collect` in another thread no mark is lost: that the bit is set
-    already is no reason not to store it, for it may just have been collected, before the write to
-    the page could be seen. A word that was collected between the load and the store comes back, and
-    its pages are collected twice.
+    Only one thread may mark. While another thread collects, no mark is lost. The bit is stored even
+    if it is set already, because it may just have been collected, before the write to the page was
+    visible. If a word is collected between load and store, the store brings its bits back, and its
+    pages are collected twice.
     """
     word = page >> 6
     store_release(bitmap, word, load_acquire(bitmap, word) | (_ONE << np.uint64(page & 63)))
@@ -65,14 +65,14 @@ def sync(source: Words, into: Words) -> int:
     Parameters
     ----------
     source
-        uint64[words]; each word that is not 0 is exchanged with 0 at once.
+        uint64[words]; each nonzero word is atomically exchanged with 0.
     into
         uint64[words]; bits that are set stay.
 
     Returns
     -------
     int
-        How many bits were moved.
+        Number of bits moved.
     """
     words = len(source)
     whole = words - words % STRETCH_WORDS
@@ -96,8 +96,8 @@ def sync(source: Words, into: Words) -> int:
 def put_compressed(builder: Any, to: Any, bits: Any, base: Any) -> None:
     """Write base + i for each bit i that is set, as int32; up to 64 of them are overwritten.
 
-    The numbers 0 to 63 are compressed as bytes (AVX-512 VBMI2) and widened in quarters. There is no
-    branch for the bits themselves, and those here go the same way in all words of one density.
+    The numbers 0 to 63 are compressed as bytes (AVX-512 VBMI2) and widened in quarters. No branch
+    depends on single bits, and the others go the same way for all words of one density.
     """
     kind = ir.FunctionType(_BYTES, [_BYTES, _BYTES, _FLAGS])
     compress = declared(builder, kind, "llvm.x86.avx512.mask.compress.v64i8")
@@ -127,7 +127,8 @@ def put_compressed(builder: Any, to: Any, bits: Any, base: Any) -> None:
 def put_each(to: int, bits: Any, base: Any) -> None:
     """Write base + i for each bit i that is set, as int32; up to 64 of them are overwritten.
 
-    Four at a time, as many as there may be: that spares most of the branches nobody can predict.
+    They are written in groups of four, without testing each, which avoids most unpredictable
+    branches.
     Source: G. Langdale and D. Lemire, "Parsing gigabytes of JSON per second", section 3.2.
     """
     end = to + 4 * count_ones(bits)
@@ -168,8 +169,8 @@ def run_lister(put: Any) -> Callable[[Words, Pages, Pages], Any]:
 
     @inlined
     def list_edges(bits: Any, before: Any, base: Any, start_to: int, stop_to: int) -> Any:
-        # A run starts at a page whose neighbour below is not marked, and stops at one that is not
-        # marked and whose neighbour below is.
+        # A run starts at a marked page whose lower neighbour is unmarked, and stops at an unmarked
+        # page whose lower neighbour is marked.
         below = (bits << _ONE) | (before >> _TOP)
         starts, stops = bits & ~below, below & ~bits
         put(start_to, starts, base)
@@ -182,7 +183,7 @@ def run_lister(put: Any) -> Callable[[Words, Pages, Pages], Any]:
         start_to, stop_to = address(starts), address(lengths)
         if words == 0:
             return 0
-        # The first word has none before it. So the stretches begin at the second.
+        # The first word has no word before it, so the stretches begin at the second.
         start_to, stop_to = list_edges(bitmap[0], _ZERO, np.int32(0), start_to, stop_to)
         whole = words - (words - 1) % STRETCH_WORDS
         for first in range(1, whole, STRETCH_WORDS):
@@ -216,21 +217,21 @@ _list_runs = run_lister(_put)
 
 @kernel("i8(u8[::1], i4[::1])")
 def list_pages(bitmap: Words, pages: Pages) -> int:
-    """List the pages of a bitmap that nobody writes meanwhile.
+    """List the pages of a bitmap, which must not be written meanwhile.
 
     Parameters
     ----------
     bitmap
         uint64[words].
     pages
-        int32, room for LIST_SLACK entries more than there are pages in the bitmap, so for
-        ``64 * words + LIST_SLACK`` if that is not known; gets the pages, ascending. Entries behind
-        the last one may be overwritten.
+        int32; set to the pages, ascending. It needs room for LIST_SLACK entries more than the
+        bitmap has pages, or for ``64 * words + LIST_SLACK`` if that number is not known. Entries
+        after the last page may be overwritten.
 
     Returns
     -------
     int
-        How many pages there are.
+        Number of pages.
     """
     count: int = _list_pages(bitmap, pages)
     return count
@@ -238,21 +239,21 @@ def list_pages(bitmap: Words, pages: Pages) -> int:
 
 @kernel("i8(u8[::1], i4[::1], i4[::1])")
 def list_runs(bitmap: Words, starts: Pages, lengths: Pages) -> int:
-    """List the runs of consecutive pages of a bitmap that nobody writes meanwhile.
+    """List the runs of consecutive pages of a bitmap, which must not be written meanwhile.
 
     Parameters
     ----------
     bitmap
         uint64[words].
     starts, lengths
-        int32, room for LIST_SLACK entries more than there are runs in the bitmap, so for
-        ``32 * words + LIST_SLACK`` if that is not known; get each run's first page, ascending, and
-        its pages. Entries behind the last one may be overwritten.
+        int32; set to each run's first page, ascending, and its number of pages. Both need room for
+        LIST_SLACK entries more than the bitmap has runs, or for ``32 * words + LIST_SLACK`` if that
+        number is not known. Entries after the last run may be overwritten.
 
     Returns
     -------
     int
-        How many runs there are, each as long as it can be.
+        Number of runs, each of maximal length.
     """
     runs: int = _list_runs(bitmap, starts, lengths)
     return runs
@@ -260,7 +261,7 @@ def list_runs(bitmap: Words, starts: Pages, lengths: Pages) -> int:
 
 @kernel("i8(u8[::1], u8[::1])")
 def union(into: Words, other: Words) -> int:
-    """Set in `into` the bits of `other`, both uint64[words]; 0."""
+    """Set the bits of `other` in `into`, both uint64[words]; return 0."""
     words = len(into)
     whole = words - words % STRETCH_WORDS
     for first in range(0, whole, STRETCH_WORDS):
@@ -274,7 +275,7 @@ def union(into: Words, other: Words) -> int:
 
 @kernel("i8(u8[::1])")
 def clear(bitmap: Words) -> int:
-    """Clear all bits of a uint64[words]; 0."""
+    """Clear all bits of a uint64[words]; return 0."""
     words = len(bitmap)
     whole = words - words % STRETCH_WORDS
     for first in range(0, whole, STRETCH_WORDS):
@@ -288,20 +289,20 @@ def clear(bitmap: Words) -> int:
 
 @kernel("i8(u8[::1], i8)")
 def find_word(bitmap: Words, count: int) -> int:
-    """Find the word before which a bitmap has so many pages.
+    """Find the word before which a bitmap has `count` pages.
 
     Parameters
     ----------
     bitmap
         uint64[words].
     count
-        How many pages.
+        Number of pages.
 
     Returns
     -------
     int
-        The smallest number of words, from the first, that have `count` bits set or more; all words
-        if there are fewer bits.
+        Smallest number of words, from the first, that have at least `count` bits set; the number of
+        all words if there are fewer bits.
     """
     for word in range(len(bitmap)):
         if count <= 0:

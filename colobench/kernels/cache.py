@@ -1,6 +1,6 @@
 """The kernels' cache on disk: numba's, in which a damaged entry counts as missing.
 
-Every entry carries a checksum, so what a crash or a full disk has left of it is not taken for code.
+Every entry carries a checksum, so one that a crash or a full disk has damaged is not executed.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 from colobench.kernels import cache_directory, sources
 
-#: Seconds that a process waits for another that compiles the same kernel, and how often it looks.
+#: Seconds that a process waits for another to compile the same kernel, and between its checks.
 PATIENCE, LOOK_SECONDS = 60.0, 0.02
 _SEAL_BYTES = hashlib.sha256().digest_size
 
 
 class CacheState(Enum):
-    """What there is of a kernel on disk."""
+    """State of a kernel on disk."""
 
     READY = "ready"
     MISSING = "missing"
@@ -38,15 +38,15 @@ class CacheState(Enum):
 
 
 def _seal(key: Any, data: bytes) -> bytes:
-    """Hash an entry with the key it belongs to: a number may have been given away twice."""
+    """Hash an entry with its key, because a file's number may be used for two keys."""
     return hashlib.sha256(repr(key).encode() + data).digest()
 
 
 class SealedFile(IndexDataCacheFile):
-    """An index of one kernel's entries, and the entries, as numba keeps them, with checksums."""
+    """The index and the entries of one kernel, as numba keeps them, with checksums."""
 
     def state(self, key: Any) -> tuple[CacheState, Path | None]:
-        """Look at an entry; a damaged file is named."""
+        """Check an entry; return its state, and the damaged file if there is one."""
         index = Path(self._index_path)
         try:
             name = super()._load_index().get(key)  # type: ignore[no-untyped-call]
@@ -59,12 +59,12 @@ class SealedFile(IndexDataCacheFile):
         return CacheState.READY, None
 
     def load(self, key: Any) -> Any:
-        """Give an entry, or None if it is not there whole."""
+        """Return an entry, or None if it is missing or damaged."""
         data = self._read(key)
         return None if data is None else pickle.loads(data)
 
     def save(self, key: Any, data: Any) -> None:
-        """Keep an entry. The index comes first: one that names a missing file does no harm."""
+        """Store an entry. The index is written first: naming a missing file does no harm."""
         names = self._load_index()
         if key not in names:
             taken = set(names.values())
@@ -92,18 +92,18 @@ class SealedFile(IndexDataCacheFile):
             own = self._index_name.removesuffix("nbi")
             return {key: name for key, name in index.items() if name.startswith(own)}
         except Exception:
-            # Whatever a torn pickle raises: it is written anew.
+            # A torn pickle may raise any error; the index is then written anew.
             return {}
 
     @contextlib.contextmanager
     def _open_for_write(self, path: str) -> Iterator[Any]:
-        """Write aside, and rename when all is there; nothing stays of a failure or an interrupt."""
+        """Write a temporary file and rename it at the end; remove it on a failure or interrupt."""
         aside = f"{path}.tmp.{uuid.uuid4().hex[:16]}"
         try:
             with open(aside, "wb") as file:
                 yield file
             if os.path.isdir(path):
-                # An empty one gives way; what is in another is not ours to remove.
+                # Removes an empty directory only; the contents of another are not ours.
                 os.rmdir(path)
             os.replace(aside, path)
         except BaseException:
@@ -115,13 +115,13 @@ class SealedFile(IndexDataCacheFile):
 class KernelCache(FunctionCache):
     """numba's cache on disk, which misses when a file that the kernel is made of changed.
 
-    numba itself notices a change of the file that the kernel is in, and of no other. Where numba
-    finds no place to write to, `colobench.kernels.cache_directory` gives one.
+    numba itself notices only a change of the kernel's own file. If numba finds no writable
+    directory, `colobench.kernels.cache_directory` makes one.
 
     Raises
     ------
     RuntimeError, OSError
-        If there is no place at all.
+        If no directory is writable.
     """
 
     def __init__(self, function: Any) -> None:
@@ -140,17 +140,17 @@ class KernelCache(FunctionCache):
         return (*super()._index_key(sig, codegen), sources.digest((source,)))  # type: ignore[no-untyped-call]
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Give a compiled kernel, or None if it is not there whole."""
+        """Return a compiled kernel, or None if it is missing or damaged."""
         with contextlib.suppress(OSError):
             return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Keep a compiled kernel, unless the disk is full or was taken away."""
+        """Store a compiled kernel, unless the disk is full or was removed."""
         with contextlib.suppress(OSError):
             super().save_overload(sig, data)  # type: ignore[no-untyped-call]
 
     def state(self, sig: Any, target_context: Any) -> tuple[CacheState, Path | None]:
-        """Say what there is on disk of a kernel for this machine, and name a damaged file."""
+        """Return the state of a kernel on disk for this machine, and the damaged file if any."""
         key = self._index_key(sig, target_context.codegen())
         found: tuple[CacheState, Path | None] = self._cache_file.state(key)
         return found
@@ -159,8 +159,8 @@ class KernelCache(FunctionCache):
     def turn(self, sig: Any, target_context: Any) -> Iterator[None]:
         """Wait while another process compiles this kernel, until it is there.
 
-        So processes that start at the same time share the work. A lock that cannot be had does not
-        stop anybody: after `PATIENCE` the kernel is compiled here, too.
+        So processes that start at the same time share the work. If the lock cannot be taken within
+        `PATIENCE`, the kernel is compiled here, too.
         """
         deadline = time.monotonic() + PATIENCE
         while True:
@@ -173,7 +173,7 @@ class KernelCache(FunctionCache):
 
     @contextlib.contextmanager
     def claim(self, sig: Any, target_context: Any) -> Iterator[bool]:
-        """Keep other processes from compiling this kernel; False if another does so already."""
+        """Keep other processes from compiling this kernel; yield False if one does so already."""
         if getattr(_holding, "lock", False):
             yield True
             return
@@ -192,7 +192,7 @@ class KernelCache(FunctionCache):
 
 @contextlib.contextmanager
 def _given(directory: Path) -> Iterator[None]:
-    """Have numba take this for what the user has set NUMBA_CACHE_DIR to."""
+    """Let numba use this directory as if the user had set NUMBA_CACHE_DIR to it."""
     before = config.CACHE_DIR  # type: ignore[attr-defined]
     config.CACHE_DIR = str(directory)  # type: ignore[attr-defined]
     try:
@@ -201,14 +201,14 @@ def _given(directory: Path) -> Iterator[None]:
         config.CACHE_DIR = before  # type: ignore[attr-defined]
 
 
-#: The threads that hold a lock: a kernel that is compiled for another's sake needs none.
+#: Whether this thread holds a lock: a kernel compiled on behalf of another needs no second one.
 _holding = threading.local()
 
 
 def _lock(path: str) -> int | None:
-    """Make and lock a file; gives its descriptor, or None if another holds it.
+    """Make and lock a file; return its descriptor, or None if another process holds it.
 
-    Where no file can be made or locked, nobody is kept from anything: the descriptor is -1.
+    If no file can be made or locked, the descriptor is -1, and all processes may go on.
     """
     while True:
         try:
@@ -217,7 +217,7 @@ def _lock(path: str) -> int | None:
             return -1
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Its last holder may have removed it meanwhile.
+            # The last holder may have removed the file meanwhile.
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 return descriptor
         except BlockingIOError:
@@ -226,14 +226,14 @@ def _lock(path: str) -> int | None:
         except FileNotFoundError:
             pass
         except OSError:
-            # A file system without locks.
+            # This file system has no locks.
             _unlock(path, descriptor)
             return -1
         os.close(descriptor)
 
 
 def _unlock(path: str, descriptor: int) -> None:
-    """Remove a file that `_lock` made, and let go of it."""
+    """Remove and unlock a file that `_lock` made."""
     if descriptor >= 0:
         with contextlib.suppress(OSError):
             os.unlink(path)

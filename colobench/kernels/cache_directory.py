@@ -1,6 +1,7 @@
-"""Where compiled kernels are kept: where numba keeps its cache, or else in a private directory.
+"""Directory of compiled kernels: numba's cache directory, or else a private one.
 
-This does without numba, which takes long to import: a session asks before it starts its nodes.
+A session looks for it before it starts its nodes, so this module does not import numba, which would
+take long.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from pathlib import Path
 VARIABLE = "NUMBA_CACHE_DIR"
 PREFIX = "colobench-kernels-"
 REMEDY = f"set {VARIABLE} to a directory that can be written"
-#: The packages with kernels in them.
+#: Packages that contain kernels.
 _GUEST = Path(__file__).parents[1] / "guest"
 SOURCES = (Path(__file__).parent, _GUEST, _GUEST / "programs")
 
 _logger = logging.getLogger(__name__)
 _lock = threading.Lock()
-#: The private directory of this process, once it was asked for.
+#: The private directory of this process, made on the first call.
 _private: Path | None = None
 
 
@@ -35,7 +36,7 @@ os.register_at_fork(after_in_child=_renew_lock)
 
 
 def can_write(directory: Path, size: int = 0) -> bool:
-    """Try whether a file of that size can be written there; the directory is made if need be."""
+    """Say whether a file of that size can be written to a directory, which is made if missing."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory) as file:
@@ -52,8 +53,8 @@ def numba_has_one() -> bool:
 
     Notes
     -----
-    The places are numba's, in its order: NUMBA_CACHE_DIR, ``__pycache__`` beside the source, and
-    the user's cache directory.
+    The directories are numba's, in its order: NUMBA_CACHE_DIR, ``__pycache__`` next to the source,
+    and the user's cache directory.
     """
     given = [Path(os.environ[VARIABLE])] if os.environ.get(VARIABLE) else []
     users = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
@@ -64,14 +65,14 @@ def numba_has_one() -> bool:
 
 
 def private_directory() -> Path:
-    """Give a directory for this process and its nodes, removed when the process ends.
+    """Return a directory for this process and its nodes, removed when the process ends.
 
-    It says once that there is one, and how to do without.
+    The first call prints that it is used, and how to avoid it.
 
     Raises
     ------
     OSError
-        If not even that can be made.
+        If the directory cannot be made.
     """
     global _private
     with _lock:
@@ -87,13 +88,13 @@ def private_directory() -> Path:
 
 
 def _remove(made: Path, owner: int) -> None:
-    """Remove the directory that `private_directory` has made in this process, not in a fork."""
+    """Remove the directory that `private_directory` made, but not in a forked child."""
     if os.getpid() == owner and made.name.startswith(PREFIX) and not made.is_symlink():
         shutil.rmtree(made, ignore_errors=True)
 
 
 def environment() -> dict[str, str]:
-    """Give what a node's environment has to say so that it shares its kernels with this process."""
+    """Return the environment variables with which a node shares this process's kernels."""
     if _private is None and numba_has_one():
         return {}
     try:

@@ -1,9 +1,9 @@
-"""How numba compiles kernels and their parts: a part stays LLVM text until a kernel links it.
+"""Compiler of kernels and their parts: a part stays LLVM text until a kernel links it.
 
-By itself numba makes machine code of every function, and once more of each function that calls it.
-Only kernels call parts, so a part's code is optimised in the kernel alone, once: compiling all
-kernels takes half of the time. This leans on insides of numba; `obstacle` tries whether they are as
-expected, and where they are not, numba compiles in its own way.
+By itself numba compiles every function to machine code, and compiles it again within each function
+that calls it. Only kernels call parts, so here a part is optimised only within the kernel, once;
+compiling all kernels takes half of the time. This depends on numba's internals. `obstacle` tries
+whether they are as expected; if not, numba compiles in its own way.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from numba.core.compiler_machinery import register_pass
 from numba.core.typed_passes import NativeLowering
 from numba.extending import intrinsic
 
-#: What the names of all functions that numba compiles begin with (Itanium C++ ABI).
+#: Prefix of the names of all functions that numba compiles (Itanium C++ ABI).
 _MANGLED = "_ZN"
 
 
 class _Library(JITCodeLibrary):
-    """LLVM text that is optimised as a whole, and not function by function before."""
+    """LLVM text that is optimised only as a whole, not function by function."""
 
     def add_llvm_module(self, module: Any) -> None:
         module.data_layout = self._codegen._data_layout
         self._final_module.link_in(module)
 
     def closure(self) -> list[Any]:
-        """Give each library that this one needs once, those that its parts need included.
+        """Return each library that this one needs once, including those that its parts need.
 
-        Kernels come last. LLVM's linker drops a function that nothing needs so far. A kernel brings
-        parts with it that call no others any more, so those would be dropped in front of a part
-        that does call them.
+        Kernels come last. LLVM's linker drops a function that is not needed so far. A linked kernel
+        contains parts whose calls are inlined already, so their callees would be dropped before a
+        part that does call them.
         """
         found: dict[Any, None] = {}
         waiting = list(self._linking_libraries)
@@ -55,7 +55,7 @@ class _Library(JITCodeLibrary):
 
 
 class PartLibrary(_Library):
-    """The LLVM text of a part, which neither is optimised nor becomes machine code by itself."""
+    """The LLVM text of a part, which is not optimised or compiled to machine code by itself."""
 
     def finalize(self) -> None:
         self._raise_if_finalized()
@@ -70,7 +70,7 @@ class PartLibrary(_Library):
         return self._final_module
 
     def _get_module_for_linking(self) -> Any:
-        """Give the part with its callees, which a function compiled in numba's own way links."""
+        """Return the part with its callees, for a function that numba compiles in its own way."""
         if self._shared_module is None:
             module = self._final_module.clone()
             for library in self.closure():
@@ -80,7 +80,7 @@ class PartLibrary(_Library):
 
 
 class KernelLibrary(_Library):
-    """The machine code of a kernel, into which its parts have been linked."""
+    """The machine code of a kernel, with its parts linked in."""
 
     def finalize(self) -> None:
         for library in self.closure():
@@ -90,7 +90,7 @@ class KernelLibrary(_Library):
         super().finalize()
 
     def _check_links(self) -> None:
-        """Refuse a kernel that calls a part which was not linked: it would call address 0."""
+        """Refuse a kernel that calls an unlinked part, because it would call address 0."""
         for function in self._final_module.functions:
             if function.is_declaration and function.name.startswith(_MANGLED):
                 raise RuntimeError(f"{self.name}: expected {function.name} in it, found it missing")
@@ -102,14 +102,14 @@ def _text(library: Any) -> Any:
 
 
 def _prepare(state: Any, kind: type[_Library]) -> None:
-    """Give a function that is about to be lowered a library of this kind."""
+    """Replace the library of a function before it is lowered by one of this kind."""
     state.library = kind(state.targetctx.codegen(), state.func_id.func_qualname)
     state.library.enable_object_caching()
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
 class KernelLowering(NativeLowering):
-    """Make LLVM text of a kernel, link its parts, and make machine code of it all."""
+    """Lower a kernel to LLVM text, link its parts, and compile everything to machine code."""
 
     _name = "colobench_kernel_lowering"
 
@@ -120,10 +120,10 @@ class KernelLowering(NativeLowering):
 
 @register_pass(mutates_CFG=True, analysis_only=False)
 class PartLowering(NativeLowering):
-    """Make LLVM text of a part, and stop there.
+    """Lower a part to LLVM text only.
 
-    numba knows a compiled function by an object that Python can call. A part's is never called, and
-    its address is 0.
+    numba represents a compiled function by an object that Python can call. A part's object is never
+    called, and its address is 0.
     """
 
     _name = "colobench_part_lowering"
@@ -148,10 +148,10 @@ class PartLowering(NativeLowering):
 
 @contextlib.contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Keep the collector from walking the compiler's many objects, which takes a tenth of the time.
+    """Switch garbage collection off: over the compiler's many objects it takes a tenth of the time.
 
-    numba compiles one function at a time, whatever the number of threads; the parts of a kernel
-    are compiled within its own time.
+    numba compiles one function at a time, whatever the number of threads. The parts of a kernel are
+    compiled within the kernel's compilation.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -182,26 +182,26 @@ class _Compiler(CompilerBase):
 
 
 class KernelCompiler(_Compiler):
-    """Compiles a kernel."""
+    """Compiler of kernels."""
 
     lowering = KernelLowering
 
 
 class PartCompiler(_Compiler):
-    """Compiles a part of kernels."""
+    """Compiler of parts of kernels."""
 
     lowering = PartLowering
 
 
 def at_address(called: Any, signature: Any) -> Any:
-    """Give a function for kernels that takes an address, and calls the kernel that is there.
+    """Make a function for kernels that takes an address, and calls the kernel at it.
 
     Parameters
     ----------
     called
         The kernel.
     signature
-        The signature with which it was compiled; arguments are converted to it.
+        Signature with which it was compiled; arguments are converted to it.
     """
 
     def generate(context: Any, builder: Any, typed: Any, values: Any) -> Any:
@@ -224,7 +224,7 @@ def at_address(called: Any, signature: Any) -> Any:
     def define(typing_context: Any, address: Any, *arguments: Any) -> Any:
         return signature.return_type(types.uintp, *arguments), generate
 
-    # numba would take a call of `*arguments` for one with a tuple.
+    # numba would treat a call of `*arguments` as one with a tuple.
     own = [Parameter(name, Parameter.POSITIONAL_ONLY) for name in ("typing_context", "address")]
     taken = inspect.signature(called.py_func).parameters.values()
     define.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
@@ -235,12 +235,12 @@ def at_address(called: Any, signature: Any) -> Any:
 
 @functools.cache
 def obstacle() -> str | None:
-    """Tell why a kernel of two parts, and one that calls it, cannot be compiled here.
+    """Compile a kernel of two parts, and a caller of it, on trial.
 
     Returns
     -------
     str or None
-        The error of the trial, in one line. None means that parts stay text, as they should.
+        The error of the trial, in one line; None if the trial succeeded.
     """
     base: dict[str, Any] = {"nogil": True, "_nrt": False}
     part = base | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}

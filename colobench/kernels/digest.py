@@ -1,4 +1,4 @@
-"""A 64-bit digest of guest memory, or of one page: XXH3_64bits of more than 240 bytes.
+"""64-bit digests of guest memory and of pages: XXH3_64bits of more than 240 bytes.
 
 Source: Yann Collet, "xxHash fast digest algorithm", version 0.2.0, section "XXH3 Algorithm
 Description (for large inputs)". A stripe is 64 bytes, one word for each of eight accumulators.
@@ -32,7 +32,7 @@ _SECRET_BYTES = 192
 _PAGE = 4096
 _STRIPE, _STRIPES_PER_BLOCK = 64, 16
 _BLOCK = _STRIPE * _STRIPES_PER_BLOCK
-# Where in the secret each step begins to read.
+# Offsets in the secret at which each step begins to read.
 _SCRAMBLE_SECRET, _LAST_STRIPE_SECRET, _MERGE_SECRET = 128, 121, 11
 
 _PRIME32_1 = 0x9E3779B1
@@ -59,7 +59,7 @@ _LANES = ir.VectorType(_WORD, 8)
 
 @instruction(lambda: types.int64())
 def digest_room(builder: Any) -> Any:
-    """Give the address of room for the secret and the accumulators on the kernel's stack."""
+    """Return the address of space on the kernel's stack for the secret and the accumulators."""
     with builder.goto_entry_block():
         room = builder.alloca(ir.ArrayType(_BYTE, _SECRET_BYTES + _STRIPE))
     return builder.ptrtoint(room, _WORD)
@@ -71,7 +71,7 @@ def _load(builder: Any, address: Any, offset: int = 0) -> Any:
 
 
 def _accumulate(builder: Any, lanes: Any, data: Any, key: Any) -> Any:
-    """Take one stripe: the specification's step 2-1, in all lanes at once."""
+    """Consume one stripe: the specification's step 2-1, in all lanes at once."""
     key = builder.xor(key, data)
     low = builder.and_(key, _LANES([0xFFFFFFFF] * 8))
     product = builder.mul(low, builder.lshr(key, _LANES([32] * 8)))
@@ -81,7 +81,7 @@ def _accumulate(builder: Any, lanes: Any, data: Any, key: Any) -> Any:
 
 
 def _accumulate_stripes(builder: Any, lanes: Any, data: Any, secret: Any, stripes: int) -> Any:
-    """Take stripes from the begin of a block on."""
+    """Consume stripes from the beginning of a block."""
     for stripe in range(stripes):
         key = _load(builder, secret, 8 * stripe)
         lanes = _accumulate(builder, lanes, _load(builder, data, stripe * _STRIPE), key)
@@ -90,14 +90,14 @@ def _accumulate_stripes(builder: Any, lanes: Any, data: Any, secret: Any, stripe
 
 @instruction(lambda *_: types.void(types.int64, types.int64, types.int64))
 def _take_stripe(builder: Any, accumulators: Any, data: Any, secret: Any) -> None:
-    """Take one stripe."""
+    """Consume one stripe."""
     lanes = _accumulate_stripes(builder, _load(builder, accumulators), data, secret, 1)
     builder.store(lanes, pointer(builder, accumulators, _LANES), align=1)
 
 
 @instruction(lambda *_: types.void(types.int64, types.int64, types.int64))
 def _take_block(builder: Any, accumulators: Any, data: Any, secret: Any) -> None:
-    """Take a whole block, and end it: the specification's steps 2-1 and 2-2."""
+    """Consume a whole block, and end it: the specification's steps 2-1 and 2-2."""
     lanes = _load(builder, accumulators)
     lanes = _accumulate_stripes(builder, lanes, data, secret, _STRIPES_PER_BLOCK)
     lanes = builder.xor(lanes, builder.lshr(lanes, _LANES([47] * 8)))
@@ -108,7 +108,7 @@ def _take_block(builder: Any, accumulators: Any, data: Any, secret: Any) -> None
 
 @instruction(lambda *_: types.void(types.int64, types.int64, types.int64))
 def _take_last_block(builder: Any, accumulators: Any, data: Any, secret: Any) -> None:
-    """Take the last block of an input of whole blocks."""
+    """Consume the last block of an input of whole blocks."""
     stripes = _STRIPES_PER_BLOCK - 1
     lanes = _accumulate_stripes(builder, _load(builder, accumulators), data, secret, stripes)
     last, key = _load(builder, data, stripes * _STRIPE), _load(builder, secret, _LAST_STRIPE_SECRET)
@@ -118,7 +118,7 @@ def _take_last_block(builder: Any, accumulators: Any, data: Any, secret: Any) ->
 
 @instruction(lambda *_: types.uint64(types.uint64, types.uint64))
 def _multiply_and_fold(builder: Any, left: Any, right: Any) -> Any:
-    """Give the low half of the 128-bit product xor its high half."""
+    """Return the low half of the 128-bit product xor its high half."""
     product = builder.mul(builder.zext(left, _DOUBLE_WORD), builder.zext(right, _DOUBLE_WORD))
     return builder.trunc(builder.xor(product, builder.lshr(product, _DOUBLE_WORD(64))), _WORD)
 
@@ -133,14 +133,14 @@ def derive_secret(secret: int, seed: int) -> None:
 
 @inlined
 def _begin(accumulators: int) -> None:
-    """Write the accumulators' first values: the specification's step 1."""
+    """Write the accumulators' initial values: the specification's step 1."""
     for i in range(len(_ACCUMULATORS)):
         store_word(accumulators + 8 * i, _ACCUMULATORS[i])
 
 
 @inlined
 def _merge(accumulators: int, secret: int, length: int) -> Any:
-    """Give the digest: the specification's step 4."""
+    """Return the digest: the specification's step 4."""
     result = np.uint64(length) * _PRIME64_1
     for at in range(0, _STRIPE, 16):
         result += _multiply_and_fold(
@@ -153,10 +153,10 @@ def _merge(accumulators: int, secret: int, length: int) -> Any:
 
 @inlined
 def digest_page(room: int, page: int) -> Any:
-    """Give the digest of the 4096 bytes at an address, and fetch the page behind it.
+    """Return the digest of the 4096 bytes at an address, and prefetch the next page.
 
-    The room's secret must be derived. The end of a digest keeps the CPU from running ahead to the
-    next page by itself.
+    The secret in `room` must be derived already. The prefetch is needed because the end of a digest
+    keeps the CPU from running ahead to the next page.
     """
     accumulators = room + _SECRET_BYTES
     _begin(accumulators)
@@ -179,13 +179,13 @@ def digest(memory: Bytes, seed: int) -> int:
     memory
         uint8[bytes], at least 241 bytes; guest memory is whole pages.
     seed
-        Its 64 bits are XXH3's seed; another seed gives another digest.
+        XXH3's seed, 64 bits; another seed gives another digest.
 
     Returns
     -------
     int
-        XXH3_64bits_withSeed of the bytes, a uint64. Two memories that differ have the same digest
-        with probability 2**-64, unless somebody made them up for that.
+        XXH3_64bits_withSeed of the bytes, a uint64. Two different memories have the same digest
+        with probability 2**-64, unless they were constructed for that.
     """
     secret = digest_room()
     accumulators = secret + _SECRET_BYTES

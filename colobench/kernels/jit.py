@@ -1,4 +1,4 @@
-"""What kernels are made with: one decorator for them, one for their parts, one for instructions.
+"""Decorators for kernels, for their parts, and for LLVM instructions.
 
 Kernels release the GIL and are cached on disk, see `colobench.kernels.cache`.
 """
@@ -30,31 +30,31 @@ Integers: TypeAlias = npt.NDArray[np.int64]
 #: Page numbers, i4[::1]: enough for 8 TiB of RAM, and half of the memory traffic of int64.
 Pages: TypeAlias = npt.NDArray[np.int32]
 
-#: Every kernel of the project with the one signature it is called with, in order of definition.
+#: Every kernel of the project with its only signature, in order of definition.
 REGISTRY: list[tuple[Any, str]] = []
 
 
-#: Without numba's runtime (NRT) nothing can be allocated, which numba says when it compiles, and
-#: nobody counts references to arrays: a call is quicker by a third.
+#: Without numba's runtime (NRT) a kernel that allocates is refused when it is compiled, and
+#: references to arrays are not counted, which makes a call quicker by a third.
 _OPTIONS: dict[str, Any] = {"nogil": True, "_nrt": False}
 _PART_OPTIONS = _OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 class _Ways(NamedTuple):
-    """How things are compiled here: kernels, their parts, calls at an address."""
+    """Compilers for kernels, for their parts, and for calls at an address."""
 
     kernel: type
     part: type
-    #: Makes of a kernel and its signature what other kernels call it with at its address.
+    #: Makes the function by which other kernels call a kernel at its address, from its signature.
     at_address: Callable[[Any, Any], Any] | None
-    #: Tells why numba's own way has to do, or None.
+    #: Returns the reason for compiling in numba's own way, or None.
     obstacle: Callable[[], str | None]
 
 
 def _ways() -> _Ways:
     try:
         from colobench.kernels import compiling
-    except ImportError as error:  # The compiler of this numba is divided into other modules.
+    except ImportError as error:  # This numba's compiler has other modules.
         missing = str(error)
         return _Ways(Compiler, Compiler, None, lambda: missing)
     return _Ways(
@@ -69,7 +69,7 @@ _WAYS = _ways()
 
 
 def obstacle() -> str | None:
-    """Tell why kernels are compiled in numba's own way, or None if they are not."""
+    """Return the reason why kernels are compiled in numba's own way, or None if they are not."""
     return _WAYS.obstacle()
 
 
@@ -79,14 +79,14 @@ def kernel(signature: str) -> Callable[[Callable[..., int]], Any]:
     Parameters
     ----------
     signature
-        The numba signature that callers must keep to, such as ``"i8(u8[::1], i8)"``. It is what
-        `colobench.kernels.warmup` compiles, and after that no other is compiled.
+        The numba signature of all calls, such as ``"i8(u8[::1], i8)"``.
+        `colobench.kernels.warmup` compiles it, and after that no other one is compiled.
 
     Notes
     -----
-    The cache lies where numba puts it: in ``NUMBA_CACHE_DIR``, in ``__pycache__``, or in the user's
-    cache directory. Where none of them can be written, it is a temporary one of this process and
-    its nodes; and if there is no such thing either, the kernel is compiled in each process.
+    The cache is in numba's directory: ``NUMBA_CACHE_DIR``, ``__pycache__``, or the user's cache
+    directory. If none of them is writable, it is in a temporary directory of this process and its
+    nodes. If that cannot be made either, each process compiles the kernel.
     """
 
     def decorate(function: Callable[..., int]) -> Any:
@@ -106,7 +106,7 @@ def kernel(signature: str) -> Callable[[Callable[..., int]], Any]:
 
 
 def _take_turns(compiled: Any) -> None:
-    """Have processes that need the same kernel at the same time compile it once."""
+    """Let processes that need the same kernel at the same time compile it only once."""
     compile_now = compiled.compile
 
     def compile_or_wait(signature: Any) -> Any:
@@ -124,9 +124,9 @@ def _take_turns(compiled: Any) -> None:
 def inlined(function: F) -> F:
     """Compile a function as a part of the kernels that call it; Python must not call it.
 
-    It has no entry for that: the process would end. Without the wrappers that Python would call it
-    through, a part is compiled in half the time; and it is compiled for integers, where numba would
-    do it once more for each constant.
+    A part has no entry for Python, so the process would end. Without the wrappers for Python, a
+    part is compiled in half the time. It is compiled once for integers; numba would compile it
+    again for each constant argument.
     """
     part: Any = numba.njit(pipeline_class=_WAYS.part, **_PART_OPTIONS)(function)
     template = part.get_call_template
@@ -138,14 +138,14 @@ def inlined(function: F) -> F:
 
 
 class _ByAddress:
-    """Stands, in kernels, for a kernel that they call at its address."""
+    """Stand-in, within kernels, for a kernel that they call at its address."""
 
     def __init__(self, called: Any) -> None:
         self._called = called
 
     @functools.cached_property
     def _numba_type_(self) -> Any:
-        """Decide how it is called when a kernel that calls it is compiled."""
+        """Choose the kind of call when a kernel that calls it is compiled."""
         called = self._called
         if _WAYS.at_address is not None and obstacle() is None:
             chosen = _WAYS.at_address(called, called.signature_called)
@@ -157,22 +157,22 @@ class _ByAddress:
 
 
 def by_address(called: Any) -> Any:
-    """Give what other kernels call a kernel through, so that they do not contain it.
+    """Make a function by which other kernels call a kernel without containing it.
 
-    It takes the address that `entry_address` gave, and then the kernel's arguments. With the
-    address 0 it does nothing and gives 0. So what only some need is compiled for these alone, and
-    two kernels can be compiled at the same time.
+    It takes the address from `entry_address`, then the kernel's arguments. With the address 0 it
+    does nothing and returns 0. So a kernel that only some programs need is compiled for these
+    alone, and two kernels can be compiled at the same time.
     """
     return _ByAddress(called)
 
 
 def entry_address(called: Any) -> int:
-    """Give the address of a kernel in this process, for a call `by_address`; never 0.
+    """Return the address of a kernel in this process, for a call `by_address`; never 0.
 
-    The address is the host's: it must not get into the guest's RAM or the state of devices.
+    The address belongs to the host, and must not be stored in the guest's RAM or devices.
     """
     if obstacle() is not None:
-        # The kernel is within those that call it.
+        # The kernel is contained in its callers.
         return 1
     arguments = called.signature_called.args
     if arguments not in called.overloads:
@@ -182,17 +182,17 @@ def entry_address(called: Any) -> int:
 
 
 def instruction(signature: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
-    """Make a function for kernels out of one that builds its LLVM instructions.
+    """Make a function for kernels from one that builds its LLVM instructions.
 
     Parameters
     ----------
     signature
-        Gives the numba signature for the numba types of the arguments.
+        Function from the numba types of the arguments to the numba signature.
 
     Notes
     -----
-    The decorated function takes llvmlite's IRBuilder and the arguments' LLVM values, for an array
-    the pointer to its first element. It returns the LLVM value of the result, or None.
+    The decorated function takes llvmlite's IRBuilder and the LLVM values of the arguments; that of
+    an array is the pointer to its first element. It returns the LLVM value of the result, or None.
     """
 
     def decorate(build: Callable[..., Any]) -> Any:
@@ -216,17 +216,18 @@ def instruction(signature: Callable[..., Any]) -> Callable[[Callable[..., Any]],
 
 
 def target_has(*features: str) -> bool:
-    """Tell whether the CPU that numba compiles for has all of these features.
+    """Say whether the CPU that numba compiles for has all of these features.
 
     Parameters
     ----------
     features
-        LLVM's names, such as ``"avx512f"``.
+        LLVM's names of features, such as ``"avx512f"``.
 
     Notes
     -----
-    That CPU is this one, unless NUMBA_CPU_NAME and NUMBA_CPU_FEATURES say otherwise. Features that
-    follow from NUMBA_CPU_NAME alone do not count. numba's cache on disk keeps CPUs apart.
+    That CPU is this machine's, unless NUMBA_CPU_NAME and NUMBA_CPU_FEATURES name another one.
+    Features that only follow from NUMBA_CPU_NAME do not count. numba's cache on disk distinguishes
+    CPUs.
     """
     given: str | None = config.CPU_FEATURES  # type: ignore[attr-defined]
     if given is None:

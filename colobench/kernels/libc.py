@@ -1,4 +1,4 @@
-"""The C library's calls that kernels make: addresses are integers, a failure is -1 and `errno`."""
+"""Calls of the C library from kernels: addresses are integers, a failure is -1 and `errno`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ clock_gettime: Any = types.ExternalFunction("clock_gettime", types.int32(types.i
 
 @instruction(lambda: types.int64())
 def errno(builder: Any) -> Any:
-    """Give this thread's errno, an int64; without the GIL nothing comes between it and the call."""
+    """Return this thread's errno, an int64; inside a kernel no other call can change it."""
     number = ir.IntType(32)
     kind = ir.FunctionType(number.as_pointer(), [])
     location = builder.call(declared(builder, kind, "__errno_location"), [])

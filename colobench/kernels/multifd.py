@@ -1,10 +1,10 @@
 """Packets of pages between sockets and guest memory, QEMU's multifd format, many in one call.
 
-`colobench.wire.multifd` says how a packet looks. Because it names all of its pages before the first
-of them comes, their bytes go from the socket to their places without a stop in between.
+`colobench.wire.multifd` describes a packet. It names all of its pages before their bytes, so the
+bytes are read from the socket directly to their places.
 
-A packet may also come without bytes: then whoever receives it has the sender's memory mapped, and
-copies the pages from there.
+A packet may also come without bytes. Then the receiver has mapped the sender's memory, and copies
+the pages from there.
 
 Sockets are blocking, with SO_RCVTIMEO and SO_SNDTIMEO as limits. A call that a signal interrupts
 goes on.
@@ -45,13 +45,13 @@ from colobench.kernels.pages import PAGE_SIZE, is_zero_page
 from colobench.kernels.raw import clear, copy, fence, load_word, store_word, stream, swap_bytes
 from colobench.kernels.socket_io import add_buffer, write_all
 
-#: Packets that go out in one writev, as many as Linux takes buffers for (IOV_MAX = 1024).
+#: Packets in one writev, limited by Linux's number of buffers (IOV_MAX = 1024).
 _PACKETS_PER_WRITE = 7
-#: Room that the kernels need: bytes of `packets` (sending), `packet` (receiving), words of `iov`.
+#: Sizes of the kernels' scratch arrays: bytes of `packets` and of `packet`, words of `iov`.
 SEND_BYTES = _PACKETS_PER_WRITE * PACKET_BYTES
 RECEIVE_BYTES = 2 * PACKET_BYTES
 IOV_WORDS = 2 * _PACKETS_PER_WRITE * (PACKET_PAGES + 1)
-#: As many pages of a call are copied through the cache: few pages are flushed while they are in it.
+#: Most pages of a call that are copied through the CPU's cache: so few are flushed from there.
 _CACHED_PAGES = 1024
 _ONE = np.uint64(1)
 _U32 = np.uint64(32)
@@ -61,7 +61,7 @@ _U32 = np.uint64(32)
 def _splice_all(
     fd: int, pipe_out: int, pipe_in: int, iov: Words, first: int, entries: int, progress: Integers
 ) -> int:
-    """Give the pages of iov[first:entries] themselves to the socket, not copies; 0 or -errno."""
+    """Pass the pages of iov[first:entries] to the socket without a copy; return 0 or -errno."""
     while first < entries:
         taken = vmsplice(pipe_in, address(iov) + 16 * first, entries - first, 0)
         if taken < 0:
@@ -110,43 +110,43 @@ def send_packets(
     iov: Words,
     progress: Integers,
 ) -> int:
-    """Write one channel's packets of a page list to its socket, the pages straight from memory.
+    """Write one channel's packets of a page list to its socket, the pages directly from memory.
 
     Parameters
     ----------
     fd
         A blocking stream socket.
     pipe_out, pipe_in
-        Both ends of an empty pipe: the socket is given the pages themselves, through it, and what
-        is written to them before the receiver reads them is what it reads. That is for UNIX
-        sockets, where it saves a copy. With -1 they are copied.
+        Both ends of an empty pipe, through which the socket is given the pages themselves. The
+        receiver then reads what is written to them before it reads. On a UNIX socket this saves a
+        copy. With -1 the pages are copied.
     memory
         uint8[bytes], whole pages.
     pages
         int32; pages[begin:end] are the pages of `memory` to send, all of one block.
     begin, end
-        Which entries of `pages`.
+        Range of entries in `pages`.
     first_page
-        The page of `memory` that the block begins with: offsets in the packets count from it.
+        The block's first page in `memory`; offsets in the packets count from it.
     name
-        uint8[NAME_BYTES], the block's name, filled up with 0.
+        uint8[NAME_BYTES], the block's name, padded with 0.
     channel, channels
-        Packets are dealt out to the channels in turn; these are number `channel` of `channels`.
+        Number of this channel, and number of channels; they get the packets in turn.
     number
         Number of the list's first packet.
     carried
-        1: the pages' bytes follow each packet, but for all-zero pages, which it names as such.
-        0: none follow, and no page is looked at.
+        1: the pages' bytes follow each packet, except all-zero pages, which are named as such.
+        0: no bytes follow, and no page is read.
     packets, iov
         uint8[SEND_BYTES] and uint64[IOV_WORDS], overwritten.
     progress
-        int64[PROGRESS_SLOTS]; BYTES, PAGES and ZERO_PAGES grow by what was written, also on
-        failure (pages of packets that were begun count).
+        int64[PROGRESS_SLOTS]; BYTES, PAGES and ZERO_PAGES are increased by what was written, also
+        on failure (pages of packets that were begun count).
 
     Returns
     -------
     int
-        0, or -errno: EAGAIN when SO_SNDTIMEO ran out, EPIPE or ECONNRESET when the peer is gone.
+        0, or -errno: EAGAIN if SO_SNDTIMEO ran out, EPIPE or ECONNRESET if the peer is gone.
     """
     entries, used = 0, 0
     index = channel
@@ -183,7 +183,7 @@ def send_packets(
         index += channels
         status = 0
         if pipe_in >= 0:
-            # The first buffer is the packet, which is soon overwritten: that one is copied.
+            # The first buffer is the packet. It is copied, because it is soon overwritten.
             status = write_all(fd, iov, 1, progress)
             if status == 0:
                 status = _splice_all(fd, pipe_out, pipe_in, iov, 1, entries, progress)
@@ -198,9 +198,9 @@ def send_packets(
 
 @inlined
 def _read_until(fd: int, iov: Words, entries: int, progress: Integers, until: int) -> int:
-    """Fill the vector until progress[BYTES] is `until` or more; 0, END or -errno.
+    """Fill the vector until progress[BYTES] is at least `until`; return 0, END or -errno.
 
-    It can be called again for the rest: what is filled has the length 0 then.
+    It can be called again for the rest, because filled buffers get the length 0.
     """
     first = 0
     while progress[BYTES] < until:
@@ -225,7 +225,7 @@ def _read_until(fd: int, iov: Words, entries: int, progress: Integers, until: in
 
 @inlined
 def _copy_pages(packet: int, normal: int, place: int, source: int, around: bool) -> None:
-    """Copy a packet's pages from one block to another, runs as runs; around the cache or not."""
+    """Copy a packet's pages between blocks, run by run, past the CPU's cache or through it."""
     i = 0
     while i < normal:
         offset = offset_of(packet, i)
@@ -253,7 +253,7 @@ def receive_packets(
     iov: Words,
     progress: Integers,
 ) -> int:
-    """Read packets from a socket, and put their pages in their places, up to a SYNC.
+    """Read packets from a socket, and store their pages at their places, up to a SYNC.
 
     Parameters
     ----------
@@ -264,30 +264,30 @@ def receive_packets(
     memory
         uint8, whole pages, page-aligned.
     bitmap
-        uint64, one bit for each page of `memory`; set once the page is there. Several threads may
+        uint64, one bit for each page of `memory`, set once the page is stored. Several threads may
         set bits.
     source
-        0: the pages' bytes follow each packet. Else the address of the sender's memory, laid out
-        as `memory`, to copy the pages from.
+        0: the pages' bytes follow each packet. Otherwise the address of the sender's memory, with
+        the layout of `memory`, from which the pages are copied.
     names, first_pages, block_pages
-        uint8[NAME_BYTES * n], int64[n], int64[n]: each block's name, filled up with 0, its first
-        page in `memory`, and how many it has.
+        uint8[NAME_BYTES * n], int64[n], int64[n]: each block's name, padded with 0, its first page
+        in `memory`, and its number of pages.
     iov
         uint64[IOV_WORDS], overwritten.
     progress
-        int64[PROGRESS_SLOTS]; BYTES, PAGES and ZERO_PAGES grow by what came. PACKET_AT is what
-        BYTES was at the begin of the last packet.
+        int64[PROGRESS_SLOTS]; BYTES, PAGES and ZERO_PAGES are increased by what was received.
+        PACKET_AT is the value of BYTES at the beginning of the last packet.
 
     Returns
     -------
     int
-        SYNCED. BAD_FIELD: a packet is wrong; progress[FIELD] says which of FIELDS, progress[FOUND]
-        what was in it (int64). END: the peer has closed the stream. -errno: EAGAIN when SO_RCVTIMEO
-        ran out.
+        SYNCED. BAD_FIELD: a packet is wrong; progress[FIELD] is the index in FIELDS,
+        progress[FOUND] the value found (int64). END: the peer has closed the stream. -errno: EAGAIN
+        if SO_RCVTIMEO ran out.
 
     Notes
     -----
-    After a failure a page may be there in part, its bit not set.
+    After a failure a page may be stored in part; its bit is not set then.
     """
     carried = 1 if source == 0 else 0
     here = address(packet)
@@ -315,7 +315,7 @@ def receive_packets(
         else:
             around = progress[PAGES] >= _CACHED_PAGES
             _copy_pages(here, normal, place, source + first * PAGE_SIZE, around)
-        # The next packet is read in the same call if it is there: one follows until the SYNC.
+        # The next packet is read in the same call if it has arrived; one follows until the SYNC.
         packet_at = progress[PACKET_AT] + PACKET_BYTES + carried * normal * PAGE_SIZE
         if sync == np.uint64(0):
             entries = add_buffer(iov, entries, following, PACKET_BYTES)

@@ -1,6 +1,6 @@
-"""Packets of page lists, QEMU's multifd format: their numbers, and how they are checked.
+"""Packets of page lists in QEMU's multifd format: constants and checks.
 
-`colobench.wire.multifd` says how a packet looks, `colobench.kernels.multifd` sends and receives it.
+`colobench.wire.multifd` describes a packet, `colobench.kernels.multifd` sends and receives it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ PACKET_BYTES = OFFSETS_AT + 8 * PACKET_PAGES
 #: Slots of `progress`.
 BYTES, PAGES, ZERO_PAGES, FIELD, FOUND, PACKET_AT = range(6)
 PROGRESS_SLOTS = 6
-#: What `receive_packets` returns; also -errno.
+#: Results of `receive_packets`, beside -errno.
 SYNCED, BAD_FIELD, END = range(3)
-#: The fields of a packet that can be wrong, for FIELD.
+#: Fields of a packet that can be wrong; FIELD is an index in here.
 FIELDS = (
     "magic", "version", "flags", "pages_alloc", "normal_pages", "next_packet_size", "zero_pages",
     "ramblock", "offset",
@@ -48,7 +48,7 @@ def store_pair(to: int, high: int, low: int) -> None:
 
 @inlined
 def find_block(packet: int, names: Bytes, blocks: int) -> int:
-    """Give the number of the block that a packet names, -1 if there is none of that name."""
+    """Return the number of the block that a packet names, -1 if there is no such block."""
     for block in range(blocks):
         different = np.uint64(0)
         for at in range(0, NAME_BYTES, 8):
@@ -62,7 +62,7 @@ def find_block(packet: int, names: Bytes, blocks: int) -> int:
 
 @inlined
 def refuse(progress: Integers, field: int, found: int) -> int:
-    """Say which field is wrong, and what was in it."""
+    """Store the number and the value of a wrong field in `progress`; return BAD_FIELD."""
     progress[FIELD] = field
     progress[FOUND] = found
     return BAD_FIELD
@@ -70,7 +70,7 @@ def refuse(progress: Integers, field: int, found: int) -> int:
 
 @inlined
 def check_packet(packet: int, carried: int, progress: Integers) -> int:
-    """Check the numbers of a packet; SYNCED if they are right, else BAD_FIELD."""
+    """Check the numbers of a packet; return SYNCED if they are right, else BAD_FIELD."""
     word = swap_bytes(load_word(packet))
     if word >> _U32 != np.uint64(MAGIC):
         return refuse(progress, _BAD_MAGIC, np.int64(word >> _U32))
@@ -95,7 +95,7 @@ def check_packet(packet: int, carried: int, progress: Integers) -> int:
 
 @inlined
 def check_offsets(packet: int, count: int, block_pages: int, progress: Integers) -> int:
-    """Check that every page of a packet is one of the block; SYNCED, else BAD_FIELD."""
+    """Check that every page of a packet is in the block; return SYNCED, else BAD_FIELD."""
     limit = np.uint64(block_pages * PAGE_SIZE)
     for i in range(count):
         offset = swap_bytes(load_word(packet + OFFSETS_AT + 8 * i))
@@ -106,6 +106,6 @@ def check_offsets(packet: int, count: int, block_pages: int, progress: Integers)
 
 @inlined
 def offset_of(packet: int, i: int) -> int:
-    """Give the offset of page `i` of a packet, which was checked."""
+    """Return the offset of page `i` of a packet, which was checked."""
     offset: int = np.int64(swap_bytes(load_word(packet + OFFSETS_AT + 8 * i)))
     return offset

@@ -1,6 +1,6 @@
-"""A note beside the kernels' cache says what is in it, so that a session knows without numba.
+"""Note next to the kernels' cache with its contents, which a session reads without numba.
 
-What it says may be wrong, if somebody took files away: then a node compiles before it begins.
+The note may be wrong if files were removed: then a node compiles before it starts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PREFIX = "colobench-compiled-"
 
 
 def is_noted(modules: Sequence[str]) -> bool:
-    """Tell whether the kernels of these modules were compiled for what is here now."""
+    """Say whether the kernels of these modules were compiled in the present circumstances."""
     return _path(modules).exists()
 
 
@@ -36,14 +36,14 @@ def note(modules: Sequence[str]) -> None:
 
 
 def _path(modules: Sequence[str]) -> Path:
-    """Give the note's path, which says of what modules it is, and what their kernels depend on."""
+    """Return the note's path, which has the modules and the circumstances in its name."""
     directory = os.environ.get(VARIABLE) or SOURCES[0] / "__pycache__"
     of = hashlib.sha256(" ".join(modules).encode()).hexdigest()[:16]
     return Path(directory, f"{_PREFIX}{of}-{_circumstances(modules)}")
 
 
 def _circumstances(modules: Sequence[str]) -> str:
-    """Hash what kernels depend on: sources, versions, processor, numba's settings."""
+    """Hash all that kernels depend on: sources, versions, processor, numba's settings."""
     words = [sources.digest(tuple(filter(None, map(sources.file_of, modules))))]
     words += [sys.version, platform.machine(), _processor()]
     words += sorted(f"{name}={value}" for name, value in os.environ.items() if "NUMBA" in name)
@@ -54,7 +54,7 @@ def _circumstances(modules: Sequence[str]) -> str:
 
 
 def _processor() -> str:
-    """Give the lines of /proc/cpuinfo that name the processor and what it can do."""
+    """Return the lines of /proc/cpuinfo that name the processor and its features."""
     names = ("model name", "flags", "Features", "CPU part")
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
         return "".join(sorted({line for line in lines if line.startswith(names)}))

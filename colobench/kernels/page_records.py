@@ -1,9 +1,9 @@
-"""Page records in a buffer, QEMU's RAM section format: put there, and taken to their places.
+"""Page records in a buffer, in the format of QEMU's RAM section: encoded and decoded.
 
 A record is be64 (offset in the block | flags), then 4096 bytes (PAGE) or one fill byte (ZERO).
-All records here are CONTINUE records, which name no block, but for the first one put if the
-caller wants it named. Source: QEMU's migration/ram.c, RAM_SAVE_FLAG_*.
-`colobench.kernels.socket_io` sends and receives them without such a buffer.
+All records here are CONTINUE records, which name no block; only the first one may name its block.
+Source: QEMU's migration/ram.c, RAM_SAVE_FLAG_*. `colobench.kernels.socket_io` sends and receives
+records without such a buffer.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ ZERO, PAGE, CONTINUE = 0x02, 0x08, 0x20
 HEADER_BYTES = 8
 ZERO_RECORD_BYTES = HEADER_BYTES + 1
 PAGE_RECORD_BYTES = HEADER_BYTES + PAGE_SIZE
-#: The most that a first record is longer by when it is named.
+#: Most bytes by which a name lengthens a record.
 NAME_BYTES = 256
 
-#: What `take_page_records` returns, and END and -errno what `receive_page_records` does besides.
+#: Results of `take_page_records`; `receive_page_records` also returns END and -errno.
 NEXT, MORE, BAD_PAGE, BAD_FILL, END = range(5)
 #: Slots of their `cursor`.
 START, STOP, PAGES, ZERO_PAGES, BAD, BYTES_READ = range(6)
@@ -38,7 +38,7 @@ _ZERO_RECORD = np.uint64(ZERO | CONTINUE)
 
 @inlined
 def put_header(to: int, offset: int, flags: int, named: int, name: Bytes) -> int:
-    """Write a record's header, and the block's name behind it if `named`; the bytes written."""
+    """Write a record's header, then the block's name if `named`; return the bytes written."""
     if named:
         store_word(to, swap_bytes(np.uint64(offset | flags)))
         copy(to + HEADER_BYTES, address(name), len(name))
@@ -59,7 +59,7 @@ def encode_page_records(
     name: Bytes,
     progress: Integers,
 ) -> int:
-    """Put page records into a buffer: the bytes that `send_page_records` would send.
+    """Encode page records into a buffer: the bytes that `send_page_records` would send.
 
     Parameters
     ----------
@@ -68,22 +68,22 @@ def encode_page_records(
     memory
         uint8[bytes], whole pages; the record of an all-zero page is ZERO.
     pages
-        int32; pages[begin:end] are the pages of `memory` to put, all of one block.
+        int32; pages[begin:end] are the pages of `memory` to encode, all of one block.
     begin, end
-        Which entries of `pages`.
+        Range of entries in `pages`.
     first_page
-        The page of `memory` that the block begins with: offsets in the records count from it.
+        The block's first page in `memory`; offsets in the records count from it.
     named
         1: the first record has `name` in place of CONTINUE.
     name
-        uint8[1 + n], the block's name, its length n before it; not read if `named` is 0.
+        uint8[1 + n], the block's name after its length n; not read if `named` is 0.
     progress
-        int64[2], set to the bytes put and the ZERO records among them.
+        int64[2], set to the number of bytes and the number of ZERO records.
 
     Returns
     -------
     int
-        The bytes put into `out`.
+        Number of bytes written to `out`.
     """
     progress[1] = 0
     at = address(out)
@@ -108,28 +108,28 @@ def encode_page_records(
 def take_page_records(
     buffer: Bytes, cursor: Integers, memory: Bytes, bitmap: Words, first_page: int, block_pages: int
 ) -> int:
-    """Move the pages of complete CONTINUE records from a buffer to their places.
+    """Store the pages of complete CONTINUE records from a buffer at their places.
 
     Parameters
     ----------
     buffer
         uint8; the bytes are ``buffer[cursor[START]:cursor[STOP]]``.
     cursor
-        int64[CURSOR_SLOTS]. START moves behind the last record taken; PAGES and ZERO_PAGES are set
-        to the records that this call took and the ZERO records among them.
+        int64[CURSOR_SLOTS]. START is moved behind the last record taken. PAGES and ZERO_PAGES are
+        set to the number of records that this call took, and of ZERO records among them.
     memory
         uint8, whole pages, a multiple of 64 of them; each page is written whole or not at all.
     bitmap
-        uint64, one bit for each page of `memory`; set once the page is there.
+        uint64, one bit for each page of `memory`, set once the page is stored.
     first_page, block_pages
-        The block's pages in `memory`; the record's offset must be one of them.
+        The block's first page in `memory` and its number of pages; a record's page must be in it.
 
     Returns
     -------
     int
-        NEXT: the next record is of another kind. MORE: it is not all there, or nothing is.
-        BAD_PAGE: its offset, put into cursor[BAD] as int64, is not a page of the block.
-        BAD_FILL: it fills the page with the byte cursor[BAD], not 0.
+        NEXT: the next record is of another kind. MORE: the next record is incomplete or missing.
+        BAD_PAGE: its offset, stored in cursor[BAD] as int64, is not a page of the block.
+        BAD_FILL: its fill byte, stored in cursor[BAD], is not 0.
     """
     at, stop = address(buffer) + cursor[START], address(buffer) + cursor[STOP]
     cursor[PAGES] = 0

@@ -1,4 +1,4 @@
-"""Pages of guest memory: gather, the flush of the RAM cache, and what is in the pages."""
+"""Kernels on pages of guest memory: gather, the RAM cache's flush, comparison, digests."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from colobench.kernels.raw import (
 )
 
 PAGE_SIZE = 4096
-#: Bytes from which on a copy goes around the cache, which it would only push other things out of.
+#: Bytes from which on a copy bypasses the CPU's cache, because it would only evict other data.
 _LARGE = 1 << 20
 _ZERO, _ONE = np.uint64(0), np.uint64(1)
 
 
 @inlined
 def is_zero_page(page_address: int) -> bool:
-    """Tell whether the 4096 bytes at an address are all 0; most that are not show it at once."""
+    """Say whether the 4096 bytes at an address are all 0; in most pages the first bytes decide."""
     middle = load_word(page_address + PAGE_SIZE // 2)
     if load_word(page_address) | middle | load_word(page_address + PAGE_SIZE - 8) != _ZERO:
         return False
@@ -48,7 +48,7 @@ def is_zero_page(page_address: int) -> bool:
 
 @inlined
 def _same_page(page: int, other: int, ahead: int) -> bool:
-    """Tell whether the 4096 bytes at two addresses are the same, and fetch those that far ahead."""
+    """Say whether the 4096 bytes at two addresses are the same; prefetch those `ahead` bytes on."""
     if load_word(page) != load_word(other):
         return False
     for offset in range(0, PAGE_SIZE, CHUNK):
@@ -70,7 +70,7 @@ def _stream_pages(
     next_to_2: int,
     next_source_2: int,
 ) -> None:
-    """Stream a page at two places, and prepare for the two pages that are next."""
+    """Stream a page at two places, and prefetch the next two pages."""
     fetch_line(next_to)
     fetch_line(next_to_2)
     for at in range(0, PAGE_SIZE, CHUNK):
@@ -86,27 +86,27 @@ def _stream_pages(
 
 @kernel("i8(u1[::1], i4[::1], i8, u1[::1])")
 def gather(memory: Bytes, pages: Pages, count: int, out: Bytes) -> int:
-    """Copy pages one behind the other.
+    """Copy pages one after another into an array.
 
     Parameters
     ----------
     memory
         uint8[bytes], whole pages of 4096 bytes.
     pages
-        int32; the first `count` are the pages to copy, ascending or not.
+        int32; the first `count` are the pages to copy, in any order.
     count
-        How many.
+        Number of pages.
     out
         uint8, room for ``4096 * count`` bytes; not overlapping `memory`.
 
     Returns
     -------
     int
-        The bytes copied.
+        Number of bytes copied.
 
     Notes
     -----
-    From 1 MiB on the copies go around the cache, by two pages at once.
+    From 1 MiB on the copies bypass the CPU's cache, two pages at once.
     """
     begin, to = address(memory), address(out)
     if count * PAGE_SIZE < _LARGE or to % LINE:
@@ -134,7 +134,7 @@ def gather(memory: Bytes, pages: Pages, count: int, out: Bytes) -> int:
 
 @inlined
 def _find_mark(bitmap: Words, word: int, bits: Any) -> Any:
-    """Give the first word with a mark and its bits, from a word on of which `bits` are left.
+    """Return the next word with a mark, and its bits; of the first word only `bits` count.
 
     There must be one.
     """
@@ -150,7 +150,7 @@ def _find_mark(bitmap: Words, word: int, bits: Any) -> Any:
 
 @inlined
 def _skip_marks(bitmap: Words, count: int) -> Any:
-    """Give the word, and its bits that are left, behind so many marks; there must be one more."""
+    """Skip `count` marks; return the word reached and its remaining bits, which must not be 0."""
     word = 0
     while count_ones(bitmap[word]) <= count:
         count -= count_ones(bitmap[word])
@@ -175,12 +175,12 @@ def flush(ram: Bytes, cache: Bytes, bitmap: Words) -> int:
     Returns
     -------
     int
-        The pages copied.
+        Number of pages copied.
 
     Notes
     -----
-    Threads may flush parts at once, each with its part of all three arrays. The copies go around
-    the cache, by two pages at once, one from each half of the marks.
+    Threads may flush at the same time, each with its own part of all three arrays. The copies
+    bypass the CPU's cache, two pages at once, one from each half of the marks.
     """
     to, begin = address(ram), address(cache)
     marked: int = popcount(bitmap)
@@ -193,7 +193,7 @@ def flush(ram: Bytes, cache: Bytes, bitmap: Words) -> int:
     at_2 = (64 * word_2 + trailing_zeros(bits_2)) * PAGE_SIZE
     for i in range(half):
         ahead, ahead_2 = at, at_2
-        # With an odd number of marks, the second half has one more.
+        # With an odd number of marks, the second half has one more mark.
         if i + 1 < marked - half:
             word_2, bits_2 = _find_mark(bitmap, word_2, bits_2 & (bits_2 - _ONE))
             ahead_2 = (64 * word_2 + trailing_zeros(bits_2)) * PAGE_SIZE
@@ -230,13 +230,13 @@ def zero_pages(memory: Bytes, bitmap: Words) -> int:
     memory
         uint8[4096 * pages].
     bitmap
-        uint64, room for `pages` bits, overwritten: bit i of word w says that page 64 w + i is all
-        0. Bits and words behind the last page are 0.
+        uint64, room for `pages` bits, overwritten: bit i of word w is set if page 64 w + i is all
+        0. Bits and words after the last page are 0.
 
     Returns
     -------
     int
-        How many there are.
+        Number of such pages.
     """
     found = 0
     pages = len(memory) // PAGE_SIZE
@@ -252,7 +252,7 @@ def zero_pages(memory: Bytes, bitmap: Words) -> int:
 
 @kernel("i8(u1[::1], u1[::1], u8[::1])")
 def different_pages(memory: Bytes, other: Bytes, bitmap: Words) -> int:
-    """Find the pages that are not the same in two memories.
+    """Find the pages that differ between two memories.
 
     Parameters
     ----------
@@ -265,7 +265,7 @@ def different_pages(memory: Bytes, other: Bytes, bitmap: Words) -> int:
     Returns
     -------
     int
-        How many differ.
+        Number of pages that differ.
     """
     found = 0
     pages = len(memory) // PAGE_SIZE
@@ -274,7 +274,7 @@ def different_pages(memory: Bytes, other: Bytes, bitmap: Words) -> int:
         bits = _ZERO
         for bit in range(min(64, pages - 64 * word)):
             at = (64 * word + bit) * PAGE_SIZE
-            # After a page that is the same, the next one is likely to be read to its end too.
+            # After an equal page, the next one is likely to be read to its end, too.
             ahead = PAGE_SIZE if same else 0
             same = _same_page(address(memory) + at, address(other) + at, ahead)
             bits |= np.uint64(not same) << np.uint64(bit)
@@ -285,21 +285,21 @@ def different_pages(memory: Bytes, other: Bytes, bitmap: Words) -> int:
 
 @kernel("i8(u1[::1], i8, u8[::1])")
 def hash_pages(memory: Bytes, seed: int, hashes: Words) -> int:
-    """Digest each page by itself.
+    """Digest each page separately.
 
     Parameters
     ----------
     memory
         uint8[4096 * pages].
     seed
-        Its 64 bits are XXH3's seed.
+        XXH3's seed, 64 bits.
     hashes
         uint64[pages], set to the pages' digests: XXH3_64bits_withSeed of 4096 bytes each.
 
     Returns
     -------
     int
-        How many pages there are.
+        Number of pages.
     """
     room = digest_room()
     derive_secret(room, seed)

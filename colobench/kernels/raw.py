@@ -1,7 +1,7 @@
-"""Bytes at any address: words, copies, and whether there is any bit set.
+"""Access to bytes at any address: words, copies, prefetches, tests for set bits.
 
 Addresses, lengths and counts are int64, words are uint64 in the machine's byte order. Nothing is
-checked, and nothing but `stream` needs alignment.
+checked, and only `stream` needs alignment.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from numba.core import types
 
 from colobench.kernels.jit import inlined, instruction
 
-#: Bytes that `any_bit` looks at.
+#: Bytes that `any_bit` tests.
 CHUNK = 256
-#: Bytes of a line of the cache.
+#: Bytes of a cache line.
 LINE = 64
-#: Words that `words_in_use` looks at, and their bytes.
+#: Words that `words_in_use` tests, and their bytes.
 STRETCH_WORDS = 64
 STRETCH = 8 * STRETCH_WORDS
 _BYTE, _WORD, _FLAG = ir.IntType(8), ir.IntType(64), ir.IntType(1)
@@ -27,12 +27,12 @@ _STRETCH = ir.VectorType(_WORD, STRETCH_WORDS)
 
 
 def pointer(builder: Any, address: Any, to: Any, offset: int = 0) -> Any:
-    """Give the LLVM pointer to an LLVM type at an LLVM address."""
+    """Return the LLVM pointer to an LLVM type at an LLVM address."""
     return builder.inttoptr(builder.add(address, _WORD(offset)), to.as_pointer())
 
 
 def declared(builder: Any, kind: Any, name: str) -> Any:
-    """Give the LLVM function of that type and name, which may be called before in this module."""
+    """Return the LLVM function of that type and name, declared in this module if it is not yet."""
     return builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
 
 
@@ -56,30 +56,30 @@ def store_number(builder: Any, address: Any, number: Any) -> None:
 
 @instruction(lambda _: types.uint64(types.uint64))
 def swap_bytes(builder: Any, word: Any) -> Any:
-    """Turn the bytes of a word around: big-endian to little-endian and back."""
+    """Reverse the bytes of a word: big-endian to little-endian and back."""
     return builder.bswap(word)
 
 
 @instruction(lambda _: types.int64(types.uint64))
 def trailing_zeros(builder: Any, word: Any) -> Any:
-    """Give the number of a word's lowest bit that is set; 64 for 0."""
+    """Return the number of a word's lowest set bit; 64 for 0."""
     return builder.cttz(word, _FLAG(0))
 
 
 @instruction(lambda _: types.int64(types.uint64))
 def count_ones(builder: Any, word: Any) -> Any:
-    """Count the bits of a word that are set."""
+    """Count the set bits of a word."""
     return builder.ctpop(word)
 
 
 def _not_zero(builder: Any, line: Any) -> Any:
-    """Give the LLVM word with a bit for each word of a line that is not 0."""
+    """Return an LLVM word with a set bit for each nonzero word of a line."""
     flags = builder.icmp_unsigned("!=", line, _LINE([0] * 8))
     return builder.zext(builder.bitcast(flags, _BYTE), _WORD)
 
 
 def _prefetch(builder: Any, address: Any, offset: int) -> None:
-    """Begin to fetch the line at an LLVM address into all levels of the cache."""
+    """Prefetch the line at an LLVM address into all levels of the cache."""
     place = _BYTE.as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [place, _NUMBER, _NUMBER, _NUMBER])
     prefetch = builder.module.declare_intrinsic("llvm.prefetch", [place], kind)
@@ -89,20 +89,20 @@ def _prefetch(builder: Any, address: Any, offset: int) -> None:
 
 @instruction(lambda _: types.void(types.int64))
 def fetch(builder: Any, address: Any) -> None:
-    """Begin to fetch CHUNK bytes; any address will do, also one where nothing is mapped."""
+    """Prefetch CHUNK bytes from any address, mapped or not."""
     for offset in range(0, CHUNK, LINE):
         _prefetch(builder, address, offset)
 
 
 @instruction(lambda _: types.void(types.int64))
 def fetch_line(builder: Any, address: Any) -> None:
-    """Begin to fetch one line, and with it where its page lies in memory (the TLB's entry)."""
+    """Prefetch one line, and with it the TLB entry of its page."""
     _prefetch(builder, address, 0)
 
 
 @instruction(lambda _: types.uint64(types.int64))
 def any_bit(builder: Any, address: Any) -> Any:
-    """Give 0 if no bit is set in CHUNK bytes."""
+    """Return 0 if no bit is set in CHUNK bytes."""
     seen = _LINE([0] * 8)
     for offset in range(0, CHUNK, LINE):
         line = builder.load(pointer(builder, address, _LINE, offset), align=1)
@@ -112,7 +112,7 @@ def any_bit(builder: Any, address: Any) -> Any:
 
 @instruction(lambda *_: types.uint64(types.int64, types.int64))
 def any_difference(builder: Any, left: Any, right: Any) -> Any:
-    """Give 0 if CHUNK bytes are the same at both addresses."""
+    """Return 0 if CHUNK bytes are the same at both addresses."""
     seen = _LINE([0] * 8)
     for offset in range(0, CHUNK, LINE):
         lines = [
@@ -125,17 +125,17 @@ def any_difference(builder: Any, left: Any, right: Any) -> Any:
 
 @instruction(lambda _: types.uint64(types.int64))
 def words_in_use(builder: Any, address: Any) -> Any:
-    """Give one bit for each of the words of STRETCH bytes, set for those that are not 0."""
+    """Return a word with one bit for each word of STRETCH bytes, set if that word is not 0."""
     words = builder.load(pointer(builder, address, _STRETCH), align=1)
     return builder.bitcast(builder.icmp_unsigned("!=", words, _STRETCH([0] * STRETCH_WORDS)), _WORD)
 
 
 @instruction(lambda _: types.uint64(types.int64))
 def words_with_edges(builder: Any, address: Any) -> Any:
-    """Give one bit for each of the words of STRETCH bytes, set where a bit differs from the last.
+    """Return a word with one bit for each word of STRETCH bytes, set if a bit in it is an edge.
 
-    That is the next lower bit, of the word before for a word's lowest; so one word is read before
-    the address.
+    An edge is a bit that differs from the next lower bit. For a word's lowest bit that is the
+    highest of the previous word, so one word before the address is read.
     """
     words = builder.load(pointer(builder, address, _STRETCH), align=1)
     before = builder.load(pointer(builder, address, _STRETCH, -8), align=1)
@@ -164,7 +164,7 @@ def clear(builder: Any, address: Any, length: Any) -> None:
 
 @instruction(lambda *_: types.void(types.int64, types.int64))
 def _stream_chunk(builder: Any, to: Any, source: Any) -> None:
-    """Copy CHUNK bytes around the cache; `to` is a multiple of 64."""
+    """Copy CHUNK bytes past the CPU's cache; `to` is a multiple of 64."""
     around_the_cache = builder.module.add_metadata([ir.IntType(32)(1)])
     for offset in range(0, CHUNK, LINE):
         line = builder.load(pointer(builder, source, _LINE, offset), align=1)
@@ -174,10 +174,10 @@ def _stream_chunk(builder: Any, to: Any, source: Any) -> None:
 
 @inlined
 def stream(to: int, source: int, length: int) -> None:
-    """Copy bytes that are not needed soon, without fetching the place they go to into the cache.
+    """Copy bytes that are not needed soon, without fetching their destination into the cache.
 
-    `length` is a multiple of CHUNK. After the last such copy a `fence` must follow. Where `to` is
-    not a multiple of 64, as in small arrays of numpy, this is `copy`.
+    `length` is a multiple of CHUNK. A `fence` must follow the last such copy. If `to` is not a
+    multiple of 64, as in small arrays of numpy, this is `copy`.
     """
     if to % LINE:
         copy(to, source, length)
@@ -190,11 +190,11 @@ def stream(to: int, source: int, length: int) -> None:
 def stream_beside(
     builder: Any, to: Any, source: Any, ahead: Any, to_2: Any, source_2: Any, ahead_2: Any
 ) -> None:
-    """Stream CHUNK bytes at two places, line by line in turns, and fetch what is needed next.
+    """Stream CHUNK bytes at two places, line by line in turns, and prefetch the next ones.
 
-    Two streams that are far from each other keep more of the memory's banks busy than one does, and
-    the CPU's own prefetchers stop at the end of a page. `ahead` is where a stream goes on; `to` and
-    `to_2` are multiples of 64.
+    Two streams that are far from each other keep more of the memory's banks busy than one does. The
+    CPU's own prefetchers stop at the end of a page. `ahead` is the address at which a stream goes
+    on; `to` and `to_2` are multiples of 64.
     """
     around_the_cache = builder.module.add_metadata([_NUMBER(1)])
     for offset in range(0, CHUNK, LINE):
@@ -208,5 +208,5 @@ def stream_beside(
 
 @instruction(lambda: types.void())
 def fence(builder: Any) -> None:
-    """Let all that was written before, `stream` included, be seen before what is written after."""
+    """Make all earlier writes, those of `stream` included, visible before all later ones."""
     builder.fence("seq_cst")

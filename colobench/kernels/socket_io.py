@@ -1,8 +1,8 @@
 """Page records between sockets and guest memory, many in one call.
 
-`colobench.kernels.page_records` says how a record looks. Sockets are blocking, with SO_RCVTIMEO and
+`colobench.kernels.page_records` describes a record. Sockets are blocking, with SO_RCVTIMEO and
 SO_SNDTIMEO as limits. A call that a signal interrupts goes on; Python's own signal handlers run
-when the kernel is done.
+after the kernel.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from colobench.kernels.raw import clear
 
 #: Linux's limit of buffers in one writev (IOV_MAX).
 _IOV_MAX = 1024
-#: Room that `send_page_records` needs: words of its `iov`, bytes of its `headers`.
+#: Sizes of the scratch arrays of `send_page_records`: words of `iov`, bytes of `headers`.
 IOV_WORDS = 2 * _IOV_MAX
 HEADERS_BYTES = 16384
 
 
 @inlined
 def add_buffer(iov: Words, entries: int, begin: int, length: int) -> int:
-    """Append a buffer to the vector, or make the last one longer if it ends at `begin`."""
+    """Append a buffer to the vector, or extend the last one if it ends at `begin`."""
     last = 2 * (entries - 1)
     if entries and np.int64(iov[last] + iov[last + 1]) == begin:
         iov[last + 1] += np.uint64(length)
@@ -52,7 +52,7 @@ def add_buffer(iov: Words, entries: int, begin: int, length: int) -> int:
 
 @inlined
 def write_all(fd: int, iov: Words, entries: int, progress: Integers) -> int:
-    """Write the vector whole, however the socket splits it; 0 or -errno."""
+    """Write the whole vector, in one call or in several; return 0 or -errno."""
     first = 0
     while first < entries:
         written = writev(fd, address(iov) + 16 * first, entries - first)
@@ -87,7 +87,7 @@ def send_page_records(
     iov: Words,
     progress: Integers,
 ) -> int:
-    """Write page records to a socket, the pages straight from memory.
+    """Write page records to a socket, the pages directly from memory.
 
     Parameters
     ----------
@@ -98,26 +98,26 @@ def send_page_records(
     pages
         int32; pages[begin:end] are the pages of `memory` to send, all of one block.
     begin, end
-        Which entries of `pages`.
+        Range of entries in `pages`.
     first_page
-        The page of `memory` that the block begins with: offsets in the records count from it.
+        The block's first page in `memory`; offsets in the records count from it.
     named
         1: the first record has `name` in place of CONTINUE.
     name
-        uint8[1 + n], the block's name, its length n before it; not read if `named` is 0.
+        uint8[1 + n], the block's name after its length n; not read if `named` is 0.
     lead
-        uint8; its first `lead_length` bytes go out before the first record, in the same call.
+        uint8; its first `lead_length` bytes are written before the first record, in the same call.
     lead_length
-        How many.
+        Number of these bytes.
     headers, iov
         uint8[HEADERS_BYTES] and uint64[IOV_WORDS], overwritten.
     progress
-        int64[2], set to the bytes written and the ZERO records among them, also on failure.
+        int64[2], set to the number of bytes and of ZERO records written, also on failure.
 
     Returns
     -------
     int
-        0, or -errno: EAGAIN when SO_SNDTIMEO ran out, EPIPE or ECONNRESET when the peer is gone.
+        0, or -errno: EAGAIN if SO_SNDTIMEO ran out, EPIPE or ECONNRESET if the peer is gone.
     """
     progress[0] = 0
     progress[1] = 0
@@ -158,16 +158,16 @@ def receive_page_records(
     first_page: int,
     block_pages: int,
 ) -> int:
-    """Take page records from a buffer, and read more from a socket as long as there are such.
+    """Take page records from a buffer, and read more from a socket as long as records follow.
 
     Parameters
     ----------
     fd
         A blocking stream socket.
     buffer
-        uint8, room for PAGE_RECORD_BYTES or more; what is read beyond the records stays in it.
+        uint8, at least PAGE_RECORD_BYTES; bytes that are read after the records stay in it.
     cursor
-        As in `take_page_records`; besides, BYTES_READ is at any time what this call has read.
+        As in `take_page_records`; BYTES_READ is the number of bytes that this call has read so far.
     memory, bitmap, first_page, block_pages
         As in `take_page_records`.
 
@@ -175,13 +175,13 @@ def receive_page_records(
     -------
     int
         NEXT, BAD_PAGE or BAD_FILL, as in `take_page_records`. END: the peer has closed the stream,
-        cursor[BAD] bytes behind the last record. -errno: EAGAIN when SO_RCVTIMEO ran out.
-        After all of them the call can be made again.
+        cursor[BAD] bytes after the last record. -errno: EAGAIN if SO_RCVTIMEO ran out.
+        In each case the call can be repeated.
 
     Notes
     -----
-    Pages go through the buffer, for where the next one belongs is known only once its header is
-    there. A buffer that stays in the CPU's second-level cache makes that copy nearly free.
+    Pages go through the buffer, because a page's place is known only once its header has been read.
+    If the buffer stays in the CPU's second-level cache, that copy costs almost nothing.
     """
     pages, zero_pages = 0, 0
     cursor[BYTES_READ] = 0

@@ -1,4 +1,4 @@
-"""Which source files a compiled kernel was made of: its module, and all that this imports."""
+"""Source files of a compiled kernel: its module, and all modules that this imports."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parents[1]
-#: How all kernels are compiled; it is imported late.
+#: The compiler of all kernels, which is imported late.
 _COMPILER = Path(__file__).with_name("compiling.py")
-#: Imports within the package at the top level of a module: others are for types, or come late.
+#: Imports within the package at the top level of a module; others are for types, or late.
 _IMPORT = re.compile(
     rf"^(?:from\s+({_PACKAGE.name}[\w.]*)\s+import\s+(\([^)]*\)|.*)|import\s+({_PACKAGE.name}[\w.]*))",
     re.MULTILINE,
@@ -20,7 +20,7 @@ _IMPORT = re.compile(
 
 @functools.cache
 def digest(files: tuple[Path, ...]) -> str:
-    """Hash source files and those that they are made of, within the package."""
+    """Hash source files, and the files of the package that they import."""
     found: set[Path] = set()
     waiting = [*files, _COMPILER]
     while waiting:
@@ -35,7 +35,7 @@ def digest(files: tuple[Path, ...]) -> str:
 
 
 def file_of(module: str) -> Path | None:
-    """Give the source file of a module of the package; None if there is none."""
+    """Return the source file of a module of the package; None if there is none."""
     path = _PACKAGE.parent.joinpath(*module.split("."))
     for file in (path.with_suffix(".py"), path / "__init__.py"):
         if file.exists():
@@ -50,12 +50,12 @@ def _read(file: Path) -> bytes:
 
 @functools.cache
 def _imported(file: Path) -> tuple[Path, ...]:
-    """Give the files of the package that one imports when it is imported itself."""
+    """Return the files of the package that a file imports at its top level."""
     return tuple(filter(None, map(file_of, _modules(_read(file).decode()))))
 
 
 def _modules(source: str) -> Iterator[str]:
-    """Name what is imported, and what may be a module or a name in one."""
+    """Return the names of imported modules, and names that may be modules or names in one."""
     for module, names, plain in _IMPORT.findall(source):
         yield module or plain
         for name in re.split(r"[(),]", names.partition("#")[0] if "(" not in names else names):

@@ -1,4 +1,4 @@
-"""What trackers do with RAM and with the kernel of the host, for many pages in one call."""
+"""Kernels of the trackers: PAGEMAP_SCAN, comparison of RAM, and the handler of SIGSEGV."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ sigaction: Any = types.ExternalFunction(
 )
 raise_signal: Any = types.ExternalFunction("raise", types.int32(types.int32))
 
-#: linux/fs.h: the ioctl of /proc/PID/pagemap, and the words of its struct pm_scan_arg.
+#: linux/fs.h: number of the ioctl of /proc/PID/pagemap, and words of its struct pm_scan_arg.
 PAGEMAP_SCAN = 0xC0606610
 SIZE, FLAGS, START, STOP, WALK_END, VECTOR, VECTOR_LENGTH, MAX_PAGES = range(8)
 CATEGORY_INVERTED, CATEGORY_MASK, CATEGORY_ANY_OF, RETURN_MASK = range(8, 12)
 SCAN_WORDS = 12
-#: The words of a struct page_region: first address, address behind the last page, categories.
+#: Words of a struct page_region: first address, address after the last page, categories.
 REGION_WORDS = 3
 
 #: Bytes that `differing_bits` compares.
@@ -42,7 +42,7 @@ _LINE_BYTES = 64
 
 @inlined
 def set_run(bitmap: Words, begin: int, end: int) -> int:
-    """Set the bits of the pages from `begin` to ``end - 1`` in a uint64[words]; 0."""
+    """Set the bits of the pages from `begin` to ``end - 1`` in a uint64[words]; return 0."""
     while begin < end:
         word = begin >> 6
         stop = min(end, (word + 1) << 6)
@@ -54,30 +54,30 @@ def set_run(bitmap: Words, begin: int, end: int) -> int:
 
 @kernel("i8(i8, i8, u8[::1], u8[::1], u8[::1])")
 def scan_written(pagemap: int, begin: int, request: Words, regions: Words, into: Words) -> int:
-    """Learn which pages were written since they were protected, and protect them again.
+    """Find the pages that were written since they were protected, and protect them again.
 
     Parameters
     ----------
     pagemap
-        A descriptor of /proc/self/pagemap.
+        Descriptor of /proc/self/pagemap.
     begin
-        The address of page 0.
+        Address of page 0.
     request
-        uint64[SCAN_WORDS], a struct pm_scan_arg that is filled in up to START; overwritten there.
+        uint64[SCAN_WORDS], a struct pm_scan_arg, filled in except for START, which is overwritten.
     regions
-        uint64[REGION_WORDS * n], what the request's VECTOR points at; empty to protect only.
+        uint64[REGION_WORDS * n], to which the request's VECTOR points; empty to protect only.
     into
-        uint64[words]; gets the bits of the pages written, bits that are set stay.
+        uint64[words]; the bits of the written pages are set in it, bits that are set stay.
 
     Returns
     -------
     int
-        How many runs of pages were found, or -errno.
+        Number of runs of pages found, or -errno.
 
     Notes
     -----
-    For one page, asking and protecting are one step. The walk ends early when `regions` is full and
-    is then taken up again. Source: Documentation/admin-guide/mm/pagemap.rst of Linux.
+    Testing and protecting a page are one atomic step. The walk ends early if `regions` is full, and
+    is then resumed. Source: Documentation/admin-guide/mm/pagemap.rst of Linux.
     """
     runs = 0
     request[START] = np.uint64(begin)
@@ -97,7 +97,7 @@ def scan_written(pagemap: int, begin: int, request: Words, regions: Words, into:
 
 @instruction(lambda *_: types.uint64(types.int64, types.int64))
 def differing_bits(builder: Any, left: Any, right: Any) -> Any:
-    """Give the bits that differ in any of the words of STRIDE bytes at two addresses."""
+    """Return the bits that differ in any of the words of STRIDE bytes at two addresses."""
     seen = _LINE([0] * 8)
     for offset in range(0, STRIDE, _LINE_BYTES):
         lines = [
@@ -110,7 +110,7 @@ def differing_bits(builder: Any, left: Any, right: Any) -> Any:
 
 @inlined
 def differ(left: int, right: int) -> bool:
-    """Tell whether the 4096 bytes at two addresses differ."""
+    """Say whether the 4096 bytes at two addresses differ."""
     for offset in range(0, PAGE_SIZE, STRIDE):
         if differing_bits(left + offset, right + offset) != _ZERO:
             return True
@@ -124,19 +124,18 @@ def compare(memory: Bytes, shadow: Bytes, into: Words) -> int:
     Parameters
     ----------
     memory, shadow
-        uint8[4096 * 64 * words], not overlapping; only `memory` is written by others meanwhile.
+        uint8[4096 * 64 * words], not overlapping; only `memory` may be written meanwhile.
     into
-        uint64[words]; gets the bits of the pages that differ, bits that are set stay.
+        uint64[words]; the bits of the pages that differ are set in it, bits that are set stay.
 
     Returns
     -------
     int
-        How many differ.
+        Number of pages that differ.
 
     Notes
     -----
-    A write beside this call is found now, or it makes `memory` differ from `shadow` the next time:
-    what is copied has it or has not.
+    A write during this call is found now, or makes `memory` differ from `shadow` the next time.
     """
     differing = 0
     for word in range(len(into)):
@@ -153,14 +152,14 @@ def compare(memory: Bytes, shadow: Bytes, into: Words) -> int:
     return differing
 
 
-# The table that the handler of faults reads: addresses, and for each slot a range that is watched.
+# Table of the fault handler: addresses of two actions, then for each slot a watched range.
 PREVIOUS, DEFAULT = range(2)
 FIRST_SLOT, SLOTS = 2, 16
 BEGIN, END, BITMAP = range(3)
 SLOT_WORDS = 3
 TABLE_WORDS = FIRST_SLOT + SLOTS * SLOT_WORDS
 
-# asm-generic/{signal,siginfo,mman-common}.h, as Linux has them on 64-bit processors.
+# asm-generic/{signal,siginfo,mman-common}.h, for Linux on 64-bit processors.
 SIGSEGV = 11
 _SI_CODE, _SI_ADDR = 8, 16
 _CODE = np.uint64(2**32 - 1)
@@ -170,30 +169,30 @@ _READ_WRITE = 3
 
 @instruction(lambda _: types.int64(types.int64))
 def _load_acquire_at(builder: Any, place: Any) -> Any:
-    """Read the word at an address, and after it what was written before it."""
+    """Read the word at an address; later reads see all writes from before its release."""
     return builder.load_atomic(pointer(builder, place, ir.IntType(64)), "acquire", 8)
 
 
 @instruction(lambda *_: types.void(types.int64, types.uint64))
 def _set_bits_at(builder: Any, place: Any, bits: Any) -> None:
-    """Set bits in the word at an address in one step, whoever else sets or takes some."""
+    """Set bits in the word at an address atomically."""
     builder.atomic_rmw("or", pointer(builder, place, ir.IntType(64)), bits, "seq_cst")
 
 
 @kernel("i8(i8[::1], i8, i8, i8, i8)")
 def watch_range(table: Integers, slot: int, begin: int, end: int, bitmap: int) -> int:
-    """Put a range of addresses into a slot of the table beside threads that fault; 0.
+    """Put a range of addresses into a slot of the table, while threads may fault; return 0.
 
     Parameters
     ----------
     table
         int64[TABLE_WORDS].
     slot
-        Which, below SLOTS.
+        Number of the slot, below SLOTS.
     begin, end
-        Whole pages; both 0 for no range.
+        Addresses of the range, whole pages; both 0 for no range.
     bitmap
-        The address of its uint64[words].
+        Address of the range's bitmap, a uint64[words].
     """
     at = FIRST_SLOT + slot * SLOT_WORDS
     store_release(table, at + END, 0)
@@ -205,7 +204,7 @@ def watch_range(table: Integers, slot: int, begin: int, end: int, bitmap: int) -
 
 @inlined
 def _admit(table: int, fault: int) -> bool:
-    """Make the watched page at an address writable and mark it; False if it is not watched."""
+    """Make the watched page at an address writable and mark it; return False if not watched."""
     for slot in range(SLOTS):
         at = table + 8 * (FIRST_SLOT + slot * SLOT_WORDS)
         end = _load_acquire_at(at + 8 * END)
@@ -226,24 +225,25 @@ def fault_handler(table: int) -> Any:
     Parameters
     ----------
     table
-        The address of an int64[TABLE_WORDS] that lives as long as the handler is installed.
-        ``table[PREVIOUS]`` is the address of the struct sigaction that was replaced,
-        ``table[DEFAULT]`` that of one that says SIG_DFL.
+        Address of an int64[TABLE_WORDS] that exists as long as the handler is installed.
+        ``table[PREVIOUS]`` is the address of the replaced struct sigaction, ``table[DEFAULT]`` the
+        address of one with SIG_DFL.
 
     Returns
     -------
     numba CFunc
-        To be kept as long. It neither takes the GIL nor allocates. The table's address is a
-        constant in it, for a handler is given no other argument; so it is not cached.
+        The handler, to be kept as long as it is installed. It neither takes the GIL nor allocates.
+        The table's address is a constant in it, because a handler gets no such argument; so it is
+        not cached.
 
     Notes
     -----
-    The page becomes writable before its bit is set. The other way round a collector might take the
-    bit and protect the page in between, and the write would be in no epoch.
+    The page becomes writable before its bit is set. In the opposite order, a collector might take
+    the bit and protect the page in between, and the write would be in no epoch.
 
-    Any other fault is none of ours: the previous action is restored, and the instruction faults
-    again as soon as this returns. Should that action end here once more, the default one follows.
-    A signal that was sent, not caused, does not come again by itself, so it is raised again.
+    For any other fault the previous action is restored, and the instruction faults again as soon as
+    the handler returns. If that action calls this handler again, the default action follows. A
+    signal that was sent, not caused by a fault, is raised again, because it does not recur.
     """
 
     @numba.cfunc(types.void(types.int32, types.int64, types.int64))

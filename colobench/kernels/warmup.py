@@ -1,4 +1,4 @@
-"""Kernels are made ready before they are needed: compiled once, on all cores, then loaded."""
+"""Warm-up of kernels: they are compiled once, on all cores, and loaded before they are needed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 from colobench.kernels import cache_directory, jit
 from colobench.kernels.cache import CacheState, KernelCache
 
-#: A further process is worth its start if there are so many kernels for it to compile.
+#: Number of kernels to compile for which another process is worth its start.
 KERNELS_PER_PROCESS = 12
-#: Seconds until a process that is to end is killed.
+#: Seconds that a process may take to end before it is killed.
 END_SECONDS = 10.0
 
 
 class Step(NamedTuple):
-    """A kernel has become ready: its name, how many are of how many, and what it took here."""
+    """A kernel that is ready: its name, numbers of ready and of all kernels, seconds here."""
 
     name: str
     done: int
@@ -31,7 +31,7 @@ class Step(NamedTuple):
 
 
 def kernels_in(modules: Iterable[str]) -> list[Any]:
-    """Import modules, and give their kernels in the order of the modules."""
+    """Import modules, and return their kernels in the order of the modules."""
     for module in modules:
         importlib.import_module(module)
     place = {module: number for number, module in enumerate(modules)}
@@ -40,7 +40,7 @@ def kernels_in(modules: Iterable[str]) -> list[Any]:
 
 
 def state(kernel: Any) -> tuple[CacheState, Path | None]:
-    """Say what there is of a kernel on disk, and name a damaged file; nothing is loaded."""
+    """Return a kernel's state on disk, and the damaged file if any, without loading it."""
     cache = kernel._cache
     if not isinstance(cache, KernelCache):
         return CacheState.MISSING, None
@@ -48,16 +48,16 @@ def state(kernel: Any) -> tuple[CacheState, Path | None]:
 
 
 def directory(kernel: Any) -> Path | None:
-    """Say where a kernel is kept; None if nothing can be written anywhere."""
+    """Return the directory of a kernel's cache; None if no directory is writable."""
     cache = kernel._cache
     return Path(cache.cache_path) if isinstance(cache, KernelCache) else None
 
 
 def load(modules: Iterable[str]) -> Iterator[Step]:
-    """Load the kernels of modules from the cache; what is not there is compiled here.
+    """Load the kernels of modules from the cache, and compile the missing ones here.
 
-    A kernel that is ready refuses arrays of other types with TypeError, where it would otherwise
-    be compiled a second time.
+    Afterwards a kernel refuses arrays of other types with TypeError; otherwise numba would compile
+    it a second time.
     """
     kernels = kernels_in(modules)
     for done, kernel in enumerate(kernels, start=1):
@@ -70,7 +70,7 @@ def load(modules: Iterable[str]) -> Iterator[Step]:
 
 
 def compile_unclaimed(kernels: Iterable[Any]) -> Iterator[str]:
-    """Compile the kernels that are not in the cache, and that no other process is compiling."""
+    """Compile the kernels that are not in the cache and that no other process is compiling."""
     for kernel in kernels:
         cache = kernel._cache
         if not isinstance(cache, KernelCache):
@@ -84,14 +84,14 @@ def compile_unclaimed(kernels: Iterable[Any]) -> Iterator[str]:
 
 
 def compile_missing(modules: Sequence[str], processes: int) -> Iterator[Step]:
-    """Compile what is missing of the kernels of modules, in this process and in others beside it.
+    """Compile the missing kernels of modules, in this process and in others.
 
     Parameters
     ----------
     modules
-        Their names; those with the kernels that take longest come first.
+        Names of the modules; those with the kernels that take longest come first.
     processes
-        How many processes may compile at the same time, this one included.
+        Number of processes that may compile at the same time, this one included.
     """
     kernels = kernels_in(modules)
     missing = [kernel for kernel in kernels if state(kernel)[0] is not CacheState.READY]
@@ -103,7 +103,7 @@ def compile_missing(modules: Sequence[str], processes: int) -> Iterator[Step]:
             now = time.perf_counter()
             yield Step(name, done, len(kernels), now - begin)
             begin = now
-        # What others are compiling is waited for.
+        # Loading waits for the kernels that other processes are compiling.
         for step in load(modules):
             if step.seconds > 0.5:
                 yield step
@@ -111,7 +111,7 @@ def compile_missing(modules: Sequence[str], processes: int) -> Iterator[Step]:
 
 @contextmanager
 def _helpers(modules: Sequence[str], count: int) -> Iterator[None]:
-    """Have so many further processes compile, until they find nothing to do, or this one fails."""
+    """Run a number of helper processes until they find nothing to compile, or this one fails."""
     environment = os.environ | cache_directory.environment()
     root = str(Path(__file__).parents[2])
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH"))))
@@ -129,7 +129,7 @@ def _helpers(modules: Sequence[str], count: int) -> Iterator[None]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process: the end of its input does."""
+    """End a helper process by closing its standard input."""
     assert process.stdin is not None
     process.stdin.close()
     try:

@@ -1,18 +1,18 @@
-"""XBZRLE, QEMU's delta encoding of pages: which bytes of a page changed, and what they are now.
+"""XBZRLE, QEMU's delta encoding of pages: the positions and the new values of changed bytes.
 
-An encoding is pairs of runs, ``zrun nzrun zrun nzrun ...``: a zrun is the length of a run of
-unchanged bytes, an nzrun is the length of a run of changed bytes and then these bytes. Lengths are
+An encoding consists of pairs of runs, ``zrun nzrun zrun nzrun ...``. A zrun is the length of a run
+of unchanged bytes. An nzrun is the length of a run of changed bytes, then these bytes. Lengths are
 ULEB128 of one or two bytes. Only the first zrun may be 0, and a last run of unchanged bytes is left
-out. Source of the format: QEMU's ``docs/devel/migration/xbzrle.rst`` and what its generic encoder
-writes, byte by byte.
+out. Source of the format: QEMU's ``docs/devel/migration/xbzrle.rst`` and the output of its generic
+encoder, byte by byte.
 
-An encoding fits into `limit` bytes if it is no longer than that; but if the page's last byte is
-unchanged, two bytes more must be free, even if nothing at all is changed. For QEMU wants room for
-the longest length before it looks for a run, and it does not know yet that there is nothing to
-write. What does not fit is sent as a whole page.
+An encoding fits into `limit` bytes if it is no longer than that. If the page's last byte is
+unchanged, two more bytes must be free, even if the whole page is unchanged: QEMU requires room for
+the longest length before it looks for a run, when it does not know yet whether there is one. A page
+whose encoding does not fit is sent whole.
 
-Comparing 64 bytes at once gives a word with a bit for each changed byte. The bits that differ from
-the bit before them are where runs begin, so the cost is per run and not per byte.
+Comparing 64 bytes at once gives a word with a bit for each changed byte. Runs begin at the bits
+that differ from the bit before them, so the cost is per run and not per byte.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from colobench.kernels.jit import Bytes, Pages, inlined, instruction, kernel
 from colobench.kernels.pages import PAGE_SIZE
 from colobench.kernels.raw import copy, count_ones, pointer, trailing_zeros
 
-#: Room that `out` needs beyond the limit: what a block adds before the limit is looked at.
+#: Bytes of room that `out` needs beyond the limit: a block adds them before the limit is checked.
 SLACK = 192
-#: What the encoders return for a page whose encoding does not fit, and `decode` for a wrong one.
+#: Result of the encoders if the encoding does not fit, and of `decode` for a wrong encoding.
 OVERFLOW = MALFORMED = -1
 
 _BLOCK = 64
@@ -48,7 +48,7 @@ def _changes(builder: Any, old: Any, new: Any) -> Any:
 
 @instruction(lambda *_: types.void(types.int64, types.int64))
 def _copy_line(builder: Any, to: Any, source: Any) -> None:
-    """Copy 64 bytes, read whole before they are written."""
+    """Copy 64 bytes, all read before any is written."""
     line = builder.load(pointer(builder, source, _LINE), align=1)
     builder.store(line, pointer(builder, to, _LINE), align=1)
 
@@ -67,7 +67,7 @@ def _store_byte(builder: Any, to: Any, value: Any) -> None:
 
 @inlined
 def _put_length(to: int, length: int) -> int:
-    """Write a length in one or two bytes, without a branch; give where it ends."""
+    """Write a length in one or two bytes, without a branch; return the address after it."""
     long = int(length > 127)
     _store_byte(to, (length & 127) | (long << 7))
     _store_byte(to + 1, length >> 7)
@@ -76,7 +76,7 @@ def _put_length(to: int, length: int) -> int:
 
 @inlined
 def _put_run(to: int, source: int, length: int, end: int) -> int:
-    """Write an nzrun, and up to 63 bytes behind it; nothing from `end` on is read."""
+    """Write an nzrun, and up to 63 bytes after it; nothing from `end` on is read."""
     to = _put_length(to, length)
     if source + length + _BLOCK > end:
         copy(to, source, length)
@@ -88,7 +88,7 @@ def _put_run(to: int, source: int, length: int, end: int) -> int:
 
 @inlined
 def _put_short_run(to: int, source: int, length: int, end: int) -> int:
-    """Write an nzrun of less than 64 bytes, as `_put_run` does."""
+    """Write an nzrun of less than 64 bytes like `_put_run`."""
     _store_byte(to, length)
     if source + _BLOCK > end:
         copy(to + 1, source, length)
@@ -102,7 +102,7 @@ def encode_page(old: int, new: int, out: int, limit: int) -> int:
     """Encode the page at an address; see `encode`."""
     to = out
     end = new + PAGE_SIZE
-    # Where the run that is open began, and whether it is of changed bytes.
+    # Beginning of the open run, and whether its bytes are changed.
     run = new
     carry = _ZERO
     for at in range(new, end, _BLOCK):
@@ -120,8 +120,8 @@ def encode_page(old: int, new: int, out: int, limit: int) -> int:
         carry = changes >> _LAST
         pairs = count_ones(edges) >> 1
         while pairs > 0:
-            # Two at once, the second one taken back if it is none: a CPU cannot guess how many
-            # there are, and a wrong guess takes longer than a pair.
+            # Two runs at once; the second is undone if there is none. A CPU cannot predict their
+            # number, and a misprediction takes longer than a pair.
             for pair in range(2):
                 begin = at + trailing_zeros(edges)
                 rest = edges & (edges - _ONE)
@@ -148,25 +148,25 @@ def encode_page(old: int, new: int, out: int, limit: int) -> int:
 
 @kernel("i8(u1[::1], i8, u1[::1], i8, u1[::1], i8)")
 def encode(old: Bytes, begin_old: int, new: Bytes, begin_new: int, out: Bytes, limit: int) -> int:
-    """Encode what changed in a page.
+    """Encode the changed bytes of a page.
 
     Parameters
     ----------
     old, begin_old
-        uint8; the page as the receiver has it is ``old[begin_old:begin_old + 4096]``.
+        uint8; ``old[begin_old:begin_old + 4096]`` is the page as the receiver has it.
     new, begin_new
-        uint8; the page as it is now, ``new[begin_new:begin_new + 4096]``. It must not change
+        uint8; ``new[begin_new:begin_new + 4096]`` is the present page, which must not change
         meanwhile.
     out
-        uint8, room for ``limit + SLACK`` bytes; what lies behind the encoding is overwritten.
-        Overlaps neither page.
+        uint8, room for ``limit + SLACK`` bytes; bytes after the encoding are overwritten. It
+        overlaps neither page.
     limit
-        The bytes that the encoding may have; in QEMU one page.
+        Limit of the encoding, bytes; in QEMU one page.
 
     Returns
     -------
     int
-        The bytes of the encoding, 0 if the page is unchanged, or OVERFLOW.
+        Bytes of the encoding, 0 if the page is unchanged, or OVERFLOW.
     """
     return encode_page(address(old) + begin_old, address(new) + begin_new, address(out), limit)
 
@@ -175,25 +175,25 @@ def encode(old: Bytes, begin_old: int, new: Bytes, begin_new: int, out: Bytes, l
 def encode_pages(
     old: Bytes, new: Bytes, pages: Pages, count: int, out: Bytes, lengths: Pages
 ) -> int:
-    """Encode what changed in many pages, one encoding behind the other.
+    """Encode the changed bytes of many pages, one encoding after another.
 
     Parameters
     ----------
     old, new
-        uint8, the same whole pages of 4096 bytes: as the receiver has them, and as they are now.
+        uint8, whole pages of 4096 bytes: as the receiver has them, and as they are now.
     pages
         int32; the first `count` are the pages to encode.
     count
-        How many.
+        Number of pages.
     out
         uint8, room for ``4096 * count + SLACK`` bytes.
     lengths
-        int32, room for `count`; gets for each page what `encode` returns for a limit of 4096.
+        int32[count], set for each page to the result of `encode` with a limit of 4096.
 
     Returns
     -------
     int
-        The bytes of all encodings.
+        Bytes of all encodings together.
     """
     to = address(out)
     for i in range(count):
@@ -207,7 +207,7 @@ def encode_pages(
 
 
 def _ends(width: int) -> Any:
-    """Make the instruction that copies `width` to ``2 * width`` bytes as their two ends."""
+    """Make the instruction that copies `width` to ``2 * width`` bytes by copying both ends."""
 
     @instruction(lambda *_: types.void(types.int64, types.int64, types.int64))
     def copy_ends(builder: Any, to: Any, source: Any, length: Any) -> None:
@@ -227,7 +227,7 @@ _copy_ends_4, _copy_ends_8, _copy_ends_16, _copy_ends_32 = (_ends(4 << i) for i 
 
 @inlined
 def _copy_exactly(to: int, source: int, length: int) -> None:
-    """Copy 1 byte or more and touch no others; short runs, the most of them, without a call."""
+    """Copy at least 1 byte and touch no other; most runs are short and need no call."""
     if length < 4:
         middle, last = length >> 1, length - 1
         _store_byte(to, _load_byte(source))
@@ -247,7 +247,7 @@ def _copy_exactly(to: int, source: int, length: int) -> None:
 
 @inlined
 def _take_length(at: int, stop: int) -> tuple[int, int]:
-    """Read a length that lies before `stop`; where it ends, which is `at` for none, and it."""
+    """Read a length before `stop`; return the address after it (`at` if there is none), and it."""
     if at < stop:
         length = _load_byte(at)
         if length < 128:
@@ -261,21 +261,21 @@ def _take_length(at: int, stop: int) -> tuple[int, int]:
 
 @kernel("i8(u1[::1], i8, u1[::1], i8, i8)")
 def decode(memory: Bytes, offset: int, data: Bytes, begin: int, length: int) -> int:
-    """Decode an encoding over the page that it was made against.
+    """Decode an encoding into the page from which it was made.
 
     Parameters
     ----------
     memory, offset
-        uint8; the page is ``memory[offset:offset + 4096]``. Nothing outside of it is written.
+        uint8; ``memory[offset:offset + 4096]`` is the page. Nothing outside of it is written.
     data, begin, length
-        uint8; the encoding is ``data[begin:begin + length]``. Nothing outside of it is read.
+        uint8; ``data[begin:begin + length]`` is the encoding. Nothing outside of it is read.
 
     Returns
     -------
     int
-        The bytes from the page's first to the last changed one, or MALFORMED: a run reaches beyond
-        the page or the data, is 0 where it must not be, or has a length of more than two bytes.
-        Then runs before it may have been decoded.
+        Number of bytes from the page's first to the last changed one, or MALFORMED: a run reaches
+        beyond the page or the data, is 0 where it must not be, or has a length of more than two
+        bytes. Earlier runs may have been decoded then.
     """
     first = address(data) + begin
     at, stop = first, first + length

@@ -1,9 +1,9 @@
-"""Page records of which some are XBZRLE ones: put into a buffer, and taken to their places.
+"""Page records with XBZRLE among them: encoded into a buffer, and decoded from one.
 
-`colobench.kernels.page_records` says how a record looks. An XBZRLE one has the encoding of what
-changed in the page (`colobench.kernels.xbzrle`) where the others have its bytes: u8 1, be16 length,
-and so many bytes. Source: QEMU's migration/ram.c, and docs/devel/migration/xbzrle.rst for when
-a page enters the sender's cache.
+`colobench.kernels.page_records` describes a record. Instead of the page's bytes, an XBZRLE record
+has the encoding of the changed bytes (`colobench.kernels.xbzrle`): u8 1, be16 length, and that
+number of bytes. Source: QEMU's migration/ram.c, and docs/devel/migration/xbzrle.rst for the rule by
+which a page enters the sender's cache.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from colobench.kernels.pages import PAGE_SIZE, is_zero_page
 from colobench.kernels.raw import clear, copy, load_word, swap_bytes
 from colobench.kernels.xbzrle import MALFORMED, OVERFLOW, SLACK, decode, encode_page
 
-#: Flag of a record's header, the one encoding that there is, and the bytes that precede it.
+#: Flag of a record's header, number of the only encoding, and bytes before the encoding.
 XBZRLE, ENCODING_XBZRLE, ENCODING_BYTES = 0x40, 1, 3
-#: Room that `put_xbzrle_records` needs for one record.
+#: Bytes of room that `put_xbzrle_records` needs for one record.
 RECORD_BYTES = PAGE_RECORD_BYTES + NAME_BYTES + ENCODING_BYTES + SLACK
-#: Collections of dirty pages for which a page stays in the sender's cache though another wants in.
+#: Collections of dirty pages for which an unused page keeps its slot in the sender's cache.
 LIFETIME = 2
 #: Slots of `progress` of `put_xbzrle_records`.
 AT, RECORDS, PUT_ZERO_PAGES, ENCODED_PAGES, BYTES_SAVED = range(5)
@@ -49,7 +49,7 @@ _XBZRLE_RECORD = np.uint64(XBZRLE | CONTINUE)
 
 @inlined
 def _place_in_cache(page: int, cached: Pages, ages: Pages, age: int) -> int:
-    """Give the slot that a page may have in the cache, or -1: another was used not long ago."""
+    """Return the slot of a page in the cache, or -1 if its slot has another, recently used page."""
     slot = page & (len(cached) - 1)
     if cached[slot] != page and cached[slot] >= 0 and ages[slot] + LIFETIME > age:
         return -1
@@ -76,36 +76,37 @@ def put_xbzrle_records(
     scratch: Bytes,
     progress: Integers,
 ) -> int:
-    """Put page records into a buffer, as long as there is room, and keep what they say in a cache.
+    """Encode page records into a buffer as long as there is room, and keep the pages in a cache.
 
-    A page that is in the cache is encoded against it, or left out if nothing changed in it. One
-    that is not, or whose encoding is no shorter than a page, goes as it is.
+    A page in the cache is encoded by its difference from the cached one, or left out if it is
+    equal. A page that is not in the cache, or whose encoding is no shorter than a page, is put
+    whole.
 
     Parameters
     ----------
     out
-        uint8[RECORD_BYTES or more], overwritten, also behind what is put.
+        uint8, at least RECORD_BYTES, overwritten, also after the records.
     memory, pages, begin, end, first_page, named, name
         As in `page_records.encode_page_records`; the guest may write the pages meanwhile.
     cache
         uint8[4096 * slots]: pages as the receiver has them.
     cached
-        int32[slots], a power of 2: which page a slot holds, or -1. A page goes to the slot with the
-        number of its lower bits.
+        int32[slots], a power of 2: number of the page in each slot, or -1. The lower bits of a
+        page's number are the number of its slot.
     ages
-        int32[slots]: the `age` at which a slot was used last.
+        int32[slots]: the `age` at which each slot was last used.
     age
         Number of this collection of dirty pages; never smaller than before.
     scratch
         uint8[4096], overwritten.
     progress
-        int64[PROGRESS_SLOTS], set: the entry of `pages` that is next, the records put, the ZERO
-        ones among them, the pages that were encoded or left out, and the bytes that this saved.
+        int64[PROGRESS_SLOTS], set to the next entry of `pages`, the number of records, the number
+        of ZERO ones among them, the number of pages encoded or left out, and the bytes saved.
 
     Returns
     -------
     int
-        The bytes put into `out`.
+        Number of bytes written to `out`.
     """
     progress[:] = 0
     to = address(out)
@@ -116,7 +117,7 @@ def put_xbzrle_records(
         page = pages[i]
         offset = (page - first_page) * PAGE_SIZE
         naming = int(named != 0 and progress[RECORDS] == 0)
-        # One copy is sent, encoded and kept, whatever the guest writes meanwhile.
+        # The same copy is encoded, sent and cached, because the guest may write meanwhile.
         copy(now, address(memory) + page * PAGE_SIZE, PAGE_SIZE)
         slot = _place_in_cache(page, cached, ages, age)
         known = slot >= 0 and cached[slot] == page
@@ -169,19 +170,19 @@ def take_xbzrle_records(
     block_pages: int,
     scratch: Bytes,
 ) -> int:
-    """Move the pages of complete CONTINUE records to their places, XBZRLE ones among them.
+    """Store the pages of complete CONTINUE records, XBZRLE ones among them, at their places.
 
     Parameters
     ----------
     buffer, cursor, memory, bitmap, first_page, block_pages
-        As in `page_records.take_page_records`. `memory` has the pages as they were sent last.
+        As in `page_records.take_page_records`. `memory` has the pages that were sent last.
     scratch
         uint8[4096], overwritten.
 
     Returns
     -------
     int
-        As `page_records.take_page_records`; NEXT also for an XBZRLE record that is not right.
+        As from `page_records.take_page_records`; NEXT also for a wrong XBZRLE record.
     """
     pages, zero_pages = 0, 0
     while True:
@@ -209,7 +210,7 @@ def take_xbzrle_records(
             break
         page = first_page + offset // PAGE_SIZE
         place = address(memory) + page * PAGE_SIZE
-        # Not in place: a wrong encoding shows only when part of it is decoded.
+        # Decode into a copy: a wrong encoding is found only after part of it is decoded.
         copy(address(scratch), place, PAGE_SIZE)
         data = begin + HEADER_BYTES + ENCODING_BYTES
         if decode(scratch, 0, buffer, data, length) == MALFORMED:

@@ -1,27 +1,28 @@
-"""Parts of the kernels that are the guest's CPU: the host's word, the timer, devices, writing RAM.
+"""Parts of the kernels of the guest's CPU: the host's commands, timer, devices, writes to RAM.
 
-The CPU runs in a thread that stays inside its program's kernel for as long as the machine has that
-program. The host sets a command word and writes to an eventfd; the CPU sees the word before its
-next write, or is woken from its sleep, and answers a stop on a second eventfd. Nobody needs the GIL
-for that.
+The CPU is a thread that stays inside its program's kernel for as long as the machine has that
+program. The host sets a command word and writes to an eventfd. The CPU sees the word before its
+next write, or is woken from its sleep, and acknowledges a stop on a second eventfd. No step of this
+needs the GIL.
 
-Every step of a program that writes RAM is a function of the seed and the work counter alone, so RAM
-is too: a guest that is stopped, copied and resumed at any place has the RAM of one that never was.
+Every step of a program that writes RAM is a function of the seed and the work counter alone, and so
+is RAM. A guest that is stopped, copied and resumed at any point has the same RAM as one that runs
+through.
 
-Arguments of the same name mean the same in all parts and programs:
+Arguments with the same name have the same meaning in all parts and programs:
 
 control
-    uint64[CONTROL_SLOTS], see the slots below. It is the host's, and no part of the guest's state.
+    uint64[CONTROL_SLOTS], see the slots below. It belongs to the host, not to the guest's state.
 cpu, timer, serial, nic
     The devices' registers, uint64[10], [4], [1] and [3].
 scrollback
     The serial console's uint8[512].
 in_ends, in_lengths, in_frames, out_ends, out_lengths, out_frames
-    The NIC's receive and transmit queues: uint64[2], how many frames were taken out and put in so
-    far; uint64[64] and uint8[64 * 1514], frame n in slot n % 64.
+    The NIC's receive and transmit queues: uint64[2], numbers of frames taken out and put in so far;
+    uint64[64] and uint8[64 * 1514], frame n in slot n % 64.
 words, memory, bitmap
-    RAM as uint64 and as uint8, and where writes are marked, uint64[pages / 64], or empty where the
-    program need not mark what it writes.
+    RAM as uint64 and as uint8; the bitmap in which writes are marked, uint64[pages / 64], or empty
+    if the program need not mark its writes.
 """
 
 from __future__ import annotations
@@ -38,20 +39,20 @@ from colobench.kernels.libc import clock_gettime, ppoll, read, write
 
 
 class Command(enum.IntEnum):
-    """What the host wants of the CPU."""
+    """Command of the host to the CPU."""
 
     STOP = 0
     RUN = 1
     EXIT = 2
 
 
-# Slots of `control`: the host's command; how often it said STOP, and how often that was answered;
-# the work at which to return, or 0; when the next tick is due, in nanoseconds of CLOCK_MONOTONIC,
-# or 0 if that is still to be found out; the state of a generator that no other host has; planted
-# bugs of `colobench.guest.tcp`; the number of the program whose kernel this is; eventfds: the
-# host's word has changed or there is a frame, a stop is done, frames were taken from the receive
-# queue or put into the transmit queue; the first page and the number of pages of pc.ram, the first
-# page and the bytes of vga.vram; arguments of system calls.
+# Slots of `control`: the host's command; number of STOPs, and of STOPs acknowledged; number of
+# steps at which to return, or 0; time of the next tick, ns of CLOCK_MONOTONIC, or 0 if not known
+# yet; state of a random generator, different on each host; planted bugs of `colobench.guest.tcp`;
+# number of the program whose kernel this is; eventfds for a new command or a frame, for a stop that
+# is done, and for frames taken from the receive queue or put into the transmit queue; first page
+# and number of pages of pc.ram, first page and number of bytes of vga.vram; arguments of system
+# calls.
 (
     COMMAND, STOPS, ACKNOWLEDGED, UNTIL, DEADLINE, ENTROPY, BUGS, KERNEL_PROGRAM,
     WAKE_FD, ACKNOWLEDGE_FD, KICK_FD,
@@ -59,7 +60,7 @@ class Command(enum.IntEnum):
     POLLFD, SECONDS, NANOSECONDS, TOKEN,
 ) = range(19)  # fmt: skip
 CONTROL_SLOTS = 19
-# Slots of the devices' registers, in the order that `colobench.guest.numba.devices` gives them.
+# Slots of the devices' registers, in the order of `colobench.guest.numba.devices`.
 WORK, PENDING_WRITES, SEED, PROGRAM, WRITES_PER_TICK, WORKING_SET = range(6)
 CLOCK_US, JITTER_US, SHUFFLE, KEYS = range(6, 10)
 PERIOD, REMAINING, TICKS, COALESCED_TICKS = range(4)
@@ -68,7 +69,7 @@ SENT, DROPPED, RECEIVED = range(3)
 
 #: Steps between two lines on the serial console, two frames, and two pixels on the screen.
 STEPS_PER_LINE, STEPS_PER_FRAME, STEPS_PER_PIXEL = 1024, 256, 64
-#: IEEE 802's first EtherType for local experiments; the guest's announcements carry it.
+#: EtherType of the guest's announcements, IEEE 802's first one for local experiments.
 ETHERTYPE = 0x88B5
 ANNOUNCEMENT_SIZE = 60
 
@@ -112,7 +113,7 @@ def monotonic_ns(control: Words) -> np.uint64:
 
 @inlined
 def answer_stop(control: Words, timer: Words) -> int:
-    """Tell the host that the CPU stands, once for each stop."""
+    """Acknowledge to the host that the CPU has stopped, once for each stop."""
     stops = load_acquire(control, STOPS)
     if stops != control[ACKNOWLEDGED]:
         control[ACKNOWLEDGED] = stops
@@ -126,9 +127,9 @@ def answer_stop(control: Words, timer: Words) -> int:
 
 @inlined
 def wait_for_host(control: Words, cpu: Words, timer: Words) -> bool:
-    """Stand until the host says RUN or EXIT; tells whether this kernel is to go on.
+    """Wait until the host's command is RUN or EXIT; say whether this kernel is to go on.
 
-    With control[UNTIL] set, it is not once so much work is done.
+    With control[UNTIL] set, the kernel goes on until that number of steps is done.
     """
     while True:
         if control[UNTIL] != _U0 and cpu[WORK] >= control[UNTIL]:
@@ -139,7 +140,7 @@ def wait_for_host(control: Words, cpu: Words, timer: Words) -> bool:
         if command == _RUN:
             if control[DEADLINE] == _U0:
                 control[DEADLINE] = monotonic_ns(control) + timer[REMAINING]
-            # A device state that was loaded meanwhile may be of another program.
+            # The device state that was loaded meanwhile may have another program.
             return cpu[PROGRAM] == control[KERNEL_PROGRAM]
         answer_stop(control, timer)
         read(np.int64(control[WAKE_FD]), address(control) + TOKEN * 8, np.uint64(8))
@@ -147,7 +148,7 @@ def wait_for_host(control: Words, cpu: Words, timer: Words) -> bool:
 
 @inlined
 def is_running(control: Words, cpu: Words) -> bool:
-    """Tell whether the host still says RUN, and there is work to do until control[UNTIL] if set."""
+    """Say whether the host's command is still RUN, and control[UNTIL], if set, is not reached."""
     if load_acquire(control, COMMAND) != _RUN:
         return False
     if control[UNTIL] == _U0:
@@ -158,7 +159,7 @@ def is_running(control: Words, cpu: Words) -> bool:
 
 @inlined
 def wait_for_tick(control: Words, timer: Words) -> int:
-    """Sleep until the timer's next tick or a word of the host; 1 if the tick came."""
+    """Sleep until the timer's next tick or a command of the host; return 1 for the tick."""
     now = monotonic_ns(control)
     deadline = control[DEADLINE]
     if now < deadline:
@@ -178,7 +179,7 @@ def wait_for_tick(control: Words, timer: Words) -> int:
 
 @inlined
 def transmit_slot(nic: Words, ends: Words) -> int:
-    """Give the slot of the transmit queue for the next frame; -1 if there is none, which counts."""
+    """Return the transmit queue's slot for the next frame; -1, and count it, if there is none."""
     if ends[1] - ends[0] >= _QUEUE:
         nic[DROPPED] += _U1
         return -1
@@ -187,7 +188,7 @@ def transmit_slot(nic: Words, ends: Words) -> int:
 
 @inlined
 def transmit(nic: Words, ends: Words, lengths: Words, slot: int, length: np.uint64) -> int:
-    """Hand over the frame in that slot of the transmit queue."""
+    """Send the frame in that slot of the transmit queue."""
     lengths[slot] = length
     nic[SENT] += _U1
     store_release(ends, 1, ends[1] + _U1)
@@ -196,7 +197,7 @@ def transmit(nic: Words, ends: Words, lengths: Words, slot: int, length: np.uint
 
 @inlined
 def announce(nic: Words, ends: Words, lengths: Words, frames: Bytes, work: np.uint64) -> int:
-    """Send a broadcast frame that carries the work counter, big-endian, after its Ethernet header.
+    """Send a broadcast frame with the work counter, big-endian, after its Ethernet header.
 
     ends, lengths and frames are the transmit queue's.
     """
@@ -223,7 +224,7 @@ def echo_frames(
     out_lengths: Words,
     out_frames: Bytes,
 ) -> int:
-    """Send every received frame back to where it came from; gives how many."""
+    """Send every received frame back to its sender; return the number of frames."""
     echoed = 0
     while load_acquire(in_ends, 1) != in_ends[0]:
         source = np.int64(in_ends[0] % _QUEUE)
@@ -257,7 +258,7 @@ def rest(
     out_frames: Bytes,
     steps: np.uint64,
 ) -> int:
-    """Sleep until the next tick, at which there are so many steps to do, and echo what came."""
+    """Sleep until the next tick; then set the number of steps to do, and echo received frames."""
     if wait_for_tick(control, timer):
         cpu[PENDING_WRITES] = steps
         if echo_frames(nic, in_ends, in_lengths, in_frames, out_ends, out_lengths, out_frames):
@@ -281,13 +282,13 @@ def print_line(serial: Words, scrollback: Bytes, work: np.uint64) -> int:
 
 @inlined
 def random_bits(cpu: Words) -> np.uint64:
-    """Give the 64 random bits of the step that is next."""
+    """Return the 64 random bits of the next step."""
     return splitmix64(cpu[SEED] ^ splitmix64(cpu[WORK]))
 
 
 @inlined
 def pages_to_write(control: Words, cpu: Words) -> np.uint64:
-    """Say how many pages of pc.ram, from its first, a program is to write."""
+    """Return the number of pages of pc.ram, from the first, that a program is to write."""
     pages, working_set = control[RAM_PAGES], cpu[WORKING_SET]
     return working_set if _U0 < working_set < pages else pages
 
@@ -296,7 +297,7 @@ def pages_to_write(control: Words, cpu: Words) -> np.uint64:
 def write_word(
     control: Words, cpu: Words, words: Words, bitmap: Words, page: np.uint64, random: np.uint64
 ) -> int:
-    """Do a step of the work: write a word of that page of pc.ram; `random` is the step's."""
+    """Do a step: write a word of that page of pc.ram; `random` has the step's bits."""
     at = np.int64(control[RAM_PAGE] + page)
     value = splitmix64(random)
     words[(at << 9) + np.int64(value & _U511)] = value
@@ -309,7 +310,7 @@ def write_word(
 
 @inlined
 def is_to_be_seen(cpu: Words) -> bool:
-    """Tell whether `show_work` has something to show after the step that was done last."""
+    """Say whether `show_work` has something to show after the last step."""
     return cpu[WORK] % _PIXEL <= _U1
 
 
@@ -327,15 +328,15 @@ def show_work(
     bitmap: Words,
     random: np.uint64,
 ) -> int:
-    """Change a pixel of vga.vram, print a line, send a frame: each after so many steps.
+    """Change a pixel of vga.vram, print a line, send a frame: each after a number of steps.
 
-    `random` is the last step's. This is apart from `write_word` so that LLVM inlines that.
+    `random` has the last step's bits. A separate function, so that LLVM inlines `write_word`.
     """
     work = cpu[WORK]
     if work % _PIXEL == _U1:
         screen = np.int64(control[SCREEN_PAGE])
         pixel = np.int64(work // _PIXEL % control[SCREEN_SIZE])
-        # Another one than before, so that comparing pages shows every page that was written.
+        # The pixel always changes, so that a comparison of pages finds every written page.
         memory[(screen << 12) + pixel] += np.uint8(_U1 + random % _U255)
         if len(bitmap):
             mark(bitmap, screen + (pixel >> 12))

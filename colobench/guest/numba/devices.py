@@ -23,7 +23,7 @@ U64Array = npt.NDArray[np.uint64]
 
 
 class _Registers:
-    """A device whose state is named 64-bit registers in one array, and perhaps more."""
+    """A device with named 64-bit registers in one array, and optionally more state."""
 
     instance_id = 0
     vmstate: VMStateDescription
@@ -36,17 +36,17 @@ class _Registers:
 
     @property
     def idstr(self) -> str:
-        """Its name in the stream."""
+        """Name of the device in the stream."""
         return self.vmstate.name
 
     @property
     def version_id(self) -> int:
-        """The version that it saves."""
+        """Version of the state that it saves."""
         return self.vmstate.version_id
 
     @property
     def minimum_version_id(self) -> int:
-        """The oldest version that it loads."""
+        """Oldest version of a state that it loads."""
         return self.vmstate.minimum_version_id
 
     def __getitem__(self, slot: str) -> int:
@@ -56,7 +56,7 @@ class _Registers:
         self.registers[self._slots.index(slot)] = value
 
     def state(self) -> State:
-        """Give the device's state as it is now."""
+        """Return the device's present state."""
         return self._views.copy()
 
     def save(self) -> bytes:
@@ -64,15 +64,15 @@ class _Registers:
         return self.vmstate.save(self.state())
 
     def parse(self, version_id: int) -> StateParser:
-        """Decode and check a state without taking it over."""
+        """Decode and check a state without applying it."""
         return self.vmstate.parse(version_id)
 
     def apply(self, state: State) -> None:
-        """Take over a state that `parse` gave."""
+        """Apply a state that `parse` returned."""
         np.concatenate([state[slot] for slot in self._slots], out=self.registers)
 
     def describe(self) -> dict[str, Any]:
-        """Give its entry of the vmdescription."""
+        """Return its entry in the vmdescription."""
         return {
             "name": self.idstr,
             "instance_id": self.instance_id,
@@ -102,13 +102,13 @@ CPU_SLOTS = (
 
 
 class CPU(_Registers):
-    """The CPU: the work counter, and which program it executes with which settings.
+    """The CPU: the work counter, the program, and the program's settings.
 
     ``work`` counts the program's steps; RAM is a function of it and of ``seed``. ``pending_writes``
-    says how much of the current tick's work is still to do. ``working_set`` is
-    how many pages the program writes: 0, or more than there are, for all of them. The next three
-    are the dials of `colobench.guest.configuration.Nondeterminism`. ``keys`` is how many keys the
-    program kv has.
+    is the number of writes still to do in the current tick. ``working_set`` is the number of pages
+    that the program writes: 0, or more than there are, for all pages. The next three are the
+    settings of `colobench.guest.configuration.Nondeterminism`. ``keys`` is the number of keys in
+    the program kv.
     """
 
     vmstate = VMStateDescription("cpu", 1, 1, _registers(CPU_SLOTS))
@@ -117,7 +117,7 @@ class CPU(_Registers):
         super().__init__(CPU_SLOTS)
 
     def parse(self, version_id: int) -> StateParser:
-        """Decode and check a state; a program that is not in the table is refused."""
+        """Decode and check a state; an unknown program is refused."""
         state = yield from super().parse(version_id)
         number = int(state["program"][0])
         if number not in _PROGRAM_NUMBERS:
@@ -132,7 +132,7 @@ TIMER_SLOTS = ("period_ns", "remaining_ns", "ticks", "coalesced_ticks")
 
 
 class Timer(_Registers):
-    """A periodic timer on the host's clock; ticks that fall into a pause are coalesced into one."""
+    """A periodic timer on the host's clock; ticks during a pause are coalesced into one."""
 
     vmstate = VMStateDescription("timer", 1, 1, _registers(TIMER_SLOTS))
 
@@ -151,7 +151,7 @@ SERIAL_SLOTS = ("transmitted",)
 
 
 class Serial(_Registers):
-    """A serial console: how many bytes the guest wrote, and the last 512 of them."""
+    """A serial console: the number of bytes that the guest wrote, and the last 512 of them."""
 
     vmstate = VMStateDescription(
         "serial", 1, 1, (*_registers(SERIAL_SLOTS), Field("scrollback", "u1", SERIAL_SCROLLBACK))
@@ -163,16 +163,16 @@ class Serial(_Registers):
         self.scrollback: npt.NDArray[np.uint8] = np.zeros(SERIAL_SCROLLBACK, dtype=np.uint8)
 
     def state(self) -> State:
-        """Give the device's state as it is now."""
+        """Return the device's present state."""
         return super().state() | {"scrollback": self.scrollback}
 
     def apply(self, state: State) -> None:
-        """Take over a state that `parse` gave."""
+        """Apply a state that `parse` returned."""
         super().apply(state)
         self.scrollback[:] = state["scrollback"]
 
     def text(self) -> str:
-        """Give the output that is still in the scrollback."""
+        """Return the output that is still in the scrollback."""
         end = self["transmitted"]
         begin = max(0, end - SERIAL_SCROLLBACK)
         ring = self.scrollback.tobytes()
@@ -187,7 +187,7 @@ class FrameQueue:
     Attributes
     ----------
     ends
-        uint64[2]: frames taken out so far, frames put in so far.
+        uint64[2]: number of frames taken out so far, number of frames put in so far.
     lengths, frames
         uint64[64] and uint8[64 * 1514]; frame n is in slot n % 64.
     """
@@ -201,7 +201,7 @@ class FrameQueue:
         return int(self.ends[1] - self.ends[0])
 
     def put(self, frame: bytes) -> bool:
-        """Append a frame; False if the queue is full."""
+        """Append a frame; return False if the queue is full."""
         if not 14 <= len(frame) <= NIC_FRAME_SIZE:
             raise LocalError(
                 f"Ethernet frame: expected 14 to {NIC_FRAME_SIZE} bytes, found {len(frame)}"
@@ -222,7 +222,7 @@ class FrameQueue:
         return taken
 
     def list(self) -> list[bytes]:
-        """Give the frames, oldest first."""
+        """Return the frames, oldest first."""
         frames = []
         for n in range(*self.ends.tolist()):
             begin = n % NIC_QUEUE_LENGTH * NIC_FRAME_SIZE
@@ -231,7 +231,7 @@ class FrameQueue:
         return frames
 
     def replace(self, lengths: npt.NDArray[np.uint32], data: npt.NDArray[np.uint8]) -> None:
-        """Hold these frames instead: their lengths, and their bytes one after another."""
+        """Replace the frames by others, given as lengths and joined bytes."""
         self.ends[:] = 0
         if not len(lengths):
             return
@@ -246,8 +246,8 @@ NIC_SLOTS = ("sent", "dropped", "received")
 class NIC(_Registers):
     """A network card with a receive and a transmit queue of 64 Ethernet frames each.
 
-    The host puts frames into the one and takes them out of the other. What it takes out is no part
-    of the machine any more; who holds it back until a checkpoint covers it is `colobench.net`.
+    The host puts frames into the receive queue and takes them from the transmit queue. A frame that
+    it takes is no longer part of the machine; `colobench.net` holds it until a checkpoint.
     """
 
     vmstate = VMStateDescription(
@@ -288,7 +288,7 @@ class NIC(_Registers):
         }
 
     def arrays(self) -> tuple[npt.NDArray[Any], ...]:
-        """Give what the guest's kernels work with: the receive queue's arrays, then the other's."""
+        """Return the arrays for the guest's kernels: the receive queue's, then the other's."""
         return tuple(
             array
             for queue in self.queues.values()
@@ -296,7 +296,7 @@ class NIC(_Registers):
         )
 
     def state(self) -> State:
-        """Give the device's state as it is now."""
+        """Return the device's present state."""
         state = super().state()
         for name, queue in self.queues.items():
             frames = queue.list()
@@ -311,7 +311,7 @@ class NIC(_Registers):
         return state
 
     def parse(self, version_id: int) -> StateParser:
-        """Decode and check a state: the lengths of the frames must add up to the data."""
+        """Decode and check a state: the frames' lengths must add up to the length of the data."""
         state = yield from super().parse(version_id)
         for name in self.queues:
             lengths, size = state[f"{name}_lengths"], int(state[f"{name}_size"][0])
@@ -329,7 +329,7 @@ class NIC(_Registers):
         return state
 
     def apply(self, state: State) -> None:
-        """Take over a state that `parse` gave."""
+        """Apply a state that `parse` returned."""
         super().apply(state)
         for name, queue in self.queues.items():
             queue.replace(state[f"{name}_lengths"], state[f"{name}_data"])

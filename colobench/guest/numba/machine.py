@@ -42,7 +42,7 @@ class Card:
         self.kick_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def put(self, frame: bytes) -> bool:
-        """Put a frame into the receive queue; False if that is full."""
+        """Put a frame into the receive queue; return False if the queue is full."""
         return self._received.put(frame)
 
     def take_all(self) -> list[bytes]:
@@ -50,34 +50,34 @@ class Card:
         return self._sent.take_all()
 
     def wake(self) -> None:
-        """Have a sleeping CPU look at the receive queue."""
+        """Wake a sleeping CPU, so that it reads the receive queue."""
         os.eventfd_write(self._wake_fd, 1)
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         os.close(self.kick_fd)
 
 
 class Machine:
-    """A guest with two RAM blocks and four devices, stopped when it is made.
+    """A guest with two RAM blocks and four devices, stopped at first.
 
     Parameters
     ----------
     configuration
-        What it is to be.
+        Settings of the guest.
     tracker
         Name of the tracker that watches its RAM, see `colobench.memory.tracker`.
 
     Attributes
     ----------
     ram
-        Its RAM.
+        The guest's RAM.
     tracker
-        Knows which pages of it the guest wrote.
+        The tracker, which finds the pages that the guest wrote.
     network
-        The NIC, as `colobench.guest.interface.GuestNetwork`.
+        The NIC, as a `colobench.guest.interface.GuestNetwork`.
     cpu, timer, serial, nic
-        Its devices; `devices` lists them in the order in which they are saved.
+        The devices; `devices` lists them in the order in which they are saved.
     """
 
     machine_type = MACHINE_TYPE
@@ -119,11 +119,11 @@ class Machine:
 
     @property
     def work(self) -> int:
-        """How many steps the program has done."""
+        """Number of steps that the program has done."""
         return self.cpu["work"]
 
     def start(self) -> None:
-        """Let the CPU run; nothing happens if it does."""
+        """Start the CPU, unless it runs."""
         if self.running:
             return
         if self._thread is None:
@@ -133,7 +133,7 @@ class Machine:
         self._tell(Command.RUN)
 
     def stop(self) -> None:
-        """Stop the CPU before its next write; returns when it has stopped."""
+        """Stop the CPU before its next write, and wait until it has stopped."""
         if not self.running:
             return
         self.control[cpu.STOPS] += np.uint64(1)
@@ -146,16 +146,16 @@ class Machine:
         self.control[cpu.BUGS] |= np.uint64(bug)
 
     def run_until(self, work: int) -> int:
-        """Run without a clock, in this thread, until the program has done so many steps.
+        """Run without a clock, in this thread, until the program has done `work` steps.
 
-        RAM is then what it is in any guest with the same size, program and seed that has done as
-        many steps. The devices' state is not comparable, it depends on time.
+        RAM then equals that of any guest with the same size, program, seed and number of steps. The
+        devices' state is not comparable, because it depends on time.
 
         Returns
         -------
         int
-            Nanoseconds of processor time that the kernel took, faults included; also where all of
-            the steps had been done before: so much it takes to call it.
+            Nanoseconds of processor time in the kernel, page faults included. If all steps had been
+            done before, this is the time of the call alone.
         """
         if self._thread is not None:
             raise LocalError("run_until: expected a machine that was never started")
@@ -169,13 +169,13 @@ class Machine:
         return taken
 
     def load(self, states: Sequence[tuple[Device, State]]) -> None:
-        """Take over device states that were parsed and checked; the machine must be stopped."""
+        """Apply device states that were parsed and checked; the machine must be stopped."""
         for device, state in states:
             device.apply(state)
         self.control[cpu.DEADLINE] = 0
 
     def describe(self) -> dict[str, Any]:
-        """Say which program runs, and what its devices have counted."""
+        """Return the program's name, and the devices' counters."""
         return {
             "program": program_of(self.cpu["program"]).label,
             "work": self.work,
@@ -186,7 +186,7 @@ class Machine:
         }
 
     def console(self) -> str:
-        """Give the last output of its serial console."""
+        """Return the last output of the serial console."""
         return self.serial.text()
 
     def ram_digest(self) -> int:
@@ -194,7 +194,7 @@ class Machine:
         return int(digest(self.ram.array, 0))
 
     def close(self) -> None:
-        """End the CPU's thread and give the memory back."""
+        """End the CPU's thread, and release the memory."""
         self.stop()
         if self._thread is not None:
             self._tell(Command.EXIT)
@@ -211,15 +211,15 @@ class Machine:
         os.eventfd_write(self._wake_fd, 1)
 
     def block(self, name: str) -> RAMBlock:
-        """Give one of its RAM blocks."""
+        """Return one of the RAM blocks."""
         return next(block for block in self.ram.blocks if block.name == name)
 
     def _be_the_cpu(self) -> int:
-        """Be the CPU until it is told to stop being it; gives the time as `run_until` does.
+        """Run the program's kernel until it exits; return the time like `run_until`.
 
-        A kernel ends when device states were loaded that are of another program.
+        A kernel ends when device states of another program were loaded.
         """
-        # Of this thread alone: on a busy machine the time on the wall is that of others.
+        # Processor time of this thread: wall time would include other programs.
         began = time.thread_time_ns()
         while self.control[cpu.COMMAND] != Command.EXIT:
             self.control[cpu.KERNEL_PROGRAM] = self.cpu["program"]

@@ -1,4 +1,4 @@
-"""The table of the programs that run in a guest; each is a module of this package."""
+"""Table of the programs that run in a guest; each is a module of this package."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from colobench.errors import LocalError
 
 
 class _Module(Protocol):
-    """A program's module; its machine is a `colobench.guest.numba.machine.Machine`."""
+    """Interface of a program's module; a machine is a `colobench.guest.numba.machine.Machine`."""
 
     def initialize(self, machine: Any) -> None:
-        """Prepare the RAM of a machine that is new."""
+        """Prepare the RAM of a new machine."""
 
     def run(self, machine: Any) -> int:
-        """Be the CPU of a machine, in this thread, until its host or its state ends that."""
+        """Run a machine's CPU in this thread, until its host or its state ends the kernel."""
 
 
 class Program(enum.Enum):
-    """The programs, each with its number, what it needs, and where its kernels are.
+    """The programs, each with its number, its needs, and its modules of kernels.
 
     Parameters
     ----------
     number
-        What the CPU's register ``program`` holds.
+        Number of the program in the CPU's register ``program``.
     description
         Half a sentence for a list of programs.
     writes_ram
-        Whether writing RAM is what it does at each tick.
+        True if the program writes RAM at each tick.
     is_reproducible
-        Whether RAM is a function of the seed and of the work done, so that a survivor's can be
+        True if RAM is a function of the seed and the steps done, so that a survivor's RAM can be
         compared with that of a guest that was never migrated.
     minimum_bytes
-        The least size of pc.ram.
+        Least size of pc.ram, bytes.
     kernels
-        Modules with kernels, beside the program's own.
+        Modules with kernels, in addition to the program's own.
     """
 
     UNIFORM = (1, "writes pages at random", True)
@@ -48,7 +48,7 @@ class Program(enum.Enum):
         "serves Redis's protocol on TCP port 6379, and echoes on port 7 (RFC 862)",
         False,
         False,
-        # The network stack and a store that is worth its name need so much.
+        # The network stack and a store of useful size need this.
         4 << 20,
         ("colobench.guest.kv", "colobench.guest.tcp"),
     )
@@ -71,11 +71,11 @@ class Program(enum.Enum):
 
     @property
     def label(self) -> str:
-        """Its name as users write it, which is its module's, too."""
+        """Name of the program in settings, and of its module."""
         return self.name.lower()
 
     def module(self) -> _Module:
-        """Import the program, which takes numba."""
+        """Import the program, and with it numba."""
         return cast(_Module, importlib.import_module(self.modules[-1]))
 
 

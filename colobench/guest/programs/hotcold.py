@@ -19,7 +19,7 @@ _U0 = np.uint64(0)
 
 
 def zipf_distribution(pages: int, exponent: float = 1.0) -> Words:
-    """Give the table that pages are drawn from: uint64[pages + 1], see `draw_page`.
+    """Make the table from which pages are drawn: uint64[pages + 1], see `draw_page`.
 
     Rank r is drawn with a probability proportional to 1 / (r + 1) ** exponent.
     """
@@ -42,10 +42,10 @@ def draw_page(distribution: Words, random: np.uint64) -> np.uint64:
     ----------
     distribution
         uint64[n + 1]. Entries 0 to ``n - 1`` ascend: entry r is 2**64 times the probability of a
-        rank up to r. The last entry has no divisor in common with n; ranks are multiplied by it, so
-        that hot pages lie scattered over RAM.
+        rank up to r. The last entry is coprime to n; ranks are multiplied by it, so that hot pages
+        are scattered over RAM.
     random
-        The random bits.
+        The 64 random bits.
     """
     pages = len(distribution) - 1
     low, high = 0, pages - 1
@@ -77,7 +77,7 @@ def hotcold(
     bitmap: Words,
     distribution: Words,
 ) -> int:
-    """Be the CPU, with the arguments of `colobench.guest.numba.cpu`, and `draw_page`'s table."""
+    """Run the CPU, with the arguments of `colobench.guest.numba.cpu`, and `draw_page`'s table."""
     while parts.wait_for_host(control, cpu, timer):
         while parts.is_running(control, cpu):
             if cpu[PENDING_WRITES] == _U0:
@@ -102,7 +102,7 @@ def initialize(machine: Machine) -> None:
 
 
 def run(machine: Machine) -> int:
-    """Be the machine's CPU."""
+    """Run the machine's CPU."""
     pages = machine.block("pc.ram").pages
     table = zipf_distribution(min(machine.cpu["working_set"] or pages, pages))
     return int(hotcold(*writer.arguments(machine), table))

@@ -31,7 +31,7 @@ def idle(
     out_lengths: Words,
     out_frames: Bytes,
 ) -> int:
-    """Be the CPU, with the arguments of `colobench.guest.numba.cpu`."""
+    """Run the CPU, with the arguments of `colobench.guest.numba.cpu`."""
     while parts.wait_for_host(control, cpu, timer):
         while parts.is_running(control, cpu):
             if cpu[PENDING_WRITES] == _U0:
@@ -50,7 +50,7 @@ def initialize(machine: Machine) -> None:
 
 
 def run(machine: Machine) -> int:
-    """Be the machine's CPU."""
+    """Run the machine's CPU."""
     devices = (machine.cpu, machine.timer, machine.nic)
     registers = (device.registers for device in devices)
     return int(idle(machine.control, *registers, *machine.nic.arrays()))

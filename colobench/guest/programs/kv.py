@@ -1,7 +1,7 @@
 """The program ``kv``: a network stack (`colobench.guest.tcp`) and a store (`colobench.guest.kv`).
 
-As a program keeps in registers what it counts, the number of keys is in one of the CPU's. So DBSIZE
-tells whether RAM and devices are of the same moment.
+The number of keys is in a register of the CPU, as programs keep counters in registers. So DBSIZE
+shows whether RAM and devices are of the same moment.
 """
 
 from __future__ import annotations
@@ -73,13 +73,13 @@ def serve_clients(
     serve: np.uint64,
     service: Words,
 ) -> bool:
-    """Run the network stack and the store once; True if there is more to do at once.
+    """Run the network stack and the store once; return True if more is to do at once.
 
     The arguments are those of `serve_until_told`. The stack's clock is the timer's.
     """
     ram, size = np.int64(control[RAM_PAGE]) << 12, np.int64(control[RAM_PAGES]) << 12
     if size < MINIMUM_BYTES:
-        # The program is a register, which may come from a peer with more RAM.
+        # The program's number is in a register, which may come from a peer with more RAM.
         return False
     control[ENTROPY] = parts.splitmix64(control[ENTROPY])
     keys_at = store_begin(ram, size) + keyspace.KEYS
@@ -92,7 +92,7 @@ def serve_clients(
         control[BUGS], service,
     )  # fmt: skip
     cpu[KEYS] = get_word(memory, keys_at)
-    # Once is enough.
+    # The bug occurs only once.
     control[BUGS] &= ~np.uint64(DOUBLE_EXECUTION)
     nic[RECEIVED] += service[0]
     nic[SENT] += service[1]
@@ -121,10 +121,10 @@ def serve_until_told(
     serve: np.uint64,
     service: Words,
 ) -> int:
-    """Be the CPU, with the arguments of `colobench.guest.numba.cpu`, and two more.
+    """Run the CPU, with the arguments of `colobench.guest.numba.cpu` and two more.
 
-    ``serve`` is the address of `colobench.guest.tcp.serve`, ``service`` that kernel's
-    uint64[HOST_SLOTS].
+    ``serve`` is the address of `colobench.guest.tcp.serve`, ``service`` that kernel's argument
+    `host`, uint64[HOST_SLOTS].
     """
     while parts.wait_for_host(control, cpu, timer):
         while parts.is_running(control, cpu):
@@ -147,14 +147,14 @@ def initialize(machine: Machine) -> None:
 
 
 def service_words() -> Words:
-    """Make the words that `colobench.guest.tcp.serve` wants of its host."""
+    """Make the argument `host` of `colobench.guest.tcp.serve`."""
     service = np.zeros(HOST_SLOTS, dtype=np.uint64)
     service[EXECUTE] = entry_address(kv.execute)
     return service
 
 
 def run(machine: Machine) -> int:
-    """Be the machine's CPU."""
+    """Run the machine's CPU."""
     devices = (machine.cpu, machine.timer, machine.nic)
     return int(
         serve_until_told(

@@ -1,4 +1,4 @@
-"""The program ``sequential``: each step writes a word of the page after the last one."""
+"""The program ``sequential``: each step writes a word of the next page."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def sequential(
     memory: Bytes,
     bitmap: Words,
 ) -> int:
-    """Be the CPU, with the arguments of `colobench.guest.numba.cpu`."""
+    """Run the CPU, with the arguments of `colobench.guest.numba.cpu`."""
     while parts.wait_for_host(control, cpu, timer):
         while parts.is_running(control, cpu):
             if cpu[PENDING_WRITES] == _U0:
@@ -60,5 +60,5 @@ def initialize(machine: Machine) -> None:
 
 
 def run(machine: Machine) -> int:
-    """Be the machine's CPU."""
+    """Run the machine's CPU."""
     return int(sequential(*writer.arguments(machine)))

@@ -1,4 +1,4 @@
-"""The program ``uniform``: each step writes a word of a page that is drawn at random."""
+"""The program ``uniform``: each step writes a word of a random page."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def uniform(
     memory: Bytes,
     bitmap: Words,
 ) -> int:
-    """Be the CPU, with the arguments of `colobench.guest.numba.cpu`."""
+    """Run the CPU, with the arguments of `colobench.guest.numba.cpu`."""
     while parts.wait_for_host(control, cpu, timer):
         while parts.is_running(control, cpu):
             if cpu[PENDING_WRITES] == _U0:
@@ -60,5 +60,5 @@ def initialize(machine: Machine) -> None:
 
 
 def run(machine: Machine) -> int:
-    """Be the machine's CPU."""
+    """Run the machine's CPU."""
     return int(uniform(*writer.arguments(machine)))

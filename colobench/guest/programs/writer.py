@@ -1,7 +1,7 @@
-"""How the programs that write RAM are called: all take the same arguments.
+"""Common arguments of the programs that write RAM.
 
-Their arguments are those of `colobench.guest.numba.cpu`, and ``distribution``, which is
-`colobench.guest.programs.hotcold`'s own.
+They are the arguments of `colobench.guest.numba.cpu`, and ``distribution``, which only
+`colobench.guest.programs.hotcold` uses.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SIGNATURE = (
 
 
 def arguments(machine: Machine) -> tuple[Any, ...]:
-    """Give a machine's arrays in the order of SIGNATURE."""
+    """Return a machine's arrays in the order of SIGNATURE."""
     return (
         machine.control,
         machine.cpu.registers,

@@ -45,6 +45,8 @@ class Setting:
         What its part is about: the heading under which help lists it.
     or_none
         Whether it may be None: as its kind has it, or because its part may be.
+    agreed
+        Whether both nodes of a pair must have the same.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Setting:
     qemu: str
     title: str
     or_none: bool
+    agreed: bool
 
 
 def setting(
@@ -67,10 +70,11 @@ def setting(
     option: str = "",
     qemu: str = "",
     derived: bool = False,
+    agreed: bool = False,
 ) -> Any:
     """Declare a setting, as a field of a `Part`; see `Setting` for the parameters."""
     metadata = {"kind": kind, "help": help, "name": name, "option": option}
-    metadata |= {"qemu": qemu, "derived": derived}
+    metadata |= {"qemu": qemu, "derived": derived, "agreed": agreed}
     return dataclasses.field(default=default, metadata={_SETTING: metadata})
 
 
@@ -153,6 +157,11 @@ class Part:
             each.name: None if values[each.name] is None else each.kind.to_json(values[each.name])
             for each in settings_of(type(self))
         }
+
+    def agreed(self) -> dict[str, Any]:
+        """Give those settings that both nodes must have, by their names, as JSON has them."""
+        values = self.as_json()
+        return {each.name: values[each.name] for each in settings_of(type(self)) if each.agreed}
 
     @classmethod
     def from_json(cls, found: object) -> Self:

@@ -59,7 +59,9 @@ class Configuration(Part):
 
     title = "guest"
 
-    ram_bytes: int = setting(Size(PAGE_SIZE, RAM_LIMIT), 64 << 20, "guest RAM", name="ram")
+    ram_bytes: int = setting(
+        Size(PAGE_SIZE, RAM_LIMIT), 64 << 20, "guest RAM", name="ram", agreed=True
+    )
     program: Program = setting(
         Choice({each.label: each for each in Program}),
         Program.UNIFORM,

@@ -29,6 +29,7 @@ from colobench.protocol.colo import ColoAction, ColoState, LocalEvent, Role
 from colobench.settings.bug import Bug
 from colobench.settings.checkpoint import Output
 from colobench.settings.transport import check_socket
+from colobench.wire import savevm
 from colobench.wire.messages import Message
 
 
@@ -193,6 +194,10 @@ class Primary(Node):
             main = address.connect_while(self._waiting_for("the secondary"))
             channel = self.open_channel(main)
             machine, workers = self.guest.machine, self.workers
+            # Ahead of all else, so that a secondary with other settings says that, and no more.
+            settings = self.options.settings.agreed()
+            channel.write(savevm.stream_header(machine.machine_type, settings))
+            channel.flush()
             sender = checkpoint_sender(self.options, machine, workers, channel, self.breakpoints)
             sender.connect(address, self._waiting_for("page channels", main))
             if mirror is not None:

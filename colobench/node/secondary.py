@@ -191,6 +191,7 @@ class Secondary(Node):
         # A primary may come whenever it likes. From then on everything is due.
         main = Wait("a primary", None).accept(self._listener)
         channel = self.open_channel(main)
+        channel.parse(self._incoming.stream_header(channel.buffer))
         timeout = self.options.stall_timeout
         receiver = page_receiver(self.options, self._cache, self.workers, channel)
         receiver.accept(self._listener, Wait("page channels", timeout, main))
@@ -221,7 +222,6 @@ class Secondary(Node):
 
     def _take_migration(self) -> None:
         channel = self._channel()
-        channel.parse(self._incoming.stream_header(channel.buffer))
         loaded = channel.parse(self._incoming.load_sections(channel.buffer, PRECOPY))
         if MigrationCommand.ENABLE_COLO not in loaded.commands:
             raise CommandError(

@@ -58,6 +58,7 @@ class CheckpointSettings(Part):
         Transport(PageTransport.STREAM, "unix"),
         "how pages travel: stream, multifd or memfd, over a UNIX socket or, as in multifd+tcp, "
         "over TCP; unix or tcp: stream over that",
+        agreed=True,
     )
     encoding: Encoding = setting(
         Choice.of_members(Encoding),
@@ -65,6 +66,7 @@ class CheckpointSettings(Part):
         "what is sent of a page: all of it, or what has changed since it was sent last (xbzrle, "
         "with transport stream)",
         qemu="xbzrle",
+        agreed=True,
     )
     multifd_channels: int = setting(
         Integer(0, CHANNELS_LIMIT),
@@ -72,17 +74,20 @@ class CheckpointSettings(Part):
         "connections for pages alone, of multifd and memfd; usually as suits the machine",
         qemu="multifd-channels",
         derived=True,
+        agreed=True,
     )
     layout: Layout = setting(
         Choice.of_members(Layout),
         Layout.SEPARATED,
         "how a checkpoint is laid out; buffered is as before patch 31",
+        agreed=True,
     )
     output: Output = setting(
         Choice.of_members(Output),
         Output.BUFFER,
         "what the guest's output waits for: the checkpoint that covers it, or the same output of "
         "the secondary's guest",
+        agreed=True,
     )
     variant: str = setting(
         Choice.of_names("v12", "upstream"),
@@ -90,6 +95,7 @@ class CheckpointSettings(Part):
         "v12: the secondary's guest stands between checkpoints; upstream: it runs, as it must "
         "where output is compared",
         derived=True,
+        agreed=True,
     )
     tracker: str = setting(
         Choice.of_names(*TRACKERS), "marked", "how the guest's writes are learnt"
@@ -100,7 +106,10 @@ class CheckpointSettings(Part):
         "silence, where the protocol wants a word, after which a peer counts as lost",
     )
     verify: bool = setting(
-        Flag(), True, "digest RAM and devices at each checkpoint; it lengthens the pause"
+        Flag(),
+        True,
+        "digest RAM and devices at each checkpoint; it lengthens the pause",
+        agreed=True,
     )
     report_pages: bool = setting(
         Flag(), False, "have records tell which pages were sent, and which were flushed"

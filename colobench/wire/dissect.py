@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from colobench.memory.ram import PAGE_SIZE
-from colobench.wire import vmdescription
+from colobench.wire import agreement, vmdescription
 from colobench.wire.errors import (
     BadFooter,
     DeviceStateError,
@@ -175,6 +175,22 @@ class _Dissection:
             _, length = SECTION.unpack(stream.take(SECTION.size))
             machine = stream.take(length).decode(errors="backslashreplace")
             stream.add(SectionType.CONFIGURATION.name, machine)
+            if stream.next_is(SectionType.SUBSECTION):
+                self._agreement()
+
+    def _agreement(self) -> None:
+        stream = self._stream
+        offset = stream.at
+        stream.take(1)
+        name = stream.take_name()
+        if name != agreement.NAME:
+            raise UnexpectedSection(
+                "configuration", expected=agreement.NAME, found=name, offset=offset
+            )
+        stream.take(BE32.size)
+        (length,) = BE32.unpack(stream.take(BE32.size))
+        stream.take(length)
+        stream.add(SectionType.SUBSECTION.name, name, "what both nodes must have")
 
     def _sections(self) -> None:
         stream = self._stream

@@ -40,6 +40,10 @@ class HeaderError(StreamError):
     """Wrong magic, version or machine type at the beginning of the stream."""
 
 
+class SettingsDiffer(StreamError):
+    """Settings of the peer that both nodes must have, and that are not ours."""
+
+
 class CommandError(StreamError):
     """A command that is unknown, has a wrong length, or was not negotiated."""
 

@@ -19,13 +19,14 @@ and returned. The caller applies them once the whole checkpoint has arrived, or 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from colobench.errors import RemoteError
 from colobench.memory.ram import PageMemory
 from colobench.wire import vmdescription
+from colobench.wire.agreement import parse_agreement
 from colobench.wire.errors import (
     BadFooter,
     CommandError,
@@ -166,6 +167,8 @@ class Incoming:
         True if RAM pages arrive on multifd channels.
     xbzrle
         True if RAM pages may be encoded with XBZRLE.
+    settings
+        Our settings, by name, that the primary must have, too, and tell; None if it tells none.
     """
 
     def __init__(
@@ -176,8 +179,9 @@ class Incoming:
         *,
         multifd: bool = False,
         xbzrle: bool = False,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
-        self._machine = machine
+        self._machine, self._settings = machine, settings
         self._devices = tuple(devices)
         self._handlers: dict[tuple[str, int], _RAMSections | _DeviceSection] = {
             (device.idstr, device.instance_id): _DeviceSection(device) for device in devices
@@ -196,6 +200,8 @@ class Incoming:
         ------
         HeaderError
             If one of them differs from ours.
+        SettingsDiffer
+            If a setting does.
         """
         yield from _expect(at, "magic", BE32.pack(MAGIC))
         yield from _expect(at, "stream version", BE32.pack(VERSION))
@@ -215,6 +221,8 @@ class Incoming:
             raise HeaderError(
                 "machine type", expected=repr(self._machine), found=repr(machine), offset=offset
             )
+        if self._settings is not None:
+            yield from parse_agreement(at, self._settings)
 
     def load_sections(self, at: StreamBuffer, stage: Stage) -> Parser[Loaded]:
         """Parse sections up to EOF.

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from colobench.memory.ram import RAMBlock
+from colobench.wire.agreement import encode_agreement
 from colobench.wire.format import (
     BE32,
     BE64,
@@ -38,15 +40,21 @@ RAM_SECTION_ID = 2
 DEVICE_SECTION_ID = 3
 
 
-def stream_header(machine: str) -> bytes:
-    """Encode the stream's first part: magic, version, and CONFIGURATION with the machine type."""
+def stream_header(machine: str, settings: Mapping[str, Any] | None = None) -> bytes:
+    """Encode the stream's first part: magic, version, and CONFIGURATION.
+
+    Parameters
+    ----------
+    machine
+        The machine type.
+    settings
+        Settings that the secondary must have, too, by name; None for a stream that a real QEMU can
+        read.
+    """
     name = machine.encode()
-    return (
-        BE32.pack(MAGIC)
-        + BE32.pack(VERSION)
-        + SECTION.pack(SectionType.CONFIGURATION, len(name))
-        + name
-    )
+    header = BE32.pack(MAGIC) + BE32.pack(VERSION)
+    header += SECTION.pack(SectionType.CONFIGURATION, len(name)) + name
+    return header if settings is None else header + encode_agreement(settings)
 
 
 def command(number: MigrationCommand, data: bytes = b"") -> bytes:

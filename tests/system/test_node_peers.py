@@ -25,6 +25,7 @@ from colobench.net.mirror import MARK
 from colobench.node.monitor import Monitor
 from colobench.node.network import MIRRORED_LIMIT
 from colobench.processes.process import NodeProcess
+from colobench.settings.settings import Settings
 from colobench.wire import savevm
 from colobench.wire.format import MigrationCommand, SectionType
 from colobench.wire.messages import Message, encode_message
@@ -238,11 +239,26 @@ def test_message_out_of_turn_is_noticed_while_the_primary_waits(
     node.take_over()
 
 
-HEADER = savevm.stream_header(MACHINE_TYPE)
+def header(**settings: Any) -> bytes:
+    """Give what a primary with these settings says first."""
+    agreed = Settings().override(**SMALL | settings).agreed()
+    return savevm.stream_header(MACHINE_TYPE, agreed)
+
+
+HEADER = header()
 REFUSED = {
     "nothing": (b"", "connection closed"),
     "garbage": (b"GET / HTTP/1.1\r\n\r\n" * 100, "magic: expected"),
     "another machine": (savevm.stream_header("pc-i440fx-7.2"), "machine|configuration"),
+    "no settings": (savevm.stream_header(MACHINE_TYPE) + savevm.EOF * 99, "colobench-settings: "),
+    "another encoding": (
+        header(encoding="xbzrle"),
+        'settings of the primary: expected encoding "none", found encoding "xbzrle" at offset',
+    ),
+    "other settings": (
+        header(transport="multifd", multifd_channels=3, verify=False),
+        'verify true, found transport "multifd+unix", multifd_channels 3, verify false at offset',
+    ),
     "no colo": (HEADER + savevm.EOF, "EOF"),
     "ram of another size": (
         HEADER
@@ -332,7 +348,7 @@ def test_bad_page_channel_ends_the_migration_with_one_clear_error(
     ):
         main = stack.enter_context(socket.socket(socket.AF_UNIX))
         main.connect(str(tmp_path / "colo"))
-        main.sendall(HEADER)
+        main.sendall(header(**settings))
         for data, memory in beginnings:
             channel = stack.enter_context(socket.socket(socket.AF_UNIX))
             channel.connect(str(tmp_path / "colo"))
@@ -359,7 +375,7 @@ def test_wait_for_the_mirror_connection_ends(tmp_path: Path, end: str) -> None:
         socket.socket(socket.AF_UNIX) as main,
     ):
         main.connect(str(tmp_path / "colo"))
-        main.sendall(HEADER)
+        main.sendall(header(**settings))
         if end == "quit":
             node.node.execute("quit")
         elif end != "time":
@@ -403,6 +419,7 @@ def test_wait_for_page_channels_ends_long_before_its_timeout(tmp_path: Path, end
         socket.socket(socket.AF_UNIX) as channel,
     ):
         main.connect(str(tmp_path / "colo"))
+        main.sendall(header(**settings))
         channel.connect(str(tmp_path / "colo"))
         # Whoever has met one channel waits for the other.
         descriptor = ram_file(ALL_PAGES, SEALS)
@@ -434,7 +451,7 @@ def test_bad_packet_is_named_whichever_channel_it_comes_on(tmp_path: Path, chann
             each.sendall(handshake(number, 2))
         blocks = lay_out(block_sizes(1 << 20))
         main.sendall(
-            HEADER
+            header(**settings)
             + savevm.command(MigrationCommand.ENABLE_COLO)
             + savevm.ram_section_start(2, blocks)
             + savevm.ram_section_multifd(SectionType.PART, 2)

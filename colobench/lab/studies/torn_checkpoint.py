@@ -18,6 +18,7 @@ from colobench.lab.progress import bar
 from colobench.lab.session.session import Session
 from colobench.memory.ram import RAM, PageMemory, RAMCache, lay_out
 from colobench.memory.tracker import Words
+from colobench.settings.settings import Settings
 from colobench.settings.transport import PageTransport
 from colobench.wire.loadvm import COLO_DEVICES, COLO_RAM, PRECOPY, Incoming, vmdescription_section
 from colobench.wire.messages import message
@@ -73,8 +74,8 @@ class ReplayedSecondary:
 
     Parameters
     ----------
-    ram_bytes
-        Bytes of the guest's RAM.
+    settings
+        Settings of the recorded session.
     data
         Bytes that a secondary received, beginning with the migration.
     cache
@@ -83,8 +84,8 @@ class ReplayedSecondary:
         Stack that frees the memory.
     """
 
-    def __init__(self, ram_bytes: int, data: bytes, *, cache: bool, closing: ExitStack) -> None:
-        blocks = lay_out(block_sizes(ram_bytes))
+    def __init__(self, settings: Settings, data: bytes, *, cache: bool, closing: ExitStack) -> None:
+        blocks = lay_out(block_sizes(settings.guest.ram_bytes))
         self.ram = RAM("colobench-torn-ram", blocks)
         closing.callback(self.ram.close)
         self.memory: PageMemory = self.ram
@@ -92,7 +93,11 @@ class ReplayedSecondary:
             self.memory = RAMCache("colobench-torn-cache", blocks)
             closing.callback(self.memory.close)
         self._incoming = Incoming(
-            MACHINE_TYPE, self.memory, [CPU(), Timer(), Serial(), NIC()], xbzrle=True
+            MACHINE_TYPE,
+            self.memory,
+            [CPU(), Timer(), Serial(), NIC()],
+            xbzrle=True,
+            settings=settings.agreed(),
         )
         self._buffer = StreamBuffer.over(data)
         self._parse(self._migration())
@@ -204,7 +209,7 @@ def _cut(
     cuts = []
     with ExitStack() as closing:
         cached, direct = (
-            ReplayedSecondary(ram_bytes, stream, cache=cache, closing=closing)
+            ReplayedSecondary(session.settings, stream, cache=cache, closing=closing)
             for cache in (True, False)
         )
         for _ in range(number - 1):

@@ -78,7 +78,6 @@ class CheckpointSender:
         PeerLost, PeerStalled
         """
         ram, channel = self._machine.ram, self._channel
-        channel.write(savevm.stream_header(self._machine.machine_type))
         channel.write(savevm.command(MigrationCommand.ENABLE_COLO))
         channel.write(savevm.ram_section_start(savevm.RAM_SECTION_ID, ram.blocks))
         pages = dirty.arm()

@@ -77,4 +77,5 @@ def incoming_stream(options: Options, machine: Guest, cache: PageMemory) -> Inco
         machine.devices,
         multifd=options.transport in _CHANNEL_RECEIVERS,
         xbzrle=options.encoding is Encoding.XBZRLE,
+        settings=options.settings.agreed(),
     )

@@ -17,6 +17,7 @@ from colobench.node.primary import Primary
 from colobench.node.runtime import NodeRuntime
 from colobench.node.secondary import Secondary
 from memory_guest import MemoryGuest
+from node_arguments import node_arguments
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -66,7 +67,7 @@ def test_guest_that_is_memory_alone_is_checkpointed(
     tmp_path: Path, tracker: str, transport: str
 ) -> None:
     address = f"unix:{tmp_path}/colo"
-    how = ("--transport", transport)
+    how = node_arguments(transport=transport)
     secondary = MemoryNode("secondary", tmp_path, tracker, *how, "--incoming", address)
     primary = MemoryNode("primary", tmp_path, tracker, *how)
     try:

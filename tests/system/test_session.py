@@ -236,7 +236,7 @@ def test_killed_at_a_random_moment_the_survivor_goes_on(kill: int, way: str) -> 
     dice = random.Random(f"{SEED} {kill}")
     form = dice.choice(FORMS)
     if way != "stream-marked":
-        form = form | WAYS[way] | {"layout": "separated"}
+        form = form | {"encoding": "none", "layout": "separated"} | WAYS[way]
     victim = ("primary", "secondary")[kill % 2]
     with session(**form, delay=dice.choice([0, 1, 5]), seed=kill) as pair:
         pair.run(dice.randrange(1, 30))

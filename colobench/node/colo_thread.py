@@ -117,14 +117,14 @@ class ColoThread:
             self.step()
 
     def send(self, *messages: Message) -> None:
-        """Send messages, and before them whatever waits."""
+        """Send messages, after the bytes that wait to be sent."""
         assert self.channel is not None
         for each in messages:
             self.channel.write(encode_message(each))
         self.channel.flush()
 
     def shut_down(self) -> None:
-        """End the connection, and with it whatever the thread waits for."""
+        """End the connection, which ends any wait of the thread."""
         if self.channel is not None:
             self.channel.shut_down()
 

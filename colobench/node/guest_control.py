@@ -1,4 +1,4 @@
-"""The guest as a node drives it: the machine, and whatever else takes part in its checkpoints."""
+"""The guest as a node drives it: the machine and the other participants of its checkpoints."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class GuestControl:
 
     def alone(self) -> None:
         """Be the only guest, see `CheckpointParticipant.alone`."""
-        # Nobody collects any more; a write should not cost what it costs to be noticed.
+        # Dirty pages are not collected any more, so writes need not be noticed.
         self.machine.tracker.disarm()
         for participant in self._participants:
             participant.alone()

@@ -3,8 +3,8 @@
 Three threads matter. The CPU thread runs the guest. The COLO thread (`colo_thread.py`) talks to the
 peer, and alone stops, saves, loads and starts the guest (`guest_control.py`) while COLO lasts. The
 monitor's threads execute commands (`monitor_commands.py`). A takeover (`takeover.py`) comes from
-one of them or from the heartbeat's; it shuts the socket down, which wakes the COLO thread from
-whatever it waits for.
+one of them or from the heartbeat's; it shuts the socket down, which ends any wait of the COLO
+thread.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Node(ABC):
             )
 
     def colo_failed(self, error: BaseException) -> None:
-        """COLO cannot go on: say so, and wait for somebody to decide (x-colo-lost-heartbeat)."""
+        """Report that COLO cannot go on; then x-colo-lost-heartbeat or the arbiter decides."""
         with self.lock:
             self.colo.shut_down()
             if self.takeover.begun or self.quitting.is_set():
@@ -161,7 +161,7 @@ class Node(ABC):
         """Let the guest run without a peer."""
         with self.lock:
             self._begin_to_run_alone()
-        # Without the lock: whoever is waited for here may want it.
+        # Without the lock: the threads that are joined here may wait for it.
         self.runtime.succeed(self.successor())
         self.monitor.emit("RESUME", {})
 
@@ -218,7 +218,7 @@ class Node(ABC):
     # The end.
 
     def end(self) -> None:
-        """Leave the pair, in an order in which nobody waits for what is gone."""
+        """Leave the pair, in an order in which no thread waits for one that has ended."""
         self.breakpoints.go_on()
         self.colo.shut_down()
         self.wake()

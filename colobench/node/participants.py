@@ -14,7 +14,7 @@ from colobench.wire.vmstate import Device
 
 
 class CheckpointParticipant(Protocol):
-    """Takes part in checkpoints; whoever inherits from this one may leave methods out.
+    """Takes part in checkpoints. A class that inherits from this one may leave methods out.
 
     A checkpoint is ``stop, seal, commit, start`` on the primary. On the secondary it is ``loaded``,
     and where the variant lets that guest run between checkpoints, ``stop, seal, loaded, start``.

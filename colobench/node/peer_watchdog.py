@@ -115,7 +115,7 @@ class PeerWatchdog:
     def stop(self) -> None:
         """Stop beating and asking, and wait until `on_lost` has returned.
 
-        The thread that runs `on_lost` may call it, too; then nobody waits for that thread.
+        The thread that runs `on_lost` may call it, too; then that thread is not waited for.
         """
         self._stopped.set()
         if self._arbiter is not None:

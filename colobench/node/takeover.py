@@ -112,17 +112,17 @@ class Takeover:
             self._watchdog = PeerWatchdog(pairing, self._peer_lost)
 
     def colo_failed(self) -> None:
-        """Count the peer as lost once the heartbeat's limit has passed, whatever it says now."""
+        """Stop beating, and count the peer as lost once the heartbeat's limit has passed."""
         if self._watchdog is not None:
             self._watchdog.colo_failed()
 
     def stop(self) -> None:
-        """Watch the peer no more, and ask nobody any more."""
+        """Stop watching the peer and asking the arbiter."""
         if self._watchdog is not None:
             self._watchdog.stop()
 
     def told(self) -> None:
-        """Take over because whoever says ``x-colo-lost-heartbeat`` answers for it.
+        """Take over without the arbiter: the sender of ``x-colo-lost-heartbeat`` answers for it.
 
         Raises
         ------

@@ -32,20 +32,20 @@ class CheckpointCause:
 
 
 class CheckpointTrigger:
-    """Waits for the next checkpoint's time, or for somebody who asks for one sooner.
+    """Tells when the next checkpoint is due: after the delay, or at once if one is asked for.
 
     Attributes
     ----------
     delay_ms
         Milliseconds from one checkpoint to the next (``x-checkpoint-delay``).
     wake_fd
-        Readable when whoever waits for the next checkpoint has to look up.
+        Readable when `due` has a new answer, or the COLO thread is to end.
     """
 
     def __init__(self) -> None:
         self.delay_ms = DELAY_DEFAULT_MS
         self.wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        #: Whoever still has this object may wake it; the number must not be another's by then.
+        #: `wake` may come after `close`, when the descriptor's number may be another file's.
         self._lock = threading.Lock()
         self._closed = False
         self._due_from = 0.0
@@ -84,7 +84,7 @@ class CheckpointTrigger:
         self.wake()
 
     def satisfy(self) -> None:
-        """Forget what was wanted: a checkpoint has made equal whatever was unequal."""
+        """Drop what was wanted: a checkpoint has made both guests equal."""
         self._wanted = None
 
     def due(self) -> CheckpointCause | float:

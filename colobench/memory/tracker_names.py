@@ -1,4 +1,4 @@
-"""The trackers by name: where each is, for those who do not want to import them all."""
+"""Table of the trackers by name, without importing them."""
 
 #: Every tracker's class by its name, the default first; imported on use.
 TRACKERS = {

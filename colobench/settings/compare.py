@@ -37,7 +37,7 @@ class Quirk(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CompareSettings(Part):
-    """How output is compared, see `colobench.net.compare.ColoCompare`."""
+    """Settings of `colobench.net.compare.ColoCompare`."""
 
     title = "comparison of output"
 

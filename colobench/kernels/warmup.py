@@ -103,10 +103,13 @@ def compile_missing(modules: Sequence[str], processes: int) -> Iterator[Step]:
             now = time.perf_counter()
             yield Step(name, done, len(kernels), now - begin)
             begin = now
-        # Loading waits for the kernels that other processes are compiling.
-        for step in load(modules):
-            if step.seconds > 0.5:
-                yield step
+        # The kernels that other processes are compiling are waited for.
+        for kernel in missing:
+            if isinstance(kernel._cache, KernelCache) and state(kernel)[0] is not CacheState.READY:
+                kernel.compile(kernel.signature_called.args)
+                now = time.perf_counter()
+                yield Step(kernel.__name__, len(kernels), len(kernels), now - begin)
+                begin = now
 
 
 @contextmanager

@@ -220,8 +220,7 @@ class Conversation(StateMachine[ColoState, ColoEvent, ColoAction]):
     role
         Side of this node.
     variant, layout
-        Form of the conversation. Both nodes must be started with the same form, because nothing in
-        the stream tells it.
+        Form of the conversation, the same on both nodes; its messages do not tell it.
     """
 
     def __init__(self, role: Role, variant: Variant, layout: Layout) -> None:

@@ -1,6 +1,6 @@
-"""Settings that both nodes must have, as the first thing that the primary says of itself.
+"""Settings that both nodes must share, in the first part of the primary's stream.
 
-They are a subsection of CONFIGURATION, written as QEMU writes those of its own (such as
+They are a subsection of CONFIGURATION, in the format of QEMU's own ones (such as
 ``configuration/capabilities``)::
 
     05 SUBSECTION | u8 length, name | be32 version 1 | be32 length, JSON object
@@ -20,13 +20,13 @@ from colobench.wire.reading import Parser, StreamBuffer
 
 NAME: Final = "configuration/colobench-settings"
 VERSION: Final = 1
-#: The longest JSON that we read, in bytes. Ours has some hundreds.
+#: Limit of the JSON, bytes. Ours has some hundreds.
 LENGTH_LIMIT: Final = 16 * 1024
 _HEAD: Final = bytes([SectionType.SUBSECTION]) + counted_string(NAME) + BE32.pack(VERSION)
 
 
 def encode_agreement(settings: Mapping[str, Any]) -> bytes:
-    """Write the subsection; `settings` are values by name, as JSON has them."""
+    """Encode the subsection; `settings` has JSON values by name."""
     text = json.dumps(settings).encode()
     return _HEAD + BE32.pack(len(text)) + text
 
@@ -37,9 +37,9 @@ def parse_agreement(at: StreamBuffer, ours: Mapping[str, Any]) -> Parser[None]:
     Raises
     ------
     HeaderError
-        If something else comes.
+        If it is not such a subsection.
     SettingsDiffer
-        If a setting is another than ours; the error names each with both values.
+        If settings differ from ours; the error names each with both values.
     """
     offset = at.offset
     head = yield len(_HEAD)
@@ -76,5 +76,5 @@ def parse_agreement(at: StreamBuffer, ours: Mapping[str, Any]) -> Parser[None]:
 
 
 def _shown(settings: Mapping[str, Any], names: list[str]) -> str:
-    """Write settings by name, those of a peer no longer than is of use."""
+    """Format settings for an error, with limits for a peer's: 20 settings, 80 characters each."""
     return ", ".join(f"{name} {json.dumps(settings.get(name))}"[:80] for name in names[:20])

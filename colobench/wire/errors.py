@@ -41,7 +41,7 @@ class HeaderError(StreamError):
 
 
 class SettingsDiffer(StreamError):
-    """Settings of the peer that both nodes must have, and that are not ours."""
+    """Settings that both nodes must share, and in which the peer's differ from ours."""
 
 
 class CommandError(StreamError):

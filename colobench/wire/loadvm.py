@@ -168,7 +168,7 @@ class Incoming:
     xbzrle
         True if RAM pages may be encoded with XBZRLE.
     settings
-        Our settings, by name, that the primary must have, too, and tell; None if it tells none.
+        Our settings, by name, that both nodes must share; None if the primary sends none.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class Incoming:
         HeaderError
             If one of them differs from ours.
         SettingsDiffer
-            If a setting does.
+            If a setting differs.
         """
         yield from _expect(at, "magic", BE32.pack(MAGIC))
         yield from _expect(at, "stream version", BE32.pack(VERSION))

@@ -48,8 +48,7 @@ def stream_header(machine: str, settings: Mapping[str, Any] | None = None) -> by
     machine
         The machine type.
     settings
-        Settings that the secondary must have, too, by name; None for a stream that a real QEMU can
-        read.
+        Settings, by name, that both nodes must share; None for a stream that a real QEMU can read.
     """
     name = machine.encode()
     header = BE32.pack(MAGIC) + BE32.pack(VERSION)

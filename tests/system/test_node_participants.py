@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from colobench.errors import LocalError
 from colobench.kernels.warmup import load
 from colobench.node.options import parse_options
 from colobench.node.participants import CheckpointParticipant
@@ -18,6 +19,7 @@ from colobench.node.primary import Primary
 from colobench.node.runtime import NodeRuntime
 from colobench.node.secondary import Secondary
 from colobench.node.trigger import CheckpointCause
+from fake_arbiter import FakeArbiter
 from node_arguments import node_arguments
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -191,8 +193,27 @@ def test_checkpoint_that_is_torn_is_neither_committed_nor_loaded(
 
 
 @VARIANTS
-def test_refused_node_fences_its_participants_and_ends(tmp_path: Path, variant: str) -> None:
+def test_refused_node_fences_its_participants_refuses_to_be_told_and_ends(
+    tmp_path: Path, variant: str
+) -> None:
+    arbiter = FakeArbiter(tmp_path / "arbiter")
     with pair(tmp_path, variant) as (_, secondary):
-        secondary.runtime.side.fence("primary")
+        secondary.execute(
+            "x-colo-heartbeat",
+            pairing="pairing",
+            node="secondary",
+            peer="primary",
+            listen=f"unix:{tmp_path}/beats",
+            to=f"unix:{tmp_path}/nowhere",
+            interval=10,
+            limit=100,
+            arbiter=f"unix:{tmp_path}/arbiter",
+        )
+        assert arbiter.asked.wait(WAIT)
+        assert secondary.recorder.calls == []
+        arbiter.answer(granted=False)
         secondary.recorder.wait_for(["fence", "close"])
+        with pytest.raises(LocalError, match="the arbiter has granted primary, not us"):
+            secondary.execute("x-colo-lost-heartbeat")
         assert secondary.runtime.exit_code == 1
+    arbiter.join()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,37 +20,10 @@ from colobench.protocol.colo import UPSTREAM, Conversation, Role, primary_table,
 from colobench.protocol.failover import FAILOVER, FailoverState
 from colobench.protocol.table import MissingAction
 from colobench.settings.checkpoint import Layout
+from fake_arbiter import FakeArbiter
 from split_brain_explorer import Rules
 
 WAIT = 60.0
-
-
-class FakeArbiter:
-    """Answers one question, when it is told to."""
-
-    def __init__(self, path: Path) -> None:
-        self.asked, self._answer = threading.Event(), threading.Event()
-        self._said = b""
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
-        self._listener.listen()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        with self._listener, self._listener.accept()[0] as connection:
-            connection.recv(1000)
-            self.asked.set()
-            assert self._answer.wait(WAIT)
-            connection.sendall(self._said)
-
-    def answer(self, granted: bool) -> None:
-        holder = "secondary" if granted else "primary"
-        self._said = f'{{"granted": {str(granted).lower()}, "holder": "{holder}"}}\n'.encode()
-        self._answer.set()
-
-    def join(self) -> None:
-        self._thread.join()
 
 
 class RecordingNode:

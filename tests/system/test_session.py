@@ -485,11 +485,11 @@ def test_upstream_shutdown_looks_like_a_crash_to_the_secondary() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"ram": "7"}, "ram: expected 4096 to"),
+        ({"ram": "7"}, "ram: expected a size such as 64M"),
         ({"ram": "9000G"}, "ram: expected at most"),
         ({"ram": "lots"}, "expected a number such as 64M, found 'lots'"),
-        ({"ram": "0"}, "ram: expected 4096 to"),
-        ({"guest": "windows"}, "expected one of idle, uniform, hotcold, sequential, kv, found"),
+        ({"ram": "0"}, "ram: expected a size such as 64M"),
+        ({"guest": "windows"}, "expected one of uniform, hotcold, sequential, idle, kv, found"),
         ({"layout": "sideways"}, "sideways"),
         ({"seed": -1}, "expected 0 to 2"),
         ({"stall_timeout": 0}, "expected 0.001 to 1e+06 s, found 0"),
@@ -502,7 +502,7 @@ def test_upstream_shutdown_looks_like_a_crash_to_the_secondary() -> None:
         ({"transport": "multifd", "layout": "buffered"}, "expected transport stream"),
         ({"transport": "multifd", "capture": True}, "expected transport stream"),
         ({"multifd_channels": 2}, "expected none with transport stream, found 2"),
-        ({"transport": "memfd", "multifd_channels": 0}, "expected 1 to 255, found 0"),
+        ({"transport": "memfd", "multifd_channels": 0}, "with transport memfd, found 0"),
         ({"tracker": "hound"}, "expected one of marked"),
         ({"working_set": 1 << 40}, "working_set: expected 0 to"),
     ],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 #: The name of a phase and when it ended, in nanoseconds of CLOCK_MONOTONIC.
 Mark = tuple[str, int]
@@ -27,6 +29,16 @@ class Phases:
     def end(self, phase: str) -> None:
         """Say that `phase` ends now; a phase may come in several pieces."""
         self.marks.append((phase, time.perf_counter_ns()))
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Have Python's garbage collector wait: the guest stands still for part of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def durations(marks: Iterable[Mark]) -> dict[str, float]:

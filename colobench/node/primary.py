@@ -21,7 +21,7 @@ from colobench.node.monitor import MonitorCommand
 from colobench.node.monitor_commands import CONNECT_TIMEOUT
 from colobench.node.node import Node
 from colobench.node.pcap_file import PcapWriter
-from colobench.node.phases import Phases
+from colobench.node.phases import Phases, no_garbage_collection
 from colobench.node.runtime import NodeRuntime
 from colobench.node.trigger import CheckpointCause, CheckpointTrigger
 from colobench.node.wait import Wait
@@ -269,9 +269,10 @@ class Primary(Node):
         requested = time.monotonic()
         sent, released = self.colo.channel.all_sent, self.network.released
         self._phases = Phases()
-        self.colo.happened(LocalEvent.CHECKPOINT_DUE)
-        self.colo.step()
-        self.colo.run_to(ColoState.RUNNING)
+        with no_garbage_collection():
+            self.colo.happened(LocalEvent.CHECKPOINT_DUE)
+            self.colo.step()
+            self.colo.run_to(ColoState.RUNNING)
         self.guest.committed()
         record: dict[str, Any] = {
             "checkpoint": self.guest.checkpoint,

@@ -20,7 +20,7 @@ from colobench.node.frame_socket import FrameSocket
 from colobench.node.migration.transports import incoming_stream, page_receiver
 from colobench.node.monitor import MonitorCommand
 from colobench.node.node import Node
-from colobench.node.phases import Phases
+from colobench.node.phases import Phases, no_garbage_collection
 from colobench.node.primary import Primary
 from colobench.node.runtime import NodeRuntime
 from colobench.node.wait import Wait
@@ -176,12 +176,14 @@ class Secondary(Node):
         self.colo.step()
         try:
             while self.colo.state is not ColoState.ENDED:
-                if self.colo.state is ColoState.RUNNING:
-                    # Nobody waits for the record.
-                    self._report_checkpoint()
-                    # Nothing is due now: the primary may take its time.
-                    self._channel().wait()
-                self.colo.step()
+                # Nobody waits for the record.
+                self._report_checkpoint()
+                # Nothing is due now: the primary may take its time.
+                self._channel().wait()
+                with no_garbage_collection():
+                    self.colo.step()
+                    while self.colo.state not in (ColoState.RUNNING, ColoState.ENDED):
+                        self.colo.step()
         finally:
             self._report_checkpoint()
         self.quit()

@@ -106,6 +106,9 @@ class CheckpointSender:
     def begin(self) -> None:
         """Begin a checkpoint of the stopped guest; VMSTATE_SEND is sent with the next bytes."""
         self._channel.write(_VMSTATE_SEND)
+        if self.devices_first:
+            # The secondary wakes up and parses it while the devices are saved here.
+            self._channel.flush()
 
     def send_ram(self, pages: Pages) -> None:
         """Send the pages of a checkpoint.

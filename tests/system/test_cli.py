@@ -36,8 +36,8 @@ def colobench(*arguments: str, **options: Any) -> subprocess.CompletedProcess[st
     )
 
 
-def test_demo_prints_one_json_object_with_its_figures() -> None:
-    finished = colobench("demo", *SMALL, "--json")
+def test_demo_prints_one_json_object_and_is_repeated_from_it(tmp_path: Path) -> None:
+    finished = colobench("demo", *SMALL, "--guest", "hotcold", "--report-pages", "--json")
     assert finished.returncode == 0, finished.stderr
     summary = json.loads(finished.stdout)
     assert summary["verified"] is True
@@ -47,6 +47,12 @@ def test_demo_prints_one_json_object_with_its_figures() -> None:
     assert summary["killed"]["status"] == -9
     for figure in ("pages", "bytes", "pause_ms_p50", "pause_ms_p99", "takeover_ms"):
         assert summary[figure] > 0
+    file = tmp_path / "demo.json"
+    file.write_text(finished.stdout)
+    again = colobench("demo", "--checkpoints", "3", "--settings", str(file), "--json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["settings"] == summary["settings"]
+    assert summary["settings"]["guest"] == "hotcold"
 
 
 @pytest.mark.parametrize("extra", [["--layout", "buffered"], ["--variant", "upstream"]])

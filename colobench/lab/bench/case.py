@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +107,8 @@ class Row:
         Lower and upper quartile of the samples, or None.
     two_threads
         Rate of memcpy on two threads over that on one, beside this measurement.
+    settings
+        Settings of the session that was measured, whole; None if there was none.
     """
 
     name: str
@@ -121,6 +123,7 @@ class Row:
     ours_spread: tuple[float, float] | None
     reference_spread: tuple[float, float] | None
     two_threads: float | None
+    settings: Mapping[str, Any] | None = None
 
 
 def quartiles(samples: Sequence[float]) -> tuple[float, float] | None:
@@ -161,6 +164,7 @@ def judge(name: str, case: Case, measured: Measured) -> Row:
         ours_spread=quartiles(measured.ours),
         reference_spread=quartiles(measured.reference),
         two_threads=cores,
+        settings=measured.settings,
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from colobench.errors import LocalError
 
@@ -25,9 +26,12 @@ class Measured:
         core makes no difference.
     note
         Remark about the samples.
+    settings
+        Settings of the session that was measured, as JSON has them; None if there was none.
     """
 
     ours: Sequence[float]
     reference: Sequence[float] = ()
     two_threads: Sequence[float] = ()
     note: str = ""
+    settings: Mapping[str, Any] | None = None

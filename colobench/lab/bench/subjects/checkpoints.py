@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -213,7 +214,7 @@ def _against_stream(context: BenchContext, pages: int, transport: str) -> Measur
         size = pages * PAGE_SIZE
         arrays = [context.memory(f"{part}-{size}", size).array for part in ("sent", "cache", "ram")]
         with contextlib.closing(Stream(family, *(each[:size] for each in arrays))) as stream:
-            return _compare(context, pair.sample, stream.sample)
+            return _compare(context, pair, stream.sample)
 
 
 def _against_memcpy(context: BenchContext, pages: int, transport: str) -> Measured:
@@ -223,21 +224,22 @@ def _against_memcpy(context: BenchContext, pages: int, transport: str) -> Measur
         numbers = np.arange(pages, dtype=np.int32)
         copy = context.references.function("pages.flush_memcpy", target, source, numbers, pages)
         once = timed(copy, lambda: None, time.perf_counter)
-        return _compare(context, pair.sample, once)
+        return _compare(context, pair, once)
 
 
-def _compare(context: BenchContext, ours: Sampler, reference: Sampler) -> Measured:
+def _compare(context: BenchContext, pair: Pair, reference: Sampler) -> Measured:
     *samples, two_threads = context.compare(
-        ours, reference, context.cores.sample, enough_seconds=ENOUGH_SECONDS
+        pair.sample, reference, context.cores.sample, enough_seconds=ENOUGH_SECONDS
     )
-    return as_times(samples, MILLISECONDS, two_threads=two_threads)
+    measured = as_times(samples, MILLISECONDS, two_threads=two_threads)
+    return replace(measured, settings=pair.session.settings.as_json())
 
 
 def _one_after_the_other(context: BenchContext, pages: int, transport: str) -> Measured:
     """Take checkpoints as COLO does: with nothing in between that would cool the caches."""
     with Pair(context, pages, transport) as pair:
         samples = [MILLISECONDS * pair.sample() for _ in range(context.size(IN_A_ROW, 7))]
-    return Measured(samples)
+        return Measured(samples, settings=pair.session.settings.as_json())
 
 
 Measure = Callable[[BenchContext, int, str], Measured]
@@ -287,7 +289,8 @@ def ram_size(context: BenchContext) -> Iterator[Case]:
             Pair(context, pages, "stream", small) as reference,
         ):
             samples = context.compare(ours.sample, reference.sample, enough_seconds=ENOUGH_SECONDS)
-        return as_times(samples, MILLISECONDS)
+        settings = ours.session.settings.as_json()
+        return replace(as_times(samples, MILLISECONDS), settings=settings)
 
     for full in (1_000, 10_000):
         pages = context.size(full)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from colobench.lab.session.session import settings_arguments
+from colobench.lab.session.session_processes import settings_arguments
 from colobench.settings.settings import Settings
 
 

@@ -6,10 +6,8 @@ Notebooks, the command line and the tests all use this, and this uses what any Q
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 import uuid
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -22,15 +20,13 @@ from colobench.lab.interrupt import explain_again, interruptible
 from colobench.lab.session.journal import ROLES, Journal, JournalEntry
 from colobench.lab.session.places import check_memory, check_places
 from colobench.lab.session.record import CheckpointRecord, Records
-from colobench.lab.session.services import forwarded, start_arbiter, start_switch
-from colobench.lab.session.session_directory import SessionDirectory, remove_left
+from colobench.lab.session.session_processes import SessionProcesses
 from colobench.lab.session.status import PairState, publish
 from colobench.lab.session.takeover import Killed, TakeoverRecord
 from colobench.node.kernels import kernel_modules
 from colobench.processes.errors import NodeGone, NotStarted
-from colobench.processes.owner import Owner
 from colobench.processes.process import NodeProcess, ProcessUsage
-from colobench.settings.checkpoint import NEVER_MS, Output
+from colobench.settings.checkpoint import NEVER_MS
 from colobench.settings.settings import Settings
 
 if TYPE_CHECKING:
@@ -43,40 +39,8 @@ TICK_SECONDS = 0.001
 CONNECT_TIMEOUT = 10.0
 
 
-def _end_all(processes: list[NodeProcess]) -> None:
-    """End all processes, and take them off the list."""
-    ending, processes[:] = processes[:], []
-    try:
-        for process in ending:
-            process.ask_to_quit()
-        for process in ending:
-            process.end()
-    except KeyboardInterrupt:
-        # An impatient caller gets an abrupt end, but an end of all processes.
-        for process in ending:
-            process.process.kill()
-            process.end()
-        raise
-
-
-def _close_all(relays: list[Relay]) -> None:
-    """Close all relays, and take them off the list."""
-    while relays:
-        relays.pop().close()
-
-
-def settings_arguments(settings: Settings) -> list[str]:
-    """Give the settings as arguments for the command lines of both nodes."""
-    return ["--settings", json.dumps(settings.as_json())]
-
-
 def _who(node: NodeProcess) -> dict[str, Any]:
     return {"pid": node.pid, "qmp": str(node.qmp_path)}
-
-
-def _close_unless_forked(closing: contextlib.ExitStack, owner: Owner) -> None:
-    if owner.is_this_process():
-        closing.close()
 
 
 class ColoExit(RemoteError):
@@ -136,28 +100,22 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self.settings = (Settings() if settings is None else settings).override(**overrides)
         check_memory(self.settings)
         self._spare: NodeProcess | None = None
-        self._processes: list[NodeProcess] = []
-        self._pids: list[int] = []
         self.nodes: dict[str, NodeProcess] = {}
-        self.others: dict[str, NodeProcess] = {}
-        #: Numbers of earlier pairs, of events before the present one, and of secondaries started.
-        self._pairs = self._since = self._secondaries = 0
+        #: Numbers of earlier pairs, and of events before the present one.
+        self._pairs = self._since = 0
         #: The arbiter may have grants of other sessions, and names of directories come back.
         self._pairing = uuid.uuid4().hex
         self.state: PairState | None = None
         self._state_observers: list[Callable[[PairState], None]] = []
         self.relay: Relay | None = None
-        self._relays: list[Relay] = []
         verify, keep = self.settings.checkpoint.verify, self.settings.experiment.keep_records
         self.journal = Journal(verify, keep)
-        self._directory: Path | None = None
+        self._processes = SessionProcesses(self.settings, self.journal.deliver)
+        self.others = self._processes.others
         self._killed: Killed | None = None
         #: Whether the session parted the pair itself, so that a COLO_EXIT is expected.
         self._parted = False
         self._alive = False
-        self._closing = contextlib.ExitStack()
-        self._owner = Owner()
-        self._finalizer: weakref.finalize[Any, Any] | None = None
         self.lets_clients_in = self.settings.network.serve_unprotected
         self._ports: list[tuple[int, tuple[str, int]]] = []
 
@@ -189,10 +147,9 @@ class Session(contextlib.AbstractContextManager["Session"]):
                 observer(state)
 
     def _publish(self) -> None:
-        assert self._directory is not None
         assert self.state is not None
         publish(
-            self._directory,
+            self._processes.directory,
             {
                 "state": self.state.value,
                 "guest": self.settings.as_json()["guest"],
@@ -241,17 +198,10 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self.check_places()
         self._compile_kernels()
         self._alive = True
-        directory = SessionDirectory()
-        self._closing.callback(directory.remove)
-        self._directory = directory.path
-        remove_left(directory.path.parent)
-        self._closing.callback(_end_all, self._processes)
-        self._closing.callback(_close_all, self._relays)
-        # The nodes end with this object, at the latest with this interpreter.
-        self._owner = Owner()
-        self._finalizer = weakref.finalize(self, _close_unless_forked, self._closing, self._owner)
+        self._processes.begin()
         try:
-            self._start_others(timeout)
+            self._processes.start_others(timeout)
+            self._ports = self.forwarded()
             self._start_nodes(timeout)
             self._migrate(timeout)
             self._let_clients_in()
@@ -282,35 +232,15 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
         In a process that was forked since the start it does nothing: the nodes are not its own.
         """
-        if not self._owner.is_this_process():
+        if not self._processes.owner.is_this_process():
             return
         self._alive = False
         self.state = None
-        self._closing.close()
-        # Also end a process that a concurrent `start` has made just now.
-        _end_all(self._processes)
-        if self._finalizer is not None:
-            self._finalizer.detach()
-
-    def _start_others(self, timeout: float) -> None:
-        """Start switch and arbiter first: they are ready, or fail, sooner than nodes."""
-        assert self._directory is not None
-        network, deliver = self.settings.network, self.journal.deliver
-        if network.hostfwd:
-            hold = not network.serve_unprotected
-            switch = start_switch(self._directory, network.hostfwd, network.pcap, hold, deliver)
-            self._take_in(switch, self.others)
-        if self.settings.heartbeat is not None:
-            grants = self.settings.experiment.arbiter_state
-            arbiter = start_arbiter(self._directory, grants, deliver)
-            self._take_in(arbiter, self.others)
-        for other in self.others.values():
-            other.connect(timeout)
-        self._ports = self.forwarded()
+        self._processes.close()
 
     def _start_nodes(self, timeout: float) -> None:
-        self._take_in(self._start_primary(), self.nodes)
-        self._take_in(self._start_secondary(), self.nodes)
+        self.nodes["primary"] = self._processes.start_primary()
+        self.nodes["secondary"] = self._processes.start_secondary()
         self._enter(PairState.JOINING)
         for node in self.nodes.values():
             self._greet(node, timeout)
@@ -324,57 +254,16 @@ class Session(contextlib.AbstractContextManager["Session"]):
         if self.settings.experiment.spare:
             # A spare only saves time; without it, `rejoin` starts a node.
             with contextlib.suppress(NotStarted):
-                self._spare = self._start_secondary()
+                self._spare = self._processes.start_secondary()
                 self._spare.role = "spare"
-                self._count(self._spare)
-
-    def _take_in(self, node: NodeProcess, among: dict[str, NodeProcess]) -> None:
-        among[node.role] = node
-        self._count(node)
-
-    def _count(self, node: NodeProcess) -> None:
-        self._processes.append(node)
-        self._pids.append(node.pid)
-
-    def _release_dead(self) -> None:
-        """Release the resources of processes that have ended."""
-        for node in self._processes[:]:
-            if not node.alive():
-                node.release()
-                self._processes.remove(node)
-
-    def _start_primary(self) -> NodeProcess:
-        assert self._directory is not None
-        arguments = settings_arguments(self.settings)
-        return NodeProcess("primary", self._directory, arguments, self.journal.deliver, "node-0")
-
-    def _start_secondary(self) -> NodeProcess:
-        assert self._directory is not None
-        self._secondaries += 1
-        arguments = [*settings_arguments(self.settings), "--incoming", self._listening("colo")]
-        if self.settings.checkpoint.output is Output.COMPARE:
-            arguments += ["--mirror", self._listening("mirror")]
-        name = f"node-{self._secondaries}"
-        node = NodeProcess("secondary", self._directory, arguments, self.journal.deliver, name)
-        for listening in ("colo", "mirror"):
-            node.files.append(self._directory / f"{listening}-{self._secondaries}")
-        return node
-
-    def _listening(self, name: str) -> str:
-        """Give the address at which a secondary listens."""
-        assert self._directory is not None
-        if self.settings.checkpoint.transport.socket == "tcp":
-            return "tcp:127.0.0.1:0"
-        return f"unix:{self._directory / name}-{self._secondaries}"
 
     def _greet(self, node: NodeProcess, timeout: float) -> None:
         """Wait until a new node is ready, and configure it."""
-        assert self._directory is not None
         node.connect(timeout)
         state = [{"capability": "x-colo", "state": True}]
         node.execute("migrate-set-capabilities", capabilities=state)
         if "switch" in self.others:
-            node.execute("x-netdev", uri=f"unix:{self._directory / 'switch'}")
+            node.execute("x-netdev", uri=f"unix:{self._processes.directory / 'switch'}")
 
     def _migrate(self, timeout: float) -> None:
         primary = self.nodes["primary"]
@@ -385,15 +274,14 @@ class Session(contextlib.AbstractContextManager["Session"]):
             from colobench.lab.session.relay import RELAY_LIMIT, Form, Relay
             from colobench.protocol.colo import VARIANTS
 
-            assert self._directory is not None
-            _close_all(self._relays)
+            self._processes.close_relays()
             form = Form(VARIANTS[checkpoint.variant], checkpoint.layout)
             # Precopy sends RAM, and again what the guest writes meanwhile.
             room = RELAY_LIMIT + 2 * self.settings.guest.ram_bytes
-            at = f"unix:{self._directory / 'relay'}"
+            at = f"unix:{self._processes.directory / 'relay'}"
             self.relay = Relay(at, uri, limit=room, form=form)
-            self._closing.callback(self.relay.close)
-            uri = f"unix:{self._directory / 'relay'}"
+            self._processes.add_relay(self.relay)
+            uri = f"unix:{self._processes.directory / 'relay'}"
         delay, report_pages = checkpoint.delay, checkpoint.report_pages
         primary.execute(
             "migrate-set-parameters",
@@ -419,7 +307,6 @@ class Session(contextlib.AbstractContextManager["Session"]):
         heartbeat = self.settings.heartbeat
         if heartbeat is None:
             return
-        assert self._directory is not None
         at = {role: f"unix:{self._heartbeat_path(role)}" for role in ROLES}
         for role in roles:
             [peer] = set(ROLES) - {role}
@@ -432,12 +319,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
                 to=at[peer],
                 interval=heartbeat.interval_ms,
                 limit=heartbeat.limit_ms,
-                arbiter=f"unix:{self._directory / 'arbiter'}",
+                arbiter=f"unix:{self._processes.directory / 'arbiter'}",
             )
 
     def _heartbeat_path(self, role: str) -> Path:
-        assert self._directory is not None
-        return self._directory / f"{role}-{self._pairs}.heartbeat"
+        return self._processes.directory / f"{role}-{self._pairs}.heartbeat"
 
     @interruptible(session_outcome)
     def rejoin(self, timeout: float = 120.0) -> None:
@@ -462,7 +348,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         guest = survivor.execute("x-query-guest")
         if survivor.execute("query-colo-status")["mode"] != "none":
             raise LocalError("rejoin: expected a survivor that has taken over; see failover")
-        self._release_dead()
+        self._processes.release_dead()
         # If this fails, nothing has changed.
         secondary = self._next_secondary()
         survivor.role = "primary"
@@ -493,9 +379,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         """Give the secondary that was started ahead, or start one."""
         if self._spare is not None and self._spare.alive():
             return self._spare
-        secondary = self._start_secondary()
-        self._count(secondary)
-        return secondary
+        return self._processes.start_secondary()
 
     def _give_up(self, secondary: NodeProcess) -> None:
         """End a pair that did not come about, so that one of its nodes serves alone."""
@@ -523,7 +407,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         when, committed = time.monotonic(), self.records.total
         self._parted = True
         self._killed = Killed("secondary", secondary.pid, secondary.kill(), None, committed, when)
-        self._release_dead()
+        self._processes.release_dead()
         survivor = self.nodes["primary"]
         deadline = when + CONNECT_TIMEOUT + self.settings.checkpoint.stall_timeout
         with contextlib.suppress(ColobenchError):
@@ -537,7 +421,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     def forwarded(self) -> list[tuple[int, tuple[str, int]]]:
         """Give the guest's port of each forwarding rule, with the host and port for clients."""
-        return forwarded(self.others["switch"]) if "switch" in self.others else []
+        return self._processes.forwarded()
 
     def address(self, port: int = 6379) -> tuple[str, int]:
         """Give the host and port at which clients reach the guest's `port`.
@@ -651,7 +535,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     def check_pair(self) -> None:
         """Check that there is a pair in COLO."""
-        self._owner.check("session")
+        self._processes.owner.check("session")
         if self._parted or not self.nodes or not self._alive:
             found = "one parted" if self._parted else "none started" if not self.nodes else "closed"
             raise LocalError(f"session: expected a pair in COLO, found {found}")
@@ -820,16 +704,10 @@ class Session(contextlib.AbstractContextManager["Session"]):
         bool
             Whether it had ended.
         """
-        arbiter = self.others.get("arbiter")
-        if arbiter is None or arbiter.alive():
-            return False
-        assert self._directory is not None
-        self._release_dead()
-        grants = self.settings.experiment.arbiter_state
-        self._take_in(start_arbiter(self._directory, grants, self.journal.deliver), self.others)
-        self.others["arbiter"].connect(timeout)
-        self._publish()
-        return True
+        revived = self._processes.revive_arbiter(timeout)
+        if revived:
+            self._publish()
+        return revived
 
     def lost_without_a_kill(self) -> bool:
         """Say whether a node of the present pair lost its peer's heartbeat before a kill.
@@ -896,7 +774,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         killed = self._killed.time if self._killed else None
         work = int(taken["work"])
         after = self._work_beyond(node, work)
-        self._release_dead()
+        self._processes.release_dead()
         return TakeoverRecord(
             role=role,
             takeover_ms=None if killed is None else (running - killed) * 1000,
@@ -964,7 +842,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     def all_pids(self) -> list[int]:
         """Give the pid of every process that this session has started, the dead ones too."""
-        return self._pids[:]
+        return self._processes.pids[:]
 
     def processes(self) -> list[ProcessUsage]:
         """Look at memory and processor time of the nodes that live."""

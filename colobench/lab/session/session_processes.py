@@ -1,0 +1,193 @@
+"""Processes of a session: they start in a directory of their own, and all of them end with it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from colobench.lab.session.services import forwarded, start_arbiter, start_switch
+from colobench.lab.session.session_directory import SessionDirectory, remove_left
+from colobench.processes.owner import Owner
+from colobench.processes.process import NodeProcess
+from colobench.processes.qmp import Event
+from colobench.settings.checkpoint import Output
+from colobench.settings.settings import Settings
+
+if TYPE_CHECKING:
+    from colobench.lab.session.relay import Relay
+
+
+def settings_arguments(settings: Settings) -> list[str]:
+    """Give what the command lines of both nodes say of the session."""
+    return ["--settings", json.dumps(settings.as_json())]
+
+
+class SessionProcesses:
+    """The nodes, the switch and the arbiter of a session, and the relays beside them.
+
+    Parameters
+    ----------
+    settings
+        Settings of the session.
+    deliver
+        Called with the role and each event of every process.
+
+    Attributes
+    ----------
+    others
+        The switch and the arbiter, if there are, by role.
+    pids
+        The pid of every process that was started, the dead ones too.
+    owner
+        Process that started them.
+    """
+
+    def __init__(self, settings: Settings, deliver: Callable[[str, Event], None]) -> None:
+        self._settings, self._deliver = settings, deliver
+        self.others: dict[str, NodeProcess] = {}
+        self.pids: list[int] = []
+        self.owner = Owner()
+        self._processes: list[NodeProcess] = []
+        self._relays: list[Relay] = []
+        self._secondaries = 0
+        self._directory: Path | None = None
+        self._closing = contextlib.ExitStack()
+        self._finalizer: weakref.finalize[Any, Any] | None = None
+
+    @property
+    def directory(self) -> Path:
+        """Directory of the sockets and files; there is one between `begin` and `close`."""
+        assert self._directory is not None
+        return self._directory
+
+    def begin(self) -> None:
+        """Make the directory, and have everything end with this object, or this interpreter."""
+        directory = SessionDirectory()
+        self._closing.callback(directory.remove)
+        self._directory = directory.path
+        remove_left(directory.path.parent)
+        self._closing.callback(_end_all, self._processes)
+        self._closing.callback(_close_all, self._relays)
+        self.owner = Owner()
+        self._finalizer = weakref.finalize(self, _close_unless_forked, self._closing, self.owner)
+
+    def close(self) -> None:
+        """End all processes and relays, and remove the directory."""
+        self._closing.close()
+        # Also end a process that a concurrent start has made just now.
+        _end_all(self._processes)
+        if self._finalizer is not None:
+            self._finalizer.detach()
+
+    # Switch and arbiter.
+
+    def start_others(self, timeout: float) -> None:
+        """Start switch and arbiter, if the settings have them, and wait until they are ready."""
+        network = self._settings.network
+        if network.hostfwd:
+            hold = not network.serve_unprotected
+            rules, pcap = network.hostfwd, network.pcap
+            switch = start_switch(self.directory, rules, pcap, hold, self._deliver)
+            self.others["switch"] = self.take_in(switch)
+        if self._settings.heartbeat is not None:
+            self._start_arbiter()
+        for other in self.others.values():
+            other.connect(timeout)
+
+    def revive_arbiter(self, timeout: float) -> bool:
+        """Start the arbiter again if it has ended; say whether it had."""
+        arbiter = self.others.get("arbiter")
+        if arbiter is None or arbiter.alive():
+            return False
+        self.release_dead()
+        self._start_arbiter()
+        self.others["arbiter"].connect(timeout)
+        return True
+
+    def _start_arbiter(self) -> None:
+        grants = self._settings.experiment.arbiter_state
+        self.others["arbiter"] = self.take_in(start_arbiter(self.directory, grants, self._deliver))
+
+    def forwarded(self) -> list[tuple[int, tuple[str, int]]]:
+        """Give the guest's port, and host and port, of each rule of the switch."""
+        return forwarded(self.others["switch"]) if "switch" in self.others else []
+
+    # Nodes.
+
+    def start_primary(self) -> NodeProcess:
+        """Start a primary."""
+        arguments = settings_arguments(self._settings)
+        return self.take_in(
+            NodeProcess("primary", self.directory, arguments, self._deliver, "node-0")
+        )
+
+    def start_secondary(self) -> NodeProcess:
+        """Start a secondary, which listens for a primary."""
+        self._secondaries += 1
+        arguments = settings_arguments(self._settings)
+        arguments += ["--incoming", self._listening("colo")]
+        if self._settings.checkpoint.output is Output.COMPARE:
+            arguments += ["--mirror", self._listening("mirror")]
+        name = f"node-{self._secondaries}"
+        node = NodeProcess("secondary", self.directory, arguments, self._deliver, name)
+        for listening in ("colo", "mirror"):
+            node.files.append(self.directory / f"{listening}-{self._secondaries}")
+        return self.take_in(node)
+
+    def _listening(self, name: str) -> str:
+        """Give the URI at which the newest secondary listens."""
+        if self._settings.checkpoint.transport.socket == "tcp":
+            return "tcp:127.0.0.1:0"
+        return f"unix:{self.directory / name}-{self._secondaries}"
+
+    def close_relays(self) -> None:
+        """Close the relays of earlier pairs."""
+        _close_all(self._relays)
+
+    def add_relay(self, relay: Relay) -> None:
+        """Let a relay end with the processes."""
+        self._relays.append(relay)
+
+    def take_in(self, process: NodeProcess) -> NodeProcess:
+        """Let a process end with the others."""
+        self._processes.append(process)
+        self.pids.append(process.pid)
+        return process
+
+    def release_dead(self) -> None:
+        """Release the resources of processes that have ended."""
+        for process in self._processes[:]:
+            if not process.alive():
+                process.release()
+                self._processes.remove(process)
+
+
+def _end_all(processes: list[NodeProcess]) -> None:
+    """End all processes, and take them off the list."""
+    ending, processes[:] = processes[:], []
+    try:
+        for process in ending:
+            process.ask_to_quit()
+        for process in ending:
+            process.end()
+    except KeyboardInterrupt:
+        # An impatient caller gets an abrupt end, but an end of all processes.
+        for process in ending:
+            process.process.kill()
+            process.end()
+        raise
+
+
+def _close_all(relays: list[Relay]) -> None:
+    """Close all relays, and take them off the list."""
+    while relays:
+        relays.pop().close()
+
+
+def _close_unless_forked(closing: contextlib.ExitStack, owner: Owner) -> None:
+    if owner.is_this_process():
+        closing.close()

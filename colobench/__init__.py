@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from colobench.errors import ColobenchError as ColobenchError
     from colobench.errors import LocalError as LocalError
     from colobench.errors import RemoteError as RemoteError
-    from colobench.guest.configuration import Nondeterminism as Nondeterminism
+    from colobench.guest.settings import NondeterminismSettings as NondeterminismSettings
     from colobench.lab.checker.verdict import check_linearizability as check_linearizability
     from colobench.lab.clients.closed_loop import Clients as Clients
     from colobench.lab.session.record import CheckpointRecord as CheckpointRecord
@@ -58,7 +58,7 @@ _HOMES = {
     "HeartbeatSettings": "colobench.settings.heartbeat",
     "Latencies": "colobench.lab.studies.latency",
     "LocalError": "colobench.errors",
-    "Nondeterminism": "colobench.guest.configuration",
+    "NondeterminismSettings": "colobench.guest.settings",
     "Records": "colobench.lab.session.record",
     "RemoteError": "colobench.errors",
     "Session": "colobench.lab.session.session",

@@ -7,8 +7,8 @@ import json
 from dataclasses import dataclass
 
 from colobench.errors import LocalError
-from colobench.guest.configuration import Configuration
 from colobench.guest.programs import Program
+from colobench.guest.settings import GuestSettings
 from colobench.node.address import Address
 from colobench.protocol.colo import VARIANTS, Role, Variant
 from colobench.settings.bug import Bug
@@ -46,12 +46,12 @@ class Options:
     parent: int
 
     @property
-    def guest(self) -> Configuration:
+    def guest(self) -> GuestSettings:
         """The guest; a secondary's is empty, but for the size of its RAM, until migration."""
         guest = self.settings.guest
         if self.role is Role.PRIMARY:
             return guest
-        return Configuration(guest.ram_bytes, Program.IDLE)
+        return GuestSettings(guest.ram_bytes, Program.IDLE)
 
     @property
     def programs(self) -> tuple[Program, ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from colobench.errors import LocalError
 from colobench.fields.part import Part, part
-from colobench.guest.configuration import Configuration
+from colobench.guest.settings import GuestSettings
 from colobench.settings.checkpoint import CheckpointSettings, Output
 from colobench.settings.compare import CompareSettings
 from colobench.settings.experiment import ExperimentSettings
@@ -30,7 +30,7 @@ class Settings(Part):
     'upstream'
     """
 
-    guest: Configuration = part(Configuration)
+    guest: GuestSettings = part(GuestSettings)
     checkpoint: CheckpointSettings = part(CheckpointSettings)
     network: NetworkSettings = part(NetworkSettings)
     heartbeat: HeartbeatSettings | None = part(HeartbeatSettings, optional=True, by_name=True)

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from colobench.errors import LocalError
-from colobench.guest.configuration import Configuration
 from colobench.guest.numba.machine import Machine
 from colobench.guest.programs import REPRODUCIBLE
+from colobench.guest.settings import GuestSettings
 from colobench.lab.session.session import Session
 from colobench.lab.studies.flush_prediction import (
     cached_pages,
@@ -39,7 +39,7 @@ def test_what_is_foretold_is_the_union_and_changes_neither(received, written):
 
 @pytest.mark.parametrize("program", REPRODUCIBLE)
 def test_pages_written_are_those_that_differ(program):
-    guest = Configuration(2 << 20, program, seed=7, working_set=100)
+    guest = GuestSettings(2 << 20, program, seed=7, working_set=100)
     machine = Machine(guest)
     machine.run_until(300)
     before = machine.ram.array.copy().reshape(-1, PAGE_SIZE)

@@ -14,10 +14,10 @@ import pytest
 
 from colobench.guest import clients, heap, keyspace, region, rings
 from colobench.guest.buffers import BUFFER_BYTES
-from colobench.guest.configuration import Configuration
 from colobench.guest.heap import CLASS_BITS, FIRST_BLOCK, LISTS, TOTAL_BYTES
 from colobench.guest.numba.machine import Machine
 from colobench.guest.programs import Program
+from colobench.guest.settings import GuestSettings
 from naive_kv import encode, siphash
 from places import SUPPORT
 from share import amount
@@ -228,7 +228,7 @@ def call(machine: Machine, client: Client, *words: bytes) -> bytes:
 @pytest.mark.parametrize("damage", ["CHAINS", "SIZE", "ring", "free memory"])
 def test_machine_with_a_broken_store_answers_goes_on_and_can_be_stopped(damage: str) -> None:
     size = 4 << 20
-    machine = Machine(Configuration(size, Program.KV))
+    machine = Machine(GuestSettings(size, Program.KV))
     try:
         words = machine.ram.array.view(np.uint64)
         ram = machine.ram.blocks[0].first_page * PAGE

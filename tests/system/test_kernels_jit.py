@@ -286,10 +286,10 @@ assert list(load(all_kernel_modules()))
 """
     call = """
 import numpy as np
-from colobench.guest.configuration import Configuration
+from colobench.guest.settings import GuestSettings
 from colobench.guest.numba.machine import Machine
 from colobench.kernels.bitmap import popcount
-machine = Machine(Configuration(4096))
+machine = Machine(GuestSettings(4096))
 machine.run_until(10)
 machine.start()
 machine.close()

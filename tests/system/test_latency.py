@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from colobench.guest.configuration import Nondeterminism
+from colobench.guest.settings import NondeterminismSettings
 from colobench.lab.clients.resp import ErrorReply
 from colobench.lab.session.session import Session
 from colobench.lab.studies.checkpoint_causes import SHOWN, CauseTable, provoke_miscompares
@@ -46,7 +46,7 @@ def test_without_answers_the_table_has_no_rows_and_no_ratios():
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize("dials", [{"clock_us": 0}, {"clock_us": 10**6, "shuffle": 1000}])
 def test_a_guest_left_to_chance_makes_miscompares_with_their_place(dials):
-    records = provoke_miscompares(Nondeterminism(**dials), 1.0, ram="8M")
+    records = provoke_miscompares(NondeterminismSettings(**dials), 1.0, ram="8M")
     table = CauseTable(records)
     assert table.counts["miscompare"] == len(table.miscompares) > 0
     assert all(each.cause_connection.startswith("10.0.2.15:6379") for each in table.miscompares)

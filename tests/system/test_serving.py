@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from colobench.errors import LocalError, RemoteError
-from colobench.guest.configuration import Nondeterminism
+from colobench.guest.settings import NondeterminismSettings
 from colobench.lab.checker.verdict import check_linearizability
 from colobench.lab.clients.closed_loop import Clients
 from colobench.lab.clients.resp import encode
@@ -278,7 +278,7 @@ def test_quirk_that_was_asked_for_is_the_nodes() -> None:
 
 def test_coarse_clock_is_the_same_clock() -> None:
     # Its step is longer than the test: both guests read the same, unless the step ends just now.
-    dials = Nondeterminism(clock_us=10**9)
+    dials = NondeterminismSettings(clock_us=10**9)
     with serving("compare", delay=None, nondeterminism=dials) as pair, client_of(pair) as client:
         seconds, microseconds = client.ask(b"TIME")
         assert (int(seconds) * 10**6 + int(microseconds)) % 10**9 == 0

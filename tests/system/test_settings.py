@@ -16,7 +16,7 @@ import pytest
 from colobench.errors import LocalError
 from colobench.fields.kinds import Flag
 from colobench.fields.part import settings_of
-from colobench.guest.configuration import Nondeterminism
+from colobench.guest.settings import NondeterminismSettings
 from colobench.lab.session.session import Session
 from colobench.lab.torture.settings import TortureSettings
 from colobench.processes.process import NodeProcess
@@ -55,7 +55,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "pcap": (True, 0, "frames.pcap"),
     "pcap_mirror": (True, 0, "frames.pcap"),
     "heartbeat": (True, 0, (50, 500), HeartbeatSettings),
-    "nondeterminism": (None, True, 0, Nondeterminism),
+    "nondeterminism": (None, True, 0, NondeterminismSettings),
     "arbiter_state": (True, 0, "grants"),
     "keep_records": (True, 0, 1.0, "10"),
     "bug": (True, 0, "early-release"),

@@ -140,7 +140,7 @@ def test_every_module_is_in_a_room_or_has_a_reason_not_to_be():
         ("node", "colobench.lab.session.session", False),
         ("net", "colobench.block.disk", False),
         ("wire", "colobench.wire.format", True),
-        ("wire", "colobench.guest.configuration", False),
+        ("wire", "colobench.guest.settings", False),
         ("kernels", "colobench.errors", True),
         ("lab", "colobench.cli", False),
         ("lab", "colobench", False),

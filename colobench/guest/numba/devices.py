@@ -107,7 +107,7 @@ class CPU(_Registers):
     ``work`` counts the program's steps; RAM is a function of it and of ``seed``. ``pending_writes``
     is the number of writes still to do in the current tick. ``working_set`` is the number of pages
     that the program writes: 0, or more than there are, for all pages. The next three are the
-    settings of `colobench.guest.configuration.Nondeterminism`. ``keys`` is the number of keys in
+    settings of `colobench.guest.settings.NondeterminismSettings`. ``keys`` is the number of keys in
     the program kv.
     """
 

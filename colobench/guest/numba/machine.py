@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from colobench.errors import LocalError
-from colobench.guest.configuration import SCREEN_BYTES, Configuration, block_sizes
 from colobench.guest.numba import cpu
 from colobench.guest.numba.cpu import Command
 from colobench.guest.numba.devices import CPU, NIC, Serial, Timer
 from colobench.guest.programs import program_of
+from colobench.guest.settings import SCREEN_BYTES, GuestSettings, block_sizes
 from colobench.kernels.digest import digest
 from colobench.memory.ram import RAM, RAMBlock, lay_out
 from colobench.memory.tracker import watch
@@ -63,7 +63,7 @@ class Machine:
 
     Parameters
     ----------
-    configuration
+    settings
         Settings of the guest.
     tracker
         Name of the tracker that watches its RAM, see `colobench.memory.tracker`.
@@ -82,8 +82,8 @@ class Machine:
 
     machine_type = MACHINE_TYPE
 
-    def __init__(self, configuration: Configuration, tracker: str = "marked") -> None:
-        self.ram = RAM("colobench-ram", lay_out(block_sizes(configuration.ram_bytes)))
+    def __init__(self, settings: GuestSettings, tracker: str = "marked") -> None:
+        self.ram = RAM("colobench-ram", lay_out(block_sizes(settings.ram_bytes)))
         try:
             self.tracker = watch(tracker, self.ram)
         except BaseException:
@@ -91,14 +91,14 @@ class Machine:
             raise
         self.cpu, self.timer, self.serial, self.nic = CPU(), Timer(), Serial(), NIC()
         self.devices: tuple[Device, ...] = (self.cpu, self.timer, self.serial, self.nic)
-        self.cpu["program"], self.cpu["seed"] = configuration.program.number, configuration.seed
-        self.cpu["writes_per_tick"] = configuration.writes_per_tick
-        self.cpu["working_set"] = configuration.working_set
-        dials = configuration.nondeterminism
+        self.cpu["program"], self.cpu["seed"] = settings.program.number, settings.seed
+        self.cpu["writes_per_tick"] = settings.writes_per_tick
+        self.cpu["working_set"] = settings.working_set
+        dials = settings.nondeterminism
         self.cpu["clock_us"], self.cpu["jitter_us"] = dials.clock_us, dials.jitter_us
         self.cpu["shuffle"] = dials.shuffle
         self.timer["period_ns"] = self.timer["remaining_ns"] = TICK_NS
-        configuration.program.module().initialize(self)
+        settings.program.module().initialize(self)
         self.running = False
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC)
         self._acknowledge_fd = os.eventfd(0, os.EFD_CLOEXEC)

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from colobench.errors import LocalError
-from colobench.guest.configuration import block_sizes
+from colobench.guest.settings import block_sizes
 from colobench.memory.ram import lay_out, memory_bytes
 from colobench.node.grants import GrantsFile
 from colobench.node.hostfwd import HostForward

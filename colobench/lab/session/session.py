@@ -64,7 +64,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
     settings
         Settings of the session; None is `Settings()`. Settings given by name override them.
     compare, heartbeat, nondeterminism
-        Whole parts: `CompareSettings`, `HeartbeatSettings` or None, `Nondeterminism`.
+        Whole parts: `CompareSettings`, `HeartbeatSettings` or None, `NondeterminismSettings`.
     {settings}
 
     Attributes

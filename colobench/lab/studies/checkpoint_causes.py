@@ -6,7 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from colobench.guest.configuration import DETERMINISTIC, Nondeterminism
+from colobench.guest.settings import DETERMINISTIC, NondeterminismSettings
 from colobench.lab.clients.closed_loop import Request
 from colobench.lab.clients.open_loop import probe
 from colobench.lab.interrupt import interruptible
@@ -73,7 +73,7 @@ class CauseTable:
 
 @interruptible("its pair has ended; `into` keeps what was recorded")
 def provoke_miscompares(
-    nondeterminism: Nondeterminism = DETERMINISTIC,
+    nondeterminism: NondeterminismSettings = DETERMINISTIC,
     seconds: float = 2.0,
     *,
     ask_time: bool = True,

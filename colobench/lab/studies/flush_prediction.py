@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from colobench.errors import LocalError, RemoteError
-from colobench.guest.configuration import Configuration
 from colobench.guest.numba.machine import Machine
+from colobench.guest.settings import GuestSettings
 from colobench.kernels import bitmap
 from colobench.lab.interrupt import interruptible
 from colobench.lab.session.journal import ROLES
@@ -97,7 +97,7 @@ def foretell_flush(received: Words, written: Words) -> Words:
     return foretold
 
 
-def pages_written(guest: Configuration, begin: int, end: int) -> Words:
+def pages_written(guest: GuestSettings, begin: int, end: int) -> Words:
     """Find the pages that a guest writes between two amounts of work, by doing that work here.
 
     Parameters

@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from colobench.errors import LocalError
-from colobench.guest.configuration import block_sizes
 from colobench.guest.numba.devices import CPU, NIC, Serial, Timer
 from colobench.guest.numba.machine import MACHINE_TYPE
+from colobench.guest.settings import block_sizes
 from colobench.kernels import bitmap, pages
 from colobench.kernels.digest import digest
 from colobench.kernels.page_records import PAGE_RECORD_BYTES

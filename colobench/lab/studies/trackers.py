@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from colobench.errors import LocalError
-from colobench.guest.configuration import Configuration
 from colobench.guest.numba.machine import Machine
+from colobench.guest.settings import GuestSettings
 from colobench.kernels import bitmap
 from colobench.lab.compilation import compile_with_bar
 from colobench.lab.interrupt import interruptible
@@ -117,14 +117,14 @@ def measure_epochs(
         check_tracker(name)
     if epochs < 1 or writes < 1:
         raise LocalError(f"epochs, writes: expected at least 1, found {epochs}, {writes}")
-    configuration = Configuration().override(ram=ram, guest=guest, seed=seed)
-    compile_with_bar(kernel_modules((configuration.program,), PageTransport.STREAM, trackers))
+    settings = GuestSettings().override(ram=ram, guest=guest, seed=seed)
+    compile_with_bar(kernel_modules((settings.program,), PageTransport.STREAM, trackers))
     with ExitStack() as stack:
-        reference = _Watched(configuration, "marked", stack)
+        reference = _Watched(settings, "marked", stack)
         watched = []
         for name in trackers:
             try:
-                watched.append(_Watched(configuration, name, stack))
+                watched.append(_Watched(settings, name, stack))
             except TrackerUnavailable as error:
                 yield UnavailableTracker(name, str(error))
         for number in range(1, epochs + 1):
@@ -139,9 +139,9 @@ def measure_epochs(
 class _Watched:
     """A guest under an armed tracker; `stack` closes it."""
 
-    def __init__(self, configuration: Configuration, tracker: str, stack: ExitStack) -> None:
+    def __init__(self, settings: GuestSettings, tracker: str, stack: ExitStack) -> None:
         self.name = tracker
-        self.machine = stack.enter_context(closing(Machine(configuration, tracker)))
+        self.machine = stack.enter_context(closing(Machine(settings, tracker)))
         self._into = np.zeros(self.machine.ram.pages // 64, dtype=np.uint64)
         # Makes the kernel ready.
         self.machine.run_until(1)

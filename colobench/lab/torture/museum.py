@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from colobench.fields.checks import check_choice
-from colobench.guest.configuration import DETERMINISTIC, Nondeterminism
+from colobench.guest.settings import DETERMINISTIC, NondeterminismSettings
 from colobench.lab.torture.kill_plan import OUTPUTS, POINTS, SIDES
 from colobench.settings.bug import Bug
 
@@ -39,7 +39,7 @@ class Exhibit:
     outputs: tuple[str, ...] = OUTPUTS
     victims: tuple[str, ...] = ("primary",)
     points: Mapping[str, tuple[str | None, ...]] = field(default_factory=lambda: POINTS)
-    nondeterminism: Nondeterminism = DETERMINISTIC
+    nondeterminism: NondeterminismSettings = DETERMINISTIC
 
     def changes(self) -> dict[str, Any]:
         """Give the settings that plant the bug, and that it takes, by name."""
@@ -78,7 +78,7 @@ MUSEUM = {
             "they are; the flush copies what the primary sent, and no more.",
             outputs=("compare",),
             # Two guests that do the same write the same pages.
-            nondeterminism=Nondeterminism(jitter_us=8000, shuffle=500),
+            nondeterminism=NondeterminismSettings(jitter_us=8000, shuffle=500),
         ),
         Exhibit(
             Bug.LOST_RETRANSMISSION,

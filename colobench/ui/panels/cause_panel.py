@@ -6,7 +6,7 @@ import threading
 
 import ipywidgets
 
-from colobench.guest.configuration import Nondeterminism
+from colobench.guest.settings import NondeterminismSettings
 from colobench.lab.report.palette import BAD_COLOUR, BUSY_COLOUR, GOOD_COLOUR, IDLE_COLOUR
 from colobench.lab.session.record import Records
 from colobench.lab.studies.checkpoint_causes import CauseTable, provoke_miscompares
@@ -78,7 +78,7 @@ class CausePanel(Panel):
         return not self._stop.is_set()
 
     def _run(self) -> None:
-        dials = Nondeterminism(**{name: dial.value for name, dial in self.dials.items()})
+        dials = NondeterminismSettings(**{name: dial.value for name, dial in self.dials.items()})
         with turn.taken(self._go_on) as taken:
             if taken:
                 self.records = Records()

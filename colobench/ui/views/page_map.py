@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from colobench.guest.configuration import block_sizes
+from colobench.guest.settings import block_sizes
 from colobench.lab.report.palette import PRIMARY_COLOUR, SECONDARY_COLOUR
 from colobench.lab.session.session import Session
 from colobench.memory.ram import lay_out

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 import naive
 from colobench.errors import LocalError
 from colobench.fields.sizes import parse_size
-from colobench.guest.configuration import SCREEN_BYTES, Configuration
 from colobench.guest.numba import cpu
 from colobench.guest.numba.machine import Machine
 from colobench.guest.programs import REPRODUCIBLE, Program
 from colobench.guest.programs.hotcold import zipf_distribution
+from colobench.guest.settings import SCREEN_BYTES, GuestSettings
 from colobench.memory.ram import PAGE_SIZE
 
 PAGES = 70
@@ -30,13 +30,13 @@ SEEDS = st.integers(0, 2**64 - 1)
 
 @pytest.fixture
 def machine() -> Iterator[Machine]:
-    machine = Machine(Configuration(PAGES * PAGE_SIZE, Program.UNIFORM, 3, writes_per_tick=50))
+    machine = Machine(GuestSettings(PAGES * PAGE_SIZE, Program.UNIFORM, 3, writes_per_tick=50))
     yield machine
     machine.close()
 
 
 def guest(program: Program, seed: int, pages: int = PAGES) -> Machine:
-    return Machine(Configuration(pages * PAGE_SIZE, program, seed))
+    return Machine(GuestSettings(pages * PAGE_SIZE, program, seed))
 
 
 def dirty_pages(machine: Machine) -> set[int]:
@@ -204,7 +204,7 @@ def test_work_goes_on_in_every_program(program: Program) -> None:
 )
 def test_impossible_machine_is_refused(arguments: dict[str, int]) -> None:
     with pytest.raises(LocalError, match=r"expected .* found"):
-        Configuration(**arguments)
+        GuestSettings(**arguments)
 
 
 def test_machine_that_ran_cannot_be_run_without_a_clock(machine: Machine) -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from colobench.guest import connections, rings
-from colobench.guest.configuration import Configuration
 from colobench.guest.numba.machine import Machine
 from colobench.guest.programs import Program
+from colobench.guest.settings import GuestSettings
 from colobench.net.frame import ACK, RST
 from tcp_peer import Client, Guest, connect, segments
 
@@ -147,7 +147,7 @@ def test_times_that_cannot_be_are_over(word: str, value: int) -> None:
 
 
 def test_a_peer_that_says_the_program_is_kv_where_ram_is_too_small_breaks_nothing() -> None:
-    machine = Machine(Configuration(ram_bytes=64 << 10, program=Program.IDLE))
+    machine = Machine(GuestSettings(ram_bytes=64 << 10, program=Program.IDLE))
     try:
         before = machine.ram.array.copy()
         machine.cpu["program"] = Program.KV

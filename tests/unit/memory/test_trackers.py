@@ -24,10 +24,10 @@ from hypothesis import strategies as st
 
 import naive
 from colobench.errors import LocalError
-from colobench.guest.configuration import SCREEN_BYTES, Configuration
 from colobench.guest.numba.machine import Machine
 from colobench.guest.programs import REPRODUCIBLE, Program
 from colobench.guest.programs.hotcold import zipf_distribution
+from colobench.guest.settings import SCREEN_BYTES, GuestSettings
 from colobench.kernels import bitmap, tracking
 from colobench.kernels import pages as page_kernels
 from colobench.kernels.atomics import store_release
@@ -70,8 +70,8 @@ every_unasked_tracker = pytest.mark.parametrize("name", UNASKED)
 def guest(
     name: str, program: Program, seed: int = 1, writes_per_tick: int = 4
 ) -> Iterator[Machine]:
-    configuration = Configuration(PAGES * PAGE_SIZE, program, seed, writes_per_tick)
-    with contextlib.closing(Machine(configuration, name)) as machine:
+    settings = GuestSettings(PAGES * PAGE_SIZE, program, seed, writes_per_tick)
+    with contextlib.closing(Machine(settings, name)) as machine:
         yield machine
 
 

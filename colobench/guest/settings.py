@@ -24,7 +24,7 @@ def block_sizes(ram_bytes: int) -> dict[str, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Nondeterminism(Part):
+class NondeterminismSettings(Part):
     """Nondeterminism of the program ``kv``; with all settings 0 it is smallest."""
 
     title = "chance in the guest program kv"
@@ -42,11 +42,11 @@ class Nondeterminism(Part):
     )
 
 
-DETERMINISTIC = Nondeterminism()
+DETERMINISTIC = NondeterminismSettings()
 
 
 @dataclass(frozen=True, slots=True)
-class Configuration(Part):
+class GuestSettings(Part):
     """Settings of a guest.
 
     Attributes
@@ -81,7 +81,7 @@ class Configuration(Part):
         0,
         "pages of RAM, from its first, that the program writes; 0: all of them",
     )
-    nondeterminism: Nondeterminism = part(Nondeterminism, by_name=True)
+    nondeterminism: NondeterminismSettings = part(NondeterminismSettings, by_name=True)
 
     def complete(self) -> None:
         """Check that RAM is whole pages, enough for the program, and holds the working set."""

@@ -101,8 +101,8 @@ class Integer(Kind):
 
     @property
     def metavar(self) -> str:
-        """The unit, or N."""
-        return self.unit.upper() or "N"
+        """The unit in ASCII, or N."""
+        return {"µs": "US", "‰": "N"}.get(self.unit, self.unit.upper() or "N")
 
 
 @dataclass(frozen=True)

@@ -213,7 +213,8 @@ def take_xbzrle_records(
         # Decode into a copy: a wrong encoding is found only after part of it is decoded.
         copy(address(scratch), place, PAGE_SIZE)
         data = begin + HEADER_BYTES + ENCODING_BYTES
-        if decode(scratch, 0, buffer, data, length) == MALFORMED:
+        # Not a literal, for which numba would compile `decode` once more.
+        if decode(scratch, np.int64(0), buffer, data, length) == MALFORMED:
             break
         copy(place, address(scratch), PAGE_SIZE)
         mark(bitmap, page)

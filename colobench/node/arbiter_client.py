@@ -1,4 +1,4 @@
-"""How a node asks the arbiter: until it answers, or a deadline."""
+"""A node's question to the arbiter, repeated until there is an answer or a deadline has passed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every connection to the peer has: limits of patience, and words for its end."""
+"""Base class of connections to the peer: their deadlines, and the errors at their end."""
 
 from __future__ import annotations
 

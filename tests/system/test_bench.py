@@ -46,7 +46,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 
 KEYS = [
     *("name", "case", "ours", "reference", "unit", "ratio", "target", "met", "note"),
-    *("ours_spread", "reference_spread", "two_threads"),
+    *("ours_spread", "reference_spread", "two_threads", "settings"),
 ]
 MACHINE = {
     "processor": "Abacus 9000",

@@ -397,6 +397,8 @@ def test_primary_that_cannot_connect_all_ends_with_the_main_connection(
         # Nobody accepts: soon the queue of connections is full.
         node.node.execute("migrate", uri=f"unix:{tmp_path}/colo")
         fake.accept()
+        # Its header has left, so it connects the page channels now.
+        assert fake.connection.recv(1)
         if end == "secondary":
             fake.connection.shutdown(socket.SHUT_RDWR)
             node.wait_for("MIGRATION", status="failed")

@@ -150,7 +150,7 @@ def test_a_peer_that_says_the_program_is_kv_where_ram_is_too_small_breaks_nothin
     machine = Machine(GuestSettings(ram_bytes=64 << 10, program=Program.IDLE))
     try:
         before = machine.ram.array.copy()
-        machine.cpu["program"] = Program.KV
+        machine.cpu["program"] = Program.KV.number
         machine.start()
         machine.network.wake()
         machine.stop()

@@ -7,8 +7,8 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,19 +68,6 @@ class ProcessUsage:
     threads: int
 
 
-def _started(starting: Future[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
-    """Wait for a process to be started; if that is interrupted, end it, since nobody knows it."""
-    try:
-        return starting.result()
-    except KeyboardInterrupt:
-        process = starting.result()
-        process.kill()
-        process.wait()
-        if process.stdin is not None:
-            process.stdin.close()
-        raise
-
-
 class NodeProcess:
     """A node that this process started.
 
@@ -96,6 +83,11 @@ class NodeProcess:
         Function that is called with each event of its monitor, in the thread of that connection.
     name
         Its name among the files of `directory`; None is its role.
+    files
+        More files that it may leave.
+    known
+        Function that is called with this object as soon as the process exists, in another thread:
+        an interrupt of the calling thread comes too late to lose the process.
 
     Attributes
     ----------
@@ -115,23 +107,36 @@ class NodeProcess:
         arguments: list[str],
         on_event: Callable[[str, Event], None],
         name: str | None = None,
+        *,
+        files: Sequence[Path] = (),
+        known: Callable[[NodeProcess], None] = lambda process: None,
     ) -> None:
         self.role = role
         name = name or role
         self._errors = directory / f"{name}.stderr"
         self.qmp_path = directory / f"{name}.qmp"
-        self.files = [self._errors, self.qmp_path]
+        self.files = [self._errors, self.qmp_path, *files]
         self._owner = Owner()
         self._last_words: str | None = None
+        self._connected = False
+        self.qmp = QMPConnection(str(self.qmp_path))
+        self.qmp.on_event(lambda event: on_event(self.role, event))
         _check_descriptors(role)
         try:
-            self.process = _started(_starter.submit(self._spawn, arguments))
+            starting = _starter.submit(self._start, arguments, known)
+            try:
+                starting.result()
+            except KeyboardInterrupt:
+                starting.result()
+                self._abandon()
+                raise
         except (OSError, subprocess.SubprocessError, RuntimeError, MemoryError) as error:
             self._errors.unlink(missing_ok=True)
             raise NotStarted(f"start of the {role}: {_reason(error)}") from error
-        self.qmp = QMPConnection(str(self.qmp_path))
-        self.qmp.on_event(lambda event: on_event(self.role, event))
-        self._connected = False
+
+    def _start(self, arguments: list[str], known: Callable[[NodeProcess], None]) -> None:
+        self.process = self._spawn(arguments)
+        known(self)
 
     def _spawn(self, arguments: list[str]) -> subprocess.Popen[bytes]:
         # With -P, what lies in the current directory is not taken for a module of Python's.
@@ -150,6 +155,13 @@ class NodeProcess:
                 # A terminal's Ctrl-C is for us alone.
                 start_new_session=True,
             )
+
+    def _abandon(self) -> None:
+        """End a process whose start was interrupted."""
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
 
     @property
     def pid(self) -> int:

@@ -55,7 +55,7 @@ class Kernel:
 
 #: What a cell needs: it says that it is ready as soon as a call is under way in its main thread.
 PRELUDE = """
-import sys, threading, time, traceback
+import contextlib, sys, threading, time, traceback
 import colobench as cb
 from colobench import ui
 
@@ -63,9 +63,11 @@ def inside(name):
     def watch():
         while True:
             stack = traceback.walk_stack(sys._current_frames()[threading.main_thread().ident])
-            if any(frame.f_code.co_name == name and "colobench" in frame.f_code.co_filename
-                   for frame, _ in stack):
-                break
+            # The frames of a thread that runs change meanwhile, which may be an error once.
+            with contextlib.suppress(Exception):
+                if any(frame.f_code.co_name == name and "colobench" in frame.f_code.co_filename
+                       for frame, _ in stack):
+                    break
             time.sleep(0.001)
         print("READY", flush=True)
     threading.Thread(target=watch, daemon=True).start()

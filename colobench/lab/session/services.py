@@ -16,6 +16,7 @@ def start_switch(
     pcap: str | None,
     hold: bool,
     deliver: Callable[[str, Event], None],
+    known: Callable[[NodeProcess], None],
 ) -> NodeProcess:
     """Start a switch that listens for nodes at ``DIRECTORY/switch``.
 
@@ -31,17 +32,22 @@ def start_switch(
         Whether clients are refused until the switch is told ``x-hostfwd-listen``.
     deliver
         Function that is called with its events.
+    known
+        See `NodeProcess`.
     """
     arguments = ["--listen", f"unix:{directory / 'switch'}"]
     for each in hostfwd:
         arguments += ["--hostfwd", each]
     arguments += [] if pcap is None else ["--pcap", pcap]
     arguments += ["--hold"] if hold else []
-    return NodeProcess("switch", directory, arguments, deliver)
+    return NodeProcess("switch", directory, arguments, deliver, known=known)
 
 
 def start_arbiter(
-    directory: Path, grants: str | None, deliver: Callable[[str, Event], None]
+    directory: Path,
+    grants: str | None,
+    deliver: Callable[[str, Event], None],
+    known: Callable[[NodeProcess], None],
 ) -> NodeProcess:
     """Start an arbiter that listens at ``DIRECTORY/arbiter``.
 
@@ -53,10 +59,12 @@ def start_arbiter(
         File for its grants; None is one in the session's directory, removed with it.
     deliver
         Function that is called with its events.
+    known
+        See `NodeProcess`.
     """
     arguments = ["--listen", f"unix:{directory / 'arbiter'}"]
     arguments += ["--state", grants or str(directory / "arbiter.grants")]
-    return NodeProcess("arbiter", directory, arguments, deliver)
+    return NodeProcess("arbiter", directory, arguments, deliver, known=known)
 
 
 def forwarded(switch: NodeProcess) -> list[tuple[int, tuple[str, int]]]:

@@ -91,8 +91,9 @@ class SessionProcesses:
         if network.hostfwd:
             hold = not network.serve_unprotected
             rules, pcap = network.hostfwd, network.pcap
-            switch = start_switch(self.directory, rules, pcap, hold, self._deliver)
-            self.others["switch"] = self.take_in(switch)
+            self.others["switch"] = start_switch(
+                self.directory, rules, pcap, hold, self._deliver, self._take_in
+            )
         if self._settings.heartbeat is not None:
             self._start_arbiter()
         for other in self.others.values():
@@ -110,7 +111,7 @@ class SessionProcesses:
 
     def _start_arbiter(self) -> None:
         grants = self._settings.experiment.arbiter_state
-        self.others["arbiter"] = self.take_in(start_arbiter(self.directory, grants, self._deliver))
+        self.others["arbiter"] = start_arbiter(self.directory, grants, self._deliver, self._take_in)
 
     def forwarded(self) -> list[tuple[int, tuple[str, int]]]:
         """Give the guest's port, and host and port, of each rule of the switch."""
@@ -121,8 +122,8 @@ class SessionProcesses:
     def start_primary(self) -> NodeProcess:
         """Start a primary."""
         arguments = settings_arguments(self._settings)
-        return self.take_in(
-            NodeProcess("primary", self.directory, arguments, self._deliver, "node-0")
+        return NodeProcess(
+            "primary", self.directory, arguments, self._deliver, "node-0", known=self._take_in
         )
 
     def start_secondary(self) -> NodeProcess:
@@ -133,10 +134,16 @@ class SessionProcesses:
         if self._settings.checkpoint.output is Output.COMPARE:
             arguments += ["--mirror", self._listening("mirror")]
         name = f"node-{self._secondaries}"
-        node = NodeProcess("secondary", self.directory, arguments, self._deliver, name)
-        for listening in ("colo", "mirror"):
-            node.files.append(self.directory / f"{listening}-{self._secondaries}")
-        return self.take_in(node)
+        sockets = [self.directory / f"{each}-{self._secondaries}" for each in ("colo", "mirror")]
+        return NodeProcess(
+            "secondary",
+            self.directory,
+            arguments,
+            self._deliver,
+            name,
+            files=sockets,
+            known=self._take_in,
+        )
 
     def _listening(self, name: str) -> str:
         """Give the URI at which the newest secondary listens."""
@@ -152,11 +159,10 @@ class SessionProcesses:
         """Let a relay end with the processes."""
         self._relays.append(relay)
 
-    def take_in(self, process: NodeProcess) -> NodeProcess:
+    def _take_in(self, process: NodeProcess) -> None:
         """Let a process end with the others."""
         self._processes.append(process)
         self.pids.append(process.pid)
-        return process
 
     def release_dead(self) -> None:
         """Release the resources of processes that have ended."""

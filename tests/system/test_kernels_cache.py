@@ -258,7 +258,9 @@ def test_node_is_told_where_the_kernels_are(
     nothing_left: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache_directory, "environment", lambda: {"NUMBA_CACHE_DIR": "/there"})
-    node = start_arbiter(Path(tempfile.gettempdir()), None, lambda role, event: None)
+    node = start_arbiter(
+        Path(tempfile.gettempdir()), None, lambda role, event: None, lambda process: None
+    )
     try:
         node.connect(60)
         told = Path(f"/proc/{node.pid}/environ").read_bytes().split(b"\0")

@@ -15,9 +15,9 @@ from __future__ import annotations
 import numpy as np
 
 from colobench.guest.buffers import BUFFER_BYTES
+from colobench.guest.frame_queue import NIC_FRAME_SIZE
 from colobench.guest.ipv4 import BODY
 from colobench.guest.kv import forget
-from colobench.guest.numba.devices import NIC_FRAME_SIZE
 from colobench.guest.rings import (
     BLOCK_BYTES,
     BLOCKS_AT,

@@ -26,7 +26,7 @@ import numpy as np
 
 from colobench.guest.buffers import BUFFER_BYTES
 from colobench.guest.clients import BYTES_PER_CLIENT
-from colobench.guest.numba.devices import NIC_FRAME_SIZE
+from colobench.guest.frame_queue import NIC_FRAME_SIZE
 from colobench.guest.store import get_word, mark_bytes, put_word
 from colobench.kernels.atomics import address, load_acquire, store_release
 from colobench.kernels.jit import Bytes, Words, inlined
@@ -156,7 +156,7 @@ def receive_frames(
 ) -> int:
     """Move frames from the device's receive queue into the ring; return their number.
 
-    ends, lengths and frames are `colobench.guest.numba.devices.FrameQueue`'s.
+    ends, lengths and frames are `colobench.guest.frame_queue.FrameQueue`'s.
     """
     moved = 0
     room = min(receive_room(memory, ram), RING_FRAMES)

@@ -54,6 +54,7 @@ from colobench.guest.connections import (
     set_timer,
     take_ready,
 )
+from colobench.guest.frame_queue import NIC_FRAME_SIZE
 from colobench.guest.ipv4 import (
     BROADCAST,
     ETHERNET_HEADER,
@@ -67,7 +68,6 @@ from colobench.guest.ipv4 import (
     receive_arp,
     receive_icmp,
 )
-from colobench.guest.numba.devices import NIC_FRAME_SIZE
 from colobench.guest.repair import check_rings, repair
 from colobench.guest.rings import (
     ADDRESS,
@@ -434,7 +434,7 @@ def serve(
     memory, bitmap, ram, size
         As in `initialize`.
     in_ends, in_lengths, in_frames, out_ends, out_lengths, out_frames
-        The NIC's receive and transmit queues, as in `colobench.guest.numba.devices.FrameQueue`.
+        The NIC's receive and transmit queues, as in `colobench.guest.frame_queue.FrameQueue`.
     now_ms
         Guest time in milliseconds.
     now_us

@@ -4,9 +4,10 @@ So a client never has an answer that the other guest does not know. Output of on
 At the first difference, or if output waits for too long, a checkpoint is requested. At the
 checkpoint both guests have the same state, and all output of the primary is released.
 
-TCP is compared as streams (`compare_tcp`), all other IP by packets (`compare_packets`). ARP and
-other frames that are not IP pass, because they do not change guest state that a client knows. A
-malformed frame cannot be compared and is held until the next checkpoint.
+TCP is compared as streams (`compare_tcp`), all other IP by packets (`compare_packets`): UDP by its
+payload, ICMP, other protocols and fragments by all that follows the IP header. ARP and other frames
+that are not IP pass, because they do not change guest state that a client knows. A malformed frame
+cannot be compared and is held until the next checkpoint.
 
 Idea and names: QEMU's net/colo-compare.c. `Quirk` lists the points where QEMU differs.
 """

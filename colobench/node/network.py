@@ -28,8 +28,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from colobench.errors import LocalError
+from colobench.guest.frame_queue import NIC_QUEUE_LENGTH
 from colobench.guest.interface import GuestNetwork
-from colobench.guest.numba.devices import NIC_QUEUE_LENGTH
 from colobench.net import frame as frames
 from colobench.net.mirror import MARK
 from colobench.net.outcome import CompareCause, Miscompare, Outcome

@@ -1,4 +1,4 @@
-"""The watch over a silent peer: a heartbeat both ways, and questions to the arbiter."""
+"""Watch over a peer: a heartbeat both ways, and questions to the arbiter on its silence."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from colobench.errors import ColobenchError
+from colobench.errors import RemoteError
 from colobench.node.address import Address
 from colobench.node.arbiter_client import ArbiterClient, ArbiterUnreachable
 from colobench.node.heartbeat import DatagramAddress, Heartbeat
-from colobench.protocol.arbiter import ArbiterAnswer
+from colobench.protocol.arbiter import ArbiterAnswer, check_name
 
 #: Seconds for which an arbiter is asked before it is reported as unreachable and asked anew.
 _ASK_SECONDS = 2.0
+#: Seconds until an arbiter that answered with an error is asked again.
+_ASK_AGAIN_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,11 @@ class Pairing:
         Seconds, see `colobench.node.heartbeat.Heartbeat`.
     arbiter
         The arbiter's address; None if a person or a program decides by ``x-colo-lost-heartbeat``.
+
+    Raises
+    ------
+    LocalError
+        If the arbiter would not accept a name.
     """
 
     pairing: str
@@ -40,6 +47,10 @@ class Pairing:
     interval: float
     limit: float
     arbiter: Address | None
+
+    def __post_init__(self) -> None:
+        for what in ("pairing", "node", "peer"):
+            check_name(what, getattr(self, what))
 
 
 class PeerWatchdog:
@@ -88,28 +99,31 @@ class PeerWatchdog:
         self._waiting.start()
 
     def ask(self, on_unreachable: Callable[[str], None]) -> ArbiterAnswer | None:
-        """Ask the arbiter again and again until it has decided.
+        """Ask the arbiter until it has decided.
+
+        An arbiter that answers with an error is asked again like one that does not answer: it may
+        have been crowded with questions, or full, and started again since.
 
         Parameters
         ----------
         on_unreachable
-            Called with the reason each time that there is no answer.
+            Called with the reason for each question without a verdict.
 
         Returns
         -------
         ArbiterAnswer or None
-            None if this was stopped, or if the arbiter says that it cannot decide.
+            None if this was stopped.
         """
         assert self._arbiter is not None
         while not self._stopped.is_set():
             try:
                 return self._arbiter.ask(self._pairing.pairing, self._pairing.node, _ASK_SECONDS)
-            except ArbiterUnreachable as error:
+            except RemoteError as error:
                 if not self._stopped.is_set():
                     on_unreachable(str(error))
-            except ColobenchError as error:
-                on_unreachable(str(error))
-                return None
+                if not isinstance(error, ArbiterUnreachable):
+                    # An error is answered at once.
+                    self._stopped.wait(_ASK_AGAIN_SECONDS)
         return None
 
     def stop(self) -> None:

@@ -131,7 +131,7 @@ class StandingEvent(enum.Enum):
 class StandingAction(enum.Enum):
     """Action on a change of standing."""
 
-    #: Ask the arbiter, again and again, until there is a verdict.
+    #: Ask the arbiter until there is a verdict, also after an answer that is an error.
     ASK = enum.auto()
     #: Begin the failover, see `colobench.protocol.failover`.
     TAKE_OVER = enum.auto()

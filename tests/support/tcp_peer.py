@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from colobench.guest import rings, tcp
-from colobench.guest.numba.devices import FrameQueue
+from colobench.guest.frame_queue import FrameQueue
 from colobench.guest.programs.kv import service_words
 from colobench.net import frame as net
 from colobench.net.frame import ACK, FIN, PSH, RST, SYN, ConnectionKey, Segment, sequence_difference

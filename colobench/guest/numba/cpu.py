@@ -31,7 +31,8 @@ import enum
 
 import numpy as np
 
-from colobench.guest.numba.devices import NIC_FRAME_SIZE, NIC_QUEUE_LENGTH, SERIAL_SCROLLBACK
+from colobench.guest.frame_queue import NIC_FRAME_SIZE, NIC_QUEUE_LENGTH
+from colobench.guest.numba.devices import SERIAL_SCROLLBACK
 from colobench.kernels.atomics import address, load_acquire, store_release
 from colobench.kernels.bitmap import mark
 from colobench.kernels.jit import Bytes, Words, inlined

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from colobench.errors import LocalError
-from colobench.guest.numba.devices import CPU, NIC, FrameQueue, Serial, Timer
+from colobench.guest.frame_queue import FrameQueue
+from colobench.guest.numba.devices import CPU, NIC, Serial, Timer
 from colobench.guest.programs import Program
 from colobench.wire.vmstate import Device, Field, State, VMStateDescription, VMStateError
 

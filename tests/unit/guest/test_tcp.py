@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from colobench.guest import bugs, connections, tcp, tcp_input
 from colobench.guest.buffers import BUFFER_BYTES
-from colobench.guest.numba.devices import NIC_QUEUE_LENGTH
+from colobench.guest.frame_queue import NIC_QUEUE_LENGTH
 from colobench.net import frame as net
 from colobench.net.frame import ACK, FIN, PSH, RST, SYN, Segment
 from tcp_peer import MIB, Client, Guest, connect, segments

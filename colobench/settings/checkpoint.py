@@ -16,6 +16,7 @@ from colobench.settings.transport import (
     Transport,
     usual_channels,
 )
+from colobench.strategy.compatibility import check_compatible, without_parameters
 
 #: The longest delay that QEMU takes, in milliseconds: no session lives to see its end.
 NEVER_MS = 2**32 - 1
@@ -42,10 +43,16 @@ class Output(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class CheckpointSettings(Part):
-    """How checkpoints are made, and what output waits for."""
+class Strategy(Part):
+    """A way of checkpointing: a value of each axis in which ways differ.
 
-    title = "checkpoints"
+    Raises
+    ------
+    LocalError
+        If values do not go together, see `colobench.strategy.compatibility`.
+    """
+
+    title = "strategy"
 
     delay: int | None = setting(
         Integer(0, NEVER_MS, "ms", or_none=True),
@@ -100,6 +107,32 @@ class CheckpointSettings(Part):
     tracker: str = setting(
         Choice.of_names(*TRACKERS), "marked", "how the guest's writes are learnt"
     )
+
+    def complete(self) -> None:
+        """Derive channels and variant, and check what goes with what."""
+        pages = self.transport.pages
+        self.derive("multifd_channels", usual_channels(pages))
+        if pages is PageTransport.STREAM and self.multifd_channels:
+            raise LocalError(
+                "multifd_channels: expected none with transport stream, "
+                f"found {self.multifd_channels}"
+            )
+        if pages is not PageTransport.STREAM and not self.multifd_channels:
+            raise LocalError(
+                f"multifd_channels: expected 1 to {CHANNELS_LIMIT} with transport {pages.value}, "
+                "found 0"
+            )
+        self.derive("variant", "upstream" if self.output is Output.COMPARE else "v12")
+        written = self.as_json().items()
+        check_compatible({n: without_parameters(v) for n, v in written if isinstance(v, str)})
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSettings(Strategy):
+    """How checkpoints are made, and what output waits for."""
+
+    title = "checkpoints"
+
     stall_timeout: float = setting(
         Number(STALL_TIMEOUT_MIN, STALL_TIMEOUT_MAX),
         10.0,
@@ -114,35 +147,3 @@ class CheckpointSettings(Part):
     report_pages: bool = setting(
         Flag(), False, "have records tell which pages were sent, and which were flushed"
     )
-
-    def complete(self) -> None:
-        """Derive channels and variant, and check what goes with which transport and output."""
-        pages = self.transport.pages
-        self.derive("multifd_channels", usual_channels(pages))
-        if pages is PageTransport.STREAM and self.multifd_channels:
-            raise LocalError(
-                "multifd_channels: expected none with transport stream, "
-                f"found {self.multifd_channels}"
-            )
-        if pages is not PageTransport.STREAM and not self.multifd_channels:
-            raise LocalError(
-                f"multifd_channels: expected 1 to {CHANNELS_LIMIT} with transport {pages.value}, "
-                "found 0"
-            )
-        if self.layout is Layout.BUFFERED and pages is not PageTransport.STREAM:
-            raise LocalError(
-                "layout buffered: expected transport stream, whose pages fit into the buffer, "
-                f"found {pages.value}"
-            )
-        if self.encoding is not Encoding.NONE and pages is not PageTransport.STREAM:
-            raise LocalError(
-                f"encoding {self.encoding.value}: expected transport stream, whose records say how "
-                f"a page is encoded, found {pages.value}"
-            )
-        compares = self.output is Output.COMPARE
-        self.derive("variant", "upstream" if compares else "v12")
-        if compares and self.variant != "upstream":
-            raise LocalError(
-                "output compare: expected the variant upstream, whose secondary runs, "
-                f"found {self.variant}"
-            )

@@ -1,0 +1,79 @@
+"""The compatibility matrix: what a value of one axis requires of another axis, and why.
+
+All checks of combinations of axes are lines of `REQUIREMENTS`. An axis is a setting of
+`colobench.settings.checkpoint.Strategy`; its values are written here as in settings, but without
+parameters: ``stream`` is any transport whose pages travel in the main stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from colobench.errors import LocalError
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """A value of one axis that goes only with some values of another.
+
+    Attributes
+    ----------
+    axis, value
+        The value that requires something.
+    other, accepted
+        The other axis, and the values of it that go with `value`.
+    reason
+        Half a sentence on `accepted`, which the error ends with.
+    """
+
+    axis: str
+    value: str
+    other: str
+    accepted: tuple[str, ...]
+    reason: str
+
+    def __str__(self) -> str:
+        accepted = " or ".join(self.accepted)
+        return f"{self.axis} {self.value}: expected {self.other} {accepted}, {self.reason}"
+
+
+REQUIREMENTS = (
+    Requirement("layout", "buffered", "transport", ("stream",), "whose pages fit into the buffer"),
+    Requirement(
+        "encoding", "xbzrle", "transport", ("stream",), "whose records say how a page is encoded"
+    ),
+    Requirement("output", "compare", "variant", ("upstream",), "whose secondary runs"),
+)
+
+
+def refusals(names: Mapping[str, str]) -> Iterator[str]:
+    """Give a sentence for each requirement that is not met.
+
+    Parameters
+    ----------
+    names
+        The value of each axis, without parameters. A requirement for an axis that is not named is
+        not looked at.
+    """
+    for each in REQUIREMENTS:
+        found = names.get(each.other)
+        if names.get(each.axis) == each.value and found is not None and found not in each.accepted:
+            yield f"{each}, found {found}"
+
+
+def check_compatible(names: Mapping[str, str]) -> None:
+    """Refuse a combination that does not work.
+
+    Raises
+    ------
+    LocalError
+        If a requirement is not met; the error names both values and the reason.
+    """
+    for refusal in refusals(names):
+        raise LocalError(refusal)
+
+
+def without_parameters(text: str) -> str:
+    """Give the name of a value: ``degradation`` of ``degradation:target=0.1``."""
+    return text.partition(":")[0].partition("+")[0]

@@ -11,7 +11,8 @@ import colobench
 
 PACKAGE = Path(colobench.__file__).parent
 PALETTE = PACKAGE / "lab" / "report" / "palette.py"
-COLOUR = re.compile(r"#[0-9a-fA-F]{6}\b")
+#: A colour as CSS writes it: #rgb, #rgba, #rrggbb or #rrggbbaa.
+COLOUR = re.compile(r"#(?:[0-9a-fA-F]{3,4}){1,2}\b")
 
 
 def test_no_two_public_classes_have_the_same_name():
@@ -36,10 +37,11 @@ def test_no_module_imports_private_names_of_another():
     assert found == set()
 
 
-def test_all_colours_of_python_and_of_pages_stand_in_the_palette():
+def test_all_colours_of_python_of_the_browsers_side_and_of_pages_stand_in_the_palette():
     found = {
         f"{path.relative_to(PACKAGE)}: {colour}"
-        for path in [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.html")]
+        for kind in ("py", "js", "html")
+        for path in PACKAGE.rglob(f"*.{kind}")
         if path != PALETTE
         for colour in COLOUR.findall(path.read_text())
     }

@@ -16,6 +16,15 @@ BUSY_COLOUR = "#4a86d8"
 GOOD_COLOUR = "#62a964"
 BAD_COLOUR = "#d4606a"
 
+#: Background of text as programs print it, on light and on dark; the last digit is opacity.
+SHADE_COLOUR = "#8882"
+#: Mark of a sentence that says that a page and its kernel are out of touch.
+CONTACT_COLOUR = "#bb5500"
+#: Pages of a map that are in none of its sets; the last two digits are opacity.
+COLD_COLOUR = "#808a9628"
+#: Lines over the phase in which a checkpoint is verified, which is no work of COLO's.
+HATCH_COLOUR = "#334455"
+
 #: Bars of the bench whose target is met, and the mark of the target itself.
 MET_COLOUR = "#3fa7a0"
 TARGET_COLOUR = "#cba135"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
@@ -15,6 +16,7 @@ import ipywidgets
 import traitlets
 from IPython import get_ipython
 
+from colobench.lab.report.palette import COLD_COLOUR, CONTACT_COLOUR, HATCH_COLOUR
 from colobench.ui.base.pump import FRAME_SECONDS, frames
 
 #: A feed that is in use says so at least this often.
@@ -319,9 +321,12 @@ pace = Pace()
 
 
 def read_module(*names: str) -> str:
-    """Read a view's browser side, with the part that all views share in front."""
+    """Read a view's browser side, after its colours and the part that all views share."""
     directory = Path(__file__).parents[1] / "js"
-    return "".join((directory / name).read_text() for name in ("feed.js", *names))
+    colours = {"cold": COLD_COLOUR, "contact": CONTACT_COLOUR, "hatch": HATCH_COLOUR}
+    return f"const COLOURS = {json.dumps(colours)};\n" + "".join(
+        (directory / name).read_text() for name in ("feed.js", *names)
+    )
 
 
 class LiveView(anywidget.AnyWidget):

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from html import escape
 
+from colobench.lab.report.palette import SHADE_COLOUR
+
 _LINE = "padding: 6px 10px; border-left: 4px solid {colour}; font-size: 14px; line-height: 1.5"
-_TEXT = "font: 12px/1.5 monospace; padding: 8px 10px; background: #8882; overflow-x: auto"
+_TEXT = f"font: 12px/1.5 monospace; padding: 8px 10px; background: {SHADE_COLOUR}; overflow-x: auto"
 _CELL = "padding: 1px 18px 1px 0; line-height: 1.5; text-align: "
 
 

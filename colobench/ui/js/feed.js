@@ -1,6 +1,8 @@
 // Common part of all views: access to their feeds, and sentences for a page and a kernel that are out
 // of touch.
 //
+// COLOURS are the palette's; `read_module` of feed.py puts them in front of this file.
+//
 // A view's model has constants alone; `_feed` refers to the model that has the rest: see feed.py.
 
 const element = (tag, style, text = "") =>
@@ -173,7 +175,7 @@ function contactOf(manager) {
 // -- Following a feed --------------------------------------------------------------------------------
 
 const WORDS_STYLE =
-  "padding: 4px 10px; margin: 2px 0; border-left: 4px solid #bb5500; font-size: 13px; " +
+  `padding: 4px 10px; margin: 2px 0; border-left: 4px solid ${COLOURS.contact}; font-size: 13px; ` +
   "line-height: 1.5; color: var(--jp-ui-font-color1, inherit)";
 
 // Shows a sentence, unless there is none, or the panel around shows it. A view without buttons goes

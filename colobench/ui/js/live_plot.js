@@ -40,13 +40,13 @@ const say = (value) => value.toLocaleString("en", { maximumSignificantDigits: 3 
 
 const rectangle = (x, y, width, height) => `M${x} ${y}h${width}v${height}h${-width}z`;
 
-// Diagonal lines over the colour of a phase that is no work of COLO's.
+// Diagonal lines over the colour of the phase that is no work of COLO's.
 function makeHatch(colour) {
   const id = `colobench-hatch-${patterns++}`;
   const attributes = { id, width: 5, height: 5, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" };
   const pattern = svg("pattern", attributes);
   pattern.append(svg("rect", { width: 5, height: 5, fill: colour }));
-  pattern.append(svg("line", { y2: 5, stroke: "#334455", "stroke-width": 3 }));
+  pattern.append(svg("line", { y2: 5, stroke: COLOURS.hatch, "stroke-width": 3 }));
   return [svg("defs", {}, pattern), `url(#${id})`];
 }
 
@@ -56,7 +56,7 @@ function makeLegend(phases) {
     const entry = element("span", "display: inline-flex; align-items: center");
     const swatch = element("span", `width: 12px; height: 12px; margin-right: 5px; outline: 1px solid; background: ${colour}`);
     if (phase === "verify") {
-      swatch.style.background = `repeating-linear-gradient(45deg, ${colour} 0 2px, #334455 2px 4px)`;
+      swatch.style.background = `repeating-linear-gradient(45deg, ${colour} 0 2px, ${COLOURS.hatch} 2px 4px)`;
     }
     entry.append(swatch, element("span", "", phase));
     line.append(entry);

@@ -1,7 +1,5 @@
 // RAM as a grid of pages, a square for each; page_map.js and page_sets.js say of which colour.
 
-const COLD = [128, 138, 150, 40];
-
 const bit = (bitmap, page) => page >> 3 < bitmap.length && (bitmap[page >> 3] >> (page & 7)) & 1;
 
 const countPages = (blocks) => Math.max(...blocks.map((block) => block.first_page + block.pages));
@@ -9,7 +7,10 @@ const countPages = (blocks) => Math.max(...blocks.map((block) => block.first_pag
 const makeBox = () =>
   element("div", "font-size: 12px; color: var(--jp-ui-font-color1, inherit); padding: 4px 8px; min-width: 0");
 
-const readColour = (text) => [...text.slice(1).match(/../g).map((part) => parseInt(part, 16)), 255];
+// Red, green, blue and opacity, each from 0 to 255, of #rrggbb or #rrggbbaa.
+const readColour = (text) => text.slice(1).padEnd(8, "f").match(/../g).map((part) => parseInt(part, 16));
+
+const COLD = readColour(COLOURS.cold);
 
 // A line of colours and their texts.
 function makeLegend(entries) {

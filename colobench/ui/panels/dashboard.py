@@ -18,6 +18,7 @@ from colobench.lab.report.palette import (
     GOOD_COLOUR,
     IDLE_COLOUR,
     MUTED_COLOUR,
+    SHADE_COLOUR,
 )
 from colobench.lab.report.run_summary import megabytes
 from colobench.lab.session.journal import ROLES
@@ -43,7 +44,9 @@ MOMENTS: dict[str, dict[str, str | None]] = {
 watches = Pump(0.5)
 
 _SMALL = f"padding: 0 10px; font-size: 12px; color: {MUTED_COLOUR}"
-_CONSOLE = "font: 11px/1.4 monospace; padding: 6px 10px; background: #8882; flex: 1; margin: 0"
+_CONSOLE = (
+    f"font: 11px/1.4 monospace; padding: 6px 10px; background: {SHADE_COLOUR}; flex: 1; margin: 0"
+)
 
 
 class PairStage(enum.Enum):

@@ -411,7 +411,7 @@ def test_the_terminal_table_is_aligned_and_grouped():
 
 
 def test_the_table_of_the_readme_tells_the_worst_of_each_bound():
-    table = markdown.markdown(as_json(MACHINE, made_up_rows())).splitlines()
+    table = markdown.bench_table(as_json(MACHINE, made_up_rows())).splitlines()
     assert table[0].startswith("Measured 2026-01-02 on 2 cores of Abacus 9000")
     assert table[2].count("|") == table[3].count("|") == 8
     assert table[4:] == [
@@ -421,19 +421,40 @@ def test_the_table_of_the_readme_tells_the_worst_of_each_bound():
     ]
 
 
-def test_the_table_in_the_readme_is_that_of_the_newest_run_kept():
+def test_the_table_of_pauses_has_a_line_for_each_number_of_pages_with_its_ratios():
+    rows = [
+        row(
+            ours, 10.0, name="peers", case=f"{pages}k pages, {transport}, QEMU", target=at_most(0.5)
+        )
+        for pages, transport, ours in (
+            (50, "multifd", 5.0),
+            (50, "memfd", 2.0),
+            (1, "multifd", 1.0),
+        )
+    ]
+    rows.append(row(0.5, 12.0, name="peers", case="1k pages, memfd, QEMU", target=at_most(0.5)))
+    assert markdown.pause_table(as_json(MACHINE, rows)).splitlines()[2:] == [
+        "| 1,000 | 1.00 ms (ratio 0.100) | 0.500 ms (ratio 0.0417) | 10.0 to 12.0 ms |",
+        "| 50,000 | 5.00 ms (ratio 0.500) | 2.00 ms (ratio 0.200) | 10.0 to 10.0 ms |",
+    ]
+
+
+def test_the_figures_in_the_readme_are_those_of_the_newest_run_kept():
     runs = [json.loads(path.read_text()) for path in (CLONE / "datasets/bench").glob("*.json")]
     newest = max(runs, key=lambda each: each["machine"]["date"])
     readme = (CLONE / "README.md").read_text("utf-8")
-    shown = readme.partition("<!-- bench -->")[2].partition("<!-- end of bench -->")[0]
-    assert shown.strip() == markdown.markdown(newest)
+    for name, table in markdown.TABLES.items():
+        shown = readme.partition(f"<!-- {name} -->")[2].partition(f"<!-- end of {name} -->")[0]
+        assert shown.strip() == table(newest)
 
 
-def test_the_table_is_printed_for_a_file(tmp_path, capsys):
-    path = tmp_path / "run.json"
-    path.write_text(json.dumps(as_json(MACHINE, made_up_rows())))
-    assert markdown.main([str(path)]) == 0
-    assert capsys.readouterr().out.count("\n") == 7
+def test_tables_are_written_between_their_comments_and_nowhere_else(tmp_path):
+    run, readme = tmp_path / "run.json", tmp_path / "README.md"
+    run.write_text(json.dumps(as_json(MACHINE, made_up_rows())))
+    readme.write_text("above\n<!-- bench -->\nold\n<!-- end of bench -->\nbelow\n")
+    assert markdown.main([str(run), str(readme)]) == 0
+    table = markdown.bench_table(json.loads(run.read_text()))
+    assert readme.read_text() == f"above\n<!-- bench -->\n{table}\n<!-- end of bench -->\nbelow\n"
     assert markdown.main([]) == 2
 
 

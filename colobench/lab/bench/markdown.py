@@ -1,25 +1,63 @@
-"""The table that the README shows, from the JSON of a run.
+"""Tables of the README, from the JSON of a bench run.
 
-Print it by ``python -m colobench.lab.bench.markdown FILE``. Rows of a subject that have the same
-bound share a line, which tells the one that is furthest from it.
+``python -m colobench.lab.bench.markdown FILE README`` writes them into a README, between the
+comments ``<!-- NAME -->`` and ``<!-- end of NAME -->``, for each name in `TABLES`.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from colobench.lab.bench.text import number
 
-HEADER = "| figure | case furthest from its target | ours | reference | ratio | target | met |"
+PAUSE_HEADER = "| pages written before | `multifd`, by sockets | `memfd`, by shared memory | QEMU |"
+PAUSE_RULE = "|--:|--:|--:|--:|"
+#: Case of the bench's subject ``peers``: thousands of pages, transport.
+PEERS_CASE = re.compile(r"(\d+)k pages, (multifd|memfd), QEMU")
+HEADER = "| subject | case furthest from its target | ours | reference | ratio | target | met |"
 RULE = "|---|---|--:|--:|--:|--:|--:|"
 
 
-def markdown(run: Mapping[str, Any]) -> str:
-    """Write the table.
+def pause_table(run: Mapping[str, Any]) -> str:
+    """Write the pause of a checkpoint by the pages written before it, beside that of two QEMUs.
+
+    Parameters
+    ----------
+    run
+        Object that ``colobench bench --peers --json`` writes.
+
+    Returns
+    -------
+    str
+        A table in Markdown, without a newline at its end. Each cell of colobench's has its median
+        and, in brackets, its ratio to QEMU's, which was measured beside it. QEMU's has the range of
+        the medians of its line.
+    """
+    pauses: dict[int, dict[str, Mapping[str, Any]]] = {}
+    for row in run["results"]:
+        if row["name"] == "peers" and (case := PEERS_CASE.fullmatch(row["case"])):
+            pauses.setdefault(int(case[1]) * 1000, {})[case[2]] = row
+    lines = [PAUSE_HEADER, PAUSE_RULE]
+    for pages, rows in sorted(pauses.items()):
+        ours = (
+            f"{number(rows[name]['ours'])} ms (ratio {number(rows[name]['ratio'])})"
+            for name in ("multifd", "memfd")
+        )
+        theirs = sorted(row["reference"] for row in rows.values())
+        cells = (f"{pages:,}", *ours, f"{number(theirs[0])} to {number(theirs[-1])} ms")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def bench_table(run: Mapping[str, Any]) -> str:
+    """Write the results of a run that have a target.
+
+    Rows of a subject with the same target share a line, with the case that is furthest from it.
 
     Parameters
     ----------
@@ -29,13 +67,10 @@ def markdown(run: Mapping[str, Any]) -> str:
     Returns
     -------
     str
-        A line on the machine and the table, in Markdown, without a newline at its end. Rows
-        without a bound are left out; rows with the same name and bound are one line, with the
-        figures of the one that is furthest from its bound, and how many of them meet it.
+        A line on the machine and the table, in Markdown, without a newline at its end.
     """
-    bounded = [row for row in run["results"] if row["target"]]
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for row in bounded:
+    for row in filter(lambda row: row["target"], run["results"]):
         groups.setdefault((row["name"], row["target"]), []).append(row)
     return "\n".join([_machine(run["machine"]), "", HEADER, RULE, *map(_line, groups.values())])
 
@@ -75,12 +110,28 @@ def _distance(row: Mapping[str, Any]) -> float:
     return factor if sign == "≤" else 1 / factor
 
 
+#: Tables of the README, by the names in their comments.
+TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "pause": pause_table,
+    "bench": bench_table,
+}
+
+
+def fill(document: str, run: Mapping[str, Any]) -> str:
+    """Write all tables of a run into a document that has their comments."""
+    for name, table in TABLES.items():
+        place = re.compile(f"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
+        document = place.sub(rf"\g<1>{table(run)}\n\g<2>", document)
+    return document
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Print the table of the run in the one file named; returns the exit status."""
-    if len(arguments) != 1:
-        print("usage: python -m colobench.lab.bench.markdown FILE", file=sys.stderr)
+    """Write the tables of the run in the first file into the second; returns the exit status."""
+    if len(arguments) != 2:
+        print("usage: python -m colobench.lab.bench.markdown FILE README", file=sys.stderr)
         return 2
-    print(markdown(json.loads(Path(arguments[0]).read_text("utf-8"))))
+    run, readme = map(Path, arguments)
+    readme.write_text(fill(readme.read_text("utf-8"), json.loads(run.read_text("utf-8"))), "utf-8")
     return 0
 
 

@@ -44,3 +44,12 @@ def exchange(builder: Any, array: Any, index: Any, value: Any) -> Any:
 def fetch_or(builder: Any, array: Any, index: Any, value: Any) -> Any:
     """Set bits of array[index] and return its old value, atomically."""
     return builder.atomic_rmw("or", builder.gep(array, [index]), value, "seq_cst")
+
+
+@instruction(
+    lambda array, index, expected, value: array.dtype(array, types.int64, array.dtype, array.dtype)
+)
+def compare_exchange(builder: Any, array: Any, index: Any, expected: Any, value: Any) -> Any:
+    """Write array[index] if it is `expected`, and return its old value, atomically."""
+    element = builder.gep(array, [index])
+    return builder.extract_value(builder.cmpxchg(element, expected, value, "seq_cst", "seq_cst"), 0)

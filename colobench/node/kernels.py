@@ -12,10 +12,13 @@ from colobench.settings.transport import Encoding, PageTransport, usable_cores
 if TYPE_CHECKING:
     from colobench.kernels.warmup import Step
 
-#: RAM between guest, cache and socket, whatever the settings are.
-_ALWAYS = tuple(
-    f"colobench.kernels.{name}"
-    for name in ("bitmap", "digest", "pages", "page_records", "socket_io")
+#: The host's side of a CPU, and RAM between guest, cache and socket, whatever the settings are.
+_ALWAYS = (
+    "colobench.guest.numba.command_cpu",
+    *(
+        f"colobench.kernels.{name}"
+        for name in ("bitmap", "digest", "pages", "page_records", "socket_io")
+    ),
 )
 _PACKETS, _TRACKING = "colobench.kernels.multifd", "colobench.kernels.tracking"
 _XBZRLE = ("colobench.kernels.xbzrle", "colobench.kernels.xbzrle_records")

@@ -1,9 +1,20 @@
 """Parts of the kernels of the guest's CPU: the host's commands, timer, devices, writes to RAM.
 
 The CPU is a thread that stays inside its program's kernel for as long as the machine has that
-program. The host sets a command word and writes to an eventfd. The CPU sees the word before its
-next write, or is woken from its sleep, and acknowledges a stop on a second eventfd. No step of this
-needs the GIL.
+program. The host sets a command word, which the CPU sees before its next write. No step of this
+needs the GIL. The host's side is `colobench.guest.numba.command_cpu`. The word control[STATE] says
+where the CPU is::
+
+    AWAKE  ── the CPU sleeps until a tick ────► ASLEEP
+    ASLEEP ── the CPU wakes ──────────────────► AWAKE
+    ASLEEP ── the host stops it ──────────────► HELD
+    HELD   ── the host starts it ─────────────► ASLEEP
+    HELD   ── the CPU wakes meanwhile ────────► PARKED
+    AWAKE  ── the CPU finds a stop ───────────► PARKED
+    PARKED ── the CPU finds a start ──────────► AWAKE
+
+So the host stops and starts a sleeping CPU without waking it. A parked CPU waits for a write to an
+eventfd. It writes RAM only while its state is AWAKE and the command is RUN, which only it sets.
 
 Every step of a program that writes RAM is a function of the seed and the work counter alone, and so
 is RAM. A guest that is stopped, copied and resumed at any point has the same RAM as one that runs
@@ -33,34 +44,53 @@ import numpy as np
 
 from colobench.guest.frame_queue import NIC_FRAME_SIZE, NIC_QUEUE_LENGTH
 from colobench.guest.numba.devices import SERIAL_SCROLLBACK
-from colobench.kernels.atomics import address, load_acquire, store_release
+from colobench.kernels.atomics import (
+    address,
+    compare_exchange,
+    exchange,
+    fetch_or,
+    load_acquire,
+    store_release,
+)
 from colobench.kernels.bitmap import mark
 from colobench.kernels.jit import Bytes, Words, inlined
 from colobench.kernels.libc import clock_gettime, ppoll, read, write
 
 
 class Command(enum.IntEnum):
-    """Command of the host to the CPU."""
+    """Value of control[COMMAND]."""
 
     STOP = 0
-    RUN = 1
+    #: Run, after a look at the timer and at the program, which may have been loaded.
+    START = 1
     EXIT = 2
+    #: The CPU has found START.
+    RUN = 3
 
 
-# Slots of `control`: the host's command; number of STOPs, and of STOPs acknowledged; number of
-# steps at which to return, or 0; time of the next tick, ns of CLOCK_MONOTONIC, or 0 if not known
-# yet; state of a random generator, different on each host; planted bugs of `colobench.guest.tcp`;
-# number of the program whose kernel this is; eventfds for a new command or a frame, for a stop that
-# is done, and for frames taken from the receive queue or put into the transmit queue; first page
-# and number of pages of pc.ram, first page and number of bytes of vga.vram; arguments of system
-# calls.
+class CPUState(enum.IntEnum):
+    """Value of control[STATE]."""
+
+    AWAKE = 0
+    ASLEEP = 1
+    HELD = 2
+    PARKED = 3
+
+
+# Slots of `control`: the host's command; where the CPU is; 1 if the host waits for the CPU to
+# acknowledge a stop; number of steps at which to return, or 0; time of the next tick, ns of
+# CLOCK_MONOTONIC, or 0 if not known yet; state of a random generator, different on each host;
+# planted bugs of `colobench.guest.tcp`; number of the program whose kernel this is; eventfds for a
+# new command or a frame, for a stop that is done, and for frames taken from the receive queue or
+# put into the transmit queue; first page and number of pages of pc.ram, first page and number of
+# bytes of vga.vram; arguments of system calls, the last two of the host's.
 (
-    COMMAND, STOPS, ACKNOWLEDGED, UNTIL, DEADLINE, ENTROPY, BUGS, KERNEL_PROGRAM,
+    COMMAND, STATE, ACKNOWLEDGE, UNTIL, DEADLINE, ENTROPY, BUGS, KERNEL_PROGRAM,
     WAKE_FD, ACKNOWLEDGE_FD, KICK_FD,
     RAM_PAGE, RAM_PAGES, SCREEN_PAGE, SCREEN_SIZE,
-    POLLFD, SECONDS, NANOSECONDS, TOKEN,
-) = range(19)  # fmt: skip
-CONTROL_SLOTS = 19
+    POLLFD, SECONDS, NANOSECONDS, TOKEN, HOST_SECONDS, HOST_NANOSECONDS,
+) = range(21)  # fmt: skip
+CONTROL_SLOTS = 21
 # Slots of the devices' registers, in the order of `colobench.guest.numba.devices`.
 WORK, PENDING_WRITES, SEED, PROGRAM, WRITES_PER_TICK, WORKING_SET = range(6)
 CLOCK_US, JITTER_US, SHUFFLE, KEYS = range(6, 10)
@@ -81,7 +111,8 @@ _U27, _U30, _U31 = np.uint64(27), np.uint64(30), np.uint64(31)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _SECOND = np.uint64(1_000_000_000)
-_RUN, _EXIT = np.uint64(Command.RUN), np.uint64(Command.EXIT)
+_STOP, _START, _EXIT, _RUN = (np.uint64(command) for command in Command)
+_AWAKE, _ASLEEP, _HELD, _PARKED = (np.uint64(state) for state in CPUState)
 _LINE, _FRAME, _PIXEL = (np.uint64(n) for n in (STEPS_PER_LINE, STEPS_PER_FRAME, STEPS_PER_PIXEL))
 _SCROLLBACK, _QUEUE, _FRAME_SIZE = (
     np.uint64(n) for n in (SERIAL_SCROLLBACK, NIC_QUEUE_LENGTH, NIC_FRAME_SIZE)
@@ -106,29 +137,25 @@ def notify(control: Words, descriptor: np.uint64) -> int:
 
 
 @inlined
-def monotonic_ns(control: Words) -> np.uint64:
-    """Read CLOCK_MONOTONIC in nanoseconds."""
-    clock_gettime(1, address(control) + SECONDS * 8)
-    return control[SECONDS] * _SECOND + control[NANOSECONDS]
+def monotonic_ns(control: Words, at: int) -> np.uint64:
+    """Read CLOCK_MONOTONIC in nanoseconds, by way of control[at] and the slot after it."""
+    clock_gettime(1, address(control) + at * 8)
+    return control[at] * _SECOND + control[at + 1]
 
 
 @inlined
-def answer_stop(control: Words, timer: Words) -> int:
-    """Acknowledge to the host that the CPU has stopped, once for each stop."""
-    stops = load_acquire(control, STOPS)
-    if stops != control[ACKNOWLEDGED]:
-        control[ACKNOWLEDGED] = stops
-        if control[DEADLINE] != _U0:
-            now = monotonic_ns(control)
-            late = now >= control[DEADLINE]
-            timer[REMAINING] = _U0 if late else control[DEADLINE] - now
-        notify(control, control[ACKNOWLEDGE_FD])
+def stop_timer(control: Words, timer: Words, at: int) -> int:
+    """Note in the timer's registers how long it is until the next tick; at: see `monotonic_ns`."""
+    if control[DEADLINE] != _U0:
+        now = monotonic_ns(control, at)
+        late = now >= control[DEADLINE]
+        timer[REMAINING] = _U0 if late else control[DEADLINE] - now
     return 0
 
 
 @inlined
 def wait_for_host(control: Words, cpu: Words, timer: Words) -> bool:
-    """Wait until the host's command is RUN or EXIT; say whether this kernel is to go on.
+    """Wait for the command START or EXIT; return True if this kernel is to go on.
 
     With control[UNTIL] set, the kernel goes on until that number of steps is done.
     """
@@ -138,13 +165,20 @@ def wait_for_host(control: Words, cpu: Words, timer: Words) -> bool:
         command = load_acquire(control, COMMAND)
         if command == _EXIT:
             return False
-        if command == _RUN:
+        if command == _STOP:
+            exchange(control, STATE, _PARKED)
+            if exchange(control, ACKNOWLEDGE, _U0) != _U0:
+                stop_timer(control, timer, SECONDS)
+                notify(control, control[ACKNOWLEDGE_FD])
+            read(np.int64(control[WAKE_FD]), address(control) + TOKEN * 8, np.uint64(8))
+            continue
+        exchange(control, STATE, _AWAKE)
+        command = compare_exchange(control, COMMAND, _START, _RUN)
+        if command in (_START, _RUN):
             if control[DEADLINE] == _U0:
-                control[DEADLINE] = monotonic_ns(control) + timer[REMAINING]
+                control[DEADLINE] = monotonic_ns(control, SECONDS) + timer[REMAINING]
             # The device state that was loaded meanwhile may have another program.
             return cpu[PROGRAM] == control[KERNEL_PROGRAM]
-        answer_stop(control, timer)
-        read(np.int64(control[WAKE_FD]), address(control) + TOKEN * 8, np.uint64(8))
 
 
 @inlined
@@ -159,17 +193,33 @@ def is_running(control: Words, cpu: Words) -> bool:
 
 
 @inlined
-def wait_for_tick(control: Words, timer: Words) -> int:
-    """Sleep until the timer's next tick or a command of the host; return 1 for the tick."""
-    now = monotonic_ns(control)
-    deadline = control[DEADLINE]
-    if now < deadline:
+def sleep_until(control: Words, now: np.uint64, deadline: np.uint64) -> int:
+    """Sleep until the deadline, a frame, or a command of the host."""
+    exchange(control, STATE, _ASLEEP)
+    # Either the host finds the CPU asleep, or the CPU finds the host's command.
+    if fetch_or(control, COMMAND, _U0) == _RUN:
         control[POLLFD] = control[WAKE_FD] | _POLLIN
         control[SECONDS] = (deadline - now) // _SECOND
         control[NANOSECONDS] = (deadline - now) % _SECOND
         polled = address(control) + POLLFD * 8
         if ppoll(polled, np.uint64(1), address(control) + SECONDS * 8, 0) > 0:
             read(np.int64(control[WAKE_FD]), address(control) + TOKEN * 8, np.uint64(8))
+    # The host may hold the CPU, or let it go, at each moment.
+    while (
+        compare_exchange(control, STATE, _ASLEEP, _AWAKE) != _ASLEEP
+        and compare_exchange(control, STATE, _HELD, _PARKED) != _HELD
+    ):
+        pass
+    return 0
+
+
+@inlined
+def wait_for_tick(control: Words, timer: Words) -> int:
+    """Sleep until the timer's next tick or a command of the host; return 1 for the tick."""
+    now = monotonic_ns(control, SECONDS)
+    deadline = control[DEADLINE]
+    if now < deadline:
+        sleep_until(control, now, deadline)
         return 0
     missed = (now - deadline) // timer[PERIOD]
     timer[TICKS] += _U1

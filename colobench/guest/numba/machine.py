@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from colobench.errors import LocalError
 from colobench.guest.numba import cpu
+from colobench.guest.numba.command_cpu import start_cpu, stop_cpu
 from colobench.guest.numba.cpu import Command
 from colobench.guest.numba.devices import CPU, NIC, Serial, Timer
 from colobench.guest.programs import program_of
@@ -25,6 +26,8 @@ from colobench.wire.vmstate import Device, State
 #: The machine type's name in the stream's configuration section.
 MACHINE_TYPE = "colobench-1"
 TICK_NS = 1_000_000
+#: Nanoseconds that a stop spins for a CPU that is awake: a wake-up takes longer.
+STOP_SPIN_NS = 20_000
 
 
 class Card:
@@ -106,6 +109,8 @@ class Machine:
         self._thread: threading.Thread | None = None
         #: uint64[CONTROL_SLOTS], see `colobench.guest.numba.cpu`.
         self.control = self._new_control()
+        # On one processor, the CPU can only go on when this thread does not run.
+        self._spin_ns = STOP_SPIN_NS if len(os.sched_getaffinity(0)) > 1 else 0
 
     def _new_control(self) -> npt.NDArray[np.uint64]:
         control = np.zeros(cpu.CONTROL_SLOTS, dtype=np.uint64)
@@ -130,15 +135,15 @@ class Machine:
             self._thread = threading.Thread(target=self._be_the_cpu, name="CPU", daemon=True)
             self._thread.start()
         self.running = True
-        self._tell(Command.RUN)
+        if start_cpu(self.control):
+            os.eventfd_write(self._wake_fd, 1)
 
     def stop(self) -> None:
         """Stop the CPU before its next write, and wait until it has stopped."""
         if not self.running:
             return
-        self.control[cpu.STOPS] += np.uint64(1)
-        self._tell(Command.STOP)
-        os.eventfd_read(self._acknowledge_fd)
+        if stop_cpu(self.control, self.timer.registers, self._spin_ns):
+            os.eventfd_read(self._acknowledge_fd)
         self.running = False
 
     def plant(self, bug: int) -> None:
@@ -197,7 +202,8 @@ class Machine:
         """End the CPU's thread, and release the memory."""
         self.stop()
         if self._thread is not None:
-            self._tell(Command.EXIT)
+            self.control[cpu.COMMAND] = Command.EXIT
+            os.eventfd_write(self._wake_fd, 1)
             self._thread.join()
             self._thread = None
         os.close(self._wake_fd)
@@ -205,10 +211,6 @@ class Machine:
         self.network.close()
         self.tracker.close()
         self.ram.close()
-
-    def _tell(self, command: Command) -> None:
-        self.control[cpu.COMMAND] = command
-        os.eventfd_write(self._wake_fd, 1)
 
     def block(self, name: str) -> RAMBlock:
         """Return one of the RAM blocks."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ import naive
 from colobench.errors import LocalError
 from colobench.fields.sizes import parse_size
 from colobench.guest.numba import cpu
+from colobench.guest.numba.cpu import CPUState
 from colobench.guest.numba.machine import Machine
 from colobench.guest.programs import REPRODUCIBLE, Program
 from colobench.guest.programs.hotcold import zipf_distribution
@@ -97,6 +99,54 @@ def test_ram_of_a_guest_stopped_a_hundred_times_is_that_of_one_never_stopped(
     assert machine.work > 100
     assert machine.ram_digest() == undisturbed.ram_digest()
     undisturbed.close()
+
+
+@pytest.mark.parametrize("loads", [False, True])
+def test_guest_is_stopped_and_started_at_any_moment_of_its_sleep_and_its_work(
+    machine: Machine, loads: bool
+) -> None:
+    moments = random.Random(5)
+    # Ticks that are this short have the CPU fall asleep and wake all the time.
+    machine.timer["period_ns"] = 20_000
+    machine.cpu["writes_per_tick"] = 3
+    found = set()
+    for _ in range(3000):
+        machine.start()
+        for _ in range(moments.randrange(40)):
+            machine.control[cpu.COMMAND]
+        machine.stop()
+        found.add(CPUState(int(machine.control[cpu.STATE])))
+        registers = [device.registers.tolist() for device in (machine.cpu, machine.timer)]
+        for _ in range(moments.randrange(40)):
+            machine.control[cpu.COMMAND]
+        assert [each.registers.tolist() for each in (machine.cpu, machine.timer)] == registers
+        if loads:
+            machine.load([(each, each.state()) for each in machine.devices])
+    assert found == {CPUState.HELD, CPUState.PARKED}
+    with pytest.raises(BlockingIOError):
+        read_now(int(machine.control[cpu.ACKNOWLEDGE_FD]))
+    undisturbed = guest(Program.UNIFORM, 3)
+    undisturbed.run_until(machine.work)
+    assert machine.ram_digest() == undisturbed.ram_digest()
+    undisturbed.close()
+
+
+def read_now(descriptor: int) -> int:
+    os.set_blocking(descriptor, False)
+    return os.eventfd_read(descriptor)
+
+
+def test_guest_that_sleeps_is_stopped_and_started_without_being_woken(machine: Machine) -> None:
+    machine.timer["period_ns"] = machine.timer["remaining_ns"] = 3_600_000_000_000
+    machine.start()
+    while machine.control[cpu.STATE] != CPUState.ASLEEP:
+        pass
+    for _ in range(100):
+        machine.stop()
+        assert machine.control[cpu.STATE] == CPUState.HELD
+        machine.start()
+        assert machine.control[cpu.STATE] == CPUState.ASLEEP
+    machine.stop()
 
 
 def test_guest_goes_on_by_the_clock_after_running_without_it(machine: Machine) -> None:

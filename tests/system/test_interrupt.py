@@ -8,58 +8,20 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from jupyter_client.blocking.client import BlockingKernelClient
-from jupyter_client.manager import KernelManager, start_new_kernel
 
 from colobench.lab.interrupt import explain, explain_again, interruptible
 from colobench.ui.base.panel import Background
+from kernels import Kernel
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-PATIENCE = 120
-#: Printed by a cell just before what is interrupted.
-READY = "colobench is ready to be interrupted"
-
-
-class Kernel:
-    """A kernel, and what its cells show."""
-
-    def __init__(self) -> None:
-        manager, client = start_new_kernel(startup_timeout=PATIENCE)
-        self.manager: KernelManager = manager
-        self.client: BlockingKernelClient = client
-
-    def close(self) -> None:
-        self.client.stop_channels()
-        self.manager.shutdown_kernel()
-        self.manager.cleanup_resources()
-
-    def run(self, code: str, *, interrupt: bool = False) -> tuple[str, list[str]]:
-        """Run a cell, and interrupt it when it is ready; gives what it printed, and its error."""
-        asked = self.client.execute(code)
-        printed, error = "", []
-        while True:
-            message = self.client.get_iopub_msg(timeout=PATIENCE)
-            if message["parent_header"].get("msg_id") != asked:
-                continue
-            kind, content = message["msg_type"], message["content"]
-            if kind == "stream":
-                printed += content["text"]
-                if interrupt and READY in printed:
-                    interrupt = False
-                    self.manager.interrupt_kernel()
-            elif kind == "error":
-                error = content["traceback"]
-            elif kind == "status" and content["execution_state"] == "idle":
-                return printed, error
-
-
-#: What a cell needs: it says that it is ready as soon as a call is under way in its main thread.
+#: What a cell needs: the kernel gets an interrupt's signal as soon as its main thread is inside
+#: a function of that name. A signal from here might come when the call has ended.
 PRELUDE = """
-import contextlib, sys, threading, time, traceback
+import contextlib, os, signal, sys, threading, time, traceback
 import colobench as cb
 from colobench import ui
 
-def inside(name):
+def interrupt_inside(name):
     def watch():
         while True:
             stack = traceback.walk_stack(sys._current_frames()[threading.main_thread().ident])
@@ -69,9 +31,9 @@ def inside(name):
                        for frame, _ in stack):
                     break
             time.sleep(0.001)
-        print("READY", flush=True)
+        os.kill(os.getpid(), signal.SIGINT)
     threading.Thread(target=watch, daemon=True).start()
-""".replace("READY", READY)
+"""
 PAIR = 'session = cb.Session(ram="4M", delay=None, capture=True)\nsession.start()\n'
 
 
@@ -87,7 +49,7 @@ def kernel() -> Iterator[Kernel]:
 
 def test_an_interrupted_run_says_so_in_one_sentence_and_the_pair_goes_on(kernel: Kernel) -> None:
     kernel.run(PAIR)
-    _, error = kernel.run("inside('_wait_for_records'); session.run(10**9)", interrupt=True)
+    _, error = kernel.run("interrupt_inside('_wait_for_records'); session.run(10**9)")
     assert error == ["Session.run() was interrupted: its primary and secondary live on."]
     printed, error = kernel.run(
         "before = len(session.records)\n"
@@ -100,9 +62,8 @@ def test_an_interrupted_run_says_so_in_one_sentence_and_the_pair_goes_on(kernel:
 def test_an_interrupted_block_says_that_its_session_is_closed(kernel: Kernel) -> None:
     _, error = kernel.run(
         "with cb.Session(ram='4M', delay=None) as session:\n"
-        "    inside('_wait_for_records')\n"
+        "    interrupt_inside('_wait_for_records')\n"
         "    session.run(10**9)",
-        interrupt=True,
     )
     assert error == [
         "Session.run() was interrupted: its session is closed, all of its processes have ended."
@@ -112,7 +73,7 @@ def test_an_interrupted_block_says_that_its_session_is_closed(kernel: Kernel) ->
 
 def test_an_interrupted_start_leaves_no_process(kernel: Kernel) -> None:
     _, error = kernel.run(
-        "session = cb.Session(ram='4M')\ninside('_start_nodes')\nsession.start()", interrupt=True
+        "session = cb.Session(ram='4M')\ninterrupt_inside('_start_nodes')\nsession.start()"
     )
     assert error == [
         "Session.start() was interrupted: its session is closed, all of its processes have ended."
@@ -129,7 +90,7 @@ def test_an_interrupted_start_leaves_no_process(kernel: Kernel) -> None:
             "while True: cb.walkthrough(session)",
             "walkthrough() was interrupted: its primary",
         ),
-        ("hold", "while True: session.hold('primary', 'ram')", "Session.hold() was interrupted"),
+        ("hold", "session.hold('primary', 'ram')", "Session.hold() was interrupted"),
         (
             "cut_checkpoint",
             "cb.cut_checkpoint(session, step=1)",
@@ -141,10 +102,10 @@ def test_an_interrupted_call_leaves_a_pair_that_works(
     kernel: Kernel, inside: str, call: str, sentence: str
 ) -> None:
     kernel.run(PAIR + "session.run(2)")
-    call = call.replace("while True: ", "while True:\n    ")
     if inside == "hold":
-        call += "; session.go_on('primary')"
-    _, error = kernel.run(f"inside({inside!r})\n{call}", interrupt=True)
+        # A node that is held never comes to a second point, which is waited for.
+        kernel.run("session.hold('primary', 'ram')")
+    _, error = kernel.run(f"interrupt_inside({inside!r})\n{call}")
     assert len(error) == 1
     assert error[0].startswith(sentence)
     printed, error = kernel.run("session.go_on('primary'); session.checkpoint(); session.close()")
@@ -163,7 +124,7 @@ def test_an_interrupted_call_leaves_a_pair_that_works(
 def test_an_interrupted_experiment_says_so_in_one_sentence_and_leaves_no_process(
     kernel: Kernel, inside: str, call: str, words: str
 ) -> None:
-    _, error = kernel.run(f"records = cb.Records()\ninside({inside!r})\n{call}", interrupt=True)
+    _, error = kernel.run(f"records = cb.Records()\ninterrupt_inside({inside!r})\n{call}")
     assert len(error) == 1
     assert error[0].startswith(f"{words} was interrupted: its ") or "the pair of the" in error[0]
 
@@ -176,7 +137,7 @@ def test_an_interrupted_wait_of_a_panel_can_be_repeated_and_waits(kernel: Kernel
         + "panel.background.do('thinking', release.wait)\n"
     )
     for _ in range(2):
-        _, error = kernel.run("inside('wait'); panel.wait()", interrupt=True)
+        _, error = kernel.run("interrupt_inside('wait'); panel.wait()")
         assert error == [
             "Panel.wait() was interrupted: 'thinking' goes on, and can be waited for again."
         ]

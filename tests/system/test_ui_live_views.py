@@ -68,13 +68,13 @@ NOTEBOOKS = {
     "figure": (IMPORTS, "ui.FlushPlot(cb.Records())"),
     "busy": (IMPORTS, VIEWS, CHECKPOINTS, "import time\nwhile True: time.sleep(0.1)"),
 }
-#: How each of the views looks that has all of so many checkpoints: bars, page map, figure, sets.
-FILLED = (
-    "[data-rows='{0}'][data-last='{0}']",
-    "canvas[aria-label*='sent by checkpoint {0}']",
-    "[data-rows='{0}'][data-figure]",
-    "canvas[aria-label*='one: ']",
-)
+#: Number of checkpoints that a view shows.
+BARS = """(bars => bars?.rows === bars?.last && bars?.rows)(
+    document.querySelector("[data-rows][data-last]")?.dataset)"""
+PAGE_MAP = """document.querySelector("canvas[aria-label*='sent by checkpoint']")
+    ?.ariaLabel.match(/sent by checkpoint (\\d+)/)?.[1]"""
+FIGURE = "document.querySelector('[data-rows][data-figure]')?.dataset.rows"
+SETS = "canvas[aria-label*='one: ']"
 #: Whether the page has that theme, and the labels of all axes the colour of its texts.
 WRITTEN_IN = """theme => {
     if (document.body.dataset.jpThemeName !== theme) return false;
@@ -127,22 +127,31 @@ def run(browser: Browser, notebook: str, throttle: int = 1) -> Any:
 
 
 def wait_until_filled(page: Any, checkpoints: int) -> None:
-    """Wait until every view shows all checkpoints."""
-    for selector in FILLED:
-        page.locator(selector.format(checkpoints)).first.wait_for(state="attached")
+    """Wait until every view shows at least so many checkpoints, all that there are."""
+    for shown in (BARS, PAGE_MAP, FIGURE):
+        wait_until_shown(page, shown, checkpoints)
+    page.locator(SETS).first.wait_for(state="attached")
 
 
-def press(page: Any, checkpoints: int) -> None:
-    """Press the button until there are so many checkpoints: JupyterLab may lose the first press.
+def wait_until_shown(page: Any, shown: str, least: int, timeout: float | None = None) -> None:
+    page.wait_for_function(
+        f"least => Number({shown}) >= least", arg=least, polling=100, timeout=timeout
+    )
 
-    A page that was reloaded sends to a subshell that has ended until the view mends that.
+
+def press(page: Any) -> int:
+    """Press the button until there is another checkpoint; gives the number of them.
+
+    JupyterLab may lose the first press: a page that was reloaded sends to a subshell that has ended
+    until the view mends that. A press that is only late makes one checkpoint more.
     """
+    before = int(page.evaluate(BARS))
     for _ in range(10):
         page.get_by_role("button", name=NEXT).first.click()
         with suppress(playwright.TimeoutError):
-            bars = page.locator(FILLED[0].format(checkpoints)).first
-            bars.wait_for(state="attached", timeout=PRESS_MS)
-            return
+            wait_until_shown(page, BARS, before + 1, PRESS_MS)
+            return int(page.evaluate(BARS))
+    pytest.fail("no press of the button makes a checkpoint")
 
 
 def words(page: Any, text: str) -> Any:
@@ -165,8 +174,7 @@ def test_a_view_whose_module_is_slow_shows_all_and_goes_on(
 ) -> None:
     page = run(browser, "slow")
     wait_until_filled(page, 3)
-    press(page, 4)
-    wait_until_filled(page, 4)
+    wait_until_filled(page, press(page))
 
 
 @sites("lab", also=("notebook", "voila"))
@@ -176,8 +184,7 @@ def test_a_page_with_a_twelfth_of_a_processor_shows_all_and_goes_on(
 ) -> None:
     page = run(browser, "quick", THROTTLE)
     wait_until_filled(page, 3)
-    press(page, 4)
-    wait_until_filled(page, 4)
+    wait_until_filled(page, press(page))
 
 
 # Each of Voilà's pages has a kernel of its own: there is no second one, and none to come back to.
@@ -190,12 +197,10 @@ def test_reloaded_and_second_pages_show_all_and_both_go_on(browser: Browser, sit
     wait_until_filled(first, 3)
     second = browser.open("slow.ipynb")
     wait_until_filled(second, 3)
-    press(second, 4)
-    for page in (first, second):
-        wait_until_filled(page, 4)
-    press(first, 5)
-    for page in (first, second):
-        wait_until_filled(page, 5)
+    for pressed in (second, first):
+        checkpoints = press(pressed)
+        for page in (first, second):
+            wait_until_filled(page, checkpoints)
 
 
 @sites("notebook", also=("lab",))
@@ -207,8 +212,7 @@ def test_a_page_that_is_opened_on_a_running_kernel_can_run_it_anew(
     first.close()
     second = run(browser, "quick")
     wait_until_filled(second, 3)
-    press(second, 4)
-    wait_until_filled(second, 4)
+    wait_until_filled(second, press(second))
 
 
 @sites("lab", also=("notebook", "voila"))
@@ -221,8 +225,7 @@ def test_after_a_dropped_websocket_bars_and_buttons_go_on(browser: Browser, site
     with cut(site):
         words(page, "Out of touch").first.wait_for()
     words(page, "Out of touch").first.wait_for(state="detached")
-    press(page, 4)
-    wait_until_filled(page, 4)
+    wait_until_filled(page, press(page))
 
 
 # Voilà's pages get even the models that there are by asking.

@@ -18,6 +18,7 @@ from IPython import get_ipython
 
 from colobench.lab.report.palette import COLD_COLOUR, CONTACT_COLOUR, HATCH_COLOUR
 from colobench.ui.base.pump import FRAME_SECONDS, frames
+from colobench.ui.base.subshells import skip_ended_subshells
 
 #: A feed that is in use says so at least this often.
 BEAT_SECONDS = 1.0
@@ -297,6 +298,7 @@ class Cells:
         if shell is None or shell is self._shell or not hasattr(shell, "kernel"):
             return
         self._shell = shell
+        skip_ended_subshells(shell.kernel)
         self.running = self._request().get("msg_type") == "execute_request"
         shell.events.register("pre_run_cell", lambda *_: self._set(True))
         shell.events.register("post_run_cell", lambda *_: self._set(False))

@@ -6,9 +6,10 @@ import argparse
 import json
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 
 from colobench.cli.options import add_settings_options, chosen_settings, positive_number
+from colobench.errors import ColobenchError
 from colobench.settings.heartbeat import HeartbeatSettings
 from colobench.settings.settings import Settings
 
@@ -34,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     """Serve until it is over, and print what there was."""
     from tqdm import tqdm
 
-    from colobench.lab.report.run_summary import compute_statistics
+    from colobench.lab.report.run_summary import compute_statistics, format_summary
     from colobench.lab.session.session import Session
     from colobench.lab.session.supervise import Tally, serve
 
@@ -42,6 +43,7 @@ def run(options: argparse.Namespace) -> int:
     session.check_places()
     words, tally = sys.stderr if options.json else sys.stdout, Tally()
     session.on_record(tally.add)
+    link = None
     end = None if options.seconds is None else time.monotonic() + options.seconds
     with closing(session), tqdm(unit=" checkpoints", disable=None, leave=False, delay=0.5) as bar:
 
@@ -60,10 +62,13 @@ def run(options: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             if not session.began:
                 raise
+        with suppress(ColobenchError):  # It has ended with its pair.
+            link = session.link_use()
     # Percentiles are those of the newest records.
     summary = (
         compute_statistics(session.records)
         | tally.as_json()
+        | ({} if link is None else {"link": link.as_json()})
         | {"settings": session.settings.as_json()}
     )
     if options.json:
@@ -71,4 +76,6 @@ def run(options: argparse.Namespace) -> int:
     else:
         causes = ", ".join(f"{count} {cause}" for cause, count in summary["causes"].items())
         print(f"{summary['checkpoints']} checkpoints ({causes or 'none'})")
+        if link is not None:
+            print(format_summary({"link": link.as_json()}))
     return 0 if summary["verified"] else 1

@@ -1,4 +1,4 @@
-"""``python -m colobench.node primary|secondary|switch|arbiter …``: be a node, or help nodes."""
+"""``python -m colobench.node ROLE …``: be a node, or a switch, arbiter or link."""
 
 from __future__ import annotations
 
@@ -58,7 +58,16 @@ def _make_arbiter(arguments: list[str]) -> tuple[Process, int]:
     return ArbiterProcess(options), options.parent
 
 
-_LIGHT_ROLES = {"switch": _make_switch, "arbiter": _make_arbiter}
+def _make_link(arguments: list[str]) -> tuple[Process, int]:
+    from colobench.node.link_relay import LinkProcess, parse_options
+
+    options = parse_options(arguments[1:])
+    if options.parent:
+        die_with(options.parent)
+    return LinkProcess(options), options.parent
+
+
+_LIGHT_ROLES = {"switch": _make_switch, "arbiter": _make_arbiter, "link": _make_link}
 
 
 def main(arguments: list[str]) -> int:

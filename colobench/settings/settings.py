@@ -11,6 +11,7 @@ from colobench.settings.checkpoint import CheckpointSettings, Output
 from colobench.settings.compare import CompareSettings
 from colobench.settings.experiment import ExperimentSettings
 from colobench.settings.heartbeat import HeartbeatSettings
+from colobench.settings.link import LinkSettings
 from colobench.settings.network import NetworkSettings
 from colobench.settings.transport import PageTransport
 
@@ -32,6 +33,7 @@ class Settings(Part):
 
     guest: GuestSettings = part(GuestSettings)
     checkpoint: CheckpointSettings = part(CheckpointSettings)
+    link: LinkSettings = part(LinkSettings)
     network: NetworkSettings = part(NetworkSettings)
     heartbeat: HeartbeatSettings | None = part(HeartbeatSettings, optional=True, by_name=True)
     experiment: ExperimentSettings = part(ExperimentSettings)
@@ -44,9 +46,25 @@ class Settings(Part):
                 "capture: expected transport stream, whose bytes are all on one connection, "
                 f"found {pages.value}"
             )
+        self._check_link()
         if self.network.pcap_mirror is not None and not compares:
             raise LocalError("pcap_mirror: expected output compare, found buffer: nothing is there")
         if self.network.compare != CompareSettings() and not compares:
             raise LocalError("compare: expected output compare, found buffer: nothing is compared")
         if self.experiment.arbiter_state is not None and self.heartbeat is None:
             raise LocalError("arbiter_state: expected a heartbeat, found none: nobody asks")
+
+    def _check_link(self) -> None:
+        """Check that pages can travel over the link, and that an answer takes less than a stall."""
+        link, checkpoint = self.link.link, self.checkpoint
+        if checkpoint.transport.pages is PageTransport.MEMFD and not link.is_local:
+            raise LocalError(
+                f"link {link}: expected transport stream or multifd, whose pages travel, found "
+                "memfd: the secondary would read the primary's RAM past the link"
+            )
+        round_trip = 2 * (link.delay_us + link.jitter_us) / 1e6
+        if round_trip and round_trip >= checkpoint.stall_timeout:
+            raise LocalError(
+                f"link {link}: expected a round trip shorter than the stall timeout of "
+                f"{checkpoint.stall_timeout:g} s, found {round_trip:g} s"
+            )

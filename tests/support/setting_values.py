@@ -18,6 +18,7 @@ TEXTS = {
         *("stream+unix", "stream+tcp", "multifd+unix", "multifd+tcp", "memfd+unix"),
         *("stream", "multifd", "memfd", "unix", "tcp"),
     ],
+    "link": ["local", "1GbE", "wan20ms", "rate=300M,delay=2ms,jitter=1ms"],
     "hostfwd": ["tcp:127.0.0.1:0-:6379", "tcp::0-:7", "tcp:127.0.0.1:7001-10.0.2.15:6379"],
     "quirks": list(Quirk),
 }

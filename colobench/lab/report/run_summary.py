@@ -94,6 +94,8 @@ def _rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield "checkpoints a second", f"{summary['checkpoints_per_s']:,.1f}", ""
     if "bytes" in summary:
         yield "sent", megabytes(summary["bytes"]), ""
+    if "link" in summary:
+        yield from _link_rows(summary["link"])
     if summary.get("encoded_pages"):
         yield "  pages encoded", f"{summary['encoded_pages']:,}", ""
         yield "  saved by that", megabytes(summary["bytes_saved"]), ""
@@ -110,6 +112,14 @@ def _rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield "  from checkpoint", f"{summary['takeover_checkpoint']:,}", ""
 
 
+def _link_rows(link: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Give the rows of the link, the second of which says if its rate was not held."""
+    yield "link", link["link"], ""
+    if link["held_rate"] is not None:
+        marked = "" if link["held"] else "NOT HELD within 3 %"
+        yield "  rate held", f"{link['held_rate'] / 1e9:.3g} Gbit/s", marked
+
+
 def format_summary(summary: Mapping[str, Any]) -> str:
     """Write a run's summary as a table of plain text.
 
@@ -117,6 +127,7 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     ----------
     summary
         The keys of `compute_statistics`, and ``verified`` (True, False, or None if nothing was
-        compared), ``takeover_ms``, ``takeover_checkpoint``. A key that is not there has no row.
+        compared), ``takeover_ms``, ``takeover_checkpoint``, ``link`` (see `LinkUse.as_json`). A key
+        that is not there has no row.
     """
     return "\n".join(align(list(_rows(summary)), right=(1, 2)))

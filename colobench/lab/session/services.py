@@ -1,4 +1,4 @@
-"""Services of a session beside its pair: the switch that clients connect to, and the arbiter."""
+"""Services of a session beside its pair: clients' switch, the arbiter, and the nodes' link."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from colobench.processes.process import NodeProcess
 from colobench.processes.qmp import Event
+from colobench.settings.link import Link
 
 
 def start_switch(
@@ -65,6 +66,30 @@ def start_arbiter(
     arguments = ["--listen", f"unix:{directory / 'arbiter'}"]
     arguments += ["--state", grants or str(directory / "arbiter.grants")]
     return NodeProcess("arbiter", directory, arguments, deliver, known=known)
+
+
+def start_link(
+    directory: Path,
+    link: Link,
+    deliver: Callable[[str, Event], None],
+    known: Callable[[NodeProcess], None],
+) -> NodeProcess:
+    """Start the link between the nodes.
+
+    Parameters
+    ----------
+    directory
+        Directory of the session.
+    link
+        Rate, delay and jitter.
+    deliver
+        Function that is called with its events.
+    known
+        See `NodeProcess`.
+    """
+    arguments = ["--link", str(link)]
+    files = [directory / f"link-{name}" for name in ("colo", "mirror")]
+    return NodeProcess("link", directory, arguments, deliver, files=files, known=known)
 
 
 def forwarded(switch: NodeProcess) -> list[tuple[int, tuple[str, int]]]:

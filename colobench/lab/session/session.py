@@ -18,6 +18,7 @@ from colobench.fields.documented import takes_settings
 from colobench.lab.compilation import compile_with_bar
 from colobench.lab.interrupt import explain_again, interruptible
 from colobench.lab.session.journal import ROLES, Journal, JournalEntry
+from colobench.lab.session.link_use import LinkUse
 from colobench.lab.session.places import check_memory, check_places
 from colobench.lab.session.record import CheckpointRecord, Records
 from colobench.lab.session.session_processes import SessionProcesses
@@ -76,7 +77,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
     nodes
         The two `NodeProcess`, by role; a killed one stays until another joins in its place.
     others
-        Switch and arbiter, by role, if the session has them.
+        Switch, arbiter and link, by role, if the session has them.
     relay
         The `Relay`, or None.
     state
@@ -268,7 +269,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
     def _migrate(self, timeout: float) -> None:
         primary = self.nodes["primary"]
         incoming = self.nodes["secondary"].execute("query-migrate")
-        uri = incoming["x-incoming"]
+        uri = self._processes.over_link("colo", incoming["x-incoming"], timeout)
         checkpoint = self.settings.checkpoint
         if self.settings.experiment.capture:
             from colobench.lab.session.relay import RELAY_LIMIT, Form, Relay
@@ -289,7 +290,10 @@ class Session(contextlib.AbstractContextManager["Session"]):
             x_report_pages=report_pages,
         )
         self.nodes["secondary"].execute("migrate-set-parameters", x_report_pages=report_pages)
-        mirror = {"x_mirror": incoming["x-mirror"]} if incoming["x-mirror"] else {}
+        mirror = {}
+        if incoming["x-mirror"]:
+            at_mirror = self._processes.over_link("mirror", incoming["x-mirror"], timeout)
+            mirror["x_mirror"] = at_mirror
         if self.settings.network.pcap_mirror is not None:
             mirror["x_mirror_pcap"] = self.settings.network.pcap_mirror
         primary.execute("migrate", uri=uri, **mirror)
@@ -839,6 +843,17 @@ class Session(contextlib.AbstractContextManager["Session"]):
             return bool(f"{machine.ram_digest():016x}" == found["ram"])
         finally:
             machine.close()
+
+    def link_use(self) -> LinkUse | None:
+        """Look at what has crossed the link so far; None if the nodes are connected directly.
+
+        Raises
+        ------
+        NodeGone
+            If the link has ended.
+        """
+        link = self.others.get("link")
+        return None if link is None else LinkUse.of(link.execute("x-query-link"))
 
     def all_pids(self) -> list[int]:
         """Give the pid of every process that this session has started, the dead ones too."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from colobench.lab.session.services import forwarded, start_arbiter, start_switch
+from colobench.lab.session.services import forwarded, start_arbiter, start_link, start_switch
 from colobench.lab.session.session_directory import SessionDirectory, remove_left
 from colobench.processes.owner import Owner
 from colobench.processes.process import NodeProcess
@@ -27,7 +27,7 @@ def settings_arguments(settings: Settings) -> list[str]:
 
 
 class SessionProcesses:
-    """The nodes, the switch and the arbiter of a session, and the relays beside them.
+    """The nodes, the switch, the arbiter and the link of a session, and the relays beside them.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class SessionProcesses:
     Attributes
     ----------
     others
-        The switch and the arbiter, if there are, by role.
+        The switch, the arbiter and the link, if there are, by role.
     pids
         The pid of every process that was started, the dead ones too.
     owner
@@ -83,10 +83,10 @@ class SessionProcesses:
         if self._finalizer is not None:
             self._finalizer.detach()
 
-    # Switch and arbiter.
+    # Switch, arbiter and link.
 
     def start_others(self, timeout: float) -> None:
-        """Start switch and arbiter, if the settings have them, and wait until they are ready."""
+        """Start switch, arbiter and link, if the settings have them, and wait for them."""
         network = self._settings.network
         if network.hostfwd:
             hold = not network.serve_unprotected
@@ -96,6 +96,8 @@ class SessionProcesses:
             )
         if self._settings.heartbeat is not None:
             self._start_arbiter()
+        if not self._settings.link.link.is_local:
+            self._start_link()
         for other in self.others.values():
             other.connect(timeout)
 
@@ -108,6 +110,37 @@ class SessionProcesses:
         self._start_arbiter()
         self.others["arbiter"].connect(timeout)
         return True
+
+    def over_link(self, name: str, uri: str, timeout: float) -> str:
+        """Give the address at which connections to `uri` cross the link: itself if there is none.
+
+        A link that has ended is started again; it ends connections, never a guest.
+
+        Parameters
+        ----------
+        name
+            ``colo`` or ``mirror``; a later address of that name replaces this one.
+        uri
+            Address at which a secondary listens.
+        timeout
+            Seconds to wait for the link.
+        """
+        link = self.others.get("link")
+        if link is None:
+            return uri
+        if not link.alive():
+            self.release_dead()
+            link = self._start_link()
+            link.connect(timeout)
+        unix = uri.startswith("unix:")
+        listen = f"unix:{self.directory / f'link-{name}'}" if unix else "tcp:127.0.0.1:0"
+        return str(link.execute("x-link-forward", name=name, listen=listen, to=uri)["address"])
+
+    def _start_link(self) -> NodeProcess:
+        link = self._settings.link.link
+        started = start_link(self.directory, link, self._deliver, self._take_in)
+        self.others["link"] = started
+        return started
 
     def _start_arbiter(self) -> None:
         grants = self._settings.experiment.arbiter_state

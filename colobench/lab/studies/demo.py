@@ -90,7 +90,7 @@ def summarize(
         "ram_of_a_guest_never_migrated": replayed,
         "work_goes_on": takeover.work_after > takeover.work_at_takeover,
     }
-    began = session.began
+    began, link = session.began, session.link_use()
     return {
         "verified": all(proofs.values()),
         "checkpoints_verified": len(compared),
@@ -108,6 +108,7 @@ def summarize(
             "took_over": takeover.running_at - began,
             "observed": takeover.observed_at - began,
         },
+        **({} if link is None else {"link": link.as_json()}),
         "settings": session.settings.as_json(),
         "machine": describe_machine(),
     }

@@ -1,6 +1,6 @@
 """The command line, ``colobench`` or ``python -m colobench``, which may be interrupted at once.
 
-Nothing is imported that takes time before it is known what an interrupt does.
+The handling of an interrupt is set up before anything is imported that takes time.
 """
 
 # `signal` imports `enum`, which takes longer than all of this.
@@ -22,13 +22,13 @@ def _leave(number: int, frame: object) -> None:
 def _open_standard_streams() -> None:
     """Give a process whose standard input, output or error is closed the null device there.
 
-    Otherwise the next file or socket that it opens would have that number.
+    Otherwise the next file or socket that the process opens would have that number.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            # The lowest number that is free: this one.
+            # `open` takes the lowest free number, which is this one.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR if descriptor else os.O_RDONLY), True)
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:

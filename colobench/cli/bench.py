@@ -1,4 +1,4 @@
-"""``colobench bench``: every figure beside its reference."""
+"""``colobench bench``: parts of a checkpoint, each next to a reference."""
 
 from __future__ import annotations
 
@@ -22,11 +22,17 @@ if TYPE_CHECKING:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the verb's options."""
     add = parser.add_argument
-    add("names", nargs="*", type=_subject, metavar="NAME", help="what [all]")
-    add("--list", action="store_true", help="print the names, and what they are")
-    add("--peers", action="store_true", help="measure two QEMUs in COLO, too")
-    add("--json", type=new_file, metavar="FILE", help="write a JSON object")
-    add("--html", type=new_file, metavar="FILE", help="write a page with plots")
+    add(
+        "names",
+        nargs="*",
+        type=_subject,
+        metavar="NAME",
+        help="subject to measure, see --list; pause: the steps of a pause [all but pause]",
+    )
+    add("--list", action="store_true", help="list the subjects")
+    add("--peers", action="store_true", help="also measure two QEMUs in COLO")
+    add("--json", type=new_file, metavar="FILE", help="file for the results as JSON")
+    add("--html", type=new_file, metavar="FILE", help="file for a page with plots")
 
 
 def _subject(text: str) -> str:
@@ -39,7 +45,7 @@ def _subject(text: str) -> str:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure, and show what was measured."""
+    """Measure, and show the results."""
     from tqdm import tqdm
 
     from colobench.lab.bench.context import BenchContext

@@ -1,4 +1,4 @@
-"""``colobench demo``: checkpoints, a kill in the middle of one, takeover, the proof."""
+"""``colobench demo``: checkpoints, a kill in the middle of one, a verified takeover."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ from colobench.settings.settings import Settings
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the verb's options."""
-    parser.add_argument("--checkpoints", type=positive_number, default=60, metavar="N", help="[60]")
-    words = "print one JSON object and nothing else"
+    parser.add_argument(
+        "--checkpoints", type=positive_number, default=60, metavar="N", help="number [60]"
+    )
+    words = "print the results as one JSON object, and nothing else"
     parser.add_argument("--json", action="store_true", help=words)
-    words = "HTML report [colobench-report.html]"
+    words = "file for the report, an HTML page [colobench-report.html]"
     parser.add_argument("--report", type=new_file, metavar="FILE", help=words)
     add_settings_options(parser, Settings())
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run a pair through its life, and print what came of it."""
+    """Run a pair from its start to its takeover, and print the results."""
     from tqdm import tqdm
 
     from colobench.lab.report.run_summary import format_summary
@@ -65,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _report_writer(path: Path) -> Any:
-    """Give what writes the report; a report that cannot be written is said before the run."""
+    """Return a function that writes the report; fail before the run if that is impossible."""
     check_output_file(path)
     require_bokeh("the report")
     from colobench.lab.report.html import write_report

@@ -1,4 +1,4 @@
-"""``colobench doctor``: what this machine offers."""
+"""``colobench doctor``: features of this machine, each one tried out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what was found."""
+    """Print the findings."""
     if options.json:
         print(doctor.render_json(doctor.examine()))
     else:
@@ -24,6 +24,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _announce(check: str) -> None:
-    """Say on a terminal which check runs; its finding is printed over that."""
+    """Print the name of the running check on a terminal; its finding is printed over that."""
     if sys.stdout.isatty():
         print(f"  {check} …\x1b[K", end="\r", flush=True)

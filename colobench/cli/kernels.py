@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from colobench.cli.console import say_error
 
-#: A kernel that takes longer is named also where no bar can be shown.
+#: Seconds of compiling after which a kernel is named, where no bar can be shown.
 _SILENT_SECONDS = 2.0
 
 
 def compile_all_kernels() -> int:
-    """Compile all kernels that are not in the cache, with a bar; gives how many there are."""
+    """Compile all kernels that are not in the cache, with a bar; return their number."""
     from tqdm import tqdm
 
     from colobench.kernels.warmup import Step, kernels_in
@@ -22,7 +22,7 @@ def compile_all_kernels() -> int:
             bar.set_description_str(f"compiled {step.name}")
             bar.update(step.done - bar.n)
             if step.seconds > _SILENT_SECONDS and bar.disable:
-                # No terminal: a line for each, so that a log shows that it goes on.
+                # Without a terminal, a line for each kernel shows the progress in a log.
                 say_error(
                     f"kernel {step.done} of {step.total}, {step.name}, "
                     f"was ready after {step.seconds:.0f} s"

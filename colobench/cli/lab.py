@@ -14,8 +14,8 @@ from colobench.errors import LocalError
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the verb's options."""
-    words = "copy notebooks and documents there and open those; what is there is kept "
-    words += "[the clone's; colobench-notebooks where there is no clone]"
+    words = "copy notebooks and documents to DIRECTORY, keep files that are there, and open them "
+    words += "[open those of the clone; without a clone: colobench-notebooks]"
     parser.add_argument("--directory", type=Path, metavar="DIRECTORY", help=words)
     parser.epilog = "Options of jupyter lab may follow."
 
@@ -32,9 +32,9 @@ def run(options: argparse.Namespace) -> int:
         print(copied, flush=True)
         root = copied.directory
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}"]
-    # What the notebooks link to is beside their directory, so that is not the one to be served.
+    # Notebooks link to files beside their directory, so its parent is served.
     command += [f"--LabApp.default_url=/lab/tree/{INDEX}", *options.further]
     if os.geteuid() == 0:
-        # In a container one often is root, and JupyterLab wants to be told that it is meant.
+        # JupyterLab refuses to run as root, the usual user of a container, unless it is told to.
         command.append("--allow-root")
     return subprocess.run(command, check=False).returncode

@@ -1,4 +1,4 @@
-"""The command line from its arguments to its exit status, whatever happens in between."""
+"""Command line: from arguments to exit status, with errors, signals and closed streams."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except BrokenPipeError:
-        # Nobody reads on.
+        # The reader has closed the pipe.
         return 1
     except KeyboardInterrupt:
         return _interrupted(name)
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError as error:
         return _failed(name, f"out of memory: {error}" if str(error) else "out of memory")
     except Exception:
-        # An import that is interrupted may make another error of it.
+        # An interrupted import may raise another error.
         if _was_interrupted:
             return _interrupted(name)
         raise
@@ -59,14 +59,14 @@ def _failed(name: str, words: str) -> int:
 
 
 def _print_what_can_be_printed() -> None:
-    """Have a character that the terminal's encoding lacks become a question mark, not an error."""
+    """Print characters that the terminal's encoding lacks as question marks."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
 def _let_go_of_output() -> None:
-    """Write what is buffered; what cannot be written must not be another error at the very end."""
+    """Flush the output; at the very end, an error of that is ignored."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -77,24 +77,24 @@ def _let_go_of_output() -> None:
                 os.close(null)
 
 
-#: Whether an interrupt has arrived: what comes of it may be any exception.
+#: Whether an interrupt has arrived; it may surface as any exception.
 _was_interrupted = False
 
 
 def _interrupt(number: int, frame: object) -> None:
     global _was_interrupted
     _was_interrupted = True
-    # Where Python can raise nothing it would print.
+    # An interrupt in a destructor cannot be raised, and Python would print it.
     sys.unraisablehook = lambda unraisable: None
     raise KeyboardInterrupt
 
 
 def _end_when_asked_to() -> None:
-    """Have signals end this like any other program, and with it what it has started."""
+    """Let signals end this process, and with it all processes that it has started."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: sys.exit(128 + signal.SIGHUP))
-    # Also where it is ignored, as a script's background jobs begin: whoever sends it means it.
+    # Also if it is ignored, as in background jobs of a script: a sender means it.
     signal.signal(signal.SIGINT, _interrupt)
 
 

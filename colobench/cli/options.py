@@ -1,4 +1,4 @@
-"""Options that several verbs have, and what reads the values of options."""
+"""Options that several verbs have, and parsers of their values."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ def add_settings_options(
     parser
         Gets the options.
     usual
-        The settings where nothing else is said.
+        Default settings.
     leave_out
         Names of settings that have no option.
     """
-    words = "JSON of settings, or of anything that colobench has written of a run that is to be "
-    words += "repeated; other options go before what it says"
+    words = "repeat a run: JSON that colobench wrote about it, or an object with settings; other "
+    words += "options have precedence over the file"
     parser.add_argument("--settings", type=Path, metavar="FILE", help=words)
     add_options(parser, usual, leave_out=leave_out)
 
 
 def chosen_settings(options: argparse.Namespace, usual: P, *more_keys: str) -> P:
-    """Give the settings that options name, else those of the file, else the usual ones.
+    """Give the settings: those of options first, then of the file, then the defaults.
 
     Parameters
     ----------
     options
-        What `add_settings_options` has added.
+        Options of `add_settings_options`.
     usual
-        The settings where nothing else is said.
+        Default settings.
     more_keys
         Further keys of the file's object that have settings, see `read_settings`.
 

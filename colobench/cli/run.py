@@ -25,14 +25,14 @@ USUAL = Settings().override(
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the verb's options."""
     add = parser.add_argument
-    add("--seconds", type=positive_number, metavar="N", help="end by itself")
-    add("--no-rejoin", action="store_true", help="run on alone after a takeover")
-    add("--json", action="store_true", help="print one JSON object at the end")
+    add("--seconds", type=positive_number, metavar="N", help="end after N seconds")
+    add("--no-rejoin", action="store_true", help="add no new secondary after a takeover")
+    add("--json", action="store_true", help="print the results as one JSON object at the end")
     add_settings_options(parser, USUAL)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve until it is over, and print what there was."""
+    """Serve until the end of the run, and print its results."""
     from tqdm import tqdm
 
     from colobench.lab.report.run_summary import compute_statistics, format_summary

@@ -1,4 +1,4 @@
-"""``colobench status``: is the guest of each session that runs protected?"""
+"""``colobench status``: state of each running session, protected or not."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ _UNPROTECTED, _NO_SESSION = 3, 4
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the verb's options."""
-    words = "its directory, or the pid of the process that runs it [all of this user]"
+    words = "session's directory, or the pid of its process [all sessions of this user]"
     parser.add_argument("sessions", nargs="*", metavar="SESSION", help=words)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.epilog = "Exits with 0 if all are protected, 3 if one is not, 4 if there is none."
+    parser.epilog = (
+        "Exit status: 0 if all sessions are protected, 3 if one is not, 4 if there is none."
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print how the sessions are; the exit status says whether all are protected."""
+    """Print the sessions' states; the exit status says whether all are protected."""
     from colobench.lab.session.status import PairState, examine, find, render
 
     statuses = [status for path in find(options.sessions) if (status := examine(path)) is not None]

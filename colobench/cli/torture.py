@@ -1,4 +1,4 @@
-"""``colobench torture``: kill nodes of a serving pair, and judge what clients saw."""
+"""``colobench torture``: kill nodes of serving pairs, and check the clients' answers."""
 
 from __future__ import annotations
 
@@ -24,27 +24,37 @@ from colobench.settings.transport import Encoding, PageTransport
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the verb's options."""
     add = parser.add_argument
-    add("--kills", type=positive_number, default=20, metavar="N", help="[20]")
-    add("--seed", type=whole_number, default=1, help="of the plan [1]")
+    add("--kills", type=positive_number, default=20, metavar="N", help="number of kills [20]")
+    add("--seed", type=whole_number, default=1, help="seed of the plan of kills [1]")
     add(
         "--jobs",
         type=positive_number,
         default=1,
         metavar="N",
-        help="pairs at a time [1]",
+        help="pairs that run at the same time [1]",
     )
-    add("--transport", action="append", metavar="NAME", help="[stream, multifd and memfd]")
-    add("--output", action="append", choices=["buffer", "compare"], help="[both]")
-    words = "a line for each kill; what is there is kept"
+    add(
+        "--transport",
+        action="append",
+        metavar="NAME",
+        help="transport of some pairs; may be repeated [stream, multifd and memfd]",
+    )
+    add(
+        "--output",
+        action="append",
+        choices=["buffer", "compare"],
+        help="output of some pairs; may be repeated [both]",
+    )
+    words = "JSON file with a line for each kill; kills that it has are not repeated"
     add("--results", type=new_file, metavar="FILE", help=words)
-    add("--clean", type=positive_number, metavar="N", help="kill nobody; take so many checkpoints")
+    add("--clean", type=positive_number, metavar="N", help="take N checkpoints without a kill")
     add("--json", action="store_true", help="print the summary as one JSON object")
     add_settings_options(parser, TortureSettings(), leave_out=(*DECIDED, "seed"))
-    parser.epilog = "With --bug it stops when the bug is caught, see docs/bug-museum.md."
+    parser.epilog = "With --bug, torture stops when the bug is caught: see docs/bug-museum.md."
 
 
 def run(options: argparse.Namespace) -> int:
-    """Kill by plan, and print what came of it."""
+    """Kill by plan, and print the results."""
     from tqdm import tqdm
 
     from colobench.lab.torture.kill_plan import OUTPUTS, POINTS, SIDES, plan

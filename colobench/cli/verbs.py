@@ -1,4 +1,4 @@
-"""The table of verbs: the name of each, what help says of it, and its module."""
+"""Table of verbs: name, summary and module of each."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Verb:
     Attributes
     ----------
     summary
-        What help says of it.
+        Its line in the list of verbs, and the first line of its help.
     runs_nodes
-        Whether it starts processes with numba, for which limits of this one may be too low.
+        Whether it starts processes with numba, so that limits of this process are checked first.
     takes_more
-        Whether it hands on options that are not its own, to another program.
+        Whether it passes unknown options on to another program.
     """
 
     summary: str
@@ -38,15 +38,23 @@ class Verb:
 
 
 VERBS = {
-    "demo": Verb("checkpoints, a kill in the middle of one, takeover, the proof", runs_nodes=True),
-    "run": Verb("serve real clients until Ctrl-C; kill either node meanwhile", runs_nodes=True),
-    "status": Verb("say of each session that runs whether its guest is protected"),
-    "torture": Verb("kill nodes of a serving pair, and judge what clients saw", runs_nodes=True),
+    "demo": Verb(
+        "take checkpoints, kill the primary in the middle of one, verify the takeover",
+        runs_nodes=True,
+    ),
+    "run": Verb(
+        "run a pair that serves real clients until Ctrl-C; you may kill either node",
+        runs_nodes=True,
+    ),
+    "status": Verb("print for each running session whether its guest is protected"),
+    "torture": Verb(
+        "kill nodes of serving pairs, and check the answers that clients got", runs_nodes=True
+    ),
     "lab": Verb("open JupyterLab at notebooks/00_index.ipynb", takes_more=True),
-    "doctor": Verb("say what this machine offers, by testing its effect"),
-    "warmup": Verb("compile all kernels, so that nothing is compiled later", runs_nodes=True),
-    "bench": Verb("measure each figure beside its reference, in the same run", runs_nodes=True),
-    "protocol": Verb("print the conversation's tables"),
+    "doctor": Verb("list the features of this machine, each one tried out"),
+    "warmup": Verb("compile all kernels now, so that none is compiled later", runs_nodes=True),
+    "bench": Verb("measure the parts of a checkpoint, each next to a reference", runs_nodes=True),
+    "protocol": Verb("print the tables of COLO's conversation and of a failover"),
 }
 
 

@@ -1,1 +1,1 @@
-"""Values whose fields carry their own checks, words and names: what settings are made of."""
+"""Frozen values whose fields carry their own checks, help texts and names: settings."""

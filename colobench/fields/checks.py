@@ -14,11 +14,11 @@ _SHOWN = 100
 
 
 def show(value: object) -> str:
-    """Write a value for an error: shortened, and never an error of its own."""
+    """Write a value for an error message, shortened; never raise an error."""
     try:
         text = repr(value)
     except Exception:
-        # Such as a number of more digits than Python converts.
+        # For example a number with more digits than Python converts.
         return f"one of type {type(value).__name__} that cannot be shown"
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
@@ -44,14 +44,14 @@ def check_integer(
     unit
         Appended to the range in the error.
     or_none
-        Whether the error says that None is accepted, too: the caller has dealt with it.
+        Whether the error message says that None is accepted, too; the caller has checked that.
     expected
-        Words in place of the range.
+        Text that replaces the range in the error message.
 
     Raises
     ------
     LocalError
-        If it is something else.
+        If the value is not a number of this range.
     """
     right = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if right and low <= value and (high is None or value <= high):
@@ -84,13 +84,13 @@ def check_flag(name: str, value: Any) -> bool:
 
 
 def check_type(name: str, value: Any, expected: type) -> None:
-    """Check a setting that is an object of ours."""
+    """Check a setting whose value is an object of a class of colobench."""
     if not isinstance(value, expected):
         raise LocalError(f"{name}: expected {expected.__name__}, found {show(value)}")
 
 
 def check_path(name: str, value: object) -> str:
-    """Check the path of a file; whether the file can be had is another matter."""
+    """Check the path of a file, not whether the file can be opened."""
     path: object = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if isinstance(path, str) and path and "\0" not in path:
         return path
@@ -98,7 +98,7 @@ def check_path(name: str, value: object) -> str:
 
 
 def check_texts(name: str, value: Any) -> list[str]:
-    """Check a list of texts, or one that stands for a list of it alone."""
+    """Check a list of texts; a single text stands for a list with one element."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, Iterable) and not isinstance(value, bytes | dict):

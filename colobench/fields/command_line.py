@@ -1,4 +1,4 @@
-"""Options of a command line for settings, made of what their fields say."""
+"""Command-line options of settings, made from their fields."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from colobench.errors import LocalError
 from colobench.fields.kinds import Flag, Texts
 from colobench.fields.part import Part, Setting, settings_of
 
-#: Stands on a command line for None, and for an empty list.
+#: Word on a command line for None, and for an empty list.
 NONE = "none"
 
 
@@ -22,7 +22,7 @@ def add_options(
     Parameters
     ----------
     parser
-        Gets the options.
+        Parser to which the options are added.
     usual
         The settings if no option is given; the help shows them.
     leave_out
@@ -38,7 +38,7 @@ def add_options(
 
 
 def given_options(options: argparse.Namespace, kind: type[Part]) -> dict[str, Any]:
-    """Give the settings that options of `add_options` have named, by their names."""
+    """Return the settings that were given as options, by their names."""
     found = {}
     for each in settings_of(kind):
         if hasattr(options, _destination(each)):
@@ -75,7 +75,7 @@ def _add_option(group: Any, each: Setting, usual: Any) -> None:
 
 
 def _destination(each: Setting) -> str:
-    """Name the attribute of an option, which no other option of the verb may have."""
+    """Name the attribute of an option in the namespace; no other option of the verb has it."""
     return f"setting {each.name}"
 
 
@@ -89,7 +89,7 @@ def _shown(value: Any) -> str:
 
 
 def _reader(each: Setting) -> Callable[[str], Any]:
-    """Give what reads the text of an option, as argparse wants it."""
+    """Return a function that parses an option's text, with the errors that argparse expects."""
 
     def read(text: str) -> Any:
         if text == NONE and (each.or_none or isinstance(each.kind, Texts)):

@@ -13,13 +13,12 @@ T = TypeVar("T")
 
 
 def takes_settings(usual: Part) -> Callable[[type[T]], type[T]]:
-    """Have help and completion of a class tell its keywords ``settings`` and each setting.
+    """Show ``settings`` and each setting as keywords of a class, in its help and completion.
 
     Parameters
     ----------
     usual
-        The settings where nothing else is said. In the docstring their words stand where it has
-        the line ``{settings}``.
+        Default settings. In the docstring their descriptions replace the line ``{settings}``.
     """
 
     def decorate(decorated: type[T]) -> type[T]:
@@ -39,7 +38,7 @@ def takes_settings(usual: Part) -> Callable[[type[T]], type[T]]:
 
 
 def _words(usual: Part) -> str:
-    """Give the settings as numpydoc has parameters, in the indentation of a class's docstring."""
+    """Write the settings as numpydoc parameters, indented as in a class's docstring."""
     lines = []
     shown = usual.as_json()
     for each in settings_of(type(usual)):

@@ -1,4 +1,4 @@
-"""Kinds of settings: what a value may be, and how it is written in JSON and on a command line."""
+"""Kinds of settings: range of values, and their form in JSON and on a command line."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from colobench.fields.checks import (
 )
 from colobench.fields.sizes import parse_size, write_size
 
-#: A help text shows at most so many choices as {one,another}.
+#: Largest number of choices that a help text lists as {one,another}.
 _FEW = 5
 
 
 class Kind(ABC):
-    """A kind of values.
+    """Base class of all kinds.
 
     Attributes
     ----------
     or_none
-        Whether None is a value, too.
+        Whether None is accepted, too.
     """
 
     or_none: bool = False
 
     def check(self, name: str, value: Any) -> Any:
-        """Give the setting's value for one that is written in Python, or as JSON has it.
+        """Check a value from Python or JSON, and return the setting's value.
 
         Raises
         ------
         LocalError
-            If it is none of this kind; the error begins with `name`.
+            If the value is not of this kind; the message begins with `name`.
         """
         if value is None and self.or_none:
             return None
@@ -53,28 +53,28 @@ class Kind(ABC):
     def _check(self, name: str, value: Any) -> Any: ...
 
     def to_json(self, value: Any) -> Any:
-        """Give what JSON has of a value; `check` makes the same value of it."""
+        """Return the value's form in JSON, which `check` turns into the same value."""
         return value
 
     def from_text(self, text: str) -> Any:
-        """Read what a command line has of a value; gives what `check` takes.
+        """Parse the text of an option; return a value for `check`.
 
         Raises
         ------
         LocalError
-            If the text is not written like a value of this kind.
+            If the text is not the form of a value of this kind.
         """
         return text
 
     @property
     @abstractmethod
     def metavar(self) -> str:
-        """What stands for a value in the help of a command line."""
+        """Placeholder of a value in the help of a command line."""
 
 
 @dataclass(frozen=True)
 class Integer(Kind):
-    """A whole number from `low` to `high`, in `unit`; `expected` replaces the range in errors."""
+    """Whole number from `low` to `high`, in `unit`; `expected` replaces the range in errors."""
 
     low: int
     high: int
@@ -101,7 +101,7 @@ class Integer(Kind):
 
     @property
     def metavar(self) -> str:
-        """The unit in ASCII, or N."""
+        """Unit in ASCII, or N."""
         return {"µs": "US", "‰": "N"}.get(self.unit, self.unit.upper() or "N")
 
 
@@ -127,7 +127,7 @@ class Size(Kind):
 
     @property
     def metavar(self) -> str:
-        """Stands for the text."""
+        """Placeholder of the text."""
         return "SIZE"
 
 
@@ -155,27 +155,27 @@ class Number(Kind):
 
 
 class Flag(Kind):
-    """On or off."""
+    """Setting that is on or off."""
 
     def _check(self, name: str, value: Any) -> bool:
         return check_flag(name, value)
 
     @property
     def metavar(self) -> str:
-        """Nothing: ``--name`` is on, ``--no-name`` is off."""
+        """None, as the options are ``--name`` and ``--no-name``."""
         return ""
 
 
 @dataclass(frozen=True)
 class Choice(Kind):
-    """One of the values of `choices`, written by its name there."""
+    """One of the values of `choices`, written as its key."""
 
     choices: Mapping[str, Any]
     or_none: bool = False
 
     @classmethod
     def of_names(cls, *names: str) -> Choice:
-        """Make a choice between names that are the values, too."""
+        """Make a choice between names that are also the values."""
         return cls({name: name for name in names})
 
     @classmethod
@@ -200,18 +200,19 @@ class Choice(Kind):
 
 @dataclass(frozen=True)
 class Written(Kind):
-    """A value that is written as a text.
+    """Value with a form as text.
 
     Parameters
     ----------
     type
-        The type of the values.
+        Type of the values.
     parse
-        Makes a value of a text, or of anything else that users may write; raises LocalError.
+        Function that turns a text, or anything else that users may pass, into a value; raises
+        LocalError.
     write
-        Writes a value so that `parse` makes the same one of it.
+        Function that writes a value as text, so that `parse` returns the same value.
     placeholder
-        Stands for a value in the help of a command line.
+        Placeholder of a value in the help of a command line.
     """
 
     type: type
@@ -233,7 +234,7 @@ class Written(Kind):
 
 
 class File(Kind):
-    """The path of a file, or None; whether the file can be had is another matter."""
+    """Path of a file, or None; the file itself is not checked."""
 
     or_none = True
 
@@ -246,20 +247,20 @@ class File(Kind):
 
     @property
     def metavar(self) -> str:
-        """Stands for the path."""
+        """Placeholder of the path."""
         return "FILE"
 
 
 @dataclass(frozen=True)
 class Texts(Kind):
-    """A list of texts; a single text is a list of it alone.
+    """List of texts; a single text stands for a list with one element.
 
     Parameters
     ----------
     check_each
-        Raises LocalError for a text that may not be in the list.
+        Function that raises LocalError for a text that is not accepted.
     placeholder
-        Stands for a text in the help of a command line.
+        Placeholder of a text in the help of a command line.
     """
 
     check_each: Callable[[str], object]

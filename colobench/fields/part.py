@@ -22,31 +22,31 @@ _SETTING, _PART = "setting", "part"
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """All that is known of a setting, beside its value.
+    """Description of a setting.
 
     Attributes
     ----------
     name
-        As users write it.
+        Name that users write.
     kind
-        What its values may be.
+        Kind of its values.
     help
-        Half a sentence on what it is.
+        Description, without a verb in front and a full stop at the end.
     default
-        Its value if nobody says another; of a derived one None.
+        Default value; None for a derived setting.
     derived
-        Whether None stands for what follows from other settings of the same part, see
+        Whether None stands for a value that follows from other settings of the same part, see
         `Part.complete`.
     option
-        Its option on a command line.
+        Option of the command line.
     qemu
-        QEMU's name for it, or "".
+        QEMU's name, or "".
     title
-        What its part is about: the heading under which help lists it.
+        Title of its part, the heading under which help lists it.
     or_none
-        Whether it may be None: as its kind has it, or because its part may be.
+        Whether it may be None, because of its kind or because its part may be None.
     agreed
-        Whether both nodes of a pair must have the same.
+        Whether both nodes of a pair must have the same value.
     """
 
     name: str
@@ -90,9 +90,9 @@ def part(
     Parameters
     ----------
     kind
-        The part's type.
+        Type of the part.
     default
-        The part if nobody says another; None is the type's own default.
+        Default part; None is a part with all defaults.
     optional
         Whether the part may be None, which is the default then.
     by_name
@@ -111,7 +111,7 @@ class Part:
     Attributes
     ----------
     title
-        What the settings of the part are about.
+        Heading of the settings of the part.
     """
 
     title: ClassVar[str] = ""
@@ -128,21 +128,21 @@ class Part:
         self.complete()
 
     def complete(self) -> None:
-        """Set what is derived, and check what goes with what; all by itself is checked.
+        """Set derived settings, and check combinations; each setting by itself has been checked.
 
         Raises
         ------
         LocalError
-            If one setting does not go with another.
+            If settings cannot be combined.
         """
 
     def derive(self, name: str, value: Any) -> None:
-        """Set a derived setting, if nobody has said what it is."""
+        """Set a derived setting, unless it was given."""
         if getattr(self, name) is None:
             object.__setattr__(self, name, value)
 
     def values(self) -> dict[str, Any]:
-        """Give all settings by their names, those of parts included."""
+        """Return all settings by their names, including those of parts."""
         found = {each.name: getattr(self, field.name) for field, each in _own(type(self))}
         for field, kind, _, _ in _parts(type(self)):
             of_part = getattr(self, field.name)
@@ -151,7 +151,7 @@ class Part:
         return {each.name: found[each.name] for each in settings_of(type(self))}
 
     def as_json(self) -> dict[str, Any]:
-        """Give all settings by their names, as JSON has them; `from_json` makes the same of it."""
+        """Return all settings by their names, in JSON's form; `from_json` is the inverse."""
         values = self.values()
         return {
             each.name: None if values[each.name] is None else each.kind.to_json(values[each.name])
@@ -159,32 +159,32 @@ class Part:
         }
 
     def agreed(self) -> dict[str, Any]:
-        """Give those settings that both nodes must have, by their names, as JSON has them."""
+        """Return the settings on which both nodes must agree, by their names, in JSON's form."""
         values = self.as_json()
         return {each.name: values[each.name] for each in settings_of(type(self)) if each.agreed}
 
     @classmethod
     def from_json(cls, found: object) -> Self:
-        """Make settings of a JSON object; what it does not name has its default.
+        """Make settings from a JSON object; settings that it does not name have their defaults.
 
         Raises
         ------
         LocalError
-            If it is no object, names something else, or a value is not what is expected.
+            If it is not an object, has an unknown name, or has a value that a check refuses.
         """
         return cls().override_by(found)
 
     def override_by(self, found: object) -> Self:
-        """Give other settings, with the changes that a JSON object names; see `override`."""
+        """Return a copy with the changes of a JSON object; see `override`."""
         if not isinstance(found, dict):
             raise LocalError(f"settings: expected a JSON object, found {show(found)}")
         check_names(type(self), found)
         return self._changed(found)
 
     def override(self, **changes: Any) -> Self:
-        """Give other settings, with these changes.
+        """Return a copy with these changes.
 
-        What is derived, and was not given, is derived anew.
+        Derived settings that were not given are derived anew.
 
         Parameters
         ----------
@@ -194,7 +194,7 @@ class Part:
         Raises
         ------
         LocalError
-            If there is no such name, or a value is not what is expected.
+            If a name is unknown, or a check refuses a value.
         """
         check_names(type(self), changes)
         return self._changed(changes)
@@ -216,7 +216,7 @@ class Part:
             names = [*known, *names_of_parts(kind)]
             inner = {name: changes[name] for name in names if name in changes}
             if optional and inner and not any(map(_is_there, inner.values())):
-                # One that is not derived has no None: there is to be no such part.
+                # None for a setting that cannot be None means that its optional part is left out.
                 if not all(known[name].derived for name in inner):
                     value = None
                 inner = {} if value is None else inner
@@ -226,7 +226,7 @@ class Part:
         return dataclasses.replace(self, **new)
 
     def _derived_by_itself(self) -> list[str]:
-        """Name the fields whose values are those that follow from the others."""
+        """Name the derived fields that have the value that follows from the others."""
         derived = [field.name for field, found in _own(type(self)) if found.derived]
         if not derived:
             return []
@@ -235,7 +235,7 @@ class Part:
 
 
 def settings_of(kind: type[Part]) -> Iterator[Setting]:
-    """Give the settings of a part, and those of its parts, in the order of their fields."""
+    """Return the settings of a part and of its parts, in the order of their fields."""
     parts = {field.name: (inner, optional) for field, inner, optional, _ in _parts(kind)}
     own = {field.name: found for field, found in _own(kind)}
     for field in dataclasses.fields(kind):
@@ -252,7 +252,7 @@ def _is_there(value: object) -> bool:
 
 
 def check_names(kind: type[Part], names: Mapping[str, object]) -> None:
-    """Refuse, with LocalError, a name that no setting has."""
+    """Raise LocalError for a name that no setting has."""
     known = [each.name for each in settings_of(kind)] + list(names_of_parts(kind))
     for name in names:
         if name not in known:
@@ -263,7 +263,7 @@ def check_names(kind: type[Part], names: Mapping[str, object]) -> None:
 
 
 def _own(kind: type[Part]) -> Iterator[tuple[dataclasses.Field[Any], Setting]]:
-    """Give the fields of a part that are settings."""
+    """Return the fields of a part that are settings."""
     for field in dataclasses.fields(kind):
         if _SETTING in field.metadata:
             of = dict(field.metadata[_SETTING])
@@ -283,14 +283,14 @@ def _own(kind: type[Part]) -> Iterator[tuple[dataclasses.Field[Any], Setting]]:
 
 
 def _parts(kind: type[Part]) -> Iterator[tuple[dataclasses.Field[Any], type[Part], bool, bool]]:
-    """Give the fields of a part that are parts: their types, and the flags of `part`."""
+    """Return the fields of a part that are parts: their types, and the flags of `part`."""
     for field in dataclasses.fields(kind):
         if _PART in field.metadata:
             yield field, *field.metadata[_PART]
 
 
 def names_of_parts(kind: type[Part]) -> Iterator[str]:
-    """Name the parts that may be given whole."""
+    """Return the names of the parts that may be given whole."""
     for field, inner, _, by_name in _parts(kind):
         if by_name:
             yield field.name

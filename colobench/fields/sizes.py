@@ -1,4 +1,4 @@
-"""Sizes in bytes, as users write them: ``64M``."""
+"""Sizes in bytes in the form that users write: ``64M``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def parse_size(text: str) -> int:
     Parameters
     ----------
     text
-        A whole number, and behind it nothing or K, M or G. ``64M``, ``64MB``, ``64 MiB`` and
+        Whole number, followed by nothing or by K, M or G. ``64M``, ``64MB``, ``64 MiB`` and
         ``64m`` are the same: as QEMU has it, a unit is 1024 of the one before.
 
     Raises
@@ -31,7 +31,7 @@ def parse_size(text: str) -> int:
 
 
 def write_size(size: int) -> str:
-    """Write a number of bytes so that `parse_size` reads the same, as short as it can be."""
+    """Write a number of bytes in the shortest form that `parse_size` reads."""
     for unit in "GMK":
         if size and size % _UNITS[unit] == 0:
             return f"{size // _UNITS[unit]}{unit}"

@@ -1,4 +1,4 @@
-"""The size of a connection's two buffers in guest RAM, one for each direction."""
+"""Size of a connection's two buffers in guest RAM, one for each direction."""
 
 from __future__ import annotations
 

@@ -25,20 +25,20 @@ def block_sizes(ram_bytes: int) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class NondeterminismSettings(Part):
-    """Nondeterminism of the program ``kv``; with all settings 0 it is smallest."""
+    """Nondeterminism of the program ``kv``; it is smallest if all settings are 0."""
 
-    title = "chance in the guest program kv"
+    title = "nondeterminism of the guest program kv"
 
     clock_us: int = setting(
         Integer(0, 10**9, "µs"),
         0,
-        "step in which the guest's clock advances, which TIME and INFO read; 0: the host's clock",
+        "step of the guest's clock, which TIME and INFO read; 0: the host's clock",
     )
     jitter_us: int = setting(
-        Integer(0, 10**6, "µs"), 0, "longest time that a received request waits to be served"
+        Integer(0, 10**6, "µs"), 0, "longest random wait of a received request"
     )
     shuffle: int = setting(
-        Integer(0, 1000, "‰"), 0, "turns in which connections are served out of order"
+        Integer(0, 1000, "‰"), 0, "turns in a thousand in which connections are served out of order"
     )
 
 
@@ -60,7 +60,7 @@ class GuestSettings(Part):
     title = "guest"
 
     ram_bytes: int = setting(
-        Size(PAGE_SIZE, RAM_LIMIT), 64 << 20, "guest RAM", name="ram", agreed=True
+        Size(PAGE_SIZE, RAM_LIMIT), 64 << 20, "size of the guest's RAM", name="ram", agreed=True
     )
     program: Program = setting(
         Choice({each.label: each for each in Program}),
@@ -71,15 +71,15 @@ class GuestSettings(Part):
     seed: int = setting(
         Integer(0, SEED_LIMIT - 1, expected="0 to 2**64 - 1"),
         0,
-        "number that, with the work done, decides what is in RAM",
+        "seed of the program; with the work done, it determines the contents of RAM",
     )
     writes_per_tick: int = setting(
-        Integer(1, WRITES_LIMIT), 4, "words that the program writes in a millisecond"
+        Integer(1, WRITES_LIMIT), 4, "words that the program writes in each millisecond"
     )
     working_set: int = setting(
         Integer(0, RAM_LIMIT // PAGE_SIZE, "pages"),
         0,
-        "pages of RAM, from its first, that the program writes; 0: all of them",
+        "first pages of RAM, to which the program confines its writes; 0: all pages",
     )
     nondeterminism: NondeterminismSettings = part(NondeterminismSettings, by_name=True)
 

@@ -9,21 +9,21 @@ from typing import Protocol
 from colobench.errors import ColobenchError
 from colobench.node.parent import die_with, on_end_of_input
 
-#: A thread that holds the GIL is asked for it after so many seconds: a pause is shorter than 5 ms.
+#: GIL switch interval, seconds; Python's default of 5 ms is longer than a checkpoint's pause.
 _SWITCH_INTERVAL = 0.0002
 
 
 class Process(Protocol):
-    """What runs until it is told to quit."""
+    """Process of a role, which runs until it is told to quit."""
 
     def quit(self) -> None:
-        """End it in order, from any thread."""
+        """Request an orderly end, from any thread."""
 
     def run(self) -> int:
         """Serve until told to quit; returns the exit code."""
 
 
-# Each role is imported when it is played: a switch needs nothing of what makes a node start slowly.
+# Import only the role that is played: a switch starts without a node's slow imports.
 
 
 def _make_node(arguments: list[str]) -> tuple[Process, int]:
@@ -71,7 +71,7 @@ _LIGHT_ROLES = {"switch": _make_switch, "arbiter": _make_arbiter, "link": _make_
 
 
 def main(arguments: list[str]) -> int:
-    """Play a role until told to quit."""
+    """Run a role until told to quit."""
     sys.setswitchinterval(_SWITCH_INTERVAL)
     role = arguments[0] if arguments else ""
     try:

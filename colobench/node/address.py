@@ -13,20 +13,20 @@ from colobench.node.sockets import bind
 from colobench.node.wait import Wait
 from colobench.settings.forward import loopback_address
 
-#: Connections that wait to be accepted, at most: all that a pair has with 255 page channels.
+#: Most connections that wait to be accepted: all that a pair has with 255 page channels.
 _BACKLOG = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a node listens or connects to.
+    """Address at which a node listens, or to which it connects.
 
     Attributes
     ----------
     family
         ``AF_UNIX`` or ``AF_INET``.
     target
-        What `socket.connect` takes: a path, or host and port.
+        Argument of `socket.connect`: a path, or host and port.
     """
 
     family: socket.AddressFamily
@@ -39,7 +39,7 @@ class Address:
         Raises
         ------
         LocalError
-            If it is neither form, or a TCP host is not of the loopback network: nothing protects
+            If it has neither form, or its TCP host is not of the loopback network: nothing protects
             the stream on its way, so it does not leave the machine.
         """
         kind, _, rest = uri.partition(":")
@@ -60,7 +60,7 @@ class Address:
         return f"tcp:{self.target[0]}:{self.target[1]}"
 
     def listen(self) -> tuple[socket.socket, Address]:
-        """Listen; returns the socket and where it listens (port 0 has become a real one).
+        """Listen; return the socket and its address (port 0 has become a real one).
 
         Raises
         ------
@@ -76,7 +76,7 @@ class Address:
         return listener, Address(self.family, target)
 
     def reserve(self) -> tuple[socket.socket, Address]:
-        """Bind without listening: whoever connects is refused, and nobody else gets the address.
+        """Bind without listening: connections are refused, and no other process gets the address.
 
         Returns
         -------
@@ -107,14 +107,14 @@ class Address:
         return self.connect_while(Wait(f"a connection to {self}", timeout))
 
     def connect_while(self, wait: Wait) -> socket.socket:
-        """Connect, as long as it is worth waiting.
+        """Connect, and retry as long as a wait goes on.
 
         Raises
         ------
         LocalError
-            If nobody answers there.
+            If no process answers there.
         PeerLost
-            If what the wait depends on has ended.
+            If the connection on which the wait depends has ended.
         """
         try:
             return wait.connect(self.family, self.target)

@@ -32,30 +32,30 @@ from colobench.protocol.arbiter import (
     parse_question,
 )
 
-#: Connections at a time. One more, and the one that has been silent longest is closed.
+#: Most connections at a time. For one more, the one that was silent longest is closed.
 CLIENTS_LIMIT: Final = 64
-#: Grants that `x-query-arbiter` shows, the newest ones.
+#: Number of newest grants that `x-query-arbiter` shows.
 SHOWN_LIMIT: Final = 1000
 _ACCEPT_AGAIN_SECONDS = 0.05
-#: Times that a client whose connection is about to be closed is read from.
+#: Most reads from a client before its connection is closed.
 _READ_AT_LAST = 16
 
 
 @dataclass(frozen=True, slots=True)
 class ArbiterOptions:
-    """What an arbiter is told when it is started.
+    """Arguments of an arbiter's process.
 
     Attributes
     ----------
     listen
-        Where nodes ask.
+        Address for the questions of nodes.
     qmp
         Path of the monitor's UNIX socket.
     state
         Path of the file that keeps grants over a restart; without one, an arbiter that ended must
         not be started again for the same pairings.
     parent
-        The process whose death ends this one, or 0.
+        Process id of the parent, whose death ends this process, or 0.
     """
 
     listen: Address
@@ -70,9 +70,9 @@ def parse_options(arguments: Sequence[str]) -> ArbiterOptions:
     Raises
     ------
     LocalError
-        If the address is none.
+        If the address is invalid.
     SystemExit
-        If argparse does not understand it; it has printed why.
+        If the arguments are invalid; argparse has printed the reason.
     """
     parser = argparse.ArgumentParser(
         prog="colobench.node arbiter",
@@ -94,17 +94,17 @@ class _Client:
 
 
 class ArbiterProcess:
-    """The arbiter with its sockets, its file and its monitor.
+    """Arbiter with its sockets, its file and its monitor.
 
     Parameters
     ----------
     options
-        What it was started with.
+        Arguments of the process.
 
     Raises
     ------
     LocalError
-        If the file or an address cannot be had.
+        If the file cannot be opened, or an address cannot be bound.
     """
 
     def __init__(self, options: ArbiterOptions) -> None:
@@ -116,7 +116,7 @@ class ArbiterProcess:
         self._refusals = 0
         self._clients: dict[int, _Client] = {}
         self._selector = selectors.DefaultSelector()
-        # Never closed: whoever tells us to quit may do so when we have ended.
+        # Never closed, because `quit` may be called after the end.
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         commands = {
             "x-query-arbiter": MonitorCommand(self._query),
@@ -125,11 +125,11 @@ class ArbiterProcess:
         self._monitor = Monitor(options.qmp, commands)
 
     def run(self) -> int:
-        """Answer until told to quit; returns the exit code."""
+        """Answer until told to quit; return the exit status."""
         listening = False
         try:
             if self._file is not None:
-                # Whoever has the file's lock is the only arbiter; what it finds is of a dead one.
+                # The holder of the file's lock is the only arbiter; these are of a dead one.
                 for path in (self._options.listen.target, self._options.qmp):
                     _remove_dead_socket(path)
             self._listener, self._listening = self._options.listen.listen()
@@ -137,7 +137,7 @@ class ArbiterProcess:
             self._listener.setblocking(False)
             self._selector.register(self._listener, selectors.EVENT_READ)
             self._selector.register(self._wake_fd, selectors.EVENT_READ)
-            # Whoever can connect to the monitor finds an arbiter that is ready.
+            # Start the monitor last: a process that can connect to it finds the arbiter ready.
             self._monitor.start()
             while self._turn():
                 pass
@@ -155,7 +155,7 @@ class ArbiterProcess:
         return 0
 
     def quit(self) -> None:
-        """End the process in order."""
+        """Request an orderly end of the process."""
         os.eventfd_write(self._wake_fd, 1)
 
     def _query(self) -> dict[str, Any]:
@@ -169,17 +169,17 @@ class ArbiterProcess:
             "grants": [{"pairing": pairing, "node": node} for pairing, node in newest],
         }
 
-    # The thread that answers.
+    # Thread that answers.
 
     def _turn(self) -> bool:
-        """Wait for something to do, and do it; False once told to quit."""
+        """Wait for events, and handle them; return False once told to quit."""
         for key, _ in self._selector.select():
             if key.fileobj is self._listener:
                 self._accept()
             elif key.fileobj == self._wake_fd:
                 return False
             elif key.fd in self._clients:
-                # One that was closed meanwhile, in this very turn, is not there any more.
+                # Clients that were closed in this turn are left out.
                 self._serve(self._clients[key.fd])
         return True
 
@@ -189,7 +189,7 @@ class ArbiterProcess:
         except BlockingIOError:
             return
         except OSError:
-            # Out of descriptors, most likely; others may end.
+            # Probably out of descriptors, which other connections may release.
             time.sleep(_ACCEPT_AGAIN_SECONDS)
             return
         if len(self._clients) >= CLIENTS_LIMIT:
@@ -200,7 +200,7 @@ class ArbiterProcess:
         self._selector.register(connection, selectors.EVENT_READ)
 
     def _serve(self, client: _Client) -> None:
-        # The last in order is the one that was heard last.
+        # Keep the clients in the order of their last question.
         self._clients[client.connection.fileno()] = self._clients.pop(client.connection.fileno())
         try:
             received = client.connection.recv(LINE_LIMIT)
@@ -217,7 +217,7 @@ class ArbiterProcess:
         except (InvalidLine, ArbiterFull) as error:
             self._fail(client, str(error))
         except OSError:
-            # The client is gone, or does not read its answers.
+            # The client has ended, or does not read its answers.
             self._close(client)
 
     def _answer(self, line: bytes) -> bytes:
@@ -226,17 +226,17 @@ class ArbiterProcess:
             verdict = self._arbiter.ask(pairing, node)
         if verdict.first:
             if self._file is not None:
-                # If this fails, the process ends without an answer: only the file knows then.
+                # If this fails, the process ends without an answer; the grant may be in the file.
                 self._file.append(pairing, node)
             self._monitor.emit("X_GRANTED", {"pairing": pairing, "node": node})
         self._refusals += not verdict.granted
         return encode_answer(verdict)
 
     def _fail(self, client: _Client, why: str) -> None:
-        """Tell a client what is wrong, and close its connection."""
+        """Send a client an error, and close its connection."""
         with suppress(OSError):
             _send(client.connection, encode_line({"error": why}))
-            # A connection that is closed with bytes unread may lose what it was sent.
+            # If a connection is closed with bytes unread, the client may not receive the error.
             for _ in range(_READ_AT_LAST):
                 client.connection.recv(1 << 16)
         self._close(client)
@@ -248,13 +248,13 @@ class ArbiterProcess:
 
 
 def _send(connection: socket.socket, answer: bytes) -> None:
-    """Send a short answer at once; OSError if the client does not read: nobody waits for it."""
+    """Send a short answer without waiting; raise OSError if the client does not read."""
     if connection.send(answer) != len(answer):
         raise BlockingIOError("the client does not read")
 
 
 def _remove_dead_socket(path: str | tuple[str, int]) -> None:
-    """Remove the socket's file of a process that was killed, if that is what is at `path`."""
+    """Remove the file at `path`, if it is the socket of a process that was killed."""
     with suppress(OSError):
         if not isinstance(path, str) or not stat.S_ISSOCK(os.stat(path).st_mode):
             return

@@ -1,4 +1,4 @@
-"""A node's question to the arbiter, repeated until there is an answer or a deadline has passed."""
+"""Question to the arbiter, repeated until there is an answer or a deadline has passed."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _CONNECT_SECONDS = 0.25
 
 
 class ArbiterUnreachable(RemoteError):
-    """The arbiter did not answer in time. It may have granted what it was asked for."""
+    """The arbiter did not answer in time; it may have decided nevertheless."""
 
 
 class ArbiterClient:
-    """Asks one arbiter, on a new connection for each question.
+    """Client of one arbiter, with a new connection for each question.
 
     Parameters
     ----------
     address
-        Where it listens.
+        Address of the arbiter.
     """
 
     def __init__(self, address: Address) -> None:
@@ -51,14 +51,14 @@ class ArbiterClient:
         pairing, node
             See `colobench.protocol.arbiter.Arbiter.ask`.
         timeout
-            Seconds for all of it.
+            Time limit for the answer, with all repetitions, seconds.
 
         Raises
         ------
         ArbiterUnreachable
             If there was no answer in time, or `close` was called. The node must not serve alone.
         ArbiterRefusal, InvalidLine
-            If it answered something other than a verdict.
+            If its answer is not a verdict.
         LocalError
             If an argument is out of range.
         """
@@ -80,7 +80,7 @@ class ArbiterClient:
                     ) from error
 
     def close(self) -> None:
-        """Have the question that waits, and all later ones, raise ArbiterUnreachable."""
+        """Make the waiting question, and all later ones, raise ArbiterUnreachable."""
         self._closed.set()
         with self._lock:
             if self._connection is not None:
@@ -88,7 +88,7 @@ class ArbiterClient:
                     self._connection.shutdown(socket.SHUT_RDWR)
 
     def _ask_once(self, question: bytes, deadline: float) -> bytes:
-        # In short attempts, so that `close` is noticed.
+        # Short attempts, so that `close` is noticed.
         with self._address.connect(min(_left(deadline), _CONNECT_SECONDS)) as connection:
             connection.settimeout(_left(deadline))
             with self._lock:
@@ -117,5 +117,5 @@ def _receive_line(connection: socket.socket, deadline: float) -> bytes:
 
 
 def _left(deadline: float) -> float:
-    # Not 0, which would mean not to wait at all, nor less, which is no time.
+    # At least a millisecond: 0 would make the socket non-blocking, and less is an error.
     return max(1e-3, deadline - time.monotonic())

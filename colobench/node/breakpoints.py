@@ -1,6 +1,6 @@
-"""Breakpoints in a checkpoint: a node holds still at a named point until it is told to go on.
+"""Breakpoints in a checkpoint: a node stops at a named point until it is told to go on.
 
-So a checkpoint can be looked at message by message, and a node can be killed where one wants it.
+They show a checkpoint message by message, and let a node be killed at a chosen point.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from colobench.errors import LocalError
 from colobench.protocol.colo import Role
 from colobench.settings.checkpoint import Layout
 
-#: Where a primary can be held, in the order in which a checkpoint passes them.
+#: Points at which a primary can be held, in the order of a checkpoint.
 PRIMARY_POINTS = (
     "request",  # CHECKPOINT_REQUEST is sent
     "reply",  # CHECKPOINT_REPLY is here, the guest still runs
@@ -24,7 +24,7 @@ PRIMARY_POINTS = (
     "received",  # VMSTATE_RECEIVED is here
     "loaded",  # VMSTATE_LOADED is here, the guest still stands
 )
-#: Where a secondary can be held, in the order in which a checkpoint passes them.
+#: Points at which a secondary can be held, in the order of a checkpoint.
 SECONDARY_POINTS = (
     "request",  # CHECKPOINT_REQUEST is here
     "reply",  # CHECKPOINT_REPLY is sent
@@ -38,12 +38,12 @@ SECONDARY_POINTS = (
 )
 
 
-#: Where a checkpoint passes only if RAM travels by itself.
+#: Points that exist only in the layout in which RAM travels outside of the buffer.
 _SEPARATED_ONLY = ("ram-sent", "ram-received")
 
 
 def points_of(role: Role, layout: Layout) -> tuple[str, ...]:
-    """Give the points that a node's checkpoints pass, in order."""
+    """Return the points that a node's checkpoints pass, in order."""
     points = PRIMARY_POINTS if role is Role.PRIMARY else SECONDARY_POINTS
     if layout is Layout.SEPARATED:
         return points
@@ -56,7 +56,7 @@ def check_point(role: Role, layout: Layout, point: str) -> None:
     Raises
     ------
     LocalError
-        If it is one, with those that they pass.
+        If it is one; the message lists the points that they pass.
     """
     points = points_of(role, layout)
     if point not in points:
@@ -67,14 +67,14 @@ def check_point(role: Role, layout: Layout, point: str) -> None:
 
 
 class Breakpoints:
-    """One node's breakpoints; at most one is set.
+    """Breakpoints of one node; at most one is set.
 
     Parameters
     ----------
     role, layout
-        Whose they are, and how its checkpoints are laid out.
+        Role of the node, and layout of its checkpoints.
     on_held
-        Called, in the thread that is held, with the name where it is held.
+        Function that is called with the point, in the thread that is held.
     """
 
     def __init__(self, role: Role, layout: Layout, on_held: Callable[[str], None]) -> None:
@@ -85,7 +85,7 @@ class Breakpoints:
         self._lock = threading.Lock()
 
     def set(self, point: str) -> None:
-        """Hold the next time that `point` is reached.
+        """Hold the node when it reaches `point` next.
 
         Raises
         ------
@@ -96,13 +96,13 @@ class Breakpoints:
         self._at = point
 
     def go_on(self) -> None:
-        """Take the breakpoint away, and let go of whoever is held there."""
+        """Remove the breakpoint, and let a held node go on."""
         with self._lock:
             self._at = None
             self._go_on.set()
 
     def is_set(self, point: str) -> bool:
-        """Say whether the next pass of `point` will hold."""
+        """Return whether the node will be held at `point`."""
         return self._at == point
 
     def reach(self, point: str) -> None:

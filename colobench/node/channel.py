@@ -1,4 +1,4 @@
-"""The connection to the peer: a blocking socket, what waits to be sent, what is not parsed."""
+"""Main connection to the peer: a blocking socket, bytes to be sent, bytes to be parsed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from colobench.wire.reading import PageSource, Parser, Parsing, StreamBuffer
 
 T = TypeVar("T")
 
-#: Room that is made for page records at least: more of them come with one call.
+#: Least room for page records, bytes, so that one call receives many of them.
 _RUN_BYTES = 64 * 1024
 
 
@@ -27,9 +27,9 @@ class Channel(Connection):
     Attributes
     ----------
     buffer
-        What was received and is not parsed yet.
+        Received bytes that are not parsed yet.
     pages
-        What sends or receives pages on this side; its own connections end with this one.
+        Sender or receiver of pages on this side; its connections end with this one.
     """
 
     watchdog: Watchdog
@@ -43,37 +43,37 @@ class Channel(Connection):
         self.watchdog = Watchdog(stall_timeout, self._moved, self.shut_down)
 
     def attach(self, pages: PagePath) -> None:
-        """Have a sender of pages share the end of this connection, and what is counted."""
+        """Include a sender of pages in the counts and the end of this connection."""
         self.pages = pages
 
     def receive_with(self, source: PageSource) -> None:
-        """Have the requests of parsers for pages fulfilled by a receiver."""
+        """Let a receiver of pages fulfil the parsers' requests for pages."""
         self._source = source
 
     def fileno(self) -> int:
-        """Give the socket's descriptor, for a kernel."""
+        """Return the socket's descriptor, for a kernel."""
         return self._socket.fileno()
 
     def _moved(self) -> int:
-        """Count what came and what has arrived, with what kernels are about to tell."""
+        """Count the bytes that were received here, or have arrived at the peer."""
         return self.sent + self.received - self.in_flight + self.pages.moved
 
     @property
     def all_sent(self) -> int:
-        """Bytes sent so far, on this connection and on the page channels."""
+        """Number of bytes sent so far, on this connection and on the page channels."""
         return self.sent + self.pages.sent
 
     @property
     def received(self) -> int:
-        """Bytes received so far."""
+        """Number of bytes received so far."""
         return self.buffer.offset + len(self.buffer)
 
     def write(self, data: bytes | memoryview) -> None:
-        """Put bytes behind those that wait; nothing is sent before `flush` or page records."""
+        """Append bytes to those that wait; `flush` or the next page records send them."""
         self._pending += data
 
     def flush(self) -> None:
-        """Send what waits.
+        """Send the bytes that wait.
 
         Raises
         ------
@@ -84,7 +84,7 @@ class Channel(Connection):
             self._pending.clear()
 
     def send_in_time(self, data: bytes | bytearray | memoryview) -> None:
-        """Send bytes as they are, not slower than the watchdog allows.
+        """Send bytes at once, not slower than the watchdog allows.
 
         Raises
         ------
@@ -94,17 +94,17 @@ class Channel(Connection):
             self.send_now(data)
 
     def take_pending(self, into: npt.NDArray[np.uint8]) -> int:
-        """Hand over what waits, to be sent with something else; what is too long is sent now.
+        """Hand over the bytes that wait, for the caller to send; send too many of them now.
 
         Parameters
         ----------
         into
-            uint8, gets the bytes.
+            uint8 array, to which the bytes are copied.
 
         Returns
         -------
         int
-            The number of bytes handed over.
+            Number of bytes handed over.
 
         Raises
         ------
@@ -120,21 +120,21 @@ class Channel(Connection):
         return count
 
     def parse(self, parser: Parser[T], at_most: float = float("inf")) -> T:
-        """Receive until the parser has what it wants.
+        """Receive until the parser ends, and return its result.
 
         Parameters
         ----------
         parser
-            What is due.
+            Parser of the bytes that are due.
         at_most
-            Bytes for which there is time, see `Watchdog.due`.
+            Number of bytes for which there is time, see `Watchdog.due`.
 
         Raises
         ------
         PeerLost, PeerStalled
             If the connection ends or stalls first.
         StreamError
-            If the bytes are not what the parser expects.
+            If the parser does not accept the bytes.
         """
         parsing = Parsing(parser, self.buffer, self._source)
         with self.watchdog.due(at_most=at_most):
@@ -143,19 +143,19 @@ class Channel(Connection):
         return parsing.value
 
     def wait(self, timeout: float | None = None, *wake_fds: int) -> bool:
-        """Wait where nothing is due: until the peer says something or the connection ends.
+        """Wait while nothing is due, until the peer sends something or the connection ends.
 
         Parameters
         ----------
         timeout
             Seconds, None for no limit.
         wake_fds
-            Descriptors that end the wait too when they become readable.
+            Descriptors that also end the wait when they become readable.
 
         Returns
         -------
         bool
-            Whether there is something to receive, if only the end.
+            Whether there is something to receive, or the end.
         """
         if len(self.buffer):
             return True
@@ -164,18 +164,18 @@ class Channel(Connection):
         return descriptor in readable
 
     def shut_down(self) -> None:
-        """End the connection and those for pages alone both ways."""
+        """Shut down this connection and the page channels, both ways."""
         super().shut_down()
         self.pages.shut_down()
 
     def close(self) -> None:
-        """Close the socket, and those for pages alone."""
+        """Close this connection and the page channels."""
         self.watchdog.close()
         super().close()
         self.pages.close()
 
     def _receive(self, parsing: Parsing[T]) -> None:
-        """Receive bytes for a parser: what it asks for, or whatever of page records comes."""
+        """Receive bytes for a parser: as many as it asks for, or as many page records as arrive."""
         request = parsing.request
         space = self.buffer.space(
             request - len(self.buffer) if isinstance(request, int) else _RUN_BYTES
@@ -185,7 +185,7 @@ class Channel(Connection):
                 count = self._socket.recv_into(space)
                 break
             except OSError as error:
-                # A peer that still takes what it has to answer is not silent.
+                # A peer that still receives our request is not silent.
                 if error.errno == errno.EAGAIN and self.watchdog.peer_goes_on():
                     continue
                 raise self.failed("receive", error.errno or 0) from error

@@ -1,10 +1,10 @@
-"""A client's socket, and the host's end of its connection to the guest: bytes go across both ways.
+"""Client's socket, joined to the host's end of a connection to the guest.
 
-What the guest cannot take yet waits in the connection, 64 KiB of it; then the client is not read
-from. What the client does not read waits here, as much as `Backlog` allows: clients may send all
-of their requests before they read any reply, and a guest whose replies nobody takes would read no
-more requests. One that is behind by more is reset. The end of one side's data is passed on behind
-the data, and so is a reset, either way.
+Bytes that the guest cannot take yet wait in the connection, at most 64 KiB; then the client is not
+read. Replies that the client does not read wait here, as many as `Backlog` allows: clients may send
+all of their requests before they read any reply, and a guest whose replies are not taken would
+read no more requests. A client that is behind by more is reset. The end of one side's data is
+passed on after the data, and so is a reset, in both directions.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 from colobench.net.tcp import TCPConnection
 
-#: What the kernel keeps for a client, each way; listening sockets pass it on to theirs.
+#: Bytes of a client's socket buffers in the kernel; a listening socket's clients inherit them.
 KERNEL_BYTES = 1 << 16
-#: A client is read from as soon as there is room for so many bytes.
+#: A client is read when there is room for at least this number of bytes.
 _READ_ROOM = 1 << 14
 _RESET_ON_CLOSE = struct.pack("@ii", 1, 0)
 #: Bytes of replies that may wait for one client, and for all of them together.
@@ -29,7 +29,7 @@ OUTPUT_LIMIT, TOTAL_OUTPUT_LIMIT = 256 << 20, 1 << 30
 
 @dataclass(slots=True)
 class Backlog:
-    """Replies that wait for clients to read them, of all clients.
+    """Replies that wait until clients read them, of all clients.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class Backlog:
     waiting: int = 0
 
     def refusal(self, behind: int, more: int) -> str:
-        """Say why a client that is behind must not get behind by so many bytes more, or nothing."""
+        """Return the reason why no more bytes may wait for a client, or "" if they may."""
         if behind + more > self.limit:
             return (
                 f"replies for a client that does not read: expected at most {self.limit} bytes, "
@@ -59,7 +59,7 @@ class Backlog:
 
 
 def _name(connection: socket.socket) -> str:
-    """Give the address and the port that a client comes from."""
+    """Return a client's address and port."""
     try:
         host, port = connection.getpeername()[:2]
     except OSError:
@@ -73,24 +73,24 @@ class Client:
     Parameters
     ----------
     connection
-        The client's socket; this owns it.
+        Client's socket, which this object closes.
     tcp
-        The connection to the guest.
+        Connection to the guest.
     selector
-        Where the socket is watched; its events go to `on_events`.
+        Selector of the socket; its events go to `on_events`.
     wake
-        Called when `tcp` has something to do.
+        Function to call when `tcp` has something to do.
     backlog
-        What waits for all clients; this one's share is part of it.
+        Replies that wait for all clients, this one included.
 
     Attributes
     ----------
     closed
         Whether the socket is closed.
     name
-        Where it comes from.
+        Client's address and port.
     refusal
-        Why it was reset, if that was for what waited for it; empty otherwise.
+        Reason of a reset because of too many waiting replies; otherwise "".
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Client:
         self._watch()
 
     def on_events(self, events: int, now: float) -> None:
-        """Take what the client has sent; what it can take is given to it by `deliver`."""
+        """Take in the client's bytes, and deliver bytes that it can take."""
         if events & selectors.EVENT_READ and not self._read_to_end:
             self._read(now)
         self._wake(self._tcp)
@@ -141,7 +141,7 @@ class Client:
             tcp.close(now)
 
     def deliver(self, now: float) -> None:
-        """Give the client what has come for it, and the end behind it."""
+        """Send the client the guest's replies, and the end after them."""
         if self.closed:
             return
         tcp = self._tcp
@@ -167,16 +167,16 @@ class Client:
 
     @property
     def behind(self) -> int:
-        """How many bytes of replies wait for the client."""
+        """Number of bytes of replies that wait for the client."""
         return len(self._replies) + len(self._tcp.inbox)
 
     def _forget(self, sent: int) -> None:
-        """Take bytes that were sent out of those that wait."""
+        """Subtract bytes that were sent from those that wait."""
         del self._replies[:sent]
         self._backlog.waiting -= sent
 
     def _keep(self, now: float) -> None:
-        """Keep what the client has not read yet, so that the guest goes on; or give it up."""
+        """Keep replies that the client has not read; reset a client that is too far behind."""
         more = len(self._tcp.inbox)
         if not more or self.closed:
             return
@@ -191,12 +191,12 @@ class Client:
         self._tcp.consume(more)
 
     def _abort(self, now: float) -> None:
-        """Pass on that the client wants no more."""
+        """Pass a reset by the client on to the guest."""
         self._tcp.abort(now)
         self.close()
 
     def _reset(self) -> None:
-        """Pass on that the guest wants no more."""
+        """Pass a reset by the guest on to the client."""
         with suppress(OSError):
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self.close()
@@ -212,7 +212,7 @@ class Client:
             self._socket.close()
 
     def _watch(self) -> None:
-        """Watch for what can be dealt with now."""
+        """Watch for the events that can be handled now."""
         if self.closed:
             return
         wanted = 0 if self._read_to_end or self._tcp.room < _READ_ROOM else selectors.EVENT_READ

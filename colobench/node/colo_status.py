@@ -1,4 +1,4 @@
-"""The COLO status of a process, as ``query-colo-status`` tells it."""
+"""COLO status of a process, as ``query-colo-status`` returns it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class ColoStatus:
     enabled
         Whether the capability x-colo is set.
     mode, last_mode
-        The side that this process is now, and the one that it was before its last takeover:
+        Side of this process now, and its side before its last takeover:
         primary, secondary or none.
     reason
-        Why COLO ended last: request or none.
+        Reason of the last end of COLO: request or none.
     """
 
     enabled: bool = False
@@ -26,6 +26,6 @@ class ColoStatus:
     reason: str = "none"
 
     def leave(self) -> None:
-        """Leave COLO because somebody asked for a takeover."""
+        """Leave COLO because of a requested takeover."""
         self.last_mode, self.mode = self.mode, "none"
         self.reason = "request"

@@ -1,4 +1,4 @@
-"""The COLO thread: one side's conversation with its peer, event by event."""
+"""COLO thread: one side's conversation with its peer, event by event."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ class Interrupted(ColobenchError):
 
 
 class ColoSide(Protocol):
-    """What the COLO thread has its node do."""
+    """Steps that the COLO thread's node performs."""
 
     def actions(self) -> Mapping[ColoAction, Callable[[], None]]:
-        """Give a function for each action of the conversation's table."""
+        """Return a function for each action of the conversation's table."""
 
     def message_received(self, received: Message, value: int | None) -> None:
-        """Look at a message that the table allows, before its actions are performed."""
+        """Take note of a message that the table allows, before its actions are performed."""
 
     def size_limit(self) -> int:
-        """Give the largest VMSTATE_SIZE that is accepted, in bytes."""
+        """Return the largest VMSTATE_SIZE that is accepted, bytes."""
 
     def colo_failed(self, error: BaseException) -> None:
         """Take note that COLO cannot go on; called at the end of the COLO thread."""
 
 
 class ColoThread:
-    """Walks a conversation's table, in a thread of its own.
+    """Thread that follows a conversation's table.
 
-    Events are the peer's messages and what happens on this side. The latter are queued, so that one
-    event's actions are all performed before the next event is looked at.
+    Events are messages of the peer and events of this side. The latter are queued, so that all
+    actions of an event are performed before the next event is handled.
 
     Parameters
     ----------
     conversation
-        The table, and where it stands.
+        Conversation's table and state.
     side
-        Performs the actions.
+        Node that performs the actions.
 
     Attributes
     ----------
     channel
-        The connection to the peer; None until there is one.
+        Connection to the peer; None until there is one.
 
     Raises
     ------
@@ -69,16 +69,16 @@ class ColoThread:
 
     @property
     def state(self) -> ColoState:
-        """Where the conversation stands."""
+        """State of the conversation."""
         return self._conversation.state
 
     def run(self, body: Callable[[], None]) -> None:
-        """Run `body` in the COLO thread; an error that ends it is given to the side.
+        """Run `body` in the COLO thread; pass an error that ends it to the side.
 
         Raises
         ------
         RuntimeError, MemoryError
-            If there is no thread to be had.
+            If no thread can be started.
         """
 
         def run() -> None:
@@ -97,11 +97,11 @@ class ColoThread:
         self._thread = thread
 
     def happened(self, event: LocalEvent) -> None:
-        """Queue an event of this side; the next `step` takes it in."""
+        """Queue an event of this side; the next `step` handles it."""
         self._events.append(event)
 
     def step(self) -> None:
-        """Take in the next event, a queued one or else the peer's next message, and act on it."""
+        """Handle the next event: a queued one, otherwise the peer's next message."""
         if self._events:
             actions = self._conversation.on(self._events.popleft())
         else:
@@ -112,7 +112,7 @@ class ColoThread:
             self._actions[action]()
 
     def run_to(self, state: ColoState) -> None:
-        """Take in events until the conversation is in `state`."""
+        """Handle events until the conversation is in `state`."""
         while self._conversation.state is not state:
             self.step()
 
@@ -124,7 +124,7 @@ class ColoThread:
         self.channel.flush()
 
     def shut_down(self) -> None:
-        """End the connection, which ends any wait of the thread."""
+        """Shut down the connection, which ends any wait of the thread."""
         if self.channel is not None:
             self.channel.shut_down()
 

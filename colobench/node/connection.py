@@ -15,38 +15,38 @@ from colobench.errors import RemoteError
 from colobench.node.watchdog import Watchdog, silence
 
 SOCKET_BUFFER = 4 * 1024 * 1024
-#: Bytes that are sent in one call: how many have gone is known in between.
+#: Most bytes that are sent by one call, so that progress is counted between calls.
 _PIECE_BYTES = 1 << 18
 
 
 class PeerLost(RemoteError):
-    """The connection is gone: closed, reset, or shut down by a failover."""
+    """The connection has ended: closed, reset, or shut down by a failover."""
 
 
 class PeerStalled(RemoteError):
-    """The peer neither took nor gave a byte for the whole timeout, or too few, in its turn."""
+    """The peer transferred no byte, or too few, within the timeout, although some were due."""
 
 
 class Connection:
-    """One connected socket.
+    """Base class of a connected socket.
 
     Parameters
     ----------
     connection
-        A connected stream socket; this owns it.
+        Connected stream socket, which this object closes.
     stall_timeout
         Seconds without a byte, while one is due, after which the peer counts as stalled.
     send_buffer
-        Bytes that the kernel keeps for a peer on a UNIX socket; TCP tunes its buffers itself.
+        Size of the kernel's send buffer of a UNIX socket, bytes; TCP tunes its buffers itself.
 
     Attributes
     ----------
     stall_timeout
-        As given.
+        As in the parameters.
     sent
         Bytes sent so far.
     watchdog
-        What has cut the peer off, if it was too slow; None if nothing watches.
+        Watchdog, which ends the connection to a peer that is too slow; None without one.
     """
 
     def __init__(
@@ -70,16 +70,16 @@ class Connection:
 
     @property
     def in_flight(self) -> int:
-        """Bytes that were sent and that the peer's side has not taken yet."""
+        """Number of bytes that were sent and that the peer's side has not received yet."""
         try:
             found = fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4))
         except (OSError, ValueError):
-            # It was closed meanwhile.
+            # The socket was closed meanwhile.
             return 0
         return int.from_bytes(found, sys.byteorder)
 
     def send_now(self, data: bytes | bytearray | memoryview) -> None:
-        """Send bytes as they are.
+        """Send bytes at once.
 
         Raises
         ------
@@ -95,8 +95,8 @@ class Connection:
             view = view[count:]
 
     def shut_down(self) -> None:
-        """End the connection both ways; whoever is blocked on it wakes up with PeerLost."""
-        # The peer may be faster.
+        """Shut down both directions; threads that are blocked on them raise PeerLost."""
+        # The peer may have done it before.
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
@@ -105,7 +105,7 @@ class Connection:
         self._socket.close()
 
     def failed(self, what: str, number: int) -> RemoteError:
-        """Give the error for a call on the socket that failed with that errno."""
+        """Return the error for a call on the socket that failed with an errno."""
         if self.watchdog is not None and self.watchdog.why:
             return PeerStalled(f"{what}: {self.watchdog.why}")
         if number == errno.EAGAIN:
@@ -113,7 +113,7 @@ class Connection:
         return PeerLost(f"{what}: {os.strerror(number)}")
 
     def ended(self, words: str) -> RemoteError:
-        """Give the error for a stream that has ended, by the peer or because it was cut off."""
+        """Return the error for a stream that has ended, by the peer or by the watchdog."""
         if self.watchdog is not None and self.watchdog.why:
             return PeerStalled(f"receive: {self.watchdog.why}")
         return PeerLost(words)

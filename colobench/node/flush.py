@@ -1,4 +1,4 @@
-"""The flush of the RAM cache into RAM, on as many threads as there are cores to spare."""
+"""Flush of the RAM cache into RAM, divided between threads."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def flush(ram: PageMemory, cache: PageMemory, workers: Workers) -> int:
     ram, cache
         Memories with the same blocks.
     workers
-        Who divides the work, in parts with as many marked pages each.
+        Threads that copy parts with equal numbers of marked pages.
 
     Returns
     -------
     int
-        How many pages were copied.
+        Number of pages copied.
     """
     marked = int(bitmap.popcount(cache.bitmap))
     parts = max(1, min(workers.threads, marked // PAGES_FOR_A_THREAD))

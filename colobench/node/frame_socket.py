@@ -1,4 +1,4 @@
-"""A link: frames on a stream socket that is never waited for."""
+"""Link of a network: frames on a non-blocking stream socket."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from contextlib import suppress
 from colobench.net.link import LinkDecoder, encode_frame
 from colobench.node.pcap_file import PcapWriter
 
-#: Bytes that may wait to be sent; a link that takes nothing loses frames beyond, as networks do.
+#: Most bytes that wait to be sent; beyond that, frames are dropped, as networks do.
 PENDING_LIMIT = 1 << 22
 _RECEIVE_BYTES = 1 << 18
 
 
 class LinkDown(Exception):
-    """The other end is gone."""
+    """The other end has ended the link."""
 
 
 class FrameSocket:
@@ -24,14 +24,14 @@ class FrameSocket:
     Parameters
     ----------
     connection
-        A connected stream socket.
+        Connected stream socket.
     pcap
-        Gets all frames, or None.
+        File for all frames, or None.
 
     Attributes
     ----------
     sent, received, dropped
-        Frames so far; dropped are those that the other end was too slow for.
+        Numbers of frames so far; frames are dropped if the other end is too slow.
     """
 
     def __init__(self, connection: socket.socket, pcap: PcapWriter | None = None) -> None:
@@ -45,23 +45,23 @@ class FrameSocket:
         self.sent = self.received = self.dropped = 0
 
     def fileno(self) -> int:
-        """Give the socket's descriptor."""
+        """Return the socket's descriptor."""
         return self._socket.fileno()
 
     @property
     def waits_to_send(self) -> bool:
-        """Say whether the socket did not take everything yet."""
+        """Whether bytes wait that the socket did not take yet."""
         return bool(self._pending)
 
     def receive(self) -> list[bytes]:
-        """Give the frames that are there.
+        """Return the frames that have arrived.
 
         Raises
         ------
         LinkDown
             If the link has ended.
         LinkError
-            If what came is no frame.
+            If bytes are not a frame.
         """
         try:
             data = self._socket.recv(_RECEIVE_BYTES)
@@ -78,14 +78,14 @@ class FrameSocket:
         return frames
 
     def send(self, frame: bytes, *, always: bool = False) -> None:
-        """Put a frame behind those that wait; `flush` sends them.
+        """Append a frame to those that wait; `flush` sends them.
 
         Parameters
         ----------
         frame
-            The frame.
+            Frame to send.
         always
-            Whether it must not be dropped, however much waits.
+            Whether the frame is kept, even if too many bytes wait.
         """
         if len(self._pending) > PENDING_LIMIT and not always:
             self.dropped += 1

@@ -1,10 +1,10 @@
-"""An arbiter's grants on disk: a file that a crash at any moment leaves readable, with all of them.
+"""Grants of an arbiter on disk: a file from which a crash at any moment loses none.
 
-A header line, then a line for each grant: the CRC-32 of what follows, and pairing and node in JSON.
-A grant is on disk before anybody hears of it; what a crash leaves half written, nobody heard of.
+The file is a header line and a line for each grant: a CRC-32, then pairing and node in JSON.
+A grant is on disk before it is answered, so a line that a crash left incomplete was not answered.
 
-A new file gets its name only when its header is on disk. So one that is empty, or has half a
-header, was not left by a crash but has lost what was in it.
+A new file gets its name only when its header is on disk. So a file that is empty, or has half a
+header, was not left by a crash: it has lost grants.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ _KINDS = {
 
 
 class GrantsFile:
-    """The file, open and locked: two arbiters that share one could grant a pairing twice.
+    """Open and locked file: two arbiters that share one could grant a pairing twice.
 
     Parameters
     ----------
     path
-        Where it is; made if it is not there.
+        Path of the file, which is created if it is missing.
 
     Attributes
     ----------
     grants
-        What it said when it was opened: nodes by pairing.
+        Grants that it had when it was opened: nodes by pairing.
 
     Raises
     ------
     LocalError
-        If it cannot be had, another process has it, or it is damaged other than by a crash: what
-        it forgot could be granted again.
+        If it cannot be opened, another process has locked it, or it is damaged other than by a
+        crash: a grant that it has lost could be granted again.
     """
 
     def __init__(self, path: str) -> None:
@@ -57,7 +57,7 @@ class GrantsFile:
             raise LocalError(f"grants: expected the path of a file, found {path!r}")
         self._path = path
         try:
-            # Where a link leads to is where a new file is made.
+            # A new file is made at the target of a link.
             self._file = _open(os.path.realpath(path))
         except OSError as error:
             raise self._failed(error) from error
@@ -73,7 +73,7 @@ class GrantsFile:
         Raises
         ------
         LocalError
-            If that failed. Nobody knows then what is on disk: read it again before any answer.
+            If that failed. The file may have the grant or not: read it again before any answer.
         """
         record = json.dumps([pairing, node]).encode()
         line = b"%08x %s\n" % (zlib.crc32(record), record)
@@ -85,7 +85,7 @@ class GrantsFile:
         self._size += len(line)
 
     def close(self) -> None:
-        """Close the file and let go of its lock."""
+        """Close the file and release its lock."""
         os.close(self._file)
 
     def _failed(self, error: OSError) -> LocalError:
@@ -93,7 +93,7 @@ class GrantsFile:
 
     def _read_all(self) -> dict[str, str]:
         try:
-            # The kernel lets go of it when the process dies, however it does.
+            # The kernel releases the lock when the process dies.
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise LocalError(f"grants in {self._path!r}: another arbiter uses the file") from error
@@ -109,9 +109,9 @@ class GrantsFile:
                 )
             with open(self._file, "rb", closefd=False) as lines:
                 grants, self._size = _read(self._path, lines)
-            # What comes next must not be glued to what a crash left.
+            # Remove a line that a crash left incomplete, so that the next one begins a line.
             os.ftruncate(self._file, self._size)
-            # What is read was written, but perhaps not to disk.
+            # The lines were written, but perhaps not to disk.
             os.fsync(self._file)
             _sync_directory(os.path.realpath(self._path))
         except OSError as error:
@@ -119,7 +119,7 @@ class GrantsFile:
         return grants
 
     def _check_still_there(self) -> None:
-        """Refuse to write to a file that the next arbiter would not find, or not find whole."""
+        """Check that the file has not been replaced or changed by another process."""
         ours = os.fstat(self._file)
         there = os.stat(self._path)
         if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino):
@@ -132,8 +132,8 @@ class GrantsFile:
 
 
 def _open(path: str) -> int:
-    """Open the file; if there is none, make one that begins with the header."""
-    # A FIFO, or a device, is not waited for.
+    """Open the file; if it is missing, make one with the header."""
+    # Do not wait for a FIFO or a device.
     flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
     try:
         return os.open(path, flags)
@@ -141,14 +141,14 @@ def _open(path: str) -> int:
         _make(path)
         return os.open(path, flags)
     except OSError:
-        # Some kinds cannot be opened at all: say of which kind it is, rather than why not.
+        # A socket, for example, cannot be opened: name the kind of file.
         if (kind := _KINDS.get(stat.S_IFMT(os.stat(path).st_mode))) is not None:
             raise LocalError(f"grants in {path!r}: expected a file, found {kind}") from None
         raise
 
 
 def _make(path: str) -> None:
-    """Make a file with the header, unless somebody else is faster; it is there whole or not."""
+    """Make a file with the header, in one step, unless another process has made it."""
     directory, name = os.path.split(path)
     made, temporary = tempfile.mkstemp(prefix=f".{name[:100]}-", dir=directory)
     try:
@@ -175,10 +175,10 @@ def _sync_directory(path: str) -> None:
 
 
 def _read(path: str, lines: BinaryIO) -> tuple[dict[str, str], int]:
-    """Read all grants; returns them, and how many bytes of the file are whole.
+    """Read all grants; return them, and the number of bytes with complete lines.
 
-    What follows the last newline was being written in a crash, so nobody heard of it. Any other
-    fault is damage, and may be that of a grant that somebody heard of.
+    Bytes after the last newline were being written in a crash, so they were not answered. Any other
+    fault is damage, perhaps of a grant that was answered.
     """
     header = lines.read(len(_HEADER))
     if header != _HEADER:

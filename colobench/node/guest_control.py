@@ -1,4 +1,4 @@
-"""The guest as a node drives it: the machine and the other participants of its checkpoints."""
+"""Control of the guest by a node: the machine and the participants of its checkpoints."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from colobench.wire.vmstate import State as DeviceState
 
 
 class GuestControl:
-    """Stops, starts, saves and loads the guest. It outlives the pairs that the guest is part of.
+    """Stops, starts, saves and loads the guest, through all pairs that the guest is part of.
 
     Parameters
     ----------
     machine
-        The guest's RAM, CPU and devices.
+        Guest's RAM, CPU and devices.
     participants
-        What takes part in its checkpoints beside them, in the order in which they are called.
+        Participants of its checkpoints, in the order in which they are called.
 
     Attributes
     ----------
     run_state
-        QEMU's name for what the guest is doing: prelaunch, running, paused, inmigrate,
+        QEMU's run state of the guest: prelaunch, running, paused, inmigrate,
         finish-migrate, colo, shutdown.
     checkpoint
-        Number of the last checkpoint that is committed here; 0 is the state that migration brought.
+        Number of the last checkpoint that is committed here; 0 is the migrated state.
     checkpoint_time
-        Monotonic time of that, in seconds; None if there was none.
+        Monotonic time of the last commit, seconds; None if there was none.
     """
 
     def __init__(self, machine: Guest, participants: Sequence[CheckpointParticipant]) -> None:
@@ -46,7 +46,7 @@ class GuestControl:
         self.checkpoint_time: float | None = None
 
     def begin(self) -> None:
-        """Have all participants begin to work."""
+        """Start all participants."""
         for participant in self._participants:
             participant.begin()
 
@@ -65,28 +65,28 @@ class GuestControl:
         self.run_state = "running"
 
     def stop(self, run_state: str) -> None:
-        """Stop the guest; only its run state changes if it stands still already."""
+        """Stop the guest; if it is stopped, only its run state changes."""
         if self.machine.running:
             self.machine.stop()
             for participant in self._participants:
                 participant.stop()
         self.run_state = run_state
 
-    # A checkpoint's life.
+    # Steps of a checkpoint.
 
     def lead(self, request_checkpoint: Callable[[CheckpointCause], None]) -> None:
-        """Be a primary's guest, see `CheckpointParticipant.lead`."""
+        """Make the guest a primary's, see `CheckpointParticipant.lead`."""
         for participant in self._participants:
             participant.lead(request_checkpoint)
 
     def follow(self) -> None:
-        """Be a secondary's guest, which migration will bring."""
+        """Make the guest a secondary's, which arrives by migration."""
         self.run_state = "inmigrate"
         for participant in self._participants:
             participant.follow()
 
     def seal(self) -> None:
-        """Draw the line between this checkpoint and the next one."""
+        """Mark the end of this checkpoint's output, see `CheckpointParticipant.seal`."""
         for participant in self._participants:
             participant.seal()
 
@@ -95,12 +95,12 @@ class GuestControl:
         return savevm.device_sections(self.machine.devices, savevm.DEVICE_SECTION_ID)
 
     def commit(self) -> None:
-        """Let go of what the committed checkpoint covers."""
+        """Release the output that the committed checkpoint covers."""
         for participant in self._participants:
             participant.commit()
 
     def load(self, states: list[tuple[Device, DeviceState]]) -> None:
-        """Take on device states that were parsed and checked; RAM is that of the checkpoint."""
+        """Apply device states that were parsed and checked; RAM is the checkpoint's already."""
         self.machine.load(states)
         for participant in self._participants:
             participant.loaded()
@@ -110,21 +110,21 @@ class GuestControl:
         self.checkpoint += 1
         self.checkpoint_time = time.monotonic()
 
-    # Without a peer.
+    # Guest without a peer.
 
     def alone(self) -> None:
-        """Be the only guest, see `CheckpointParticipant.alone`."""
-        # Dirty pages are not collected any more, so writes need not be noticed.
+        """Make the guest the only one, see `CheckpointParticipant.alone`."""
+        # Dirty pages are not collected any more.
         self.machine.tracker.disarm()
         for participant in self._participants:
             participant.alone()
 
     def fence(self) -> None:
-        """Let nothing leave the guest any more, see `CheckpointParticipant.fence`."""
+        """Release no more output, see `CheckpointParticipant.fence`."""
         for participant in self._participants:
             participant.fence()
 
-    # What is known of it.
+    # State of the guest.
 
     def digests(self, device_buffer: bytes) -> dict[str, Any]:
         """Digest RAM of the stopped guest, and its devices as they were saved."""
@@ -135,6 +135,6 @@ class GuestControl:
         }
 
     def checkpoint_age(self) -> float | None:
-        """Give the seconds since the last checkpoint, None if there was none."""
+        """Return the seconds since the last checkpoint; None if there was none."""
         committed = self.checkpoint_time
         return None if committed is None else time.monotonic() - committed

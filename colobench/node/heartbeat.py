@@ -1,13 +1,13 @@
-"""The heartbeat between two nodes: datagrams both ways, and one thread that sends and listens.
+"""Heartbeat between two nodes: datagrams both ways, and one thread that sends and receives.
 
-Datagrams, not the connection that is there already: a host that dies says nothing, while the kernel
-closes a dead process's connections at once. A takeover that waited for that would look quicker than
-it is. So an address that nobody listens on any more is only silence.
+Beats are datagrams, not bytes on the main connection. The kernel closes the connections of a dead
+process at once, but a dead host closes none: a takeover that waited for the end of a connection
+would look quicker than it is. So an address at which no process listens is only silence.
 
 The thread needs the GIL for each beat, for about a tenth of a millisecond. Kernels of
 `colobench.kernels` and system calls release it, and Python code gives it up when asked
-(`sys.setswitchinterval`, 0.2 ms in a node). Only a long call of a library that keeps it can hold a
-beat up, so an interval of less than some 10 ms is not worth much.
+(`sys.setswitchinterval`, 0.2 ms in a node). Only a library's long call that keeps it can delay a
+beat, so an interval of less than about 10 ms is not useful.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ from colobench.protocol.heartbeat import (
 #: Seconds between beats, and seconds of silence after which a peer counts as lost.
 INTERVAL_DEFAULT: Final = 0.05
 LIMIT_DEFAULT: Final = 0.5
-#: Datagrams that are read before the silence is looked at; more of them wait for the next turn.
+#: Most datagrams that are read before the silence is judged; others wait for the next turn.
 _READ_AT_ONCE = 64
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class DatagramAddress:
-    """Where a node's beats arrive: ``unix:PATH`` or ``udp:HOST:PORT``.
+    """Address at which a node receives beats: ``unix:PATH`` or ``udp:HOST:PORT``.
 
     Attributes
     ----------
     family
         ``AF_UNIX`` or ``AF_INET``.
     target
-        What `socket.bind` takes: a path, or host and port.
+        Argument of `socket.bind`: a path, or host and port.
     """
 
     family: socket.AddressFamily
@@ -66,7 +66,7 @@ class DatagramAddress:
         Raises
         ------
         LocalError
-            If it is neither form, or not of the loopback network, see `Address.parse`.
+            If it has neither form, or is not of the loopback network, see `Address.parse`.
         """
         kind, _, rest = uri.partition(":")
         try:
@@ -87,31 +87,31 @@ class DatagramAddress:
 
 
 class Heartbeat:
-    """Beats for one node in one pairing, and listens for its peer's beats.
+    """Sender of one node's beats in one pairing, and receiver of its peer's.
 
-    It listens as soon as it is made. Once it has called `on_lost` it neither beats nor listens any
-    more: a peer that still hears us, while we do not hear it, loses us then, too.
+    It listens from its construction on. After `on_lost` was called, it sends and receives nothing:
+    a peer that still receives our beats, while we receive none, loses us then, too.
 
     Parameters
     ----------
     address
-        Where to listen. Port 0 becomes a real one, see `address`.
+        Address at which to listen; port 0 becomes a real one.
     pairing, node, peer
-        The pairing's id and the names of both nodes, as the arbiter would be told them.
+        Pairing's id and names of both nodes, as in questions to the arbiter.
     on_lost
-        Called once, in the heartbeat's own thread, when the peer counts as lost.
+        Function that is called once, in the heartbeat's thread, when the peer counts as lost.
     interval, limit
         Seconds, see `colobench.protocol.heartbeat.check_timing`.
 
     Attributes
     ----------
     address
-        Where it listens.
+        Address at which it listens.
 
     Raises
     ------
     LocalError
-        If an argument is out of range, or the address cannot be had.
+        If an argument is out of range, or the address cannot be bound.
     """
 
     def __init__(
@@ -147,12 +147,12 @@ class Heartbeat:
             raise LocalError(f"heartbeat on {address}: {error.strerror}") from error
 
     def start(self, peer_address: DatagramAddress) -> None:
-        """Beat, and count the peer's silence from now on.
+        """Send beats, and measure the peer's silence from now on.
 
         Parameters
         ----------
         peer_address
-            Where the peer listens, or will: until it does, beats go nowhere.
+            Address at which the peer listens; beats are lost until it does.
 
         Raises
         ------
@@ -188,8 +188,8 @@ class Heartbeat:
     def stop(self) -> None:
         """End the thread, close the socket, and remove its file.
 
-        `on_lost` is not called after that, unless `stop` is called from it. If it runs just now, it
-        is waited for: hold no lock that it needs.
+        `on_lost` is not called after that, unless `stop` is called from it. If it runs, `stop`
+        waits for it: hold no lock that it needs.
         """
         self._stopping = True
         with self._lock:
@@ -204,7 +204,7 @@ class Heartbeat:
                 self._close()
 
     def is_current_thread(self) -> bool:
-        """Say whether the caller runs in the heartbeat's own thread: in `on_lost`."""
+        """Return whether the caller runs in the heartbeat's thread: in `on_lost`."""
         return self._thread is threading.current_thread()
 
     def _close(self) -> None:
@@ -224,13 +224,13 @@ class Heartbeat:
         return 0.0 if detector is None else detector.silence(time.monotonic())
 
     def figures(self) -> dict[str, Any]:
-        """Say what came and went, as a JSON object.
+        """Return statistics as a JSON object.
 
         Returns
         -------
         dict
             ``peer-silence`` in seconds; ``lost``, whether `on_lost` was called; ``sent`` and
-            ``unsent`` beats, the latter because nobody was there or took them; ``pauses`` and the
+            ``unsent`` beats, the latter because no process received them; ``pauses`` and the
             counts by kind, see `FailureDetector`.
         """
         detector = self._detector
@@ -244,7 +244,7 @@ class Heartbeat:
             **{heard.value: counts.get(heard, 0) for heard in Heard},
         }
 
-    # The thread.
+    # Heartbeat's thread.
 
     def _run(self, detector: FailureDetector, peer: str | tuple[str, int]) -> None:
         try:
@@ -255,20 +255,20 @@ class Heartbeat:
             _logger.exception("heartbeat")
 
     def _beat_until_lost(self, detector: FailureDetector, peer: str | tuple[str, int]) -> bool:
-        """Beat and listen; True once the peer is suspected, False if told to stop before."""
+        """Send and receive beats; return True once the peer is suspected, False if told to stop."""
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         poll.register(self._wake_fd, select.POLLIN)
         due = time.monotonic()
         while not self._stopping:
-            # If this thread is held up further below, it judges by a time before that.
+            # If this thread is delayed below, it judges by the time before the delay.
             now = time.monotonic()
             detector.turn(now)
             if now >= due:
                 self._send(peer)
                 due += self._interval
                 if due <= now:
-                    # Beats that were missed are not made up for.
+                    # Missed beats are not sent later.
                     due = now + self._interval
             self._receive(detector)
             if detector.suspects(now):
@@ -283,24 +283,24 @@ class Heartbeat:
             self._socket.sendto(beat, peer)
             self._sent += 1
         except OSError:
-            # Nobody listens there, or does not read. Its silence will tell, not this.
+            # No process receives there; the peer is judged by its silence, not by this.
             self._unsent += 1
 
     def _receive(self, detector: FailureDetector) -> None:
         for _ in range(_READ_AT_ONCE):
             try:
-                # One byte more than a beat has shows that there are too many.
+                # One byte more than a beat has detects a datagram that is too long.
                 datagram = self._socket.recv(BEAT_BYTES + 1)
             except BlockingIOError:
                 return
             except OSError:
-                # An error that the kernel kept from an earlier send: it says nothing of the peer.
+                # The kernel reports an error of an earlier send.
                 continue
             detector.receive(datagram, time.monotonic())
 
 
 def _bind(address: DatagramAddress) -> tuple[socket.socket, DatagramAddress]:
-    """Listen; returns the socket and where it listens (port 0 has become a real one)."""
+    """Listen; return the socket and its address (port 0 has become a real one)."""
     try:
         listener = bind(address.family, address.target, socket.SOCK_DGRAM)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Sockets of the ports of this machine that lead to the guest."""
+"""Sockets of this machine's ports that are forwarded to the guest."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class HostForward:
-    """Connections to a port of this machine go on to a port of the guest.
+    """Forwarding of a port of this machine to a port of the guest.
 
     Attributes
     ----------
     host
-        Where to listen: an address of the loopback network and a port, 0 for any that is free.
+        Address at which to listen, in the loopback network; port 0 is any free one.
     guest_port
-        The guest's port.
+        Port of the guest.
     """
 
     host: Address
@@ -39,16 +39,16 @@ class HostForward:
         return cls(Address.parse(f"tcp:{found.host}:{found.host_port}"), found.guest_port)
 
     def takes_any_port(self) -> bool:
-        """Say whether any free port of the host will do."""
+        """Return whether any free port of the host is taken."""
         return self.host.target[1] == 0
 
     def reserve(self) -> tuple[socket.socket, Address]:
-        """Take the host's port without listening there, see `Address.reserve`.
+        """Bind the host's port without listening, see `Address.reserve`.
 
         Raises
         ------
         LocalError
-            If it cannot be had.
+            If the port cannot be bound.
         """
         try:
             return self.host.reserve()

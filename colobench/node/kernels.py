@@ -1,4 +1,4 @@
-"""The modules whose kernels a node needs, by what it is asked for, and their compilation."""
+"""Modules with the kernels that a node needs for its settings, and their compilation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from colobench.settings.transport import Encoding, PageTransport, usable_cores
 if TYPE_CHECKING:
     from colobench.kernels.warmup import Step
 
-#: The host's side of a CPU, and RAM between guest, cache and socket, whatever the settings are.
+#: Modules that all settings need: the host's side of a CPU; RAM between guest, cache and socket.
 _ALWAYS = (
     "colobench.guest.numba.command_cpu",
     *(
@@ -30,9 +30,9 @@ def kernel_modules(
     trackers: Iterable[str],
     encoding: Encoding = Encoding.NONE,
 ) -> tuple[str, ...]:
-    """Name the modules with the kernels of guests, a transport, trackers and an encoding.
+    """Return the modules with the kernels of guests, a transport, trackers and an encoding.
 
-    Those whose kernels take longest to compile come first.
+    The modules with the longest compilation come first.
     """
     of_guests = (module for program in programs for module in program.modules)
     of_transport = () if transport is PageTransport.STREAM else (_PACKETS,)
@@ -42,21 +42,21 @@ def kernel_modules(
 
 
 def all_kernel_modules() -> tuple[str, ...]:
-    """Name all modules with kernels, those of the longest first."""
+    """Return all modules with kernels, those with the longest compilation first."""
     programs = sorted(Program, key=lambda program: -len(program.modules))
     of_guests = (module for program in programs for module in program.modules)
     return (*of_guests, _PACKETS, *_ALWAYS, _TRACKING, *_XBZRLE)
 
 
 def compile_kernels(modules: Sequence[str], progress: Callable[[Step], None]) -> None:
-    """Compile what is not in the cache of the kernels of modules, on all cores that may be used.
+    """Compile the kernels of modules that are not in the cache, on all usable cores.
 
     Parameters
     ----------
     modules
-        Their names, those with the kernels that take longest first.
+        Names of the modules, those with the longest compilation first.
     progress
-        Called as kernels become ready.
+        Function that is called when kernels become ready.
     """
     if is_noted(modules):
         return

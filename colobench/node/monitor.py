@@ -1,4 +1,4 @@
-"""The QMP monitor of a node: commands answered and events sent on a UNIX socket.
+"""QMP monitor of a node, which answers commands and sends events on a UNIX socket.
 
 The protocol is QEMU's (docs/interop/qmp-spec): JSON objects, a greeting, capabilities negotiation,
 then commands and asynchronous events. Errors have QEMU's classes and words, as its tools know them.
@@ -27,19 +27,19 @@ from colobench.errors import ColobenchError, LocalError
 from colobench.node.qmp_json import NESTING_LIMIT, QMPParseError, QMPParser, TextTooLong
 from colobench.node.sockets import bind
 
-#: What the greeting and `query-version` say; QMP calls the server's own version "qemu".
+#: Version in the greeting and in `query-version`; QMP calls the server's own version "qemu".
 VERSION = {"qemu": {"micro": 0, "minor": 1, "major": 0}, "package": "colobench"}
-#: Clients at a time; one more is told so, and its connection is closed.
+#: Most clients at a time; one more gets an error, and its connection is closed.
 CLIENTS_LIMIT: Final = 64
 #: Bytes that may wait for a client. One that has more waiting has no command executed until it has
 #: read, and is dropped if it does not read for `UNREAD_SECONDS`, or if events come on top.
 UNREAD_LIMIT: Final = 16 << 20
 UNREAD_SECONDS: Final = 10.0
-#: A client that leaves so many messages waiting does not read; `Monitor.flush` passes it by.
+#: Number of waiting messages from which on `Monitor.flush` does not wait for a client.
 _FAR_BEHIND = 16
 _ACCEPT_AGAIN_SECONDS = 0.05
 _RECEIVE_BYTES = 1 << 16
-#: What an event needs, besides the strings in it.
+#: Bytes that an event counts for, besides the strings in it.
 _EVENT_BYTES = 1 << 10
 _NEGOTIATION = "qmp_capabilities"
 
@@ -55,7 +55,7 @@ _logger = logging.getLogger(__name__)
 
 
 class _Refused(LocalError):
-    """A command that is not executed, with the QMP error class that goes with the reason."""
+    """Error of a command that is not executed, with its QMP error class."""
 
     def __init__(self, description: str, error_class: str = "GenericError") -> None:
         super().__init__(description)
@@ -64,13 +64,13 @@ class _Refused(LocalError):
 
 @dataclass(frozen=True, slots=True)
 class MonitorCommand:
-    """What a QMP command calls and which arguments it takes.
+    """Function and arguments of a QMP command.
 
     Attributes
     ----------
     function
-        Called with keyword arguments, underscores for the hyphens in their names. It returns a
-        JSON value, or None where there is nothing to say. Several clients may call it at once,
+        Function that is called with keyword arguments, with underscores for hyphens. It returns a
+        JSON value, or None for an empty reply. Several clients may call it at once,
         each in a thread of its own. A `ColobenchError` that it raises becomes a ``GenericError``.
     arguments, optional
         Names (as in QMP) and types (str, int, float, bool, list, dict) of the arguments that must
@@ -104,7 +104,7 @@ class Monitor:
     Parameters
     ----------
     path
-        Where to listen: a UNIX socket that only its owner may use.
+        Path of the UNIX socket at which it listens, and which only its owner may use.
     commands
         The node's commands by name. `query-commands`, `query-version` and the negotiation come
         with the monitor.
@@ -120,7 +120,7 @@ class Monitor:
         queue_limit: int = 4096,
         unread_limit: int = UNREAD_LIMIT,
     ) -> None:
-        # Writing JSON takes a call for each level, and an "id" may have as many as QEMU allows.
+        # Writing JSON recurses once for each level, and an "id" may have QEMU's limit of levels.
         sys.setrecursionlimit(max(sys.getrecursionlimit(), 1000 + 2 * NESTING_LIMIT))
         self._path = path
         self.set_commands(commands)
@@ -128,12 +128,12 @@ class Monitor:
         self._listener: socket.socket | None = None
         self._acceptor = threading.Thread(target=self._accept, name="QMP accept", daemon=True)
         self._lock = threading.Lock()
-        # Replaced, never changed, so that emit needs no lock.
+        # The tuple is replaced, never changed, so that `emit` needs no lock.
         self._clients: tuple[_Client, ...] = ()
         self._closing = threading.Event()
 
     def set_commands(self, commands: Mapping[str, MonitorCommand]) -> None:
-        """Take these commands from now on, beside the monitor's own."""
+        """Replace the commands, except the monitor's own."""
         self._commands = {
             "query-commands": MonitorCommand(self._query_commands),
             "query-version": MonitorCommand(lambda: VERSION),
@@ -146,7 +146,7 @@ class Monitor:
         Raises
         ------
         LocalError
-            If the path cannot be had.
+            If the path cannot be bound.
         """
         try:
             self._listener = bind(socket.AF_UNIX, self._path)
@@ -163,7 +163,7 @@ class Monitor:
         Parameters
         ----------
         event, data
-            The event's name and its JSON members.
+            Name and JSON members of the event.
         """
         message = _Event(event, data)
         for client in self._clients:
@@ -171,12 +171,12 @@ class Monitor:
                 client.send(message)
 
     def flush(self, timeout: float = 0.2) -> None:
-        """Wait until what was emitted so far is in the clients' sockets: it outlives this process.
+        """Wait until all events are in the clients' sockets, where they outlive this process.
 
         Parameters
         ----------
         timeout
-            Seconds for all clients together. One that is far behind already is not waited for.
+            Seconds for all clients together. A client that is far behind is left out.
         """
         deadline = time.monotonic() + timeout
         for client in self._clients:
@@ -199,7 +199,7 @@ class Monitor:
             return
         self._closing.set()
         if self._listener is not None:
-            # Closing alone would not wake the thread that accepts.
+            # `close` alone does not wake the thread that accepts.
             self._listener.shutdown(socket.SHUT_RDWR)
             self._acceptor.join()
             with suppress(FileNotFoundError):
@@ -218,7 +218,7 @@ class Monitor:
             try:
                 connection, _ = self._listener.accept()
             except (OSError, MemoryError):
-                # Out of descriptors, or a client that is gone already: the next one may do.
+                # Out of descriptors, or the client has gone: the next one may succeed.
                 if self._closing.wait(_ACCEPT_AGAIN_SECONDS):
                     return
                 continue
@@ -231,7 +231,7 @@ class Monitor:
             try:
                 client.start()
             except (RuntimeError, MemoryError) as error:
-                # Out of threads, for now.
+                # No thread can be started at present.
                 self._forget(client)
                 _turn_away(connection, str(error))
 
@@ -244,7 +244,7 @@ class Monitor:
 
 
 class _Client:
-    """One connection: a thread that reads and executes commands, and one that writes."""
+    """Connection of a client: a thread that reads and executes commands, and one that writes."""
 
     def __init__(
         self,
@@ -260,9 +260,9 @@ class _Client:
         self._on_end = on_end
         self._open = True
         self._negotiated = False
-        #: Whether it gets events.
+        #: Whether the client gets events.
         self.listens = False
-        #: Guards what waits for the client, and tells of its changes.
+        #: Guards the client's queue, and notifies of its changes.
         self._changed = threading.Condition()
         self._waiting: deque[_Message] = deque()
         self._unread = 0
@@ -276,7 +276,7 @@ class _Client:
         Raises
         ------
         RuntimeError
-            If there are no more threads to be had.
+            If no more threads can be started.
         """
         self.send(_Line({"QMP": {"version": VERSION, "capabilities": []}}))
         self._reader.start()
@@ -288,10 +288,10 @@ class _Client:
             raise
 
     def send(self, message: _Message) -> None:
-        """Queue a message, or drop a client that does not take what is queued."""
+        """Queue a message, or drop a client that does not read its queue."""
         with self._changed:
             too_many = len(self._waiting) >= self._messages_limit
-            # One that is longer than the limit itself goes when nothing else waits.
+            # A message longer than the limit is accepted if the queue is empty.
             too_long = self._unread and self._unread + message.size > self._unread_limit
             if not (too_many or too_long):
                 self._waiting.append(message)
@@ -305,7 +305,7 @@ class _Client:
         return len(self._waiting)
 
     def shut_down(self, how: int) -> None:
-        """Take no further command; after SHUT_RD, what is queued and the last reply are sent."""
+        """Accept no further command; after SHUT_RD, queued messages and the last reply are sent."""
         self._open = self.listens = False
         with suppress(OSError):
             self._connection.shutdown(how)
@@ -319,7 +319,7 @@ class _Client:
         try:
             for request in self._requests():
                 self._reply(self._answer(request))
-                # Only now: the reply to the negotiation comes before any event.
+                # Events come after the reply to the negotiation.
                 self.listens = self._negotiated and self._open
                 if not self._open or isinstance(request, TextTooLong):
                     break
@@ -346,7 +346,7 @@ class _Client:
         self.send(reply)
 
     def _next(self) -> _Message | None:
-        """Wait for the next message to be written; None if there will be no more."""
+        """Wait for the next message to write; return None if there will be no more."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._read_all)
             return self._waiting[0] if self._waiting else None
@@ -364,7 +364,7 @@ class _Client:
                 self._connection.sendall(message.line)
                 self._written(message)
         except OSError:
-            # The client is gone, or was dropped.
+            # The client has gone, or was dropped.
             pass
         finally:
             self.shut_down(socket.SHUT_RDWR)
@@ -412,17 +412,17 @@ class _Client:
 
 
 class _Message:
-    """Something on its way to a client: a line, and how many bytes it counts for."""
+    """Message to a client: a line, and the number of bytes that it counts for."""
 
     line: bytes
     size: int
 
     def on_written(self) -> None:
-        """Note that the line, and everything before it, is sent."""
+        """Take note that the line, and all lines before it, were sent."""
 
 
 class _Line(_Message):
-    """The greeting or a reply."""
+    """Greeting or reply."""
 
     def __init__(self, message: Mapping[str, object]) -> None:
         self.line = _encode(message)
@@ -430,18 +430,18 @@ class _Line(_Message):
 
 
 class _Sent(threading.Event, _Message):
-    """A mark in a client's queue: set when everything before it is sent."""
+    """Mark in a client's queue, which is set when all messages before it were sent."""
 
     line = b""
     size = 0
 
     def on_written(self) -> None:
-        """Tell who waits."""
+        """Wake the thread that waits for the mark."""
         self.set()
 
 
 class _Event(_Message):
-    """An event on its way to all clients; the first thread that writes it makes JSON of it."""
+    """Event for all clients; the first thread that writes it encodes it as JSON."""
 
     def __init__(self, name: str, data: Mapping[str, object] | None) -> None:
         self._name = name
@@ -452,7 +452,7 @@ class _Event(_Message):
 
     @cached_property
     def line(self) -> bytes:  # type: ignore[override]
-        """Make JSON of it."""
+        """Encode the event."""
         seconds, nanoseconds = divmod(self._time_ns, 1_000_000_000)
         timestamp = {"seconds": seconds, "microseconds": nanoseconds // 1000}
         data = {} if self._data is None else {"data": self._data}
@@ -465,7 +465,7 @@ def _encode(message: Mapping[str, object]) -> bytes:
 
 
 def _turn_away(connection: socket.socket, why: str) -> None:
-    """Tell a client why it is not served, if it takes that at once, and close its connection."""
+    """Send a client the reason why it is not served, without waiting, and close its connection."""
     with connection, suppress(OSError):
         connection.setblocking(False)
         connection.send(_encode({"error": {"class": "GenericError", "desc": why}}))
@@ -485,7 +485,7 @@ def _check(request: Mapping[str, object]) -> None:
 
 
 def _is_a(value: object, expected: type) -> bool:
-    """Tell JSON types apart: true is no integer, and an integer is a number."""
+    """Check a JSON type: true is not an integer, and an integer is a number."""
     if expected is float and type(value) is float:
         return True
     if expected in (int, float):

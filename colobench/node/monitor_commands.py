@@ -1,4 +1,4 @@
-"""The monitor's commands that both sides of a pair have, with QEMU's names where it has them."""
+"""Monitor commands of both sides of a pair, with QEMU's names where QEMU has them."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from colobench.node.network import Network
 from colobench.node.peer_watchdog import Pairing
 from colobench.node.takeover import Takeover
 
-#: Seconds in which a connection must come about.
+#: Time limit for a connection, seconds.
 CONNECT_TIMEOUT = 10.0
 
 
 class GuestCommands:
-    """Commands that look at the guest, stop it, and let it run.
+    """Commands that query, stop and start the guest.
 
     Parameters
     ----------
     guest, monitor
-        What they act on, and what tells of it.
+        Guest, and monitor for its events.
     lock
-        Held while the guest is stopped, started or digested.
+        Lock that is held while the guest is stopped, started or digested.
     check_outside_colo
-        Raises LocalError while checkpoints stop and start the guest.
+        Function that raises LocalError while checkpoints stop and start the guest.
     """
 
     def __init__(
@@ -80,12 +80,12 @@ class GuestCommands:
 
 
 class NetworkCommands:
-    """Commands that plug the guest's network in, feed it, and count.
+    """Commands that attach the guest's network, give it frames, and return its counters.
 
     Parameters
     ----------
     network, guest, status
-        The network, whose guest it is, and the side that it is on.
+        Network, its guest, and the COLO status of the process.
     """
 
     def __init__(self, network: Network, guest: GuestControl, status: ColoStatus) -> None:
@@ -124,12 +124,12 @@ class NetworkCommands:
 
 
 class ColoCommands:
-    """Commands that tell of COLO and decide about it.
+    """Commands that query COLO's status and decide about a takeover.
 
     Parameters
     ----------
     status, takeover
-        What they tell of, and what decides.
+        COLO status of the process, and the node's takeover.
     """
 
     def __init__(self, status: ColoStatus, takeover: Takeover) -> None:

@@ -1,4 +1,4 @@
-"""The guest's network in a node: its frames' way between the NIC, the filters and the links.
+"""Guest's network in a node: the path of frames between the NIC, the filters and the links.
 
 ::
 
@@ -45,43 +45,43 @@ from colobench.node.trigger import CheckpointCause
 from colobench.settings.checkpoint import Output
 from colobench.settings.compare import CompareSettings
 
-#: Frames that may wait for the guest to take them; as many again are let wait in the link.
+#: Frames that may wait for the guest; as many again may wait in the link.
 BACKLOG_LIMIT = 1024
-#: The same for frames that the primary mirrors: many come while a checkpoint is loaded.
+#: The same for frames that the primary mirrors: many arrive while a checkpoint is loaded.
 MIRRORED_LIMIT = 16384
-#: Seconds between two looks for output that waits too long.
+#: Interval of the search for output that has waited too long, seconds.
 _SCAN_SECONDS = 0.1
 
 
 class NetworkRole(enum.Enum):
-    """What a node's guest is to the outside."""
+    """Role of a node's guest in the network."""
 
-    #: It alone is the guest: its frames pass.
+    #: The only guest: its frames pass.
     ALONE = enum.auto()
-    #: Its output is held.
+    #: One of two guests, whose output is held.
     PRIMARY = enum.auto()
-    #: Nobody outside hears of it.
+    #: The other guest, whose output goes to the primary only.
     SECONDARY = enum.auto()
 
 
 class Network(CheckpointParticipant):
-    """The frames' way between a guest's NIC and the outside.
+    """Path of frames between a guest's NIC and the outside.
 
     Parameters
     ----------
     nic
-        The guest's.
+        Guest's NIC.
     output
-        What holds the output of a primary.
+        Filter that holds a primary's output.
     compare
-        How output is compared, if it is.
+        Settings of a comparison of output.
     on_failure
-        Called if the network's thread cannot go on.
+        Function that is called if the network's thread cannot go on.
 
     Attributes
     ----------
     released
-        Frames that checkpoints have let out so far.
+        Number of frames that checkpoints have released so far.
     """
 
     def __init__(
@@ -113,10 +113,10 @@ class Network(CheckpointParticipant):
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="network", daemon=True)
 
-    # The links, and what the monitor asks for.
+    # Links, and requests of the monitor.
 
     def attach_link(self, link: FrameSocket) -> None:
-        """Take a link to the switch; one that was there before ends."""
+        """Attach a link to the switch; an earlier one ends."""
         with self._lock:
             self._link.attach(link)
             if self._role is not NetworkRole.SECONDARY:
@@ -124,14 +124,14 @@ class Network(CheckpointParticipant):
         self._wake()
 
     def attach_mirror(self, mirror: FrameSocket) -> None:
-        """Take the connection to the other node's network."""
+        """Attach the connection to the other node's network."""
         with self._lock:
             self._mirror.attach(mirror)
             self._queue.open_gate()
         self._wake()
 
     def receive(self, frame: bytes) -> bool:
-        """Give the guest a frame as if a link had brought it; False if too many wait."""
+        """Give the guest a frame like one from a link; return False if too many wait."""
         if not frames.FRAME_MIN <= len(frame) <= frames.FRAME_MAX:
             raise LocalError(
                 f"Ethernet frame: expected {frames.FRAME_MIN} to {frames.FRAME_MAX} bytes, "
@@ -146,7 +146,7 @@ class Network(CheckpointParticipant):
             return True
 
     def figures(self) -> dict[str, Any]:
-        """Give the counters that a monitor shows."""
+        """Return the counters that a monitor shows."""
         with self._lock:
             counters = self._filter.counters()
             return {
@@ -158,10 +158,10 @@ class Network(CheckpointParticipant):
                 "compare": counters,
             }
 
-    # What a participant of checkpoints does, see `CheckpointParticipant`.
+    # Methods of a `CheckpointParticipant`.
 
     def devices(self) -> Sequence[RewriterDevice]:
-        """Give what of the network has to travel with a checkpoint."""
+        """Return the part of the network's state that travels with checkpoints."""
         if self._output is not Output.COMPARE:
             return ()
         return (RewriterDevice(self._rewrites, self._take_rewrites),)
@@ -182,12 +182,12 @@ class Network(CheckpointParticipant):
         os.close(self._wake_fd)
 
     def lead(self, request_checkpoint: Callable[[CheckpointCause], None]) -> None:
-        """Be a primary's network: hold output until a checkpoint covers it, or it is compared.
+        """Become a primary's network: hold output until a checkpoint covers it, or it is compared.
 
         Parameters
         ----------
         request_checkpoint
-            Called in the network's thread when colo-compare wants a checkpoint.
+            Function that is called in the network's thread when colo-compare requests a checkpoint.
         """
         with self._lock:
             self._role = NetworkRole.PRIMARY
@@ -195,21 +195,21 @@ class Network(CheckpointParticipant):
             self._filter = make_output_filter(self._output, self._compare)
 
     def follow(self) -> None:
-        """Be a secondary's network: nobody outside hears of this guest."""
+        """Become a secondary's network: output of this guest does not leave."""
         with self._lock:
             self._role = NetworkRole.SECONDARY
             if self._output is Output.COMPARE:
                 self._rewriting.follow()
 
     def start(self) -> None:
-        """Give the guest, which is about to run, what has come meanwhile."""
+        """Give the guest, which is about to run, the frames that arrived meanwhile."""
         with self._lock:
             self._accepting = True
             self._refill()
             self._flush()
 
     def stop(self) -> None:
-        """Take what the guest has sent before it stopped."""
+        """Take the frames that the guest sent before it stopped."""
         with self._lock:
             self._accepting = False
             self._drain()
@@ -222,7 +222,7 @@ class Network(CheckpointParticipant):
             self._mirror.flush()
 
     def commit(self) -> None:
-        """Let out what the committed checkpoint covers."""
+        """Release the output that the committed checkpoint covers."""
         with self._lock:
             released = self._filter.checkpoint()
             self.released += len(released)
@@ -230,14 +230,14 @@ class Network(CheckpointParticipant):
             self._flush()
 
     def loaded(self) -> None:
-        """Drop what the mirror brought before the checkpoint that is loaded: it is part of it."""
+        """Drop mirrored frames from before the loaded checkpoint, which includes them."""
         with self._lock:
-            # The mirror may have ended with the primary; what it brought counts all the same.
+            # The mirror may have ended with the primary; its frames count nevertheless.
             self._rewriting.checkpoint()
             self._queue.loaded()
 
     def alone(self) -> None:
-        """Tell the switch where the guest is now, and let all output pass."""
+        """Announce the guest to the switch, and let all output pass."""
         with self._lock:
             was, self._role = self._role, NetworkRole.ALONE
             self._mirror.detach()
@@ -250,7 +250,7 @@ class Network(CheckpointParticipant):
             self._flush()
 
     def fence(self) -> None:
-        """Let nothing out any more: another node is the guest."""
+        """Release no output any more: another node is the guest."""
         with self._lock:
             self._role = NetworkRole.SECONDARY
             self._link.detach()
@@ -259,7 +259,7 @@ class Network(CheckpointParticipant):
     def _rewrites(self) -> list[Rewritten]:
         with self._lock:
             if self._role is NetworkRole.SECONDARY:
-                # As it is on the primary, so that what is compared is equal.
+                # As on the primary, so that the compared output is equal.
                 return self._rewriting.primarys()
             return self._rewriting.state()
 
@@ -267,7 +267,7 @@ class Network(CheckpointParticipant):
         with self._lock:
             self._rewriting.take_primarys(rewrites)
 
-    # The network's thread.
+    # Network's thread.
 
     def _run(self) -> None:
         try:
@@ -305,7 +305,7 @@ class Network(CheckpointParticipant):
         self._mirror.flush()
 
     def _is_mirror_full(self) -> bool:
-        # What the secondary's guest has said is compared at once.
+        # Output of the secondary's guest is compared at once.
         return self._role is NetworkRole.SECONDARY and self._queue.all >= MIRRORED_LIMIT
 
     # Frames from outside.
@@ -325,7 +325,7 @@ class Network(CheckpointParticipant):
                 self._filtered(self._filter.secondary(frame, now))
 
     def _refill(self) -> None:
-        """Put what waits into the NIC, as far as there is room; then it is mirrored."""
+        """Put waiting frames into the NIC, as far as there is room, and mirror these."""
         if not self._accepting:
             return
         taken = self._queue.take(self._nic.put)
@@ -338,12 +338,12 @@ class Network(CheckpointParticipant):
     # Frames of the guest.
 
     def _drain(self) -> None:
-        """Take what the guest has sent."""
+        """Take the frames that the guest has sent."""
         sent = self._nic.take_all()
         for frame in sent:
             self._transmitted(frame)
         if len(sent) == NIC_QUEUE_LENGTH:
-            # It may have waited for room.
+            # The guest may have waited for room.
             self._nic.wake()
         self._refill()
 
@@ -380,7 +380,7 @@ class Network(CheckpointParticipant):
         return outward
 
     def _announce(self) -> None:
-        """Tell the switch where the guest is now, as QEMU's announce-self does."""
+        """Announce the guest to the switch by a gratuitous ARP, as QEMU's announce-self does."""
         itself = (frames.GUEST_MAC, frames.GUEST_IP)
         message = frames.ARP(frames.ARP_REQUEST, *itself, bytes(6), frames.GUEST_IP)
         self._link.send(frames.build_arp(frames.BROADCAST, message))

@@ -1,4 +1,4 @@
-"""A link of a node's network: a frame socket that may be there or not, and is never waited for."""
+"""Link of a node's network: a non-blocking frame socket, which may be missing."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class NetworkLink:
     Parameters
     ----------
     selector
-        Its keys' data are functions, to be called when their descriptor is ready.
+        Selector whose keys' data are functions, to be called when their descriptor is ready.
     on_frames
-        Called with frames that have arrived.
+        Function that is called with frames that have arrived.
     is_full
-        Says whether the other end has to wait with further frames.
+        Function that returns whether the other end has to wait with further frames.
     """
 
     def __init__(
@@ -35,29 +35,29 @@ class NetworkLink:
 
     @property
     def attached(self) -> bool:
-        """Whether there is a link."""
+        """Whether a link is attached."""
         return self._socket is not None
 
     def attach(self, link: FrameSocket) -> None:
-        """Take a link; one that was there before ends."""
+        """Attach a link; an earlier one ends."""
         self.detach()
         self._socket = link
         self._watch(link, selectors.EVENT_READ)
 
     def detach(self) -> None:
-        """End the link, if there is one."""
+        """End the link, if one is attached."""
         link, self._socket = self._socket, None
         if link is not None:
             self._watch(link, 0)
             link.close()
 
     def send(self, frame: bytes, *, always: bool = False) -> None:
-        """Put a frame behind those that wait, see `FrameSocket.send`; without a link it is lost."""
+        """Append a frame to those that wait, see `FrameSocket.send`; without a link it is lost."""
         if self._socket is not None:
             self._socket.send(frame, always=always)
 
     def flush(self) -> None:
-        """Send what waits, as far as the link takes it, and watch for what is to be done next."""
+        """Send as many waiting frames as the link takes, and watch for its next event."""
         link = self._socket
         if link is None:
             return
@@ -80,7 +80,7 @@ class NetworkLink:
         self._on_frames(arrived)
 
     def _watch(self, link: FrameSocket, events: int) -> None:
-        """Wait for these events of a link from now on; 0 for none."""
+        """Watch for these events of the link; 0 for none."""
         known = self._selector.get_map().get(link.fileno())
         if known is None:
             if events:

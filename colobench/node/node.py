@@ -1,4 +1,4 @@
-"""Base class of both sides of a pair, put together from the parts that do the work.
+"""Base class of both sides of a pair, composed of the parts that do the work.
 
 Three threads matter. The CPU thread runs the guest. The COLO thread (`colo_thread.py`) talks to the
 peer, and alone stops, saves, loads and starts the guest (`guest_control.py`) while COLO lasts. The
@@ -36,16 +36,16 @@ class Node(ABC):
     Parameters
     ----------
     runtime
-        The process that it lives in.
+        Process of the node.
 
     Attributes
     ----------
     guest
-        The guest, which outlives this node.
+        Guest, which outlives this node.
     colo
-        The COLO thread: the conversation with the peer.
+        COLO thread: the conversation with the peer.
     takeover
-        What decides whether this node goes on alone.
+        Takeover, which decides whether this node goes on alone.
     """
 
     role: Role
@@ -57,50 +57,50 @@ class Node(ABC):
         self.monitor, self.quitting = runtime.monitor, runtime.quitting
         self.colo_status = runtime.colo_status
         self.breakpoints = Breakpoints(self.role, options.layout, self._held)
-        #: Guards the decision who goes first: a failover, or the commit of a checkpoint.
+        #: Guards the decision which comes first: a failover, or the commit of a checkpoint.
         self.lock = threading.RLock()
         self.colo = ColoThread(Conversation(self.role, options.variant, options.layout), self)
         self.takeover = Takeover(self, self.monitor, self.lock)
-        #: Whether COLO ended with an error; QEMU tells that by COLO_EXIT alone.
+        #: Whether COLO ended with an error; QEMU reports that only by COLO_EXIT.
         self.colo_ended = False
 
-    # What the two sides fill in.
+    # Methods of the two sides.
 
     @abstractmethod
     def begin(self) -> None:
-        """Do what this side does first."""
+        """Begin the work of this side."""
 
     @abstractmethod
     def actions(self) -> Mapping[ColoAction, Callable[[], None]]:
-        """Give a function for each action of the conversation's table."""
+        """Return a function for each action of the conversation's table."""
 
     @abstractmethod
     def message_received(self, received: Message, value: int | None) -> None:
-        """Look at a message that the table allows, before its actions are performed."""
+        """Take note of a message that the table allows, before its actions are performed."""
 
     @abstractmethod
     def query_migrate(self) -> dict[str, Any]:
-        """Give what ``query-migrate`` answers."""
+        """Return the answer of ``query-migrate``."""
 
     @abstractmethod
     def successor(self) -> Node:
-        """Give the side that this process is after a failover."""
+        """Make the side that this process is after a failover."""
 
     def wake(self) -> None:  # noqa: B027 - a secondary waits on nothing else
         """Wake the COLO thread from a wait that is not on the socket."""
 
     def loading(self) -> bool:
-        """Say whether a committed checkpoint is being loaded just now."""
+        """Return whether a committed checkpoint is being loaded."""
         return False
 
     def size_limit(self) -> int:
-        """Give the largest VMSTATE_SIZE that is accepted, in bytes."""
+        """Return the largest VMSTATE_SIZE that is accepted, bytes."""
         return 0
 
     # COLO.
 
     def open_channel(self, connection: socket.socket) -> Channel:
-        """Take the main connection.
+        """Open the channel on the main connection.
 
         Raises
         ------
@@ -115,11 +115,11 @@ class Node(ABC):
         return channel
 
     def enter_colo(self) -> None:
-        """Be one of a pair from now on."""
+        """Become one of a pair."""
         self.colo_status.mode = self.role.value
 
     def in_colo(self) -> bool:
-        """Say whether this node is one of a pair, or was until it lost its peer."""
+        """Return whether this node is one of a pair, or was until it lost its peer."""
         return self.colo_status.mode != "none"
 
     def check_outside_colo(self) -> None:
@@ -142,7 +142,7 @@ class Node(ABC):
             print(f"{self.role.value}: {error}", file=sys.stderr, flush=True)
             self._emit_colo_exit("error", str(error))
 
-    # What a takeover asks for, see `colobench.node.takeover.TakeoverSteps`.
+    # Methods of `colobench.node.takeover.TakeoverSteps`.
 
     def interrupt(self) -> None:
         """Let the COLO thread go on from a breakpoint."""
@@ -153,7 +153,7 @@ class Node(ABC):
         self.colo.shut_down()
         self.wake()
         self.colo.join()
-        # With memfd it keeps the peer's RAM in memory.
+        # With memfd, the channel keeps the peer's RAM mapped.
         self.colo.close()
         self.guest.stop("colo")
 
@@ -161,12 +161,12 @@ class Node(ABC):
         """Let the guest run without a peer."""
         with self.lock:
             self._begin_to_run_alone()
-        # Without the lock: the threads that are joined here may wait for it.
+        # The threads that are joined here may wait for the lock, so it is not held.
         self.runtime.succeed(self.successor())
         self.monitor.emit("RESUME", {})
 
     def fence(self, holder: str) -> None:
-        """Let nothing out any more, and end: `holder` is the guest now."""
+        """Release no output any more, and end: `holder` is the guest now."""
         self.guest.fence()
         self.monitor.emit("X_COLO_FENCED", {"mode": self.role.value, "holder": holder})
         self.runtime.died(self.role.value, LocalError(f"the arbiter has granted {holder}, not us"))
@@ -184,10 +184,10 @@ class Node(ABC):
         self._emit_colo_exit("request", "x-colo-lost-heartbeat")
         guest.start()
 
-    # The monitor.
+    # Monitor.
 
     def commands(self) -> dict[str, MonitorCommand]:
-        """Give the monitor's commands."""
+        """Return the monitor's commands."""
         guest = GuestCommands(self.guest, self.monitor, self.lock, self.check_outside_colo)
         return {
             **guest.table(),
@@ -200,7 +200,7 @@ class Node(ABC):
         }
 
     def quit(self) -> None:
-        """End the process in order."""
+        """Request an orderly end of the process."""
         self.runtime.quit()
 
     def _held(self, point: str) -> None:
@@ -212,10 +212,10 @@ class Node(ABC):
         self.breakpoints.set(at)
 
     def _emit_colo_exit(self, reason: str, why: str) -> None:
-        """Emit COLO_EXIT as QEMU does, and beside it why."""
+        """Emit COLO_EXIT as QEMU does, and add the reason."""
         self.monitor.emit("COLO_EXIT", {"mode": self.role.value, "reason": reason, "x-why": why})
 
-    # The end.
+    # End.
 
     def end(self) -> None:
         """Leave the pair, in an order in which no thread waits for one that has ended."""
@@ -226,6 +226,6 @@ class Node(ABC):
         self.retire()
 
     def retire(self) -> None:
-        """Let go of what belonged to this node alone."""
+        """Release the resources of this node, which its successor does not take over."""
         self.takeover.stop()
         self.colo.close()

@@ -1,4 +1,4 @@
-"""The command line of a node: the settings of its session, as JSON, and what is its alone."""
+"""Command line of a node: the settings of its session, as JSON, and its own options."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from colobench.settings.transport import Encoding, PageTransport, check_socket
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a node is told when it is started; what can change later comes over QMP.
+    """Options of a node's process; values that can change later come over QMP.
 
     Attributes
     ----------
     role
-        Primary or secondary.
+        Role: primary or secondary.
     qmp
         Path of the monitor's UNIX socket.
     settings
-        Those of the session, which are the same on both sides.
+        Settings of the session, which are the same on both sides.
     incoming
-        Where a secondary waits for its primary.
+        Address at which a secondary waits for its primary.
     mirror
-        Where a secondary waits for its primary's frames, or None.
+        Address at which a secondary waits for its primary's frames, or None.
     parent
-        The process whose death ends this one, or 0.
+        Process id of the parent, whose death ends this process, or 0.
     """
 
     role: Role
@@ -47,7 +47,7 @@ class Options:
 
     @property
     def guest(self) -> GuestSettings:
-        """The guest; a secondary's is empty, but for the size of its RAM, until migration."""
+        """Settings of the guest; a secondary's guest is idle until migration."""
         guest = self.settings.guest
         if self.role is Role.PRIMARY:
             return guest
@@ -55,22 +55,22 @@ class Options:
 
     @property
     def programs(self) -> tuple[Program, ...]:
-        """The programs that the guest may run, whose kernels are to be ready."""
+        """Programs that the guest may run, whose kernels are loaded at the start."""
         return (self.settings.guest.program,)
 
     @property
     def variant(self) -> Variant:
-        """The variant of the conversation."""
+        """Variant of the conversation."""
         return VARIANTS[self.settings.checkpoint.variant]
 
     @property
     def layout(self) -> Layout:
-        """How a checkpoint is laid out."""
+        """Layout of checkpoints."""
         return self.settings.checkpoint.layout
 
     @property
     def stall_timeout(self) -> float:
-        """Seconds, see `colobench.node.channel.Channel`."""
+        """Stall timeout, seconds, see `colobench.node.channel.Channel`."""
         return self.settings.checkpoint.stall_timeout
 
     @property
@@ -80,37 +80,37 @@ class Options:
 
     @property
     def transport(self) -> PageTransport:
-        """What brings the pages."""
+        """Transport of pages."""
         return self.settings.checkpoint.transport.pages
 
     @property
     def encoding(self) -> Encoding:
-        """What is sent of a page."""
+        """Encoding of pages."""
         return self.settings.checkpoint.encoding
 
     @property
     def channels(self) -> int:
-        """Number of connections for pages alone."""
+        """Number of page channels."""
         return self.settings.checkpoint.multifd_channels
 
     @property
     def output(self) -> Output:
-        """What the guest's output waits for."""
+        """Filter of the guest's output."""
         return self.settings.checkpoint.output
 
     @property
     def compare(self) -> CompareSettings:
-        """How output is compared, if it is."""
+        """Settings of a comparison of output."""
         return self.settings.network.compare
 
     @property
     def bug(self) -> Bug | None:
-        """A planted one, or None."""
+        """Planted bug, or None."""
         return self.settings.experiment.bug
 
     @property
     def tracker(self) -> str:
-        """How the guest's writes are learnt, see `colobench.memory.tracker`."""
+        """Name of the tracker, see `colobench.memory.tracker`."""
         return self.settings.checkpoint.tracker
 
 
@@ -120,9 +120,9 @@ def parse_options(arguments: list[str] | None = None) -> Options:
     Raises
     ------
     LocalError
-        If the settings, or an address, are not what is expected.
+        If the settings or an address are invalid.
     SystemExit
-        If argparse does not understand it; it has printed why.
+        If the arguments are invalid; argparse has printed the reason.
     """
     parser = argparse.ArgumentParser(
         prog="colobench.node",

@@ -1,4 +1,4 @@
-"""A node does not outlive the process that started it."""
+"""End of a process together with the process that started it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with(parent: int) -> None:
-    """Have the kernel kill this process as soon as its parent is gone (prctl(2), PR_SET_PDEATHSIG).
+    """Let the kernel kill this process when its parent ends (prctl(2), PR_SET_PDEATHSIG).
 
     Raises
     ------
     LocalError
-        If the parent is gone already.
+        If the parent has ended already.
     """
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
@@ -27,7 +27,7 @@ def die_with(parent: int) -> None:
 
 
 def on_end_of_input(act: Callable[[], None]) -> None:
-    """Call `act` once the other end of standard input is closed: by its owner, or by its death."""
+    """Call `act` when the other end of standard input is closed, by its owner or its death."""
 
     def wait() -> None:
         while os.read(0, 4096):

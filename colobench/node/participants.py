@@ -1,7 +1,7 @@
 """Participants of a checkpoint: parts of the guest that lie outside of its RAM and devices.
 
-The network is one: frames that the guest has sent are part of what the world knows of it. Disks are
-others. A node tells all of its participants, in the order of their list, what becomes of the guest.
+The network is one, because frames that the guest has sent are known outside. Disks will be
+others. A node calls its participants in the order of their list.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from colobench.wire.vmstate import Device
 
 
 class CheckpointParticipant(Protocol):
-    """Takes part in checkpoints. A class that inherits from this one may leave methods out.
+    """Base class of participants, whose methods do nothing.
 
     A checkpoint is ``stop, seal, commit, start`` on the primary. On the secondary it is ``loaded``,
     and where the variant lets that guest run between checkpoints, ``stop, seal, loaded, start``.
@@ -23,68 +23,68 @@ class CheckpointParticipant(Protocol):
     """
 
     def devices(self) -> Sequence[Device]:
-        """Give what of it travels with each checkpoint, as devices of the machine.
+        """Return the state that travels with each checkpoint, as devices of the machine.
 
         Both sides, once, when the process starts.
         """
         return ()
 
     def begin(self) -> None:
-        """Begin to work: the process is ready. Both sides, once, before anything but `devices`."""
+        """Begin to work: the process is ready. Both sides, once, after `devices`."""
 
     def lead(self, request_checkpoint: Callable[[CheckpointCause], None]) -> None:
-        """Be the primary's: from now on, hold back what leaves the guest until it is committed.
+        """Become the primary's: from now on, hold the guest's output until it is committed.
 
         Primary, when live migration ends and its guest has been stopped, before the first `seal`.
 
         Parameters
         ----------
         request_checkpoint
-            Asks for a checkpoint, from any thread and without delay.
+            Function that requests a checkpoint, from any thread and without waiting.
         """
 
     def follow(self) -> None:
-        """Be the secondary's: from now on, let nothing leave the guest.
+        """Become the secondary's: from now on, release none of the guest's output.
 
         Secondary, when the process starts.
         """
 
     def start(self) -> None:
-        """Get ready: the guest is about to run. Both sides."""
+        """Prepare for the guest, which is about to run. Both sides."""
 
     def stop(self) -> None:
-        """Take in the last of what the guest has done: it has just stopped. Both sides."""
+        """Take in the last output of the guest, which has just stopped. Both sides."""
 
     def seal(self) -> None:
-        """Draw a line: all that the guest has done until now belongs to the coming checkpoint.
+        """Mark the output so far as that of the coming checkpoint.
 
         Both sides, after `stop`, if the guest was stopped for a checkpoint, or on the primary to
         end live migration. Devices are saved after it.
         """
 
     def commit(self) -> None:
-        """Let go of what was held back before `seal`: the secondary has all of the checkpoint.
+        """Release the output that was held before `seal`: the secondary has all of the checkpoint.
 
         Primary, after VMSTATE_RECEIVED or, if the variant is v12, after VMSTATE_LOADED.
         """
 
     def loaded(self) -> None:
-        """Drop what the guest did since the last checkpoint: its state is another one now.
+        """Drop the guest's output since the last checkpoint: its state has been replaced.
 
         Secondary, after RAM and devices of a checkpoint, or of live migration, have been loaded.
         """
 
     def alone(self) -> None:
-        """Be the only guest: what was held back leaves, and nothing is held back any more.
+        """Become the only guest's: release all held output, and hold none any more.
 
         Either side, when it takes over, while its guest stands still.
         """
 
     def fence(self) -> None:
-        """Let nothing leave, for ever: another node is the guest, and this process ends.
+        """Release no output ever again: another node is the guest, and this process ends.
 
         Either side, when the arbiter has refused it; from the thread that asked the arbiter.
         """
 
     def close(self) -> None:
-        """Give back what it has. Both sides, when the process ends."""
+        """Release resources. Both sides, when the process ends."""

@@ -1,4 +1,4 @@
-"""A port of the switch: the socket of a link to a node, and the frames that wait for that node."""
+"""Port of the switch: the socket of a link to a node, and the frames that wait for the node."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import struct
 
 from colobench.net.link import LinkDecoder, LinkError, encode_frame
 
-#: Bytes that may wait for a node that does not read; further frames are dropped.
+#: Most bytes that wait for a node that does not read; further frames are dropped.
 QUEUE_BYTES = 1 << 20
-#: With so many waiting, the host's connections make no further segments.
+#: Number of waiting bytes from which on the host's connections make no further segments.
 ENOUGH_BYTES = 1 << 18
 _RECEIVE_BYTES = 1 << 18
 _SEND_BYTES = 1 << 18
@@ -22,18 +22,18 @@ class Port:
     Parameters
     ----------
     number
-        Its number among the ports.
+        Number of the port.
     link
-        A connected stream socket; this owns it.
+        Connected stream socket, which this object closes.
     queue_bytes
-        How much may wait.
+        Most bytes that may wait.
 
     Attributes
     ----------
     pid
-        The process at the other end of a UNIX socket, or None.
+        Process id of the other end of a UNIX socket, or None.
     ended
-        Why the link is over; empty as long as it is not.
+        Reason of the link's end; "" while it lasts.
     """
 
     def __init__(self, number: int, link: socket.socket, *, queue_bytes: int = QUEUE_BYTES) -> None:
@@ -54,11 +54,11 @@ class Port:
 
     @property
     def waiting(self) -> int:
-        """How many bytes wait to be sent."""
+        """Number of bytes that wait to be sent."""
         return len(self._queue)
 
     def receive(self) -> list[bytes]:
-        """Give the frames that have come; `ended` says so when there will be no more."""
+        """Return the frames that have arrived; after the last one, `ended` is set."""
         try:
             data = self.socket.recv(_RECEIVE_BYTES)
             if not data:
@@ -73,17 +73,17 @@ class Port:
         return []
 
     def queue(self, frame: bytes) -> bool:
-        """Have a frame sent with the next `flush`; False if it was dropped for lack of room."""
+        """Queue a frame for the next `flush`; return False if it was dropped for lack of room."""
         if len(self._queue) + len(frame) > self._queue_bytes:
             return False
         self._queue += encode_frame(frame)
         return True
 
     def flush(self) -> None:
-        """Send as much of what waits as the node takes now."""
+        """Send as many waiting bytes as the node takes now."""
         try:
             while self._queue:
-                # What is left over would be copied whole, each time, if it were sent in one piece.
+                # In one piece, all remaining bytes would be copied at each call.
                 sent = self.socket.send(self._queue[:_SEND_BYTES])
                 del self._queue[:sent]
         except BlockingIOError:

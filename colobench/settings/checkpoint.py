@@ -63,22 +63,22 @@ class Strategy(Part):
     transport: Transport = setting(
         Written(Transport, Transport.parse),
         Transport(PageTransport.STREAM, "unix"),
-        "how pages travel: stream, multifd or memfd, over a UNIX socket or, as in multifd+tcp, "
-        "over TCP; unix or tcp: stream over that",
+        "transport of pages: stream, multifd or memfd, over UNIX sockets or, as in multifd+tcp, "
+        "over TCP; unix and tcp are short for stream+unix and stream+tcp",
         agreed=True,
     )
     encoding: Encoding = setting(
         Choice.of_members(Encoding),
         Encoding.NONE,
-        "what is sent of a page: all of it, or what has changed since it was sent last (xbzrle, "
-        "with transport stream)",
+        "bytes of a page that are sent: all, or those that changed since it was sent last "
+        "(xbzrle, only with transport stream)",
         qemu="xbzrle",
         agreed=True,
     )
     multifd_channels: int = setting(
         Integer(0, CHANNELS_LIMIT),
         None,
-        "connections for pages alone, of multifd and memfd; usually as suits the machine",
+        "connections for pages, of multifd and memfd; derived from the number of cores if left out",
         qemu="multifd-channels",
         derived=True,
         agreed=True,
@@ -86,26 +86,27 @@ class Strategy(Part):
     layout: Layout = setting(
         Choice.of_members(Layout),
         Layout.SEPARATED,
-        "how a checkpoint is laid out; buffered is as before patch 31",
+        "order of a checkpoint in the stream: RAM directly and devices in a sized buffer, or both "
+        "in one buffer (as before patch 31)",
         agreed=True,
     )
     output: Output = setting(
         Choice.of_members(Output),
         Output.BUFFER,
-        "what the guest's output waits for: the checkpoint that covers it, or the same output of "
-        "the secondary's guest",
+        "event that releases the guest's output: the next checkpoint (buffer), or the same output "
+        "of the secondary's guest (compare)",
         agreed=True,
     )
     variant: str = setting(
         Choice.of_names("v12", "upstream"),
         None,
-        "v12: the secondary's guest stands between checkpoints; upstream: it runs, as it must "
-        "where output is compared",
+        "the secondary's guest between checkpoints: it stands still (v12), or runs (upstream, "
+        "implied by output compare)",
         derived=True,
         agreed=True,
     )
     tracker: str = setting(
-        Choice.of_names(*TRACKERS), "marked", "how the guest's writes are learnt"
+        Choice.of_names(*TRACKERS), "marked", "method that finds the pages that the guest wrote"
     )
 
     def complete(self) -> None:
@@ -136,14 +137,14 @@ class CheckpointSettings(Strategy):
     stall_timeout: float = setting(
         Number(STALL_TIMEOUT_MIN, STALL_TIMEOUT_MAX),
         10.0,
-        "silence, where the protocol wants a word, after which a peer counts as lost",
+        "longest silence of a peer from which a message is due",
     )
     verify: bool = setting(
         Flag(),
         True,
-        "digest RAM and devices at each checkpoint; it lengthens the pause",
+        "compare RAM and devices of both sides at each checkpoint; this lengthens the pause",
         agreed=True,
     )
     report_pages: bool = setting(
-        Flag(), False, "have records tell which pages were sent, and which were flushed"
+        Flag(), False, "keep in the records which pages were sent, and which were flushed"
     )

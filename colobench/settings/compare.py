@@ -44,24 +44,24 @@ class CompareSettings(Part):
     compare_timeout: int = setting(
         Integer(1, LIMIT, "ms"),
         3000,
-        "time that output waits for its like before it asks for a checkpoint",
+        "time after which output that waits to be compared requests a checkpoint",
         qemu="compare_timeout",
     )
     expired_scan_cycle: int = setting(
         Integer(1, LIMIT, "ms"),
         1000,
-        "interval at which output that has waited too long is looked for",
+        "interval of the search for output that has waited too long",
         qemu="expired_scan_cycle",
     )
     max_queue_size: int = setting(
         Integer(1, LIMIT),
         1024,
-        "frames of a connection and side that may wait",
+        "frames that may wait in one connection on one side",
         qemu="max_queue_size",
     )
     quirks: tuple[str, ...] = setting(
         Texts(lambda name: check_choice("quirk", name, list(Quirk)), "NAME"),
         (),
-        f"deviation in some QEMU version, off unless asked for: {', '.join(Quirk)}",
+        f"deviation of some QEMU version to imitate: {', '.join(Quirk)}",
         option="--quirk",
     )

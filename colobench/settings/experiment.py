@@ -1,4 +1,4 @@
-"""Settings of an experiment: what is kept of it, and what may happen to the guest in it."""
+"""Settings of an experiment: kept bytes and records, a spare secondary, planted bugs."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ class ExperimentSettings(Part):
     title = "experiment"
 
     capture: bool = setting(
-        Flag(), False, "pass the stream through a relay that keeps its bytes (transport stream)"
+        Flag(),
+        False,
+        "keep the bytes of the stream, which then passes through a relay (transport stream)",
     )
     keep_records: int | None = setting(
         Integer(1, KEEP_LIMIT, or_none=True),
         None,
-        "number of the newest records that are kept at least; none: all",
+        "least number of newest records to keep; none: keep all",
     )
     spare: bool = setting(
-        Flag(), False, "start a further secondary ahead, so that one joins sooner after a takeover"
+        Flag(), False, "have another secondary ready, so that it joins sooner after a takeover"
     )
     arbiter_state: str | None = setting(
         File(),
@@ -41,7 +43,7 @@ class ExperimentSettings(Part):
         None,
         "planted bug, see docs/bug-museum.md; only in an experiment",
     )
-    experiment: bool = setting(Flag(), False, "let what the guest holds be lost")
+    experiment: bool = setting(Flag(), False, "permit settings that lose the guest's data")
 
     def complete(self) -> None:
         """Check that a bug is planted in nothing but an experiment."""

@@ -14,21 +14,21 @@ LIMIT_MS = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatSettings(Part):
-    """How often the nodes beat, and how long a silence is a death."""
+    """Interval of heartbeats, and limit of silence."""
 
     title = "heartbeat"
 
     interval_ms: int = setting(
         Integer(1, LIMIT_MS, "ms"),
         None,
-        "time from one heartbeat to the next; usually a tenth of the limit",
+        "time from one heartbeat to the next; a tenth of the limit if left out",
         name="heartbeat_interval",
         derived=True,
     )
     limit_ms: int = setting(
         Integer(2, LIMIT_MS, "ms"),
         500,
-        "silence that counts as a node's death",
+        "silence after which a node counts as dead",
         name="heartbeat_limit",
     )
 

@@ -13,25 +13,25 @@ from colobench.settings.forward import ForwardRule
 
 @dataclass(frozen=True, slots=True)
 class NetworkSettings(Part):
-    """How clients reach the guest, and what is written down of its frames."""
+    """Forwarded ports, and files of frames."""
 
     title = "network"
 
     hostfwd: tuple[str, ...] = setting(
         Texts(ForwardRule.parse, "RULE"),
         (),
-        "port of this host that leads to one of the guest's, such as tcp:127.0.0.1:6379-:6379; "
-        "port 0: any free one",
+        "port of this host that is forwarded to a port of the guest: "
+        "tcp:127.0.0.1:6379-:6379; port 0: any free one",
         qemu="hostfwd",
     )
     serve_unprotected: bool = setting(
         Flag(),
         False,
-        "let clients in before the pair is protected: they lose all if the primary dies then",
+        "let clients in before the pair is protected; if the primary dies then, their data is lost",
     )
-    pcap: str | None = setting(File(), None, "file that gets the frames on the guest's links")
+    pcap: str | None = setting(File(), None, "file for the frames on the guest's links")
     pcap_mirror: str | None = setting(
-        File(), None, "file that gets the frames between the nodes, where output is compared"
+        File(), None, "file for the frames between the nodes, if output is compared"
     )
     compare: CompareSettings = part(CompareSettings, by_name=True)
 

@@ -1,4 +1,4 @@
-"""Settings of a torture run: those of its pairs, and what all of its kills have in common."""
+"""Settings of a torture run: clients, checker, and the settings of its pairs."""
 
 from __future__ import annotations
 
@@ -29,24 +29,26 @@ class TortureSettings(Part):
     Attributes
     ----------
     pair
-        The settings of its pairs, but for those of `DECIDED`.
+        Settings of its pairs, without those of `DECIDED`.
     """
 
     title = "torture"
 
-    clients: int = setting(Integer(1, 10**6), 8, "clients that ask at a time")
+    clients: int = setting(Integer(1, 10**6), 8, "clients that send requests at the same time")
     buffer_delay_ms: int = setting(
-        Integer(0, NEVER_MS, "ms"), 20, "time between checkpoints where output is buffered"
+        Integer(0, NEVER_MS, "ms"), 20, "time between checkpoints if output is buffered"
     )
     compare_delay_ms: int = setting(
-        Integer(0, NEVER_MS, "ms"), 500, "longest time between checkpoints where it is compared"
+        Integer(0, NEVER_MS, "ms"), 500, "longest time between checkpoints if output is compared"
     )
     patience: float = setting(
-        Number(0.001, 1e6), 20.0, "time after which an answer, or a takeover, counts as missing"
+        Number(0.001, 1e6), 20.0, "time after which an answer or a takeover counts as missing"
     )
-    checker_seconds: int = setting(Integer(1, 10**9, "s"), 60, "longest check of a history")
+    checker_seconds: int = setting(
+        Integer(1, 10**9, "s"), 60, "time limit for the check of a history"
+    )
     checker_memory: int = setting(
-        Size(1, 2**52), 512 << 20, "largest memory for the check of a key of a history"
+        Size(1, 2**52), 512 << 20, "memory limit for the check of one key of a history"
     )
     pair: Settings = part(Settings, default=USUAL_PAIR)
 

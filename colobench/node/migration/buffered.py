@@ -1,4 +1,4 @@
-"""The layout `buffered`: one buffer with a checkpoint's pages and devices."""
+"""Layout `buffered`: one buffer with a checkpoint's pages and devices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from colobench.wire import savevm
 from colobench.wire.format import SectionType
 from colobench.wire.ram import RAMRecordState
 
-#: Room in bytes for all but the pages; a buffer grows if devices need more.
+#: Room beside the pages, bytes; a buffer grows if devices need more.
 _FRAME_BYTES: Final = 64 * 1024
 
 
@@ -24,7 +24,7 @@ class BufferedSender(PageSender):
     Parameters
     ----------
     memory
-        The RAM that pages are sent from.
+        RAM whose pages are sent.
     records
         Block of the last record, shared with the sender of the migration.
     writer

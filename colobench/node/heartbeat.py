@@ -223,7 +223,7 @@ class Heartbeat:
         detector = self._detector
         return 0.0 if detector is None else detector.silence(time.monotonic())
 
-    def figures(self) -> dict[str, Any]:
+    def statistics(self) -> dict[str, Any]:
         """Return statistics as a JSON object.
 
         Returns

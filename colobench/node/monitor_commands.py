@@ -119,7 +119,7 @@ class NetworkCommands:
             **guest.machine.describe(),
             "checkpoint": guest.checkpoint,
             "checkpoint-age": guest.checkpoint_age(),
-            **self._network.figures(),
+            **self._network.statistics(),
         }
 
 

@@ -145,7 +145,7 @@ class Network(CheckpointParticipant):
             self._flush()
             return True
 
-    def figures(self) -> dict[str, Any]:
+    def statistics(self) -> dict[str, Any]:
         """Return the counters that a monitor shows."""
         with self._lock:
             counters = self._filter.counters()

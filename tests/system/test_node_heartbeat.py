@@ -46,7 +46,7 @@ heartbeat = Heartbeat(
 )
 heartbeat.start(DatagramAddress.parse(peer))
 for line in sys.stdin:
-    print(json.dumps(heartbeat.figures()), flush=True)
+    print(json.dumps(heartbeat.statistics()), flush=True)
 heartbeat.stop()
 """
 
@@ -73,7 +73,7 @@ class Child:
     def line(self) -> str:
         return self._stdout.readline().strip()
 
-    def figures(self) -> dict[str, Any]:
+    def statistics(self) -> dict[str, Any]:
         self._stdin.write("figures\n")
         self._stdin.flush()
         found: dict[str, Any] = json.loads(self.line())
@@ -210,9 +210,9 @@ def test_lost_is_said_once_in_the_heartbeats_own_thread_and_ends_the_beating(
     assert heartbeats.lost.wait(WAIT)
     until(lambda: all(thread.name != "heartbeat" for thread in threading.enumerate()))
     assert heartbeats.calls == ["heartbeat"]
-    assert own.figures()["lost"]
+    assert own.statistics()["lost"]
     # It has beaten before, and whatever it sent is there by now; the last of it was the last.
-    sent = own.figures()["sent"]
+    sent = own.statistics()["sent"]
     assert [peer.hear().sequence for _ in range(sent)] == list(range(sent))
     assert peer.hears_nothing()
 
@@ -230,8 +230,8 @@ def test_silence_is_told_and_broken_by_a_beat_of_the_peer_alone(
     peer.beat(own.address, 7, pairing="an old pairing")
     for sequence in (3, 3, 2):
         peer.beat(own.address, sequence)
-    until(lambda: own.figures()["repeated"] == 2)
-    figures = own.figures()
+    until(lambda: own.statistics()["repeated"] == 2)
+    figures = own.statistics()
     assert (figures["malformed"], figures["foreign"], figures["beats"]) == (2, 1, 1)
     assert 0 <= own.silence < WAIT
     assert not figures["lost"]
@@ -253,9 +253,9 @@ def test_two_heartbeats_hear_each_other_until_one_stops(tmp_path: Path) -> None:
     )
     a.start(b.address)
     b.start(a.address)
-    until(lambda: a.figures()["beats"] > 2 and b.figures()["beats"] > 2)
-    assert not a.figures()["lost"]
-    assert not b.figures()["lost"]
+    until(lambda: a.statistics()["beats"] > 2 and b.figures()["beats"] > 2)
+    assert not a.statistics()["lost"]
+    assert not b.statistics()["lost"]
     b.stop()
     assert lost["a"].wait(WAIT)
     a.stop()
@@ -275,14 +275,14 @@ def test_address_where_nobody_listens_is_silence_and_no_more(
         if gone == "socket removed":
             path.unlink()
     own.start(DatagramAddress.parse(f"unix:{path}"))
-    until(lambda: bool(own.figures()["unsent"] > 5))
-    assert not own.figures()["lost"]
+    until(lambda: bool(own.statistics()["unsent"] > 5))
+    assert not own.statistics()["lost"]
     # Who comes late is heard, and hears us.
     path.unlink(missing_ok=True)
     peer = heartbeats.peer()
     assert peer.hear().sequence > 5
     peer.beat(own.address, 0)
-    until(lambda: bool(own.figures()["beats"] == 1))
+    until(lambda: bool(own.statistics()["beats"] == 1))
 
 
 def test_closed_port_is_silence_and_no_more(heartbeats: Heartbeats) -> None:
@@ -290,24 +290,24 @@ def test_closed_port_is_silence_and_no_more(heartbeats: Heartbeats) -> None:
     dead = heartbeats.peer("udp")
     dead.socket.close()
     own.start(dead.address)
-    until(lambda: bool(own.figures()["sent"] + own.figures()["unsent"] > 5))
-    assert not own.figures()["lost"]
+    until(lambda: bool(own.statistics()["sent"] + own.figures()["unsent"] > 5))
+    assert not own.statistics()["lost"]
 
 
 def test_peer_that_does_not_read_its_beats_does_not_hold_up_ours(heartbeats: Heartbeats) -> None:
     peer, own = heartbeats.peer(), heartbeats.heartbeat()
     own.start(peer.address)
-    until(lambda: bool(own.figures()["unsent"] > 5))
+    until(lambda: bool(own.statistics()["unsent"] > 5))
     peer.beat(own.address, 0)
-    until(lambda: bool(own.figures()["beats"] == 1))
+    until(lambda: bool(own.statistics()["beats"] == 1))
 
 
 def test_killed_process_is_lost_by_its_silence(heartbeats: Heartbeats) -> None:
     own = heartbeats.heartbeat(limit=SOON)
     child = heartbeats.child(interval=0.01, limit=NEVER)
-    assert child.figures()["sent"] >= 0
+    assert child.statistics()["sent"] >= 0
     own.start(DatagramAddress.parse(heartbeats.uri("unix", "child")))
-    until(lambda: bool(own.figures()["beats"] > 0) or heartbeats.lost.is_set())
+    until(lambda: bool(own.statistics()["beats"] > 0) or heartbeats.lost.is_set())
     child.process.kill()
     assert heartbeats.lost.wait(WAIT)
 
@@ -321,12 +321,12 @@ def test_stopped_process_is_lost_and_does_not_blame_its_peer_when_it_goes_on(
     own = heartbeats.heartbeat(limit=1.5 * limit)
     voice = heartbeats.peer(name="voice", node=NODE)
     child = heartbeats.child(interval=0.02, limit=limit)
-    assert child.figures()["pauses"] == 0
+    assert child.statistics()["pauses"] == 0
     own.start(DatagramAddress.parse(heartbeats.uri("unix", "nobody")))
     address = DatagramAddress.parse(heartbeats.uri("unix", "child"))
     voice.beat(address, 0)
-    until(lambda: bool(child.figures()["beats"] == 1))
-    until(lambda: bool(own.figures()["beats"] > 0))
+    until(lambda: bool(child.statistics()["beats"] == 1))
+    until(lambda: bool(own.statistics()["beats"] > 0))
     child.stop()
     assert heartbeats.lost.wait(WAIT)
     own.stop()
@@ -335,7 +335,7 @@ def test_stopped_process_is_lost_and_does_not_blame_its_peer_when_it_goes_on(
     for sequence in range(1, 20):
         peer.hear()
         peer.beat(address, sequence)
-    figures = child.figures()
+    figures = child.statistics()
     assert figures["pauses"] == 1
     assert not figures["lost"]
     # It was one more limit, not pardon for ever.

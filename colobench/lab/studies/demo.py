@@ -75,7 +75,7 @@ def summarize(
         killed by SIGKILL, the secondary took over from the last committed checkpoint with exactly
         its state (where the secondary's guest stood still), its RAM is that of a guest that was
         never migrated, and its work went on. ``checkpoints_verified`` says how many checkpoints
-        were compared. The others are figures, and what was run where.
+        were compared. The others are measurements, the settings and the machine.
     """
     compared = [record.verified for record in records if record.verified is not None]
     checkpoint = session.settings.checkpoint

@@ -459,7 +459,7 @@ class SwitchProcess:
             guest = {"port": switch.guest_port, "mac": mac, "since": switch.guest_since}
         return {
             "listen": [str(each.address) for each in self._listeners[: len(self._options.listen)]],
-            "ports": [self._port_figures(port) for port in self._ports.values()],
+            "ports": [self._port_statistics(port) for port in self._ports.values()],
             "guest": guest,
             "moves": switch.moves,
             "clients": len(self._clients),
@@ -470,7 +470,7 @@ class SwitchProcess:
             "undeliverable-frames": switch.undeliverable,
         }
 
-    def _port_figures(self, port: Port) -> dict[str, Any]:
+    def _port_statistics(self, port: Port) -> dict[str, Any]:
         counters = self._switch.ports[port.number]
         return {
             "port": port.number,

@@ -27,7 +27,7 @@ NEVER, SOON = 1000.0, 0.2
 WAIT = 60.0
 
 #: A node that beats beside so many busy threads, says when it lost its peer, and answers each line
-#: that it is sent with its figures.
+#: that it is sent with its statistics.
 CHILD = """
 import json, sys, threading
 from colobench.node.heartbeat import DatagramAddress, Heartbeat
@@ -74,7 +74,7 @@ class Child:
         return self._stdout.readline().strip()
 
     def statistics(self) -> dict[str, Any]:
-        self._stdin.write("figures\n")
+        self._stdin.write("statistics\n")
         self._stdin.flush()
         found: dict[str, Any] = json.loads(self.line())
         return found
@@ -231,10 +231,10 @@ def test_silence_is_told_and_broken_by_a_beat_of_the_peer_alone(
     for sequence in (3, 3, 2):
         peer.beat(own.address, sequence)
     until(lambda: own.statistics()["repeated"] == 2)
-    figures = own.statistics()
-    assert (figures["malformed"], figures["foreign"], figures["beats"]) == (2, 1, 1)
+    counted = own.statistics()
+    assert (counted["malformed"], counted["foreign"], counted["beats"]) == (2, 1, 1)
     assert 0 <= own.silence < WAIT
-    assert not figures["lost"]
+    assert not counted["lost"]
 
 
 def test_two_heartbeats_hear_each_other_until_one_stops(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_two_heartbeats_hear_each_other_until_one_stops(tmp_path: Path) -> None:
     )
     a.start(b.address)
     b.start(a.address)
-    until(lambda: a.statistics()["beats"] > 2 and b.figures()["beats"] > 2)
+    until(lambda: a.statistics()["beats"] > 2 and b.statistics()["beats"] > 2)
     assert not a.statistics()["lost"]
     assert not b.statistics()["lost"]
     b.stop()
@@ -290,7 +290,7 @@ def test_closed_port_is_silence_and_no_more(heartbeats: Heartbeats) -> None:
     dead = heartbeats.peer("udp")
     dead.socket.close()
     own.start(dead.address)
-    until(lambda: bool(own.statistics()["sent"] + own.figures()["unsent"] > 5))
+    until(lambda: bool(own.statistics()["sent"] + own.statistics()["unsent"] > 5))
     assert not own.statistics()["lost"]
 
 
@@ -335,9 +335,9 @@ def test_stopped_process_is_lost_and_does_not_blame_its_peer_when_it_goes_on(
     for sequence in range(1, 20):
         peer.hear()
         peer.beat(address, sequence)
-    figures = child.statistics()
-    assert figures["pauses"] == 1
-    assert not figures["lost"]
+    counted = child.statistics()
+    assert counted["pauses"] == 1
+    assert not counted["lost"]
     # It was one more limit, not pardon for ever.
     assert child.line() == "lost"
 

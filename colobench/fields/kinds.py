@@ -133,25 +133,27 @@ class Size(Kind):
 
 @dataclass(frozen=True)
 class Number(Kind):
-    """A number of seconds, from `low` to `high`."""
+    """A number from `low` to `high`, of seconds unless `unit` is another or empty."""
 
     low: float
     high: float
+    unit: str = "s"
 
     def _check(self, name: str, value: Any) -> float:
-        return check_number(name, value, self.low, self.high, unit="s")
+        return check_number(name, value, self.low, self.high, unit=self.unit)
 
     def from_text(self, text: str) -> float:
         """Read a number as Python writes it."""
         try:
             return float(text)
         except ValueError:
-            raise LocalError(f"expected a number of seconds, found {show(text)}") from None
+            of = " of seconds" if self.unit == "s" else ""
+            raise LocalError(f"expected a number{of}, found {show(text)}") from None
 
     @property
     def metavar(self) -> str:
         """The unit."""
-        return "SECONDS"
+        return "SECONDS" if self.unit == "s" else self.unit.upper() or "NUMBER"
 
 
 class Flag(Kind):

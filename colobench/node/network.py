@@ -41,7 +41,7 @@ from colobench.net.rewriting import Rewriting
 from colobench.node.frame_socket import FrameSocket
 from colobench.node.network_link import NetworkLink
 from colobench.node.participants import CheckpointParticipant
-from colobench.node.trigger import CheckpointCause
+from colobench.node.trigger import OUTPUT, CheckpointCause
 from colobench.settings.checkpoint import Output
 from colobench.settings.compare import CompareSettings
 
@@ -102,6 +102,8 @@ class Network(CheckpointParticipant):
         self._queue = ReceiveQueue(self._rewriting.to_guest)
         self._discarded = self._passed = self.released = 0
         self._request_checkpoint: Callable[[CheckpointCause], None] = lambda cause: None
+        #: Whether output has begun to wait since the last checkpoint.
+        self._output_waits = False
         self._selector = selectors.DefaultSelector()
         self._link = NetworkLink(
             self._selector, self._from_link, lambda: len(self._queue) >= BACKLOG_LIMIT
@@ -158,6 +160,11 @@ class Network(CheckpointParticipant):
                 "compare": counters,
             }
 
+    def waiting_frames(self) -> int:
+        """Count the frames of the guest's output that are held now."""
+        with self._lock:
+            return self._filter.counters()["held"]
+
     # Methods of a `CheckpointParticipant`.
 
     def devices(self) -> Sequence[RewriterDevice]:
@@ -187,10 +194,12 @@ class Network(CheckpointParticipant):
         Parameters
         ----------
         request_checkpoint
-            Function that is called in the network's thread when colo-compare requests a checkpoint.
+            Function that is called in the network's thread when colo-compare requests a checkpoint,
+            and when the first frame since the last one begins to wait.
         """
         with self._lock:
             self._role = NetworkRole.PRIMARY
+            self._output_waits = False
             self._request_checkpoint = request_checkpoint
             self._filter = make_output_filter(self._output, self._compare)
 
@@ -225,6 +234,7 @@ class Network(CheckpointParticipant):
         """Release the output that the committed checkpoint covers."""
         with self._lock:
             released = self._filter.checkpoint()
+            self._output_waits = False
             self.released += len(released)
             self._let_out(released)
             self._flush()
@@ -352,6 +362,9 @@ class Network(CheckpointParticipant):
             self._let_out([frame])
         elif self._role is NetworkRole.PRIMARY:
             self._filtered(self._filter.primary(frame, time.monotonic()))
+            if not self._output_waits:
+                self._output_waits = True
+                self._request_checkpoint(CheckpointCause(OUTPUT))
         elif self._output is Output.COMPARE:
             for each in self._from_guest(frame):
                 self._mirror.send(each)

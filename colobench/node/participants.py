@@ -40,7 +40,8 @@ class CheckpointParticipant(Protocol):
         Parameters
         ----------
         request_checkpoint
-            Function that requests a checkpoint, from any thread and without waiting.
+            Function that requests a checkpoint, from any thread and without waiting. If the cause
+            is the guest's output, the trigger decides.
         """
 
     def follow(self) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from colobench.errors import LocalError
+from colobench.fields.checks import check_integer
 from colobench.memory.ram import PAGE_SIZE
 from colobench.node.address import Address
 from colobench.node.colo_thread import Interrupted
@@ -29,6 +30,9 @@ from colobench.protocol.colo import ColoAction, ColoState, LocalEvent, Role
 from colobench.settings.bug import Bug
 from colobench.settings.checkpoint import Output
 from colobench.settings.transport import check_socket
+from colobench.strategy.trigger import NEVER_MS, Trigger
+from colobench.strategy.triggers import usual_trigger
+from colobench.strategy.written import parse_trigger, write_trigger
 from colobench.wire import savevm
 from colobench.wire.messages import Message
 
@@ -49,9 +53,9 @@ class Primary(Node):
     def __init__(self, runtime: NodeRuntime, status: str = "none") -> None:
         super().__init__(runtime)
         self._status = status
-        self._trigger = CheckpointTrigger()
         self._report_pages = False
         self._dirty_pages = DirtyPages(self.guest.machine.tracker)
+        self._trigger = CheckpointTrigger(self._dirty_pages.count, self.network.waiting_frames)
         self._sender: CheckpointSender | None = None
         self._work = 0
         self._phases = Phases()
@@ -73,11 +77,12 @@ class Primary(Node):
             ),
             "migrate-set-parameters": MonitorCommand(
                 self._migrate_set_parameters,
-                optional={"x-checkpoint-delay": int, "x-report-pages": bool},
+                optional={"x-checkpoint-delay": int, "x-trigger": str, "x-report-pages": bool},
             ),
             "query-migrate-parameters": MonitorCommand(
                 lambda: {
                     "x-checkpoint-delay": self._trigger.delay_ms,
+                    "x-trigger": write_trigger(self._trigger.trigger),
                     "x-report-pages": self._report_pages,
                 }
             ),
@@ -122,15 +127,27 @@ class Primary(Node):
             raise LocalError(f"migrate: expected to start a thread, found {error}") from error
 
     def _migrate_set_parameters(
-        self, x_checkpoint_delay: int | None = None, x_report_pages: bool | None = None
+        self,
+        x_checkpoint_delay: int | None = None,
+        x_trigger: str | None = None,
+        x_report_pages: bool | None = None,
     ) -> None:
+        if x_checkpoint_delay is not None and x_trigger is not None:
+            raise LocalError("x-trigger: expected no x-checkpoint-delay beside it, found both")
+        if x_trigger is not None:
+            self._set_trigger(parse_trigger(x_trigger))
         if x_checkpoint_delay is not None:
-            self._trigger.set_delay(x_checkpoint_delay)
-            if self.in_colo():
-                # As in QEMU: a changed delay is not waited for.
-                self._request("requested")
+            check_integer("x-checkpoint-delay", x_checkpoint_delay, 0, NEVER_MS, unit="ms")
+            compares = self.options.output is Output.COMPARE
+            self._set_trigger(usual_trigger(x_checkpoint_delay, compares))
         if x_report_pages is not None:
             self._report_pages = x_report_pages
+
+    def _set_trigger(self, trigger: Trigger) -> None:
+        self._trigger.set(trigger)
+        if self.in_colo():
+            # As in QEMU: a changed delay is not waited for.
+            self._request("requested")
 
     def query_migrate(self) -> dict[str, Any]:
         """Give what ``query-migrate`` answers."""
@@ -274,6 +291,9 @@ class Primary(Node):
             self.colo.step()
             self.colo.run_to(ColoState.RUNNING)
         self.guest.committed()
+        statistics = self._sender.statistics()
+        released = self.network.released - released
+        self._trigger.taken(statistics["pages"], released)
         record: dict[str, Any] = {
             "checkpoint": self.guest.checkpoint,
             "cause": cause.name,
@@ -282,10 +302,10 @@ class Primary(Node):
             "layout": self.options.layout.value,
             "time": requested - self._in_colo_since,
             "bytes": self.colo.channel.all_sent - sent,
-            "frames-released": self.network.released - released,
+            "frames-released": released,
             "work": self._work,
             "marks": self._phases.marks,
-            **self._sender.statistics(),
+            **statistics,
         }
         if self._report_pages:
             record["pages-bitmap"] = base64.b64encode(self._dirty_pages.bitmap.tobytes()).decode()
@@ -310,6 +330,7 @@ class Primary(Node):
             self.breakpoints.reach("loaded")
 
     def _pause(self) -> None:
+        self._trigger.guest_stopped()
         self.guest.stop("colo")
         self.guest.seal()
         self._phases.end("stop")
@@ -360,4 +381,5 @@ class Primary(Node):
 
     def _resume(self) -> None:
         self.guest.start()
+        self._trigger.guest_started()
         self._phases.end("resume")

@@ -1,17 +1,29 @@
-"""The trigger of a checkpoint: when the next one is due, and why."""
+"""The trigger of a checkpoint: asks a trigger of `colobench.strategy`, and keeps what it needs."""
 
 from __future__ import annotations
 
 import os
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
-from colobench.errors import LocalError
+from colobench.strategy.trigger import (
+    DIRTY_PAGES,
+    MISCOMPARE,
+    NEVER_MS,
+    OUTPUT_FRAMES,
+    Situation,
+    Trigger,
+)
+from colobench.strategy.triggers import FixedDelay
 
+#: QEMU's default of x-checkpoint-delay.
 DELAY_DEFAULT_MS = 20_000
-DELAY_LIMIT_MS = 2**32 - 1
+#: The cause by which a participant says that output begins to wait for a checkpoint.
+OUTPUT = "output"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +33,8 @@ class CheckpointCause:
     Attributes
     ----------
     name
-        timer, requested, shutdown, or what colo-compare calls it: miscompare, timeout, overflow.
+        requested, shutdown, or as the trigger has it: timer, output and so on, or what colo-compare
+        calls it: miscompare, timeout, overflow.
     connection, offset
         Whose output it was, and where it differed; see `colobench.net.outcome`.
     """
@@ -30,46 +43,78 @@ class CheckpointCause:
     connection: str | None = None
     offset: int | None = None
 
+    @property
+    def need(self) -> str:
+        """The need of a trigger that looks at it, see `NEEDS`; "" if no trigger is asked."""
+        if self.name == OUTPUT:
+            return OUTPUT_FRAMES
+        return MISCOMPARE if self.connection is not None else ""
+
+
+@dataclass(slots=True)
+class _Last:
+    """The last checkpoint, in seconds of the monotonic clock."""
+
+    count: int = 0
+    cause: str = ""
+    began: float = 0.0
+    stopped: float = 0.0
+    started: float = 0.0
+    run: float = 0.0
+    pages: int = 0
+    frames: int = 0
+
 
 class CheckpointTrigger:
-    """Tells when the next checkpoint is due: after the delay, or at once if one is asked for.
+    """Tells when the next checkpoint is due: as its trigger says, or at once if one is asked for.
+
+    Parameters
+    ----------
+    count_dirty_pages, count_output_frames
+        Give what a `Situation` has of them; called only for a trigger that needs it.
 
     Attributes
     ----------
-    delay_ms
-        Milliseconds from one checkpoint to the next (``x-checkpoint-delay``).
+    trigger
+        The trigger that is asked; see `set`.
     wake_fd
         Readable when `due` has a new answer, or the COLO thread is to end.
     """
 
-    def __init__(self) -> None:
-        self.delay_ms = DELAY_DEFAULT_MS
+    def __init__(
+        self, count_dirty_pages: Callable[[], int], count_output_frames: Callable[[], int]
+    ) -> None:
+        self._count_dirty_pages = count_dirty_pages
+        self._count_output_frames = count_output_frames
+        self.trigger: Trigger = FixedDelay(DELAY_DEFAULT_MS)
         self.wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         #: `wake` may come after `close`, when the descriptor's number may be another file's.
         self._lock = threading.Lock()
         self._closed = False
-        self._due_from = 0.0
+        self._memory: Any = None
+        self._entered = 0.0
+        self._last = _Last()
         self._requested: CheckpointCause | None = None
-        #: What colo-compare wants a checkpoint for; set in the network's thread, without a lock.
+        #: What a participant wants a checkpoint for; set in its thread, without a lock.
         self._wanted: CheckpointCause | None = None
 
-    def set_delay(self, delay_ms: int) -> None:
-        """Change the delay.
+    @property
+    def delay_ms(self) -> int:
+        """The longest time between checkpoints, in milliseconds (``x-checkpoint-delay``)."""
+        longest = self.trigger.longest_ms
+        return NEVER_MS if longest is None else longest
 
-        Raises
-        ------
-        LocalError
-            If it is out of range.
-        """
-        if not 0 <= delay_ms <= DELAY_LIMIT_MS:
-            raise LocalError(
-                f"x-checkpoint-delay: expected 0 to {DELAY_LIMIT_MS} ms, found {delay_ms}"
-            )
-        self.delay_ms = delay_ms
+    def set(self, trigger: Trigger) -> None:
+        """Ask another trigger from now on, which remembers nothing."""
+        with self._lock:
+            self.trigger, self._memory = trigger, None
 
     def begin(self) -> None:
-        """Count the delay from now on."""
-        self._due_from = time.monotonic()
+        """Enter COLO: the guest is about to run, and times count from now on."""
+        now = time.monotonic()
+        with self._lock:
+            self._memory = None
+        self._entered, self._last = now, _Last(began=now, stopped=now, started=now)
 
     def request(self, cause: str) -> None:
         """Ask for a checkpoint at once; a shutdown goes before any other cause."""
@@ -79,33 +124,57 @@ class CheckpointTrigger:
         self.wake()
 
     def want(self, cause: CheckpointCause) -> None:
-        """Ask for a checkpoint unless one comes first, from any thread and without delay."""
-        self._wanted = cause
-        self.wake()
+        """Ask for a checkpoint unless one comes first, from any thread and without delay.
+
+        Of output that waits, or differs, only the trigger is told.
+        """
+        if cause.name != OUTPUT:
+            self._wanted = cause
+        if not cause.need or cause.need in self.trigger.needs:
+            self.wake()
 
     def satisfy(self) -> None:
         """Drop what was wanted: a checkpoint has made both guests equal."""
         self._wanted = None
 
-    def due(self) -> CheckpointCause | float:
-        """Give the cause of a checkpoint that is due now, or the seconds until one will be.
+    def guest_stopped(self) -> None:
+        """Take the time: the guest stands still from now on."""
+        self._last.stopped = time.monotonic()
+        self._last.run = self._last.stopped - self._last.started
 
-        The delay is counted from the time at which the last checkpoint was due.
-        """
+    def guest_started(self) -> None:
+        """Take the time: the guest runs from now on."""
+        self._last.started = time.monotonic()
+
+    def due(self) -> CheckpointCause | float:
+        """Give the cause of a checkpoint that is due now, or the seconds until the next look."""
         with suppress(BlockingIOError):
             os.eventfd_read(self.wake_fd)
         with self._lock:
-            cause, self._requested = self._requested or self._wanted, None
-        now, delay = time.monotonic(), self.delay_ms / 1000
-        if cause is not None:
-            self._due_from = now
-            return cause
-        left = self._due_from + delay - now
-        if left > 0:
-            return left
-        # Late ones follow at once, but do not pile up.
-        self._due_from = max(self._due_from + delay, now - delay)
-        return CheckpointCause("timer")
+            requested, self._requested = self._requested, None
+            trigger, memory = self.trigger, self._memory
+        wanted, now = self._wanted, time.monotonic()
+        if requested is None and wanted is not None and not wanted.need:
+            requested = wanted
+        cause = requested or self._ask(trigger, memory, wanted, now)
+        if isinstance(cause, CheckpointCause):
+            self._last.began, self._last.cause = now, cause.name
+        return cause
+
+    def taken(self, pages: int, frames: int) -> None:
+        """Let the trigger learn of a checkpoint, after which the guest runs again.
+
+        Parameters
+        ----------
+        pages, frames
+            Pages that it sent, and frames of output that it released.
+        """
+        last = self._last
+        last.count += 1
+        last.pages, last.frames = pages, frames
+        seen = self._observe(time.monotonic(), frozenset(), None)
+        with self._lock:
+            self._memory = self.trigger.learn(seen, self._memory)
 
     def wake(self) -> None:
         """Make `wake_fd` readable."""
@@ -119,3 +188,31 @@ class CheckpointTrigger:
             if not self._closed:
                 self._closed = True
                 os.close(self.wake_fd)
+
+    def _ask(
+        self, trigger: Trigger, memory: Any, wanted: CheckpointCause | None, now: float
+    ) -> CheckpointCause | float:
+        seen = self._observe(now, trigger.needs, wanted)
+        answer = trigger.ask(seen, memory)
+        if not isinstance(answer, str):
+            return answer / 1000 if answer > 0 else CheckpointCause(trigger.kind)
+        return wanted if wanted is not None and answer == wanted.name else CheckpointCause(answer)
+
+    def _observe(
+        self, now: float, needs: frozenset[str], wanted: CheckpointCause | None
+    ) -> Situation:
+        last, heeded = self._last, wanted is not None and wanted.need in needs
+        return Situation(
+            now_ms=(now - self._entered) * 1000,
+            ran_ms=(now - last.started) * 1000,
+            checkpoints=last.count,
+            cause=last.cause,
+            began_ms=(last.began - self._entered) * 1000,
+            last_run_ms=last.run * 1000,
+            pause_ms=(last.started - last.stopped) * 1000,
+            pages=last.pages,
+            frames=last.frames,
+            dirty_pages=self._count_dirty_pages() if DIRTY_PAGES in needs else None,
+            output_frames=self._count_output_frames() if OUTPUT_FRAMES in needs else None,
+            miscompare=wanted.name if wanted and heeded else None,
+        )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 from colobench.errors import LocalError
 from colobench.fields.kinds import Choice, Flag, Integer, Number, Written
@@ -17,9 +19,12 @@ from colobench.settings.transport import (
     usual_channels,
 )
 from colobench.strategy.compatibility import check_compatible, without_parameters
+from colobench.strategy.trigger import NEVER_MS, Trigger
+from colobench.strategy.triggers import usual_trigger
+from colobench.strategy.written import TRIGGERS, parse_trigger, write_trigger
 
-#: The longest delay that QEMU takes, in milliseconds: no session lives to see its end.
-NEVER_MS = 2**32 - 1
+#: Time between checkpoints if nobody says another, in milliseconds.
+DELAY_MS = 100
 #: Less than a microsecond (in seconds) would be no limit to the kernel.
 STALL_TIMEOUT_MIN, STALL_TIMEOUT_MAX = 0.001, 1e6
 
@@ -56,9 +61,17 @@ class Strategy(Part):
 
     delay: int | None = setting(
         Integer(0, NEVER_MS, "ms", or_none=True),
-        100,
-        "time from one checkpoint to the next; 0: back to back, none: on request alone",
+        DELAY_MS,
+        "longest time from one checkpoint to the next; 0: back to back, none: on request alone; "
+        "what a trigger says of it goes before",
         qemu="x-checkpoint-delay",
+    )
+    trigger: Trigger = setting(
+        Written(Trigger, parse_trigger, write_trigger, "NAME[:…]"),
+        None,
+        "when a checkpoint is due; usually after the delay, and at a miscompare where output is "
+        f"compared; one of {', '.join(TRIGGERS)}, as degradation:target=0.1,maximum=1000",
+        derived=True,
     )
     transport: Transport = setting(
         Written(Transport, Transport.parse),
@@ -110,7 +123,8 @@ class Strategy(Part):
     )
 
     def complete(self) -> None:
-        """Derive channels and variant, and check what goes with what."""
+        """Derive trigger, channels and variant, and check what goes with what."""
+        self._settle_trigger()
         pages = self.transport.pages
         self.derive("multifd_channels", usual_channels(pages))
         if pages is PageTransport.STREAM and self.multifd_channels:
@@ -126,6 +140,31 @@ class Strategy(Part):
         self.derive("variant", "upstream" if self.output is Output.COMPARE else "v12")
         written = self.as_json().items()
         check_compatible({n: without_parameters(v) for n, v in written if isinstance(v, str)})
+
+    def _settle_trigger(self) -> None:
+        """Derive the trigger from the delay or, if there is one, the delay from the trigger."""
+        self.derive("trigger", usual_trigger(self.delay, self.output is Output.COMPARE))
+        longest = self.trigger.longest_ms
+        if self.delay not in (longest, DELAY_MS):
+            raise _two_delays(self.trigger, self.delay)
+        object.__setattr__(self, "delay", longest)
+
+    def _changed(self, changes: Mapping[str, Any]) -> Self:
+        """Give other settings; a delay alone replaces the trigger, a trigger alone the delay."""
+        has_delay, has_trigger = "delay" in changes, changes.get("trigger") is not None
+        if has_trigger:
+            changed = Part._changed(self, {"delay": DELAY_MS, **changes})
+            if has_delay and changes["delay"] != changed.delay:
+                raise _two_delays(changed.trigger, changes["delay"])
+            return changed
+        return Part._changed(self, {**changes, "trigger": None} if has_delay else changes)
+
+
+def _two_delays(trigger: Trigger, delay: int | None) -> LocalError:
+    return LocalError(
+        f"delay: expected {trigger.longest_ms} ms or none at all beside trigger "
+        f"{write_trigger(trigger)}, found {delay}"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,14 @@ REQUIREMENTS = (
         "encoding", "xbzrle", "transport", ("stream",), "whose records say how a page is encoded"
     ),
     Requirement("output", "compare", "variant", ("upstream",), "whose secondary runs"),
+    *(
+        Requirement("trigger", name, "output", ("compare",), "which finds the first difference")
+        for name in ("miscompare", "hybrid")
+    ),
+    *(
+        Requirement("trigger", name, "output", ("buffer",), "which waits for checkpoints alone")
+        for name in ("output", "price")
+    ),
 )
 
 

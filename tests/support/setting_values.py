@@ -19,6 +19,10 @@ TEXTS = {
         *("stream", "multifd", "memfd", "unix", "tcp"),
     ],
     "link": ["local", "1GbE", "wan20ms", "rate=300M,delay=2ms,jitter=1ms"],
+    "trigger": [
+        *("fixed:ms=7", "fixed:ms=none", "miscompare:maximum=50", "hybrid:passive_count=3"),
+        *("degradation:target=0.25,minimum=5", "output:maximum=9", "dirty", "price:waiting=2.5"),
+    ],
     "hostfwd": ["tcp:127.0.0.1:0-:6379", "tcp::0-:7", "tcp:127.0.0.1:7001-10.0.2.15:6379"],
     "quirks": list(Quirk),
 }

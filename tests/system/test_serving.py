@@ -443,7 +443,7 @@ def test_redis_benchmark_and_cli_are_served_through_a_kill(run_output: Any, outp
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"output": "compare", "variant": "v12"}, "expected the variant upstream"),
+        ({"output": "compare", "variant": "v12"}, "expected variant upstream"),
         ({"output": "later"}, "output: expected buffer or compare, found 'later'"),
         ({"compare": CompareSettings(max_queue_size=7)}, "expected output compare, found buffer"),
         ({"ram": "1M"}, "expected at least 4 MiB for the program kv"),

@@ -27,8 +27,8 @@ from colobench.lab.session.takeover import Killed, TakeoverRecord
 from colobench.node.kernels import kernel_modules
 from colobench.processes.errors import NodeGone, NotStarted
 from colobench.processes.process import NodeProcess, ProcessUsage
-from colobench.settings.checkpoint import NEVER_MS
 from colobench.settings.settings import Settings
+from colobench.strategy.written import write_trigger
 
 if TYPE_CHECKING:
     from colobench.lab.session.relay import Relay
@@ -283,10 +283,10 @@ class Session(contextlib.AbstractContextManager["Session"]):
             self.relay = Relay(at, uri, limit=room, form=form)
             self._processes.add_relay(self.relay)
             uri = f"unix:{self._processes.directory / 'relay'}"
-        delay, report_pages = checkpoint.delay, checkpoint.report_pages
+        report_pages = checkpoint.report_pages
         primary.execute(
             "migrate-set-parameters",
-            x_checkpoint_delay=NEVER_MS if delay is None else delay,
+            x_trigger=write_trigger(checkpoint.trigger),
             x_report_pages=report_pages,
         )
         self.nodes["secondary"].execute("migrate-set-parameters", x_report_pages=report_pages)

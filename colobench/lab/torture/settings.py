@@ -13,9 +13,9 @@ from colobench.fields.sizes import write_size
 from colobench.lab.checker.linearizability import Effort
 from colobench.lab.session.serving import serving_settings
 from colobench.lab.torture.kill_plan import Kill
-from colobench.settings.checkpoint import NEVER_MS
 from colobench.settings.heartbeat import HeartbeatSettings
 from colobench.settings.settings import Settings
+from colobench.strategy.trigger import NEVER_MS
 
 #: The settings of a pair that each kill, or the way of output, decides on.
 DECIDED = ("transport", "multifd_channels", "output", "variant", "delay")

@@ -28,11 +28,14 @@ class DirtyPages:
         ram = tracker.ram
         self.bitmap: Words = np.zeros_like(ram.bitmap)
         self._list: Pages = np.zeros(ram.pages + bitmap.LIST_SLACK, dtype=np.int32)
+        #: Pages that `count` has collected, and that the next collection has as well.
+        self._counted: Words = np.zeros_like(ram.bitmap)
         self._forgotten = 0
 
     def arm(self) -> Pages:
         """Begin to track writes, and return a list of all pages of RAM."""
         self._tracker.arm()
+        bitmap.clear(self._counted)
         blocks = self._tracker.ram.blocks
         everything = [np.arange(b.first_page, b.first_page + b.pages) for b in blocks]
         return np.concatenate(everything).astype(np.int32)
@@ -40,8 +43,16 @@ class DirtyPages:
     def collect(self) -> Pages:
         """List the pages written since the last call; the list is valid until the next one."""
         bitmap.clear(self.bitmap)
+        bitmap.union(self.bitmap, self._counted)
+        bitmap.clear(self._counted)
         self._tracker.collect(self.bitmap)
         return self._list[: bitmap.list_pages(self.bitmap, self._list)]
+
+    def count(self) -> int:
+        """Count the pages written since the last collection, while the guest runs."""
+        self._tracker.collect(self._counted)
+        count: int = bitmap.popcount(self._counted)
+        return count
 
     def collect_but_one(self) -> Pages:
         """Collect all dirty pages but one, which is forgotten (`Bug.MISSED_DIRTY_BIT`)."""

@@ -10,6 +10,7 @@ from colobench.fields.part import settings_of
 from colobench.settings.checkpoint import Strategy
 from colobench.settings.transport import PageTransport
 from colobench.strategy.compatibility import REQUIREMENTS, Requirement, check_compatible
+from colobench.strategy.written import TRIGGERS
 
 AXES = {each.name: each for each in settings_of(Strategy)}
 
@@ -18,6 +19,8 @@ def known_values(axis: str) -> set[str]:
     kind = AXES[axis].kind
     if isinstance(kind, Choice):
         return set(kind.choices)
+    if axis == "trigger":
+        return set(TRIGGERS)
     assert axis == "transport"
     return {each.value for each in PageTransport}
 

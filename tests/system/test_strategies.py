@@ -1,0 +1,137 @@
+"""Strategies on pairs of real processes: each trigger decides, and every checkpoint verifies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from colobench.errors import LocalError
+from colobench.guest.settings import NondeterminismSettings
+from colobench.lab.clients.store_connection import StoreConnection
+from colobench.lab.session.serving import serving_settings
+from colobench.lab.session.session import Session
+from colobench.memory.tracker_names import TRACKERS
+from colobench.processes.errors import QMPCommandError
+from share import amount, some
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+CHECKPOINTS = amount(20, 200)
+#: A trigger of each kind that a guest without clients can have, and the causes that it gives.
+TRIGGERS = {
+    "fixed:ms=0": {"timer"},
+    "degradation:target=0.2,minimum=1,maximum=200": {"degradation", "timer"},
+    "dirty:pages=150,maximum=2000": {"dirty"},
+    "output:maximum=5": {"output", "timer"},
+    "price:maximum=5": {"price", "timer"},
+}
+
+
+def session(**settings: Any) -> Session:
+    """Make a session with a small guest that writes a lot."""
+    return Session(**({"ram": "8M", "writes_per_tick": 40, "guest": "hotcold"} | settings))
+
+
+def serving(trigger: str, **settings: Any) -> Session:
+    """Make a session whose guest serves clients."""
+    return Session(serving_settings(ram="8M", trigger=trigger, **settings))
+
+
+# -- Triggers ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trigger", TRIGGERS)
+def test_every_trigger_names_its_cause_and_its_checkpoints_verify(trigger: str) -> None:
+    with session(trigger=trigger) as pair:
+        records = pair.run(CHECKPOINTS)
+        assert all(record.verified for record in records)
+        assert {record.cause for record in records} <= TRIGGERS[trigger]
+        at = some(pair.points("primary"), 1)[0]
+        pair.kill("primary", at=at)
+        assert pair.failover().equal
+        assert pair.verify()
+
+
+@pytest.mark.parametrize("tracker", TRACKERS)
+def test_dirty_pages_are_counted_and_none_of_them_is_lost(tracker: str) -> None:
+    with session(trigger="dirty:pages=200,maximum=5000", tracker=tracker) as pair:
+        records = pair.run(CHECKPOINTS)
+        assert all(record.verified for record in records)
+        assert {record.cause for record in records} == {"dirty"}
+        assert min(record.pages for record in records) >= 200
+
+
+def test_output_that_waits_causes_a_checkpoint_and_nothing_else_does() -> None:
+    with serving("output:maximum=1000000") as pair, StoreConnection(pair.address(), 60) as client:
+        for _ in range(20):
+            assert client.ask(b"PING") == "PONG"
+        # The handshake and each answer are waited for, and nothing comes by itself.
+        assert {record.cause for record in pair.records} == {"output"}
+        assert len(pair.records) >= 20
+        assert all(record.verified for record in pair.records)
+
+
+def test_output_that_waits_is_worth_a_checkpoint_at_its_price() -> None:
+    trigger = "price:waiting=0.5,maximum=1000000"
+    with serving(trigger) as pair, StoreConnection(pair.address(), 60) as client:
+        for _ in range(20):
+            assert client.ask(b"PING") == "PONG"
+        assert {record.cause for record in pair.records} == {"price"}
+
+
+def test_the_hybrid_is_passive_once_miscompares_are_frequent() -> None:
+    trigger = "hybrid:minimum=1,passive_limit=5000,passive_count=4,passive_time=5,maximum=10000"
+    # Each guest reads its own clock: answers with the time in them differ.
+    apart = NondeterminismSettings(clock_us=1)
+    with (
+        serving(trigger, output="compare", nondeterminism=apart, verify=False) as pair,
+        StoreConnection(pair.address(), 60) as client,
+    ):
+        while len(pair.records) < 12:
+            client.ask(b"TIME")
+        causes = [record.cause for record in pair.records][:12]
+    assert causes[:5] == ["miscompare"] * 5
+    assert causes[5:8] == ["passive"] * 3
+    assert causes[8] == "miscompare"
+
+
+def test_a_fixed_delay_beside_comparison_lets_what_differs_wait() -> None:
+    apart = NondeterminismSettings(clock_us=1)
+    with (
+        serving("fixed:ms=20", output="compare", nondeterminism=apart) as pair,
+        StoreConnection(pair.address(), 60) as client,
+    ):
+        for _ in range(10):
+            client.ask(b"TIME")
+        assert {record.cause for record in pair.records} == {"timer"}
+
+
+def test_a_running_pair_takes_another_trigger_and_a_new_pair_has_that_of_the_settings() -> None:
+    with session(trigger="fixed:ms=none") as pair:
+        primary = pair.nodes["primary"]
+        primary.execute("migrate-set-parameters", x_trigger="dirty:pages=100")
+        shown = primary.execute("query-migrate-parameters")
+        assert shown["x-trigger"] == "dirty:pages=100,maximum=1000"
+        assert shown["x-checkpoint-delay"] == 1000
+        pair.wait_for(lambda: len(pair.records) > 5, "checkpoints", 60)
+        assert pair.records[0].cause == "requested"
+        assert {record.cause for record in pair.records[1:]} <= {"dirty", "timer"}
+        for wrong, words in (
+            ({"x_trigger": "soon"}, "trigger: expected one of fixed"),
+            ({"x_trigger": "fixed", "x_checkpoint_delay": 5}, "found both"),
+            ({"x_checkpoint_delay": -1}, "x-checkpoint-delay: expected 0 to"),
+        ):
+            with pytest.raises(QMPCommandError, match=words):
+                primary.execute("migrate-set-parameters", **wrong)
+        pair.kill("secondary")
+        pair.failover()
+        pair.rejoin()
+        survivor = pair.nodes["primary"].execute("query-migrate-parameters")
+        assert survivor["x-trigger"] == "fixed:ms=none"
+        assert pair.checkpoint().verified
+
+
+def test_a_trigger_that_does_not_go_with_the_output_is_refused_before_anything_starts() -> None:
+    with pytest.raises(LocalError, match="trigger hybrid: expected output compare"):
+        session(trigger="hybrid")

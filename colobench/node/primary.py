@@ -1,4 +1,4 @@
-"""The primary: migrates its running guest, then sends checkpoint after checkpoint."""
+"""Primary: migrates its running guest, then sends checkpoint after checkpoint."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ from colobench.wire.messages import Message
 
 
 class Primary(Node):
-    """The node whose guest the world sees.
+    """Node whose guest serves.
 
     Parameters
     ----------
     runtime
-        The process that it lives in.
+        Process of the node.
     status
-        Where migration stands, as ``query-migrate`` tells it: "completed" after a takeover.
+        State of migration, as in ``query-migrate``; "completed" after a takeover.
     """
 
     role = Role.PRIMARY
@@ -62,15 +62,15 @@ class Primary(Node):
         self._in_colo_since = 0.0
 
     def begin(self) -> None:
-        """Let the guest run."""
+        """Start the guest."""
         self.guest.start()
 
     def successor(self) -> Node:
-        """Give the side that this process is after a failover."""
+        """Make the side that this process is after a failover."""
         return Primary(self.runtime, "completed")
 
     def commands(self) -> dict[str, MonitorCommand]:
-        """Give the monitor's commands."""
+        """Return the monitor's commands."""
         return super().commands() | {
             "migrate": MonitorCommand(
                 self._migrate, {"uri": str}, {"x-mirror": str, "x-mirror-pcap": str}
@@ -91,7 +91,7 @@ class Primary(Node):
         }
 
     def actions(self) -> Mapping[ColoAction, Callable[[], None]]:
-        """Give a function for each action of the conversation's table."""
+        """Return a function for each action of the conversation's table."""
         return {
             ColoAction.START_GUEST: self._resume,
             ColoAction.STOP_GUEST: self._pause,
@@ -101,7 +101,7 @@ class Primary(Node):
             ColoAction.SEND_GUEST_SHUTDOWN: lambda: self.colo.send(Message.GUEST_SHUTDOWN),
         }
 
-    # The monitor's commands.
+    # Monitor's commands.
 
     def _migrate(
         self, uri: str, x_mirror: str | None = None, x_mirror_pcap: str | None = None
@@ -150,7 +150,7 @@ class Primary(Node):
             self._request("requested")
 
     def query_migrate(self) -> dict[str, Any]:
-        """Give what ``query-migrate`` answers."""
+        """Return the answer of ``query-migrate``."""
         found: dict[str, Any] = {"status": self._status}
         sender, channel = self._sender, self.colo.channel
         if sender is not None and channel is not None:
@@ -188,7 +188,7 @@ class Primary(Node):
             self.guest.stop("shutdown")
         self.quit()
 
-    # A takeover, and the end.
+    # Takeover and end.
 
     def run_alone(self) -> None:
         """Let the guest run without a peer."""
@@ -200,18 +200,18 @@ class Primary(Node):
         self._trigger.wake()
 
     def retire(self) -> None:
-        """Let go of what belonged to this node alone."""
+        """Release the resources of this node, which its successor does not take over."""
         super().retire()
         self._trigger.close()
 
-    # The COLO thread.
+    # COLO thread.
 
     def _outgoing(self, address: Address, mirror: Address | None, pcap: PcapWriter | None) -> None:
         try:
             main = address.connect_while(self._waiting_for("the secondary"))
             channel = self.open_channel(main)
             machine, workers = self.guest.machine, self.workers
-            # Ahead of all else, so that a secondary with other settings says that, and no more.
+            # First of all, so that a secondary with other settings reports only that.
             settings = self.options.settings.agreed()
             channel.write(savevm.stream_header(machine.machine_type, settings))
             channel.flush()
@@ -227,12 +227,12 @@ class Primary(Node):
         except Interrupted:
             raise
         except Exception as error:
-            # Whatever it was, this guest serves, and another secondary may join it.
+            # After any error this guest serves, and another secondary may join it.
             self._migration_failed(error, pcap)
             return
         with self.lock:
             self.enter_colo()
-            # What it has said so far is in what the secondary is about to get.
+            # The state that the secondary is about to get includes the output so far.
             self.guest.stop("finish-migrate")
             self.guest.lead(self._trigger.want)
             self.guest.seal()
@@ -254,7 +254,7 @@ class Primary(Node):
         self.quit()
 
     def _waiting_for(self, expected: str, main: socket.socket | None = None) -> Wait:
-        """Wait for a connection, but no longer than the main one, or this process, lasts."""
+        """Return a `Wait` that ends with the main connection or this process."""
         return Wait(expected, CONNECT_TIMEOUT, main, self._trigger.wake_fd)
 
     def _migration_failed(self, error: Exception, pcap: PcapWriter | None) -> None:
@@ -277,7 +277,7 @@ class Primary(Node):
             if isinstance(due, CheckpointCause):
                 return due
             if self.colo.channel.wait(due, self._trigger.wake_fd):
-                # Nothing is expected now: this is the end of the connection, or a fault.
+                # No message is due now: this is the end of the connection, or a fault.
                 self.colo.step()
 
     def _checkpoint(self, cause: CheckpointCause) -> None:
@@ -311,7 +311,7 @@ class Primary(Node):
             record["pages-bitmap"] = base64.b64encode(self._dirty_pages.bitmap.tobytes()).decode()
         self.monitor.emit("X_COLO_CHECKPOINT", record)
 
-    # What the table asks for.
+    # Actions of the table.
 
     def _send_request(self) -> None:
         self.colo.send(Message.CHECKPOINT_REQUEST)
@@ -371,7 +371,7 @@ class Primary(Node):
         return devices
 
     def _announce_digests(self, checkpoint: int, devices: bytes) -> None:
-        """Tell what is about to be committed, so that it is known even if this process dies now."""
+        """Report the digests before the commit, so that they are known if this process dies."""
         self.monitor.emit("X_COLO_DIGEST", {"checkpoint": checkpoint} | self.guest.digests(devices))
         self.monitor.flush()
 

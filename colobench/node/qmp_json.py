@@ -1,4 +1,4 @@
-"""QMP's JSON in what a client sends, found and parsed piece by piece, as QEMU 7.2 does it.
+"""Parser of QMP's JSON, piece by piece, with the dialect of QEMU 7.2.
 
 The dialect has strings in single quotes, too, and ``\\'`` in either kind. It has no NaN, no
 Infinity, no member twice in an object, and in strings no control characters, no surrogate alone,
@@ -7,14 +7,14 @@ no noncharacter.
 A text ends with the bracket that closes its first one, as clients need not send newlines. Outside
 of brackets each string, number, word, colon and comma is a text of its own. A byte that begins no
 token ends the text that it is in; what follows is skipped up to a bracket, a comma, a colon or a
-control character. Clients may send 0xFF for that.
+control character. Clients may send 0xFF to end a text.
 
-Each byte is looked at once, and no call into C takes longer than a piece needs: the thread that
-does this holds up no other.
+Each byte is read once, and no call into C takes longer than for one piece: the thread that
+parses delays no other.
 
-QEMU takes 64 MiB and two million tokens in one text, and 1024 brackets open at a time. What is left
-of a text with more brackets, it answers as texts of their own; here it is skipped. A number that is
-too large for a double is an error here; QEMU answers with ``inf``, which is no JSON.
+QEMU accepts 64 MiB and two million tokens in one text, and 1024 open brackets. If a text has more
+brackets, QEMU answers its rest as separate texts; here the rest is skipped. A number that is
+too large for a double is an error here; QEMU answers with ``inf``, which is not JSON.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from typing import Any, Final
 
 from colobench.errors import RemoteError
 
-#: Bytes of a text, without the white space between its tokens.
+#: Most bytes of a text, without the white space between its tokens.
 LENGTH_LIMIT: Final = 1 << 20
-#: Tokens of a text: each may become a value, which needs some hundred bytes of memory.
+#: Most tokens of a text: each may become a value, which needs some hundred bytes of memory.
 TOKENS_LIMIT: Final = 1 << 16
-#: Brackets that are open at a time.
+#: Most open brackets at a time.
 NESTING_LIMIT: Final = 1024
-#: Bytes of a number or a keyword.
+#: Most bytes of a number or a keyword.
 WORD_LIMIT: Final = 1024
 #: Characters of a stray token that an error shows.
 _SHOWN = 80
@@ -46,19 +46,19 @@ _OPEN_BRACE, _CLOSE_BRACE, _OPEN_BRACKET, _CLOSE_BRACKET, _COLON, _COMMA = _PUNC
 _BACKSLASH = ord("\\")
 
 _SPACE = re.compile(rb"[ \t\r\n]*")
-#: Where to go on behind a byte that begins no token.
+#: Bytes at which parsing goes on after a byte that begins no token.
 _RECOVERED = re.compile(rb"[{}\[\]:,\x00-\x08\x0a-\x1f\xfe\xff]")
-#: What a string may go on with, by its quote.
+#: Characters in a string without an escape, by its quote.
 _IN_STRING = {
     _QUOTES[0]: re.compile(rb"(?:[^'\\\x00-\x1f\xfe\xff]++|\\[\x20-\xfd])*+"),
     _QUOTES[1]: re.compile(rb'(?:[^"\\\x00-\x1f\xfe\xff]++|\\[\x20-\xfd])*+'),
 }
 _KEYWORD = re.compile(rb"[a-z]+")
-#: A zero has no exponent, unless a fraction comes between.
+#: A zero has an exponent only after a fraction.
 _NUMBER = re.compile(
     rb"-?(?:0(?:\.[0-9]+(?:[eE][-+]?[0-9]+)?)?|[1-9][0-9]*(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)"
 )
-#: What is a number, or may become one.
+#: A number, or the beginning of one.
 _NUMBER_BEGUN = re.compile(
     rb"-?(?:(?:0|[1-9][0-9]*)\.(?:[0-9]+(?:[eE][-+]?[0-9]*)?)?|0|[1-9][0-9]*(?:[eE][-+]?[0-9]*)?)?"
 )
@@ -80,39 +80,39 @@ _NO_CHARACTER = re.compile(
 
 
 class QMPParseError(RemoteError):
-    """A text that is not what QMP calls JSON."""
+    """Text that is not JSON in QMP's dialect."""
 
 
 class TextTooDeep(QMPParseError):
-    """A text with too many open brackets; what is left of it is skipped."""
+    """Text with too many open brackets; its rest is skipped."""
 
 
 class TextTooLong(QMPParseError):
-    """A text that has not ended within the limits; nothing behind it can be read."""
+    """Text that has not ended within the limits; nothing after it can be read."""
 
 
 class QMPParser:
-    """Finds and parses the texts in what one client sends."""
+    """Parser of one client's bytes, which finds the texts in them."""
 
     def __init__(self) -> None:
         self._text: _Text | None = None
-        #: The begin of a token whose end has not come: a word, or a backslash in a string.
+        #: Beginning of an incomplete token: a word, or a backslash in a string.
         self._rest = b""
-        #: The quote of the string that has begun, or 0, and what came of it.
+        #: Quote of an incomplete string, or 0, and its characters so far.
         self._quote = 0
         self._string = bytearray()
         self._recovering = False
-        #: Bytes and tokens of the text so far.
+        #: Numbers of bytes and tokens of the text so far.
         self._length = self._count = 0
 
     def feed(self, data: bytes) -> Iterator[Any]:
-        """Take what came next.
+        """Take in the next bytes.
 
         Yields
         ------
         Any
-            For each text that ends in it, its value, or the `QMPParseError` that it is instead.
-            Behind a `TextTooLong` there is nothing.
+            For each text that ends in them, its value, or its `QMPParseError`. Nothing follows a
+            `TextTooLong`.
         """
         for token in self._tokens(data):
             if isinstance(token, QMPParseError):
@@ -131,7 +131,7 @@ class QMPParser:
                 self._text, self._length, self._count = None, 0, 0
 
     def _tokens(self, data: bytes) -> Iterator[tuple[int, bytes] | QMPParseError]:
-        """Cut bytes into tokens: the first byte of each, and what is in it."""
+        """Cut bytes into tokens: the first byte of each, and its contents."""
         data, self._rest = self._rest + data, b""
         at = 0
         while at < len(data):
@@ -153,7 +153,7 @@ class QMPParser:
             else:
                 token, at = self._read_word(data, at)
             self._length += at - begin
-            # What is skipped needs no memory.
+            # Skipped bytes are not kept.
             self._count += token is not None and not (self._text and self._text.told)
             if self._length > LENGTH_LIMIT:
                 yield TextTooLong(f"JSON text longer than {LENGTH_LIMIT} bytes")
@@ -168,7 +168,7 @@ class QMPParser:
     def _read_string(
         self, data: bytes, at: int
     ) -> tuple[tuple[int, bytes] | QMPParseError | None, int]:
-        """Go on with a string, or begin one: the token, if it has ended, and where to go on."""
+        """Read on in a string; return the token, if it has ended, and the next position."""
         if not self._quote:
             self._quote = data[at]
             at += 1
@@ -181,7 +181,7 @@ class QMPParser:
             return None, at
         if data[at] == _BACKSLASH and at + 1 == len(data):
             self._rest = data[at:]
-            # It counts when it comes again.
+            # Its bytes are counted when it is read again.
             self._length -= 1
             return None, at + 1
         string = bytes(self._string)
@@ -195,7 +195,7 @@ class QMPParser:
     def _read_word(
         self, data: bytes, at: int
     ) -> tuple[tuple[int, bytes] | QMPParseError | None, int]:
-        """Read a number or a keyword: the token, if its end is there, and where to go on."""
+        """Read a number or a keyword; return the token, if it has ended, and the next position."""
         is_keyword = data[at] in _LETTERS
         found = (_KEYWORD if is_keyword else _NUMBER_BEGUN).match(data, at)
         assert found is not None
@@ -215,7 +215,7 @@ class QMPParser:
 
 
 class _Expect(enum.Enum):
-    """What may come next in a list or an object."""
+    """Token that may come next in a list or an object."""
 
     VALUE = enum.auto()
     VALUE_OR_END = enum.auto()
@@ -226,7 +226,7 @@ class _Expect(enum.Enum):
 
 
 class _Open:
-    """A list or an object whose end has not come yet."""
+    """List or object that is incomplete."""
 
     __slots__ = ("expect", "items", "key")
 
@@ -236,7 +236,7 @@ class _Open:
         self.key = ""
 
     def add(self, value: Any) -> None:
-        """Take an element, a key, or the value that goes with the last key."""
+        """Add an element, a key, or the value of the last key."""
         if isinstance(self.items, list):
             self.items.append(value)
         elif self.expect in (_Expect.KEY, _Expect.KEY_OR_END):
@@ -257,14 +257,14 @@ class _Text:
     def __init__(self) -> None:
         self.value: Any = None
         self.error: QMPParseError | None = None
-        #: Whether its value or error was told.
+        #: Whether its value or error was returned.
         self.told = False
         self._braces = self._brackets = 0
         self._open: list[_Open] = []
 
     def add(self, first: int, data: bytes) -> bool:
-        """Take a token; whether the text ends with it."""
-        # As QEMU counts: "[}" has ended, "{[}" has not.
+        """Add a token; return whether the text ends with it."""
+        # As QEMU counts brackets, "[}" has ended, and "{[}" has not.
         self._braces += (first == _OPEN_BRACE) - (first == _CLOSE_BRACE)
         self._brackets += (first == _OPEN_BRACKET) - (first == _CLOSE_BRACKET)
         braces, brackets = self._braces, self._brackets
@@ -354,7 +354,7 @@ def _string(data: bytes, quote: str) -> str:
         text, whole = data[: error.start].decode(), False
     if not text.isascii() and (bad := _NO_CHARACTER.search(text)):
         text, whole = text[: bad.start()], False
-    # What is wrong first is told.
+    # Only the first error is reported.
     found = _ESCAPE.sub(lambda escape: _unescape(escape, quote), text)
     if not whole:
         raise _parse_error("invalid UTF-8 sequence in string")
@@ -367,7 +367,7 @@ def _unescape(found: re.Match[str], quote: str) -> str:
         return _ESCAPED[mark]
     shown = found[0]
     if mark == "u":
-        # Fewer than four digits: QEMU shows what stands in their place.
+        # Fewer than four digits: QEMU shows the characters in their place.
         shown = (found.string + quote)[found.start() : found.start() + 6]
     elif mark is not None:
         raise _parse_error("invalid escape sequence in string")

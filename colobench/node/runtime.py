@@ -1,4 +1,4 @@
-"""A node's process: the guest, its network, the monitor; and the side of a pair that it is for now.
+"""Process of a node: the guest, its network, the monitor, and its present side of a pair.
 
 A side lasts as long as its pair. The guest outlives it: after a failover the survivor's process is
 a `Primary` without a peer, which a new secondary may join.
@@ -29,43 +29,43 @@ from colobench.settings.transport import usable_cores
 
 
 class PairSide(Protocol):
-    """One side of a pair, as the process that it lives in knows it."""
+    """Interface of one side of a pair for its process."""
 
     def begin(self) -> None:
-        """Do what this side does first."""
+        """Begin the work of this side."""
 
     def commands(self) -> Mapping[str, MonitorCommand]:
-        """Give the monitor's commands."""
+        """Return the monitor's commands."""
 
     def end(self) -> None:
         """Leave the pair, as the process ends."""
 
     def retire(self) -> None:
-        """Give back what belongs to this side alone, as another one follows it."""
+        """Release the resources of this side, which its successor does not take over."""
 
 
 class NodeRuntime:
-    """What a process has from its start to its end.
+    """Parts that a process has from its start to its end.
 
     Parameters
     ----------
     options
-        What it was started with.
+        Options of the process.
     first
-        Makes the side that it is at first.
+        Function that makes its first side.
     participants
-        What takes part in the guest's checkpoints beside its network.
+        Participants of the guest's checkpoints, besides its network.
     machine
-        The guest; by default the one that the options describe. It is closed with the process.
+        Guest; by default the one that the options describe. It is closed with the process.
 
     Attributes
     ----------
     guest, network, workers, monitor
-        The guest; its frames' way to the outside; threads that share a job; the QMP server.
+        Guest; path of its frames; threads that share a job; QMP server.
     colo_status
-        Whether and how this process is in COLO.
+        COLO status of this process.
     side
-        What this process is now.
+        Present side of this process.
     kernels
         Names of the modules whose kernels it runs.
     quitting
@@ -103,22 +103,22 @@ class NodeRuntime:
         self.monitor.set_commands(self.side.commands())
 
     def succeed(self, successor: PairSide) -> None:
-        """Be another side from now on."""
+        """Replace the side by its successor."""
         predecessor, self.side = self.side, successor
         self.monitor.set_commands(successor.commands())
         predecessor.retire()
 
     def run(self) -> int:
-        """Serve until told to quit; returns the exit code."""
+        """Serve until told to quit; return the exit status."""
         try:
-            # A checkpoint must not wait for a kernel that is still to be loaded, or compiled.
+            # Load all kernels now, so that no checkpoint waits for one.
             for _ in load(self.kernels):
                 pass
-            # What is there by now stays; looking through it for garbage would take milliseconds.
+            # Present objects stay; a search for garbage among them would take milliseconds.
             gc.collect()
             gc.freeze()
             self.guest.begin()
-            # Whoever can connect finds a node that is ready.
+            # Start the monitor last: a process that can connect to it finds the node ready.
             self.side.begin()
             self.monitor.start()
             self.quitting.wait()
@@ -128,11 +128,11 @@ class NodeRuntime:
         return self.exit_code
 
     def quit(self) -> None:
-        """End the process in order."""
+        """Request an orderly end of the process."""
         self.quitting.set()
 
     def died(self, who: str, error: BaseException) -> None:
-        """End the process because there is nothing to go on with, as QEMU does."""
+        """End the process because the guest is lost, as QEMU does."""
         if self.quitting.is_set():
             return
         print(f"{who}: {error}", file=sys.stderr, flush=True)
@@ -140,7 +140,7 @@ class NodeRuntime:
         self.quitting.set()
 
     def _end(self) -> None:
-        """Stop everything, in an order in which nobody waits for what is gone."""
+        """Stop all parts, in an order in which no thread waits for one that has ended."""
         self.quitting.set()
         self.side.end()
         self.guest.close()

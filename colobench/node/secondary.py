@@ -1,4 +1,4 @@
-"""The secondary: takes the migrated guest, then follows it, checkpoint by checkpoint."""
+"""Secondary: receives the migrated guest, then follows it, checkpoint by checkpoint."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ from colobench.wire.vmstate import State as DeviceState
 
 
 class MigrationRefused(RemoteError):
-    """A migration that does not lead to COLO, or a node that was not told to take part in it."""
+    """Migration that does not lead to COLO, or a node without the capability x-colo."""
 
 
 class Secondary(Node):
-    """The node that follows.
+    """Node that follows.
 
     Parameters
     ----------
     runtime
-        The process that it lives in; its option `incoming` says where the primary comes.
+        Process of the node; its option `incoming` is the address for the primary.
     """
 
     role = Role.SECONDARY
@@ -93,13 +93,13 @@ class Secondary(Node):
         """Leave the pair."""
         for listener in (self._listener, self._mirror_listener):
             if listener is not None:
-                # Shutting it down wakes whoever waits in accept.
+                # A shutdown wakes a thread that waits in `accept`.
                 with suppress(OSError):
                     listener.shutdown(socket.SHUT_RDWR)
         super().end()
 
     def retire(self) -> None:
-        """Let go of what belonged to this node alone."""
+        """Release the resources of this node, which its successor does not take over."""
         super().retire()
         for listener, address in (
             (self._listener, self.options.incoming),
@@ -111,15 +111,15 @@ class Secondary(Node):
         self._cache.close()
 
     def successor(self) -> Node:
-        """Give the side that this process is after a failover."""
+        """Make the side that this process is after a failover."""
         return Primary(self.runtime, "completed")
 
     def loading(self) -> bool:
-        """Say whether a committed checkpoint is being loaded just now."""
+        """Return whether a committed checkpoint is being loaded."""
         return self._loading
 
     def commands(self) -> dict[str, MonitorCommand]:
-        """Give the monitor's commands."""
+        """Return the monitor's commands."""
         return super().commands() | {
             "migrate-set-parameters": MonitorCommand(
                 self._migrate_set_parameters,
@@ -129,7 +129,7 @@ class Secondary(Node):
         }
 
     def actions(self) -> Mapping[ColoAction, Callable[[], None]]:
-        """Give a function for each action of the conversation's table."""
+        """Return a function for each action of the conversation's table."""
         return {
             ColoAction.START_GUEST: self.guest.start,
             ColoAction.STOP_GUEST: self._pause,
@@ -143,7 +143,7 @@ class Secondary(Node):
         }
 
     def query_migrate(self) -> dict[str, Any]:
-        """Give what ``query-migrate`` answers."""
+        """Return the answer of ``query-migrate``."""
         return {"status": self._status, "x-incoming": self._uri, "x-mirror": self._mirror_uri}
 
     def _migrate_set_parameters(
@@ -152,7 +152,7 @@ class Secondary(Node):
         if x_report_pages is not None:
             self._report_pages = x_report_pages
         if x_committed is not None:
-            # Checkpoints of a guest that was protected before go on being counted.
+            # The count of checkpoints goes on if the guest was protected before.
             if self.in_colo() or x_committed < 0:
                 raise LocalError(
                     f"x-committed: expected a number from 0 up before COLO, found {x_committed}"
@@ -163,7 +163,7 @@ class Secondary(Node):
         received = self._cache.bitmap.copy()
         return {"pages": int(bitmap.popcount(received)), "pages-bitmap": _encode(received)}
 
-    # The COLO thread.
+    # COLO thread.
 
     def _follow(self) -> None:
         self._accept()
@@ -176,9 +176,9 @@ class Secondary(Node):
         self.colo.step()
         try:
             while self.colo.state is not ColoState.ENDED:
-                # Nobody waits for the record.
+                # The primary does not wait for the record.
                 self._report_checkpoint()
-                # Nothing is due now: the primary may take its time.
+                # No message is due now.
                 self._channel().wait()
                 with no_garbage_collection():
                     self.colo.step()
@@ -190,7 +190,7 @@ class Secondary(Node):
 
     def _accept(self) -> None:
         assert self._listener is not None
-        # A primary may come whenever it likes. From then on everything is due.
+        # A primary may connect at any time; from then on, messages are due.
         main = Wait("a primary", None).accept(self._listener)
         channel = self.open_channel(main)
         channel.parse(self._incoming.stream_header(channel.buffer))
@@ -203,13 +203,13 @@ class Secondary(Node):
         self._status = "active"
 
     def colo_failed(self, error: BaseException) -> None:
-        """End a migration that came to nothing; else see `Node`.
+        """End a migration that failed; otherwise see `Node`.
 
-        A checkpoint whose RECEIVED could not be said was never committed, so nothing is being
-        loaded, and a failover that waited for that load can go on.
+        A checkpoint whose RECEIVED could not be sent was never committed, so nothing is being
+        loaded, and a failover that waited for its load can go on.
         """
         if not self.in_colo() or self._applying:
-            # Half of a checkpoint is in RAM: this guest must never serve.
+            # RAM has a part of a checkpoint: this guest must never serve.
             self._status = "failed"
             self.runtime.died(self.role.value, error)
             return
@@ -249,7 +249,7 @@ class Secondary(Node):
         self.breakpoints.reach("reply")
 
     def message_received(self, received: Message, value: int | None) -> None:
-        """Note what the next step needs of a message."""
+        """Take note of a message's value for the next step."""
         if received is Message.CHECKPOINT_REQUEST:
             self._phases = Phases()
         elif received is Message.VMSTATE_SEND:
@@ -261,14 +261,14 @@ class Secondary(Node):
             self.breakpoints.reach("size")
 
     def size_limit(self) -> int:
-        """Devices must fit into the usual limit; a buffer with RAM in it may be as large as RAM."""
+        """Return the usual limit, or for a buffer with RAM a limit that depends on RAM's size."""
         if self.options.layout is Layout.SEPARATED:
             return SIZE_LIMIT
         return SIZE_LIMIT + len(self._cache.array) // PAGE_SIZE * PAGE_RECORD_BYTES
 
     def _receive_ram(self) -> None:
         channel = self._channel()
-        # Each page once, and as much again for names and headers.
+        # Each page once, and as many bytes again for names and headers.
         channel.parse(
             self._incoming.load_sections(channel.buffer, COLO_RAM), 2 * len(self._cache.array)
         )
@@ -293,7 +293,7 @@ class Secondary(Node):
         self.colo.happened(LocalEvent.BUFFER_RECEIVED)
 
     def _commit(self) -> None:
-        """Say VMSTATE_RECEIVED, unless a failover was faster: then the checkpoint never was."""
+        """Send VMSTATE_RECEIVED, unless a failover came first: then the checkpoint is void."""
         with self.lock:
             if self.takeover.begun:
                 raise Interrupted
@@ -303,7 +303,7 @@ class Secondary(Node):
         self.breakpoints.reach("received")
 
     def _flush(self) -> int:
-        """Copy to RAM what came, and what our own guest wrote since it last equalled the cache."""
+        """Copy pages from the cache to RAM: those received, and those that our guest wrote."""
         tracker = self.guest.machine.tracker
         if self.options.bug is not Bug.FLUSH_PRIMARY_ONLY:
             tracker.collect(self._cache.bitmap)

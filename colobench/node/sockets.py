@@ -1,11 +1,11 @@
-"""Sockets that processes bind: those on UNIX paths are their owner's alone from the beginning."""
+"""Sockets that processes bind; those on UNIX paths are private to their owner from the start."""
 
 from __future__ import annotations
 
 import os
 import socket
 
-#: Mode of a UNIX socket's file, whatever the umask says.
+#: Mode of a UNIX socket's file, independent of the umask.
 OWNER_ONLY = 0o600
 
 
@@ -16,7 +16,7 @@ def bind(
     *,
     reuse: bool = True,
 ) -> socket.socket:
-    """Make a socket and bind it; a UNIX socket's file has the mode 0600 as soon as it is there.
+    """Make a socket and bind it; a UNIX socket's file has the mode 0600 from its creation on.
 
     The umask is not touched: it belongs to all threads of the process.
 
@@ -32,7 +32,7 @@ def bind(
     Raises
     ------
     OSError
-        If the address cannot be had.
+        If the address cannot be bound.
     """
     bound = socket.socket(family, kind)
     try:

@@ -1,9 +1,9 @@
-"""The switch: a process between clients and nodes, which neither a checkpoint nor a kill disturbs.
+"""Switch: a process between clients and nodes, which neither a checkpoint nor a kill disturbs.
 
-One thread does everything in turns: it takes in what has come on links and from clients, lets
-`colobench.net.switch` decide, and sends what is to be sent. So whatever came in one turn is
-answered in that turn, and what belongs together goes out together. Monitor threads hand their
-questions to it. It imports neither numba nor the guest, and so is ready in a fifth of a second.
+One thread does all of it, in turns: it receives from links and clients, lets
+`colobench.net.switch` decide, and sends. So frames of one turn are answered in that turn, and
+the answers leave together. Monitor threads hand their
+questions to this thread. It imports neither numba nor the guest, so it starts in 0.2 s.
 """
 
 from __future__ import annotations
@@ -46,22 +46,22 @@ _ResultT = TypeVar("_ResultT")
 
 @dataclass(frozen=True, slots=True)
 class SwitchOptions:
-    """What a switch is told when it is started.
+    """Arguments of a switch's process.
 
     Attributes
     ----------
     qmp
         Path of the monitor's UNIX socket.
     listen
-        Where nodes connect their links.
+        Address at which nodes connect their links.
     hostfwd
-        Ports of this machine that lead to the guest.
+        Rules for ports of this machine that are forwarded to the guest.
     hold
         Whether clients are refused until ``x-hostfwd-listen``.
     pcap
         File for all frames on the links, or None.
     parent
-        The process whose death ends this one, or 0.
+        Process id of the parent, whose death ends this process, or 0.
     client_output_limit
         Bytes of replies that may wait for one client.
     """
@@ -76,14 +76,14 @@ class SwitchOptions:
 
 
 def parse_switch_options(arguments: list[str] | None = None) -> SwitchOptions:
-    """Read the command line, behind the role.
+    """Read the command line, after the role.
 
     Raises
     ------
     LocalError
         If a value is out of range.
     SystemExit
-        If argparse does not understand it; it has printed why.
+        If the arguments are invalid; argparse has printed the reason.
     """
     parser = argparse.ArgumentParser(prog="colobench.node switch", description=__doc__)
     add = parser.add_argument
@@ -130,7 +130,7 @@ def parse_switch_options(arguments: list[str] | None = None) -> SwitchOptions:
 
 @dataclass(frozen=True, slots=True)
 class _Listener:
-    """A listening socket, and what is done with each connection to it."""
+    """Listening socket, and function for each connection to it."""
 
     listening: socket.socket
     address: Address
@@ -142,12 +142,12 @@ def _random(length: int) -> int:
 
 
 class SwitchProcess:
-    """A switch with its sockets.
+    """Switch with its sockets.
 
     Raises
     ------
     LocalError
-        If an address or the pcap file cannot be had.
+        If an address cannot be bound, or the pcap file cannot be opened.
     """
 
     def __init__(self, options: SwitchOptions) -> None:
@@ -161,7 +161,7 @@ class SwitchProcess:
         self._backlog = Backlog(options.client_output_limit)
         self._listeners: list[_Listener] = []
         self._full: list[_Listener] = []
-        #: Bound, and not yet listening.
+        #: Sockets that are bound and do not listen yet.
         self._held: list[_Listener] = []
         self._forwards: list[tuple[HostForward, Address]] = []
         self._pcap: PcapWriter | None = None
@@ -174,10 +174,10 @@ class SwitchProcess:
         self._wake_reader, self._wake_writer = socket.socketpair()
         self.monitor = Monitor(options.qmp, self._commands())
 
-    # From begin to end.
+    # Begin and end.
 
     def run(self) -> int:
-        """Serve until told to quit; returns the exit code."""
+        """Serve until told to quit; return the exit status."""
         try:
             self._begin()
             while not self._quitting:
@@ -188,7 +188,7 @@ class SwitchProcess:
         return 0
 
     def quit(self) -> None:
-        """End the process in order; from any thread, and from signal handlers."""
+        """Request an orderly end of the process, from any thread or a signal handler."""
         self._quitting = True
         self._wake_up()
 
@@ -205,7 +205,7 @@ class SwitchProcess:
         for forward in self._options.hostfwd:
             reserved, where = forward.reserve()
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-                # What a client's connection has, it has from here.
+                # Connections of clients inherit the options of the listening socket.
                 reserved.setsockopt(socket.SOL_SOCKET, option, KERNEL_BYTES)
             self._forwards.append((forward, where))
             self._held.append(_Listener(reserved, where, partial(self._client_came, forward)))
@@ -213,7 +213,7 @@ class SwitchProcess:
             self._listen_for_clients()
         gc.collect()
         gc.freeze()
-        # Whoever can connect finds a switch that is ready.
+        # Start the monitor last: a process that can connect to it finds the switch ready.
         self.monitor.start()
 
     def _end(self) -> None:
@@ -235,10 +235,10 @@ class SwitchProcess:
         if self._pcap is not None:
             self._pcap.close()
 
-    # A turn.
+    # Turns.
 
     def _turn(self) -> None:
-        """Wait for something to happen, and do all that follows from it."""
+        """Wait for events, and handle them."""
         switch = self._switch
         due = switch.deadline()
         wait = None if due is None else max(0.0, due - time.monotonic())
@@ -254,21 +254,21 @@ class SwitchProcess:
                 if client.closed:
                     self._client_went(tcp, client)
         port = self._ports.get(switch.guest_port or 0)
-        # Without a guest they go nowhere, and timers run.
+        # Without a guest, frames are lost, but timers run.
         switch.transmit(now, ENOUGH_BYTES - port.waiting if port is not None else 1 << 62)
         self._send()
         if switch.events:
             self._tell()
 
     def _send(self) -> None:
-        """Send the frames that were decided on."""
+        """Send the frames of the switch's decision."""
         output = self._switch.output
         if output:
             pcap, time_ns = self._pcap, time.time_ns()
             ports = self._ports
             for number, frame in output:
                 if number not in ports:
-                    # It ended in this very turn.
+                    # The port has ended in this turn.
                     continue
                 if not ports[number].queue(frame):
                     self._switch.ports[number].dropped += 1
@@ -286,7 +286,7 @@ class SwitchProcess:
                 self._pcap = None
 
     def _tell(self) -> None:
-        """Pass on what the switch has noticed."""
+        """Emit the switch's events."""
         for event in self._switch.events:
             if isinstance(event, GuestMoved):
                 self.monitor.emit("X_GUEST_MOVED", {"port": event.port, "seconds": event.seconds})
@@ -322,7 +322,7 @@ class SwitchProcess:
         self._selector.register(listener.listening, selectors.EVENT_READ, accept)
 
     def _accept(self, listener: _Listener) -> None:
-        """Accept whoever waits; out of descriptors, they wait until somebody goes."""
+        """Accept waiting connections; without free descriptors, they wait until one is released."""
         for _ in range(_ACCEPTS_A_TURN):
             try:
                 connection, _ = listener.listening.accept()
@@ -367,7 +367,7 @@ class SwitchProcess:
             self._flush(port)
 
     def _flush(self, port: Port) -> None:
-        """Send what waits, and watch for when the rest can be sent; or let go of an ended link."""
+        """Send waiting frames, and watch for when the rest can be sent; remove an ended link."""
         if not port.ended:
             port.flush()
         if port.ended:
@@ -406,13 +406,13 @@ class SwitchProcess:
     def _ready(self, tcp: TCPConnection) -> None:
         self._switch.ready[tcp] = None
 
-    # What monitor threads want.
+    # Requests of monitor threads.
 
     def _wake_up(self) -> None:
         try:
             self._wake_writer.send(b"w")
         except OSError:
-            # It is awake, or has ended.
+            # The thread is awake, or has ended.
             return
 
     def _on_wake(self, events: int, now: float) -> None:
@@ -424,7 +424,7 @@ class SwitchProcess:
             self._requests.popleft()()
 
     def _ask(self, question: Callable[[], _ResultT]) -> _ResultT:
-        """Have the switch's thread answer a question."""
+        """Let the switch's thread answer a question."""
         answer: Future[_ResultT] = Future()
 
         def act() -> None:
@@ -440,7 +440,7 @@ class SwitchProcess:
         self._wake_up()
         return answer.result(_ANSWER_SECONDS)
 
-    # The monitor's commands.
+    # Monitor's commands.
 
     def _commands(self) -> dict[str, MonitorCommand]:
         return {

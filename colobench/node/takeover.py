@@ -32,15 +32,15 @@ from colobench.protocol.table import LocalProtocolError, check_actions
 
 
 class TakeoverSteps(Protocol):
-    """What a takeover has its node do."""
+    """Steps of a takeover that the node performs."""
 
     role: Role
 
     def in_colo(self) -> bool:
-        """Say whether the node is one of a pair, or was until it lost its peer."""
+        """Return whether the node is one of a pair, or was until it lost its peer."""
 
     def loading(self) -> bool:
-        """Say whether a committed checkpoint is being loaded just now."""
+        """Return whether a committed checkpoint is being loaded."""
 
     def interrupt(self) -> None:
         """Let the COLO thread go on from a breakpoint."""
@@ -52,7 +52,7 @@ class TakeoverSteps(Protocol):
         """Let the guest run without a peer."""
 
     def fence(self, holder: str) -> None:
-        """Let nothing out any more, and end: `holder` is the guest now."""
+        """Release no output any more, and end: `holder` is the guest now."""
 
 
 class Takeover:
@@ -61,16 +61,16 @@ class Takeover:
     Parameters
     ----------
     node
-        Does what the tables ask for.
+        Node, which performs the tables' actions.
     monitor
-        Gets the events.
+        Monitor for the events.
     lock
-        Guards the decision which comes first, a failover or the commit of a checkpoint.
+        Lock of the decision which comes first, a failover or the commit of a checkpoint.
 
     Attributes
     ----------
     standing, failover
-        The two state machines.
+        State machines of the two tables.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Takeover:
             self._watchdog = PeerWatchdog(pairing, self._peer_lost)
 
     def colo_failed(self) -> None:
-        """Stop beating, and count the peer as lost once the heartbeat's limit has passed."""
+        """Stop the heartbeat, and count the peer as lost when the heartbeat's limit has passed."""
         if self._watchdog is not None:
             self._watchdog.colo_failed()
 
@@ -122,7 +122,7 @@ class Takeover:
             self._watchdog.stop()
 
     def told(self) -> None:
-        """Take over without the arbiter: the sender of ``x-colo-lost-heartbeat`` answers for it.
+        """Take over without the arbiter; ``x-colo-lost-heartbeat``'s sender takes responsibility.
 
         Raises
         ------
@@ -144,7 +144,7 @@ class Takeover:
         self._perform(actions)
 
     def load_finished(self) -> bool:
-        """Begin the failover that a load has held up; say whether there was one."""
+        """Begin a failover that waited for the load; return whether there was one."""
         with self._lock:
             if self.failover.state is not FailoverState.RELAUNCH:
                 return False
@@ -163,13 +163,13 @@ class Takeover:
     def _peer_lost(self, silence: float) -> None:
         actions: tuple[StandingAction, ...] = ()
         try:
-            # The lock is had only when `watch` has returned.
+            # The lock is free only when `watch` has returned.
             with self._lock:
                 assert self._watchdog is not None
                 if self._watchdog.has_arbiter:
                     actions = self.standing.on(StandingEvent.PEER_LOST)
         except LocalProtocolError:
-            # x-colo-lost-heartbeat was said before.
+            # x-colo-lost-heartbeat came first.
             return
         mode = self._node.role.value
         self._monitor.emit("X_COLO_HEARTBEAT_LOST", {"mode": mode, "silence": silence})
@@ -188,7 +188,7 @@ class Takeover:
                 actions = self.standing.on(event)
                 self._holder = verdict.holder
         except LocalProtocolError:
-            # x-colo-lost-heartbeat was said while the arbiter was asked, and has decided.
+            # x-colo-lost-heartbeat came while the arbiter was asked, and has decided.
             return
         self._perform(actions)
 

@@ -28,7 +28,7 @@ OUTPUT = "output"
 
 @dataclass(frozen=True, slots=True)
 class CheckpointCause:
-    """Why a checkpoint is taken.
+    """Cause of a checkpoint.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class CheckpointCause:
         requested, shutdown, or as the trigger has it: timer, output and so on, or what colo-compare
         calls it: miscompare, timeout, overflow.
     connection, offset
-        Whose output it was, and where it differed; see `colobench.net.outcome`.
+        Connection whose output differed, and the offset; see `colobench.net.outcome`.
     """
 
     name: str
@@ -78,7 +78,7 @@ class CheckpointTrigger:
     trigger
         The trigger that is asked; see `set`.
     wake_fd
-        Readable when `due` has a new answer, or the COLO thread is to end.
+        Descriptor that is readable when `due` has a new answer, or the COLO thread is to end.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class CheckpointTrigger:
         self._entered, self._last = now, _Last(began=now, stopped=now, started=now)
 
     def request(self, cause: str) -> None:
-        """Ask for a checkpoint at once; a shutdown goes before any other cause."""
+        """Request a checkpoint at once; a shutdown has precedence over other causes."""
         with self._lock:
             if self._requested is None or self._requested.name != "shutdown":
                 self._requested = CheckpointCause(cause)
@@ -134,7 +134,7 @@ class CheckpointTrigger:
             self.wake()
 
     def satisfy(self) -> None:
-        """Drop what was wanted: a checkpoint has made both guests equal."""
+        """Drop colo-compare's request: a checkpoint has made both guests equal."""
         self._wanted = None
 
     def guest_stopped(self) -> None:

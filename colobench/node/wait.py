@@ -1,4 +1,4 @@
-"""Waits for connections to come about: each has a deadline, and ends with what it depends on."""
+"""Waits for connections, with a deadline, which end with the main connection."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ import time
 
 from colobench.node.connection import PeerLost, PeerStalled
 
-#: A UNIX socket whose queue of connections is full is tried again after so long.
+#: Seconds until a UNIX socket whose queue of connections is full is tried again.
 _AGAIN_SECONDS = 0.02
 
 
 class Wait:
-    """How long to wait for something, and for what else to look meanwhile.
+    """Deadline of a wait, and connections that end it.
 
     Parameters
     ----------
     expected
-        What is waited for, for errors.
+        Description of the expected event, for errors.
     timeout
-        Seconds from now for all that this is used for; None for no limit.
+        Seconds from now for all waits of this object; None for no limit.
     main
-        The main connection: nothing comes any more when it has ended.
+        Main connection, whose end ends the wait.
     wake_fd
-        A descriptor that is readable once there is a reason to wait no longer, or -1.
+        Descriptor that ends the wait when it is readable, or -1.
 
     Attributes
     ----------
     expected
-        May be changed as things go on.
+        As in the parameters; it may be changed.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Wait:
         self._wake_fd = wake_fd
 
     def left(self) -> float | None:
-        """Give the seconds that are left, None for no limit."""
+        """Return the seconds that are left; None for no limit."""
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     def until_readable(self, waited_for: socket.socket) -> None:
@@ -63,7 +63,7 @@ class Wait:
             raise PeerStalled(f"expected {self.expected} in {self._timeout:g} s")
 
     def accept(self, listener: socket.socket) -> socket.socket:
-        """Wait for a connection; shutting the listener down ends the wait with PeerLost.
+        """Wait for a connection; a shutdown of the listener ends the wait with PeerLost.
 
         Raises
         ------
@@ -83,7 +83,7 @@ class Wait:
         Raises
         ------
         OSError
-            If nobody answers there, in time or at all.
+            If no process answers in time.
         PeerLost
             See `until_readable`.
         """
@@ -103,7 +103,7 @@ class Wait:
             raise
 
     def _connecting(self, connection: socket.socket, error: BlockingIOError) -> None:
-        """Wait until it is worth trying again, or until a TCP connection has come about."""
+        """Wait until the next attempt, or until a TCP connection is established."""
         left = self.left()
         if left == 0:
             raise TimeoutError("timed out") from error
@@ -113,7 +113,7 @@ class Wait:
             self._poll(None, 0, _AGAIN_SECONDS if left is None else min(left, _AGAIN_SECONDS))
 
     def _poll(self, waited_for: socket.socket | None, events: int, timeout: float | None) -> bool:
-        """Wait for events of a socket; False if the time was over first."""
+        """Wait for events of a socket; return False if the time is over first."""
         poll = select.poll()
         if waited_for is not None:
             poll.register(waited_for, events)

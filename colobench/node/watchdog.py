@@ -1,7 +1,7 @@
-"""A deadline for all of what a peer owes: it may be slow, but not for ever.
+"""Deadline for each part of the conversation, which also ends a peer that is too slow.
 
-The limits of a socket (SO_RCVTIMEO, SO_SNDTIMEO) notice a peer that is silent. One that gives or
-takes a byte now and then keeps to them, and still holds a checkpoint up for ever. So each part of
+The limits of a socket (SO_RCVTIMEO, SO_SNDTIMEO) detect a silent peer. A peer that sends or
+receives a byte now and then keeps to them, but can delay a checkpoint for ever. So each part of
 the conversation (a message, a RAM section, a device buffer) has to be over within the stall timeout
 and the time that its bytes take at `MINIMUM_RATE`. While nothing is due, nothing is counted.
 """
@@ -15,37 +15,37 @@ from typing import Final, NamedTuple
 
 from colobench.errors import LocalError
 
-#: Bytes in a second (2 Mbit/s) that a peer has to give, or to take, on average.
+#: Least mean rate at which a peer has to send or receive, bytes/s (2 Mbit/s).
 MINIMUM_RATE: Final = 256 * 1024
-#: The most that one system call sends; only when it returns is known how much that was.
+#: Most bytes that one system call sends; their number is known only when it returns.
 CALL_BYTES: Final = 4 << 20
 _PERIODS_IN_TIMEOUT = 8
 _SHORTEST_PERIOD, _LONGEST_PERIOD = 0.005, 0.5
 
 
 class DueTransfer(NamedTuple):
-    """What is due: bytes that move without being counted, the most that it may be."""
+    """Part that is due: bytes of a system call that are not counted yet, and most bytes of it."""
 
     unseen: int = 0
     at_most: float = float("inf")
 
 
 class Reckoning:
-    """How long a part has taken so far, by a clock that is looked at now and then.
+    """Time that a part has taken so far, by a clock that is read periodically.
 
     Parameters
     ----------
     stall_timeout
         See `Watchdog`.
     period
-        Seconds between two looks. Of more only twice that counts: this process stood still.
+        Seconds between two readings. A longer gap, as of a stopped process, counts as two periods.
     now
-        The clock.
+        Present time, seconds.
 
     Attributes
     ----------
     idle
-        Seconds of the part for which nothing has moved.
+        Seconds of the part since a byte has moved.
     """
 
     def __init__(self, stall_timeout: float, period: float, now: float) -> None:
@@ -56,12 +56,12 @@ class Reckoning:
         self.idle = 0.0
 
     def look(self, now: float, part: DueTransfer | None, moved: int) -> str:
-        """Look at the clock, at what is due, and how much has moved; say why that is too little.
+        """Judge the progress of the part that is due, at the present time.
 
         Returns
         -------
         str
-            Empty as long as it is enough.
+            Reason why the progress is too small; "" if it is not.
         """
         elapsed, self._last = min(now - self._last, 2 * self._period), now
         if part is not self._part:
@@ -75,7 +75,7 @@ class Reckoning:
         self._moved = max(self._moved, moved)
         counted = self._moved - self._moved_before
         seconds = self._timeout + (min(counted, part.at_most) + part.unseen) / MINIMUM_RATE
-        # A peer that is silent is found out by its socket, one period sooner.
+        # The socket detects a silent peer, one period sooner.
         if self._spent <= seconds + self._period:
             return ""
         if not counted:
@@ -87,34 +87,34 @@ class Reckoning:
 
 
 def silence(stall_timeout: float) -> str:
-    """Say that a peer has been silent for the whole timeout."""
+    """Describe the silence of a peer for the whole timeout."""
     return f"expected the peer to go on in {stall_timeout:g} s, found silence"
 
 
 class Watchdog:
-    """Cuts a peer off that lets a part take too long; a thread of its own watches.
+    """Thread that ends the connection to a peer if a part takes too long.
 
     Time in which this process was stopped, or had no core, is not counted.
 
     Parameters
     ----------
     stall_timeout
-        Seconds that a part may take besides the time for its bytes.
+        Seconds that a part may take in addition to the time for its bytes.
     moved
-        Gives how many bytes have come, and how many of those that went have arrived; called in the
+        Function that returns the number of bytes received here or by the peer; called in the
         watchdog's thread.
     cut_off
-        Called once, in the watchdog's thread: has to wake whoever waits for the peer.
+        Function that is called once, in the watchdog's thread, and must wake threads that wait.
 
     Attributes
     ----------
     why
-        Why the peer was cut off; empty as long as it was not.
+        Reason why the peer was cut off; "" while it is not.
 
     Raises
     ------
     LocalError
-        If there are no more threads to be had.
+        If no more threads can be started.
     """
 
     def __init__(
@@ -135,14 +135,14 @@ class Watchdog:
             raise LocalError(f"watchdog: {error}") from error
 
     def due(self, unseen: int = 0, at_most: float = float("inf")) -> Watchdog:
-        """Hold the peer to the deadline as long as the context lasts that this gives.
+        """Return a context, while which lasts the peer is held to the deadline.
 
         Parameters
         ----------
         unseen
-            Bytes of one system call: how they get on shows only when it returns.
+            Bytes of one system call, whose progress shows only when it returns.
         at_most
-            Bytes for which there is time, though more may come.
+            Number of bytes for which there is time; more may arrive.
         """
         self._due = DueTransfer(unseen, at_most)
         return self
@@ -155,11 +155,11 @@ class Watchdog:
         self._due = None
 
     def peer_goes_on(self) -> bool:
-        """Say whether something has moved in the last three quarters of the stall timeout."""
+        """Return whether a byte has moved in the last three quarters of the stall timeout."""
         return self._reckoning.idle < self._timeout * 3 / 4
 
     def close(self) -> None:
-        """Watch no more."""
+        """End the thread."""
         self._closed.set()
 
     def _watch(self) -> None:

@@ -1,4 +1,4 @@
-"""Threads beside the COLO thread, for kernels that have their work divided."""
+"""Threads beside the COLO thread, for kernels whose work is divided."""
 
 from __future__ import annotations
 
@@ -7,41 +7,41 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Final
 
-#: Fewer pages than this are not worth a thread: it would come too late.
+#: Least number of pages for a thread: the hand-over of fewer would take longer than the work.
 PAGES_FOR_A_THREAD: Final = 2048
 
 
 class Workers:
-    """A few threads that live as long as the node.
+    """Threads that live as long as the node.
 
     Parameters
     ----------
     threads
-        How many at most work at once, the caller's among them.
+        Most threads that work at once, including the caller's.
     """
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self._pool = ThreadPoolExecutor(threads - 1, "worker") if threads > 1 else None
         if self._pool is not None:
-            # Each now, not when it is wanted: there may be no more threads to be had then.
+            # Start all threads now: later there may be no more threads.
             started = threading.Barrier(threads)
             for _ in range(threads - 1):
                 self._pool.submit(started.wait)
             started.wait()
 
     def run(self, jobs: Sequence[Callable[[], int]]) -> list[int]:
-        """Do all jobs, the first one in this thread; when it returns, none runs any more.
+        """Run all jobs, the first one in this thread, and wait for their end.
 
         Returns
         -------
         list of int
-            What each returned.
+            Result of each job.
 
         Raises
         ------
         BaseException
-            What the first job that failed has raised.
+            Exception of the first job that failed.
         """
         pool = self._pool
         if len(jobs) == 1:

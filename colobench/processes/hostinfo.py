@@ -56,7 +56,7 @@ class Cores:
         return self._rate(lambda: list(self._threads.map(self._copy, self._halves)))
 
     def sample(self) -> float:
-        """Give the rate of two threads, divided by that of one thread, just now."""
+        """Measure the rate of two threads, divided by that of one thread."""
         return self.two_threads() / self.one_thread()
 
     def close(self) -> None:
@@ -108,8 +108,8 @@ def describe_everything(*, qemu: bool = False) -> dict[str, Any]:
     -------
     dict
         Caches, memory (bytes), versions, the state of transparent huge pages, memcpy with one and
-        with two threads (GB/s), their ratio, the date, and the commit of this clone. None for what
-        is not there.
+        with two threads (GB/s), their ratio, the date, and the commit of this clone; None for one
+        that is not available.
     """
     import llvmlite.binding
     import numba
@@ -154,7 +154,7 @@ def _chosen(setting: Path) -> str | None:
 
 
 def _first_line(*command: str) -> str | None:
-    """Give the first line that a program prints, None if there is no such program or it fails."""
+    """Return the first line that a program prints; None if it is missing or fails."""
     path = shutil.which(command[0])
     if path is None:
         return None

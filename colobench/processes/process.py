@@ -139,7 +139,7 @@ class NodeProcess:
         known(self)
 
     def _spawn(self, arguments: list[str]) -> subprocess.Popen[bytes]:
-        # With -P, what lies in the current directory is not taken for a module of Python's.
+        # -P: a file in the current directory must not replace a module of Python.
         command = [sys.executable, "-P", "-m", "colobench.node", self.role]
         command += ["--qmp", str(self.qmp_path), "--parent", str(os.getpid()), *arguments]
         package = str(Path(__file__).parents[2])
@@ -148,7 +148,7 @@ class NodeProcess:
             return subprocess.Popen(
                 command,
                 env=os.environ | {"PYTHONPATH": path} | cache_directory.environment(),
-                # Never written to: its end tells the node that we are gone.
+                # Never written to: its end tells the node that this process has ended.
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
@@ -194,7 +194,7 @@ class NodeProcess:
         Raises
         ------
         NodeGone
-            If it ends first, with what it said on standard error.
+            If it ends first; the message has its standard error.
         """
         try:
             self.qmp.connect(self.alive, timeout=timeout)
@@ -222,7 +222,7 @@ class NodeProcess:
         return f"ended with status {self.process.poll()}{self.last_words()}"
 
     def last_words(self) -> str:
-        """Give the end of what it wrote to standard error, to be appended to an error's text."""
+        """Return the end of its standard error, to be appended to an error's text."""
         words = self._read_errors() if self._last_words is None else self._last_words
         return f"; it said: {words}" if words else ""
 
@@ -258,14 +258,14 @@ class NodeProcess:
     def ask_to_quit(self) -> None:
         """Tell it to end, if it still listens."""
         if not self._connected:
-            # It may not even have come to the point of listening to us.
+            # It may not listen yet.
             self.process.kill()
         elif self.alive():
             # A stopped one would not answer; `end` goes on anyway.
             self.qmp.tell("quit")
 
     def end(self) -> None:
-        """End the process, in order if it does so in time, and let go of all that belongs to it."""
+        """End the process, by request or else by SIGKILL, and release its resources."""
         try:
             self.process.wait(QUIT_TIMEOUT)
         except subprocess.TimeoutExpired:
@@ -273,7 +273,7 @@ class NodeProcess:
         self.release()
 
     def release(self) -> None:
-        """Let go of all that belonged to an ended process: its connection, its pipe, its files."""
+        """Release the connection, pipe and files of an ended process."""
         if self._last_words is not None:
             return
         self._last_words = self._read_errors()
@@ -286,7 +286,7 @@ class NodeProcess:
 
 
 def _check_descriptors(role: str) -> None:
-    """Refuse a start that would fail halfway for want of descriptors."""
+    """Refuse a start for which there are too few descriptors."""
     found: list[int] = []
     try:
         for _ in range(_DESCRIPTORS):

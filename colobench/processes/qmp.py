@@ -32,7 +32,7 @@ Event = dict[str, Any]
 
 _RETRY_SECONDS = 0.005
 _logger = logging.getLogger(__name__)
-# Otherwise Python prints what the client logs whenever a node is killed: here, all the time.
+# Otherwise Python prints the client's log messages whenever a node is killed.
 logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
 
 
@@ -55,7 +55,7 @@ class QMPConnection:
         self._timeout = timeout
         self._callbacks: list[Callable[[Event], None]] = []
         self._client = QMPClient()
-        # A filter that takes every event away: the client would keep them all for ever.
+        # A filter that drops every event, as the client would keep all of them.
         self._client.events.event_filter = self._deliver
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self._thread = threading.Thread(target=self._run_loop, name="QMP client", daemon=True)
@@ -125,7 +125,7 @@ class QMPConnection:
         Returns
         -------
         Any
-            What the node returned, as Python has JSON.
+            Node's answer, as Python's types for JSON.
 
         Raises
         ------
@@ -194,7 +194,7 @@ class QMPConnection:
                 return
             self._connected = False
         with suppress(OSError):
-            # Nothing that a stuck node has not taken may hold up the client.
+            # Do not wait until a stuck node has read all bytes.
             self._socket.shutdown(socket.SHUT_RDWR)
         asyncio.run_coroutine_threadsafe(self._disconnect(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -217,7 +217,7 @@ class QMPConnection:
         if self._client.runstate is Runstate.IDLE:
             return
         try:
-            # It raises what ended the connection before.
+            # It raises the error that ended the connection.
             await self._client.disconnect()
         except (EOFError, OSError):
             pass

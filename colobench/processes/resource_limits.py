@@ -11,9 +11,9 @@ import psutil
 
 from colobench.errors import LocalError
 
-#: Addresses that a process with numba and a guest without RAM takes (1.2 GiB seen), and a margin.
+#: Address space of a process with numba and a guest without RAM (1.2 GiB measured), and a margin.
 PROCESS_ADDRESSES = 1600 * 2**20
-#: Descriptors that a node, or the process that starts them, has open (20 seen), and a margin.
+#: Open descriptors of a node, or of the process that starts it (20 measured), and a margin.
 PROCESS_DESCRIPTORS = 32
 
 
@@ -44,7 +44,7 @@ def _cgroup_directories(controller: str, root: Path) -> Iterator[Path]:
 
 
 def _read(path: Path) -> str:
-    """Give what is in a file; nothing if it is not there, or closed to us, as in some sandboxes."""
+    """Return the contents of a file; "" if it is missing or unreadable, as in some sandboxes."""
     try:
         return path.read_text(errors="surrogateescape")
     except OSError:

@@ -1,4 +1,4 @@
-"""Settings of checkpoints: when they are made, of what, and how they reach the secondary."""
+"""Settings of checkpoints: interval, contents, and transport to the secondary."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def _two_delays(trigger: Trigger, delay: int | None) -> LocalError:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointSettings(Strategy):
-    """How checkpoints are made, and what output waits for."""
+    """Settings of checkpoints, with those that are not part of a strategy."""
 
     title = "checkpoints"
 

@@ -1,4 +1,4 @@
-"""Settings of colo-compare: the properties of QEMU's object of that name, and its quirks."""
+"""Settings of colo-compare: properties of QEMU's object of that name, and its quirks."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ LIMIT = 2**32 - 1
 
 
 class Quirk(StrEnum):
-    """A deviation in some version of QEMU that we consider a bug; each says its effect."""
+    """Deviation in some version of QEMU that we consider a bug; each member names its effect."""
 
     #: Segments without payload pass at once: a client's bytes are acknowledged, but lost with the
     #: primary.
     EMPTY_AT_ONCE = "empty-at-once"
-    #: Equal payload passes whatever it acknowledges, with the same loss (QEMU: if cut alike).
+    #: Equal payload passes with any acknowledgement, with the same loss (QEMU: if cut alike).
     ACK_UNCHECKED = "ack-unchecked"
     #: Equal payload that acknowledges more than the secondary did counts as different.
     ACK_AHEAD_DIFFERS = "ack-ahead-differs"

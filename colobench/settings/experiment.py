@@ -15,7 +15,7 @@ KEEP_LIMIT = 10**9
 
 @dataclass(frozen=True, slots=True)
 class ExperimentSettings(Part):
-    """What is kept of a session, what is held ready for it, and whether it may lose data."""
+    """Kept bytes and records, a spare secondary, planted bugs."""
 
     title = "experiment"
 
@@ -46,7 +46,7 @@ class ExperimentSettings(Part):
     experiment: bool = setting(Flag(), False, "permit settings that lose the guest's data")
 
     def complete(self) -> None:
-        """Check that a bug is planted in nothing but an experiment."""
+        """Check that a bug is planted only in an experiment."""
         if self.bug is not None and not self.experiment:
             raise LocalError(
                 f"bug {self.bug.value}: expected an experiment, which loses data, found none"

@@ -1,4 +1,4 @@
-"""Settings read from a file: of settings alone, or of anything that colobench has written."""
+"""Settings read from a JSON file that colobench has written, or that has only settings."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any
 from colobench.errors import LocalError
 from colobench.fields.checks import show
 
-#: The key under which colobench writes the settings of a run, whole, beside what came of it.
+#: Key under which colobench writes the complete settings of a run, beside its results.
 KEY = "settings"
 
 
 def read_settings(path: Path | str, *more_keys: str) -> dict[str, Any]:
-    """Read the settings that a file names.
+    """Read the settings of a file.
 
     Parameters
     ----------
     path
-        A file with one JSON object, or with one in each line, of which the first counts.
+        Path of a file with one JSON object, or with one in each line, of which the first is read.
     more_keys
-        Further keys of the object that have settings, where there are such.
+        Further keys of the object that may have settings.
 
     Returns
     -------
     dict
-        What is under `KEY` and `more_keys` there, or else the object itself. Names and values are
+        Values of `KEY` and `more_keys`, or without `KEY` the object itself. Names and values are
         not checked.
 
     Raises

@@ -1,4 +1,4 @@
-"""Ports of this machine that lead to the guest, written as for QEMU's user network."""
+"""Rules for ports of this machine that are forwarded to the guest, in QEMU's syntax."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _RULE = re.compile(r"tcp:(\[[^]]*\]|[^:]*):(\d{1,9})-([^:]*):(\d{1,9})", re.ASCI
 
 
 def loopback_address(host: str) -> str:
-    """Read a TCP host, which has to be of the loopback network: nothing protects what is sent.
+    """Read a TCP host, which must be of the loopback network, as the bytes are not protected.
 
     Raises
     ------
     LocalError
-        If it is another one, or no IPv4 address.
+        If it is another host, or not an IPv4 address.
     """
     host = "127.0.0.1" if host in ("", "localhost") else host
     try:
@@ -32,14 +32,14 @@ def loopback_address(host: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ForwardRule:
-    """Connections to a port of this machine go on to a port of the guest.
+    """Forwarding of a port of this machine to a port of the guest.
 
     Attributes
     ----------
     host, host_port
-        Where to listen: an address of the loopback network and a port, 0 for any that is free.
+        Address at which to listen, in the loopback network, and a port; 0 for any free one.
     guest_port
-        The guest's port.
+        Port of the guest.
     """
 
     host: str
@@ -53,7 +53,7 @@ class ForwardRule:
         Raises
         ------
         LocalError
-            If it is something else, if the guest is not 10.0.2.15, or if the host's address is not
+            If it has another form, if the guest is not 10.0.2.15, or if the host's address is not
             of the loopback network; without an address it is 127.0.0.1.
         """
         found = _RULE.fullmatch(rule)
@@ -83,7 +83,7 @@ class ForwardRule:
             raise LocalError(f"hostfwd {rule!r}: {error}") from error
 
     def takes_any_port(self) -> bool:
-        """Say whether any free port of the host will do."""
+        """Return whether any free port of the host is taken."""
         return self.host_port == 0
 
     def __str__(self) -> str:

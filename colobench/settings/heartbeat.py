@@ -8,7 +8,7 @@ from colobench.errors import LocalError
 from colobench.fields.kinds import Integer
 from colobench.fields.part import Part, setting
 
-#: What poll(2) can wait for, in milliseconds.
+#: Longest timeout of poll(2), ms.
 LIMIT_MS = 2**31 - 1
 
 
@@ -33,7 +33,7 @@ class HeartbeatSettings(Part):
     )
 
     def complete(self) -> None:
-        """Derive the interval, and check that some beats fit into the limit."""
+        """Derive the interval, and check that two intervals fit into the limit."""
         self.derive("interval_ms", max(1, self.limit_ms // 10))
         if self.limit_ms < 2 * self.interval_ms:
             raise LocalError(

@@ -1,4 +1,4 @@
-"""Settings of the guest's network: the ports that lead to it, and files of its frames."""
+"""Settings of the guest's network: forwarded ports, and files of frames."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class NetworkSettings(Part):
     compare: CompareSettings = part(CompareSettings, by_name=True)
 
     def complete(self) -> None:
-        """Check that each port is forwarded once, and that files can be filled."""
+        """Check that each port is forwarded once, and that each file has a source of frames."""
         ports = [str(each) for each in self.forwards() if not each.takes_any_port()]
         hosts = [each.rpartition("-")[0] for each in ports]
         twice = [host for host in hosts if hosts.count(host) > 1]
@@ -50,5 +50,5 @@ class NetworkSettings(Part):
             raise LocalError(f"pcap_mirror: expected another file than pcap's, found {self.pcap!r}")
 
     def forwards(self) -> tuple[ForwardRule, ...]:
-        """Give what `hostfwd` says."""
+        """Return the rules of `hostfwd`."""
         return tuple(ForwardRule.parse(rule) for rule in self.hostfwd)

@@ -1,4 +1,4 @@
-"""The whole of a session's settings, and what of one part goes with what of another."""
+"""All settings of a session, and checks of combinations across their parts."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from colobench.settings.transport import PageTransport
 
 @dataclass(frozen=True, slots=True)
 class Settings(Part):
-    """Everything that a session can be asked for.
+    """All settings of a session.
 
     Raises
     ------
     LocalError
-        If a setting is not what is expected, or does not go with another.
+        If a check refuses a setting, or a combination of settings.
 
     Examples
     --------
@@ -39,7 +39,7 @@ class Settings(Part):
     experiment: ExperimentSettings = part(ExperimentSettings)
 
     def complete(self) -> None:
-        """Check what of one part goes with what of another."""
+        """Check combinations of settings of different parts."""
         pages, compares = self.checkpoint.transport.pages, self.checkpoint.output is Output.COMPARE
         if self.experiment.capture and pages is not PageTransport.STREAM:
             raise LocalError(

@@ -1,4 +1,4 @@
-"""Transports: what brings pages from the primary to the secondary, and over which sockets."""
+"""Transports of pages from the primary to the secondary, and their sockets."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from colobench.errors import LocalError
 from colobench.fields.checks import check_type
 
-#: A handshake has one byte for the number of channels.
+#: Most channels: a handshake has one byte for their number.
 CHANNELS_LIMIT = 255
 
 
 class PageTransport(enum.Enum):
-    """What brings pages from the primary to the secondary."""
+    """Way in which pages travel from the primary to the secondary."""
 
     #: QEMU's classic page records, in the main stream.
     STREAM = "stream"
@@ -25,22 +25,22 @@ class PageTransport(enum.Enum):
 
 
 class Encoding(enum.Enum):
-    """What is sent of a page."""
+    """Encoding of a page."""
 
-    #: All of it.
+    #: All bytes of the page.
     NONE = "none"
-    #: What has changed in it since it was sent last.
+    #: Bytes that changed since the page was sent last.
     XBZRLE = "xbzrle"
 
 
 @dataclass(frozen=True, slots=True)
 class Transport:
-    """How a session's pages travel.
+    """Transport of pages, with the family of its sockets.
 
     Attributes
     ----------
     pages
-        What brings them.
+        Way in which pages travel.
     socket
         ``unix`` or ``tcp``: the family of all connections.
     """
@@ -55,7 +55,7 @@ class Transport:
         Raises
         ------
         LocalError
-            If it is none, or memfd over TCP, which passes no descriptors.
+            If it is not a transport, or is memfd over TCP, which passes no descriptors.
         """
         check_type("transport", text, str)
         names = [each.value for each in PageTransport]
@@ -77,7 +77,7 @@ class Transport:
 
 
 def check_socket(pages: PageTransport, uri: str) -> None:
-    """Refuse, with LocalError, to pass descriptors where that is not possible."""
+    """Raise LocalError for memfd over sockets that cannot pass descriptors."""
     if pages is PageTransport.MEMFD and not uri.startswith("unix"):
         raise LocalError(
             f"transport memfd: expected unix, whose sockets pass descriptors, found {uri}"
@@ -85,12 +85,12 @@ def check_socket(pages: PageTransport, uri: str) -> None:
 
 
 def usable_cores() -> int:
-    """Give the number of cores that this process may run on."""
+    """Return the number of cores that this process may run on."""
     return len(os.sched_getaffinity(0))
 
 
 def usual_channels(pages: PageTransport) -> int:
-    """Give the number of page channels that suits this machine.
+    """Return the default number of page channels on this machine.
 
     With `MEMFD` the primary waits while the secondary copies, on one thread for each channel. With
     `MULTIFD` a channel keeps two cores busy, one on each side. `STREAM` has none.

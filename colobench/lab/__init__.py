@@ -1,1 +1,1 @@
-"""Sessions of two nodes, the records they leave, and what is made of them."""
+"""Sessions of two nodes, their records, and experiments, checks and reports on top of them."""

@@ -1,4 +1,4 @@
-"""Sentences of interrupted calls: what was interrupted, and what goes on.
+"""Sentences about interrupted calls, and about the work that goes on.
 
 A notebook shows that sentence in place of a traceback; a debugger still finds the frames.
 """

@@ -19,7 +19,7 @@ def bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     Parameters
     ----------
     what, unit
-        Name of the work, and name of what is counted.
+        Name of the work, and of the counted units.
 
     Yields
     ------

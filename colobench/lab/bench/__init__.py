@@ -1,5 +1,5 @@
-"""The benchmark: measurements of colobench, each beside its reference, taken in the same run.
+"""Benchmark: parts of a checkpoint, each next to a reference that is measured in the same run.
 
-`case.py` says what a case and its row are, `timing.py` how two things are compared, `context.py`
-what cases measure with, and `run.py` runs them. The other modules are one subject each.
+`case.py` defines cases and their rows, `timing.py` compares samples, `context.py` has memory and
+references for measurements, and `run.py` runs the subjects of `subjects/`.
 """

@@ -14,7 +14,7 @@ from colobench.lab.percentiles import percentiles
 if TYPE_CHECKING:
     from colobench.lab.bench.context import BenchContext
 
-#: Two threads must copy this much faster than one before a bound for two cores is judged.
+#: Least speed-up of memcpy by a second thread for which a bound for two cores is judged.
 TWO_CORES = 1.6
 
 
@@ -40,7 +40,7 @@ class Target:
         return f"{self.sign} {self.bound} {self.unit}".rstrip()
 
     def met(self, ours: float, ratio: float | None) -> bool | None:
-        """Judge; None where there is no ratio to judge."""
+        """Judge a row; return None if there is no ratio to judge."""
         value = ours if self.unit else ratio
         if value is None:
             return None
@@ -85,7 +85,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A measurement beside its reference, as JSON and tables have it.
+    """Measurement next to its reference, in the form of JSON and tables.
 
     Attributes
     ----------
@@ -149,7 +149,7 @@ def judge(name: str, case: Case, measured: Measured) -> Row:
         elif case.one_core is None and target is not None:
             notes.append(f"{words}: not judged")
         target = case.one_core or target
-    # A bound for two cores alone is shown, but says nothing about one.
+    # A bound for two cores is shown, but not judged on one.
     judged = target if cores is None or cores > TWO_CORES or case.one_core else None
     return Row(
         name=name,
@@ -208,7 +208,7 @@ SUBJECTS: dict[str, Subject] = {}
 
 
 def subject(name: str, words: str) -> Callable[[Any], Any]:
-    """Enter the function that gives a subject's cases into `SUBJECTS`."""
+    """Add a function that yields a subject's cases to `SUBJECTS`."""
 
     def enter(cases: Callable[[BenchContext], Iterable[Case]]) -> Any:
         SUBJECTS[name] = Subject(name, words, cases)

@@ -21,9 +21,9 @@ Samples = Sequence[Sequence[float]]
 
 GIB, MIB, PAGE_SIZE = 1 << 30, 1 << 20, 4096
 ROUNDS = 11
-#: Seconds of samples below which there are more rounds: other work on the machine comes in spells.
+#: Seconds of samples below which more rounds are made, as other work on the machine varies.
 ENOUGH_SECONDS = 0.4
-#: Memory that must stay free beside that of a case.
+#: Memory that must stay free, in addition to that of a case, bytes.
 SPARE_BYTES = 256 * MIB
 
 
@@ -51,7 +51,7 @@ class BenchContext(contextlib.AbstractContextManager["BenchContext"]):
     failures
         Descriptions of cases that failed.
     closing
-        Stack of what is closed with this context.
+        Stack of resources that are closed with this context.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class BenchContext(contextlib.AbstractContextManager["BenchContext"]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Remove what was compiled, give memory back, end threads."""
+        """Remove compiled references, release memory, end threads."""
         self.closing.close()
 
     def size(self, full: int, multiple: int = 1) -> int:
@@ -101,14 +101,14 @@ class BenchContext(contextlib.AbstractContextManager["BenchContext"]):
             raise Unavailable(f"{wanted / GIB:.1f} GiB of memory, where {free / GIB:.1f} are free")
 
     def memory(self, name: str, size: int) -> RAM:
-        """Give guest RAM of that many bytes, all of it touched; the same one for the same name."""
+        """Return guest RAM of a number of bytes, all touched; the same for the same name."""
         if name not in self._memory:
             self.reserve(size)
             self._memory[name] = RAM(f"bench-{name}", lay_out({"pc.ram": size}))
         return self._memory[name]
 
     def noise(self, name: str, size: int) -> npt.NDArray[np.uint8]:
-        """Give RAM of that many bytes full of random ones."""
+        """Return RAM with a number of random bytes."""
         known = name in self._memory
         array = self.memory(name, size).array
         if not known:
@@ -126,7 +126,7 @@ class BenchContext(contextlib.AbstractContextManager["BenchContext"]):
 
     @property
     def cores(self) -> Cores:
-        """Measure of the cores that the machine gives just now."""
+        """Measure of the cores that the machine provides."""
         if self._cores is None:
             self._cores = Cores(self.size(128 * MIB, 2 * PAGE_SIZE))
             self.closing.callback(self._cores.close)
@@ -162,7 +162,7 @@ def as_times(samples: Samples, units: float, two_threads: Sequence[float] = ()) 
 
 
 def thousands(count: int) -> str:
-    """Write a number of pages in short: ``50k``."""
+    """Write a number of pages in short form: ``50k``."""
     return f"{count // 1000}k" if count >= 1000 and count % 1000 == 0 else f"{count}"
 
 

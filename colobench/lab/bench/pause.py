@@ -1,4 +1,4 @@
-"""The profile of a checkpoint's pause: its steps on both sides, in microseconds, beside floors.
+"""Profile of a checkpoint's pause: its steps on both sides, in microseconds, and their floors.
 
 Both nodes mark the ends of their phases on one clock. In their order the marks are one line of
 time, and the pause is cut at them: each step is the time between two neighbours, so that the steps
@@ -35,7 +35,7 @@ PINGS = 2_000
 COPIES = 21
 PRIMARY, SECONDARY, BOTH = "primary", "secondary", "both"
 WORK, MESSAGE, HANDOVER = "work", "message", "hand-over"
-#: Answers each byte with a byte, as a node does that is blocked in recv.
+#: Program that answers each byte with a byte, like a node that is blocked in recv.
 _ECHO = """
 import socket, sys
 peer = socket.socket(fileno=int(sys.argv[1]))
@@ -62,7 +62,7 @@ class PauseStep:
     mean, median, p90
         Microseconds. The means of the steps of the pause add up to the mean pause.
     floor
-        Microseconds that the same takes without a node, measured in the same run; or None.
+        Microseconds that the same work takes without a node, measured in the same run; or None.
     """
 
     name: str
@@ -77,16 +77,16 @@ class PauseStep:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """The steps of a number of checkpoints with the same transport and as many pages.
+    """Steps of checkpoints with the same transport and the same number of pages.
 
     Attributes
     ----------
     transport, pages, checkpoints
-        The transport, the pages of each checkpoint, and how many checkpoints there were.
+        Transport, pages of each checkpoint, and number of checkpoints.
     steps
-        In their order.
+        Steps in their order.
     pause
-        The whole pause, as a step.
+        Whole pause, as a step.
     """
 
     transport: str
@@ -118,10 +118,10 @@ _STEPS = (
 
 
 def steps_of(record: CheckpointRecord) -> dict[str, float]:
-    """Cut a checkpoint into the steps of `_STEPS`: microseconds of each.
+    """Cut a checkpoint into the steps of `_STEPS`; return the microseconds of each.
 
-    What the secondary did before the primary had sent everything overlaps with the primary's
-    steps, and counts there.
+    Work of the secondary before the primary had sent everything overlaps with the primary's
+    steps, and is counted there.
     """
     here, there = record.primary_marks, dict(record.secondary_marks)
     found = dict.fromkeys((step[0] for step in _STEPS), 0.0)

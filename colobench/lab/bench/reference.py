@@ -1,4 +1,4 @@
-"""References in C: compiled with the machine's compiler into a temporary directory, and loaded."""
+"""References in C, compiled with the machine's compiler into a temporary directory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from colobench.errors import LocalError
 from colobench.lab.bench.measured import Unavailable
 
 FLAGS = ("-O3", "-shared", "-fPIC")
-#: Names one of `INSTRUCTION_SETS`, for references without what this processor has beyond it.
+#: Variable with the name of one of `INSTRUCTION_SETS`, to which references are limited.
 ENVIRONMENT_VARIABLE = "COLOBENCH_BENCH_INSTRUCTIONS"
 _X86 = platform.machine() == "x86_64"
 COMPILE_TIMEOUT = 60.0
@@ -29,7 +29,7 @@ COMPILE_TIMEOUT = 60.0
 
 @dataclass(frozen=True, slots=True)
 class InstructionSet:
-    """Vector instructions that references are written with.
+    """Vector instructions of references.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class InstructionSet:
     words
         Description of a reference that uses it.
     flags
-        Flags of the compiler that allow it, and no more.
+        Flags with which the compiler uses this set and no larger one.
     features
         LLVM's names of the processor's features that it needs.
     """
@@ -49,7 +49,7 @@ class InstructionSet:
     features: tuple[str, ...]
 
 
-#: From the most able one down to what any processor has.
+#: All sets, from the largest one to the one that any processor has.
 INSTRUCTION_SETS = {
     each.name: each
     for each in (
@@ -71,12 +71,12 @@ INSTRUCTION_SETS = {
 
 
 def find_instructions(name: str | None = None) -> InstructionSet:
-    """Give the instruction set of that name, by default the one in the environment, or the best.
+    """Return an instruction set: that of the name, of the environment, or the largest one.
 
     Raises
     ------
     LocalError
-        If there is none of that name, or if this processor lacks it.
+        If the name is unknown, or this processor lacks the set.
     """
     name = name or os.environ.get(ENVIRONMENT_VARIABLE)
     available = _available()
@@ -88,7 +88,7 @@ def find_instructions(name: str | None = None) -> InstructionSet:
 
 
 def _available() -> list[InstructionSet]:
-    """Give the instruction sets that this processor has, the most able one first."""
+    """Return the instruction sets of this processor, the largest one first."""
     has = llvmlite.binding.get_host_cpu_features()
     return [
         each
@@ -113,17 +113,17 @@ def find_compiler() -> str:
 
 
 class References:
-    """The C files of this package as libraries, each compiled when it is first asked for.
+    """C files of this package as libraries, each compiled at its first use.
 
     Parameters
     ----------
     instructions
-        One of `INSTRUCTION_SETS`; None for what `find_instructions` gives.
+        One of `INSTRUCTION_SETS`; None for the result of `find_instructions`.
 
     Attributes
     ----------
     instructions
-        The most that the compiler may use.
+        Largest set that the compiler may use.
     """
 
     def __init__(self, instructions: str | None = None) -> None:
@@ -132,7 +132,7 @@ class References:
         self._libraries: dict[str, ctypes.CDLL] = {}
 
     def best(self, *names: str) -> InstructionSet:
-        """Give the most able one of instruction sets that a reference is written for.
+        """Return the largest usable one of the instruction sets for which a reference is written.
 
         Parameters
         ----------
@@ -144,7 +144,7 @@ class References:
         return next(each for each in allowed if each.name in (*names, "plain"))
 
     def function(self, name: str, *arguments: Any, result: Any = None) -> Callable[[], Any]:
-        """Give a C function with its arguments bound to it, so that calling it costs little.
+        """Return a C function with bound arguments, so that a call costs little.
 
         Parameters
         ----------
@@ -202,7 +202,7 @@ class References:
         return library
 
     def close(self) -> None:
-        """Remove what was compiled; what is loaded stays loaded."""
+        """Remove the compiled files; loaded libraries stay loaded."""
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
             self._directory = None

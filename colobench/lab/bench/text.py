@@ -1,4 +1,4 @@
-"""The rows as a table for the terminal, one block for each subject."""
+"""Table of rows for the terminal, with a block for each subject."""
 
 from __future__ import annotations
 

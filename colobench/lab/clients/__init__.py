@@ -1,1 +1,1 @@
-"""Clients of the guest: open and closed loops over RESP, and the history of what they saw."""
+"""Clients of the guest: open and closed loops over RESP, and the history of their requests."""

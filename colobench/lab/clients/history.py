@@ -298,7 +298,7 @@ class History:
 
     @classmethod
     def load(cls, path: Path | str) -> History:
-        """Read what `save` wrote.
+        """Read a file of `save`.
 
         Raises
         ------

@@ -104,7 +104,7 @@ def measure_latency(
     """Measure the three states, the last two with the same guest.
 
     One pair buffers. Another compares; then its secondary is killed, and the primary goes on by
-    itself: its clients' latency is what the machine and the network take.
+    itself: its clients' latency is that of the machine and the network.
 
     Parameters
     ----------

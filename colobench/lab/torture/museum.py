@@ -1,4 +1,4 @@
-"""The bug museum: planted bugs, what each breaks, and where a kill shows it.
+"""Bug museum: planted bugs, their broken promises, and kills that show them.
 
 ``docs/bug-museum.md`` tells their stories.
 """

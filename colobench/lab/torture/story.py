@@ -1,4 +1,4 @@
-"""One failover as its clients live through it: what happens when, and the verdict on it."""
+"""One failover, seen by its clients: events with their times, and the verdict."""
 
 from __future__ import annotations
 

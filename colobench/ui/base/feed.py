@@ -34,7 +34,7 @@ BYTES_PER_SECOND = 500_000
 PLAIN_BYTES = 8192
 
 _logger = logging.getLogger(__name__)
-# What a thread prints lands in some cell, whichever runs just then.
+# Output of a thread appears in the cell that happens to run.
 _logger.addHandler(logging.NullHandler())
 
 
@@ -78,15 +78,15 @@ class Feed(CoreModel):
     library
         A script that the view needs.
     busy
-        Function that says whether something is being done, during which the feed beats.
+        Function that returns whether work is going on, during which the feed sends beats.
     repeat
-        Function that sends again what is not in this feed; called when pages may have missed some.
+        Function that sends state outside of this feed again; called when pages may have missed it.
 
     Notes
     -----
     anywidget's browser side drops all messages and changes of state of a widget whose module took
-    longer than 2 s to load, for ever and without a word. So an anywidget here has constants alone,
-    and what changes is the state of a model of ipywidgets' own. A page that is opened later finds
+    longer than 2 s to load, without an error. So an anywidget here has only constants,
+    and variable state is in a model of ipywidgets' own. A page that is opened later finds
     it there; one that has missed some has all of it with the next frame.
     """
 
@@ -123,7 +123,7 @@ class Feed(CoreModel):
         self.use()
 
     def use(self) -> None:
-        """Send everything that is due, and go on beating for a while."""
+        """Send everything that is due, and send beats for a while."""
         with self._guard:
             self._used_until = time.monotonic() + REST_SECONDS
         self.tend()
@@ -227,7 +227,7 @@ class Feeds:
         self._lock = threading.RLock()
 
     def add(self, feed: Feed) -> None:
-        """Tend a feed from now on."""
+        """Add a feed, which is sent from now on."""
         with self._lock:
             self._open.append(feed)
             first = len(self._open) == 1
@@ -236,7 +236,7 @@ class Feeds:
             frames.add(self)
 
     def remove(self, feed: Feed) -> None:
-        """Leave a feed alone from now on."""
+        """Remove a feed, which is not sent any more."""
         with self._lock:
             if feed not in self._open:
                 return
@@ -244,7 +244,7 @@ class Feeds:
             last = not self._open
         if last:
             frames.remove(self)
-            # Another may have come meanwhile.
+            # Another feed may have been added meanwhile.
             if self.all():
                 frames.add(self)
 

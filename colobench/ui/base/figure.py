@@ -102,7 +102,7 @@ def bokehjs() -> bytes:
 class Libraries:
     """BokehJS for the pages that have figures.
 
-    A page that opens on a running kernel may not be able to ask for what others have been told. So
+    A page that opens on a running kernel may have missed the library that other pages have. So
     the first figure that it makes brings BokehJS along.
     """
 

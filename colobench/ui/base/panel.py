@@ -57,7 +57,7 @@ class Background:
         self._idle.set()
 
     def do(self, words: str, action: Callable[[], object]) -> bool:
-        """Start something; False, without an effect, if something is being done."""
+        """Start work in the background; return False, without an effect, if other work goes on."""
         with self._lock:
             if self.doing is not None:
                 return False
@@ -77,7 +77,7 @@ class Background:
         return True
 
     def wait(self) -> None:
-        """Wait for the end of what is being done."""
+        """Wait for the end of the work."""
         if self._thread is not threading.current_thread():
             self._idle.wait()
 
@@ -170,7 +170,7 @@ class Panel(ipywidgets.VBox, metaclass=AbstractWidget):  # type: ignore[misc]
 
     @interruptible(_what_goes_on)
     def wait(self) -> None:
-        """Wait for the end of what a button has started."""
+        """Wait for the end of the work that a button has started."""
         self.background.wait()
 
     @interruptible("what it does is ending, and its processes with it")
@@ -179,7 +179,7 @@ class Panel(ipywidgets.VBox, metaclass=AbstractWidget):  # type: ignore[misc]
         place = self._place()
         if place._current is self:
             place._current = None
-        # What is being done fails, then; or had just begun something that has to be ended, too.
+        # Running work fails then, or has just started processes that must be ended, too.
         self.end()
         self.wait()
         self.end()
@@ -197,7 +197,7 @@ def _descendants(widget: Any) -> Iterator[Any]:
 
 @atexit.register
 def _close_last_panel() -> None:
-    # Now, while threads can still be waited for, and not when the interpreter clears up.
+    # Now, as threads cannot be waited for when the interpreter ends.
     for place in (Panel, *Panel.__subclasses__()):
         if place._current is not None:
             place._current.close()

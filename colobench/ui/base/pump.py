@@ -1,4 +1,4 @@
-"""A thread that refreshes views some times a second."""
+"""Thread that refreshes views some times a second."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Protocol
 FRAME_SECONDS = 0.25
 
 _logger = logging.getLogger(__name__)
-# What a thread prints lands in some cell, whichever runs just then.
+# Output of a thread appears in the cell that happens to run.
 _logger.addHandler(logging.NullHandler())
 
 
 class View(Protocol):
-    """A view of something that changes."""
+    """View of something that changes."""
 
     def refresh(self) -> None:
-        """Show what is new; called in the pump's thread, and again soon."""
+        """Show new data; called periodically in the pump's thread."""
 
 
 class Pump:
     """Thread that refreshes views, and lasts as long as there are any.
 
-    So a plot is live while a cell runs, and a view gets at most one message a frame, however fast
-    checkpoints come. Nothing waits for the pump.
+    So a plot is live while a cell runs, and a view gets at most one message a frame, however often
+    checkpoints are taken. No thread waits for the pump.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class Pump:
                 self._thread.start()
 
     def remove(self, view: View) -> None:
-        """Leave `view` alone from now on; it is not being refreshed when this returns."""
+        """Remove `view`; after the return it is not refreshed any more."""
         with self._lock:
             if view in self._views:
                 self._views.remove(view)
@@ -69,7 +69,7 @@ class Pump:
             thread.join()
 
     def stop(self) -> None:
-        """Leave all views alone from now on."""
+        """Remove all views."""
         for view in list(self._views):
             self.remove(view)
 

@@ -1,4 +1,4 @@
-"""Dials of the guest's nondeterminism, and the causes of the checkpoints that follow, live."""
+"""Panel with settings of the guest's nondeterminism, and the causes of checkpoints, live."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class CausePanel(Panel):
     # Display.
 
     def refresh(self) -> None:
-        """Show what is new; called by the pump."""
+        """Show new data; called by the pump."""
         records = self.records
         if len(records) != self._shown:
             self._shown = len(records)

@@ -1,4 +1,4 @@
-"""The dashboard: start a pair, watch it, break it, see the survivor go on."""
+"""Dashboard: start a pair, watch it, kill a node, see the survivor go on."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from colobench.ui.base.sentences import tell_takeover
 from colobench.ui.views.live_plot import LivePlot
 from colobench.ui.views.page_map import PageMap
 
-#: Seconds without a press after which a pair ends: it takes processor time, its records memory.
+#: Seconds without a press after which a pair ends, as it takes processor time and memory.
 IDLE_SECONDS = 300.0
 CONSOLE_LINES = 5
 #: Moments of a kill: the point of a checkpoint, for each layout.
@@ -40,7 +40,7 @@ MOMENTS: dict[str, dict[str, str | None]] = {
     "with half of a checkpoint sent": {"separated": "ram", "buffered": "buffer"},
     "with a checkpoint just committed": {"separated": "received", "buffered": "received"},
 }
-#: Consoles and processes are looked at twice a second.
+#: Seconds between two queries of consoles and processes.
 watches = Pump(0.5)
 
 _SMALL = f"padding: 0 10px; font-size: 12px; color: {MUTED_COLOUR}"
@@ -222,7 +222,7 @@ class Dashboard(Panel):
             self.background.do("taking over", lambda: self._take_over(how, dead[0].role))
             return
         self.update()
-        # A node that dies during this look is found dead by the next one.
+        # A node that dies during this query is found dead by the next one.
         with suppress(ColobenchError):
             self._look()
 

@@ -1,4 +1,4 @@
-"""Kills of either node at any point while clients ask, and what the clients see."""
+"""Panel for kills of either node at any point, while clients send requests."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ BEFORE, AFTER = 0.15, 0.45
 
 
 class FailoverPanel(Panel):
-    """Each press is a pair, clients, a kill, a takeover, another secondary, and a verdict.
+    """Panel whose button runs a pair with clients, a kill, a takeover, a rejoin, and a verdict.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ class FailoverPanel(Panel):
             with serving_pair(**settings) as session:
                 self._session = session
                 try:
-                    # A stop that came meanwhile found no session to close.
+                    # A stop before this found no session to close.
                     if not self._stopped:
                         self._tell(session)
                 finally:
@@ -144,7 +144,7 @@ class FailoverPanel(Panel):
     # Display.
 
     def refresh(self) -> None:
-        """Show what is new; called by the pump."""
+        """Show new data; called by the pump."""
         story = self.story
         if story is None:
             return

@@ -1,4 +1,4 @@
-"""A guess at the pages that a flush copies, with a pair that is held before it commits."""
+"""Panel for a guess at the pages that a flush copies, with a pair held before its commit."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from colobench.ui.views.page_sets import PageSets
 
 WORKING_SETS = (64, 256, 1024, 4096)
 VARIANTS = ("v12", "upstream")
-#: Choices of the guest that runs longer before the checkpoint, and milliseconds that it does.
+#: Choices of the side whose guest runs longer before the checkpoint, and its milliseconds.
 LONGER = {"neither": None, "the secondary's": "secondary", "the primary's": "primary"}
 LONGER_MS = 100.0
-#: Seconds that a pair may be held while somebody thinks, without counting as a lost peer.
+#: Seconds for which a pair may be held while the reader thinks.
 PATIENCE_SECONDS = 3600.0
 DEFAULTS: dict[str, Any] = {
     "guest": "hotcold",
@@ -74,7 +74,7 @@ class FlushGuess(Panel):
             max=2**31 - 1,
             layout=ipywidgets.Layout(width="180px"),
         )
-        # 0 is there before anybody has guessed.
+        # The field has 0 before a guess.
         self._guessed = False
         self.guess.observe(self._note_guess, "value")
         self.flush_button = button("Commit and flush", self.flush, "success", "check")
@@ -170,13 +170,13 @@ class FlushGuess(Panel):
     # Display.
 
     def right(self) -> bool:
-        """Say whether the flush copied exactly the pages that were foretold."""
+        """Whether the flush copied exactly the predicted pages."""
         if self.pending is None or self.record is None:
             return False
         return self.pending.foretells(self.record)
 
     def guessed_right(self) -> bool | None:
-        """Say whether the guess was right; None before the flush, and without a guess."""
+        """Whether the guess was right; None before the flush, and without a guess."""
         if self.record is None or not self._guessed:
             return None
         return bool(self.guess.value == self.record.flushed_pages)
@@ -215,7 +215,7 @@ class FlushGuess(Panel):
         return colour, self._answer(self.record, guessed)
 
     def _answer(self, record: CheckpointRecord, guessed: bool | None) -> str:
-        """Say what the flush copied, whether the guess was right, and what was checked."""
+        """Describe the copied pages, the guess, and the checks."""
         assert self.pending is not None
         guess = {
             None: "You made no guess.",

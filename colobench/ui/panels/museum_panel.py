@@ -1,4 +1,4 @@
-"""The bug museum: choose a planted bug, and kill nodes until the clients' history shows it."""
+"""Panel of the bug museum: nodes are killed until the clients' history shows a planted bug."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STORY = "padding: 4px 10px; font-size: 14px; line-height: 1.5; max-width: 860px
 
 
 class MuseumPanel(Panel):
-    """Shows the exhibits, and what clients see of each.
+    """Shows the exhibits, and the effect of each on clients.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A panel that takes a checkpoint at each press of a button."""
+"""Panel that takes a checkpoint at each press of a button."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class NextCheckpoint(Panel):
     Parameters
     ----------
     session
-        A started one, best with ``delay=None``. It belongs to the panel from now on: closing the
+        Started session, best with ``delay=None``. It belongs to the panel from now on: closing the
         panel, or making another one, closes it.
     """
 
@@ -40,7 +40,7 @@ class NextCheckpoint(Panel):
         self.background.do("taking a checkpoint", self.session.checkpoint)
 
     def update(self) -> None:
-        """Show whether something is being done or has failed."""
+        """Show running work, or its error."""
         doing, error = self.background.doing, self.background.error
         self.button.disabled = doing is not None
         self.status.value = escape(f"{doing} …" if doing else error or "")

@@ -1,4 +1,4 @@
-"""Trackers side by side: the pages that each finds, epoch by epoch, and its cost."""
+"""Panel of trackers side by side: pages that each finds, epoch by epoch, and its cost."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ EPOCHS = 20
 EPOCH_SECONDS = 0.1
 #: Quantities of an epoch that are drawn, and their factors: microseconds suit a collection.
 FIELDS = {"pages": 1, "write_ns": 1, "collect_ms": 1000}
-#: Least value that is drawn, since a logarithmic axis has no 0; smaller values are told in words.
+#: Least value that is drawn, as a logarithmic axis has no 0; smaller values are listed.
 FLOORS = {"pages": 1.0, "write_ns": 1.0, "collect_ms": 0.1}
 COLOURS = (PRIMARY_COLOUR, GOOD_COLOUR, SECONDARY_COLOUR, TAKEOVER_COLOUR)
 
@@ -126,7 +126,7 @@ class TrackerPanel(Panel):
         for each in measure_epochs(self._ram, guest, EPOCHS, writes, self._names):
             if isinstance(each, Epoch) and each.epoch > epoch:
                 epoch = each.epoch
-                # Slowly enough to watch.
+                # A pause, so that one can watch.
                 if self._stop.wait(EPOCH_SECONDS):
                     return
             found.append(each)
@@ -137,7 +137,7 @@ class TrackerPanel(Panel):
     # Display.
 
     def refresh(self) -> None:
-        """Show what is new; called by the pump."""
+        """Show new data; called by the pump."""
         runs = [run[:] for run in self.runs[:]]
         counts = tuple(map(len, runs))
         if counts == self._shown:
@@ -157,7 +157,7 @@ class TrackerPanel(Panel):
                 self.maps[each.tracker].show({"dirty": dirty})
 
     def update(self) -> None:
-        """Show whether something is being done or has failed."""
+        """Show running work, or its error."""
         ready = self.background.doing is None
         for control in (self.guest, self.writes, self.run_button, self.clear_button):
             control.disabled = not ready

@@ -1,4 +1,4 @@
-"""Sentences about a message of a checkpoint: the primary's deed, and the secondary's."""
+"""Sentences about a message of a checkpoint: the primary's action, and the secondary's."""
 
 from __future__ import annotations
 

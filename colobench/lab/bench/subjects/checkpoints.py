@@ -1,4 +1,4 @@
-"""Whole checkpoints of a real pair: the pause, against moving the same bytes and nothing else."""
+"""Pause of a real pair's checkpoints, against a mere transfer of the same bytes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def default_ram(context: BenchContext) -> int:
 
 
 class Pair(contextlib.AbstractContextManager["Pair"]):
-    """A session whose checkpoints all have as many pages, and that stands still in between.
+    """Session whose checkpoints all have the same number of pages, stopped in between.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ class Pair(contextlib.AbstractContextManager["Pair"]):
         self.session.close()
 
     def sample(self) -> float:
-        """Take a checkpoint of all pages; its pause in seconds."""
+        """Take a checkpoint of all pages; return its pause, seconds."""
         return self.record().pause_ms / MILLISECONDS
 
     def record(self) -> CheckpointRecord:
@@ -137,7 +137,7 @@ class Pair(contextlib.AbstractContextManager["Pair"]):
         return int(self.session.nodes["primary"].execute("x-query-guest")["work"])
 
     def _freeze(self) -> None:
-        """Stop both nodes, so that nothing measured beside them is slower for them."""
+        """Stop both nodes, so that they do not disturb other measurements."""
         self._signal(signal.SIGSTOP)
         for node in self.session.nodes.values():
             # Until its last thread stands still. One that has ended is the session's matter.
@@ -156,7 +156,7 @@ class Pair(contextlib.AbstractContextManager["Pair"]):
 
 
 class Stream:
-    """Contiguous bytes through a socket, and one copy where they arrive: a checkpoint's least.
+    """Transfer of contiguous bytes by a socket, and one copy: the least work of a checkpoint.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ class Stream:
         self._out, self._in = _connect(family)
 
     def sample(self) -> float:
-        """Send, receive, and copy everything; seconds."""
+        """Send, receive and copy everything; return the seconds."""
         view = memoryview(self._received.data)
         begin = time.perf_counter()
         sender = threading.Thread(target=self._send)
@@ -236,7 +236,7 @@ def _compare(context: BenchContext, pair: Pair, reference: Sampler) -> Measured:
 
 
 def _one_after_the_other(context: BenchContext, pages: int, transport: str) -> Measured:
-    """Take checkpoints as COLO does: with nothing in between that would cool the caches."""
+    """Take checkpoints one after the other, without work in between that would cool the caches."""
     with Pair(context, pages, transport) as pair:
         samples = [MILLISECONDS * pair.sample() for _ in range(context.size(IN_A_ROW, 7))]
         return Measured(samples, settings=pair.session.settings.as_json())

@@ -28,7 +28,7 @@ UNIT = "GB/s"
 
 
 class _Work:
-    """RAM, the RAM cache, and which of their pages are copied."""
+    """RAM, the RAM cache, and the marks of the pages to copy."""
 
     def __init__(self, context: BenchContext) -> None:
         self.context = context
@@ -53,12 +53,12 @@ class _Work:
         pages.gather(self.cache, self.numbers, self.count, self.ram)
 
     def in_one_piece(self, name: str) -> Callable[[], object]:
-        """Give C's copy of as many bytes in one piece."""
+        """Return C's copy of the same number of bytes in one piece."""
         function = self.context.references.function
         return function(f"pages.{name}", self.ram, self.cache, self.size)
 
     def page_by_page(self, name: str) -> Callable[[], object]:
-        """Give C's copy of the same pages."""
+        """Return C's copy of the same pages."""
         function = self.context.references.function
         return function(f"pages.{name}", self.ram, self.cache, self.numbers, self.count)
 
@@ -98,7 +98,7 @@ def flush(context: BenchContext) -> Iterator[Case]:
 
 @subject("flush2", "the flush on two threads: against one thread")
 def flush_on_two_threads(context: BenchContext) -> Iterator[Case]:
-    """Give the case; its bound is what two threads' memcpy must have gained, too."""
+    """Give the case; its bound is also the required speed-up of memcpy by two threads."""
 
     def measure() -> Measured:
         work = _Work(context)

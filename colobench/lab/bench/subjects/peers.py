@@ -1,4 +1,4 @@
-"""Against two QEMUs on the same machine: how long the primary's guest stands still."""
+"""Pause of a checkpoint, against that of two QEMUs on the same machine."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from colobench.lab.bench.measured import Measured, Unavailable
 from colobench.lab.bench.subjects.checkpoints import MILLISECONDS, Pair, default_ram
 from colobench.peers.qemu_pair import QEMUPair
 
-#: Pages → the bounds of the pause over QEMU's, with the transports multifd and memfd.
+#: Bounds of the pause divided by QEMU's, with multifd and memfd, by the number of pages.
 BOUNDS = {1_000: (0.35, 0.25), 10_000: (0.4, 0.25), 50_000: (0.5, 0.25)}
-#: Of each half.
+#: Checkpoints of each half of a measurement.
 CHECKPOINTS = 8
 
 
@@ -24,7 +24,7 @@ def _measure(context: BenchContext, pages: int, transport: str) -> Measured:
     checkpoints = context.size(CHECKPOINTS)
     ours: list[float] = []
     theirs: list[float] = []
-    # Each is there alone, for a guest never stands still by itself: round about, in two halves.
+    # One pair at a time, as a running guest disturbs the other: in turn, in two halves.
     for mine_first in (False, True):
         for mine in (mine_first, not mine_first):
             if mine:

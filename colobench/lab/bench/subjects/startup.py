@@ -13,20 +13,20 @@ from colobench.lab.bench.case import Case, at_most, subject
 from colobench.lab.bench.context import BenchContext
 from colobench.lab.bench.measured import Measured
 
-#: It says that the checkpoint is committed; what comes after that is not timed.
+#: Line that reports the commit of the checkpoint, at which timing ends.
 FIRST_CHECKPOINT = """
 import colobench
 with colobench.Session(verify=False, delay=0) as session:
     session.run(1)
     print("committed", flush=True)
 """
-#: The least that a node's process does before it can work.
+#: Least imports of a node's process.
 BARE = "import numpy, numba"
 TIMEOUT = 120.0
 
 
 def _import() -> float:
-    """Import the package in a new Python; the seconds that this takes of its start."""
+    """Import the package in a new Python; return the seconds of that."""
     command = [sys.executable, "-X", "importtime", "-c", "import colobench"]
     finished = subprocess.run(
         command, stderr=subprocess.PIPE, text=True, check=False, timeout=TIMEOUT
@@ -40,7 +40,7 @@ def _import() -> float:
 
 
 def _first_checkpoint() -> float:
-    """Take a checkpoint in a new Python; the seconds from its start until that is committed."""
+    """Take a checkpoint in a new Python; return the seconds from its start to the commit."""
     begin = time.perf_counter()
     with subprocess.Popen(
         [sys.executable, "-c", FIRST_CHECKPOINT],
@@ -63,7 +63,7 @@ def _first_checkpoint() -> float:
 
 
 def _two_bare_processes() -> float:
-    """Start two Pythons that import what a node needs most; the seconds until both have ended."""
+    """Start two Pythons with a node's largest imports; return the seconds until both have ended."""
     begin = time.perf_counter()
     with contextlib.ExitStack() as stack:
         processes = [

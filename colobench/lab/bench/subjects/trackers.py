@@ -1,4 +1,4 @@
-"""Dirty tracking by userfaultfd: what a page's first write costs, and the collection."""
+"""Dirty tracking by userfaultfd: cost of a page's first write, and of a collection."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DIRTY_PAGES = 100_000
 
 
 def _write(ram: RAM, pages: npt.NDArray[np.int64] | slice) -> float:
-    """Write the first word of those pages; seconds that this thread ran, in the kernel, too."""
+    """Write the first word of pages; return this thread's processor time, seconds."""
     words = ram.array.view(np.uint64).reshape(-1, PAGE_SIZE // 8)[:, 0]
     begin = time.thread_time()
     words[pages] = 1
@@ -28,19 +28,19 @@ def _write(ram: RAM, pages: npt.NDArray[np.int64] | slice) -> float:
 
 
 def _minor_fault(ram: RAM) -> float:
-    """Give the seconds that the first write of a page takes which is only to be mapped."""
+    """Measure the first write of a page that is only to be mapped, seconds."""
     with mmap.mmap(ram.fd, len(ram.array)) as mapping:
         words = np.frombuffer(mapping, dtype=np.uint64).reshape(-1, PAGE_SIZE // 8)[:, 0]
         begin = time.thread_time()
         words[:] = 1
         seconds = time.thread_time() - begin
-        # It keeps the mapping from being closed.
+        # A view keeps the mapping from being closed.
         del words
     return seconds / ram.pages
 
 
 def _read_pagemap(ram: RAM, into: npt.NDArray[np.uint8]) -> float:
-    """Give the seconds in which the kernel says of each page, in 8 bytes, how it is mapped."""
+    """Measure the reading of /proc/self/pagemap, which has 8 bytes for each page, seconds."""
     with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
         begin = time.thread_time()
         pagemap.seek(ram.array.ctypes.data // PAGE_SIZE * 8)
@@ -52,7 +52,7 @@ def _read_pagemap(ram: RAM, into: npt.NDArray[np.uint8]) -> float:
 
 
 def _sample(ram: RAM, tracker: Tracker, pages: npt.NDArray[np.int64]) -> tuple[float, float]:
-    """Give the seconds that a first write of a page takes, and those of a collection."""
+    """Measure the first write of a page, and a collection, seconds."""
     into = np.zeros_like(ram.bitmap)
     tracker.collect(into)
     first = _write(ram, slice(None)) / ram.pages

@@ -16,7 +16,7 @@ from colobench.lab.bench.measured import Measured
 from colobench.lab.bench.timing import timed
 
 PAGES = 2048
-#: Per cent of the bytes that have changed, and how many of them lie together.
+#: Percentages of changed bytes, and sizes of the clusters in which they lie.
 CHANGES = (
     (0, 1),
     (1, 1),
@@ -30,7 +30,7 @@ CHANGES = (
     (50, 64),
 )
 UNIT = "GB/s"
-#: Instruction sets that the encoder in C is written for.
+#: Instruction sets for which the encoder in C is written.
 _VECTORS = ("avx512", "avx2", "neon")
 
 
@@ -67,7 +67,7 @@ def decode_pages(memory: Bytes, pages: Pages, count: int, data: Bytes, lengths: 
     int
         The bytes decoded.
     """
-    # As the kernel's signature has it: for another type it would be compiled once more.
+    # The type of the kernel's signature: for another type it would be compiled again.
     begin = np.int64(0)
     for i in range(count):
         length = np.int64(lengths[i])

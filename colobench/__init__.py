@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from colobench.lab.torture.bug_hunt import museum as museum
     from colobench.lab.torture.story import FailoverStory as FailoverStory
     from colobench.lab.torture.story import serving_pair as serving_pair
+    from colobench.settings.checkpoint import Strategy as Strategy
     from colobench.settings.compare import CompareSettings as CompareSettings
     from colobench.settings.heartbeat import HeartbeatSettings as HeartbeatSettings
     from colobench.settings.settings import Settings as Settings
@@ -63,6 +64,7 @@ _HOMES = {
     "RemoteError": "colobench.errors",
     "Session": "colobench.lab.session.session",
     "Settings": "colobench.settings.settings",
+    "Strategy": "colobench.settings.checkpoint",
     "ask": "colobench.lab.studies.console",
     "cached_pages": "colobench.lab.studies.flush_prediction",
     "hunt_bug": "colobench.lab.torture.bug_hunt",

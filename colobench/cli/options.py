@@ -12,7 +12,9 @@ from colobench.errors import LocalError
 from colobench.fields.command_line import add_options, given_options
 from colobench.fields.part import Part
 from colobench.lab.output_file import check_output_file
+from colobench.settings.checkpoint import Strategy
 from colobench.settings.file import read_settings
+from colobench.settings.strategy import make_strategy
 
 P = TypeVar("P", bound=Part)
 
@@ -34,6 +36,11 @@ def add_settings_options(
     words = "repeat a run: JSON that colobench wrote about it, or an object with settings; other "
     words += "options have precedence over the file"
     parser.add_argument("--settings", type=Path, metavar="FILE", help=words)
+    words = "strategy that sets all axes, see colobench strategies, and changes of it; other "
+    words += "options go before what it says"
+    parser.add_argument(
+        "--strategy", type=_strategy, metavar="NAME[,AXIS=VALUE…]", default=None, help=words
+    )
     add_options(parser, usual, leave_out=leave_out)
 
 
@@ -57,7 +64,16 @@ def chosen_settings(options: argparse.Namespace, usual: P, *more_keys: str) -> P
     chosen = usual
     if options.settings is not None:
         chosen = chosen.override_by(read_settings(options.settings, *more_keys))
+    if options.strategy is not None:
+        chosen = chosen.override(**options.strategy.changes())
     return chosen.override(**given_options(options, type(chosen)))
+
+
+def _strategy(text: str) -> Strategy:
+    try:
+        return make_strategy(text)
+    except LocalError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def whole_number(text: str) -> int:

@@ -15,10 +15,11 @@ from colobench.cli.options import (
     positive_number,
     whole_number,
 )
+from colobench.errors import LocalError
 from colobench.fields.command_line import given_options
 from colobench.lab.torture.museum import Exhibit, exhibit
 from colobench.lab.torture.settings import DECIDED, TortureSettings
-from colobench.settings.transport import Encoding, PageTransport
+from colobench.settings.transport import PageTransport
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     """Kill by plan, and print the results."""
     from tqdm import tqdm
 
-    from colobench.lab.torture.kill_plan import OUTPUTS, POINTS, SIDES, plan
+    from colobench.lab.torture.kill_plan import POINTS, SIDES, plan
     from colobench.lab.torture.kill_results import Results, summarize
     from colobench.lab.torture.run import torture
     from colobench.lab.torture.text import as_json, render
@@ -66,8 +67,8 @@ def run(options: argparse.Namespace) -> int:
     planned = plan(
         options.seed,
         options.kills,
-        transports=options.transport or _transports(settings),
-        outputs=options.output or (shown.outputs if shown else OUTPUTS),
+        transports=options.transport or _transports(options, settings),
+        outputs=options.output or (shown.outputs if shown else _outputs(options, settings)),
         victims=shown.victims if shown else SIDES,
         points=shown.points if shown else POINTS,
     )
@@ -112,12 +113,32 @@ def _settings(options: argparse.Namespace) -> tuple[TortureSettings, Exhibit | N
     return settings, None if bug is None else exhibit(bug.value)
 
 
-def _transports(settings: TortureSettings) -> Sequence[str]:
-    """Give the transports of the plan: those that the encoding goes with."""
+def _transports(options: argparse.Namespace, settings: TortureSettings) -> Sequence[str]:
+    """Give the transports of the plan: the strategy's, or those that the settings go with."""
     from colobench.lab.torture.kill_plan import TRANSPORTS
 
-    encodes = settings.pair.checkpoint.encoding is not Encoding.NONE
-    return [PageTransport.STREAM.value] if encodes else TRANSPORTS
+    checkpoint = settings.pair.checkpoint
+    if options.strategy is not None:
+        return [str(checkpoint.transport).removesuffix("+unix")]
+    return [each for each in TRANSPORTS if _go_with(settings, checkpoint.output.value, each)]
+
+
+def _outputs(options: argparse.Namespace, settings: TortureSettings) -> Sequence[str]:
+    """Give the ways of output of the plan, see `_transports`."""
+    from colobench.lab.torture.kill_plan import OUTPUTS
+
+    if options.strategy is not None:
+        return [settings.pair.checkpoint.output.value]
+    pages = PageTransport.STREAM.value
+    return [each for each in OUTPUTS if _go_with(settings, each, pages)]
+
+
+def _go_with(settings: TortureSettings, output: str, transport: str) -> bool:
+    try:
+        settings.of_output(output, transport=transport)
+    except LocalError:
+        return False
+    return True
 
 
 def _torture_nobody(options: argparse.Namespace, settings: TortureSettings) -> int:

@@ -54,6 +54,7 @@ VERBS = {
     "doctor": Verb("list the features of this machine, each one tried out"),
     "warmup": Verb("compile all kernels now, so that none is compiled later", runs_nodes=True),
     "bench": Verb("measure the parts of a checkpoint, each next to a reference", runs_nodes=True),
+    "strategies": Verb("list the named ways of checkpointing, with their axes and sources"),
     "protocol": Verb("print the tables of COLO's conversation and of a failover"),
 }
 

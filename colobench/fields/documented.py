@@ -12,17 +12,19 @@ from colobench.fields.part import Part, names_of_parts, settings_of
 T = TypeVar("T")
 
 
-def takes_settings(usual: Part) -> Callable[[type[T]], type[T]]:
+def takes_settings(usual: Part, *more: str) -> Callable[[type[T]], type[T]]:
     """Show ``settings`` and each setting as keywords of a class, in its help and completion.
 
     Parameters
     ----------
     usual
         Default settings. In the docstring their descriptions replace the line ``{settings}``.
+    more
+        Further keywords, whose default is None.
     """
 
     def decorate(decorated: type[T]) -> type[T]:
-        values = usual.values()
+        values = dict.fromkeys(more) | usual.values()
         values |= dict.fromkeys(names_of_parts(type(usual)), inspect.Parameter.empty)
         own = inspect.Parameter("settings", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None)
         parameters = [

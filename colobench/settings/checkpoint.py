@@ -141,6 +141,14 @@ class Strategy(Part):
         written = self.as_json().items()
         check_compatible({n: without_parameters(v) for n, v in written if isinstance(v, str)})
 
+    def changes(self) -> dict[str, Any]:
+        """Give the value of each axis, for `override` of other settings; None for derived ones."""
+        return self.values() | dict.fromkeys(self._derived_by_itself())
+
+    def has_own_trigger(self) -> bool:
+        """Say whether the trigger is another than the one that follows from delay and output."""
+        return self.trigger != usual_trigger(self.delay, self.output is Output.COMPARE)
+
     def _settle_trigger(self) -> None:
         """Derive the trigger from the delay or, if there is one, the delay from the trigger."""
         self.derive("trigger", usual_trigger(self.delay, self.output is Output.COMPARE))

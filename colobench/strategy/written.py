@@ -74,7 +74,7 @@ def parse_parameters(kind: type[Part], text: str) -> dict[str, Any]:
         if not equals or name not in known or name in found:
             names = ", ".join(f"{each}=" for each in known)
             raise LocalError(f"expected {names} each at most once, found {show(item)}")
-        found[name] = _read(known[name], value)
+        found[name] = read_setting(known[name], value)
     return found
 
 
@@ -84,7 +84,14 @@ def write_parameters(part: Part) -> str:
     return ",".join(f"{name}={_NONE if value is None else value}" for name, value in values.items())
 
 
-def _read(each: Setting, text: str) -> Any:
+def read_setting(each: Setting, text: str) -> Any:
+    """Read the value of a setting as on a command line; ``none`` is None where there may be none.
+
+    Raises
+    ------
+    LocalError
+        If it is not written as its kind is; the error begins with the setting's name.
+    """
     if text == _NONE and each.or_none:
         return None
     try:

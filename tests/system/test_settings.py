@@ -82,7 +82,14 @@ def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_sessions_say_all_of_their_settings() -> None:
     parameters = inspect.signature(Session).parameters
-    assert parameters.keys() == {"settings", *EVERY, "compare", "heartbeat", "nondeterminism"}
+    assert parameters.keys() == {
+        "settings",
+        "strategy",
+        *EVERY,
+        "compare",
+        "heartbeat",
+        "nondeterminism",
+    }
     words = " ".join((inspect.getdoc(Session) or "").split())
     assert all(
         f"{each.name} {each.help[0].upper()}{each.help[1:]}" in words for each in EVERY.values()

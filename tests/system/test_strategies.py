@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from axes import product
+from colobench.cli.main import main
 from colobench.errors import LocalError
 from colobench.guest.settings import NondeterminismSettings
 from colobench.lab.clients.store_connection import StoreConnection
@@ -13,6 +15,8 @@ from colobench.lab.session.serving import serving_settings
 from colobench.lab.session.session import Session
 from colobench.memory.tracker_names import TRACKERS
 from colobench.processes.errors import QMPCommandError
+from colobench.strategy.compatibility import refusals
+from colobench.strategy.presets import PRESETS
 from share import amount, some
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -25,6 +29,16 @@ TRIGGERS = {
     "dirty:pages=150,maximum=2000": {"dirty"},
     "output:maximum=5": {"output", "timer"},
     "price:maximum=5": {"price", "timer"},
+}
+#: Parameters with which each trigger acts within milliseconds.
+SOON = {
+    "fixed": "ms=2",
+    "miscompare": "maximum=2",
+    "output": "maximum=5",
+    "degradation": "minimum=1,maximum=20",
+    "dirty": "pages=50,maximum=20",
+    "hybrid": "minimum=1,maximum=20,passive_count=3,passive_time=5",
+    "price": "maximum=5",
 }
 
 
@@ -135,3 +149,32 @@ def test_a_running_pair_takes_another_trigger_and_a_new_pair_has_that_of_the_set
 def test_a_trigger_that_does_not_go_with_the_output_is_refused_before_anything_starts() -> None:
     with pytest.raises(LocalError, match="trigger hybrid: expected output compare"):
         session(trigger="hybrid")
+
+
+# -- Strategies ----------------------------------------------------------------------------------
+
+#: The allowed product of all axes; of the triggers those that act without clients do so soon.
+ALLOWED = [values for values in product() if not list(refusals(values))]
+
+
+@pytest.mark.parametrize("values", some(ALLOWED, 4), ids=lambda values: "-".join(values.values()))
+def test_an_allowed_combination_verifies_and_survives_a_kill_at_each_of_its_points(
+    values: dict[str, str],
+) -> None:
+    values = values | {"trigger": f"{values['trigger']}:{SOON[values['trigger']]}"}
+    with session(**values) as pair:
+        sides = [(role, at) for role in ("primary", "secondary") for at in pair.points(role)]
+    for role, at in some(sides, 1):
+        with session(**values) as pair:
+            assert all(record.verified for record in pair.run(CHECKPOINTS))
+            pair.kill(role, at=at)
+            takeover = pair.failover()
+            assert takeover.work_after > takeover.work_at_takeover
+            assert pair.verify()
+
+
+@pytest.mark.parametrize("name", some(list(PRESETS), 2))
+def test_torture_of_a_preset_loses_nothing(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    kills = str(amount(2, 50))
+    assert main(["torture", "--strategy", name, "--kills", kills, "--json"]) == 0
+    assert '"violations": []' in capsys.readouterr().out

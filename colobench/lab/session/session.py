@@ -27,7 +27,9 @@ from colobench.lab.session.takeover import Killed, TakeoverRecord
 from colobench.node.kernels import kernel_modules
 from colobench.processes.errors import NodeGone, NotStarted
 from colobench.processes.process import NodeProcess, ProcessUsage
+from colobench.settings.checkpoint import Strategy
 from colobench.settings.settings import Settings
+from colobench.settings.strategy import make_strategy
 from colobench.strategy.written import write_trigger
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ def session_outcome(session: Session, *arguments: Any, **options: Any) -> str:
     return f"its {' and '.join(living)} live on" if len(living) > 1 else f"its {living[0]} lives on"
 
 
-@takes_settings(Settings())
+@takes_settings(Settings(), "strategy")
 class Session(contextlib.AbstractContextManager["Session"]):
     """A primary and a secondary in COLO.
 
@@ -64,6 +66,9 @@ class Session(contextlib.AbstractContextManager["Session"]):
     ----------
     settings
         Settings of the session; None is `Settings()`. Settings given by name override them.
+    strategy
+        `Strategy`, or the text of one such as ``colo_v11`` or ``hybrid,transport=memfd``, that sets
+        all of its axes; other settings given by name go before it.
     compare, heartbeat, nondeterminism
         Whole parts: `CompareSettings`, `HeartbeatSettings` or None, `NondeterminismSettings`.
     {settings}
@@ -97,8 +102,17 @@ class Session(contextlib.AbstractContextManager["Session"]):
     True
     """
 
-    def __init__(self, settings: Settings | None = None, **overrides: Any) -> None:
-        self.settings = (Settings() if settings is None else settings).override(**overrides)
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        strategy: Strategy | str | None = None,
+        **overrides: Any,
+    ) -> None:
+        chosen = Settings() if settings is None else settings
+        if strategy is not None:
+            chosen = chosen.override(**make_strategy(strategy).changes())
+        self.settings = chosen.override(**overrides)
         check_memory(self.settings)
         self._spare: NodeProcess | None = None
         self.nodes: dict[str, NodeProcess] = {}

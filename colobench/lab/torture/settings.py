@@ -90,9 +90,11 @@ class TortureSettings(Part):
         """Give the settings of a pair whose output is buffered, or compared."""
         if delay is None:
             delay = self.compare_delay_ms if output == "compare" else self.buffer_delay_ms
-        return self.pair.override(
-            transport=transport, multifd_channels=None, output=output, variant=None, delay=delay
-        )
+        changes: dict[str, Any] = {"transport": transport, "multifd_channels": None}
+        changes |= {"output": output, "variant": None}
+        if not self.pair.checkpoint.has_own_trigger():
+            changes["delay"] = delay
+        return self.pair.override(**changes)
 
     def check_room(self) -> None:
         """Check that the guest has room for the clients, and for one more that reads all keys.

@@ -1,0 +1,36 @@
+"""The axes of strategies, and the product of all of their values."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+from colobench.fields.kinds import Choice
+from colobench.fields.part import settings_of
+from colobench.settings.checkpoint import Strategy
+from colobench.settings.transport import PageTransport
+from colobench.strategy.written import TRIGGERS
+
+#: The settings of a strategy that are numbers follow from the others.
+AXES = {
+    each.name: each
+    for each in settings_of(Strategy)
+    if each.name not in ("delay", "multifd_channels")
+}
+
+
+def values_of_axis(axis: str) -> Sequence[str]:
+    """Give the values of an axis, without parameters."""
+    if axis == "trigger":
+        return list(TRIGGERS)
+    if axis == "transport":
+        return [each.value for each in PageTransport]
+    kind = AXES[axis].kind
+    assert isinstance(kind, Choice), axis
+    return list(kind.choices)
+
+
+def product() -> Iterator[dict[str, str]]:
+    """Give every combination of values, allowed or not."""
+    for values in itertools.product(*map(values_of_axis, AXES)):
+        yield dict(zip(AXES, values, strict=True))

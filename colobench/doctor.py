@@ -37,6 +37,7 @@ from colobench.processes.resource_limits import (
     usable_memory,
 )
 from colobench.text_table import align
+from colobench.wire.compression import METHODS, compressor, decompressor
 
 #: Bytes that `colobench demo` needs with its defaults: three processes with numba, RAM, RAM cache.
 DEMO_BYTES = 1 << 30
@@ -226,6 +227,18 @@ def _try_tracker(name: str) -> str:
         return tracker_class(name).try_effect()
     except TrackerUnavailable as error:
         raise MissingPart(str(error)) from error
+
+
+@check("zstd and lz4")
+def check_compression() -> str:
+    """Compress a page with the library of each encoding, and decompress it again."""
+    page = bytes(range(256)) * 16
+    for method in METHODS:
+        compressed = compressor(method, 1).compress(memoryview(page))
+        found = decompressor(method).decompress(compressed, len(page))
+        if found != page:
+            raise MissingPart(f"{method}: expected the page that was compressed, found another")
+    return f"a page compressed and decompressed with {' and '.join(METHODS)}"
 
 
 @check("userfaultfd + PAGEMAP_SCAN", kernels=True)

@@ -21,6 +21,7 @@ _ALWAYS = (
     ),
 )
 _PACKETS, _TRACKING = "colobench.kernels.multifd", "colobench.kernels.tracking"
+_COMPRESSED_PACKETS = "colobench.kernels.compressed_packets"
 _XBZRLE = ("colobench.kernels.xbzrle", "colobench.kernels.xbzrle_records")
 
 
@@ -35,7 +36,9 @@ def kernel_modules(
     The modules with the longest compilation come first.
     """
     of_guests = (module for program in programs for module in program.modules)
-    of_transport = () if transport is PageTransport.STREAM else (_PACKETS,)
+    of_transport: tuple[str, ...] = () if transport is PageTransport.STREAM else (_PACKETS,)
+    if encoding.compression is not None and transport is PageTransport.MULTIFD:
+        of_transport = (_COMPRESSED_PACKETS,)
     of_trackers = () if set(trackers) <= {"marked"} else (_TRACKING,)
     of_encoding = _XBZRLE if encoding is Encoding.XBZRLE else ()
     return (*of_guests, *of_transport, *_ALWAYS, *of_trackers, *of_encoding)
@@ -45,7 +48,7 @@ def all_kernel_modules() -> tuple[str, ...]:
     """Return all modules with kernels, those with the longest compilation first."""
     programs = sorted(Program, key=lambda program: -len(program.modules))
     of_guests = (module for program in programs for module in program.modules)
-    return (*of_guests, _PACKETS, *_ALWAYS, _TRACKING, *_XBZRLE)
+    return (*of_guests, _PACKETS, _COMPRESSED_PACKETS, *_ALWAYS, _TRACKING, *_XBZRLE)
 
 
 def compile_kernels(modules: Sequence[str], progress: Callable[[Step], None]) -> None:

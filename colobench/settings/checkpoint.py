@@ -22,6 +22,7 @@ from colobench.strategy.compatibility import check_compatible, without_parameter
 from colobench.strategy.trigger import NEVER_MS, Trigger
 from colobench.strategy.triggers import usual_trigger
 from colobench.strategy.written import TRIGGERS, parse_trigger, write_trigger
+from colobench.wire.compression import ZSTD_LEVELS
 
 #: Time between checkpoints if nobody says another, in milliseconds.
 DELAY_MS = 100
@@ -83,10 +84,16 @@ class Strategy(Part):
     encoding: Encoding = setting(
         Choice.of_members(Encoding),
         Encoding.NONE,
-        "bytes of a page that are sent: all, or those that changed since it was sent last "
-        "(xbzrle, only with transport stream)",
-        qemu="xbzrle",
+        "bytes of a page that are sent: all; those that changed since it was sent last (xbzrle, "
+        "only with transport stream); or many pages compressed together (zstd, lz4)",
+        qemu="xbzrle, multifd-compression",
         agreed=True,
+    )
+    zstd_level: int = setting(
+        Integer(*ZSTD_LEVELS),
+        1,
+        "level of the encoding zstd: higher ones send less, and take longer",
+        qemu="multifd-zstd-level",
     )
     multifd_channels: int = setting(
         Integer(0, CHANNELS_LIMIT),

@@ -31,6 +31,15 @@ class Encoding(enum.Enum):
     NONE = "none"
     #: Bytes that changed since the page was sent last.
     XBZRLE = "xbzrle"
+    #: Many pages together, compressed by Zstandard.
+    ZSTD = "zstd"
+    #: Many pages together, compressed by LZ4.
+    LZ4 = "lz4"
+
+    @property
+    def compression(self) -> str | None:
+        """Name of the compression in `colobench.wire.compression`, or None if it has none."""
+        return self.value if self in (Encoding.ZSTD, Encoding.LZ4) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,8 @@ REQUIREMENTS = (
     Requirement(
         "encoding", "xbzrle", "transport", ("stream",), "whose records say how a page is encoded"
     ),
+    Requirement("encoding", "zstd", "transport", ("stream", "multifd"), "whose pages travel"),
+    Requirement("encoding", "lz4", "transport", ("stream", "multifd"), "whose pages travel"),
     Requirement("output", "compare", "variant", ("upstream",), "whose secondary runs"),
     *(
         Requirement("trigger", name, "output", ("compare",), "which finds the first difference")

@@ -107,8 +107,10 @@ class _RAMSections:
     kinds = frozenset({SectionType.START, SectionType.PART, SectionType.END})
     version_id = minimum_version_id = RAM_VERSION_ID
 
-    def __init__(self, memory: PageMemory, *, multifd: bool, xbzrle: bool) -> None:
-        self._loader = RAMLoader(memory, multifd=multifd, xbzrle=xbzrle)
+    def __init__(
+        self, memory: PageMemory, *, multifd: bool, xbzrle: bool, compression: str | None
+    ) -> None:
+        self._loader = RAMLoader(memory, multifd=multifd, xbzrle=xbzrle, compression=compression)
 
     def load(self, at: StreamBuffer, kind: int, version_id: int, loaded: Loaded) -> Parser[None]:
         if kind == SectionType.START:
@@ -167,6 +169,8 @@ class Incoming:
         True if RAM pages arrive on multifd channels.
     xbzrle
         True if RAM pages may be encoded with XBZRLE.
+    compression
+        How page records in the stream are compressed, see `colobench.wire.compression`, or None.
     settings
         Our settings, by name, that both nodes must share; None if the primary sends none.
     """
@@ -179,6 +183,7 @@ class Incoming:
         *,
         multifd: bool = False,
         xbzrle: bool = False,
+        compression: str | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         self._machine, self._settings = machine, settings
@@ -187,7 +192,7 @@ class Incoming:
             (device.idstr, device.instance_id): _DeviceSection(device) for device in devices
         }
         self._handlers[RAM_IDSTR, RAM_INSTANCE_ID] = _RAMSections(
-            memory, multifd=multifd, xbzrle=xbzrle
+            memory, multifd=multifd, xbzrle=xbzrle, compression=compression
         )
         self._started: dict[int, _RAMSections | _DeviceSection] = {}
         #: Results of `_identify`, because all checkpoints have the same headers.

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from colobench.kernels import bitmap
 from colobench.memory.ram import PAGE_SIZE, PageMemory, RAMBlock
+from colobench.wire.compressed_records import COMPRESSED_RECORDS, CompressedRecordsDecoder
 from colobench.wire.errors import RAMError
 from colobench.wire.format import (
     BE64,
@@ -127,9 +128,18 @@ class RAMLoader:
     xbzrle
         True if XBZRLE records are accepted; QEMU's capability of this name allows them on both
         sides. Such a record holds the bytes that changed since the page was last stored.
+    compression
+        How all page records are compressed, see `colobench.wire.compressed_records`, or None.
     """
 
-    def __init__(self, memory: PageMemory, *, multifd: bool = False, xbzrle: bool = False) -> None:
+    def __init__(
+        self,
+        memory: PageMemory,
+        *,
+        multifd: bool = False,
+        xbzrle: bool = False,
+        compression: str | None = None,
+    ) -> None:
         self._memory = memory
         self._multifd = multifd
         self._decoder: RunDecoder | None = None
@@ -137,6 +147,9 @@ class RAMLoader:
             from colobench.wire.xbzrle import XBZRLEDecoder
 
             self._decoder = XBZRLEDecoder(memory)
+        self._compressed: CompressedRecordsDecoder | None = None
+        if compression is not None:
+            self._compressed = CompressedRecordsDecoder(compression, RAMLoader(memory).records)
         # Scratch space for a page being decoded, and for its encoding.
         self._blocks = {block.name.encode(): block for block in memory.blocks}
         self._run: PageRun | None = None
@@ -198,6 +211,12 @@ class RAMLoader:
             if self._multifd:
                 _expect(word, RAMFlag.MULTIFD_FLUSH, "RAM record", offset)
                 taken = yield PageSync(self._memory)
+                pages += taken[0]
+                zero_pages += taken[1]
+                continue
+            if self._compressed is not None:
+                _expect(word, COMPRESSED_RECORDS, "RAM record", offset)
+                taken = yield from self._compressed.block(at)
                 pages += taken[0]
                 zero_pages += taken[1]
                 continue

@@ -15,6 +15,7 @@ from colobench.processes.resource_limits import check_limits_for, usable_memory
 from colobench.settings.checkpoint import Layout
 from colobench.settings.settings import Settings
 from colobench.settings.transport import Encoding
+from colobench.wire.compression import library
 
 #: Memory of the nodes and this process beside guest RAM: numba is large.
 PROCESSES_BYTES = 512 * 2**20
@@ -44,6 +45,19 @@ def check_memory(settings: Settings) -> None:
             f"ram: expected at most {limit / 2**20:.0f} MiB where {usable / 2**20:.0f} MiB of "
             f"memory may be used, found {ram_bytes >> 20} MiB"
         )
+
+
+def check_libraries(settings: Settings) -> None:
+    """Check that the library of the encoding is installed.
+
+    Raises
+    ------
+    LocalError
+        If it is not; the message says how to get it.
+    """
+    compression = settings.checkpoint.encoding.compression
+    if compression is not None:
+        library(compression)
 
 
 def check_places(settings: Settings) -> None:

@@ -42,8 +42,8 @@ class CheckpointRecord:
     pages, zero_pages, flushed_pages
         Pages sent, those of them that were all zero, and pages copied from RAM cache to RAM.
     encoded_pages, bytes_saved
-        Pages that were sent as what had changed in them, or not at all because nothing had; and the
-        bytes by which that is less than the pages as they are. 0 without an encoding.
+        Pages that were sent compressed, as what had changed in them, or not at all because nothing
+        had; and the bytes by which that is less than the pages as they are. 0 without an encoding.
     bytes, device_bytes
         Bytes from primary to secondary, and those of device state among them.
     primary_buffer_bytes, secondary_buffer_bytes

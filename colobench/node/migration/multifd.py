@@ -252,11 +252,12 @@ class MultifdSender(PageSender):
     def connect(self, address: Address, wait: Wait) -> None:
         """Connect all channels, and send each one's number; see `PageSender`."""
         for number in range(self._count):
-            connection = MultifdChannel(
-                address.connect_while(wait), self._channel, self._blocks, self._send_buffer
-            )
+            connection = self._open(address.connect_while(wait))
             self.connections.append(connection)
             self._greet(connection, number)
+
+    def _open(self, connection: socket.socket) -> MultifdChannel:
+        return MultifdChannel(connection, self._channel, self._blocks, self._send_buffer)
 
     def _greet(self, connection: MultifdChannel, number: int) -> None:
         connection.splice()
@@ -360,9 +361,7 @@ class MultifdReceiver(PageReceiver):
         found: dict[int, MultifdChannel] = {}
         while len(found) < self._count:
             wait.expected = f"{self._count} page channels, found {len(found)}"
-            connection = MultifdChannel(
-                wait.accept(listener), self._channel, self._blocks, self._send_buffer
-            )
+            connection = self._open(wait.accept(listener))
             self.connections.append(connection)
             number, descriptors = connection.meet(self._count, wait)
             try:
@@ -377,6 +376,9 @@ class MultifdReceiver(PageReceiver):
                 )
             found[number] = connection
         self.connections = [found[number] for number in range(self._count)]
+
+    def _open(self, connection: socket.socket) -> MultifdChannel:
+        return MultifdChannel(connection, self._channel, self._blocks, self._send_buffer)
 
     def _descriptor_came(self, descriptor: int, number: int) -> None:
         """Check a descriptor that came with the handshake of channel `number`."""

@@ -68,7 +68,7 @@ class SectionStatistics:
     zero_pages
         Pages sent as ZERO records.
     encoded_pages
-        Pages sent as their changed bytes, or not at all because nothing had changed.
+        Pages sent compressed, as their changed bytes, or not at all because nothing had changed.
     bytes_saved
         Difference in bytes between these pages' whole records and the records sent.
     """

@@ -19,6 +19,7 @@ from colobench.node.options import Options
 from colobench.node.workers import Workers
 from colobench.settings.checkpoint import Layout
 from colobench.settings.transport import Encoding, PageTransport
+from colobench.wire.compression import compressor
 from colobench.wire.loadvm import Incoming
 from colobench.wire.ram import RAMRecordState
 
@@ -38,7 +39,16 @@ def checkpoint_sender(
     breakpoints: Breakpoints,
 ) -> CheckpointSender:
     """Make the sender of a guest and its checkpoints that a node's options select."""
-    ram = machine.ram
+    ram, compression = machine.ram, options.encoding.compression
+    if options.transport is PageTransport.MULTIFD and compression is not None:
+        # Imported only here, as is all below that other sessions do without.
+        from colobench.node.migration.compressed_multifd import CompressedMultifdSender
+
+        level = options.settings.checkpoint.zstd_level
+        compressing = CompressedMultifdSender(
+            channel, ram, options.channels, workers, compression, level
+        )
+        return CheckpointSender(machine, channel, compressing, breakpoints)
     if options.transport in _CHANNEL_SENDERS:
         pages = _CHANNEL_SENDERS[options.transport](channel, ram, options.channels, workers)
         return CheckpointSender(machine, channel, pages, breakpoints)
@@ -46,11 +56,20 @@ def checkpoint_sender(
     writer: RecordWriter
     stream: StreamSender
     if options.encoding is Encoding.XBZRLE:
-        # Imported only here, so that other sessions do not compile its kernels.
         from colobench.node.migration.xbzrle import XBZRLERecords, XBZRLESender
 
         writer = XBZRLERecords(ram)
         stream = XBZRLESender(channel, ram, records, writer)
+    elif compression is not None:
+        from colobench.node.migration.compressed_stream import (
+            CompressedRecords,
+            CompressedStreamSender,
+        )
+
+        writer = CompressedRecords(
+            ram, compressor(compression, options.settings.checkpoint.zstd_level)
+        )
+        stream = CompressedStreamSender(channel, ram, records, writer)
     else:
         writer = PlainRecords(ram)
         stream = StreamSender(channel, ram, records)
@@ -64,6 +83,14 @@ def page_receiver(
     options: Options, cache: PageMemory, workers: Workers, channel: Channel
 ) -> PageReceiver:
     """Make the receiver of pages into the RAM cache that a node's options select."""
+    compression = options.encoding.compression
+    if options.transport is PageTransport.MULTIFD and compression is not None:
+        from colobench.node.migration.compressed_multifd import CompressedMultifdReceiver
+
+        level = options.settings.checkpoint.zstd_level
+        return CompressedMultifdReceiver(
+            channel, cache, options.channels, workers, compression, level
+        )
     if options.transport in _CHANNEL_RECEIVERS:
         return _CHANNEL_RECEIVERS[options.transport](channel, cache, options.channels, workers)
     return StreamReceiver(channel)
@@ -71,11 +98,13 @@ def page_receiver(
 
 def incoming_stream(options: Options, machine: Guest, cache: PageMemory) -> Incoming:
     """Make the loader of the main stream that a node's options select."""
+    on_channels = options.transport in _CHANNEL_RECEIVERS
     return Incoming(
         machine.machine_type,
         cache,
         machine.devices,
-        multifd=options.transport in _CHANNEL_RECEIVERS,
+        multifd=on_channels,
         xbzrle=options.encoding is Encoding.XBZRLE,
+        compression=None if on_channels else options.encoding.compression,
         settings=options.settings.agreed(),
     )

@@ -16,6 +16,11 @@ from colobench.memory.ram import PAGE_SIZE, RAM, RAMCache, lay_out
 from colobench.node.address import Address
 from colobench.node.channel import Channel
 from colobench.node.connection import PeerLost
+from colobench.node.migration.compressed_multifd import (
+    CompressedMultifdReceiver,
+    CompressedMultifdSender,
+)
+from colobench.node.migration.compressed_stream import CompressedRecords, CompressedStreamSender
 from colobench.node.migration.memfd import MemfdReceiver, MemfdSender
 from colobench.node.migration.multifd import MultifdReceiver, MultifdSender
 from colobench.node.migration.page_path import PageReceiver, PageSender
@@ -24,6 +29,7 @@ from colobench.node.migration.xbzrle import XBZRLERecords, XBZRLESender
 from colobench.node.wait import Wait
 from colobench.node.workers import Workers
 from colobench.wire import savevm
+from colobench.wire.compression import METHODS, compressor
 from colobench.wire.errors import HeaderError
 from colobench.wire.format import SectionType
 from colobench.wire.loadvm import COLO_RAM, PRECOPY, Incoming
@@ -33,7 +39,10 @@ from wire_streams import MACHINE, marked
 BLOCKS = lay_out({"pc.ram": 9000 * PAGE_SIZE, "vga.vram": 100 * PAGE_SIZE})
 MEMORY_PAGES = BLOCKS[-1].first_page + 128
 WAIT = 30.0
-WAYS = ("stream", "xbzrle", "multifd", "multifd-2", "memfd", "memfd-2")
+WAYS = (
+    *("stream", "xbzrle", "zstd", "lz4"),
+    *("multifd", "multifd-2", "multifd_zstd-2", "multifd_lz4", "memfd", "memfd-2"),
+)
 
 
 class Sides:
@@ -59,9 +68,13 @@ class Sides:
         name, _, channels = way.partition("-")
         self.count = int(channels or 1)
         self.sender, self.receiver = self._make(name)
-        on_channels = name in ("multifd", "memfd")
         self.incoming = Incoming(
-            MACHINE, self.cache, [], multifd=on_channels, xbzrle=name == "xbzrle"
+            MACHINE,
+            self.cache,
+            [],
+            multifd=name.startswith("m"),
+            xbzrle=name == "xbzrle",
+            compression=name if name in METHODS else None,
         )
 
     def _make(self, name: str) -> tuple[PageSender, PageReceiver]:
@@ -72,6 +85,20 @@ class Sides:
             writer = XBZRLERecords(self.ram)
             encoder = XBZRLESender(self.main, self.ram, records, writer)
             return encoder, StreamReceiver(self.peer)
+        if name in METHODS:
+            compressing = CompressedRecords(self.ram, compressor(name, 1))
+            records = RAMRecordState(BLOCKS)
+            return CompressedStreamSender(
+                self.main, self.ram, records, compressing
+            ), StreamReceiver(self.peer)
+        if name.startswith("multifd_"):
+            method = name.removeprefix("multifd_"), 1
+            return (
+                CompressedMultifdSender(self.main, self.ram, self.count, self.workers, *method),
+                CompressedMultifdReceiver(
+                    self.peer, self.cache, self.count, self.peer_workers, *method
+                ),
+            )
         classes = {
             "multifd": (MultifdSender, MultifdReceiver),
             "memfd": (MemfdSender, MemfdReceiver),

@@ -110,7 +110,8 @@ class Machine:
         #: uint64[CONTROL_SLOTS], see `colobench.guest.numba.cpu`.
         self.control = self._new_control()
         # On one processor, the CPU can only go on when this thread does not run.
-        self._spin_ns = STOP_SPIN_NS if len(os.sched_getaffinity(0)) > 1 else 0
+        # Of the type that the kernel is compiled for: another one would compile it again.
+        self._spin_ns = np.uint64(STOP_SPIN_NS if len(os.sched_getaffinity(0)) > 1 else 0)
 
     def _new_control(self) -> npt.NDArray[np.uint64]:
         control = np.zeros(cpu.CONTROL_SLOTS, dtype=np.uint64)

@@ -22,10 +22,15 @@ settings.load_profile("colobench")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test outside of tests/unit as one of the system."""
+    """Mark each test outside of tests/unit as one of the system, and do these first.
+
+    pytest-xdist gives whole files to its workers in this order. Many short tests at the end keep
+    all of them busy, however long the last file of the system takes.
+    """
     for item in items:
         if UNIT not in item.path.parents:
             item.add_marker("system")
+    items.sort(key=lambda item: UNIT in item.path.parents)
 
 
 def pytest_report_header() -> str:

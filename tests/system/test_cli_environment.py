@@ -26,6 +26,7 @@ from colobench.lab.output_file import check_output_file, write_output_file
 from colobench.lab.session.session import Session
 from colobench.lab.torture.kill_results import Results
 from colobench.node import kernels
+from share import each_with_some
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -411,10 +412,12 @@ def test_interrupt_at_any_import_is_one_sentence(verb: str, moment: int, tmp_pat
     check_interrupt([*COLOBENCH, *verb.split()], moment, tmp_path)
 
 
-@pytest.mark.parametrize("moment", [100, 400])
 @pytest.mark.parametrize(
-    "verb",
-    ["demo", "run --seconds 1 --hostfwd tcp:127.0.0.1:0-:6379", "torture --clean 1", "warmup"],
+    ("verb", "moment"),
+    each_with_some(
+        ("demo", "run --seconds 1 --hostfwd tcp:127.0.0.1:0-:6379", "torture --clean 1", "warmup"),
+        (100, 400),
+    ),
 )
 def test_interrupt_while_a_verb_imports_is_one_sentence(
     verb: str, moment: int, tmp_path: Path

@@ -22,16 +22,35 @@ from numba.core import config, errors, sigutils, types
 from numba.core.caching import FunctionCache
 
 import colobench.kernels
+from colobench.guest.programs import Program
 from colobench.kernels import bitmap, jit
 from colobench.kernels.sources import file_of
 from colobench.kernels.warmup import kernels_in, load
-from colobench.node.kernels import all_kernel_modules
+from colobench.node.kernels import all_kernel_modules, kernel_modules
+from colobench.settings.transport import PageTransport
+from share import SHARE
 
 PACKAGE = Path(colobench.kernels.__file__).parent
 
 kernels_in(all_kernel_modules())
-every_kernel = pytest.mark.parametrize(
-    ("compiled", "signature"), jit.REGISTRY, ids=[item.__name__ for item, _ in jit.REGISTRY]
+#: Modules whose kernels are compiled anew: without a share of the long runs those of the plainest
+#: pair, because the store and its TCP stack take a minute.
+MODULES = (
+    all_kernel_modules()
+    if SHARE
+    else kernel_modules((Program.UNIFORM,), PageTransport.MULTIFD, ("shadow",))
+)
+
+
+def with_each(kernels: list[tuple[Any, str]]) -> pytest.MarkDecorator:
+    """Parametrize a test by kernels and their signatures."""
+    names = [compiled.__name__ for compiled, _ in kernels]
+    return pytest.mark.parametrize(("compiled", "signature"), kernels, ids=names)
+
+
+every_kernel = with_each(jit.REGISTRY)
+every_kernel_compiled_anew = with_each(
+    [each for each in jit.REGISTRY if each[0].py_func.__module__ in MODULES]
 )
 
 
@@ -136,8 +155,13 @@ def make_and_sum(length):
 
 
 @every_kernel
-def test_kernel_releases_the_gil(compiled, signature):
+def test_kernel_is_compiled_without_the_gil_and_without_memory_to_allocate(compiled, signature):
     assert compiled.targetoptions["nogil"] is True
+    assert compiled.targetoptions["_nrt"] is False
+
+
+@every_kernel_compiled_anew
+def test_kernel_releases_the_gil(compiled, signature):
     assert calls_without_the_gil(compiled_anew(compiled, signature))
 
 
@@ -162,7 +186,7 @@ def test_kernel_is_compiled_for_its_signature_and_no_other(compiled, signature):
     assert (found.args, types.unliteral(found.return_type)) == (arguments, result)
 
 
-@every_kernel
+@every_kernel_compiled_anew
 def test_kernel_allocates_nothing(compiled, signature):
     assert allocations(compiled_anew(compiled, signature)) == set()
 
@@ -279,10 +303,9 @@ def test_cache_is_kept_until_any_kernel_source_changes(copied_package, tmp_path)
 
 
 def test_after_a_warmup_no_process_compiles_anything(tmp_path):
-    script = """
+    script = f"""
 from colobench.kernels.warmup import load
-from colobench.node.kernels import all_kernel_modules
-assert list(load(all_kernel_modules()))
+assert list(load({MODULES}))
 """
     call = """
 import numpy as np
@@ -299,7 +322,7 @@ assert popcount(np.ones(3, dtype=np.uint64)) == 3
     for each in (script, call, script):
         run_python(PACKAGE, each, NUMBA_CACHE_DIR=str(tmp_path))
         caches.append({path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb*")})
-    assert len(caches[0]) == 2 * len(jit.REGISTRY)
+    assert len(caches[0]) == 2 * len(kernels_in(MODULES))
     assert caches[0] == caches[1] == caches[2]
 
 

@@ -25,7 +25,7 @@ from places import CLONE
 from share import SEED, amount
 
 #: By each transport and output, at points that the plan picks.
-KILLS = amount(12, 200)
+KILLS = amount(6, 200)
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -71,6 +71,11 @@ PRESETS = {
         "QEMU's multifd; in COLO since QEMU 11",
         "many dirty pages, and cores to spare",
     ),
+    "multifd_zstd": Preset(
+        {"transport": "multifd", "encoding": "zstd"},
+        "QEMU's multifd-compression=zstd",
+        "pages that compress well, on a link of 1 Gbit/s or less",
+    ),
     "memfd": Preset(
         {"transport": "memfd"},
         "ours: the secondary copies from the primary's mapped RAM",

@@ -162,8 +162,8 @@ def test_bounds_read_as_one_writes_them():
         ([1.2, 1.9, 1.1], None, None, "≤ 1.0", "the machine gives 1.2 cores at the moment"),
         ([TWO_CORES], None, None, "≤ 1.0", "not judged"),
         ([1.9], at_most(0.4), True, "≤ 1.0", ""),
-        ([1.2], at_most(0.4), False, "≤ 0.4", "the bound for one core is judged"),
-        ([1.2], at_most(0.6), True, "≤ 0.6", "the bound for one core is judged"),
+        ([1.2], at_most(0.4), False, "≤ 0.4", "the target for one core is judged"),
+        ([1.2], at_most(0.6), True, "≤ 0.6", "the target for one core is judged"),
         ([1.2], at_most(1.0), True, "≤ 1.0", ""),
     ],
 )
@@ -178,8 +178,8 @@ def test_what_needs_two_cores_is_judged_only_where_there_are_two(
 
 
 def test_what_is_not_judged_says_why():
-    assert row(1, 2).note == "no bound"
-    assert row(1, 2, note="so far").note == "so far; no bound"
+    assert row(1, 2).note == "no target"
+    assert row(1, 2, note="so far").note == "so far; no target"
     assert row(1, None, target=at_most(1.0)).met is None
 
 
@@ -401,7 +401,7 @@ def made_up_rows():
 
 def test_the_terminal_table_is_aligned_and_grouped():
     lines = text.render(made_up_rows()).splitlines()
-    assert lines[-1] == "3 of 4 bounds met, 1 more could not be judged; 6 rows"
+    assert lines[-1] == "3 of 4 targets met, 1 more could not be judged; 6 rows"
     assert [line for line in lines if line and line[0] != " "][:-1] == ["copy", "speed", "start"]
     cases = [line for line in lines if re.match(r"  \w", line)]
     assert len({line.index(" ms ") for line in cases[1:]}) == 1

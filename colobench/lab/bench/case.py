@@ -145,7 +145,7 @@ def judge(name: str, case: Case, measured: Measured) -> Row:
     if cores is not None and cores <= TWO_CORES:
         words = f"the machine gives {cores:.1f} cores at the moment"
         if case.one_core is not None and case.one_core != target:
-            notes.append(f"{words}: the bound for one core is judged")
+            notes.append(f"{words}: the target for one core is judged")
         elif case.one_core is None and target is not None:
             notes.append(f"{words}: not judged")
         target = case.one_core or target
@@ -160,7 +160,7 @@ def judge(name: str, case: Case, measured: Measured) -> Row:
         ratio=ratio,
         target=str(target or ""),
         met=None if judged is None else judged.met(ours, ratio),
-        note="; ".join(note for note in [*notes, "" if target else "no bound"] if note),
+        note="; ".join(note for note in [*notes, "" if target else "no target"] if note),
         ours_spread=quartiles(measured.ours),
         reference_spread=quartiles(measured.reference),
         two_threads=cores,

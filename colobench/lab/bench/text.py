@@ -62,6 +62,6 @@ def _lines(rows: Sequence[Row]) -> Iterator[str]:
 def summary(rows: Sequence[Row]) -> str:
     """Give the numbers of targets that were judged and met, in words."""
     judged = [row.met for row in rows if row.met is not None]
-    open_bounds = sum(row.met is None and bool(row.target) for row in rows)
-    unjudged = f", {open_bounds} more could not be judged" if open_bounds else ""
-    return f"{sum(judged)} of {len(judged)} bounds met{unjudged}; {len(rows)} rows"
+    open_targets = sum(row.met is None and bool(row.target) for row in rows)
+    unjudged = f", {open_targets} more could not be judged" if open_targets else ""
+    return f"{sum(judged)} of {len(judged)} targets met{unjudged}; {len(rows)} rows"

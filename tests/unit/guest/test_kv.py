@@ -18,6 +18,7 @@ from colobench.guest.buffers import BUFFER_BYTES
 from colobench.guest.command_table import COMMANDS
 from colobench.guest.commands import REPLY_ROOM
 from naive_kv import OUT_OF_MEMORY, Redis, encode
+from share import amount
 from store_guest import (
     CLOCKED,
     FLUSHES,
@@ -211,7 +212,7 @@ SCRAPS = st.sampled_from(
 
 
 @given(st.binary(max_size=400) | st.lists(SCRAPS, max_size=40).map(b"".join), PIECES, ROOMS)
-@settings(max_examples=300)
+@settings(max_examples=amount(100, 300))
 def test_any_bytes_end_and_touch_nothing_else(
     data: bytes, pieces: list[int], rooms: list[int]
 ) -> None:

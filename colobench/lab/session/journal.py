@@ -61,7 +61,10 @@ class Journal:
         self._said: list[JournalEntry] = []
         #: Number of events that were forgotten; the numbers of the others stay.
         self._forgotten = 0
-        self._changed = threading.Condition()
+        # Entered itself, not by its condition: Condition's methods are Python's, and an interrupt
+        # inside of them would leave it locked, so that no connection of a node could be closed.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._observers: list[Callable[[CheckpointRecord], None]] = []
 
     def on_record(self, observer: Callable[[CheckpointRecord], None]) -> None:
@@ -72,7 +75,7 @@ class Journal:
         """Take an event in."""
         name, data = event["event"], event.get("data", {})
         record, now = None, time.monotonic()
-        with self._changed:
+        with self._lock:
             if name == "X_COLO_CHECKPOINT":
                 record = self._half_arrived(role, data)
             elif name == "X_COLO_DIGEST":
@@ -110,7 +113,7 @@ class Journal:
 
     def forget(self, before: int) -> None:
         """Forget the events before the one numbered `before`."""
-        with self._changed:
+        with self._lock:
             forgotten = max(0, before - self._forgotten)
             del self._said[:forgotten]
             self._forgotten += forgotten
@@ -119,7 +122,7 @@ class Journal:
         self, event: str, role: str | None = None, *, since: int = 0
     ) -> Iterator[JournalEntry]:
         """Iterate over the events of a name, from the one numbered `since` on."""
-        with self._changed:
+        with self._lock:
             events = self._said[max(0, since - self._forgotten) :]
         for each in events:
             if each.event == event and role in (None, each.role):
@@ -156,7 +159,7 @@ class Journal:
             If the time is over first.
         """
         deadline = time.monotonic() + timeout
-        with self._changed:
+        with self._lock:
             while not condition():
                 check(what)
                 left = deadline - time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from colobench.protocol import colo, failover, table
-from colobench.settings.checkpoint import Layout
+from colobench.settings.checkpoint import Capture, Layout
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -16,8 +16,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the tables."""
     drawings = {
-        f"primary, {variant.name}": (colo.primary_table(variant), colo.ColoState.MIGRATING)
+        f"primary, {variant.name}, {capture.value}": (
+            colo.primary_table(variant, capture),
+            colo.ColoState.MIGRATING,
+        )
         for variant in colo.VARIANTS.values()
+        for capture in Capture
     }
     drawings |= {
         f"secondary, {variant.name}, {layout.value}": (

@@ -19,6 +19,7 @@ from colobench.errors import LocalError
 from colobench.fields.command_line import given_options
 from colobench.lab.torture.museum import Exhibit, exhibit
 from colobench.lab.torture.settings import DECIDED, TortureSettings
+from colobench.settings.checkpoint import Capture
 from colobench.settings.transport import PageTransport
 
 
@@ -58,19 +59,20 @@ def run(options: argparse.Namespace) -> int:
     """Kill by plan, and print the results."""
     from tqdm import tqdm
 
-    from colobench.lab.torture.kill_plan import POINTS, SIDES, plan
+    from colobench.lab.torture.kill_plan import POINTS, POINTS_OF_COPIES, SIDES, plan
     from colobench.lab.torture.kill_results import Results, summarize
     from colobench.lab.torture.run import torture
     from colobench.lab.torture.text import as_json, render
 
     settings, shown = _settings(options)
+    copies = settings.pair.checkpoint.capture is Capture.COPY_THEN_SEND
     planned = plan(
         options.seed,
         options.kills,
         transports=options.transport or _transports(options, settings),
         outputs=options.output or (shown.outputs if shown else _outputs(options, settings)),
         victims=shown.victims if shown else SIDES,
-        points=shown.points if shown else POINTS,
+        points=shown.points if shown else (POINTS_OF_COPIES if copies else POINTS),
     )
     if options.clean:
         return _torture_nobody(options, settings)

@@ -10,13 +10,15 @@ from colobench.net.outcome import NOTHING, Outcome
 
 
 class FilterBuffer:
-    """Frames that the guest has sent since the last checkpoint, in order.
+    """Frames that the guest has sent and no committed checkpoint covers, in order.
 
     The methods are those of `colobench.net.output.OutputFilter`.
     """
 
     def __init__(self) -> None:
         self._held: list[bytes] = []
+        #: Number of the held frames that the sealed checkpoint covers.
+        self._sealed = 0
 
     def primary(self, frame: bytes, now: float) -> Outcome:
         """Hold a frame of the primary's guest."""
@@ -31,13 +33,19 @@ class FilterBuffer:
         """Do nothing: frames may wait until the next checkpoint, however late it is."""
         return NOTHING
 
+    def seal(self) -> None:
+        """Draw the line: frames held now are covered by the coming checkpoint."""
+        self._sealed = len(self._held)
+
     def checkpoint(self) -> list[bytes]:
-        """Return all frames in order: the state in which they were sent is committed."""
-        released, self._held = self._held, []
+        """Return the sealed frames in order: the state in which they were sent is committed."""
+        released, self._held = self._held[: self._sealed], self._held[self._sealed :]
+        self._sealed = 0
         return released
 
     def failover(self) -> list[bytes]:
         """Return all frames in order: the secondary is gone."""
+        self.seal()
         return self.checkpoint()
 
     def counters(self) -> dict[str, int]:

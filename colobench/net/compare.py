@@ -162,6 +162,9 @@ class ColoCompare:
         self._counters.timeouts += 1
         return self._ask(eased, Timeout(protocol, connection, now - since))
 
+    def seal(self) -> None:
+        """Do nothing: the guest stands still until the checkpoint is committed."""
+
     def checkpoint(self) -> list[bytes]:
         """Return all held frames in order: the secondary has this state (RECEIVED)."""
         frames = self._release_all()

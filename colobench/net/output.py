@@ -22,8 +22,11 @@ class OutputFilter(Protocol):
     def scan(self, now: float) -> Outcome:
         """Look for frames that have waited too long."""
 
+    def seal(self) -> None:
+        """Draw the line between the coming checkpoint, which covers all until now, and the next."""
+
     def checkpoint(self) -> list[bytes]:
-        """Return the frames that a committed checkpoint releases, in order."""
+        """Return the frames that the sealed checkpoint releases, in order: it is committed."""
 
     def failover(self) -> list[bytes]:
         """Return all held frames in order: the secondary is gone."""

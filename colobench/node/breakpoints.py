@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from colobench.errors import LocalError
 from colobench.protocol.colo import Role
-from colobench.settings.checkpoint import Layout
+from colobench.settings.checkpoint import Capture, Layout
 
 #: Points at which a primary can be held, in the order of a checkpoint.
 PRIMARY_POINTS = (
@@ -22,7 +22,12 @@ PRIMARY_POINTS = (
     "buffer",  # half of the sized buffer is sent
     "sent",  # all is sent
     "received",  # VMSTATE_RECEIVED is here
-    "loaded",  # VMSTATE_LOADED is here, the guest still stands
+    "loaded",  # VMSTATE_LOADED is here; unless it was copied, the guest still stands
+)
+#: Where a primary whose checkpoints are copied can be held besides, after ``stop``.
+COPY_POINTS = (
+    "copied",  # the checkpoint is copied, the guest still stands
+    "resumed",  # the guest runs, nothing of the checkpoint is sent
 )
 #: Points at which a secondary can be held, in the order of a checkpoint.
 SECONDARY_POINTS = (
@@ -42,15 +47,18 @@ SECONDARY_POINTS = (
 _SEPARATED_ONLY = ("ram-sent", "ram-received")
 
 
-def points_of(role: Role, layout: Layout) -> tuple[str, ...]:
+def points_of(role: Role, layout: Layout, capture: Capture) -> tuple[str, ...]:
     """Return the points that a node's checkpoints pass, in order."""
-    points = PRIMARY_POINTS if role is Role.PRIMARY else SECONDARY_POINTS
+    points: tuple[str, ...] = PRIMARY_POINTS if role is Role.PRIMARY else SECONDARY_POINTS
+    if role is Role.PRIMARY and capture is Capture.COPY_THEN_SEND:
+        after = points.index("stop") + 1
+        points = (*points[:after], *COPY_POINTS, *points[after:])
     if layout is Layout.SEPARATED:
         return points
     return tuple(point for point in points if point not in _SEPARATED_ONLY)
 
 
-def check_point(role: Role, layout: Layout, point: str) -> None:
+def check_point(role: Role, layout: Layout, capture: Capture, point: str) -> None:
     """Refuse a point that a node's checkpoints never pass.
 
     Raises
@@ -58,11 +66,11 @@ def check_point(role: Role, layout: Layout, point: str) -> None:
     LocalError
         If it is one; the message lists the points that they pass.
     """
-    points = points_of(role, layout)
+    points = points_of(role, layout, capture)
     if point not in points:
         raise LocalError(
-            f"point of the {role.value}, layout {layout.value}: expected one of "
-            f"{', '.join(points)}; found {point!r}"
+            f"point of the {role.value}, layout {layout.value}, capture {capture.value}: expected "
+            f"one of {', '.join(points)}; found {point!r}"
         )
 
 
@@ -71,14 +79,16 @@ class Breakpoints:
 
     Parameters
     ----------
-    role, layout
-        Role of the node, and layout of its checkpoints.
+    role, layout, capture
+        Role of the node, and layout and capture of its checkpoints.
     on_held
         Function that is called with the point, in the thread that is held.
     """
 
-    def __init__(self, role: Role, layout: Layout, on_held: Callable[[str], None]) -> None:
-        self._role, self._layout = role, layout
+    def __init__(
+        self, role: Role, layout: Layout, capture: Capture, on_held: Callable[[str], None]
+    ) -> None:
+        self._form = (role, layout, capture)
         self._on_held = on_held
         self._at: str | None = None
         self._go_on = threading.Event()
@@ -92,7 +102,7 @@ class Breakpoints:
         LocalError
             If checkpoints never pass it.
         """
-        check_point(self._role, self._layout, point)
+        check_point(*self._form, point)
         self._at = point
 
     def go_on(self) -> None:

@@ -225,8 +225,9 @@ class Network(CheckpointParticipant):
             self._flush()
 
     def seal(self) -> None:
-        """Mark the end of the epoch in the stream to the peer's network."""
+        """Mark the end of the epoch in held output, and in the stream to the peer's network."""
         with self._lock:
+            self._filter.seal()
             self._mirror.send(MARK, always=True)
             self._mirror.flush()
 

@@ -56,10 +56,11 @@ class Node(ABC):
         self.guest, self.network, self.workers = runtime.guest, runtime.network, runtime.workers
         self.monitor, self.quitting = runtime.monitor, runtime.quitting
         self.colo_status = runtime.colo_status
-        self.breakpoints = Breakpoints(self.role, options.layout, self._held)
+        self.breakpoints = Breakpoints(self.role, options.layout, options.capture, self._held)
         #: Guards the decision which comes first: a failover, or the commit of a checkpoint.
         self.lock = threading.RLock()
-        self.colo = ColoThread(Conversation(self.role, options.variant, options.layout), self)
+        form = (options.variant, options.layout, options.capture)
+        self.colo = ColoThread(Conversation(self.role, *form), self)
         self.takeover = Takeover(self, self.monitor, self.lock)
         #: Whether COLO ended with an error; QEMU reports that only by COLO_EXIT.
         self.colo_ended = False

@@ -12,7 +12,7 @@ from colobench.guest.settings import GuestSettings
 from colobench.node.address import Address
 from colobench.protocol.colo import VARIANTS, Role, Variant
 from colobench.settings.bug import Bug
-from colobench.settings.checkpoint import Layout, Output
+from colobench.settings.checkpoint import Capture, Layout, Output
 from colobench.settings.compare import CompareSettings
 from colobench.settings.settings import Settings
 from colobench.settings.transport import Encoding, PageTransport, check_socket
@@ -67,6 +67,11 @@ class Options:
     def layout(self) -> Layout:
         """Layout of checkpoints."""
         return self.settings.checkpoint.layout
+
+    @property
+    def capture(self) -> Capture:
+        """How the state of a checkpoint is captured."""
+        return self.settings.checkpoint.capture
 
     @property
     def stall_timeout(self) -> float:

@@ -28,7 +28,7 @@ from colobench.node.trigger import CheckpointCause, CheckpointTrigger
 from colobench.node.wait import Wait
 from colobench.protocol.colo import ColoAction, ColoState, LocalEvent, Role
 from colobench.settings.bug import Bug
-from colobench.settings.checkpoint import Output
+from colobench.settings.checkpoint import Capture, Output
 from colobench.settings.transport import check_socket
 from colobench.strategy.trigger import NEVER_MS, Trigger
 from colobench.strategy.triggers import usual_trigger
@@ -58,6 +58,8 @@ class Primary(Node):
         self._trigger = CheckpointTrigger(self._dirty_pages.count, self.network.waiting_frames)
         self._sender: CheckpointSender | None = None
         self._work = 0
+        #: Devices and pages that were copied, and are being sent.
+        self._copied: tuple[bytes, Pages] | None = None
         self._phases = Phases()
         self._in_colo_since = 0.0
 
@@ -97,6 +99,8 @@ class Primary(Node):
             ColoAction.STOP_GUEST: self._pause,
             ColoAction.SEND_CHECKPOINT_REQUEST: self._send_request,
             ColoAction.SEND_CHECKPOINT: self._send_checkpoint,
+            ColoAction.COPY_CHECKPOINT: self._copy_checkpoint,
+            ColoAction.SEND_COPY: self._send_copy,
             ColoAction.RELEASE_OUTPUT: self._release_output,
             ColoAction.SEND_GUEST_SHUTDOWN: lambda: self.colo.send(Message.GUEST_SHUTDOWN),
         }
@@ -203,6 +207,8 @@ class Primary(Node):
         """Release the resources of this node, which its successor does not take over."""
         super().retire()
         self._trigger.close()
+        if self._sender is not None:
+            self._sender.close()
 
     # COLO thread.
 
@@ -239,7 +245,9 @@ class Primary(Node):
         devices = self.guest.save_devices()
         if self.options.verify:
             self._announce_digests(self.guest.checkpoint, devices)
-        sender.switchover(self._dirty_pages.collect(), devices)
+        pages = self._dirty_pages.collect()
+        sender.copy(self._dirty_pages)
+        sender.switchover(pages, devices)
         self._set_status("colo")
         self._in_colo_since = time.monotonic()
         self._trigger.begin()
@@ -262,6 +270,8 @@ class Primary(Node):
             pcap.close()
         with self.lock:
             self.colo.close()
+            if self._sender is not None:
+                self._sender.close()
             self.colo.channel = self._sender = None
             self.guest.machine.tracker.disarm()
             self.monitor.emit("X_MIGRATION_ERROR", {"x-why": str(error) or repr(error)})
@@ -300,6 +310,7 @@ class Primary(Node):
             "cause-connection": cause.connection,
             "cause-offset": cause.offset,
             "layout": self.options.layout.value,
+            "capture": self.options.capture.value,
             "time": requested - self._in_colo_since,
             "bytes": self.colo.channel.all_sent - sent,
             "frames-released": released,
@@ -333,6 +344,9 @@ class Primary(Node):
         self._trigger.guest_stopped()
         self.guest.stop("colo")
         self.guest.seal()
+        if self.options.capture is Capture.COPY_THEN_SEND:
+            # Until the release, the guest that runs on may want the next checkpoint.
+            self._trigger.satisfy()
         self._phases.end("stop")
         self.breakpoints.reach("stop")
 
@@ -341,29 +355,56 @@ class Primary(Node):
         assert sender is not None
         sender.begin()
         devices = self._save_devices() if sender.devices_first else None
-        pages = self._collect_pages()
-        phases.end("collect")
-        sender.send_ram(pages)
-        phases.end("ram")
-        self.breakpoints.reach("ram-sent")
+        self._send_pages(self._collect_pages())
         if devices is None:
             # RAM is still on its way.
             devices = self._save_devices()
         sender.send_devices(devices)
         phases.end(sender.buffer_phase)
-        self._work = self.guest.machine.work
+        self._checkpoint_sent()
+
+    def _copy_checkpoint(self) -> None:
+        assert self._sender is not None
+        self._copied = self._save_devices(), self._collect_pages()
+        self._sender.copy(self._dirty_pages)
+        self._phases.end("copy")
+        self.breakpoints.reach("copied")
+
+    def _send_copy(self) -> None:
+        sender, copied = self._sender, self._copied
+        assert sender is not None
+        assert copied is not None
+        self._copied = None
+        self.breakpoints.reach("resumed")
+        devices, pages = copied
+        sender.begin()
+        self._send_pages(pages)
+        sender.send_devices(devices)
+        self._phases.end(sender.buffer_phase)
+        self._checkpoint_sent()
+
+    def _send_pages(self, pages: Pages) -> None:
+        assert self._sender is not None
+        self._sender.send_ram(pages)
+        self._phases.end("ram")
+        self.breakpoints.reach("ram-sent")
+
+    def _checkpoint_sent(self) -> None:
         self.colo.happened(LocalEvent.ALL_SENT)
         if self.options.bug is Bug.EARLY_RELEASE:
             self._release_output()
         self.breakpoints.reach("sent")
 
     def _collect_pages(self) -> Pages:
-        if self.options.bug is Bug.MISSED_DIRTY_BIT:
-            return self._dirty_pages.collect_but_one()
-        return self._dirty_pages.collect()
+        missed = self.options.bug is Bug.MISSED_DIRTY_BIT
+        dirty = self._dirty_pages
+        pages = dirty.collect_but_one() if missed else dirty.collect()
+        self._phases.end("collect")
+        return pages
 
     def _save_devices(self) -> bytes:
         devices = self.guest.save_devices()
+        self._work = self.guest.machine.work
         self._phases.end("devices")
         if self.options.verify:
             self._announce_digests(self.guest.checkpoint + 1, devices)
@@ -376,7 +417,10 @@ class Primary(Node):
         self.monitor.flush()
 
     def _release_output(self) -> None:
-        self._trigger.satisfy()
+        if self.options.capture is not Capture.COPY_THEN_SEND:
+            self._trigger.satisfy()
+        if self.options.bug is Bug.UNSEALED_RELEASE:
+            self.guest.seal()
         self.guest.commit()
 
     def _resume(self) -> None:

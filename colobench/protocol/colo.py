@@ -18,7 +18,16 @@
 
 The two variants are made from one table by three flags: ``V12`` is the series of December 2015,
 ``UPSTREAM`` is QEMU 7.2 and later (above: "today"). The layout (``SEPARATED``, or ``BUFFERED`` as
-before patch 31) decides whether RAM is sent by itself or inside the sized buffer.
+before patch 31) decides whether RAM is sent by itself or inside the sized buffer. The capture
+decides where the primary's guest starts again, and where its output is released. Above is
+``STOP_AND_SEND``. ``COPY_THEN_SEND`` is as in Remus (B. Cully et al., NSDI 2008)::
+
+        | stop the guest, copy the checkpoint          |
+        | start the guest                              |
+        | VMSTATE_SEND, RAM, device buffer, of the copy >|
+        | <------------------------- VMSTATE_RECEIVED  |
+        | release output of before the stop            |
+        | <--------------------------- VMSTATE_LOADED  |  the next checkpoint may begin
 
 This module does no I/O and has no clock: a `Conversation` takes events and returns actions.
 """
@@ -30,7 +39,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from colobench.protocol.table import StateMachine, Table
-from colobench.settings.checkpoint import Layout
+from colobench.settings.checkpoint import Capture, Layout
 from colobench.wire.messages import Message
 
 
@@ -114,6 +123,10 @@ class ColoAction(enum.Enum):
     STOP_GUEST = enum.auto()
     SEND_CHECKPOINT_REQUEST = enum.auto()
     SEND_CHECKPOINT = enum.auto()
+    #: Copy what the checkpoint consists of, while the guest stands still.
+    COPY_CHECKPOINT = enum.auto()
+    #: Send what was copied, while the guest runs.
+    SEND_COPY = enum.auto()
     RELEASE_OUTPUT = enum.auto()
     SEND_GUEST_SHUTDOWN = enum.auto()
     SEND_CHECKPOINT_READY = enum.auto()
@@ -129,12 +142,36 @@ ColoEvent = Message | LocalEvent
 ColoTable = Table[ColoState, ColoEvent, ColoAction]
 
 
+#: A primary's actions once the secondary has agreed to a checkpoint.
+_CAPTURE = {
+    Capture.STOP_AND_SEND: (ColoAction.STOP_GUEST, ColoAction.SEND_CHECKPOINT),
+    Capture.COPY_THEN_SEND: (
+        ColoAction.STOP_GUEST,
+        ColoAction.COPY_CHECKPOINT,
+        ColoAction.START_GUEST,
+        ColoAction.SEND_COPY,
+    ),
+}
+
+
+def release_after(variant: Variant, capture: Capture) -> Message:
+    """Return the message after which a primary releases output.
+
+    A guest that runs on has output held for each message that is waited for, so it does not wait
+    for more than the commit.
+    """
+    runs_on = ColoAction.START_GUEST in _CAPTURE[capture]
+    return Message.VMSTATE_RECEIVED if runs_on else variant.release_after
+
+
 @cache
-def primary_table(variant: Variant) -> ColoTable:
+def primary_table(variant: Variant, capture: Capture) -> ColoTable:
     """Return the primary's table, which does not depend on the layout."""
+    runs_on = ColoAction.START_GUEST in _CAPTURE[capture]
+    start = () if runs_on else (ColoAction.START_GUEST,)
 
     def release(message: Message) -> tuple[ColoAction, ...]:
-        return (ColoAction.RELEASE_OUTPUT,) if message is variant.release_after else ()
+        return (ColoAction.RELEASE_OUTPUT,) if message is release_after(variant, capture) else ()
 
     farewell = (ColoAction.SEND_GUEST_SHUTDOWN,) if variant.shutdown_message else ()
     return {
@@ -145,12 +182,7 @@ def primary_table(variant: Variant) -> ColoTable:
             LocalEvent.CHECKPOINT_DUE: (ColoState.REQUESTED, (ColoAction.SEND_CHECKPOINT_REQUEST,)),
             LocalEvent.SHUTDOWN: (ColoState.ENDED, farewell),
         },
-        ColoState.REQUESTED: {
-            Message.CHECKPOINT_REPLY: (
-                ColoState.SENDING,
-                (ColoAction.STOP_GUEST, ColoAction.SEND_CHECKPOINT),
-            )
-        },
+        ColoState.REQUESTED: {Message.CHECKPOINT_REPLY: (ColoState.SENDING, _CAPTURE[capture])},
         ColoState.SENDING: {LocalEvent.ALL_SENT: (ColoState.SENT, ())},
         ColoState.SENT: {
             Message.VMSTATE_RECEIVED: (ColoState.LOADING, release(Message.VMSTATE_RECEIVED)),
@@ -158,7 +190,7 @@ def primary_table(variant: Variant) -> ColoTable:
         ColoState.LOADING: {
             Message.VMSTATE_LOADED: (
                 ColoState.RUNNING,
-                (*release(Message.VMSTATE_LOADED), ColoAction.START_GUEST),
+                (*release(Message.VMSTATE_LOADED), *start),
             ),
         },
         ColoState.ENDED: {},
@@ -219,12 +251,16 @@ class Conversation(StateMachine[ColoState, ColoEvent, ColoAction]):
     ----------
     role
         Side of this node.
-    variant, layout
+    variant, layout, capture
         Form of the conversation, the same on both nodes; its messages do not tell it.
     """
 
-    def __init__(self, role: Role, variant: Variant, layout: Layout) -> None:
-        table = primary_table(variant) if role is Role.PRIMARY else secondary_table(variant, layout)
+    def __init__(self, role: Role, variant: Variant, layout: Layout, capture: Capture) -> None:
+        table = (
+            primary_table(variant, capture)
+            if role is Role.PRIMARY
+            else secondary_table(variant, layout)
+        )
         super().__init__(table, ColoState.MIGRATING)
 
     def receive(self, message: Message) -> tuple[ColoAction, ...]:

@@ -13,6 +13,8 @@ class Bug(enum.Enum):
 
     #: Output is released when a checkpoint is sent, not when the secondary has it.
     EARLY_RELEASE = "early-release"
+    #: With the capture copy-then-send, output is released that was sent after the copy.
+    UNSEALED_RELEASE = "unsealed-release"
     #: The RAM cache is flushed when RAM is there, before the device state has come.
     EARLY_FLUSH = "early-flush"
     #: One dirty page of each checkpoint is not sent.

@@ -39,6 +39,15 @@ class Layout(enum.Enum):
     BUFFERED = "buffered"
 
 
+class Capture(enum.Enum):
+    """How the state of a checkpoint is captured, and so how long the guest stands still."""
+
+    #: The guest stands still until the secondary has loaded the checkpoint.
+    STOP_AND_SEND = "stop-and-send"
+    #: The guest stands still while the checkpoint is copied, and runs while the copy is sent.
+    COPY_THEN_SEND = "copy-then-send"
+
+
 class Output(enum.Enum):
     """Filter between the guest's NIC and the network."""
 
@@ -108,6 +117,13 @@ class Strategy(Part):
         Layout.SEPARATED,
         "order of a checkpoint in the stream: RAM directly and devices in a sized buffer, or both "
         "in one buffer (as before patch 31)",
+        agreed=True,
+    )
+    capture: Capture = setting(
+        Choice.of_members(Capture),
+        Capture.STOP_AND_SEND,
+        "how a checkpoint is captured; copy-then-send: the guest runs on once it is copied, as in "
+        "Remus, which takes as much memory as RAM",
         agreed=True,
     )
     output: Output = setting(

@@ -19,7 +19,7 @@ class ExperimentSettings(Part):
 
     title = "experiment"
 
-    capture: bool = setting(
+    keep_stream: bool = setting(
         Flag(),
         False,
         "keep the bytes of the stream, which then passes through a relay (transport stream)",

@@ -41,9 +41,9 @@ class Settings(Part):
     def complete(self) -> None:
         """Check combinations of settings of different parts."""
         pages, compares = self.checkpoint.transport.pages, self.checkpoint.output is Output.COMPARE
-        if self.experiment.capture and pages is not PageTransport.STREAM:
+        if self.experiment.keep_stream and pages is not PageTransport.STREAM:
             raise LocalError(
-                "capture: expected transport stream, whose bytes are all on one connection, "
+                "keep_stream: expected transport stream, whose bytes are all on one connection, "
                 f"found {pages.value}"
             )
         self._check_link()

@@ -54,6 +54,10 @@ REQUIREMENTS = (
         Requirement("trigger", name, "output", ("buffer",), "which waits for checkpoints alone")
         for name in ("output", "price")
     ),
+    Requirement(
+        *("capture", "copy-then-send", "output", ("buffer",)),
+        "because only guests that go on from a checkpoint at the same time can be compared",
+    ),
 )
 
 

@@ -66,6 +66,12 @@ PRESETS = {
         "Young, CACM 1974, with waiting output in place of failures",
         "one dial between few pauses and early answers",
     ),
+    "remus": Preset(
+        {"capture": "copy-then-send"},
+        "Remus, NSDI 2008",
+        "short pauses with many dirty pages; output waits no less, and a copy takes as much memory "
+        "as RAM",
+    ),
     "multifd": Preset(
         {"transport": "multifd"},
         "QEMU's multifd; in COLO since QEMU 11",

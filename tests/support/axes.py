@@ -15,7 +15,7 @@ from colobench.strategy.written import TRIGGERS
 AXES = {
     each.name: each
     for each in settings_of(Strategy)
-    if each.name not in ("delay", "multifd_channels")
+    if each.name not in ("delay", "multifd_channels", "zstd_level")
 }
 
 

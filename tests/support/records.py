@@ -16,6 +16,7 @@ def make_record(number, *, pages=(), layout="separated", words=17, **values):
         "number": number,
         "cause": "timer",
         "layout": layout,
+        "capture": "stop-and-send",
         "time": number / 10,
         "pages": len(pages),
         "zero_pages": 0,
@@ -30,10 +31,12 @@ def make_record(number, *, pages=(), layout="separated", words=17, **values):
         "guest_work": 100 * number,
         "verified": None,
         "pause_ms": 8.0,
+        "commit_ms": 5.0,
+        "loaded_ms": 8.0,
         "dirty_bitmap": bitmap.tobytes(),
     }
     phases = ("request", "stop", "collect", "ram", "devices", "received", "flush", "load", "resume")
-    figures |= {f"{phase}_ms": 1.0 for phase in phases} | {"verify_ms": 0.0}
+    figures |= {f"{phase}_ms": 1.0 for phase in phases} | {"verify_ms": 0.0, "copy_ms": 0.0}
     return CheckpointRecord(**figures | values)
 
 

@@ -37,7 +37,7 @@ from colobench.protocol.table import (
     StateMachine,
     Table,
 )
-from colobench.settings.checkpoint import Layout
+from colobench.settings.checkpoint import Capture, Layout
 from colobench.wire.messages import Message
 
 PAIRING = "pairing"
@@ -70,6 +70,8 @@ class Rules:
     tells_frames_apart
         Whether a frame that the secondary's guest sent before a checkpoint counts for nothing after
         it, however late it comes.
+    seals
+        Whether a release lets out only what the guest had made when its checkpoint was captured.
     human
         Whether somebody says x-colo-lost-heartbeat, whenever they like.
     """
@@ -78,13 +80,16 @@ class Rules:
     compare: bool = False
     standing: StandingTable = field(default_factory=lambda: STANDING)
     failover: FailoverTable = field(default_factory=lambda: FAILOVER)
-    primary: ColoTable = field(default_factory=lambda: primary_table(UPSTREAM))
+    primary: ColoTable = field(
+        default_factory=lambda: primary_table(UPSTREAM, Capture.STOP_AND_SEND)
+    )
     secondary: ColoTable = field(
         default_factory=lambda: secondary_table(UPSTREAM, Layout.SEPARATED)
     )
     writes_first: bool = True
     remembers: bool = True
     tells_frames_apart: bool = True
+    seals: bool = True
     human: bool = False
 
 
@@ -309,13 +314,20 @@ class Model:
         if action is ColoAction.START_GUEST:
             return world._replace(primary=primary._replace(running=True))
         if action is ColoAction.RELEASE_OUTPUT:
-            released = primary._replace(out=primary.checkpoint, heard=primary.checkpoint)
+            out = primary.checkpoint if self.rules.seals else primary.made
+            released = primary._replace(out=out, heard=out)
             return world._replace(primary=released)
-        assert action is ColoAction.SEND_CHECKPOINT
+        if action is not ColoAction.SEND_COPY:
+            # It consists of what there is now: the guest stands still.
+            assert action in (ColoAction.SEND_CHECKPOINT, ColoAction.COPY_CHECKPOINT)
+            assert not primary.running
+            primary = primary._replace(checkpoint=primary.made)
+            world = world._replace(primary=primary)
+        if action is ColoAction.COPY_CHECKPOINT:
+            return world
         # Two messages, so that it can be torn.
-        world = world._replace(primary=primary._replace(checkpoint=primary.made))
         for message in (Message.VMSTATE_SEND, Message.VMSTATE_SIZE):
-            world = _say(world, SECONDARY, message, primary.made)
+            world = _say(world, SECONDARY, message, primary.checkpoint)
         return self._primary_on(world, LocalEvent.ALL_SENT)
 
     # The secondary.
@@ -470,10 +482,16 @@ def way_to(world: World, came_from: dict[World, Move | None]) -> list[str]:
     return way[::-1]
 
 
-def of_variant(variant: Variant, outputs: int, *, compare: bool = False) -> Rules:
+def of_variant(
+    variant: Variant,
+    outputs: int,
+    capture: Capture = Capture.STOP_AND_SEND,
+    *,
+    compare: bool = False,
+) -> Rules:
     return Rules(
         outputs=outputs,
         compare=compare,
-        primary=primary_table(variant),
+        primary=primary_table(variant, capture),
         secondary=secondary_table(variant, Layout.SEPARATED),
     )

@@ -34,7 +34,7 @@ def interrupt_inside(name):
         os.kill(os.getpid(), signal.SIGINT)
     threading.Thread(target=watch, daemon=True).start()
 """
-PAIR = 'session = cb.Session(ram="4M", delay=None, capture=True)\nsession.start()\n'
+PAIR = 'session = cb.Session(ram="4M", delay=None, keep_stream=True)\nsession.start()\n'
 
 
 @pytest.fixture(scope="module")

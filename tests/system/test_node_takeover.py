@@ -19,9 +19,9 @@ from colobench.protocol.arbiter import STANDING, Standing
 from colobench.protocol.colo import UPSTREAM, Conversation, Role, primary_table, secondary_table
 from colobench.protocol.failover import FAILOVER, FailoverState
 from colobench.protocol.table import MissingAction
-from colobench.settings.checkpoint import Layout
+from colobench.settings.checkpoint import Capture, Layout
 from fake_arbiter import FakeArbiter
-from split_brain_explorer import Rules
+from split_brain_explorer import Rules, of_variant
 
 WAIT = 60.0
 
@@ -99,8 +99,12 @@ def test_explorer_and_nodes_share_their_tables(doubt: Doubt) -> None:
     assert doubt.takeover.standing.table is rules.standing is STANDING
     assert doubt.takeover.failover.table is rules.failover is FAILOVER
     form = (UPSTREAM, Layout.SEPARATED)
-    assert Conversation(Role.PRIMARY, *form).table is rules.primary is primary_table(UPSTREAM)
-    assert Conversation(Role.SECONDARY, *form).table is rules.secondary is secondary_table(*form)
+    for capture in Capture:
+        rules = of_variant(UPSTREAM, 2, capture)
+        primary = Conversation(Role.PRIMARY, *form, capture)
+        secondary = Conversation(Role.SECONDARY, *form, capture)
+        assert primary.table is rules.primary is primary_table(UPSTREAM, capture)
+        assert secondary.table is rules.secondary is secondary_table(*form)
 
 
 def test_node_in_doubt_neither_serves_nor_ends_before_a_verdict(doubt: Doubt) -> None:

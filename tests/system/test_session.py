@@ -403,7 +403,7 @@ def test_second_lost_heartbeat_is_refused(pair: Session) -> None:
 @pytest.mark.parametrize("seed", range(amount(1, 6)))
 def test_stream_cut_at_any_byte_tears_no_state(form: dict[str, str], seed: int) -> None:
     dice = random.Random(f"{SEED} {seed}")
-    with session(**form, delay=None, capture=True) as pair:
+    with session(**form, delay=None, keep_stream=True) as pair:
         assert pair.relay is not None
         before = pair.relay.crossed("P→S")
         size = pair.run(2)[-1].bytes
@@ -435,7 +435,7 @@ def test_primary_that_falls_silent_on_a_page_channel_is_given_up(way: str) -> No
     ("direction", "after"), [("P→S", 0), ("P→S", 4), ("P→S", 30000), ("S→P", 0), ("S→P", 4)]
 )
 def test_stalled_peer_is_given_up_after_the_timeout(direction: str, after: int) -> None:
-    with session(delay=None, capture=True, stall_timeout=1.5) as pair:
+    with session(delay=None, keep_stream=True, stall_timeout=1.5) as pair:
         assert pair.relay is not None
         pair.run(2)
         pair.relay.stall_after(direction, pair.relay.crossed(direction) + after)
@@ -503,7 +503,7 @@ def test_upstream_shutdown_looks_like_a_crash_to_the_secondary() -> None:
         ({"transport": "pigeon"}, "found 'pigeon'"),
         ({"transport": "memfd+tcp"}, "expected unix, whose sockets pass descriptors, found tcp"),
         ({"transport": "multifd", "layout": "buffered"}, "expected transport stream"),
-        ({"transport": "multifd", "capture": True}, "expected transport stream"),
+        ({"transport": "multifd", "keep_stream": True}, "expected transport stream"),
         ({"multifd_channels": 2}, "expected none with transport stream, found 2"),
         ({"transport": "memfd", "multifd_channels": 0}, "with transport memfd, found 0"),
         ({"tracker": "hound"}, "expected one of marked"),

@@ -181,7 +181,7 @@ def test_session_with_every_socket_runs_under_a_long_temporary_directory(
         output="compare",
         hostfwd="tcp:127.0.0.1:0-:6379",
         heartbeat=HeartbeatSettings(50, 5000),
-        capture=True,
+        keep_stream=True,
         spare=True,
     ) as session:
         session.run(1)

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 
 @pytest.fixture(scope="module")
 def torn():
-    with Session(ram="4M", delay=None, capture=True, writes_per_tick=40) as session:
+    with Session(ram="4M", delay=None, keep_stream=True, writes_per_tick=40) as session:
         session.run(3)
         return cut_checkpoint(session), session.records[-1]
 
@@ -47,7 +47,7 @@ def test_the_cuts_are_the_whole_checkpoint_page_after_page(torn):
 
 
 def test_any_step_cuts_as_well(torn):
-    with Session(ram="4M", delay=None, capture=True) as session:
+    with Session(ram="4M", delay=None, keep_stream=True) as session:
         session.checkpoint()
         cuts = cut_checkpoint(session, step=997).cuts
     assert {cut.cached for cut in cuts[:-1]} == {0}
@@ -58,7 +58,7 @@ def test_any_step_cuts_as_well(torn):
 
 def test_how_far_it_is_is_told_and_a_bar_shows_it(torn, monkeypatch, capsys):
     told = []
-    with Session(ram="4M", delay=None, capture=True) as session:
+    with Session(ram="4M", delay=None, keep_stream=True) as session:
         session.checkpoint()
         cuts = cut_checkpoint(session, progress=lambda done, total: told.append((done, total))).cuts
         monkeypatch.setattr("colobench.lab.progress._PATIENCE_SECONDS", 0)
@@ -76,16 +76,16 @@ def test_a_step_that_is_none_is_refused(step):
 
 @pytest.mark.parametrize("transport", ["multifd", "memfd"])
 def test_a_transport_whose_pages_go_other_ways_is_refused(transport):
-    with pytest.raises(LocalError, match=f"transport stream and capture, found .*{transport}"):
+    with pytest.raises(LocalError, match=f"transport stream and keep_stream, found .*{transport}"):
         cut_checkpoint(Session(delay=None, transport=transport))
 
 
 @pytest.mark.parametrize(
     "settings",
     [
-        {"delay": 10, "capture": True},
-        {"layout": "buffered", "capture": True},
-        {"verify": False, "capture": True},
+        {"delay": 10, "keep_stream": True},
+        {"layout": "buffered", "keep_stream": True},
+        {"verify": False, "keep_stream": True},
         {},
     ],
 )
@@ -95,7 +95,7 @@ def test_a_session_without_a_whole_recording_is_refused(settings):
 
 
 def test_a_recording_that_lacks_its_begin_is_refused():
-    with Session(ram="4M", delay=None, capture=True) as session:
+    with Session(ram="4M", delay=None, keep_stream=True) as session:
         with pytest.raises(LocalError, match="expected a checkpoint"):
             cut_checkpoint(session)
         session.relay.forget()

@@ -25,7 +25,7 @@ MESSAGES = [
 
 
 def pair(**settings):
-    return Session(ram="4M", delay=None, capture=True, **settings)
+    return Session(ram="4M", delay=None, keep_stream=True, **settings)
 
 
 def captured(session):

@@ -122,7 +122,7 @@ def test_a_recording_with_the_migration_in_it_is_refused_with_the_remedy():
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.usefixtures("nothing_left")
 def test_a_session_tells_its_relay_how_the_two_converse(layout, variant):
-    settings = {"ram": "4M", "delay": None, "capture": True}
+    settings = {"ram": "4M", "delay": None, "keep_stream": True}
     with Session(layout=layout, variant=variant, **settings) as session:
         session.checkpoint()
         session.relay.forget()

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 def pair():
-    return Session(ram="4M", delay=None, capture=True)
+    return Session(ram="4M", delay=None, keep_stream=True)
 
 
 def test_ram_and_devices_change_only_after_the_commit():

@@ -34,6 +34,7 @@ PHASE_COLOURS = {
     "request": "#a3adba",
     "stop": "#334477",
     "collect": "#eeaa22",
+    "copy": "#55aa77",
     "ram": "#3377ee",
     "devices": "#882233",
     "received": "#aabbaa",

@@ -18,7 +18,10 @@ from colobench.node.phases import Mark, durations
 #: The marks of one node for one checkpoint, in their order.
 Marks: TypeAlias = tuple[Mark, ...]
 #: A checkpoint's phases in their order. The guest stands still from ``stop`` to ``resume``.
-PHASES = ("request", "stop", "collect", "ram", "devices", "received", "flush", "load", "resume")
+PHASES = (
+    *("request", "stop", "collect", "copy", "ram"),
+    *("devices", "received", "flush", "load", "resume"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,8 @@ class CheckpointRecord:
         a miscompare.
     layout
         ``separated`` or ``buffered``.
+    capture
+        ``stop-and-send`` or ``copy-then-send``.
     time
         Time of its request, in seconds since the pair entered COLO.
     pages, zero_pages, flushed_pages
@@ -47,18 +52,25 @@ class CheckpointRecord:
     bytes, device_bytes
         Bytes from primary to secondary, and those of device state among them.
     primary_buffer_bytes, secondary_buffer_bytes
-        Memory that the checkpoint needed on each side beside RAM and the RAM cache.
+        Memory that the checkpoint needed on each side beside RAM and the RAM cache; with
+        ``copy-then-send``, the primary's includes the memory for copies, as large as RAM.
     frames
         Output frames of the guest that were held, and released by this checkpoint.
     request_ms … resume_ms
         Milliseconds of each phase: the secondary's agreement; stopping the guest; collecting dirty
-        pages; sending RAM; saving and sending devices; until the secondary commits (it says
-        RECEIVED); flush and load on the secondary; the rest, until the guest runs. In the buffered
-        layout ``ram`` is filling and sending the one buffer, ``devices`` only saving them.
+        pages; copying them; sending RAM; saving and sending devices; until the secondary commits
+        (it says RECEIVED); flush and load on the secondary; the rest, until the guest runs. In the
+        buffered layout ``ram`` is filling and sending the one buffer, ``devices`` only saving them.
+        Only time counts in which the guest stands still: with ``copy-then-send`` ``ram``,
+        ``received``, ``flush`` and ``load`` are 0, and ``devices`` is saving them.
     verify_ms
-        Milliseconds that the digests took, on both sides; part of the pause while it is on.
+        Milliseconds that the digests took while the guest stood still, a part of the pause: those
+        of both sides, or with ``copy-then-send`` of the primary alone.
     pause_ms
         Milliseconds that the guest stood still: from ``stop`` to ``resume``, and ``verify_ms``.
+    commit_ms, loaded_ms
+        Milliseconds from the beginning of the pause until the secondary committed, and until the
+        primary knew that it had loaded the checkpoint, when the next one may begin.
     guest_work
         Work counter of the guest in the checkpoint.
     verified
@@ -75,6 +87,7 @@ class CheckpointRecord:
     number: int
     cause: str
     layout: str
+    capture: str
     time: float
     pages: int
     zero_pages: int
@@ -89,6 +102,7 @@ class CheckpointRecord:
     request_ms: float
     stop_ms: float
     collect_ms: float
+    copy_ms: float
     ram_ms: float
     devices_ms: float
     received_ms: float
@@ -97,6 +111,8 @@ class CheckpointRecord:
     resume_ms: float
     verify_ms: float
     pause_ms: float
+    commit_ms: float
+    loaded_ms: float
     guest_work: int
     verified: bool | None
     cause_connection: str | None = None
@@ -126,20 +142,14 @@ def merge(
         The data of the primary's event X_COLO_DIGEST, None if the session does not verify.
     """
     primary_marks, secondary_marks = _marks(primary), _marks(secondary)
-    here, there = durations(primary_marks), durations(secondary_marks)
-    verify_there = there.get("verify", 0.0)
-    verify = here.get("verify", 0.0) + verify_there
-    flush, load = there["flush"], there["load"]
-    # The secondary may have committed before the primary saw that its last byte was taken.
+    phases = _phases(primary_marks, secondary_marks)
+    begin, loaded = dict(primary_marks)["request"], dict(primary_marks)["loaded"]
     committed = dict(secondary_marks)["commit"]
-    received = next(i for i, (phase, _) in enumerate(primary_marks) if phase == "received")
-    sent = primary_marks[received - 1][1]
-    overlap = max(0, sent - committed) / 1e6
-    resumed = (dict(primary_marks)["resume"] - committed) / 1e6
     return CheckpointRecord(
         number=primary["checkpoint"],
         cause=primary["cause"],
         layout=primary["layout"],
+        capture=primary["capture"],
         time=primary["time"],
         pages=primary["pages"],
         zero_pages=primary["zero-pages"],
@@ -151,17 +161,10 @@ def merge(
         primary_buffer_bytes=primary["buffer-bytes"],
         secondary_buffer_bytes=secondary["buffer-bytes"],
         frames=primary["frames-released"],
-        request_ms=here["request"],
-        stop_ms=here["stop"],
-        collect_ms=here["collect"],
-        ram_ms=here["ram"],
-        devices_ms=here["devices"] - overlap,
-        received_ms=max(0, committed - sent) / 1e6,
-        flush_ms=flush,
-        load_ms=load,
-        resume_ms=resumed - flush - load - verify_there,
-        verify_ms=verify,
-        pause_ms=sum(here.values()) - here["request"],
+        **{f"{phase}_ms": duration for phase, duration in phases.items()},
+        pause_ms=sum(phases.values()) - phases["request"],
+        commit_ms=(committed - begin) / 1e6,
+        loaded_ms=(loaded - begin) / 1e6,
         guest_work=primary["work"],
         verified=None
         if digests is None
@@ -173,6 +176,25 @@ def merge(
         primary_marks=primary_marks,
         secondary_marks=secondary_marks,
     )
+
+
+def _phases(primary: Marks, secondary: Marks) -> dict[str, float]:
+    """Give the milliseconds of each of `PHASES` and of ``verify`` in which the guest stood."""
+    ends = [phase for phase, _ in primary]
+    paused = primary[: ends.index("resume") + 1]
+    here = dict.fromkeys((*PHASES, "verify"), 0.0) | durations(paused)
+    if "received" not in ends[: len(paused)]:
+        return here
+    there, committed = durations(secondary), dict(secondary)["commit"]
+    # The secondary may have committed before the primary saw that its last byte was taken.
+    sent = primary[ends.index("received") - 1][1]
+    flush, load, verify = there["flush"], there["load"], there.get("verify", 0.0)
+    del here["loaded"]
+    here["devices"] -= max(0, sent - committed) / 1e6
+    here["received"] = max(0, committed - sent) / 1e6
+    here["resume"] = (paused[-1][1] - committed) / 1e6 - flush - load - verify
+    here |= {"flush": flush, "load": load, "verify": here["verify"] + verify}
+    return here
 
 
 def _marks(record: Mapping[str, Any]) -> Marks:

@@ -286,7 +286,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         incoming = self.nodes["secondary"].execute("query-migrate")
         uri = self._processes.over_link("colo", incoming["x-incoming"], timeout)
         checkpoint = self.settings.checkpoint
-        if self.settings.experiment.capture:
+        if self.settings.experiment.keep_stream:
             from colobench.lab.session.relay import RELAY_LIMIT, Form, Relay
             from colobench.protocol.colo import VARIANTS
 
@@ -626,7 +626,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
         if role not in ROLES:
             raise LocalError(f"role: expected {' or '.join(ROLES)}, found {role!r}")
-        return points_of(Role(role), self.settings.checkpoint.layout)
+        checkpoint = self.settings.checkpoint
+        return points_of(Role(role), checkpoint.layout, checkpoint.capture)
 
     def check_point(self, role: str, at: str) -> None:
         """Refuse a point that is none of `points`.
@@ -640,7 +641,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
         from colobench.protocol.colo import Role
 
         if at not in self.points(role):
-            check_point(Role(role), self.settings.checkpoint.layout, at)
+            checkpoint = self.settings.checkpoint
+            check_point(Role(role), checkpoint.layout, checkpoint.capture, at)
 
     def go_on(self, role: str) -> None:
         """Let a held node go on."""

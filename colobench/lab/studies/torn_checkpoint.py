@@ -177,8 +177,8 @@ def cut_checkpoint(
     Parameters
     ----------
     session
-        Session with ``delay=None``, ``capture=True``, ``verify=True`` and the layout ``separated``,
-        with a checkpoint, and a relay that has forgotten nothing. It is not changed.
+        Session with ``delay=None``, ``keep_stream=True``, ``verify=True`` and the layout
+        ``separated``, with a checkpoint, and a relay that has forgotten nothing. It is not changed.
     step
         Bytes from one cut to the next, by default a record of one page. At each cut all of RAM is
         digested twice, which takes some milliseconds: thousands of cuts take minutes.
@@ -248,8 +248,8 @@ def _recorded_stream(session: Session) -> bytes:
     ):
         raise LocalError(
             "session: expected delay None, layout separated, verify, transport stream and "
-            f"capture, found {', '.join(f'{name} {value}' for name, value in found.items())} and "
-            f"{'capture' if session.relay else 'no capture'}"
+            f"keep_stream, found {', '.join(f'{name} {value}' for name, value in found.items())} "
+            f"and {'keep_stream' if session.relay else 'no keep_stream'}"
         )
     if session.pairs > 1:
         raise LocalError(

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from colobench.errors import LocalError
-from colobench.node.breakpoints import PRIMARY_POINTS, SECONDARY_POINTS
+from colobench.node.breakpoints import COPY_POINTS, PRIMARY_POINTS, SECONDARY_POINTS
 from colobench.settings.transport import PageTransport, Transport
 
 #: Ways of output: held until the checkpoint is committed, or compared with the secondary's.
@@ -20,6 +20,11 @@ TRANSPORTS = tuple(each.value for each in PageTransport)
 #: Points at which a node can be held, by side; None is a random moment.
 POINTS: Mapping[str, tuple[str | None, ...]] = {
     "primary": (*PRIMARY_POINTS, None),
+    "secondary": SECONDARY_POINTS,
+}
+#: The same where checkpoints are copied, and sent while the guest runs.
+POINTS_OF_COPIES: Mapping[str, tuple[str | None, ...]] = {
+    "primary": (*PRIMARY_POINTS, *COPY_POINTS, None),
     "secondary": SECONDARY_POINTS,
 }
 #: The longest delay of a kill at a random moment, in milliseconds.
@@ -90,8 +95,7 @@ def combinations(
     _check("holder", points, SIDES)
     places: list[tuple[str | None, str | None]] = []
     for holder, of_holder in points.items():
-        known = (*PRIMARY_POINTS, None) if holder == "primary" else (*SECONDARY_POINTS, None)
-        _check(f"point of the {holder}", of_holder, known)
+        _check(f"point of the {holder}", of_holder, (*POINTS_OF_COPIES[holder], None))
         places += [(None if each is None else holder, each) for each in of_holder]
     places = list(dict.fromkeys(places))
     found = [

@@ -13,6 +13,7 @@ from colobench.fields.checks import check_choice
 from colobench.guest.settings import DETERMINISTIC, NondeterminismSettings
 from colobench.lab.torture.kill_plan import OUTPUTS, POINTS, SIDES
 from colobench.settings.bug import Bug
+from colobench.settings.checkpoint import Capture
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Exhibit:
         Kills that are worth trying, see `colobench.lab.torture.kill_plan.plan`.
     nondeterminism
         Dials of the guest that it takes.
+    settings
+        Other settings that it takes, by name.
     """
 
     bug: Bug
@@ -40,10 +43,12 @@ class Exhibit:
     victims: tuple[str, ...] = ("primary",)
     points: Mapping[str, tuple[str | None, ...]] = field(default_factory=lambda: POINTS)
     nondeterminism: NondeterminismSettings = DETERMINISTIC
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def changes(self) -> dict[str, Any]:
         """Give the settings that plant the bug, and that it takes, by name."""
-        return {"bug": self.bug, "experiment": True, "nondeterminism": self.nondeterminism}
+        planted = {"bug": self.bug, "experiment": True, "nondeterminism": self.nondeterminism}
+        return planted | dict(self.settings)
 
 
 MUSEUM = {
@@ -57,6 +62,22 @@ MUSEUM = {
             "write is gone.",
             outputs=("buffer",),
             points={"primary": ("sent",), "secondary": ("ram-received", "size", "buffer-received")},
+        ),
+        Exhibit(
+            Bug.UNSEALED_RELEASE,
+            "What a client has been told is in the secondary.",
+            "The guest runs while the copy of a checkpoint is sent, and VMSTATE_RECEIVED releases "
+            "all held output, also what the guest has sent since the copy. If the primary dies "
+            "before the next checkpoint is committed, the client has its answer, and the write is "
+            "gone.",
+            outputs=("buffer",),
+            points={"primary": ("loaded", "request", "reply", "stop", "copied", "resumed")},
+            # Few clients ask again soon after a commit, and their answers are sealed by the next.
+            settings={
+                "capture": Capture.COPY_THEN_SEND,
+                "buffer_delay_ms": 0,
+                "clients": 40,
+            },
         ),
         Exhibit(
             Bug.EARLY_FLUSH,

@@ -11,6 +11,7 @@ from colobench.node.breakpoints import Breakpoints
 from colobench.node.channel import Channel
 from colobench.node.migration.buffered import BufferedSender
 from colobench.node.migration.dirty_pages import DirtyPages
+from colobench.node.migration.page_copy import PageCopy
 from colobench.node.migration.page_path import Pages, PageSender
 from colobench.node.wait import Wait
 from colobench.wire import savevm
@@ -27,7 +28,7 @@ class CheckpointSender:
     """Sends a guest and its checkpoints on one channel, with RAM and devices separated.
 
     A checkpoint is `begin`, `send_ram` and `send_devices`. The devices are saved before `send_ram`
-    if `devices_first`, else after it.
+    if `devices_first`, else after it. If pages are sent from a copy, `copy` precedes all that.
 
     Parameters
     ----------
@@ -37,6 +38,8 @@ class CheckpointSender:
         Sender of RAM sections.
     breakpoints
         Points at which a checkpoint can be held.
+    page_copy
+        The copy from which `pages` sends; None if it sends from RAM.
 
     Attributes
     ----------
@@ -49,9 +52,15 @@ class CheckpointSender:
     buffer_phase: ClassVar[str] = "devices"
 
     def __init__(
-        self, machine: Guest, channel: Channel, pages: PageSender, breakpoints: Breakpoints
+        self,
+        machine: Guest,
+        channel: Channel,
+        pages: PageSender,
+        breakpoints: Breakpoints,
+        page_copy: PageCopy | None = None,
     ) -> None:
         self._machine = machine
+        self._page_copy = page_copy
         self._channel = channel
         self._pages = pages
         #: Sender of the pages of checkpoints.
@@ -84,6 +93,7 @@ class CheckpointSender:
         while True:
             self.passes += 1
             self.remaining_pages = len(pages)
+            self.copy(dirty)
             self._send_section(SectionType.PART, pages)
             channel.flush()
             if len(pages) <= ram.pages // PRECOPY_GOAL or self.passes == PRECOPY_PASSES:
@@ -102,6 +112,11 @@ class CheckpointSender:
         self._channel.write(devices)
         self._channel.write(savevm.vmdescription_section(self._machine.devices))
         self._channel.flush()
+
+    def copy(self, dirty: DirtyPages) -> None:
+        """Copy the pages of the last collection, if they are sent from a copy."""
+        if self._page_copy is not None:
+            self._page_copy.take(dirty.bitmap)
 
     def begin(self) -> None:
         """Begin a checkpoint of the stopped guest; VMSTATE_SEND is sent with the next bytes."""
@@ -135,17 +150,23 @@ class CheckpointSender:
         """Return sizes and counts of the last checkpoint, by their names in a record.
 
         ``buffer-bytes`` is the memory that the checkpoint needed besides RAM: the device buffer, or
-        in the buffered layout RAM and devices together.
+        in the buffered layout RAM and devices together; and the memory for copies of pages.
         """
         section = self._checkpoint_pages.section
+        copies = 0 if self._page_copy is None else len(self._page_copy.memory.array)
         return {
             "pages": self._count,
             "zero-pages": section.zero_pages,
             "encoded-pages": section.encoded_pages,
             "bytes-saved": section.bytes_saved,
             "device-bytes": self._device_bytes,
-            "buffer-bytes": self._buffer_bytes,
+            "buffer-bytes": self._buffer_bytes + copies,
         }
+
+    def close(self) -> None:
+        """Release the memory for copies; the connections have been closed."""
+        if self._page_copy is not None:
+            self._page_copy.close()
 
     def _send_section(self, kind: SectionType, pages: Pages) -> None:
         """Send a RAM section; its last bytes are sent together with the next ones."""
@@ -183,7 +204,7 @@ class BufferedCheckpointSender(CheckpointSender):
 
     Parameters
     ----------
-    machine, channel, pages, breakpoints
+    machine, channel, pages, breakpoints, page_copy
         See `CheckpointSender`; `pages` sends only the migration.
     buffered
         Writer of a checkpoint's pages into the buffer.
@@ -197,9 +218,10 @@ class BufferedCheckpointSender(CheckpointSender):
         channel: Channel,
         pages: PageSender,
         breakpoints: Breakpoints,
+        page_copy: PageCopy | None,
         buffered: BufferedSender,
     ) -> None:
-        super().__init__(machine, channel, pages, breakpoints)
+        super().__init__(machine, channel, pages, breakpoints, page_copy)
         self._checkpoint_pages = self._buffered = buffered
 
     def send_ram(self, pages: Pages) -> None:

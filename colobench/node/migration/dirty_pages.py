@@ -33,12 +33,15 @@ class DirtyPages:
         self._forgotten = 0
 
     def arm(self) -> Pages:
-        """Begin to track writes, and return a list of all pages of RAM."""
+        """Begin to track writes, and list all pages of RAM, as if each had been written."""
         self._tracker.arm()
         bitmap.clear(self._counted)
         blocks = self._tracker.ram.blocks
-        everything = [np.arange(b.first_page, b.first_page + b.pages) for b in blocks]
-        return np.concatenate(everything).astype(np.int32)
+        bits = np.zeros(self._tracker.ram.pages, dtype=np.uint8)
+        for block in blocks:
+            bits[block.first_page : block.first_page + block.pages] = 1
+        self.bitmap[:] = np.packbits(bits, bitorder="little").view(np.uint64)
+        return np.flatnonzero(bits).astype(np.int32)
 
     def collect(self) -> Pages:
         """List the pages written since the last call; the list is valid until the next one."""

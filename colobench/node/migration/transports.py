@@ -12,12 +12,13 @@ from colobench.node.migration.buffered import BufferedSender
 from colobench.node.migration.checkpoint_sender import BufferedCheckpointSender, CheckpointSender
 from colobench.node.migration.memfd import MemfdReceiver, MemfdSender
 from colobench.node.migration.multifd import MultifdReceiver, MultifdSender
+from colobench.node.migration.page_copy import PageCopy
 from colobench.node.migration.page_path import PageReceiver
 from colobench.node.migration.records import PlainRecords, RecordWriter
 from colobench.node.migration.stream import StreamReceiver, StreamSender
 from colobench.node.options import Options
 from colobench.node.workers import Workers
-from colobench.settings.checkpoint import Layout
+from colobench.settings.checkpoint import Capture, Layout
 from colobench.settings.transport import Encoding, PageTransport
 from colobench.wire.compression import compressor
 from colobench.wire.loadvm import Incoming
@@ -38,28 +39,37 @@ def checkpoint_sender(
     channel: Channel,
     breakpoints: Breakpoints,
 ) -> CheckpointSender:
-    """Make the sender of a guest and its checkpoints that a node's options select."""
-    ram, compression = machine.ram, options.encoding.compression
+    """Make the sender of a guest and its checkpoints that a node's options select.
+
+    Raises
+    ------
+    OSError
+        If there is no memory for copies of pages.
+    """
+    copies = options.capture is Capture.COPY_THEN_SEND
+    page_copy = PageCopy(machine.ram, workers) if copies else None
+    memory = machine.ram if page_copy is None else page_copy.memory
+    compression = options.encoding.compression
     if options.transport is PageTransport.MULTIFD and compression is not None:
         # Imported only here, as is all below that other sessions do without.
         from colobench.node.migration.compressed_multifd import CompressedMultifdSender
 
         level = options.settings.checkpoint.zstd_level
         compressing = CompressedMultifdSender(
-            channel, ram, options.channels, workers, compression, level
+            channel, memory, options.channels, workers, compression, level
         )
-        return CheckpointSender(machine, channel, compressing, breakpoints)
+        return CheckpointSender(machine, channel, compressing, breakpoints, page_copy)
     if options.transport in _CHANNEL_SENDERS:
-        pages = _CHANNEL_SENDERS[options.transport](channel, ram, options.channels, workers)
-        return CheckpointSender(machine, channel, pages, breakpoints)
-    records = RAMRecordState(ram.blocks)
+        pages = _CHANNEL_SENDERS[options.transport](channel, memory, options.channels, workers)
+        return CheckpointSender(machine, channel, pages, breakpoints, page_copy)
+    records = RAMRecordState(memory.blocks)
     writer: RecordWriter
     stream: StreamSender
     if options.encoding is Encoding.XBZRLE:
         from colobench.node.migration.xbzrle import XBZRLERecords, XBZRLESender
 
-        writer = XBZRLERecords(ram)
-        stream = XBZRLESender(channel, ram, records, writer)
+        writer = XBZRLERecords(memory)
+        stream = XBZRLESender(channel, memory, records, writer)
     elif compression is not None:
         from colobench.node.migration.compressed_stream import (
             CompressedRecords,
@@ -67,16 +77,16 @@ def checkpoint_sender(
         )
 
         writer = CompressedRecords(
-            ram, compressor(compression, options.settings.checkpoint.zstd_level)
+            memory, compressor(compression, options.settings.checkpoint.zstd_level)
         )
-        stream = CompressedStreamSender(channel, ram, records, writer)
+        stream = CompressedStreamSender(channel, memory, records, writer)
     else:
-        writer = PlainRecords(ram)
-        stream = StreamSender(channel, ram, records)
+        writer = PlainRecords(memory)
+        stream = StreamSender(channel, memory, records)
     if options.layout is Layout.SEPARATED:
-        return CheckpointSender(machine, channel, stream, breakpoints)
-    buffered = BufferedSender(ram, records, writer)
-    return BufferedCheckpointSender(machine, channel, stream, breakpoints, buffered)
+        return CheckpointSender(machine, channel, stream, breakpoints, page_copy)
+    buffered = BufferedSender(memory, records, writer)
+    return BufferedCheckpointSender(machine, channel, stream, breakpoints, page_copy, buffered)
 
 
 def page_receiver(

@@ -11,24 +11,39 @@ from colobench.net.mirror import MARK, EpochGate
 from colobench.net.outcome import NOTHING
 
 
-@given(st.lists(st.one_of(st.binary(max_size=30), st.none())))
-def test_each_frame_leaves_once_in_order_and_at_a_checkpoint(steps):
-    buffer, held = FilterBuffer(), []
-    for now, frame in enumerate(steps):
-        if frame is None:
-            assert buffer.checkpoint() == held
-            held = []
+@given(st.lists(st.one_of(st.binary(max_size=30), st.sampled_from(["seal", "checkpoint"]))))
+def test_each_frame_leaves_once_in_order_at_the_checkpoint_that_covers_it(steps):
+    buffer, held, sealed = FilterBuffer(), [], 0
+    for now, step in enumerate(steps):
+        if step == "seal":
+            buffer.seal()
+            sealed = len(held)
+        elif step == "checkpoint":
+            assert buffer.checkpoint() == held[:sealed]
+            held, sealed = held[sealed:], 0
         else:
-            assert buffer.primary(frame, now) == NOTHING
-            held.append(frame)
+            assert buffer.primary(step, now) == NOTHING
+            held.append(step)
         assert buffer.scan(now) == buffer.secondary(b"said", now) == NOTHING
         assert buffer.counters() == {"held": len(held)}
     assert buffer.failover() == held
 
 
+def test_frame_sent_after_the_seal_waits_for_the_next_checkpoint():
+    buffer = FilterBuffer()
+    buffer.primary(b"a", 0)
+    buffer.seal()
+    buffer.primary(b"b", 1)
+    assert buffer.checkpoint() == [b"a"]
+    assert buffer.checkpoint() == []
+    buffer.seal()
+    assert buffer.checkpoint() == [b"b"]
+
+
 def test_what_was_released_is_the_callers():
     buffer = FilterBuffer()
     buffer.primary(b"a", 0)
+    buffer.seal()
     released = buffer.checkpoint()
     buffer.primary(b"b", 1)
     assert released == [b"a"]

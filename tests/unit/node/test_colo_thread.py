@@ -17,7 +17,7 @@ from colobench.protocol.colo import (
     Role,
 )
 from colobench.protocol.table import LocalProtocolError, MissingAction
-from colobench.settings.checkpoint import Layout
+from colobench.settings.checkpoint import Capture, Layout
 from colobench.wire.messages import Message
 
 
@@ -51,14 +51,15 @@ class Side:
 
 def thread_of(role: Role, layout: Layout = Layout.SEPARATED) -> tuple[ColoThread, Side]:
     side = Side()
-    side.thread = ColoThread(Conversation(role, V12, layout), side)
+    side.thread = ColoThread(Conversation(role, V12, layout, Capture.STOP_AND_SEND), side)
     return side.thread, side
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
 @pytest.mark.parametrize("role", Role)
-def test_action_that_nobody_performs_is_found_when_the_thread_is_made(role, variant):
-    conversation = Conversation(role, variant, Layout.SEPARATED)
+@pytest.mark.parametrize("capture", Capture)
+def test_action_that_nobody_performs_is_found_when_the_thread_is_made(role, variant, capture):
+    conversation = Conversation(role, variant, Layout.SEPARATED, capture)
     asked = {
         action for row in conversation.table.values() for _, done in row.values() for action in done
     }

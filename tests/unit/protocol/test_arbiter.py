@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -44,6 +45,7 @@ from colobench.protocol.table import (
     LocalProtocolError,
     mermaid,
 )
+from colobench.settings.checkpoint import Capture
 from split_brain_explorer import (
     PRIMARY,
     SECONDARY,
@@ -58,6 +60,8 @@ from split_brain_explorer import (
 SOUND = {
     "v12, buffer": of_variant(V12, 4),
     "upstream, buffer": of_variant(UPSTREAM, 4),
+    "v12, buffer, copied": of_variant(V12, 4, Capture.COPY_THEN_SEND),
+    "upstream, buffer, copied": of_variant(UPSTREAM, 3, Capture.COPY_THEN_SEND),
     "upstream, compare": of_variant(UPSTREAM, 2, compare=True),
 }
 
@@ -170,7 +174,13 @@ BROKEN = {
     "the arbiter forgets": (Rules(remembers=False), "both served alone"),
     "the arbiter answers before it writes": (Rules(writes_first=False), "both served alone"),
     "output is released before RECEIVED": (
-        Rules(primary={**primary_table(UPSTREAM), ColoState.SENDING: _EARLY}),
+        Rules(
+            primary={**primary_table(UPSTREAM, Capture.STOP_AND_SEND), ColoState.SENDING: _EARLY}
+        ),
+        "without an output that was out",
+    ),
+    "output of after the copy is released with that of before": (
+        replace(of_variant(V12, 2, Capture.COPY_THEN_SEND), seals=False),
         "without an output that was out",
     ),
     "a takeover does not wait for the load": (

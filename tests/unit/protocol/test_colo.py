@@ -31,18 +31,19 @@ from colobench.protocol.failover import (
     FailoverState,
 )
 from colobench.protocol.table import LocalProtocolError, RemoteProtocolError, mermaid, text
-from colobench.settings.checkpoint import Layout
+from colobench.settings.checkpoint import Capture, Layout
 from colobench.wire.messages import Message
 
-FORMS = list(itertools.product(VARIANTS.values(), Layout))
-TABLES = [primary_table(variant) for variant in VARIANTS.values()] + [
-    secondary_table(variant, layout) for variant, layout in FORMS
-]
+Form = tuple[Variant, Layout, Capture]
+FORMS: list[Form] = list(itertools.product(VARIANTS.values(), Layout, Capture))
+TABLES = [primary_table(variant, capture) for variant in VARIANTS.values() for capture in Capture]
+TABLES += [secondary_table(variant, layout) for variant in VARIANTS.values() for layout in Layout]
 SENT_BY = {
     ColoAction.SEND_CHECKPOINT_READY: [Message.CHECKPOINT_READY],
     ColoAction.SEND_CHECKPOINT_REQUEST: [Message.CHECKPOINT_REQUEST],
     ColoAction.SEND_CHECKPOINT_REPLY: [Message.CHECKPOINT_REPLY],
     ColoAction.SEND_CHECKPOINT: [Message.VMSTATE_SEND, Message.VMSTATE_SIZE],
+    ColoAction.SEND_COPY: [Message.VMSTATE_SEND, Message.VMSTATE_SIZE],
     ColoAction.SEND_VMSTATE_RECEIVED: [Message.VMSTATE_RECEIVED],
     ColoAction.SEND_VMSTATE_LOADED: [Message.VMSTATE_LOADED],
     ColoAction.SEND_GUEST_SHUTDOWN: [Message.GUEST_SHUTDOWN],
@@ -50,6 +51,7 @@ SENT_BY = {
 #: What a side's own work leads to, once it has done an action.
 THEN = {
     ColoAction.SEND_CHECKPOINT: LocalEvent.ALL_SENT,
+    ColoAction.SEND_COPY: LocalEvent.ALL_SENT,
     ColoAction.RECEIVE_RAM: LocalEvent.RAM_RECEIVED,
     ColoAction.RECEIVE_BUFFER: LocalEvent.BUFFER_RECEIVED,
     ColoAction.FLUSH_AND_LOAD: LocalEvent.LOADED,
@@ -59,8 +61,8 @@ THEN = {
 class Pair:
     """Both sides of a conversation, joined by two queues, and everything that they did."""
 
-    def __init__(self, variant: Variant, layout: Layout) -> None:
-        self.sides = {role: Conversation(role, variant, layout) for role in Role}
+    def __init__(self, variant: Variant, layout: Layout, capture: Capture) -> None:
+        self.sides = {role: Conversation(role, variant, layout, capture) for role in Role}
         self.inbox: dict[Role, list[Message]] = {role: [] for role in Role}
         self.done: list[tuple[Role, ColoAction]] = []
         self.happened(Role.SECONDARY, LocalEvent.MIGRATED)
@@ -87,9 +89,11 @@ class Pair:
             pass
 
 
-@pytest.mark.parametrize(("variant", "layout"), FORMS)
-def test_every_form_makes_checkpoint_after_checkpoint(variant: Variant, layout: Layout) -> None:
-    pair = Pair(variant, layout)
+@pytest.mark.parametrize(("variant", "layout", "capture"), FORMS)
+def test_every_form_makes_checkpoint_after_checkpoint(
+    variant: Variant, layout: Layout, capture: Capture
+) -> None:
+    pair = Pair(variant, layout, capture)
     pair.settle()
     for _ in range(3):
         pair.happened(Role.PRIMARY, LocalEvent.CHECKPOINT_DUE)
@@ -99,11 +103,11 @@ def test_every_form_makes_checkpoint_after_checkpoint(variant: Variant, layout: 
     assert len(loads) == 3
 
 
-@pytest.mark.parametrize(("variant", "layout"), FORMS)
-def test_output_leaves_only_after_the_commit_and_the_guest_stands_meanwhile(
-    variant: Variant, layout: Layout
+@pytest.mark.parametrize(("variant", "layout", "capture"), FORMS)
+def test_output_leaves_only_after_the_commit_and_the_guest_stands_until_it_is_captured(
+    variant: Variant, layout: Layout, capture: Capture
 ) -> None:
-    pair = Pair(variant, layout)
+    pair = Pair(variant, layout, capture)
     pair.settle()
     pair.done.clear()
     pair.happened(Role.PRIMARY, LocalEvent.CHECKPOINT_DUE)
@@ -113,18 +117,27 @@ def test_output_leaves_only_after_the_commit_and_the_guest_stands_meanwhile(
     commit = actions.index(ColoAction.SEND_VMSTATE_RECEIVED)
     release = actions.index(ColoAction.RELEASE_OUTPUT)
     assert commit < release
-    if variant.release_after is Message.VMSTATE_LOADED:
+    captured = {
+        Capture.STOP_AND_SEND: ColoAction.SEND_CHECKPOINT,
+        Capture.COPY_THEN_SEND: ColoAction.COPY_CHECKPOINT,
+    }[capture]
+    stop, start = primary.index(ColoAction.STOP_GUEST), primary.index(ColoAction.START_GUEST)
+    assert stop < primary.index(captured) < start
+    if capture is Capture.COPY_THEN_SEND:
+        assert start < primary.index(ColoAction.SEND_COPY)
+        table = primary_table(variant, capture)
+        assert table[ColoState.SENT][Message.VMSTATE_RECEIVED][1] == (ColoAction.RELEASE_OUTPUT,)
+        assert table[ColoState.LOADING][Message.VMSTATE_LOADED][1] == ()
+    elif variant.release_after is Message.VMSTATE_LOADED:
         assert actions.index(ColoAction.SEND_VMSTATE_LOADED) < release
-    assert primary.index(ColoAction.STOP_GUEST) < primary.index(ColoAction.SEND_CHECKPOINT)
-    assert primary.index(ColoAction.SEND_CHECKPOINT) < primary.index(ColoAction.START_GUEST)
     assert actions.index(ColoAction.FLUSH_AND_LOAD) < len(actions) - 1
 
 
-@pytest.mark.parametrize(("variant", "layout"), FORMS)
+@pytest.mark.parametrize(("variant", "layout", "capture"), FORMS)
 def test_secondary_guest_runs_between_checkpoints_only_upstream(
-    variant: Variant, layout: Layout
+    variant: Variant, layout: Layout, capture: Capture
 ) -> None:
-    pair = Pair(variant, layout)
+    pair = Pair(variant, layout, capture)
     pair.settle()
     pair.happened(Role.PRIMARY, LocalEvent.CHECKPOINT_DUE)
     pair.settle()
@@ -137,7 +150,7 @@ def test_secondary_guest_runs_between_checkpoints_only_upstream(
 
 def test_shutdown_ends_both_sides_of_v12_and_is_no_message_upstream() -> None:
     for variant, end in ((V12, ColoState.ENDED), (UPSTREAM, ColoState.RUNNING)):
-        pair = Pair(variant, Layout.SEPARATED)
+        pair = Pair(variant, Layout.SEPARATED, Capture.STOP_AND_SEND)
         pair.settle()
         pair.happened(Role.PRIMARY, LocalEvent.SHUTDOWN)
         pair.settle()
@@ -152,7 +165,7 @@ def test_shutdown_ends_both_sides_of_v12_and_is_no_message_upstream() -> None:
     st.sampled_from(list(Message)),
 )
 def test_message_that_is_not_expected_is_the_peers_fault_and_changes_nothing(
-    form: tuple[Variant, Layout], role: Role, state: ColoState, message: Message
+    form: Form, role: Role, state: ColoState, message: Message
 ) -> None:
     side = Conversation(role, *form)
     side.state = state
@@ -166,15 +179,13 @@ def test_message_that_is_not_expected_is_the_peers_fault_and_changes_nothing(
 
 
 def test_step_that_is_not_allowed_is_our_own_fault() -> None:
-    side = Conversation(Role.PRIMARY, V12, Layout.SEPARATED)
+    side = Conversation(Role.PRIMARY, V12, Layout.SEPARATED, Capture.STOP_AND_SEND)
     with pytest.raises(LocalProtocolError, match="expected CHECKPOINT_READY, found ALL_SENT"):
         side.on(LocalEvent.ALL_SENT)
 
 
 @given(st.sampled_from(FORMS), st.lists(st.sampled_from(["due", "primary", "secondary"])))
-def test_no_interleaving_loads_what_was_not_sent_whole(
-    form: tuple[Variant, Layout], moves: list[str]
-) -> None:
+def test_no_interleaving_loads_what_was_not_sent_whole(form: Form, moves: list[str]) -> None:
     pair = Pair(*form)
     for move in moves:
         if move == "due":
@@ -182,7 +193,8 @@ def test_no_interleaving_loads_what_was_not_sent_whole(
                 pair.happened(Role.PRIMARY, LocalEvent.CHECKPOINT_DUE)
         else:
             pair.deliver(Role(move))
-        sent = pair.done.count((Role.PRIMARY, ColoAction.SEND_CHECKPOINT))
+        sending = (ColoAction.SEND_CHECKPOINT, ColoAction.SEND_COPY)
+        sent = sum(pair.done.count((Role.PRIMARY, action)) for action in sending)
         loaded = pair.done.count((Role.SECONDARY, ColoAction.FLUSH_AND_LOAD))
         released = pair.done.count((Role.PRIMARY, ColoAction.RELEASE_OUTPUT))
         assert sent - 1 <= loaded <= sent

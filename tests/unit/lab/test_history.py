@@ -34,6 +34,7 @@ from colobench.lab.checker.store_model import (
 from colobench.lab.checker.verdict import check_linearizability
 from colobench.lab.clients.history import ConnectionLost, History, Operation, operations_of
 from colobench.lab.clients.resp import ErrorReply
+from share import amount
 
 OOM = ErrorReply("OOM command not allowed when used memory > 'maxmemory'.")
 
@@ -151,7 +152,7 @@ def explains(order, state):
     return True
 
 
-@settings(max_examples=500)
+@settings(max_examples=amount(100, 500))
 @given(any_execution(30))
 def test_what_a_store_did_one_by_one_is_linearizable(operations):
     assert check_linearizability(History(operations)).linearizable
@@ -169,7 +170,7 @@ def test_keys_are_judged_by_themselves(of_keys):
     assert verdict.operations == sum(len(list(relevant(each))) for each in of_keys)
 
 
-@settings(max_examples=400)
+@settings(max_examples=amount(100, 400))
 @given(spoilt(5))
 def test_the_search_finds_an_order_exactly_if_there_is_one(operations):
     assert is_linearizable(operations) is possible(operations)
@@ -188,13 +189,13 @@ def test_what_adds_nothing_may_still_make_a_key(command, argument):
     assert is_linearizable(operations)
 
 
-@settings(max_examples=300)
+@settings(max_examples=amount(100, 300))
 @given(spoilt(5))
 def test_the_search_from_an_unknown_value_finds_an_order_exactly_if_there_is_one(operations):
     assert is_linearizable(operations, start=Unknown()) is possible(operations, Unknown())
 
 
-@settings(max_examples=300)
+@settings(max_examples=amount(100, 300))
 @given(any_execution(6, unanswered=False), st.sampled_from([None, b"a", b"7", b"xy"]))
 def test_an_unknown_value_stands_for_every_value(operations, start):
     value = start
@@ -205,7 +206,7 @@ def test_an_unknown_value_stands_for_every_value(operations, start):
     assert is_linearizable(operations, start=Unknown())
 
 
-@settings(max_examples=300)
+@settings(max_examples=amount(100, 300))
 @given(any_execution(7), st.integers(60, 250), st.integers(60, 250), st.data())
 def test_leaving_out_operations_makes_nothing_impossible(operations, start, end, data):
     left = until(relevant(operations), end)
@@ -218,7 +219,7 @@ def test_leaving_out_operations_makes_nothing_impossible(operations, start, end,
     assert is_linearizable(kept, start=Unknown())
 
 
-@settings(max_examples=300)
+@settings(max_examples=amount(100, 300))
 @given(any_execution(7), st.data())
 def test_leaving_out_operations_after_a_known_start_makes_nothing_impossible(operations, data):
     left = list(relevant(operations))
@@ -228,7 +229,7 @@ def test_leaving_out_operations_after_a_known_start_makes_nothing_impossible(ope
     assert is_linearizable(kept)
 
 
-@settings(max_examples=400)
+@settings(max_examples=amount(100, 400))
 @given(spoilt(8))
 def test_no_single_operation_of_a_counterexample_can_be_missed(operations):
     verdict = check_linearizability(History(operations))
@@ -486,7 +487,7 @@ def logs_without_answers(draw):
     ]
 
 
-@settings(max_examples=400)
+@settings(max_examples=amount(100, 400))
 @given(logs_without_answers(), st.sampled_from([None, b"x", Unknown(), Unknown(1, b"x")]))
 def test_looking_ahead_finds_an_order_exactly_if_there_is_one(operations, start):
     assert is_linearizable(operations, start=start) is possible(operations, start)

@@ -21,7 +21,9 @@ sys.path.insert(0, str(ROOT))
 from colobench.lab.material import MATERIAL, files_of  # noqa: E402
 
 _IMAGE = re.compile(r"!\[([^]]*)\]\((?!https?:)([^)]+)\)")
-_LINK = re.compile(r"(?<!!)\[([^]]*)\]\((?!https?:|#)([^)]+)\)")
+#: Package indexes give headings no names, so that a link to one leads nowhere.
+_LINK_TO_HEADING = re.compile(r"(?<!!)\[([^]]*)\]\(#[^)]*\)")
+_LINK = re.compile(r"(?<!!)\[([^]]*)\]\((?!https?:)([^)]+)\)")
 
 
 def readme(text: str, repository: str | None) -> str:
@@ -34,6 +36,7 @@ def readme(text: str, repository: str | None) -> str:
     repository
         The repository's URL; None if there is none.
     """
+    text = _LINK_TO_HEADING.sub(r"\1", text)
     if repository is not None:
         base = repository.rstrip("/")
         text = _IMAGE.sub(rf"![\1]({base}/raw/HEAD/\2)", text)

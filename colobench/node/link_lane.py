@@ -237,7 +237,9 @@ class Lane:
             count = flow.receive(self.pacing.piece)
             if count >= 0:
                 now = time.monotonic_ns()
-                flow.on_its_way(count, self.pacing.put(count, now, since))
+                # A short message that has just come has not waited for a relay that was late.
+                waited_since = since if count >= self.pacing.piece else now
+                flow.on_its_way(count, self.pacing.put(count, now, waited_since))
 
 
 def _shut_down(end: socket.socket, how: int) -> None:

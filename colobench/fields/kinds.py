@@ -219,13 +219,13 @@ class Written(Kind):
 
     type: type
     parse: Callable[[Any], Any]
-    write: Callable[[Any], str] = str
+    write: Callable[[Any], Any] = str
     placeholder: str = "NAME"
 
     def _check(self, name: str, value: Any) -> Any:
         return value if isinstance(value, self.type) else self.parse(value)
 
-    def to_json(self, value: Any) -> str:
+    def to_json(self, value: Any) -> Any:
         """Write the value."""
         return self.write(value)
 

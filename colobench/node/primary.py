@@ -21,6 +21,7 @@ from colobench.node.migration.transports import checkpoint_sender
 from colobench.node.monitor import MonitorCommand
 from colobench.node.monitor_commands import CONNECT_TIMEOUT
 from colobench.node.node import Node
+from colobench.node.own_trigger import OwnTriggerRunner, run_own_trigger
 from colobench.node.pcap_file import PcapWriter
 from colobench.node.phases import Phases, no_garbage_collection
 from colobench.node.runtime import NodeRuntime
@@ -32,7 +33,7 @@ from colobench.settings.checkpoint import Capture, Output
 from colobench.settings.transport import check_socket
 from colobench.strategy.trigger import NEVER_MS, Trigger
 from colobench.strategy.triggers import usual_trigger
-from colobench.strategy.written import parse_trigger, write_trigger
+from colobench.strategy.written import parse_trigger
 from colobench.wire import savevm
 from colobench.wire.messages import Message
 
@@ -79,12 +80,17 @@ class Primary(Node):
             ),
             "migrate-set-parameters": MonitorCommand(
                 self._migrate_set_parameters,
-                optional={"x-checkpoint-delay": int, "x-trigger": str, "x-report-pages": bool},
+                optional={
+                    "x-checkpoint-delay": int,
+                    "x-trigger": str,
+                    "x-trigger-source": str,
+                    "x-report-pages": bool,
+                },
             ),
             "query-migrate-parameters": MonitorCommand(
                 lambda: {
                     "x-checkpoint-delay": self._trigger.delay_ms,
-                    "x-trigger": write_trigger(self._trigger.trigger),
+                    "x-trigger": self._trigger.text,
                     "x-report-pages": self._report_pages,
                 }
             ),
@@ -134,11 +140,14 @@ class Primary(Node):
         self,
         x_checkpoint_delay: int | None = None,
         x_trigger: str | None = None,
+        x_trigger_source: str | None = None,
         x_report_pages: bool | None = None,
     ) -> None:
         if x_checkpoint_delay is not None and x_trigger is not None:
             raise LocalError("x-trigger: expected no x-checkpoint-delay beside it, found both")
-        if x_trigger is not None:
+        if x_trigger is not None and x_trigger_source is not None:
+            self._set_trigger(run_own_trigger(x_trigger, x_trigger_source))
+        elif x_trigger is not None:
             self._set_trigger(parse_trigger(x_trigger))
         if x_checkpoint_delay is not None:
             check_integer("x-checkpoint-delay", x_checkpoint_delay, 0, NEVER_MS, unit="ms")
@@ -147,7 +156,7 @@ class Primary(Node):
         if x_report_pages is not None:
             self._report_pages = x_report_pages
 
-    def _set_trigger(self, trigger: Trigger) -> None:
+    def _set_trigger(self, trigger: Trigger | OwnTriggerRunner) -> None:
         self._trigger.set(trigger)
         if self.in_colo():
             # As in QEMU: a changed delay is not waited for.

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from colobench.node.own_trigger import OwnTriggerRunner
 from colobench.strategy.trigger import (
     DIRTY_PAGES,
     MISCOMPARE,
@@ -19,6 +20,7 @@ from colobench.strategy.trigger import (
     Trigger,
 )
 from colobench.strategy.triggers import FixedDelay
+from colobench.strategy.written import write_trigger
 
 #: QEMU's default of x-checkpoint-delay.
 DELAY_DEFAULT_MS = 20_000
@@ -86,7 +88,7 @@ class CheckpointTrigger:
     ) -> None:
         self._count_dirty_pages = count_dirty_pages
         self._count_output_frames = count_output_frames
-        self.trigger: Trigger = FixedDelay(DELAY_DEFAULT_MS)
+        self.trigger: Trigger | OwnTriggerRunner = FixedDelay(DELAY_DEFAULT_MS)
         self.wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         #: `wake` may come after `close`, when the descriptor's number may be another file's.
         self._lock = threading.Lock()
@@ -104,10 +106,17 @@ class CheckpointTrigger:
         longest = self.trigger.longest_ms
         return NEVER_MS if longest is None else longest
 
-    def set(self, trigger: Trigger) -> None:
+    @property
+    def text(self) -> str:
+        """The trigger as a text; of a user's own its name."""
+        trigger = self.trigger
+        return trigger.kind if isinstance(trigger, OwnTriggerRunner) else write_trigger(trigger)
+
+    def set(self, trigger: Trigger | OwnTriggerRunner) -> None:
         """Ask another trigger from now on, which remembers nothing."""
         with self._lock:
-            self.trigger, self._memory = trigger, None
+            before, self.trigger, self._memory = self.trigger, trigger, None
+        _close(before)
 
     def begin(self) -> None:
         """Enter COLO: the guest is about to run, and times count from now on."""
@@ -174,7 +183,11 @@ class CheckpointTrigger:
         last.pages, last.frames = pages, frames
         seen = self._observe(time.monotonic(), frozenset(), None)
         with self._lock:
-            self._memory = self.trigger.learn(seen, self._memory)
+            trigger, memory = self.trigger, self._memory
+        memory = trigger.learn(seen, memory)
+        with self._lock:
+            if self.trigger is trigger:
+                self._memory = memory
 
     def wake(self) -> None:
         """Make `wake_fd` readable."""
@@ -188,9 +201,14 @@ class CheckpointTrigger:
             if not self._closed:
                 self._closed = True
                 os.close(self.wake_fd)
+        _close(self.trigger)
 
     def _ask(
-        self, trigger: Trigger, memory: Any, wanted: CheckpointCause | None, now: float
+        self,
+        trigger: Trigger | OwnTriggerRunner,
+        memory: Any,
+        wanted: CheckpointCause | None,
+        now: float,
     ) -> CheckpointCause | float:
         seen = self._observe(now, trigger.needs, wanted)
         answer = trigger.ask(seen, memory)
@@ -216,3 +234,8 @@ class CheckpointTrigger:
             output_frames=self._count_output_frames() if OUTPUT_FRAMES in needs else None,
             miscompare=wanted.name if wanted and heeded else None,
         )
+
+
+def _close(trigger: Trigger | OwnTriggerRunner) -> None:
+    if isinstance(trigger, OwnTriggerRunner):
+        trigger.close()

@@ -11,6 +11,7 @@ from colobench.errors import LocalError
 from colobench.fields.kinds import Choice, Flag, Integer, Number, Written
 from colobench.fields.part import Part, setting
 from colobench.memory.tracker_names import TRACKERS
+from colobench.settings.own_trigger import make_trigger, trigger_as_json
 from colobench.settings.transport import (
     CHANNELS_LIMIT,
     Encoding,
@@ -21,7 +22,7 @@ from colobench.settings.transport import (
 from colobench.strategy.compatibility import check_compatible, without_parameters
 from colobench.strategy.trigger import NEVER_MS, Trigger
 from colobench.strategy.triggers import usual_trigger
-from colobench.strategy.written import TRIGGERS, parse_trigger, write_trigger
+from colobench.strategy.written import TRIGGERS
 from colobench.wire.compression import ZSTD_LEVELS
 
 #: Time between checkpoints if nobody says another, in milliseconds.
@@ -77,7 +78,7 @@ class Strategy(Part):
         qemu="x-checkpoint-delay",
     )
     trigger: Trigger = setting(
-        Written(Trigger, parse_trigger, write_trigger, "NAME[:…]"),
+        Written(Trigger, make_trigger, trigger_as_json, "NAME[:…]"),
         None,
         "when a checkpoint is due; usually after the delay, and at a miscompare where output is "
         f"compared; one of {', '.join(TRIGGERS)}, as degradation:target=0.1,maximum=1000",
@@ -194,7 +195,7 @@ class Strategy(Part):
 def _two_delays(trigger: Trigger, delay: int | None) -> LocalError:
     return LocalError(
         f"delay: expected {trigger.longest_ms} ms or none at all beside trigger "
-        f"{write_trigger(trigger)}, found {delay}"
+        f"{trigger.kind}, found {delay}"
     )
 
 

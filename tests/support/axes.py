@@ -5,18 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
-from colobench.fields.kinds import Choice
+from colobench.fields.kinds import Choice, Integer
 from colobench.fields.part import settings_of
 from colobench.settings.checkpoint import Strategy
 from colobench.settings.transport import PageTransport
 from colobench.strategy.written import TRIGGERS
 
 #: The settings of a strategy that are numbers follow from the others.
-AXES = {
-    each.name: each
-    for each in settings_of(Strategy)
-    if each.name not in ("delay", "multifd_channels", "zstd_level")
-}
+AXES = {each.name: each for each in settings_of(Strategy) if not isinstance(each.kind, Integer)}
 
 
 def values_of_axis(axis: str) -> Sequence[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +13,12 @@ from colobench.errors import LocalError
 from colobench.guest.settings import NondeterminismSettings
 from colobench.lab.clients.store_connection import StoreConnection
 from colobench.lab.session.serving import serving_settings
-from colobench.lab.session.session import Session
+from colobench.lab.session.session import ColoExit, Session
+from colobench.lab.session.session_processes import settings_arguments
 from colobench.memory.tracker_names import TRACKERS
 from colobench.processes.errors import QMPCommandError
+from colobench.settings.checkpoint import Strategy
+from colobench.settings.settings import Settings
 from colobench.strategy.compatibility import refusals
 from colobench.strategy.presets import PRESETS
 from share import amount, some
@@ -149,6 +153,119 @@ def test_a_running_pair_takes_another_trigger_and_a_new_pair_has_that_of_the_set
 def test_a_trigger_that_does_not_go_with_the_output_is_refused_before_anything_starts() -> None:
     with pytest.raises(LocalError, match="trigger hybrid: expected output compare"):
         session(trigger="hybrid")
+
+
+# -- A user's own trigger -------------------------------------------------------------------------
+
+
+class Impatient:
+    """Waits for so many milliseconds, one more each time."""
+
+    maximum = 500
+
+    def __init__(self, wait: int) -> None:
+        self.wait = wait
+
+    def ask(self, seen: Any) -> Any:
+        if seen.ran_ms >= self.wait:
+            return "impatient"
+        return self.wait - seen.ran_ms
+
+    def learn(self, seen: Any) -> None:
+        self.wait += 1
+
+
+class Dirty:
+    """Looks at the dirty pages."""
+
+    needs = ("dirty_pages",)
+
+    def ask(self, seen: Any) -> Any:
+        return "enough" if seen.dirty_pages >= 100 else 1
+
+
+class Wrong:
+    """Has an error in the line that its users look for."""
+
+    def ask(self, seen: Any) -> Any:
+        if seen.checkpoints == 3:
+            return 1 / (seen.checkpoints - 3)  # here
+        return "right"
+
+
+class Loop:
+    """Thinks for ever, from its second checkpoint on."""
+
+    def ask(self, seen: Any) -> Any:
+        while seen.checkpoints:
+            pass  # around
+        return "once"
+
+
+class Silent:
+    """Returns nothing, from its second checkpoint on."""
+
+    def ask(self, seen: Any) -> Any:
+        return "said" if seen.checkpoints < 2 else None
+
+
+def test_a_users_trigger_decides_and_keeps_its_state() -> None:
+    with session(trigger=Impatient(2)) as pair:
+        records = pair.run(CHECKPOINTS)
+        assert {record.cause for record in records} == {"impatient"}
+        assert all(record.verified for record in records)
+        again = Session(Settings.from_json(pair.settings.as_json()))
+        assert again.settings == pair.settings
+        # As on every node of the pair, which gets the trigger by its file alone.
+        assert "impatient" not in " ".join(settings_arguments(pair.settings))
+        pair.kill("secondary")
+        pair.failover()
+        pair.rejoin()
+        assert pair.run(2)[0].cause == "impatient"
+
+
+def test_a_users_trigger_that_says_what_it_needs_gets_it() -> None:
+    with session(strategy=Strategy(trigger=Dirty())) as pair:
+        records = pair.run(CHECKPOINTS)
+        assert {record.cause for record in records} <= {"enough", "timer"}
+        assert all(record.verified for record in records)
+
+
+def line_of(words: str) -> int:
+    lines = Path(__file__).read_text().splitlines()
+    return next(number for number, line in enumerate(lines, 1) if line.endswith(words))
+
+
+@pytest.mark.parametrize(
+    ("trigger", "words"),
+    [
+        (Wrong(), f"trigger Wrong, line {line_of('# here')}: ZeroDivisionError: division by zero"),
+        (Silent(), "trigger Silent: expected a cause, or the milliseconds .*, found None"),
+        (Loop(), "trigger Loop, line [0-9]+: expected an answer within 1 s, found it still"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_users_trigger_that_fails_ends_colo_with_an_error_that_says_where(
+    trigger: Any, words: str
+) -> None:
+    with session(trigger=trigger) as pair:
+        with pytest.raises(ColoExit, match=words):
+            pair.run(100)
+        # The guest is none the worse for it.
+        pair.kill("secondary")
+        assert pair.failover().work_after > 0
+        assert pair.verify()
+
+
+def test_what_cannot_travel_as_source_and_json_is_refused() -> None:
+    with pytest.raises(LocalError, match="trigger Impatient: expected attributes that JSON has"):
+        session(trigger=Impatient(object()))
+    unseen: dict[str, Any] = {}
+    exec("class Unseen:\n    def ask(self, seen): return 1", unseen)
+    with pytest.raises(LocalError, match="trigger Unseen: expected the source of its class"):
+        session(trigger=unseen["Unseen"]())
+    with pytest.raises(LocalError, match="trigger: expected code, "):
+        Settings.from_json({"trigger": {"name": "Mine"}})
 
 
 # -- Strategies ----------------------------------------------------------------------------------

@@ -30,7 +30,6 @@ from colobench.processes.process import NodeProcess, ProcessUsage
 from colobench.settings.checkpoint import Strategy
 from colobench.settings.settings import Settings
 from colobench.settings.strategy import make_strategy
-from colobench.strategy.written import write_trigger
 
 if TYPE_CHECKING:
     from colobench.lab.session.relay import Relay
@@ -38,6 +37,8 @@ if TYPE_CHECKING:
 #: Seconds that a running guest may take for its next step of work.
 WORK_TIMEOUT = 10.0
 TICK_SECONDS = 0.001
+#: Seconds to wait for a node's error after its peer has said that the connection has ended.
+CAUSE_TIMEOUT = 1.0
 #: Seconds that a survivor may take to connect to a joining node, besides its stall timeout.
 CONNECT_TIMEOUT = 10.0
 
@@ -301,7 +302,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         report_pages = checkpoint.report_pages
         primary.execute(
             "migrate-set-parameters",
-            x_trigger=write_trigger(checkpoint.trigger),
+            **self._processes.trigger_parameters(),
             x_report_pages=report_pages,
         )
         self.nodes["secondary"].execute("migrate-set-parameters", x_report_pages=report_pages)
@@ -504,16 +505,34 @@ class Session(contextlib.AbstractContextManager["Session"]):
         return said
 
     def _check_nodes(self, what: str) -> None:
-        for said in self.journal.entries("COLO_EXIT", since=self._since):
-            if said.data["reason"] == "error" and not self._parted:
-                why = said.data["x-why"]
-                raise ColoExit(f"expected {what}, found COLO_EXIT of the {said.role}: {why}")
+        said = None if self._parted else self._error_of_colo()
+        if said is not None:
+            why = said.data["x-why"]
+            raise ColoExit(f"expected {what}, found COLO_EXIT of the {said.role}: {why}")
         for said in self.journal.entries("X_MIGRATION_ERROR", since=self._since):
             raise ColoExit(f"expected {what}, found migration failed: {said.data['x-why']}")
         for node in self.nodes.values():
             killed = self._killed is not None and self._killed.role == node.role
             if not killed and not node.alive():
                 raise ColoExit(f"expected {what}, found the {node.role} {node.how_it_ended()}")
+
+    def _error_of_colo(self) -> JournalEntry | None:
+        """Find the error with which COLO has ended.
+
+        The node that met it ends the connection, so its peer may be heard first. A living node's
+        error is waited for before one that says only that the connection has ended.
+        """
+        exits = self.journal.entries("COLO_EXIT", since=self._since)
+        errors = [said for said in exits if said.data["reason"] == "error"]
+        for said in errors:
+            if not said.data["x-why"].startswith("connection"):
+                return said
+        if len(errors) == 1:
+            [peer] = set(ROLES) - {errors[0].role}
+            waits = time.monotonic() < errors[0].time + CAUSE_TIMEOUT
+            if waits and self.nodes[peer].alive():
+                return None
+        return errors[0] if errors else None
 
     # Actions on a pair.
 

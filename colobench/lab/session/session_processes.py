@@ -16,6 +16,8 @@ from colobench.processes.process import NodeProcess
 from colobench.processes.qmp import Event
 from colobench.settings.checkpoint import Output
 from colobench.settings.settings import Settings
+from colobench.strategy.own import OwnTrigger
+from colobench.strategy.written import write_trigger
 
 if TYPE_CHECKING:
     from colobench.lab.session.relay import Relay
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 def settings_arguments(settings: Settings) -> list[str]:
     """Give what the command lines of both nodes say of the session."""
+    if isinstance(settings.checkpoint.trigger, OwnTrigger):
+        # A user's source goes as a file, see `SessionProcesses.trigger_parameters`.
+        settings = settings.override(delay=settings.checkpoint.delay)
     return ["--settings", json.dumps(settings.as_json())]
 
 
@@ -151,6 +156,16 @@ class SessionProcesses:
         return forwarded(self.others["switch"]) if "switch" in self.others else []
 
     # Nodes.
+
+    def trigger_parameters(self) -> dict[str, str]:
+        """Give the primary's parameters of the trigger; a user's source is in a file of theirs."""
+        trigger = self._settings.checkpoint.trigger
+        if not isinstance(trigger, OwnTrigger):
+            return {"x_trigger": write_trigger(trigger)}
+        source = self.directory / "trigger.py"
+        source.write_text(trigger.code, encoding="utf-8")
+        written = {name: each for name, each in trigger.written().items() if name != "code"}
+        return {"x_trigger": json.dumps(written), "x_trigger_source": str(source)}
 
     def start_primary(self) -> NodeProcess:
         """Start a primary."""

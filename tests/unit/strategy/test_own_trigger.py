@@ -1,0 +1,132 @@
+"""A user's own trigger: its source is found, and runs in time or ends with the user's line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from colobench.errors import LocalError
+from colobench.node.own_trigger import OwnTriggerRunner
+from colobench.settings.own_trigger import make_trigger, trigger_as_json
+from colobench.strategy.own import OwnTrigger
+from colobench.strategy.trigger import Situation
+
+CELL = """
+import math
+
+
+class Mine:
+    needs = ["dirty_pages"]
+    maximum = 70
+
+    def ask(self, seen):
+        return "mine" if seen.dirty_pages else 3
+"""
+#: As a notebook's kernel runs a cell, whose source is in no file.
+SHELL = """
+import json, sys
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+shell.run_cell(sys.argv[1]).raise_error()
+shell.run_cell("from colobench.settings.own_trigger import *").raise_error()
+print(shell.run_cell("json.dumps(trigger_as_json(make_trigger(Mine())))", silent=False).result)
+"""
+
+
+class Answers:
+    """Gives what it was made with, or raises it, or does it."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def ask(self, seen: Any) -> Any:
+        if self.answer == "raise":
+            raise KeyError("missing")  # the line
+        while self.answer == "loop":
+            pass
+        if self.answer == "sleep":
+            import time
+
+            time.sleep(30)
+        return self.answer
+
+
+@pytest.fixture
+def runners() -> Iterator[list[OwnTriggerRunner]]:
+    found: list[OwnTriggerRunner] = []
+    yield found
+    for each in found:
+        each.close()
+
+
+def run(runners: list[OwnTriggerRunner], answer: Any, ran_ms: float = 0.0) -> Any:
+    own = make_trigger(Answers(answer))
+    assert isinstance(own, OwnTrigger)
+    assert make_trigger(json.loads(json.dumps(trigger_as_json(own)))) == own
+    runners.append(OwnTriggerRunner(own))
+    return runners[-1].ask(Situation(0.0, ran_ms), None)
+
+
+def test_the_source_of_a_class_in_a_notebooks_cell_is_found() -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", SHELL, "import json\n" + CELL],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    own = make_trigger(json.loads(found.stdout.splitlines()[-1].split("Out")[-1]))
+    assert isinstance(own, OwnTrigger)
+    assert (own.name, own.line, own.needed, own.maximum) == ("Mine", 6, ("dirty_pages",), 70)
+    assert own.code == CELL[CELL.index("class") :]
+
+
+@pytest.mark.parametrize("answer", ["a cause", 3, 2.5, 0, -1])
+def test_an_answer_is_a_cause_or_a_time(runners: list[OwnTriggerRunner], answer: Any) -> None:
+    assert run(runners, answer) == answer
+
+
+def test_no_answer_is_later_than_the_maximum(runners: list[OwnTriggerRunner]) -> None:
+    assert run(runners, 5000, ran_ms=400.0) == 600.0
+    assert run(runners, 5000, ran_ms=1000.0) == "timer"
+
+
+@pytest.mark.parametrize("answer", [None, True, "", [], {}], ids=repr)
+def test_any_other_answer_is_an_error(runners: list[OwnTriggerRunner], answer: Any) -> None:
+    with pytest.raises(LocalError, match="trigger Answers: expected a cause, or the milliseconds"):
+        run(runners, answer)
+
+
+def test_an_error_has_the_users_line(runners: list[OwnTriggerRunner]) -> None:
+    with open(__file__, encoding="utf-8") as file:
+        lines = file.read().splitlines()
+    number = next(i for i, line in enumerate(lines, 1) if line.endswith("# the line"))
+    with pytest.raises(LocalError, match=f"trigger Answers, line {number}: KeyError: 'missing'"):
+        run(runners, "raise")
+
+
+@pytest.mark.parametrize("answer", ["loop", "sleep"])
+def test_thinking_for_too_long_is_an_error(runners: list[OwnTriggerRunner], answer: str) -> None:
+    with pytest.raises(LocalError, match=r"line \d+: expected an answer within 1 s"):
+        run(runners, answer)
+
+
+def test_a_loop_is_ended(runners: list[OwnTriggerRunner]) -> None:
+    with pytest.raises(LocalError):
+        run(runners, "loop")
+    deadline = time.monotonic() + 60
+    while runners[0]._thread.is_alive():
+        assert time.monotonic() < deadline
+        runners[0]._thread.join(0.1)
+
+
+def test_source_that_does_not_run_is_an_error_with_its_line() -> None:
+    own = OwnTrigger(name="Bad", code="class Bad:\n    x = 1 / 0\n", file="cell", line=7)
+    with pytest.raises(LocalError, match="trigger Bad, line 8: ZeroDivisionError"):
+        OwnTriggerRunner(own)

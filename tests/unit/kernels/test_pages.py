@@ -14,6 +14,7 @@ import naive
 from colobench.kernels import pages as kernels
 from colobench.kernels.pages import PAGE_SIZE
 from parts import from_python
+from share import amount
 
 WORDS = 140
 PAGES = 64 * WORDS
@@ -68,7 +69,7 @@ def test_gather_copies_the_pages_one_behind_the_other(pages, misalignment):
 
 
 @given(marked_pages, st.sampled_from([0, 1, 32]))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=amount(30, 100))
 def test_flush_copies_the_marked_pages_and_no_other(marked, misalignment):
     ram, cache = random_memory(1, misalignment), random_memory(2)
     bitmap = np.array(naive.bitmap_of(marked, WORDS), dtype=np.uint64)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from colobench.guest.settings import NondeterminismSettings as NondeterminismSettings
     from colobench.lab.checker.verdict import check_linearizability as check_linearizability
     from colobench.lab.clients.closed_loop import Clients as Clients
+    from colobench.lab.compare.comparison import Comparison as Comparison
+    from colobench.lab.compare.run import begin_comparison as begin_comparison
+    from colobench.lab.compare.run import compare as compare
     from colobench.lab.session.record import CheckpointRecord as CheckpointRecord
     from colobench.lab.session.record import Records as Records
     from colobench.lab.session.session import Session as Session
@@ -54,6 +57,7 @@ _HOMES = {
     "CheckpointRecord": "colobench.lab.session.record",
     "Clients": "colobench.lab.clients.closed_loop",
     "ColobenchError": "colobench.errors",
+    "Comparison": "colobench.lab.compare.comparison",
     "CompareSettings": "colobench.settings.compare",
     "FailoverStory": "colobench.lab.torture.story",
     "HeartbeatSettings": "colobench.settings.heartbeat",
@@ -68,7 +72,9 @@ _HOMES = {
     "ask": "colobench.lab.studies.console",
     "cached_pages": "colobench.lab.studies.flush_prediction",
     "hunt_bug": "colobench.lab.torture.bug_hunt",
+    "begin_comparison": "colobench.lab.compare.run",
     "check_linearizability": "colobench.lab.checker.verdict",
+    "compare": "colobench.lab.compare.run",
     "compare_trackers": "colobench.lab.studies.trackers",
     "fit_layouts": "colobench.lab.studies.sweep",
     "fit_line": "colobench.lab.studies.sweep",

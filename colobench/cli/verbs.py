@@ -38,6 +38,7 @@ class Verb:
 
 
 VERBS = {
+    "compare": Verb("compare ways of checkpointing on the same work", runs_nodes=True),
     "demo": Verb(
         "take checkpoints, kill the primary in the middle of one, verify the takeover",
         runs_nodes=True,

@@ -49,14 +49,19 @@ def check_output_file(path: Path | str) -> Path:
 
 
 def write_output_file(path: Path | str, text: str) -> Path:
-    """Write a text as UTF-8: aside first, then whole in the place of an old file.
+    """Write a text as UTF-8; see `write_output_bytes`."""
+    return write_output_bytes(path, text.encode())
+
+
+def write_output_bytes(path: Path | str, data: bytes) -> Path:
+    """Write bytes: aside first, then whole in the place of an old file.
 
     Parameters
     ----------
     path
         Path of the file. A symbolic link stays one, and a device or a pipe is written in place.
-    text
-        The whole text.
+    data
+        The whole content.
 
     Returns
     -------
@@ -68,7 +73,7 @@ def write_output_file(path: Path | str, text: str) -> Path:
     LocalError
         If it cannot be written, as on a full disk; an old file is kept.
     """
-    place, data = Path(os.path.realpath(path)), text.encode()
+    place = Path(os.path.realpath(path))
     try:
         if _is_written_in_place(place):
             with open(place, "wb") as device:

@@ -32,7 +32,12 @@ ROOMS = (
 #: Within a room that has several, from the top downwards; modules of the room itself are below all.
 SUBROOMS = {
     "ui": ({"panels"}, {"views"}, {"base"}),
-    "lab": ({"bench", "studies", "torture"}, {"report"}, {"checker", "session"}, {"clients"}),
+    "lab": (
+        {"bench", "compare", "studies", "torture"},
+        {"report"},
+        {"checker", "session"},
+        {"clients"},
+    ),
 }
 #: Rooms without I/O, clocks and threads, and the modules that would bring them in.
 PURE = {"net", "block", "wire", "protocol", "strategy"}

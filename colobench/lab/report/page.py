@@ -40,7 +40,8 @@ class PlotCard:
 
 
 @cache
-def _environment() -> Environment:
+def page_environment() -> Environment:
+    """Give the environment of all templates: names are paths from ``colobench/lab``."""
     return Environment(
         loader=PackageLoader("colobench.lab", ""),
         autoescape=True,
@@ -74,7 +75,7 @@ def write_page(
     drawn = [card.plot for card in plots if card.plot is not None]
     script, elements = components(drawn) if drawn else ("", ())
     element = iter(elements)
-    page = _environment().get_template(template)
+    page = page_environment().get_template(template)
     text = page.render(
         values,
         colours=PAGE_COLOURS,

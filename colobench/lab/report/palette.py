@@ -44,6 +44,19 @@ PHASE_COLOURS = {
     "verify": "#b9c0ca",
 }
 
+#: Things that are compared, in their order, legible on light and on dark (P. Tol, "Colour Schemes",
+#: SRON technical note 2021, bright and muted; the darkest are left out).
+SERIES_COLOURS = (
+    "#4477aa",
+    "#ee6677",
+    "#228833",
+    "#ccbb44",
+    "#66ccee",
+    "#aa3377",
+    "#999933",
+    "#cc8899",
+)
+
 #: Custom properties of a page's style sheet, by the colour scheme of the reader's system.
 PAGE_COLOURS = {
     "light": {

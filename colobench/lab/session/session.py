@@ -195,13 +195,17 @@ class Session(contextlib.AbstractContextManager["Session"]):
         explain_again(error, "its session is closed, all of its processes have ended")
 
     @interruptible(session_outcome)
-    def start(self, timeout: float = 120.0) -> None:
+    def start(
+        self, timeout: float = 120.0, *, unprotected: Callable[[], None] = lambda: None
+    ) -> None:
         """Start both nodes, migrate the running guest, and enter COLO.
 
         Parameters
         ----------
         timeout
             Seconds that each step may take: kernels may have to be compiled first.
+        unprotected
+            Function that is called while the primary's guest runs, just before it is migrated.
 
         Raises
         ------
@@ -220,6 +224,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             self._processes.start_others(timeout)
             self._ports = self.forwarded()
             self._start_nodes(timeout)
+            unprotected()
             self._migrate(timeout)
             self._let_clients_in()
             self._enter(PairState.PROTECTED)

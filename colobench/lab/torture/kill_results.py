@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 
 from colobench.errors import LocalError
 from colobench.lab.percentiles import percentiles
+from colobench.lab.result_lines import ResultLines
 from colobench.lab.torture.kill_plan import Kill
 
 #: Percentages of the statistics of durations.
@@ -86,8 +86,6 @@ class KillResult:
 class Results:
     """A file of results, a line for each kill.
 
-    A process that is killed while writing leaves a torn last line, which is ignored.
-
     Parameters
     ----------
     path
@@ -96,6 +94,7 @@ class Results:
 
     def __init__(self, path: Path | str) -> None:
         self._path = Path(path)
+        self._lines = ResultLines(path, _BEGINNING, "results of kills")
 
     def load(self) -> list[KillResult]:
         """Read the results.
@@ -105,30 +104,11 @@ class Results:
         LocalError
             If there is anything else in the file.
         """
-        return [KillResult.from_json(line) for line in self._whole().splitlines()]
+        return [KillResult.from_json(line) for line in self._lines.load()]
 
     def append(self, result: KillResult) -> None:
-        """Write a result behind the others, so that it is on disk when this returns.
-
-        Raises
-        ------
-        LocalError
-            If there is anything else in the file, or it cannot be written, as on a full disk. The
-            results before are kept.
-        """
-        whole = len(self._whole())
-        try:
-            with open(self._path, "r+b" if self._path.exists() else "x+b") as file:
-                file.truncate(whole)
-                file.seek(whole)
-                file.write(result.to_json().encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            words = error.strerror or error
-            raise LocalError(
-                f"{self._path}: cannot be written: {words}; the results before are kept"
-            ) from error
+        """Write a result behind the others; see `ResultLines.append`."""
+        self._lines.append(result.to_json())
 
     def remaining(
         self,
@@ -167,15 +147,6 @@ class Results:
                     f"found some with {_shown(there, names)}"
                 )
         return [each for each in planned if each.number not in done]
-
-    def _whole(self) -> bytes:
-        """Give the file's whole lines; behind them there may be the beginning of one more."""
-        data = self._path.read_bytes() if self._path.exists() else b""
-        whole = data[: data.rfind(b"\n") + 1]
-        torn = data[len(whole) :]
-        if torn[: len(_BEGINNING)] != _BEGINNING[: len(torn)]:
-            raise LocalError(f"{self._path}: expected results of kills, found {torn[:80]!r}")
-        return whole
 
 
 def _shown(settings: Mapping[str, Any], names: Iterable[str]) -> str:

@@ -1,0 +1,1 @@
+"""Comparisons of ways of checkpointing: real pairs in turn, on the same work."""

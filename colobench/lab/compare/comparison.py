@@ -1,0 +1,108 @@
+"""A comparison as a value: what was measured, in words, tables, plots, pages and files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from colobench.lab.compare.cells import Cell
+from colobench.lab.compare.findings import Findings, Group, Predictions
+from colobench.lab.compare.measurement import Measurement, MeasurementFile
+from colobench.lab.compare.metrics import Metric
+from colobench.lab.compare.sentences import notes, verdicts
+from colobench.lab.compare.settings import ComparisonSettings
+from colobench.lab.compare.statistics import Estimate
+from colobench.text_table import align
+
+if TYPE_CHECKING:
+    from colobench.lab.report.page import PlotCard
+
+
+class Comparison(Findings):
+    """Findings that show themselves, and that may be kept in a file.
+
+    Parameters
+    ----------
+    cells, settings, measurements
+        As of `Findings`.
+    file
+        File to which new measurements are appended; None keeps them in memory alone.
+    """
+
+    def __init__(
+        self,
+        cells: tuple[Cell, ...],
+        settings: ComparisonSettings,
+        measurements: Iterable[Measurement] = (),
+        file: MeasurementFile | None = None,
+    ) -> None:
+        super().__init__(cells, settings, measurements)
+        self._file = file
+
+    def add(self, measurement: Measurement) -> None:
+        """Take a measurement in, and write it to the file."""
+        if self._file is not None:
+            self._file.append(measurement)
+        self.measurements.append(measurement)
+
+    def __repr__(self) -> str:
+        """Write the verdict, and a table for each guest and link."""
+        parts = ["\n".join(verdicts(self)), *map(self._table, self.groups())]
+        parts += ["\n".join(notes(self))]
+        return "\n\n".join(part for part in parts if part)
+
+    def _table(self, group: Group) -> str:
+        marks = {cell.strategy: " *" if self.drifted(cell) else "" for cell in group.cells}
+        rows = [(group.name, *(f"{each}{marks[each]}" for each in group.strategies), "best")]
+        for row in group.rows():
+            shown = [_show(row.metric, row.estimates.get(each)) for each in group.strategies]
+            rows.append((row.metric.heading, *shown, row.verdict()))
+        return "\n".join(align(rows, right=range(1, 1 + len(group.strategies))))
+
+    def _repr_html_(self) -> str:
+        """Write verdict and tables for a notebook."""
+        from colobench.lab.compare.page import tables_html
+
+        return tables_html(self)
+
+    def plots(self) -> list[PlotCard]:
+        """Draw pause over time, its distribution, and what is paid for it, for each group."""
+        from colobench.lab.compare.plots import comparison_plots
+
+        return comparison_plots(self, {})
+
+    def write_page(self, path: Path | str, predictions: Predictions | None = None) -> Path:
+        """Write a page that opens offline.
+
+        Parameters
+        ----------
+        path
+            File to write; an old one is replaced.
+        predictions
+            Values of metrics that a model predicts, drawn beside those measured.
+        """
+        from colobench.lab.compare.page import write_comparison_page
+
+        return write_comparison_page(path, self, predictions or {})
+
+    def write_parquet(self, path: Path | str) -> tuple[Path, Path]:
+        """Write a table with a row for each checkpoint, and one with a row for each measurement.
+
+        Raises
+        ------
+        LocalError
+            If pyarrow is not installed, or a file cannot be written.
+        """
+        from colobench.lab.compare.parquet import write_parquet
+
+        return write_parquet(path, self.measurements)
+
+
+def _show(metric: Metric, found: Estimate | None) -> str:
+    if found is None:
+        return "–"
+    if found.low is None or found.high is None:
+        return metric.show(found.median)
+    low, high = (metric.show(end).split()[0] for end in (found.low, found.high))
+    return f"{metric.show(found.median)} ({low} to {high})"

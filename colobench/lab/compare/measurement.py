@@ -1,0 +1,134 @@
+"""Measurements: one round of one cell each, as a value and as a line of a file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from colobench.errors import LocalError
+from colobench.lab.compare.cells import Cell
+from colobench.lab.compare.settings import ComparisonSettings
+from colobench.lab.result_lines import ResultLines
+
+#: Beginning of each line of a file of measurements.
+_BEGINNING = b'{"strategy": '
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One round of one cell, on a pair of its own.
+
+    Attributes
+    ----------
+    strategy, guest, link
+        Names of the cell.
+    round
+        Number of the round, from 1.
+    settings
+        Settings of the pair, whole, as JSON has them.
+    comparison
+        Other settings, see `ComparisonSettings.of_measurement`.
+    figures
+        Values by the names of `colobench.lab.compare.metrics.METRICS`; None if there is no value.
+    unprotected
+        Values of the same guest before it was protected: ``work_per_s``, ``memory_bytes``, and
+        ``latency_p50_ms`` and ``latency_p99_ms`` if it serves.
+    memcpy_gb_per_s
+        Check of the machine, before and after: rate of a copy by one thread.
+    checkpoints
+        Columns of the checkpoints of the measured time, by the names of
+        `colobench.lab.session.record.COLUMNS`, and ``stopped_s`` and ``committed_s``: seconds from
+        its beginning to the stop of the guest, and to the commit.
+    """
+
+    strategy: str
+    guest: str
+    link: str
+    round: int
+    settings: Mapping[str, Any]
+    comparison: Mapping[str, Any]
+    figures: Mapping[str, float | None]
+    unprotected: Mapping[str, float | None]
+    memcpy_gb_per_s: tuple[float, float]
+    checkpoints: Mapping[str, Sequence[Any]]
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Strategy, guest and link."""
+        return self.strategy, self.guest, self.link
+
+    def to_json(self) -> str:
+        """Write the measurement on one line."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, line: str | bytes) -> Measurement:
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        LocalError
+            If it did not.
+        """
+        try:
+            row = json.loads(line)
+            before, after = row.pop("memcpy_gb_per_s")
+            return cls(memcpy_gb_per_s=(float(before), float(after)), **row)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise LocalError(f"results: expected a measurement, found {line[:80]!r}") from error
+
+
+class MeasurementFile:
+    """A file of measurements, a line for each.
+
+    Parameters
+    ----------
+    path
+        The file; it need not be there yet.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self._lines = ResultLines(path, _BEGINNING, "measurements")
+
+    def append(self, measurement: Measurement) -> None:
+        """Write a measurement behind the others; see `ResultLines.append`."""
+        self._lines.append(measurement.to_json())
+
+    def load(self, cells: Sequence[Cell], settings: ComparisonSettings) -> list[Measurement]:
+        """Read the measurements, which must be those of these cells and settings.
+
+        Raises
+        ------
+        LocalError
+            If there is anything else in the file; the error names the settings that differ.
+        """
+        found = [Measurement.from_json(line) for line in self._lines.load()]
+        by_key = {cell.key: cell for cell in cells}
+        for each in found:
+            if each.key not in by_key:
+                raise LocalError(
+                    f"{self._lines.path}: expected measurements of "
+                    f"{'; '.join(map(str, cells))}, found one of {' on '.join(each.key[:2])}"
+                )
+            expected = {
+                **by_key[each.key].settings.as_json(),
+                **settings.of_measurement(),
+            }
+            there = {**each.settings, **each.comparison}
+            if there != expected:
+                names = [
+                    name for name in {**expected, **there} if there.get(name) != expected.get(name)
+                ]
+                raise LocalError(
+                    f"{self._lines.path}: expected measurements with {_shown(expected, names)}, "
+                    f"found some with {_shown(there, names)}"
+                )
+        return found
+
+
+def _shown(settings: Mapping[str, Any], names: Sequence[str]) -> str:
+    return ", ".join(f"{name} {settings.get(name)}" for name in names)

@@ -1,0 +1,146 @@
+"""The page of a comparison: the answer in words, tables, plots, and settings to repeat it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from colobench.lab.compare.cells import Cell
+from colobench.lab.compare.findings import Findings, Group, MetricRow, Predictions
+from colobench.lab.compare.metrics import METRICS, Metric
+from colobench.lab.compare.plots import colour_of, comparison_plots
+from colobench.lab.compare.sentences import headline, notes, verdicts
+from colobench.lab.compare.statistics import Estimate
+from colobench.lab.report.page import page_environment, write_page
+
+_TABLES = "compare/templates/tables.html"
+
+
+class Figure(NamedTuple):
+    """A figure in a table.
+
+    Attributes
+    ----------
+    text, spread
+        Median, and its interval or nothing.
+    predicted
+        Prediction of a model and its error, or nothing.
+    best
+        Whether it is the winner, or ties with the best.
+    """
+
+    text: str
+    spread: str
+    predicted: str
+    best: bool
+
+
+def write_comparison_page(path: Path | str, comparison: Findings, predictions: Predictions) -> Path:
+    """Write the page of a comparison, which need not be complete.
+
+    Parameters
+    ----------
+    path
+        File to write; an old one is replaced.
+    comparison
+        What is shown.
+    predictions
+        Values of metrics that a model predicts, shown beside those measured.
+    """
+    drifted = any(map(comparison.drifted, comparison.cells))
+    complete = comparison.measurements and not comparison.missing and not drifted
+    values = {
+        "state": "good" if complete else "open",
+        "verdict": headline(comparison),
+        "sentences": verdicts(comparison),
+        "notes": notes(comparison),
+        "groups": _groups(comparison, predictions),
+        "settings": [
+            (str(cell), json.dumps(cell.settings.as_json(), indent=1)) for cell in comparison.cells
+        ],
+        "comparison": comparison.settings.of_measurement(),
+        "machine": comparison.machine | {"memcpy_beside_cells": _checks(comparison)},
+    }
+    plots = comparison_plots(comparison, predictions)
+    return write_page(path, "compare/templates/compare.html", plots, values)
+
+
+def tables_html(comparison: Findings) -> str:
+    """Write the verdict and the tables as HTML for a notebook."""
+    template = page_environment().get_template("compare/templates/notebook.html")
+    return template.render(
+        sentences=verdicts(comparison),
+        notes=notes(comparison),
+        groups=_groups(comparison, {}),
+    )
+
+
+def _checks(comparison: Findings) -> str:
+    rates = [rate for each in comparison.measurements for rate in each.memcpy_gb_per_s]
+    return f"{min(rates)} to {max(rates)} GB/s" if rates else "not checked"
+
+
+def _groups(comparison: Findings, predictions: Predictions) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": group.name,
+            "strategies": [
+                (cell.strategy, colour_of(number), comparison.drifted(cell))
+                for number, cell in enumerate(group.cells)
+            ],
+            "rows": [
+                (row.metric.heading, row.verdict(), _figures(group, row, predictions))
+                for row in _rows(group, predictions)
+            ],
+            "unprotected": _unprotected(group),
+        }
+        for group in comparison.groups()
+    ]
+
+
+def _rows(group: Group, predictions: Predictions) -> list[MetricRow]:
+    """Give the metrics that were measured, or predicted."""
+    predicted = {name for cell in group.cells for name in predictions.get(cell.key, {})}
+    rows = map(group.row, METRICS)
+    return [row for row in rows if row.estimates or row.metric.name in predicted]
+
+
+def _figures(group: Group, row: MetricRow, predictions: Predictions) -> list[Figure]:
+    return [_figure(row, cell, predictions.get(cell.key, {})) for cell in group.cells]
+
+
+def _figure(row: MetricRow, cell: Cell, predicted: Mapping[str, float]) -> Figure:
+    metric, found = row.metric, row.estimates.get(cell.strategy)
+    spread = ""
+    if found is not None and found.low is not None and found.high is not None:
+        low, high = (metric.show(each).split()[0] for each in (found.low, found.high))
+        spread = f"{low} … {high}"
+    best = len(row.estimates) > 1 and cell.strategy in row.best
+    text = metric.show(None if found is None else found.median)
+    return Figure(text, spread, _prediction(metric, found, predicted.get(metric.name)), best)
+
+
+def _prediction(metric: Metric, found: Estimate | None, predicted: float | None) -> str:
+    if predicted is None:
+        return ""
+    if found is None or not found.median:
+        return f"model {metric.show(predicted)}"
+    return f"model {metric.show(predicted)} ({100 * (predicted / found.median - 1):+.0f} %)"
+
+
+def _unprotected(group: Group) -> str:
+    """Describe the same guest without a secondary, which degradation compares with."""
+    parts = []
+    for name, words, unit in (
+        ("work_per_s", "work", "steps/s"),
+        ("latency_p50_ms", "output latency p50", "ms"),
+        ("latency_p99_ms", "p99", "ms"),
+    ):
+        values = [each.unprotected.get(name) for each in group.measurements]
+        known = sorted(value for value in values if value is not None)
+        if known:
+            middle = known[len(known) // 2]
+            parts.append(f"{words} {Metric(name, words, unit, '').show(middle)}")
+    return ", ".join(parts)

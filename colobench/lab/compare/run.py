@@ -1,0 +1,128 @@
+"""A comparison from its first pair to its last: in interleaved rounds, and from a file on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from colobench.lab.compare.cells import USUAL_GUESTS, Cell, GivenStrategy, in_rounds, make_cells
+from colobench.lab.compare.comparison import Comparison
+from colobench.lab.compare.measure import measure_cell
+from colobench.lab.compare.measurement import Measurement, MeasurementFile
+from colobench.lab.compare.settings import ComparisonSettings
+from colobench.lab.interrupt import interruptible
+from colobench.lab.progress import bar
+
+
+def compare(
+    strategies: Sequence[GivenStrategy],
+    *,
+    guest: str | Sequence[str] = USUAL_GUESTS,
+    link: str | Sequence[str] = (),
+    results: Path | str | None = None,
+    into: Comparison | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **settings: Any,
+) -> Comparison:
+    """Compare ways of checkpointing on the same work, with real pairs, in interleaved rounds.
+
+    Parameters
+    ----------
+    strategies
+        Texts such as ``"transport=memfd,delay=20"``, values of `Strategy`, or settings by name.
+    guest, link
+        One or several: programs, which may have settings behind commas, and links.
+    results
+        File to which each measurement is appended as a line of JSON; measurements that are in it
+        are not made again.
+    into
+        Comparison that grows meanwhile, for others to watch; see `begin_comparison`.
+    progress
+        Function that is called with the number of measurements done and the total; by default a
+        bar is shown.
+    settings
+        Settings by name: of `ComparisonSettings`, such as ``rounds``, and of `Session`.
+
+    Returns
+    -------
+    Comparison
+        `into`, or a new one.
+
+    Raises
+    ------
+    LocalError
+        If settings do not go together, or `results` has measurements with others.
+    CellFailed
+        If a pair breaks.
+    """
+    if into is None:
+        into = begin_comparison(strategies, guest=guest, link=link, results=results, **settings)
+    if progress is not None:
+        measure_missing(into, progress=progress)
+    else:
+        with bar("comparing", "measurements") as shown:
+            measure_missing(into, progress=shown)
+    return into
+
+
+def begin_comparison(
+    strategies: Sequence[GivenStrategy],
+    *,
+    guest: str | Sequence[str] = USUAL_GUESTS,
+    link: str | Sequence[str] = (),
+    results: Path | str | None = None,
+    **settings: Any,
+) -> Comparison:
+    """Make a comparison that has what the file of results has; parameters as of `compare`."""
+    chosen = ComparisonSettings().override(**settings)
+    guests = [guest] if isinstance(guest, str) else list(guest)
+    links = [link] if isinstance(link, str) else list(link)
+    return plan_comparison(make_cells(strategies, guests, links, chosen.pair), chosen, results)
+
+
+def plan_comparison(
+    cells: Sequence[Cell], settings: ComparisonSettings, results: Path | str | None
+) -> Comparison:
+    """Make a comparison of cells that has what the file of results has."""
+    file = None if results is None else MeasurementFile(results)
+    found = [] if file is None else file.load(cells, settings)
+    return Comparison(tuple(cells), settings, found, file)
+
+
+@interruptible("its pair has ended; `into` and `results` keep what was measured")
+def measure_missing(
+    comparison: Comparison,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    say: Callable[[str], None] = lambda what: None,
+) -> None:
+    """Make the measurements that a comparison lacks; it grows by each.
+
+    Parameters
+    ----------
+    comparison
+        From `plan_comparison` or `begin_comparison`.
+    progress, say
+        Functions that are called with the numbers of measurements done and in all, and with the
+        name of the cell that is being measured.
+    """
+    total = len(comparison.cells) * comparison.settings.rounds
+    left = list(_left(comparison))
+    progress(total - len(left), total)
+    for done, (number, cell) in enumerate(left, total - len(left) + 1):
+        say(str(cell))
+        comparison.add(measure_cell(cell, number, comparison.settings))
+        progress(done, total)
+
+
+def _left(comparison: Comparison) -> Iterator[tuple[int, Cell]]:
+    """Give the rounds and cells that were not measured, in their order."""
+    measured = {_place(each) for each in comparison.measurements}
+    for number, cell in in_rounds(comparison.cells, comparison.settings.rounds):
+        if (number, *cell.key) not in measured:
+            yield number, cell
+
+
+def _place(measurement: Measurement) -> tuple[int, str, str, str]:
+    return (measurement.round, *measurement.key)

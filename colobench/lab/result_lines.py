@@ -1,0 +1,70 @@
+"""Files of results, a line for each, to which a run appends and from which it goes on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from colobench.errors import LocalError
+
+
+class ResultLines:
+    """A file of results, each one line of JSON.
+
+    A process that is killed while writing leaves a torn last line, which is ignored.
+
+    Parameters
+    ----------
+    path
+        The file; it need not be there yet.
+    beginning
+        Bytes with which each line begins.
+    what
+        Name of the results in the plural, for errors.
+    """
+
+    def __init__(self, path: Path | str, beginning: bytes, what: str) -> None:
+        self.path = Path(path)
+        self._beginning, self._what = beginning, what
+
+    def load(self) -> list[bytes]:
+        """Read the whole lines.
+
+        Raises
+        ------
+        LocalError
+            If there is anything else in the file.
+        """
+        return self._whole().splitlines()
+
+    def append(self, line: str) -> None:
+        """Write a line behind the others, so that it is on disk when this returns.
+
+        Raises
+        ------
+        LocalError
+            If there is anything else in the file, or it cannot be written, as on a full disk. The
+            lines before are kept.
+        """
+        whole = len(self._whole())
+        try:
+            with open(self.path, "r+b" if self.path.exists() else "x+b") as file:
+                file.truncate(whole)
+                file.seek(whole)
+                file.write(line.encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            words = error.strerror or error
+            raise LocalError(
+                f"{self.path}: cannot be written: {words}; the results before are kept"
+            ) from error
+
+    def _whole(self) -> bytes:
+        """Give the file's whole lines; behind them there may be the beginning of one more."""
+        data = self.path.read_bytes() if self.path.exists() else b""
+        whole = data[: data.rfind(b"\n") + 1]
+        torn = data[len(whole) :]
+        if torn[: len(self._beginning)] != self._beginning[: len(torn)]:
+            raise LocalError(f"{self.path}: expected {self._what}, found {torn[:80]!r}")
+        return whole

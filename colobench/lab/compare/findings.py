@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
 from colobench.lab.compare.cells import Cell
@@ -113,8 +114,6 @@ class Findings:
         As the parameters.
     measurements
         Measurements so far.
-    machine
-        Description of the machine, see `describe_machine`.
     """
 
     def __init__(
@@ -125,7 +124,11 @@ class Findings:
     ) -> None:
         self.cells, self.settings = cells, settings
         self.measurements = list(measurements)
-        self.machine: dict[str, Any] = describe_machine()
+
+    @cached_property
+    def machine(self) -> dict[str, Any]:
+        """Description of the machine, see `describe_machine`."""
+        return describe_machine()
 
     def groups(self) -> list[Group]:
         """Give what is compared with each other: a group for each guest and link."""

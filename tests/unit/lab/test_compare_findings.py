@@ -1,0 +1,180 @@
+"""A comparison says what its measurements say: in words, in tables, in files and on its page."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+import re
+
+import pytest
+
+from colobench.errors import LocalError
+from colobench.lab.compare.measurement import Measurement, MeasurementFile
+from colobench.lab.compare.run import plan_comparison
+from colobench.settings.settings import Settings
+from measurements import NAMES, make_comparison
+
+
+def clearly(cell, number):
+    """Make `NAMES[1]` twice as slow as `NAMES[0]`, at half the degradation."""
+    slow = cell.strategy == NAMES[1]
+    pause = (2.0 if slow else 1.0) + number / 100
+    work = (0.05 if slow else 0.1) + number / 1000
+    return {"pause_p50_ms": pause, "latency_p50_ms": 10 * pause, "degradation": work}
+
+
+def test_winner_is_named_with_its_cost_and_so_is_a_cheaper_one():
+    words = repr(make_comparison(clearly))
+    assert "hotcold: delay=10 has the shortest median pause: 1.03 ms (1.01 to 1.05)." in words
+    assert "It costs 10.3 % of the guest's work" in words
+    assert "delay=20 costs less work: 5.30 % (5.10 to 5.50)." in words
+
+
+def test_waiting_is_output_latency_where_the_guest_serves():
+    words = repr(make_comparison(clearly, guests=("kv,ram=16M",)))
+    assert "delay=10 has the shortest median output latency: 10.3 ms" in words
+
+
+def test_tie_is_said_to_be_one():
+    words = repr(make_comparison(lambda cell, number: {}))
+    assert "delay=10 and delay=20 tie in the shortest median pause" in words
+    assert "tie: delay=10, delay=20" in words
+
+
+def test_one_round_names_no_winner():
+    words = repr(make_comparison(clearly, rounds=1))
+    assert "tie in the shortest" in words
+    assert "One round has no intervals" in words
+
+
+def test_few_rounds_tell_their_chance_of_a_false_winner():
+    assert "in 33 % of comparisons" in repr(make_comparison(clearly, rounds=2))
+    assert "by chance" not in repr(make_comparison(clearly, rounds=5))
+
+
+def test_degradation_within_noise_is_no_cost():
+    words = repr(make_comparison(lambda cell, number: {"degradation": -0.2 + number / 10}))
+    assert "none of the guest's work that can be told from noise" in words
+
+
+def test_cell_whose_machine_drifted_is_marked():
+    def drifting(cell, number):
+        drifted = cell.strategy == NAMES[1] and number == 3
+        return {"memcpy": (10.0, 7.0 if drifted else 10.0)}
+
+    comparison = make_comparison(drifting)
+    assert [comparison.drifted(cell) for cell in comparison.cells] == [False, True]
+    assert "more than 20 % from the median" in repr(comparison)
+    assert "delay=20 *" in repr(comparison)
+
+
+def test_partial_comparison_says_how_much_there_is(tmp_path):
+    comparison = make_comparison(lambda cell, number: clearly(cell, number) if number < 3 else None)
+    assert comparison.missing == 6
+    assert "4 of 10 measurements were made." in repr(comparison)
+    nothing = make_comparison(lambda cell, number: None)
+    assert "nothing was measured yet" in repr(nothing)
+    assert "nothing was measured yet" in nothing.write_page(tmp_path / "page.html").read_text()
+
+
+def test_page_has_the_settings_that_repeat_each_cell(tmp_path):
+    comparison = make_comparison(clearly)
+    text = comparison.write_page(tmp_path / "page.html").read_text()
+    shown = re.findall(r'<pre class="settings">(.*?)</pre>', text, re.S)
+    assert [Settings.from_json(json.loads(html.unescape(each))) for each in shown] == [
+        cell.settings for cell in comparison.cells
+    ]
+
+
+def test_names_of_strategies_are_text_on_a_page(tmp_path):
+    comparison = make_comparison(clearly)
+    odd = dataclasses.replace(comparison.cells[0], strategy="<script>alert(1)</script>")
+    comparison.cells = (odd, comparison.cells[1])
+    comparison.measurements = [
+        dataclasses.replace(each, strategy=odd.strategy) if each.strategy == NAMES[0] else each
+        for each in comparison.measurements
+    ]
+    assert "<script>alert" not in comparison.write_page(tmp_path / "page.html").read_text()
+    assert "<script>alert" not in comparison._repr_html_()
+
+
+def test_predictions_stand_beside_what_was_measured(tmp_path):
+    comparison = make_comparison(clearly)
+    predicted = {comparison.cells[0].key: {"pause_p50_ms": 2.06, "degradation": 0.1}}
+    text = comparison.write_page(tmp_path / "page.html", predicted).read_text()
+    assert "model 2.06 ms (+100 %)" in text
+    assert "model" not in comparison._repr_html_()
+
+
+def test_notebook_shows_tables_and_words():
+    shown = make_comparison(clearly)._repr_html_()
+    assert "has the shortest median pause" in shown
+    assert "<table" in shown
+
+
+def test_measurement_survives_json():
+    [first, *_] = make_comparison(clearly).measurements
+    assert Measurement.from_json(first.to_json()) == first
+    with pytest.raises(LocalError, match="expected a measurement"):
+        Measurement.from_json(b'{"strategy": "x"}')
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """Keep a comparison in a file; gives both."""
+    comparison, path = make_comparison(clearly, rounds=2), tmp_path / "results.jsonl"
+    file = MeasurementFile(path)
+    for each in comparison.measurements:
+        file.append(each)
+    return comparison, path
+
+
+def test_file_gives_back_its_measurements_and_ignores_a_torn_line(kept):
+    comparison, path = kept
+    with path.open("ab") as file:
+        file.write(b'{"strategy": "del')
+    again = plan_comparison(comparison.cells, comparison.settings, path)
+    assert again.measurements == comparison.measurements
+    assert again.missing == 0
+    more = comparison.settings.override(rounds=3)
+    assert plan_comparison(comparison.cells, more, path).missing == 2
+
+
+def test_other_settings_are_refused_with_both_values(kept):
+    comparison, path = kept
+    longer = comparison.settings.override(seconds=7)
+    with pytest.raises(LocalError, match=r"with seconds 7\.0, found some with seconds 3\.0"):
+        plan_comparison(comparison.cells, longer, path)
+    other = make_comparison(lambda cell, number: None, ram="16M")
+    with pytest.raises(LocalError, match="ram 16M, found some with ram 64M"):
+        plan_comparison(other.cells, comparison.settings, path)
+    with pytest.raises(LocalError, match="found one of delay=20 on hotcold"):
+        plan_comparison(comparison.cells[:1], comparison.settings, path)
+
+
+def test_other_files_are_refused(tmp_path):
+    comparison, path = make_comparison(clearly), tmp_path / "letter.txt"
+    path.write_text("Dear Madam")
+    with pytest.raises(LocalError, match="expected measurements, found b'Dear Madam'"):
+        plan_comparison(comparison.cells, comparison.settings, path)
+
+
+def test_parquet_has_a_row_for_each_checkpoint_and_for_each_measurement(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    comparison = make_comparison(clearly)
+    checkpoints, cells = comparison.write_parquet(tmp_path / "found.parquet")
+    assert cells.name == "found-cells.parquet"
+    rows = parquet.read_table(checkpoints).to_pylist()
+    assert len(rows) == 5 * len(comparison.measurements)
+    assert rows[0]["strategy"] == NAMES[0]
+    assert rows[1]["pause_ms"] == pytest.approx(1.1)
+    [first, *others] = parquet.read_table(cells).to_pylist()
+    assert len(others) == len(comparison.measurements) - 1
+    assert Settings.from_json(json.loads(first["settings"])) == comparison.cells[0].settings
+
+
+def test_parquet_without_its_library_is_one_clear_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("colobench.lab.compare.parquet.find_spec", lambda name: None)
+    with pytest.raises(LocalError, match=r"pip install 'colobench\[parquet\]'"):
+        make_comparison(clearly).write_parquet(tmp_path / "found.parquet")

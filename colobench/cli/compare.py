@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from colobench.cli.console import say_error
 from colobench.cli.options import add_settings_options, chosen_settings, new_file
 from colobench.cli.requirements import require_bokeh
-from colobench.lab.compare.cells import USUAL_GUESTS, USUAL_STRATEGIES, make_cells
+from colobench.lab.compare.cells import AXES, USUAL_GUESTS, USUAL_STRATEGIES, make_cells
 from colobench.lab.compare.settings import ComparisonSettings
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the verb's options."""
     add = parser.add_argument
-    words = "strategies: settings of checkpoints, such as transport=memfd,delay=20"
+    words = "strategies, see colobench strategies, and changes of them, such as colo_v12,delay=20"
     usual = " ".join(USUAL_STRATEGIES)
     add("--strategies", nargs="+", default=USUAL_STRATEGIES, metavar="S", help=f"{words} [{usual}]")
     words = "programs, which may have settings, such as hotcold,writes_per_tick=200"
@@ -32,7 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--html", type=new_file, metavar="FILE", help="write a page that opens offline")
     words = "write a row for each checkpoint, and to FILE-cells one for each measurement"
     add("--parquet", type=new_file, metavar="FILE", help=words)
-    add_settings_options(parser, ComparisonSettings(), leave_out=("guest", "link"))
+    add_settings_options(parser, ComparisonSettings(), leave_out=("guest", "link", *AXES))
 
 
 def run(options: argparse.Namespace) -> int:

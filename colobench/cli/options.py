@@ -36,11 +36,14 @@ def add_settings_options(
     words = "repeat a run: JSON that colobench wrote about it, or an object with settings; other "
     words += "options have precedence over the file"
     parser.add_argument("--settings", type=Path, metavar="FILE", help=words)
-    words = "strategy that sets all axes, see colobench strategies, and changes of it; other "
-    words += "options go before what it says"
-    parser.add_argument(
-        "--strategy", type=_strategy, metavar="NAME[,AXIS=VALUE…]", default=None, help=words
-    )
+    parser.set_defaults(strategy=None)
+    # A verb that leaves it out decides on strategies in a way of its own.
+    if "trigger" not in leave_out:
+        words = "strategy that sets all axes, see colobench strategies, and changes of it; other "
+        words += "options go before what it says"
+        parser.add_argument(
+            "--strategy", type=_strategy, metavar="NAME[,AXIS=VALUE…]", default=None, help=words
+        )
     add_options(parser, usual, leave_out=leave_out)
 
 

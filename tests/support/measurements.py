@@ -8,7 +8,7 @@ from colobench.lab.compare.measurement import Measurement
 from colobench.lab.compare.metrics import METRICS
 from colobench.lab.compare.settings import ComparisonSettings
 
-NAMES = ("delay=10", "delay=20")
+NAMES = ("colo_v12", "multifd")
 
 
 def make_measurement(cell, number, settings, *, memcpy=(10.0, 10.0), checkpoints=5, **figures):

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from colobench.errors import LocalError
 from colobench.fields.checks import show
-from colobench.fields.command_line import NONE
-from colobench.fields.part import Part, settings_of
+from colobench.fields.part import settings_of
 from colobench.guest.programs import Program
 from colobench.guest.settings import GuestSettings
 from colobench.lab.session.places import check_memory
 from colobench.lab.session.serving import serving_settings
-from colobench.settings.checkpoint import CheckpointSettings, Strategy
+from colobench.settings.checkpoint import Strategy
 from colobench.settings.settings import Settings
+from colobench.settings.strategy import make_strategy
+from colobench.strategy.written import read_setting
 
-#: A strategy as users give it: a text, a value, or settings by name.
-GivenStrategy: TypeAlias = str | Strategy | Mapping[str, Any]
+#: A strategy as users give it: a text such as ``colo_v12,delay=20``, or a value.
+GivenStrategy: TypeAlias = str | Strategy
+#: Settings that strategies decide on.
+AXES = tuple(each.name for each in settings_of(Strategy))
 
 #: Strategies that are compared if nobody names others.
-USUAL_STRATEGIES = ("transport=stream", "transport=multifd", "transport=memfd")
+USUAL_STRATEGIES = ("colo_v12", "multifd", "memfd")
 USUAL_GUESTS = (Program.HOTCOLD.label,)
 
 
@@ -106,9 +109,9 @@ def in_rounds(cells: Sequence[Cell], rounds: int) -> Iterator[tuple[int, Cell]]:
 
 
 def _make_cell(strategy: GivenStrategy, guest: str, link: str, usual: Settings) -> Cell:
-    name = strategy if isinstance(strategy, str) else read_strategy(strategy)[0]
+    name = name_of(strategy)
     try:
-        changes = read_strategy(strategy)[1]
+        changes = make_strategy(strategy).changes()
         settings = usual.override(**read_guest(guest))
         settings = settings.override(**changes | ({"link": link} if link else {}))
         if settings.guest.program is Program.KV:
@@ -125,21 +128,13 @@ def _serving(settings: Settings) -> Settings:
     return settings.override(hostfwd=hostfwd, serve_unprotected=True)
 
 
-def read_strategy(given: GivenStrategy) -> tuple[str, dict[str, Any]]:
-    """Give the name of a strategy, and its settings by their names.
-
-    Raises
-    ------
-    LocalError
-        If a text is not understood.
-    """
-    if isinstance(given, Strategy):
-        found = given.as_json()
-        usual = Strategy().as_json()
-        return _named({key: each for key, each in found.items() if each != usual[key]}), found
-    if isinstance(given, Mapping):
-        return _named(given), dict(given)
-    return given, read_changes(given, CheckpointSettings)
+def name_of(given: GivenStrategy) -> str:
+    """Name a strategy by its text; a value by the axes that differ from the usual ones."""
+    if isinstance(given, str):
+        return given
+    found, usual = given.as_json(), Strategy().as_json()
+    changed = [f"{name}={each}" for name, each in found.items() if each != usual[name]]
+    return ",".join(changed) or "usual"
 
 
 def read_guest(text: str) -> dict[str, Any]:
@@ -151,39 +146,14 @@ def read_guest(text: str) -> dict[str, Any]:
         If the text is not understood.
     """
     program, comma, rest = text.partition(",")
-    return {"guest": program, **(read_changes(rest, GuestSettings) if comma else {})}
+    return {"guest": program, **dict(_guest_settings(rest) if comma else ())}
 
 
-def read_changes(text: str, kind: type[Part]) -> dict[str, Any]:
-    """Read settings of a part, written as ``name=value`` with commas in between.
-
-    A value may have commas itself: an item that names no setting belongs to the one before.
-
-    Raises
-    ------
-    LocalError
-        If a name is unknown, or a value is not written as it should be.
-    """
-    known = {each.name: each for each in settings_of(kind)}
-    items: list[tuple[str, str]] = []
+def _guest_settings(text: str) -> Iterator[tuple[str, Any]]:
+    known = {each.name: each for each in settings_of(GuestSettings)}
     for item in text.split(","):
         name, equals, value = item.partition("=")
-        if equals and name in known:
-            items.append((name, value))
-        elif items:
-            items[-1] = (items[-1][0], f"{items[-1][1]},{item}")
-        else:
-            names = ", ".join(list(known)[:4])
-            raise LocalError(f"expected settings such as {names}=…, found {show(text)}")
-    found: dict[str, Any] = {}
-    for name, value in items:
-        each = known[name]
-        try:
-            found[name] = None if value == NONE and each.or_none else each.kind.from_text(value)
-        except LocalError as error:
-            raise LocalError(f"{name}: {error}") from error
-    return found
-
-
-def _named(changes: Mapping[str, Any]) -> str:
-    return ",".join(f"{name}={each}" for name, each in changes.items()) or "usual"
+        if not equals or name not in known:
+            names = ", ".join(f"{each}=" for each in known)
+            raise LocalError(f"guest: expected {names}, found {show(item)}")
+        yield name, read_setting(known[name], value)

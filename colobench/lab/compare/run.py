@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from colobench.lab.compare.cells import USUAL_GUESTS, Cell, GivenStrategy, in_rounds, make_cells
+from colobench.errors import LocalError
+from colobench.lab.compare.cells import (
+    AXES,
+    USUAL_GUESTS,
+    Cell,
+    GivenStrategy,
+    in_rounds,
+    make_cells,
+)
 from colobench.lab.compare.comparison import Comparison
 from colobench.lab.compare.measure import measure_cell
 from colobench.lab.compare.measurement import Measurement, MeasurementFile
@@ -30,7 +38,7 @@ def compare(
     Parameters
     ----------
     strategies
-        Texts such as ``"transport=memfd,delay=20"``, values of `Strategy`, or settings by name.
+        Texts such as ``"memfd,delay=20"``, see ``colobench strategies``, or values of `Strategy`.
     guest, link
         One or several: programs, which may have settings behind commas, and links.
     results
@@ -75,6 +83,11 @@ def begin_comparison(
     **settings: Any,
 ) -> Comparison:
     """Make a comparison that has what the file of results has; parameters as of `compare`."""
+    if axes := [name for name in settings if name in AXES]:
+        raise LocalError(
+            f"compare: expected {axes[0]} in each strategy, such as colo_v12,{axes[0]}=…, "
+            "found it beside them"
+        )
     chosen = ComparisonSettings().override(**settings)
     guests = [guest] if isinstance(guest, str) else list(guest)
     links = [link] if isinstance(link, str) else list(link)

@@ -118,7 +118,7 @@ def _make_cell(strategy: GivenStrategy, guest: str, link: str, usual: Settings) 
             settings = _serving(settings)
         check_memory(settings)
     except LocalError as error:
-        raise LocalError(f"compare: {name} on {guest}: {error}") from error
+        raise LocalError(f"{name} on {guest}: {error}") from error
     return Cell(name, guest, link, settings)
 
 

@@ -42,9 +42,12 @@ class Comparison(Findings):
 
     def add(self, measurement: Measurement) -> None:
         """Take a measurement in, and write it to the file."""
-        if self._file is not None:
-            self._file.append(measurement)
-        self.measurements.append(measurement)
+        try:
+            if self._file is not None:
+                self._file.append(measurement)
+        finally:
+            # An interrupt may come when the line is written already.
+            self.measurements.append(measurement)
 
     def __repr__(self) -> str:
         """Write the verdict, and a table for each guest and link."""

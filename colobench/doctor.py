@@ -252,6 +252,14 @@ for _name in TRACKERS:
         check(f"tracker {_name}", kernels=True)(functools.partial(_try_tracker, _name))
 
 
+@check("recording of programs")
+def check_recording() -> str:
+    """Record a program that writes known pages."""
+    from colobench.lab.traces.trial import try_recording
+
+    return try_recording()
+
+
 #: AVX-512F code: broadcasts the first argument to the 16 lanes of zmm0, stores them at the second.
 AVX512_CODE = "62f27d487cc7 62f17e487f06 c5f877 c3"
 AVX512_PROGRAM = f"""

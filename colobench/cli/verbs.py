@@ -56,6 +56,7 @@ VERBS = {
     "warmup": Verb("compile all kernels now, so that none is compiled later", runs_nodes=True),
     "bench": Verb("measure the parts of a checkpoint, each next to a reference", runs_nodes=True),
     "strategies": Verb("list the named ways of checkpointing, with their axes and sources"),
+    "record": Verb("record the pages that a program writes, millisecond by millisecond"),
     "protocol": Verb("print the tables of COLO's conversation and of a failover"),
 }
 

@@ -221,6 +221,7 @@ class Written(Kind):
     parse: Callable[[Any], Any]
     write: Callable[[Any], Any] = str
     placeholder: str = "NAME"
+    or_none: bool = False
 
     def _check(self, name: str, value: Any) -> Any:
         return value if isinstance(value, self.type) else self.parse(value)

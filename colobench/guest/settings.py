@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from colobench.errors import LocalError
-from colobench.fields.checks import check_integer
-from colobench.fields.kinds import Choice, Integer, Size
+from colobench.fields.checks import check_integer, show
+from colobench.fields.kinds import Choice, File, Integer, Size, Written
 from colobench.fields.part import Part, part, setting
 from colobench.guest.programs import Program
 
@@ -45,6 +46,13 @@ class NondeterminismSettings(Part):
 DETERMINISTIC = NondeterminismSettings()
 
 
+def check_sha256(text: object) -> str:
+    """Check a SHA-256 in hexadecimal, with LocalError."""
+    if isinstance(text, str) and re.fullmatch("[0-9a-f]{64}", text):
+        return text
+    raise LocalError(f"trace_sha256: expected 64 hexadecimal digits, found {show(text)}")
+
+
 @dataclass(frozen=True, slots=True)
 class GuestSettings(Part):
     """Settings of a guest.
@@ -81,10 +89,18 @@ class GuestSettings(Part):
         0,
         "first pages of RAM, to which the program confines its writes; 0: all pages",
     )
+    trace: str | None = setting(File(), None, "trace that the program replay replays")
+    trace_sha256: str | None = setting(
+        Written(str, check_sha256, placeholder="HEX", or_none=True),
+        None,
+        "SHA-256 that the trace's file must have; a session finds it out",
+        agreed=True,
+    )
     nondeterminism: NondeterminismSettings = part(NondeterminismSettings, by_name=True)
 
     def complete(self) -> None:
-        """Check that RAM is whole pages, enough for the program, and holds the working set."""
+        """Check that RAM is enough, and that a program that replays a trace has one."""
+        self._complete_trace()
         if self.ram_bytes % PAGE_SIZE:
             raise LocalError(
                 f"ram: expected a positive multiple of {PAGE_SIZE} bytes, found {self.ram_bytes}"
@@ -95,3 +111,17 @@ class GuestSettings(Part):
                 f"{self.program.label}, found {self.ram_bytes} bytes"
             )
         check_integer("working_set", self.working_set, 0, self.ram_bytes // PAGE_SIZE, unit="pages")
+
+    def _complete_trace(self) -> None:
+        if self.program.takes_trace and self.trace is None:
+            raise LocalError(
+                f"trace: expected a file for the program {self.program.label}, found none"
+            )
+        if self.trace is not None and not self.program.takes_trace:
+            raise LocalError(
+                f"trace: expected none for the program {self.program.label}, found {self.trace}"
+            )
+        if self.trace is None and self.trace_sha256 is not None:
+            raise LocalError("trace_sha256: expected a trace, found none")
+        if self.trace_sha256 is not None:
+            check_sha256(self.trace_sha256)

@@ -75,7 +75,7 @@ def memcpy_rates(repetitions: int = 5) -> tuple[float, float]:
     return one, two
 
 
-def _cpu_model() -> str:
+def processor_model() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
@@ -89,7 +89,7 @@ def describe_machine() -> dict[str, Any]:
 
 def _describe() -> dict[str, Any]:
     return {
-        "processor": _cpu_model(),
+        "processor": processor_model(),
         "cores": len(os.sched_getaffinity(0)),
         "kernel": platform.release(),
         "python": platform.python_version(),

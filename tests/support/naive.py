@@ -349,3 +349,32 @@ def compare(memory: bytes, shadow: bytearray) -> set[int]:
             shadow[number * PAGE_SIZE : (number + 1) * PAGE_SIZE] = page(memory, number)
             differing.add(number)
     return differing
+
+
+def distinct_pages(writes: Iterable[tuple[int, int]], total: int, window: int) -> float:
+    """Give the mean number of distinct pages in windows; writes are pages and intervals."""
+    found = list(writes)
+    windows = [
+        {page for page, interval in found if begin <= interval < begin + window}
+        for begin in range(total - window + 1)
+    ]
+    return sum(map(len, windows)) / len(windows)
+
+
+def replay_step(
+    pages: Sequence[int],
+    target: int,
+    changed: int,
+    share: int,
+    seed: int,
+    step: int,
+    ram: bytearray,
+) -> None:
+    """Do a step of the program replay, whose page writes are in order, numbered without gaps."""
+    random = splitmix64(seed ^ splitmix64(step))
+    begin = pages[step % len(pages)] % target * PAGE_SIZE
+    for number in range(changed):
+        value = splitmix64(random + number & WORD_MASK)
+        at = begin + (random + number) % 512 * 8
+        kept = value if value >> 54 < share else value & 0xFF
+        ram[at : at + 8] = kept.to_bytes(8, "little")

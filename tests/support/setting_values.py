@@ -25,6 +25,7 @@ TEXTS = {
     ],
     "hostfwd": ["tcp:127.0.0.1:0-:6379", "tcp::0-:7", "tcp:127.0.0.1:7001-10.0.2.15:6379"],
     "quirks": list(Quirk),
+    "trace_sha256": ["0" * 64, "0123456789abcdef" * 4],
 }
 #: Settings under which one or the other makes sense.
 BASES = (
@@ -34,6 +35,7 @@ BASES = (
     ),
     Settings().override(transport="multifd"),
     Settings().override(transport="memfd", experiment=True),
+    Settings().override(guest="replay", trace="/somewhere/trace.npz"),
 )
 
 

@@ -33,7 +33,7 @@ ROOMS = (
 SUBROOMS = {
     "ui": ({"panels"}, {"views"}, {"base"}),
     "lab": (
-        {"bench", "compare", "studies", "torture"},
+        {"bench", "compare", "studies", "torture", "traces"},
         {"report"},
         {"checker", "session"},
         {"clients"},

@@ -73,6 +73,8 @@ class Machine:
 
     Attributes
     ----------
+    settings
+        The settings with which it was made.
     ram
         The guest's RAM.
     tracker
@@ -86,6 +88,7 @@ class Machine:
     machine_type = MACHINE_TYPE
 
     def __init__(self, settings: GuestSettings, tracker: str = "marked") -> None:
+        self.settings = settings
         self.ram = RAM("colobench-ram", lay_out(block_sizes(settings.ram_bytes)))
         try:
             self.tracker = watch(tracker, self.ram)

@@ -37,6 +37,8 @@ class Program(enum.Enum):
         Least size of pc.ram, bytes.
     kernels
         Modules with kernels, in addition to the program's own.
+    takes_trace
+        True if the program replays a trace, which must be named then.
     """
 
     UNIFORM = (1, "writes pages at random", True)
@@ -52,6 +54,7 @@ class Program(enum.Enum):
         4 << 20,
         ("colobench.guest.kv", "colobench.guest.tcp"),
     )
+    REPLAY = (5, "writes the pages of a trace that was recorded", True, True, 64 << 10, (), True)
 
     def __init__(
         self,
@@ -61,12 +64,14 @@ class Program(enum.Enum):
         is_reproducible: bool = True,
         minimum_bytes: int = 0,
         kernels: tuple[str, ...] = (),
+        takes_trace: bool = False,
     ) -> None:
         self.number = number
         self.description = description
         self.writes_ram = writes_ram
         self.is_reproducible = is_reproducible
         self.minimum_bytes = minimum_bytes
+        self.takes_trace = takes_trace
         self.modules = (*kernels, f"{__name__}.{self.label}")
 
     @property
@@ -79,8 +84,10 @@ class Program(enum.Enum):
         return cast(_Module, importlib.import_module(self.modules[-1]))
 
 
-#: The programs whose RAM is a function of their seed and the work done.
-REPRODUCIBLE = tuple(program for program in Program if program.is_reproducible)
+#: The programs whose RAM is a function of their seed and the work done, and of nothing else.
+REPRODUCIBLE = tuple(
+    program for program in Program if program.is_reproducible and not program.takes_trace
+)
 
 
 def program_of(number: int) -> Program:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from colobench.errors import LocalError
 from colobench.guest.settings import block_sizes
-from colobench.memory.ram import lay_out, memory_bytes
+from colobench.memory.ram import PAGE_SIZE, lay_out, memory_bytes
+from colobench.memory.trace_file import file_digest
 from colobench.node.grants import GrantsFile
 from colobench.node.hostfwd import HostForward
 from colobench.node.pcap_file import PcapWriter
@@ -58,6 +59,25 @@ def check_libraries(settings: Settings) -> None:
     compression = settings.checkpoint.encoding.compression
     if compression is not None:
         library(compression)
+
+
+def identify_trace(settings: Settings) -> Settings:
+    """Give settings with the SHA-256 of the trace that the guest replays, if there is one.
+
+    Raises
+    ------
+    LocalError
+        If its file cannot be read, is another one than the settings say, or is no trace that fits
+        into RAM.
+    """
+    guest = settings.guest
+    if guest.trace is None:
+        return settings
+    from colobench.guest.replay_table import encode_table, load_trace  # It takes numba.
+
+    trace = load_trace(guest.trace, guest.trace_sha256)
+    encode_table(trace, guest.ram_bytes // PAGE_SIZE, guest.working_set)
+    return settings.override(trace_sha256=guest.trace_sha256 or file_digest(guest.trace))
 
 
 def check_places(settings: Settings) -> None:

@@ -19,7 +19,12 @@ from colobench.lab.compilation import compile_with_bar
 from colobench.lab.interrupt import explain_again, interruptible
 from colobench.lab.session.journal import ROLES, Journal, JournalEntry
 from colobench.lab.session.link_use import LinkUse
-from colobench.lab.session.places import check_libraries, check_memory, check_places
+from colobench.lab.session.places import (
+    check_libraries,
+    check_memory,
+    check_places,
+    identify_trace,
+)
 from colobench.lab.session.record import CheckpointRecord, Records
 from colobench.lab.session.session_processes import SessionProcesses
 from colobench.lab.session.status import PairState, publish
@@ -116,6 +121,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self.settings = chosen.override(**overrides)
         check_memory(self.settings)
         check_libraries(self.settings)
+        self.settings = identify_trace(self.settings)
         self._spare: NodeProcess | None = None
         self.nodes: dict[str, NodeProcess] = {}
         #: Numbers of earlier pairs, and of events before the present one.

@@ -14,7 +14,7 @@ from bokeh.layouts import row
 from bokeh.models import ColumnDataSource, LayoutDOM
 
 from colobench.fields.sizes import parse_size
-from colobench.guest.programs import Program
+from colobench.guest.programs import REPRODUCIBLE
 from colobench.lab.report.palette import (
     GOOD_COLOUR,
     PRIMARY_COLOUR,
@@ -32,7 +32,7 @@ from colobench.ui.base.pump import frames
 from colobench.ui.views.page_sets import PageSets
 from colobench.ui.views.plots import legend_above, make_plot
 
-GUESTS = [program.label for program in Program if program.writes_ram]
+GUESTS = [program.label for program in REPRODUCIBLE if program.writes_ram]
 #: Choices of the guest's steps in an epoch, and number of epochs for a press of the button.
 WRITES = (10, 100, 1000, 10_000, 100_000)
 EPOCHS = 20

@@ -42,7 +42,7 @@ def test_what_both_nodes_must_have_is_said_by_the_fields() -> None:
     assert agreed == Settings().agreed().keys()
     assert agreed == {
         *("ram", "transport", "encoding", "multifd_channels", "layout", "output", "variant"),
-        "verify",
+        *("verify", "trace_sha256", "capture"),
     }
 
 

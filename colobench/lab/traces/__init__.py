@@ -1,0 +1,1 @@
+"""Recording of dirty-page traces: a real program is run, and its written pages are listed."""

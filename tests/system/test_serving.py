@@ -518,7 +518,8 @@ def test_who_has_just_joined_serves_on_when_the_survivor_dies(
         pair.kill("secondary")
         pair.takeover()
         assert client.ask(b"INCR", b"a") == 2
-        start_heartbeats = pair._start_heartbeats
+        joining = pair._joining
+        start_heartbeats = joining._start_heartbeats
 
         def kill_before(*roles: Any) -> None:
             # Both are in COLO, and nobody watches them yet.
@@ -526,7 +527,7 @@ def test_who_has_just_joined_serves_on_when_the_survivor_dies(
             pair.nodes["primary"].kill()
             start_heartbeats(*roles)
 
-        monkeypatch.setattr(pair, "_start_heartbeats", kill_before)
+        monkeypatch.setattr(joining, "_start_heartbeats", kill_before)
         with pytest.raises(RemoteError):
             pair.rejoin()
         killed = pair.found_dead()

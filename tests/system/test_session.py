@@ -17,8 +17,9 @@ import pytest
 
 from colobench.errors import ColobenchError, LocalError
 from colobench.lab.session.journal import SessionTimeout
+from colobench.lab.session.node_pair import ColoExit
 from colobench.lab.session.record import PHASES
-from colobench.lab.session.session import ColoExit, Session
+from colobench.lab.session.session import Session
 from colobench.lab.session.takeover import TakeoverRecord
 from colobench.node.breakpoints import PRIMARY_POINTS, SECONDARY_POINTS
 from colobench.processes.errors import QMPCommandError

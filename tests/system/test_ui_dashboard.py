@@ -11,7 +11,8 @@ import threading
 import psutil
 import pytest
 
-from colobench.lab.session.session import ColoExit, Session
+from colobench.lab.session.node_pair import ColoExit
+from colobench.lab.session.session import Session
 from colobench.lab.session.takeover import TakeoverRecord
 from colobench.ui.base.panel import LINE_LENGTH, Background, one_line
 from colobench.ui.base.sentences import tell_takeover

@@ -43,8 +43,14 @@ class SessionProcesses:
 
     Attributes
     ----------
+    nodes
+        The two nodes of the present pair, by role.
     others
         The switch, the arbiter and the link, if there are, by role.
+    ports
+        The guest's forwarded ports, see `forwarded`, as they were at the start.
+    open
+        Whether processes can be started: between `begin` and `close`.
     pids
         The pid of every process that was started, the dead ones too.
     owner
@@ -53,9 +59,12 @@ class SessionProcesses:
 
     def __init__(self, settings: Settings, deliver: Callable[[str, Event], None]) -> None:
         self._settings, self._deliver = settings, deliver
+        self.nodes: dict[str, NodeProcess] = {}
         self.others: dict[str, NodeProcess] = {}
+        self.ports: list[tuple[int, tuple[str, int]]] = []
         self.pids: list[int] = []
         self.owner = Owner()
+        self.open = False
         self._processes: list[NodeProcess] = []
         self._relays: list[Relay] = []
         self._secondaries = 0
@@ -71,6 +80,7 @@ class SessionProcesses:
 
     def begin(self) -> None:
         """Make the directory, and have everything end with this object, or this interpreter."""
+        self.open = True
         directory = SessionDirectory()
         self._closing.callback(directory.remove)
         self._directory = directory.path
@@ -82,6 +92,7 @@ class SessionProcesses:
 
     def close(self) -> None:
         """End all processes and relays, and remove the directory."""
+        self.open = False
         self._closing.close()
         # Also end a process that a concurrent start has made just now.
         _end_all(self._processes)
@@ -105,6 +116,7 @@ class SessionProcesses:
             self._start_link()
         for other in self.others.values():
             other.connect(timeout)
+        self.ports = self.forwarded()
 
     def revive_arbiter(self, timeout: float) -> bool:
         """Start the arbiter again if it has ended; say whether it had."""
@@ -170,9 +182,7 @@ class SessionProcesses:
     def start_primary(self) -> NodeProcess:
         """Start a primary."""
         arguments = settings_arguments(self._settings)
-        return NodeProcess(
-            "primary", self.directory, arguments, self._deliver, "node-0", known=self._take_in
-        )
+        return self._start_node("primary", "node-0", arguments, [])
 
     def start_secondary(self) -> NodeProcess:
         """Start a secondary, which listens for a primary."""
@@ -183,13 +193,18 @@ class SessionProcesses:
             arguments += ["--mirror", self._listening("mirror")]
         name = f"node-{self._secondaries}"
         sockets = [self.directory / f"{each}-{self._secondaries}" for each in ("colo", "mirror")]
+        return self._start_node("secondary", name, arguments, sockets)
+
+    def _start_node(
+        self, role: str, name: str, arguments: list[str], files: list[Path]
+    ) -> NodeProcess:
         return NodeProcess(
-            "secondary",
+            role,
             self.directory,
             arguments,
             self._deliver,
             name,
-            files=sockets,
+            files=files,
             known=self._take_in,
         )
 

@@ -86,8 +86,8 @@ class SessionStatus:
         State of the guest. A dead node counts as dead, even if the process has not said so yet.
     since
         Seconds since the process has published it.
-    guest
-        Program of the guest.
+    settings
+        Settings of the session, whole, as JSON has them.
     serves
         Whether clients are admitted.
     nodes
@@ -102,15 +102,18 @@ class SessionStatus:
     pid: int
     state: PairState
     since: float
-    guest: str
+    settings: Mapping[str, Any]
     serves: bool
     nodes: tuple[NodeStatus, ...]
     others: dict[str, int]
     forwards: tuple[tuple[str, int, int], ...]
 
     def as_json(self) -> dict[str, Any]:
-        """Give it as a JSON object, with hyphens in the names as QMP has them."""
-        return dict(_hyphens(asdict(self)))
+        """Give it as a JSON object, with hyphens in the names as QMP has them.
+
+        The names of ``settings`` are as they are read again.
+        """
+        return dict(_hyphens(asdict(self))) | {"settings": dict(self.settings)}
 
 
 def find(names: Iterable[str] = ()) -> list[Path]:
@@ -157,7 +160,7 @@ def examine(directory: Path) -> SessionStatus | None:
         pid=told["pid"],
         state=state,
         since=max(0.0, time.time() - told["since"]),
-        guest=told["guest"],
+        settings=told["settings"],
         serves=told["lets-clients-in"],
         nodes=nodes,
         others={role: other["pid"] for role, other in told["others"].items()},

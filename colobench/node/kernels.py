@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from colobench.guest.programs import Program
 from colobench.kernels.note import is_noted, note
+from colobench.settings.settings import Settings
 from colobench.settings.transport import Encoding, PageTransport, usable_cores
 
 if TYPE_CHECKING:
@@ -42,6 +43,13 @@ def kernel_modules(
     of_trackers = () if set(trackers) <= {"marked"} else (_TRACKING,)
     of_encoding = _XBZRLE if encoding is Encoding.XBZRLE else ()
     return (*of_guests, *of_transport, *_ALWAYS, *of_trackers, *of_encoding)
+
+
+def modules_for(settings: Settings, with_guest: bool = True) -> tuple[str, ...]:
+    """Name the modules with the kernels that a node with these settings runs."""
+    programs, checkpoint = [settings.guest.program] if with_guest else [], settings.checkpoint
+    pages, trackers = checkpoint.transport.pages, [checkpoint.tracker]
+    return kernel_modules(programs, pages, trackers, checkpoint.encoding)
 
 
 def all_kernel_modules() -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from colobench.node.monitor import MonitorCommand
 from colobench.node.monitor_commands import ColoCommands, GuestCommands, NetworkCommands
 from colobench.node.runtime import NodeRuntime
 from colobench.node.takeover import Takeover
-from colobench.protocol.colo import ColoAction, Conversation, Role
+from colobench.protocol.colo import VARIANTS, ColoAction, Conversation, Role
 from colobench.settings.bug import Bug
 from colobench.wire.messages import Message
 
@@ -52,14 +52,16 @@ class Node(ABC):
 
     def __init__(self, runtime: NodeRuntime) -> None:
         self.runtime, options = runtime, runtime.options
-        self.options = options
+        self.options, self.settings = options, options.settings
         self.guest, self.network, self.workers = runtime.guest, runtime.network, runtime.workers
         self.monitor, self.quitting = runtime.monitor, runtime.quitting
         self.colo_status = runtime.colo_status
-        self.breakpoints = Breakpoints(self.role, options.layout, options.capture, self._held)
+        checkpoint = self.settings.checkpoint
+        self.variant, layout = VARIANTS[checkpoint.variant], checkpoint.layout
+        self.breakpoints = Breakpoints(self.role, layout, checkpoint.capture, self._held)
         #: Guards the decision which comes first: a failover, or the commit of a checkpoint.
         self.lock = threading.RLock()
-        form = (options.variant, options.layout, options.capture)
+        form = (self.variant, layout, checkpoint.capture)
         self.colo = ColoThread(Conversation(self.role, *form), self)
         self.takeover = Takeover(self, self.monitor, self.lock)
         #: Whether COLO ended with an error; QEMU reports that only by COLO_EXIT.
@@ -112,7 +114,9 @@ class Node(ABC):
             if self.quitting.is_set():
                 connection.close()
                 raise Interrupted
-            channel = self.colo.channel = Channel(connection, self.options.stall_timeout)
+            channel = self.colo.channel = Channel(
+                connection, self.settings.checkpoint.stall_timeout
+            )
         return channel
 
     def enter_colo(self) -> None:
@@ -175,11 +179,11 @@ class Node(ABC):
     def _begin_to_run_alone(self) -> None:
         guest = self.guest
         taken_over: dict[str, Any] = {"checkpoint": guest.checkpoint, "work": guest.machine.work}
-        if self.options.verify:
+        if self.settings.checkpoint.verify:
             taken_over |= guest.digests(guest.save_devices())
         self.colo_status.leave()
         guest.alone()
-        if self.options.bug is Bug.DOUBLE_EXECUTION:
+        if self.settings.experiment.bug is Bug.DOUBLE_EXECUTION:
             guest.machine.plant(DOUBLE_EXECUTION)
         self.monitor.emit("X_COLO_TAKEOVER", taken_over)
         self._emit_colo_exit("request", "x-colo-lost-heartbeat")

@@ -10,12 +10,9 @@ from colobench.errors import LocalError
 from colobench.guest.programs import Program
 from colobench.guest.settings import GuestSettings
 from colobench.node.address import Address
-from colobench.protocol.colo import VARIANTS, Role, Variant
-from colobench.settings.bug import Bug
-from colobench.settings.checkpoint import Capture, Layout, Output
-from colobench.settings.compare import CompareSettings
+from colobench.protocol.colo import Role
 from colobench.settings.settings import Settings
-from colobench.settings.transport import Encoding, PageTransport, check_socket
+from colobench.settings.transport import check_socket
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,71 +49,6 @@ class Options:
         if self.role is Role.PRIMARY:
             return guest
         return GuestSettings(guest.ram_bytes, Program.IDLE)
-
-    @property
-    def programs(self) -> tuple[Program, ...]:
-        """Programs that the guest may run, whose kernels are loaded at the start."""
-        return (self.settings.guest.program,)
-
-    @property
-    def variant(self) -> Variant:
-        """Variant of the conversation."""
-        return VARIANTS[self.settings.checkpoint.variant]
-
-    @property
-    def layout(self) -> Layout:
-        """Layout of checkpoints."""
-        return self.settings.checkpoint.layout
-
-    @property
-    def capture(self) -> Capture:
-        """How the state of a checkpoint is captured."""
-        return self.settings.checkpoint.capture
-
-    @property
-    def stall_timeout(self) -> float:
-        """Stall timeout, seconds, see `colobench.node.channel.Channel`."""
-        return self.settings.checkpoint.stall_timeout
-
-    @property
-    def verify(self) -> bool:
-        """Whether to digest RAM and devices at each checkpoint."""
-        return self.settings.checkpoint.verify
-
-    @property
-    def transport(self) -> PageTransport:
-        """Transport of pages."""
-        return self.settings.checkpoint.transport.pages
-
-    @property
-    def encoding(self) -> Encoding:
-        """Encoding of pages."""
-        return self.settings.checkpoint.encoding
-
-    @property
-    def channels(self) -> int:
-        """Number of page channels."""
-        return self.settings.checkpoint.multifd_channels
-
-    @property
-    def output(self) -> Output:
-        """Filter of the guest's output."""
-        return self.settings.checkpoint.output
-
-    @property
-    def compare(self) -> CompareSettings:
-        """Settings of a comparison of output."""
-        return self.settings.network.compare
-
-    @property
-    def bug(self) -> Bug | None:
-        """Planted bug, or None."""
-        return self.settings.experiment.bug
-
-    @property
-    def tracker(self) -> str:
-        """Name of the tracker, see `colobench.memory.tracker`."""
-        return self.settings.checkpoint.tracker
 
 
 def parse_options(arguments: list[str] | None = None) -> Options:

@@ -118,9 +118,9 @@ class Primary(Node):
     ) -> None:
         address = Address.parse(uri)
         mirror = None if x_mirror is None else Address.parse(x_mirror)
-        if mirror is None and self.options.output is Output.COMPARE:
+        if mirror is None and self.settings.checkpoint.output is Output.COMPARE:
             raise LocalError("migrate: expected x-mirror, as output is compared, found none")
-        check_socket(self.options.transport, uri)
+        check_socket(self.settings.checkpoint.transport.pages, uri)
         with self.lock:
             if not self.colo_status.enabled:
                 raise LocalError("migrate: expected the capability x-colo, found it off")
@@ -151,7 +151,7 @@ class Primary(Node):
             self._set_trigger(parse_trigger(x_trigger))
         if x_checkpoint_delay is not None:
             check_integer("x-checkpoint-delay", x_checkpoint_delay, 0, NEVER_MS, unit="ms")
-            compares = self.options.output is Output.COMPARE
+            compares = self.settings.checkpoint.output is Output.COMPARE
             self._set_trigger(usual_trigger(x_checkpoint_delay, compares))
         if x_report_pages is not None:
             self._report_pages = x_report_pages
@@ -227,10 +227,12 @@ class Primary(Node):
             channel = self.open_channel(main)
             machine, workers = self.guest.machine, self.workers
             # First of all, so that a secondary with other settings reports only that.
-            settings = self.options.settings.agreed()
+            settings = self.settings.agreed()
             channel.write(savevm.stream_header(machine.machine_type, settings))
             channel.flush()
-            sender = checkpoint_sender(self.options, machine, workers, channel, self.breakpoints)
+            sender = checkpoint_sender(
+                self.settings.checkpoint, machine, workers, channel, self.breakpoints
+            )
             sender.connect(address, self._waiting_for("page channels", main))
             if mirror is not None:
                 to_mirror = mirror.connect_while(self._waiting_for("the mirror connection", main))
@@ -252,7 +254,7 @@ class Primary(Node):
             self.guest.lead(self._trigger.want)
             self.guest.seal()
         devices = self.guest.save_devices()
-        if self.options.verify:
+        if self.settings.checkpoint.verify:
             self._announce_digests(self.guest.checkpoint, devices)
         pages = self._dirty_pages.collect()
         sender.copy(self._dirty_pages)
@@ -318,8 +320,8 @@ class Primary(Node):
             "cause": cause.name,
             "cause-connection": cause.connection,
             "cause-offset": cause.offset,
-            "layout": self.options.layout.value,
-            "capture": self.options.capture.value,
+            "layout": self.settings.checkpoint.layout.value,
+            "capture": self.settings.checkpoint.capture.value,
             "time": requested - self._in_colo_since,
             "bytes": self.colo.channel.all_sent - sent,
             "frames-released": released,
@@ -353,7 +355,7 @@ class Primary(Node):
         self._trigger.guest_stopped()
         self.guest.stop("colo")
         self.guest.seal()
-        if self.options.capture is Capture.COPY_THEN_SEND:
+        if self.settings.checkpoint.capture is Capture.COPY_THEN_SEND:
             # Until the release, the guest that runs on may want the next checkpoint.
             self._trigger.satisfy()
         self._phases.end("stop")
@@ -400,12 +402,12 @@ class Primary(Node):
 
     def _checkpoint_sent(self) -> None:
         self.colo.happened(LocalEvent.ALL_SENT)
-        if self.options.bug is Bug.EARLY_RELEASE:
+        if self.settings.experiment.bug is Bug.EARLY_RELEASE:
             self._release_output()
         self.breakpoints.reach("sent")
 
     def _collect_pages(self) -> Pages:
-        missed = self.options.bug is Bug.MISSED_DIRTY_BIT
+        missed = self.settings.experiment.bug is Bug.MISSED_DIRTY_BIT
         dirty = self._dirty_pages
         pages = dirty.collect_but_one() if missed else dirty.collect()
         self._phases.end("collect")
@@ -415,7 +417,7 @@ class Primary(Node):
         devices = self.guest.save_devices()
         self._work = self.guest.machine.work
         self._phases.end("devices")
-        if self.options.verify:
+        if self.settings.checkpoint.verify:
             self._announce_digests(self.guest.checkpoint + 1, devices)
             self._phases.end("verify")
         return devices
@@ -426,9 +428,9 @@ class Primary(Node):
         self.monitor.flush()
 
     def _release_output(self) -> None:
-        if self.options.capture is not Capture.COPY_THEN_SEND:
+        if self.settings.checkpoint.capture is not Capture.COPY_THEN_SEND:
             self._trigger.satisfy()
-        if self.options.bug is Bug.UNSEALED_RELEASE:
+        if self.settings.experiment.bug is Bug.UNSEALED_RELEASE:
             self.guest.seal()
         self.guest.commit()
 

@@ -18,7 +18,7 @@ from colobench.guest.numba.machine import Machine
 from colobench.kernels.warmup import load
 from colobench.node.colo_status import ColoStatus
 from colobench.node.guest_control import GuestControl
-from colobench.node.kernels import kernel_modules
+from colobench.node.kernels import modules_for
 from colobench.node.monitor import Monitor, MonitorCommand
 from colobench.node.network import Network
 from colobench.node.options import Options
@@ -80,21 +80,19 @@ class NodeRuntime:
         machine: Guest | None = None,
     ) -> None:
         self.options = options
-        programs = options.programs if machine is None else ()
-        self.kernels = kernel_modules(
-            programs, options.transport, (options.tracker,), options.encoding
-        )
-        machine = machine or Machine(options.guest, options.tracker)
-        if options.bug is Bug.LOST_RETRANSMISSION:
+        settings, checkpoint = options.settings, options.settings.checkpoint
+        self.kernels = modules_for(settings, machine is None)
+        machine = machine or Machine(options.guest, checkpoint.tracker)
+        if settings.experiment.bug is Bug.LOST_RETRANSMISSION:
             machine.plant(LOST_RETRANSMISSION)
         self.network = Network(
             machine.network,
-            options.output,
-            options.compare,
+            checkpoint.output,
+            settings.network.compare,
             lambda error: self.died("network", error),
         )
         self.guest = GuestControl(machine, (self.network, *participants))
-        self.workers = Workers(max(options.channels, min(2, usable_cores())))
+        self.workers = Workers(max(checkpoint.multifd_channels, min(2, usable_cores())))
         self.quitting = threading.Event()
         self.exit_code = 0
         self.colo_status = ColoStatus()

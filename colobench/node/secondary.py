@@ -61,7 +61,7 @@ class Secondary(Node):
         super().__init__(runtime)
         options = runtime.options
         self._cache = RAMCache("colobench-ram-cache", self.guest.machine.ram.blocks)
-        self._incoming = incoming_stream(options, self.guest.machine, self._cache)
+        self._incoming = incoming_stream(self.settings, self.guest.machine, self._cache)
         self._listener: socket.socket | None = None
         self._mirror_listener: socket.socket | None = None
         self._mirror_uri = ""
@@ -194,8 +194,8 @@ class Secondary(Node):
         main = Wait("a primary", None).accept(self._listener)
         channel = self.open_channel(main)
         channel.parse(self._incoming.stream_header(channel.buffer))
-        timeout = self.options.stall_timeout
-        receiver = page_receiver(self.options, self._cache, self.workers, channel)
+        timeout = self.settings.checkpoint.stall_timeout
+        receiver = page_receiver(self.settings.checkpoint, self._cache, self.workers, channel)
         receiver.accept(self._listener, Wait("page channels", timeout, main))
         if self._mirror_listener is not None:
             wait = Wait("a mirror connection, found none", timeout, main)
@@ -262,7 +262,7 @@ class Secondary(Node):
 
     def size_limit(self) -> int:
         """Return the usual limit, or for a buffer with RAM a limit that depends on RAM's size."""
-        if self.options.layout is Layout.SEPARATED:
+        if self.settings.checkpoint.layout is Layout.SEPARATED:
             return SIZE_LIMIT
         return SIZE_LIMIT + len(self._cache.array) // PAGE_SIZE * PAGE_RECORD_BYTES
 
@@ -273,7 +273,7 @@ class Secondary(Node):
             self._incoming.load_sections(channel.buffer, COLO_RAM), 2 * len(self._cache.array)
         )
         self._phases.end("ram")
-        if self.options.bug is Bug.EARLY_FLUSH:
+        if self.settings.experiment.bug is Bug.EARLY_FLUSH:
             self._flush()
         self.breakpoints.reach("ram-received")
         self.colo.happened(LocalEvent.RAM_RECEIVED)
@@ -283,7 +283,7 @@ class Secondary(Node):
         channel = self._channel()
         offset = channel.buffer.offset
         data = channel.parse(sized_bytes(self._size))
-        stage = COLO_DEVICES if self.options.layout is Layout.SEPARATED else COLO_BUFFER
+        stage = COLO_DEVICES if self.settings.checkpoint.layout is Layout.SEPARATED else COLO_BUFFER
         loaded = parse_bytes(
             lambda at: self._incoming.load_sections(at, stage), data, offset=offset
         )
@@ -305,13 +305,13 @@ class Secondary(Node):
     def _flush(self) -> int:
         """Copy pages from the cache to RAM: those received, and those that our guest wrote."""
         tracker = self.guest.machine.tracker
-        if self.options.bug is not Bug.FLUSH_PRIMARY_ONLY:
+        if self.settings.experiment.bug is not Bug.FLUSH_PRIMARY_ONLY:
             tracker.collect(self._cache.bitmap)
         tracker.disarm()
         if self._report_pages:
             self._flushed_bitmap = self._cache.bitmap.copy()
         flushed = flush(self.guest.machine.ram, self._cache, self.workers)
-        if self.options.variant.secondary_runs:
+        if self.variant.secondary_runs:
             tracker.arm()
         return flushed
 
@@ -324,7 +324,7 @@ class Secondary(Node):
         self.guest.load(self._device_states)
         self._applying = False
         self._phases.end("load")
-        if self.options.verify:
+        if self.settings.checkpoint.verify:
             self._digests = self.guest.digests(self.guest.save_devices())
             self._phases.end("verify")
         self.breakpoints.reach("load")

@@ -73,13 +73,15 @@ def test_an_interrupted_block_says_that_its_session_is_closed(kernel: Kernel) ->
 
 def test_an_interrupted_start_leaves_no_process(kernel: Kernel) -> None:
     _, error = kernel.run(
-        "session = cb.Session(ram='4M')\ninterrupt_inside('_start_nodes')\nsession.start()"
+        "session = cb.Session(ram='4M')\ninterrupt_inside('_greet')\nsession.start()"
     )
     assert error == [
         "Session.start() was interrupted: its session is closed, all of its processes have ended."
     ]
-    printed, _ = kernel.run("print([each.alive() for each in session.all_processes()])")
-    assert "True" not in printed
+    printed, error = kernel.run(
+        "import psutil\nprint(len(session.all_pids()), *map(psutil.pid_exists, session.all_pids()))"
+    )
+    assert (printed, error) == ("2 False False\n", [])
 
 
 @pytest.mark.parametrize(

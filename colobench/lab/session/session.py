@@ -31,7 +31,7 @@ from colobench.lab.session.published_state import PublishedState
 from colobench.lab.session.record import Records
 from colobench.lab.session.session_processes import SessionProcesses
 from colobench.lab.session.status import PairState
-from colobench.node.kernels import kernel_modules
+from colobench.node.kernels import modules_for
 from colobench.processes.errors import NodeGone
 from colobench.processes.process import ProcessUsage
 from colobench.settings.checkpoint import Strategy
@@ -222,7 +222,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         if self.nodes:
             raise LocalError("session: expected one that was not started, found it started")
         self.check_places()
-        self._compile_kernels()
+        compile_with_bar(modules_for(self.settings))
         self._processes.begin()
         try:
             self._processes.start_others(timeout)
@@ -233,12 +233,6 @@ class Session(contextlib.AbstractContextManager["Session"]):
         except BaseException:
             self.close()
             raise
-
-    def _compile_kernels(self) -> None:
-        """Have the kernels that the nodes will load in the cache."""
-        program, checkpoint = self.settings.guest.program, self.settings.checkpoint
-        pages, encoding = checkpoint.transport.pages, checkpoint.encoding
-        compile_with_bar(kernel_modules((program,), pages, (checkpoint.tracker,), encoding))
 
     def _let_clients_in(self) -> None:
         if "switch" in self.others and not self.lets_clients_in:

@@ -16,9 +16,9 @@ from colobench.node.migration.page_copy import PageCopy
 from colobench.node.migration.page_path import PageReceiver
 from colobench.node.migration.records import PlainRecords, RecordWriter
 from colobench.node.migration.stream import StreamReceiver, StreamSender
-from colobench.node.options import Options
 from colobench.node.workers import Workers
-from colobench.settings.checkpoint import Capture, Layout
+from colobench.settings.checkpoint import Capture, CheckpointSettings, Layout
+from colobench.settings.settings import Settings
 from colobench.settings.transport import Encoding, PageTransport
 from colobench.wire.compression import compressor
 from colobench.wire.loadvm import Incoming
@@ -33,39 +33,40 @@ _CHANNEL_RECEIVERS: Final = {
 
 
 def checkpoint_sender(
-    options: Options,
+    settings: CheckpointSettings,
     machine: Guest,
     workers: Workers,
     channel: Channel,
     breakpoints: Breakpoints,
 ) -> CheckpointSender:
-    """Make the sender of a guest and its checkpoints that a node's options select.
+    """Make the sender of a guest and its checkpoints that the settings select.
 
     Raises
     ------
     OSError
         If there is no memory for copies of pages.
     """
-    copies = options.capture is Capture.COPY_THEN_SEND
+    copies = settings.capture is Capture.COPY_THEN_SEND
     page_copy = PageCopy(machine.ram, workers) if copies else None
     memory = machine.ram if page_copy is None else page_copy.memory
-    compression = options.encoding.compression
-    if options.transport is PageTransport.MULTIFD and compression is not None:
+    compression = settings.encoding.compression
+    if settings.transport.pages is PageTransport.MULTIFD and compression is not None:
         # Imported only here, as is all below that other sessions do without.
         from colobench.node.migration.compressed_multifd import CompressedMultifdSender
 
-        level = options.settings.checkpoint.zstd_level
+        level = settings.zstd_level
         compressing = CompressedMultifdSender(
-            channel, memory, options.channels, workers, compression, level
+            channel, memory, settings.multifd_channels, workers, compression, level
         )
         return CheckpointSender(machine, channel, compressing, breakpoints, page_copy)
-    if options.transport in _CHANNEL_SENDERS:
-        pages = _CHANNEL_SENDERS[options.transport](channel, memory, options.channels, workers)
+    transport, channels = settings.transport.pages, settings.multifd_channels
+    if transport in _CHANNEL_SENDERS:
+        pages = _CHANNEL_SENDERS[transport](channel, memory, channels, workers)
         return CheckpointSender(machine, channel, pages, breakpoints, page_copy)
     records = RAMRecordState(memory.blocks)
     writer: RecordWriter
     stream: StreamSender
-    if options.encoding is Encoding.XBZRLE:
+    if settings.encoding is Encoding.XBZRLE:
         from colobench.node.migration.xbzrle import XBZRLERecords, XBZRLESender
 
         writer = XBZRLERecords(memory)
@@ -76,45 +77,45 @@ def checkpoint_sender(
             CompressedStreamSender,
         )
 
-        writer = CompressedRecords(
-            memory, compressor(compression, options.settings.checkpoint.zstd_level)
-        )
+        writer = CompressedRecords(memory, compressor(compression, settings.zstd_level))
         stream = CompressedStreamSender(channel, memory, records, writer)
     else:
         writer = PlainRecords(memory)
         stream = StreamSender(channel, memory, records)
-    if options.layout is Layout.SEPARATED:
+    if settings.layout is Layout.SEPARATED:
         return CheckpointSender(machine, channel, stream, breakpoints, page_copy)
     buffered = BufferedSender(memory, records, writer)
     return BufferedCheckpointSender(machine, channel, stream, breakpoints, page_copy, buffered)
 
 
 def page_receiver(
-    options: Options, cache: PageMemory, workers: Workers, channel: Channel
+    settings: CheckpointSettings, cache: PageMemory, workers: Workers, channel: Channel
 ) -> PageReceiver:
-    """Make the receiver of pages into the RAM cache that a node's options select."""
-    compression = options.encoding.compression
-    if options.transport is PageTransport.MULTIFD and compression is not None:
+    """Make the receiver of pages into the RAM cache that the settings select."""
+    compression = settings.encoding.compression
+    if settings.transport.pages is PageTransport.MULTIFD and compression is not None:
         from colobench.node.migration.compressed_multifd import CompressedMultifdReceiver
 
-        level = options.settings.checkpoint.zstd_level
+        level = settings.zstd_level
         return CompressedMultifdReceiver(
-            channel, cache, options.channels, workers, compression, level
+            channel, cache, settings.multifd_channels, workers, compression, level
         )
-    if options.transport in _CHANNEL_RECEIVERS:
-        return _CHANNEL_RECEIVERS[options.transport](channel, cache, options.channels, workers)
+    transport, channels = settings.transport.pages, settings.multifd_channels
+    if transport in _CHANNEL_RECEIVERS:
+        return _CHANNEL_RECEIVERS[transport](channel, cache, channels, workers)
     return StreamReceiver(channel)
 
 
-def incoming_stream(options: Options, machine: Guest, cache: PageMemory) -> Incoming:
-    """Make the loader of the main stream that a node's options select."""
-    on_channels = options.transport in _CHANNEL_RECEIVERS
+def incoming_stream(settings: Settings, machine: Guest, cache: PageMemory) -> Incoming:
+    """Make the loader of the main stream that the settings select."""
+    checkpoint = settings.checkpoint
+    on_channels = checkpoint.transport.pages in _CHANNEL_RECEIVERS
     return Incoming(
         machine.machine_type,
         cache,
         machine.devices,
         multifd=on_channels,
-        xbzrle=options.encoding is Encoding.XBZRLE,
-        compression=None if on_channels else options.encoding.compression,
-        settings=options.settings.agreed(),
+        xbzrle=checkpoint.encoding is Encoding.XBZRLE,
+        compression=None if on_channels else checkpoint.encoding.compression,
+        settings=settings.agreed(),
     )

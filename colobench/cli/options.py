@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Container
+from collections.abc import Collection, Container
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,9 +33,9 @@ def add_settings_options(
     leave_out
         Names of settings that have no option.
     """
-    words = "repeat a run: JSON that colobench wrote about it, or an object with settings; other "
-    words += "options have precedence over the file"
-    parser.add_argument("--settings", type=Path, metavar="FILE", help=words)
+    words = "repeat a run: JSON or a page that colobench wrote about it (FILE#3: about its third "
+    words += "run), or an object with settings; other options have precedence over the file"
+    parser.add_argument("--settings", metavar="FILE", help=words)
     parser.set_defaults(strategy=None)
     # A verb that leaves it out decides on strategies in a way of its own.
     if "trigger" not in leave_out:
@@ -47,7 +47,9 @@ def add_settings_options(
     add_options(parser, usual, leave_out=leave_out)
 
 
-def chosen_settings(options: argparse.Namespace, usual: P, *more_keys: str) -> P:
+def chosen_settings(
+    options: argparse.Namespace, usual: P, *more_keys: str, indifferent: Collection[str] = ()
+) -> P:
     """Give the settings: those of options first, then of the file, then the defaults.
 
     Parameters
@@ -56,8 +58,8 @@ def chosen_settings(options: argparse.Namespace, usual: P, *more_keys: str) -> P
         Options of `add_settings_options`.
     usual
         Default settings.
-    more_keys
-        Further keys of the file's object that have settings, see `read_settings`.
+    more_keys, indifferent
+        Parameters of `read_settings`.
 
     Raises
     ------
@@ -66,7 +68,9 @@ def chosen_settings(options: argparse.Namespace, usual: P, *more_keys: str) -> P
     """
     chosen = usual
     if options.settings is not None:
-        chosen = chosen.override_by(read_settings(options.settings, *more_keys))
+        chosen = chosen.override_by(
+            read_settings(options.settings, *more_keys, indifferent=indifferent)
+        )
     if options.strategy is not None:
         chosen = chosen.override(**options.strategy.changes())
     return chosen.override(**given_options(options, type(chosen)))

@@ -7,11 +7,18 @@ import json
 import sys
 import time
 from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Any
 
 from colobench.cli.options import add_settings_options, chosen_settings, positive_number
 from colobench.errors import ColobenchError
+from colobench.settings.file import KEY
 from colobench.settings.heartbeat import HeartbeatSettings
 from colobench.settings.settings import Settings
+
+if TYPE_CHECKING:
+    from colobench.lab.session.link_use import LinkUse
+    from colobench.lab.session.session import Session
+    from colobench.lab.session.supervise import Tally
 
 #: Records are kept of as many checkpoints as are taken in a quarter of an hour.
 USUAL = Settings().override(
@@ -35,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     """Serve until the end of the run, and print its results."""
     from tqdm import tqdm
 
-    from colobench.lab.report.run_summary import compute_statistics, format_summary
+    from colobench.lab.report.run_summary import format_summary
     from colobench.lab.session.session import Session
     from colobench.lab.session.supervise import Tally, serve
 
@@ -64,13 +71,7 @@ def run(options: argparse.Namespace) -> int:
                 raise
         with suppress(ColobenchError):  # It has ended with its pair.
             link = session.link_use()
-    # Percentiles are those of the newest records.
-    summary = (
-        compute_statistics(session.records)
-        | tally.as_json()
-        | ({} if link is None else {"link": link.as_json()})
-        | {"settings": session.settings.as_json()}
-    )
+    summary = summarize(session, tally, link)
     if options.json:
         print(json.dumps(summary))
     else:
@@ -79,3 +80,15 @@ def run(options: argparse.Namespace) -> int:
         if link is not None:
             print(format_summary({"link": link.as_json()}))
     return 0 if summary["verified"] else 1
+
+
+def summarize(session: Session, tally: Tally, link: LinkUse | None) -> dict[str, Any]:
+    """Sum up a session; percentiles are those of the newest records."""
+    from colobench.lab.report.run_summary import compute_statistics
+
+    return (
+        compute_statistics(session.records)
+        | tally.as_json()
+        | ({} if link is None else {"link": link.as_json()})
+        | {KEY: session.settings.as_json()}
+    )

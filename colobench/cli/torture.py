@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from colobench.cli.options import (
     add_settings_options,
@@ -110,7 +109,7 @@ def _settings(options: argparse.Namespace) -> tuple[TortureSettings, Exhibit | N
     named = given_options(options, TortureSettings).get("bug")
     if named is not None:
         settings = settings.override(**exhibit(named).changes())
-    settings = chosen_settings(options, settings, "torture")
+    settings = chosen_settings(options, settings, "torture", indifferent=DECIDED)
     bug = settings.pair.experiment.bug
     return settings, None if bug is None else exhibit(bug.value)
 
@@ -147,6 +146,7 @@ def _torture_nobody(options: argparse.Namespace, settings: TortureSettings) -> i
     from tqdm import tqdm
 
     from colobench.lab.torture.run import run_clean
+    from colobench.lab.torture.text import clean_as_json
 
     found = {}
     with tqdm(total=options.clean, unit=" checkpoints", disable=None, leave=False) as bar:
@@ -154,13 +154,11 @@ def _torture_nobody(options: argparse.Namespace, settings: TortureSettings) -> i
             options.clean, settings, progress=lambda done, total: bar.update(done - bar.n)
         ):
             found[output] = judgement
-    clean = all(each.linearizable and not each.violations for each in found.values())
     if options.json:
-        shown = {output: asdict(judgement) for output, judgement in found.items()}
-        print(json.dumps({"checkpoints": options.clean, "clean": clean, "outputs": shown}))
+        print(json.dumps(clean_as_json(options.clean, found, settings)))
     else:
         for output, judgement in found.items():
             undecided = [f"undecided: {sentence}" for sentence in judgement.undecided]
             wrong = "; ".join([*judgement.violations, *undecided]) or "no alarm"
             print(f"{output}: {judgement.operations:,} operations checked: {wrong}")
-    return 0 if clean else 1
+    return 0 if all(each.clean for each in found.values()) else 1

@@ -15,6 +15,7 @@ from colobench.lab.bench.text import HEADINGS, cells, number, summary
 from colobench.lab.report.page import PlotCard, write_page
 from colobench.lab.report.palette import BAD_COLOUR, MET_COLOUR, NEUTRAL_COLOUR, TARGET_COLOUR
 from colobench.lab.report.plot import legend_above, make_plot
+from colobench.settings.file import KEY
 
 _WORDS = {True: "target met", False: "target missed", None: "not judged"}
 _COLOURS = {True: MET_COLOUR, False: BAD_COLOUR, None: NEUTRAL_COLOUR}
@@ -59,6 +60,7 @@ def write_bench_page(path: str | Path, machine: Mapping[str, Any], rows: Sequenc
             for name, of_name in groupby(rows, key=lambda row: row.name)
         ],
         "machine": {name: _fact(value) for name, value in machine.items()},
+        "written": [{"name": r.name, "case": r.case, KEY: r.settings} for r in rows],
     }
     return write_page(path, "bench/templates/bench.html", _plots(rows), values)
 

@@ -87,6 +87,8 @@ class Profile:
         Steps in their order.
     pause
         Whole pause, as a step.
+    settings
+        Settings of the session, whole, as JSON has them.
     """
 
     transport: str
@@ -94,6 +96,7 @@ class Profile:
     checkpoints: int
     steps: tuple[PauseStep, ...]
     pause: PauseStep
+    settings: Mapping[str, Any]
 
 
 #: Name, side and kind of each step, whether the guest stands still, and which floor it has.
@@ -195,13 +198,15 @@ def _profile(
     count = context.size(CHECKPOINTS, 5)
     with Pair(context, pages, transport) as pair:
         records = [pair.record() for _ in range(count)]
+        settings = pair.session.settings.as_json()
     cut = [steps_of(record) for record in records]
     steps = tuple(
         _step(name, side, kind, paused, [each[name] for each in cut], floors.get(str(floor)))
         for name, side, kind, paused, floor in _STEPS
     )
     pauses = [sum(each[step.name] for step in steps if step.paused) for each in cut]
-    return Profile(transport, pages, count, steps, _step("pause", BOTH, "", True, pauses, None))
+    pause = _step("pause", BOTH, "", True, pauses, None)
+    return Profile(transport, pages, count, steps, pause, settings)
 
 
 def _step(

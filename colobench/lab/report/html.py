@@ -27,6 +27,7 @@ from colobench.lab.report.run_summary import (
     megabytes,
     milliseconds,
 )
+from colobench.settings.file import KEY
 
 if TYPE_CHECKING:
     from colobench.lab.session.record import CheckpointRecord
@@ -88,6 +89,7 @@ def write_report(
         "verdict": verdict,
         "reasons": reasons,
         "statistics": list(_statistics_rows(records, summary)),
+        "written": {KEY: summary.get("settings")},
         "facts": {**summary.get("settings", {}), **summary.get("machine", {})},
     }
     return write_page(path, "report/templates/run.html", _draw_cards(columns, summary), values)

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from colobench.lab.output_file import write_output_file
 from colobench.lab.report.palette import PAGE_COLOURS
+from colobench.settings.file import PAGE_ELEMENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,8 @@ def write_page(
     plots
         The cards with plots, in order.
     values
-        Variables of the template. Text is escaped.
+        Variables of the template. Text is escaped. The page carries ``written`` as JSON, out of
+        which `read_settings` reads.
 
     Returns
     -------
@@ -79,6 +81,7 @@ def write_page(
     text = page.render(
         values,
         colours=PAGE_COLOURS,
+        page_element=PAGE_ELEMENT,
         bokeh=Resources(mode="inline", components=["bokeh"]).render(),
         script=script,
         plots=[(card, None if card.plot is None else next(element)) for card in plots],

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from colobench.errors import RemoteError
 from colobench.lab.session.record import CheckpointRecord, Records, merge
 from colobench.processes.qmp import Event
+from colobench.settings.settings import Settings
 
 ROLES = ("primary", "secondary")
 #: The newest digests that are kept; a takeover needs those of the last two checkpoints.
@@ -34,10 +35,9 @@ class Journal:
 
     Parameters
     ----------
-    verify
-        Whether the nodes send digests, so that records tell whether both sides were equal.
-    keep_records
-        Least number of the newest records that are kept; None for all.
+    settings
+        Settings of the session: whether the nodes send digests, so that records tell whether both
+        sides were equal, and how many records are kept.
 
     Attributes
     ----------
@@ -50,9 +50,9 @@ class Journal:
         Monotonic time at which the first pair entered COLO; the times of records count from it.
     """
 
-    def __init__(self, verify: bool, keep_records: int | None = None) -> None:
-        self._verify = verify
-        self.records = Records(keep=keep_records)
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.records = Records(keep=settings.experiment.keep_records)
         self.began: float | None = None
         #: Seconds from the first pair's entry into COLO to the present one's.
         self._time_offset = 0.0
@@ -102,8 +102,9 @@ class Journal:
             # Nobody has lived to send the other half of an earlier one.
             for earlier in [each for each in halves if each < number]:
                 del halves[earlier]
-        digests = self.digests.get(number) if self._verify else None
-        record = merge(primary | {"time": primary["time"] + self._time_offset}, secondary, digests)
+        digests = self.digests.get(number) if self._settings.checkpoint.verify else None
+        primary = primary | {"time": primary["time"] + self._time_offset}
+        record = merge(primary, secondary, digests, self._settings)
         self.records.append(record)
         return record
 

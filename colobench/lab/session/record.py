@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import builtins
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -14,6 +15,8 @@ import numpy.typing as npt
 
 from colobench.lab.percentiles import percentiles
 from colobench.node.phases import Mark, durations
+from colobench.settings.file import KEY
+from colobench.settings.settings import Settings
 
 #: The marks of one node for one checkpoint, in their order.
 Marks: TypeAlias = tuple[Mark, ...]
@@ -82,6 +85,8 @@ class CheckpointRecord:
         The pages copied from RAM cache to RAM, likewise.
     primary_marks, secondary_marks
         Time at which each phase ended on either side, in nanoseconds of one clock.
+    settings
+        Settings of the session; None if nobody knows them.
     """
 
     number: int
@@ -121,16 +126,22 @@ class CheckpointRecord:
     flushed_bitmap: builtins.bytes | None = field(default=None, repr=False)
     primary_marks: Marks = field(default=(), repr=False)
     secondary_marks: Marks = field(default=(), repr=False)
+    settings: Settings | None = field(default=None, repr=False)
 
 
-#: Columns of tables: all attributes but the bitmaps and the marks.
+#: Columns of tables: all attributes but the bitmaps, the marks and the settings.
 COLUMNS = [
-    each.name for each in fields(CheckpointRecord) if not each.name.endswith(("_bitmap", "_marks"))
+    each.name
+    for each in fields(CheckpointRecord)
+    if not each.name.endswith(("_bitmap", "_marks")) and each.name != KEY
 ]
 
 
 def merge(
-    primary: Mapping[str, Any], secondary: Mapping[str, Any], digests: Mapping[str, Any] | None
+    primary: Mapping[str, Any],
+    secondary: Mapping[str, Any],
+    digests: Mapping[str, Any] | None,
+    settings: Settings,
 ) -> CheckpointRecord:
     """Make a record of what both nodes said of the same checkpoint.
 
@@ -140,6 +151,8 @@ def merge(
         The data of their events X_COLO_CHECKPOINT.
     digests
         The data of the primary's event X_COLO_DIGEST, None if the session does not verify.
+    settings
+        Settings of the session.
     """
     primary_marks, secondary_marks = _marks(primary), _marks(secondary)
     phases = _phases(primary_marks, secondary_marks)
@@ -175,6 +188,7 @@ def merge(
         flushed_bitmap=_decode(secondary.get("flushed-bitmap")),
         primary_marks=primary_marks,
         secondary_marks=secondary_marks,
+        settings=settings,
     )
 
 
@@ -274,6 +288,23 @@ class Records(Sequence[CheckpointRecord]):
         return percentiles(self.column(name), [percent], without=0.0)[0]
 
     def to_json(self) -> str:
-        """Write all records but their bitmaps as a JSON list of objects."""
-        rows = [{name: getattr(record, name) for name in COLUMNS} for record in self._records]
-        return json.dumps(rows)
+        """Write all records but their bitmaps as JSON, with the settings of their sessions.
+
+        Returns
+        -------
+        str
+            A JSON list with an object for each session, whose ``settings`` are whole (null if
+            nobody knows them), and whose ``records`` are a list of objects.
+        """
+        return json.dumps(
+            [
+                {KEY: settings and settings.as_json(), "records": [_row(each) for each in of_one]}
+                for settings, of_one in itertools.groupby(
+                    self._records, key=lambda record: record.settings
+                )
+            ]
+        )
+
+
+def _row(record: CheckpointRecord) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in COLUMNS}

@@ -142,8 +142,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         check_memory(self.settings)
         check_libraries(self.settings)
         self.settings = identify_trace(self.settings)
-        verify, keep = self.settings.checkpoint.verify, self.settings.experiment.keep_records
-        self.journal = Journal(verify, keep)
+        self.journal = Journal(self.settings)
         self._processes = SessionProcesses(self.settings, self.journal.deliver)
         self.nodes, self.others = self._processes.nodes, self._processes.others
         self._published = PublishedState(self.settings, self._processes)

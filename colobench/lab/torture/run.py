@@ -34,7 +34,6 @@ BLOCK = 20
 #: Average number of answers to each client before a kill.
 ANSWERS_BEFORE = 12
 _ANSWER_SECONDS = 20.0
-_CLEAN_DELAY_MS = 5
 #: Limit of pairs in a row that part without a kill.
 _PARTED_LIMIT = 5
 
@@ -272,6 +271,11 @@ class Judgement:
     violations: tuple[str, ...]
     undecided: tuple[str, ...] = ()
 
+    @property
+    def clean(self) -> bool:
+        """Whether there is no violation and everything was decided."""
+        return bool(self.linearizable and not self.violations)
+
 
 def judge(
     clients: Clients, session: Session, since: int = 0, effort: Effort = USUAL_EFFORT
@@ -327,7 +331,7 @@ def run_clean(
         ("buffer", checkpoints // 2),
         ("compare", checkpoints - checkpoints // 2),
     ):
-        with Session(settings.of_output(output, delay=_CLEAN_DELAY_MS)) as session:
+        with Session(settings.without_kills(output)) as session:
             with Clients(session.address(), settings.clients) as clients:
                 for number in range(1, count + 1):
                     session.run(1)

@@ -19,6 +19,8 @@ from colobench.strategy.trigger import NEVER_MS
 
 #: The settings of a pair that each kill, or the way of output, decides on.
 DECIDED = ("transport", "multifd_channels", "output", "variant", "delay")
+#: Milliseconds between checkpoints where nobody is killed.
+CLEAN_DELAY_MS = 5
 USUAL_PAIR = serving_settings(heartbeat=HeartbeatSettings(limit_ms=200), spare=True)
 
 
@@ -95,6 +97,10 @@ class TortureSettings(Part):
         if not self.pair.checkpoint.has_own_trigger():
             changes["delay"] = delay
         return self.pair.override(**changes)
+
+    def without_kills(self, output: str) -> Settings:
+        """Give the settings of a pair that nobody kills."""
+        return self.of_output(output, delay=CLEAN_DELAY_MS)
 
     def check_room(self) -> None:
         """Check that the guest has room for the clients, and for one more that reads all keys.

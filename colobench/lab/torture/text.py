@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from colobench.lab.torture.kill_results import Summary
+from colobench.lab.torture.run import Judgement
 from colobench.lab.torture.settings import TortureSettings
+from colobench.settings.file import KEY
+from colobench.settings.settings import Settings
 
 
 def render(summary: Summary, settings: TortureSettings) -> str:
@@ -50,6 +55,23 @@ def as_json(summary: Summary, settings: TortureSettings) -> dict[str, Any]:
         "tried": [[kill.number, sentence] for kill, sentence in summary.tried],
         "violations": [[kill.number, sentence] for kill, sentence in summary.violations],
         "per_value": {name: dict(counts) for name, counts in summary.per_value.items()},
-        "settings": settings.pair.as_json(),
-        "torture": settings.own_json(),
+        **_settings(settings.pair, settings),
     }
+
+
+def clean_as_json(
+    checkpoints: int, judgements: Mapping[str, Judgement], settings: TortureSettings
+) -> dict[str, Any]:
+    """Give the judgements of a run without kills, by the way of output, as a JSON object."""
+    return {
+        "checkpoints": checkpoints,
+        "clean": all(each.clean for each in judgements.values()),
+        "outputs": {
+            output: asdict(each) | _settings(settings.without_kills(output), settings)
+            for output, each in judgements.items()
+        },
+    }
+
+
+def _settings(pair: Settings, settings: TortureSettings) -> dict[str, Any]:
+    return {KEY: pair.as_json(), "torture": settings.own_json()}

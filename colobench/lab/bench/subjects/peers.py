@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 from colobench.lab.bench.case import Case, at_most, subject
 from colobench.lab.bench.context import BenchContext, thousands
@@ -22,6 +23,7 @@ def _measure(context: BenchContext, pages: int, transport: str) -> Measured:
         raise Unavailable("other systems are measured with --peers")
     ram_mib = default_ram(context)
     checkpoints = context.size(CHECKPOINTS)
+    settings: dict[str, Any] = {}
     ours: list[float] = []
     theirs: list[float] = []
     # One pair at a time, as a running guest disturbs the other: in turn, in two halves.
@@ -29,11 +31,12 @@ def _measure(context: BenchContext, pages: int, transport: str) -> Measured:
         for mine in (mine_first, not mine_first):
             if mine:
                 with Pair(context, pages, transport, ram_mib) as pair:
+                    settings = pair.session.settings.as_json()
                     ours += [MILLISECONDS * pair.sample() for _ in range(checkpoints)]
             else:
                 with QEMUPair(pages=pages, ram_mib=ram_mib) as qemu:
                     theirs += qemu.stop_times(checkpoints=checkpoints)
-    return Measured(ours, theirs)
+    return Measured(ours, theirs, settings=settings)
 
 
 @subject("peers", "the pause of a checkpoint: against the stop time of two QEMUs in COLO")

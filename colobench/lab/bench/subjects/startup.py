@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 import sys
 import time
@@ -12,14 +13,18 @@ from colobench.errors import RemoteError
 from colobench.lab.bench.case import Case, at_most, subject
 from colobench.lab.bench.context import BenchContext
 from colobench.lab.bench.measured import Measured
+from colobench.settings.settings import Settings
 
 #: Line that reports the commit of the checkpoint, at which timing ends.
 FIRST_CHECKPOINT = """
-import colobench
-with colobench.Session(verify=False, delay=0) as session:
+import json, sys, colobench
+settings = colobench.Settings.from_json(json.loads(sys.argv[1]))
+with colobench.Session(settings) as session:
     session.run(1)
     print("committed", flush=True)
 """
+#: Settings of the session that takes it.
+SETTINGS = Settings().override(verify=False, delay=0)
 #: Least imports of a node's process.
 BARE = "import numpy, numba"
 TIMEOUT = 120.0
@@ -43,7 +48,7 @@ def _first_checkpoint() -> float:
     """Take a checkpoint in a new Python; return the seconds from its start to the commit."""
     begin = time.perf_counter()
     with subprocess.Popen(
-        [sys.executable, "-c", FIRST_CHECKPOINT],
+        [sys.executable, "-c", FIRST_CHECKPOINT, json.dumps(SETTINGS.as_json())],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -84,7 +89,8 @@ def start(context: BenchContext) -> Iterator[Case]:
 
     def first_checkpoint() -> Measured:
         ours, reference = context.compare(_first_checkpoint, _two_bare_processes)
-        return Measured(ours, reference, note="64 MiB of RAM, kernels in the cache")
+        note = "64 MiB of RAM, kernels in the cache"
+        return Measured(ours, reference, note=note, settings=SETTINGS.as_json())
 
     yield Case("import colobench", "s", importing, at_most(0.15, "s"))
     words = "first checkpoint, two Pythons that import numpy and numba"

@@ -24,8 +24,10 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 from colobench.kernels import cache_directory, sources
 
-#: Seconds that a process waits for another to compile the same kernel, and between its checks.
-PATIENCE, LOOK_SECONDS = 60.0, 0.02
+#: Seconds between two looks at a kernel that another process compiles.
+LOOK_SECONDS = 0.02
+#: States of a process in /proc/PID/stat that does not go on: stopped, traced, dead.
+_STANDING = "TtZX"
 _SEAL_BYTES = hashlib.sha256().digest_size
 
 
@@ -159,17 +161,20 @@ class KernelCache(FunctionCache):
     def turn(self, sig: Any, target_context: Any) -> Iterator[None]:
         """Wait while another process compiles this kernel, until it is there.
 
-        So processes that start at the same time share the work. If the lock cannot be taken within
-        `PATIENCE`, the kernel is compiled here, too.
+        So processes that start at the same time share the work, however long it takes. If the other
+        process is stopped, the kernel is compiled here, too; if it ends, its lock ends with it.
         """
-        deadline = time.monotonic() + PATIENCE
         while True:
             with self.claim(sig, target_context) as is_ours:
                 ready = self.state(sig, target_context)[0] is CacheState.READY
-                if is_ours or ready or time.monotonic() > deadline:
+                if is_ours or ready or _holder_stands(self._lock_path):
                     yield
                     return
             time.sleep(LOOK_SECONDS)
+
+    @property
+    def _lock_path(self) -> str:
+        return f"{self._cache_file._index_path}.lock"
 
     @contextlib.contextmanager
     def claim(self, sig: Any, target_context: Any) -> Iterator[bool]:
@@ -177,7 +182,7 @@ class KernelCache(FunctionCache):
         if getattr(_holding, "lock", False):
             yield True
             return
-        path = f"{self._cache_file._index_path}.lock"
+        path = self._lock_path
         descriptor = _lock(path)
         if descriptor is None:
             yield False
@@ -203,12 +208,24 @@ def _given(directory: Path) -> Iterator[None]:
 
 #: Whether this thread holds a lock: a kernel compiled on behalf of another needs no second one.
 _holding = threading.local()
+#: Descriptors of the locks of this process.
+_locks: set[int] = set()
+
+
+def _close_in_child() -> None:
+    """Close the descriptors that a fork has copied, or the locks would outlive their process."""
+    while _locks:
+        os.close(_locks.pop())
+
+
+os.register_at_fork(after_in_child=_close_in_child)
 
 
 def _lock(path: str) -> int | None:
-    """Make and lock a file; return its descriptor, or None if another process holds it.
+    """Make and lock a file with this process's pid.
 
-    If no file can be made or locked, the descriptor is -1, and all processes may go on.
+    Returns its descriptor, or None if another process holds it. If no file can be made or locked,
+    the descriptor is -1, and all processes may go on.
     """
     while True:
         try:
@@ -219,6 +236,9 @@ def _lock(path: str) -> int | None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The last holder may have removed the file meanwhile.
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                _locks.add(descriptor)
+                os.truncate(descriptor, 0)
+                os.write(descriptor, b"%d" % os.getpid())
                 return descriptor
         except BlockingIOError:
             os.close(descriptor)
@@ -237,4 +257,17 @@ def _unlock(path: str, descriptor: int) -> None:
     if descriptor >= 0:
         with contextlib.suppress(OSError):
             os.unlink(path)
+        _locks.discard(descriptor)
         os.close(descriptor)
+
+
+def _holder_stands(path: str) -> bool:
+    """Say whether the process that holds a lock is stopped.
+
+    Nothing is known of one that has just made the file, or that this machine's /proc lacks.
+    """
+    try:
+        pid = int(Path(path).read_bytes())
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in _STANDING
+    except (OSError, ValueError):
+        return False

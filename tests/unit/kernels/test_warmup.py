@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +15,7 @@ from typing import Any
 import pytest
 from numba.core import config
 
-from colobench.kernels import jit, note, sources, warmup
+from colobench.kernels import cache, jit, note, sources, warmup
 from colobench.kernels.cache import CacheState
 
 MODULES = (__name__,)
@@ -68,9 +72,75 @@ def test_lock_that_a_killed_process_has_left_stops_nobody(kernel, tmp_path):
     assert files(tmp_path) == {".nbi", ".nbc"}
 
 
-def test_kernel_is_waited_for_no_longer_than_patience(kernel, held, monkeypatch):
-    monkeypatch.setattr("colobench.kernels.cache.PATIENCE", 0.1)
+#: Holds a lock as the package does, says so, and does nothing.
+HOLDER = """
+import signal, sys
+from colobench.kernels import cache
+assert cache._lock(sys.argv[1]) is not None
+print("held", flush=True)
+signal.pause()
+"""
+
+
+@pytest.fixture
+def holder(kernel: Any) -> Iterator[subprocess.Popen[str]]:
+    """Give a process that holds the lock of the kernel."""
+    lock_of(kernel).parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-c", HOLDER, str(lock_of(kernel))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_kernel_is_waited_for_as_long_as_the_process_that_compiles_it_lives(
+    kernel, holder, monkeypatch
+):
+    looks = []
+
+    def look(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 5:
+            assert not kernel.overloads
+            holder.kill()
+            holder.wait()
+
+    monkeypatch.setattr("colobench.kernels.cache.time.sleep", look)
     assert kernel(1) == 2
+    assert len(looks) == 5
+    assert not lock_of(kernel).exists()
+
+
+def test_kernel_is_not_waited_for_while_the_process_that_compiles_it_is_stopped(kernel, holder):
+    holder.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, holder.pid, os.WSTOPPED | os.WNOWAIT)
+    assert kernel(1) == 2
+    assert lock_of(kernel).exists()
+
+
+def test_lock_ends_with_its_process_though_a_fork_of_it_lives(kernel, tmp_path):
+    path = str(tmp_path / "lock")
+    descriptor = cache._lock(path)
+    assert descriptor is not None
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if not pid:
+        # It lives until it is told to end.
+        theirs.send(b"forked")
+        theirs.recv(1)
+        os._exit(0)
+    assert ours.recv(6) == b"forked"
+    # As the end of a process does, without removing the file.
+    os.close(descriptor)
+    cache._locks.discard(descriptor)
+    again = cache._lock(path)
+    ours.send(b"!")
+    os.waitpid(pid, 0)
+    ours.close()
+    theirs.close()
+    assert again is not None
+    cache._unlock(path, again)
 
 
 def test_what_is_missing_is_compiled_and_counted(kernel):

@@ -142,7 +142,8 @@ def test_records_become_columns(pair: Session) -> None:
     columns = pair.run(5).columns()
     assert columns["number"].tolist() == [1, 2, 3, 4, 5]
     assert {len(column) for column in columns.values()} == {5}
-    assert len(json.loads(pair.records.to_json())) == 5
+    [run] = json.loads(pair.records.to_json())
+    assert (len(run["records"]), run["settings"]) == (5, pair.settings.as_json())
 
 
 def test_reported_pages_are_the_pages_sent() -> None:

@@ -109,7 +109,7 @@ def _settings(options: argparse.Namespace) -> tuple[TortureSettings, Exhibit | N
     named = given_options(options, TortureSettings).get("bug")
     if named is not None:
         settings = settings.override(**exhibit(named).changes())
-    settings = chosen_settings(options, settings, "torture", indifferent=DECIDED)
+    settings = chosen_settings(options, settings, "torture", indifferent=(*DECIDED, "trigger"))
     bug = settings.pair.experiment.bug
     return settings, None if bug is None else exhibit(bug.value)
 

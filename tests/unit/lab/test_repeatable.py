@@ -223,7 +223,9 @@ def test_pages_carry_the_settings_of_what_they_show(settings: Settings, file: Pa
 
 
 def apart_from_decided(settings: TortureSettings) -> dict[str, Any]:
-    return {name: each for name, each in settings.as_json().items() if name not in DECIDED}
+    own = settings.pair.checkpoint.has_own_trigger()
+    decided = DECIDED if own else (*DECIDED, "trigger")
+    return {name: each for name, each in settings.as_json().items() if name not in decided}
 
 
 @few(15)
@@ -302,6 +304,7 @@ JSON_WRITERS = {
     "cli/demo.py: run": "demo",
     "cli/run.py: run": "run",
     "cli/status.py: run": "status",
+    "cli/strategies.py: run": "the table of strategies",
     "cli/torture.py: run": "torture",
     "cli/torture.py: _torture_nobody": "clean",
     "lab/bench/subjects/startup.py: _first_checkpoint": "the argument of a process",

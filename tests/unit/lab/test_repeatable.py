@@ -311,6 +311,7 @@ JSON_WRITERS = {
     "lab/clients/history.py: write": "operations of clients, of whatever store",
     "lab/session/record.py: to_json": "records",
     "lab/session/session_processes.py: settings_arguments": "the argument of a process",
+    "lab/session/session_processes.py: trigger_parameters": "a parameter of the primary",
     "lab/session/status.py: publish": "session.json",
     "lab/torture/kill_results.py: to_json": "results",
     "doctor.py: render_json": "the machine, without a session",

@@ -319,6 +319,7 @@ JSON_WRITERS = {
     "node/monitor.py: _encode": "QMP",
     "protocol/arbiter.py: encode_line": "a message to the arbiter",
     "settings/file.py: _choices": "values in an error",
+    "settings/own_trigger.py: _own_trigger": "a value of a setting",
     "ui/base/feed.py: read_module": "colours",
     "wire/agreement.py: encode_agreement": "a message to the peer",
     "wire/agreement.py: _shown": "values in an error",

@@ -14,6 +14,7 @@ from colobench.lab.compare.plots import colour_of, comparison_plots
 from colobench.lab.compare.sentences import headline, notes, verdicts
 from colobench.lab.compare.statistics import Estimate
 from colobench.lab.report.page import page_environment, write_page
+from colobench.settings.file import KEY
 
 _TABLES = "compare/templates/tables.html"
 
@@ -60,6 +61,7 @@ def write_comparison_page(path: Path | str, comparison: Findings, predictions: P
         "settings": [
             (str(cell), json.dumps(cell.settings.as_json(), indent=1)) for cell in comparison.cells
         ],
+        "written": [{KEY: cell.settings.as_json()} for cell in comparison.cells],
         "comparison": comparison.settings.of_measurement(),
         "machine": comparison.machine | {"memcpy_beside_cells": _checks(comparison)},
     }

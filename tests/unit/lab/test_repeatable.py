@@ -318,6 +318,7 @@ JSON_WRITERS = {
     "lab/session/status.py: publish": "session.json",
     "lab/torture/kill_results.py: to_json": "results",
     "doctor.py: render_json": "the machine, without a session",
+    "memory/trace.py: to_bytes": "a trace of written pages, without a session",
     "node/grants.py: append": "the arbiter's own file",
     "node/monitor.py: _encode": "QMP",
     "protocol/arbiter.py: encode_line": "a message to the arbiter",

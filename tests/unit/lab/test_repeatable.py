@@ -358,9 +358,9 @@ def callers_of(name: str, attribute: bool) -> Counter[str]:
 
 def test_every_function_that_writes_json_is_tried_above_or_writes_of_no_run() -> None:
     assert callers_of("dumps", attribute=True).keys() == JSON_WRITERS.keys()
-    assert {place.split(":")[0] for place in callers_of("write_page", attribute=False)} == (
-        PAGES.keys()
-    )
+    pages = {place.split(":")[0] for place in callers_of("write_page", attribute=False)}
+    # A program of the guest has a function of that name, which writes a page of RAM.
+    assert {place for place in pages if place.startswith("lab/")} == PAGES.keys()
     tried = {*WRITERS, *PAGE_WRITERS, *TORTURE_WRITERS}
     assert tried == tried & {*JSON_WRITERS.values(), *PAGES.values()}
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from colobench.lab.session.journal import Journal
+from colobench.settings.settings import Settings
 
 EVENT = {"event": "STOP", "data": {}}
 
@@ -42,7 +43,7 @@ def interrupted_after(events: int, journal: Journal) -> bool:
 
 def test_an_interrupt_at_any_moment_leaves_the_journal_open_for_events() -> None:
     events = 1
-    while interrupted_after(events, journal := Journal(verify=False)):
+    while interrupted_after(events, journal := Journal(Settings())):
         deliver = threading.Thread(target=journal.deliver, args=("primary", EVENT), daemon=True)
         deliver.start()
         deliver.join(60)

@@ -48,7 +48,7 @@ def test_the_table_names_each_step_with_its_side_and_its_floor():
         for name, side, kind, paused, floor in pause._STEPS
     )
     whole = pause.PauseStep("pause", "both", "", True, 39.0, 26.0, 52.0, None)
-    lines = pause.render([pause.Profile("memfd", 1000, 7, steps, whole)]).splitlines()
+    lines = pause.render([pause.Profile("memfd", 1000, 7, steps, whole, {})]).splitlines()
     assert lines[0] == "memfd, 1k pages, 7 checkpoints: microseconds"
     assert lines[2].split() == ["request", "both", "message", "2.0", "4.0", "3.0", "1.5"]
     assert len({line.index("both") for line in lines if " both " in line}) == 1

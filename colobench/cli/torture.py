@@ -64,17 +64,23 @@ def run(options: argparse.Namespace) -> int:
     from colobench.lab.torture.text import as_json, render
 
     settings, shown = _settings(options)
+    outputs = options.output or (shown.outputs if shown else _outputs(options, settings))
+    if options.clean:
+        if options.transport:
+            raise LocalError(
+                "torture --clean: expected a transport as a part of --strategy, such as "
+                f"colo_v12,transport=memfd, found --transport {options.transport[0]}"
+            )
+        return _torture_nobody(options, settings, outputs)
     copies = settings.pair.checkpoint.capture is Capture.COPY_THEN_SEND
     planned = plan(
         options.seed,
         options.kills,
         transports=options.transport or _transports(options, settings),
-        outputs=options.output or (shown.outputs if shown else _outputs(options, settings)),
+        outputs=outputs,
         victims=shown.victims if shown else SIDES,
         points=shown.points if shown else (POINTS_OF_COPIES if copies else POINTS),
     )
-    if options.clean:
-        return _torture_nobody(options, settings)
     file = None if options.results is None else Results(options.results)
     results = [] if file is None else file.load()
     left = planned if file is None else file.remaining(planned, settings.of_result)
@@ -142,7 +148,9 @@ def _go_with(settings: TortureSettings, output: str, transport: str) -> bool:
     return True
 
 
-def _torture_nobody(options: argparse.Namespace, settings: TortureSettings) -> int:
+def _torture_nobody(
+    options: argparse.Namespace, settings: TortureSettings, outputs: Sequence[str]
+) -> int:
     from tqdm import tqdm
 
     from colobench.lab.torture.run import run_clean
@@ -151,7 +159,8 @@ def _torture_nobody(options: argparse.Namespace, settings: TortureSettings) -> i
     found = {}
     with tqdm(total=options.clean, unit=" checkpoints", disable=None, leave=False) as bar:
         for output, judgement in run_clean(
-            options.clean, settings, progress=lambda done, total: bar.update(done - bar.n)
+            *(options.clean, settings, outputs),
+            progress=lambda done, total: bar.update(done - bar.n),
         ):
             found[output] = judgement
     if options.json:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -59,6 +59,17 @@ def test_clean_checkpoints_raise_no_alarm() -> None:
     for judgement in found.values():
         assert judgement.linearizable
         assert judgement.violations == ()
+
+
+def test_clean_checkpoints_are_those_of_the_strategy(capsys: pytest.CaptureFixture[str]) -> None:
+    strategy = ["--strategy", "remus,transport=multifd"]
+    assert main(["torture", "--clean", "10", *strategy, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["outputs"]) == {"buffer"}
+    used = found["outputs"]["buffer"]["settings"]
+    assert (used["capture"], used["transport"]) == ("copy-then-send", "multifd+unix")
+    assert main(["torture", "--clean", "10", "--transport", "memfd"]) == 1
+    assert "found --transport memfd" in capsys.readouterr().err
 
 
 def test_torture_that_is_interrupted_shows_what_it_found_and_leaves_nothing(tmp_path: Path) -> None:
@@ -119,7 +130,7 @@ def test_a_history_that_is_undecided_does_not_pass(
         yield KillResult(kills[0], 5.0, 9.0, 100, None, undecided=tried)
 
     def run_clean(
-        _: int, settings: TortureSettings, **__: object
+        _: int, settings: TortureSettings, outputs: Sequence[str], **__: object
     ) -> Iterator[tuple[str, Judgement]]:
         asked.append(settings.effort())
         yield "buffer", Judgement(100, None, (), tried)

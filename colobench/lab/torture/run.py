@@ -25,7 +25,7 @@ from colobench.lab.clients.store_connection import StoreConnection
 from colobench.lab.session.session import Session
 from colobench.lab.session.takeover import TakeoverRecord
 from colobench.lab.torture.answers import survivors_first_answers
-from colobench.lab.torture.kill_plan import Kill
+from colobench.lab.torture.kill_plan import OUTPUTS, Kill
 from colobench.lab.torture.kill_results import KillResult
 from colobench.lab.torture.settings import TortureSettings
 
@@ -313,13 +313,24 @@ def judge(
 def run_clean(
     checkpoints: int,
     settings: TortureSettings = USUAL,
+    outputs: Sequence[str] = OUTPUTS,
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[tuple[str, Judgement]]:
     """Take checkpoints while clients ask, without a kill: there must be no violation.
 
-    Half of them are taken with each way of output. If it is compared, every checkpoint that is
-    not the timer's is a false alarm.
+    If output is compared, every checkpoint that is not the timer's is a false alarm.
+
+    Parameters
+    ----------
+    checkpoints
+        Number of checkpoints, divided evenly among the ways of output.
+    settings
+        Settings of the pairs.
+    outputs
+        Ways of output.
+    progress
+        Function that is called after each checkpoint with the number done, and the total.
 
     Yields
     ------
@@ -327,15 +338,13 @@ def run_clean(
     """
     settings.check_room()
     done = 0
-    for output, count in (
-        ("buffer", checkpoints // 2),
-        ("compare", checkpoints - checkpoints // 2),
-    ):
+    for number, output in enumerate(outputs, start=1):
+        count = checkpoints * number // len(outputs) - done
         with Session(settings.without_kills(output)) as session:
             with Clients(session.address(), settings.clients) as clients:
-                for number in range(1, count + 1):
+                for taken in range(1, count + 1):
                     session.run(1)
-                    progress(done + number, checkpoints)
+                    progress(done + taken, checkpoints)
             judgement = judge(clients, session, effort=settings.effort())
             causes = Counter(record.cause for record in session.records)
             alarms = [f"{number} × {cause}" for cause, number in causes.items() if cause != "timer"]

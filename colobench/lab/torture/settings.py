@@ -99,8 +99,9 @@ class TortureSettings(Part):
         return self.pair.override(**changes)
 
     def without_kills(self, output: str) -> Settings:
-        """Give the settings of a pair that nobody kills."""
-        return self.of_output(output, delay=CLEAN_DELAY_MS)
+        """Give the settings of a pair that nobody kills; its transport is that of `pair`."""
+        transport = str(self.pair.checkpoint.transport)
+        return self.of_output(output, transport=transport, delay=CLEAN_DELAY_MS)
 
     def check_room(self) -> None:
         """Check that the guest has room for the clients, and for one more that reads all keys.

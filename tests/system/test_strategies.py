@@ -12,8 +12,9 @@ from colobench.cli.main import main
 from colobench.errors import LocalError
 from colobench.guest.settings import NondeterminismSettings
 from colobench.lab.clients.store_connection import StoreConnection
+from colobench.lab.session.node_pair import ColoExit
 from colobench.lab.session.serving import serving_settings
-from colobench.lab.session.session import ColoExit, Session
+from colobench.lab.session.session import Session
 from colobench.lab.session.session_processes import settings_arguments
 from colobench.memory.tracker_names import TRACKERS
 from colobench.processes.errors import QMPCommandError

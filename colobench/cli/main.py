@@ -91,6 +91,8 @@ def _interrupt(number: int, frame: object) -> None:
 
 def _end_when_asked_to() -> None:
     """Let signals end this process, and with it all processes that it has started."""
+    global _was_interrupted
+    _was_interrupted = False
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: sys.exit(128 + signal.SIGHUP))

@@ -196,9 +196,9 @@ def test_bench_lists_what_there_is() -> None:
 
 def test_protocol_prints_every_table() -> None:
     printed = colobench("protocol").stdout
-    for title in ("primary, v12", "secondary, upstream, buffered", "failover"):
+    for title in ("primary, v12, copy-then-send", "secondary, upstream, buffered", "failover"):
         assert f"{title}\n" in printed
-    assert colobench("protocol", "--mermaid").stdout.count("stateDiagram-v2") == 7
+    assert colobench("protocol", "--mermaid").stdout.count("stateDiagram-v2") == 9
 
 
 def test_output_that_nobody_reads_is_no_error() -> None:

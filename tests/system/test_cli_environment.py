@@ -23,6 +23,7 @@ from colobench.fields.sizes import parse_size
 from colobench.kernels.warmup import Step
 from colobench.lab.bench import context as context_module
 from colobench.lab.output_file import check_output_file, write_output_file
+from colobench.lab.result_lines import ResultLines
 from colobench.lab.session.session import Session
 from colobench.lab.torture.kill_results import Results
 from colobench.node import kernels
@@ -222,7 +223,7 @@ def test_results_that_a_full_disk_takes_no_more_are_named(
     path = tmp_path / "results"
     path.symlink_to("/dev/full")
     results = Results(path)
-    monkeypatch.setattr(results, "_whole", lambda: b"")
+    monkeypatch.setattr(ResultLines, "_whole", lambda self: b"")
 
     class Kill:
         def to_json(self) -> str:

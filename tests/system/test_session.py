@@ -494,7 +494,10 @@ def test_upstream_shutdown_looks_like_a_crash_to_the_secondary() -> None:
         ({"ram": "9000G"}, "ram: expected at most"),
         ({"ram": "lots"}, "expected a number such as 64M, found 'lots'"),
         ({"ram": "0"}, "ram: expected a size such as 64M"),
-        ({"guest": "windows"}, "expected one of uniform, hotcold, sequential, idle, kv, found"),
+        (
+            {"guest": "windows"},
+            "one of uniform, hotcold, sequential, idle, kv, replay, found",
+        ),
         ({"layout": "sideways"}, "sideways"),
         ({"seed": -1}, "expected 0 to 2"),
         ({"stall_timeout": 0}, "expected 0.001 to 1e+06 s, found 0"),

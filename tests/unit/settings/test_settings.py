@@ -143,7 +143,7 @@ def test_heartbeats_are_there_once_one_of_their_settings_is_given() -> None:
     ("found", "words"),
     [
         ([], r"settings: expected a JSON object, found \[\]"),
-        ({"rma": "64M"}, "settings: expected the name of one, such as ram, found 'rma'"),
+        ({"rma": "64M"}, "settings: expected the name of one, such as ram, trace, found 'rma'"),
         ({"heartbeat": 5}, "heartbeat: expected HeartbeatSettings, found 5"),
         ({"quirks": [3]}, "quirks: expected a list of texts"),
         ({"delay": "soon"}, r"delay: expected 0 to 4294967295 ms or None, found 'soon' \(str\)"),

@@ -12,7 +12,7 @@ from colobench.strategy.presets import PRESETS
 from colobench.text_table import align
 
 #: Axes that the table shows; the others follow from these, or are not what presets are about.
-SHOWN = ("trigger", "transport", "encoding", "layout", "output", "variant")
+SHOWN = ("trigger", "transport", "encoding", "layout", "capture", "output", "variant")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -57,8 +57,8 @@ class OwnTrigger(Trigger):
         return self.maximum
 
     def ask(self, seen: Situation, memory: Any) -> Answer:
-        """Refuse: a user's source runs in a node alone."""
-        raise NotImplementedError
+        """Refuse, with LocalError: a user's source runs in a node alone."""
+        raise LocalError(f"trigger {self.name}: expected a node, which alone runs a user's source")
 
     def written(self) -> dict[str, Any]:
         """Give what JSON has of it; `read` makes the same of it."""

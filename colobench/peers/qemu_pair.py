@@ -3,44 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import re
 import shutil
-import signal
 import subprocess
-import sys
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from colobench.errors import LocalError, RemoteError
 from colobench.peers.firmware import FIRST_BYTE, PAGE_SIZE, guest_image
+from colobench.peers.qemu import (
+    PROGRAM,
+    TIMEOUT,
+    QEMUProcess,
+    QEMUUnavailable,
+    find_program,
+    uninterrupted,
+)
 from colobench.processes.errors import NodeGone, QMPCommandError
-from colobench.processes.process import NodeProcess
 from colobench.processes.qmp import Event
 from colobench.processes.resource_limits import usable_memory
 from colobench.processes.socket_directory import QEMU_PREFIX, make_socket_directory
 
-PROGRAM = "qemu-system-x86_64"
 #: RAM (MiB) that QEMU's ``pc`` has in one piece, below what is mapped for devices.
 MOST_RAM_MIB = 3072
 #: Checkpoints that are not measured: at the first, the secondary flushes its whole RAM cache, which
 #: may take longer than the delay; then the next follows at once, and finds few pages.
 SETTLING = 3
-#: Seconds that a QEMU may take to start, or to execute a command.
-TIMEOUT = 30.0
 POLL_SECONDS = 0.2
-
-_LAUNCHER = """
-import os, sys
-from colobench.node.parent import die_with
-die_with(int(sys.argv[1]))
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 # QEMU's trace events that count pages: newly dirty ones, and those in the RAM cache to flush.
 _DIRTIED = "migration_bitmap_sync_end"
@@ -49,39 +41,8 @@ _FLUSHED = "colo_flush_ram_cache_begin"
 _ENDS = {"COLO_EXIT", "SHUTDOWN"}
 
 
-class QEMUUnavailable(LocalError):
-    """No QEMU on this machine does COLO under KVM; the message says what is missing."""
-
-
 class QEMUPairFailed(RemoteError):
     """A pair of QEMUs failed; the message has the last words of both."""
-
-
-class _QEMU(NodeProcess):
-    """A QEMU of the pair, managed like a node of ours."""
-
-    def _spawn(self, arguments: list[str]) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-P", "-c", _LAUNCHER, str(os.getpid()), *arguments]
-        # QEMU ends a value at a comma, unless it is doubled.
-        monitor = str(self.qmp_path).replace(",", ",,")
-        command += ["-qmp", f"unix:{monitor},server=on,wait=on"]
-        package = str(Path(__file__).parents[2])
-        path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-        with open(self._errors, "wb") as errors:
-            return subprocess.Popen(
-                command,
-                env=os.environ | {"PYTHONPATH": path},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-                # A terminal's Ctrl-C is for us alone.
-                start_new_session=True,
-            )
-
-    def end(self) -> None:
-        """End the process at once: nothing in it is worth an orderly end."""
-        self.kill()
-        super().end()
 
 
 class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
@@ -127,7 +88,7 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
         self.pages = pages
         self.ram_mib = ram_mib
         self.delay_ms = default_delay(pages) if delay_ms is None else delay_ms
-        self._nodes: dict[str, _QEMU] = {}
+        self._nodes: dict[str, QEMUProcess] = {}
         self._said: queue.SimpleQueue[tuple[str, Event]] = queue.SimpleQueue()
         self._directory = Path()
         self._pauses: list[tuple[int, int]] = []
@@ -166,7 +127,7 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
         self._close()
 
     def _close(self) -> None:
-        with _uninterrupted():
+        with uninterrupted():
             self._closing.close()
 
     def stop_times(self, checkpoints: int = 15) -> list[float]:
@@ -216,7 +177,7 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
     # Start.
 
     def _start(self) -> None:
-        program = _find_program()
+        program = find_program()
         self._directory = make_socket_directory(QEMU_PREFIX)
         self._closing.callback(shutil.rmtree, self._directory, ignore_errors=True)
         image = self._directory / "bios"
@@ -230,14 +191,14 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
         }
         for role, arguments in roles.items():
             arguments += ["-D", str(self._trace_path(role))]
-            with _uninterrupted():
-                node = _QEMU(role, self._directory, [*machine, *arguments], self._on_event)
+            with uninterrupted():
+                node = QEMUProcess(role, self._directory, [*machine, *arguments], self._on_event)
                 self._nodes[role] = node
                 self._closing.callback(node.end)
         for node in self._nodes.values():
             self._prepare(node)
 
-    def _prepare(self, node: _QEMU) -> None:
+    def _prepare(self, node: QEMUProcess) -> None:
         states = [{"capability": name, "state": True} for name in ("x-colo", "events")]
         try:
             node.connect(TIMEOUT)
@@ -356,34 +317,6 @@ def default_delay(pages: int) -> int:
     pages on a busy machine.
     """
     return 100 + pages // 75
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Have Ctrl-C wait for the end of a block, which would leave a process behind in its middle."""
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or before is None:
-        yield
-        return
-    interrupts: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if interrupts:
-        signal.raise_signal(signal.SIGINT)
-
-
-def _find_program() -> str:
-    program = shutil.which(PROGRAM)
-    if program is None:
-        raise QEMUUnavailable(f"no {PROGRAM} on PATH")
-    try:
-        os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
-    except OSError as error:
-        raise QEMUUnavailable(f"no KVM: {error}") from error
-    return program
 
 
 def _microseconds(event: Event) -> int:

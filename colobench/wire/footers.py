@@ -11,6 +11,9 @@ from typing import NamedTuple
 
 from colobench.wire.format import SECTION, SECTION_IDENTITY, SectionType
 
+#: Bytes that the search goes over, for each byte of the sections; beyond, it gives up.
+_PASSES = 256
+
 
 class SectionHeader(NamedTuple):
     """The header of a START or FULL section; `payload` is the offset of the section's payload."""
@@ -20,6 +23,21 @@ class SectionHeader(NamedTuple):
     instance_id: int
     version_id: int
     payload: int
+
+
+class PayloadEnds(NamedTuple):
+    """Result of a search.
+
+    Attributes
+    ----------
+    ends
+        The end of each payload by its beginning. Empty if the bytes cannot be split.
+    cut
+        True if some of the search ended at the end of the bytes: more bytes may change the result.
+    """
+
+    ends: dict[int, int]
+    cut: bool
 
 
 def section_header(data: bytes, at: int, stop: int) -> SectionHeader | None:
@@ -37,11 +55,8 @@ def section_header(data: bytes, at: int, stop: int) -> SectionHeader | None:
 
 
 def find_payload_ends(
-    data: bytes,
-    header: SectionHeader,
-    stop: int,
-    may_follow_eof: Callable[[int], bool] = lambda at: False,
-) -> dict[int, int]:
+    data: bytes, header: SectionHeader, stop: int, may_end: Callable[[int], bool]
+) -> PayloadEnds:
     """Find the ends of the payloads of a FULL section and of all FULL sections that follow it.
 
     Parameters
@@ -52,41 +67,44 @@ def find_payload_ends(
         The first of the sections.
     stop
         Offset at which the sections have ended at the latest.
-    may_follow_eof
-        Function of an offset; True if the bytes from there on may follow EOF. The default allows
-        none, as in a sized buffer, whose last byte is EOF.
+    may_end
+        Function of an offset behind a footer; True if the FULL sections may end there.
 
     Returns
     -------
-    dict
-        The end of each payload by its beginning. Empty if the bytes cannot be split.
+    PayloadEnds
+        The first split that fits.
 
     Notes
     -----
     This is a depth-first search. Section ids ascend, because a sender writes its devices in the
-    order of their registration. The result is the first split that fits. It may be wrong in two
-    cases: if a payload contains its own footer and then what looks like a section with a larger id,
-    from which everything splits as well; or, where something may follow EOF, if a payload contains
-    its own footer, an EOF, and bytes that `may_follow_eof` accepts.
+    order of their registration. The result may be wrong in two cases: if a payload contains its own
+    footer and then what looks like a section with a larger id, from which everything splits as
+    well; or, where something may follow EOF, if a payload contains its own footer, an EOF, and
+    bytes that `may_end` accepts.
     """
     path: list[tuple[SectionHeader, int]] = []
     # The bytes from these payloads on cannot be split, however the payloads were reached.
     dead: set[int] = set()
     search = header.payload
-    while True:
+    effort = _PASSES * (stop - header.payload)
+    cut = False
+    while effort > 0:
         end = data.find(SECTION.pack(SectionType.FOOTER, header.section_id), search, stop)
         if end < 0:
+            effort -= stop - search
+            cut = True
             dead.add(header.payload)
             if not path:
-                return {}
+                break
             header, search = path.pop()
             continue
+        effort -= end - search
         search, behind = end + 1, end + SECTION.size
-        if behind < stop and data[behind] == SectionType.EOF:
-            if behind + 1 == stop or may_follow_eof(behind + 1):
-                ends = [(each.payload, search_from - 1) for each, search_from in path]
-                return dict([*ends, (header.payload, end)])
-        elif behind < stop and data[behind] == SectionType.FULL:
+        if may_end(behind):
+            ends = [(each.payload, search_from - 1) for each, search_from in path]
+            return PayloadEnds(dict([*ends, (header.payload, end)]), cut)
+        if behind < stop and data[behind] == SectionType.FULL:
             following = section_header(data, behind, stop)
             if (
                 following is not None
@@ -95,3 +113,4 @@ def find_payload_ends(
             ):
                 path.append((header, search))
                 header, search = following, following.payload
+    return PayloadEnds({}, cut)

@@ -1,17 +1,19 @@
 """Loader of the migration stream, whose stages say which sections are allowed.
 
-`colobench.wire.format` describes the bytes. This table has one row for each stage; a stage ends
-with EOF::
+`colobench.wire.format` describes the bytes, `colobench.wire.grammar` reads their order. This table
+has one row for each stage; a stage ends with EOF::
 
     stage         section types              must bring
     PRECOPY       COMMAND START PART END FULL   RAM's END, every device
     COLO_RAM      PART END                      RAM's END
     COLO_DEVICES  FULL                          every device
     COLO_BUFFER   PART END FULL                 RAM's END, every device
+    COLO_PASS     PART
 
 A checkpoint with RAM and device state separated has the stages COLO_RAM and COLO_DEVICES. A
-checkpoint with both in one sized buffer has the stage COLO_BUFFER. QEMU's own loader has no such
-table and takes any section at any time; the review of COLO's patch series asked for one.
+checkpoint with both in one sized buffer has the stage COLO_BUFFER. COLO_PASS is a part of a pass
+between checkpoints. QEMU's own loader has no such table and takes any section at any time; the
+review of COLO's patch series asked for one.
 
 RAM pages are stored (in a secondary's RAM cache) as they arrive. Device states are parsed, checked
 and returned. The caller applies them once the whole checkpoint has arrived, or never.
@@ -21,42 +23,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from colobench.errors import RemoteError
 from colobench.memory.ram import PageMemory
-from colobench.wire import vmdescription
+from colobench.wire import grammar
 from colobench.wire.agreement import parse_agreement
 from colobench.wire.errors import (
-    BadFooter,
     CommandError,
     DeviceStateError,
     HeaderError,
     UnexpectedSection,
     UnknownSection,
-    VMDescriptionError,
 )
 from colobench.wire.format import (
     BE32,
     COMMAND_HEADER,
-    MAGIC,
     RAM_IDSTR,
     RAM_INSTANCE_ID,
     RAM_VERSION_ID,
     SECTION,
-    SECTION_IDENTITY,
-    VERSION,
     MigrationCommand,
     SectionType,
-    section_footer,
     section_type_name,
 )
+from colobench.wire.grammar import SectionIdentity, StreamGrammar, never_started
 from colobench.wire.ram import RAMLoader
-from colobench.wire.reading import Parser, StreamBuffer, sized_bytes
+from colobench.wire.reading import Parser, StreamBuffer
 from colobench.wire.vmstate import Device, State
 
-#: Limit of a machine type's name, bytes.
-MACHINE_LIMIT: Final = 255
 #: Limit of a vmdescription, bytes. Ours has two kilobytes; parsed into Python objects, one may need
 #: thirty times its size.
 VMDESCRIPTION_LIMIT: Final = 256 * 1024
@@ -87,6 +82,7 @@ PRECOPY = Stage(
 )
 COLO_RAM = Stage("COLO_RAM", frozenset({SectionType.PART, SectionType.END}))
 COLO_DEVICES = Stage("COLO_DEVICES", frozenset({SectionType.FULL}))
+COLO_PASS = Stage("COLO_PASS", frozenset({SectionType.PART}))
 COLO_BUFFER = Stage("COLO_BUFFER", frozenset({SectionType.PART, SectionType.END, SectionType.FULL}))
 
 
@@ -154,7 +150,14 @@ class _DeviceSection:
         loaded.device_states.append((device, state))
 
 
-class Incoming:
+class _Loading(NamedTuple):
+    """A stage, and what it has brought so far."""
+
+    stage: Stage
+    loaded: Loaded
+
+
+class Incoming(StreamGrammar[_Loading]):
     """Loader of one stream, which keeps its state from the first stage to the last.
 
     Parameters
@@ -198,30 +201,18 @@ class Incoming:
         #: Results of `_identify`, because all checkpoints have the same headers.
         self._identified: dict[tuple[int, bytes], tuple[_RAMSections | _DeviceSection, int]] = {}
 
-    def stream_header(self, at: StreamBuffer) -> Parser[None]:
-        """Parse magic, version and CONFIGURATION.
+    def configuration(self, at: StreamBuffer) -> Parser[None]:
+        """Parse CONFIGURATION.
 
         Raises
         ------
         HeaderError
-            If one of them differs from ours.
+            If the machine type differs from ours.
         SettingsDiffer
             If a setting differs.
         """
-        yield from _expect(at, "magic", BE32.pack(MAGIC))
-        yield from _expect(at, "stream version", BE32.pack(VERSION))
-        offset = at.offset
-        kind, length = SECTION.unpack((yield SECTION.size))
-        if kind != SectionType.CONFIGURATION or length > MACHINE_LIMIT:
-            raise HeaderError(
-                "configuration",
-                expected=f"{section_type_name(SectionType.CONFIGURATION)} and a machine type "
-                f"of at most {MACHINE_LIMIT} bytes",
-                found=f"{section_type_name(kind)} and {length}",
-                offset=offset,
-            )
-        offset = at.offset
-        machine = (yield length).decode(errors="backslashreplace")
+        offset = at.offset + SECTION.size
+        machine = yield from self.machine_type(at)
         if machine != self._machine:
             raise HeaderError(
                 "machine type", expected=repr(self._machine), found=repr(machine), offset=offset
@@ -239,55 +230,53 @@ class Incoming:
         UnknownSection, BadFooter, CommandError, RAMError, DeviceStateError
             If the content of a section is wrong.
         """
-        loaded = Loaded()
-        while True:
-            offset = at.offset
-            kind = (yield 1)[0]
-            if kind == SectionType.EOF:
-                self._check_complete(stage, loaded, offset)
-                return loaded
-            if kind not in stage.allowed:
-                raise UnexpectedSection(
-                    f"stage {stage.name}",
-                    expected=_names(stage.allowed),
-                    found=section_type_name(kind),
-                    offset=offset,
-                )
-            if kind == SectionType.COMMAND:
-                yield from _command(at, loaded.commands)
-            else:
-                yield from self._section(at, kind, loaded)
+        loading = _Loading(stage, Loaded())
+        yield from self.sections(at, loading)
+        return loading.loaded
 
-    def _section(self, at: StreamBuffer, kind: int, loaded: Loaded) -> Parser[None]:
-        offset = at.offset
-        section_id = BE32.unpack((yield 4))[0]
-        version_id = 0
-        if kind in (SectionType.START, SectionType.FULL):
-            handler, version_id = yield from self._header(at, kind, section_id)
-        elif section_id in self._started:
-            handler = self._started[section_id]
-        else:
-            raise UnknownSection(
-                f"section id of {section_type_name(kind)}",
-                expected=f"one that was started, of {list(self._started)}",
-                found=section_id,
+    def allow(self, kind: int, context: _Loading, offset: int) -> None:
+        """Check a section type against the stage, and at EOF that nothing is missing."""
+        stage, loaded = context
+        if kind == SectionType.EOF:
+            self._check_complete(stage, loaded, offset)
+        elif kind not in stage.allowed:
+            raise UnexpectedSection(
+                f"stage {stage.name}",
+                expected=_names(stage.allowed),
+                found=section_type_name(kind),
                 offset=offset,
             )
-        yield from handler.load(at, kind, version_id, loaded)
-        offset = at.offset
-        footer = section_footer(section_id)
-        found = yield len(footer)
-        if found != footer:
-            raise BadFooter(
-                "section footer", expected=footer.hex(" "), found=found.hex(" "), offset=offset
-            )
 
-    def _header(
-        self, at: StreamBuffer, kind: int, section_id: int
-    ) -> Parser[tuple[_RAMSections | _DeviceSection, int]]:
-        offset = at.offset
-        length = (yield 1)[0]
-        identity = yield length + SECTION_IDENTITY.size
+    def command(
+        self, at: StreamBuffer, number: int, length: int, context: _Loading
+    ) -> Parser[None]:
+        """Note a command of those that carry no data; each may come once."""
+        offset = at.offset - COMMAND_HEADER.size
+        if number not in _COMMANDS or length:
+            raise CommandError(
+                "command",
+                expected=" or ".join(f"{each.value} ({each.name}), no data" for each in _COMMANDS),
+                found=f"{number} with {length} bytes",
+                offset=offset,
+            )
+        command = MigrationCommand(number)
+        if command in context.loaded.commands:
+            raise CommandError(
+                "command", expected="each once", found=f"{command.name} again", offset=offset
+            )
+        context.loaded.commands.append(command)
+        yield from ()
+
+    def described(
+        self,
+        at: StreamBuffer,
+        kind: int,
+        section_id: int,
+        identity: bytes,
+        offset: int,
+        context: _Loading,
+    ) -> Parser[None]:
+        """Load a START or FULL section of one of our handlers."""
         identified = self._identified.get((kind, identity))
         if identified is None:
             identified = self._identify(kind, identity, offset)
@@ -297,20 +286,30 @@ class Incoming:
             raise UnexpectedSection(
                 section_type_name(kind),
                 expected="a section and a section id that are not in use",
-                found=f"{_printable(identity)} as section {section_id}",
+                found=f"{SectionIdentity.parse(section_id, identity)} as section {section_id}",
                 offset=offset,
             )
         if kind == SectionType.START:
             self._started[section_id] = handler
-        return handler, version_id
+        yield from handler.load(at, kind, version_id, context.loaded)
+
+    def continued(
+        self, at: StreamBuffer, kind: int, section_id: int, offset: int, context: _Loading
+    ) -> Parser[None]:
+        """Load a PART or END section of a handler that was started."""
+        handler = self._started.get(section_id)
+        if handler is None:
+            raise never_started(kind, section_id, list(self._started), offset)
+        yield from handler.load(at, kind, 0, context.loaded)
 
     def _identify(
         self, kind: int, identity: bytes, offset: int
     ) -> tuple[_RAMSections | _DeviceSection, int]:
         """Find the handler of a section with that idstr, instance id and version id."""
-        idstr, instance_id, version_id = _parts(identity)
-        handler = self._handlers.get((idstr, instance_id))
-        found = _printable(identity)
+        parts = SectionIdentity.parse(0, identity)
+        version_id = parts.version_id
+        handler = self._handlers.get((parts.idstr, parts.instance_id))
+        found = str(parts)
         if handler is None:
             raise UnknownSection(
                 "section",
@@ -350,74 +349,11 @@ class Incoming:
             )
 
 
-def _expect(at: StreamBuffer, subject: str, expected: bytes) -> Parser[None]:
-    offset = at.offset
-    found = yield len(expected)
-    if found != expected:
-        raise HeaderError(subject, expected=expected.hex(" "), found=found.hex(" "), offset=offset)
-
-
-def _command(at: StreamBuffer, so_far: list[MigrationCommand]) -> Parser[None]:
-    """Parse a command and add it to `so_far`; each command may come once."""
-    offset = at.offset
-    number, length = COMMAND_HEADER.unpack((yield COMMAND_HEADER.size))
-    if number not in _COMMANDS or length:
-        raise CommandError(
-            "command",
-            expected=" or ".join(f"{each.value} ({each.name}), no data" for each in _COMMANDS),
-            found=f"{number} with {length} bytes",
-            offset=offset,
-        )
-    command = MigrationCommand(number)
-    if command in so_far:
-        raise CommandError(
-            "command", expected="each once", found=f"{command.name} again", offset=offset
-        )
-    so_far.append(command)
-
-
 def vmdescription_section(
     at: StreamBuffer, *, size_limit: int = VMDESCRIPTION_LIMIT
 ) -> Parser[dict[str, Any]]:
-    """Parse the VMDESCRIPTION that follows a migration's EOF.
-
-    Raises
-    ------
-    UnexpectedSection
-        If another section type comes.
-    VMDescriptionError
-        If it is longer than `size_limit` bytes, or is not a vmdescription.
-    """
-    offset = at.offset
-    kind, length = SECTION.unpack((yield SECTION.size))
-    if kind != SectionType.VMDESCRIPTION:
-        raise UnexpectedSection(
-            "after EOF",
-            expected=section_type_name(SectionType.VMDESCRIPTION),
-            found=section_type_name(kind),
-            offset=offset,
-        )
-    if length > size_limit:
-        raise VMDescriptionError(
-            "vmdescription",
-            expected=f"at most {size_limit} bytes",
-            found=length,
-            offset=offset + 1,
-        )
-    text = yield from sized_bytes(length)
-    return vmdescription.decode(bytes(text), offset=offset + SECTION.size)
-
-
-def _parts(identity: bytes) -> tuple[str, int, int]:
-    """Split a section's identity into idstr, instance id and version id."""
-    idstr = identity[: -SECTION_IDENTITY.size].decode(errors="backslashreplace")
-    instance_id, version_id = SECTION_IDENTITY.unpack(identity[-SECTION_IDENTITY.size :])
-    return idstr, instance_id, version_id
-
-
-def _printable(identity: bytes) -> str:
-    idstr, instance_id, _ = _parts(identity)
-    return f"{idstr!r} instance {instance_id}"
+    """Parse a VMDESCRIPTION as `grammar.vmdescription_section` does, of at most our limit."""
+    return grammar.vmdescription_section(at, size_limit)
 
 
 def _title(device: Device) -> str:

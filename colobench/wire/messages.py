@@ -1,4 +1,11 @@
-"""COLO's messages: a be32 number, and for VMSTATE_SIZE a be64 value."""
+"""COLO's messages: a be32 number, and for VMSTATE_SIZE a be64 value.
+
+MIGRATE_RAM_BACKGROUND is an extension: QEMU has no RAM section outside of a checkpoint. Only nodes
+that have agreed on the capture ``gap-precopy`` send and accept it (`colobench.wire.agreement`).
+So are PAGE_HASHES and DIVERGENT_PAGES, of the encoding ``divergent``, see
+`colobench.wire.page_hashes`.
+CHECKPOINT_PASSIVE is one, too; only a primary with the trigger ``hybrid`` sends it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +22,7 @@ SIZE_LIMIT: Final = 16 * 1024 * 1024
 
 
 class Message(IntEnum):
-    """Messages between primary and secondary, with QEMU's numbers."""
+    """Messages between primary and secondary, with QEMU's numbers where QEMU has the message."""
 
     CHECKPOINT_READY = 0
     CHECKPOINT_REQUEST = 1
@@ -26,9 +33,19 @@ class Message(IntEnum):
     VMSTATE_LOADED = 6
     #: Only in the COLO authors' v12; QEMU 7.2 has no such message.
     GUEST_SHUTDOWN = 7
+    #: A part of a pass of gap pre-copy follows; the number is far above QEMU's.
+    MIGRATE_RAM_BACKGROUND = 256
+    #: Numbers and hashes of dirty pages follow.
+    PAGE_HASHES = 257
+    #: A bit for each of these pages follows.
+    DIVERGENT_PAGES = 258
+    #: The secondary's guest is to stand still after the requested checkpoint.
+    CHECKPOINT_PASSIVE = 259
 
 
 _MESSAGES = {message.value: message for message in Message}
+#: The numbers, for errors.
+NUMBERS: Final = "0 to 7, or 256 to 259"
 
 
 def encode_message(message: Message, value: int | None = None) -> bytes:
@@ -60,9 +77,7 @@ def message(
     number = BE32.unpack((yield 4))[0]
     found = _MESSAGES.get(number)
     if found is None:
-        raise InvalidMessage(
-            "COLO message", expected=f"0 to {max(Message)}", found=number, offset=offset
-        )
+        raise InvalidMessage("COLO message", expected=NUMBERS, found=number, offset=offset)
     if found is not Message.VMSTATE_SIZE:
         return found, None
     value = BE64.unpack((yield 8))[0]

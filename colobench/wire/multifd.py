@@ -49,6 +49,7 @@ _HANDSHAKE = struct.Struct(">II16sBB38x")
 HANDSHAKE_BYTES = _HANDSHAKE.size
 #: First bytes of a packet that has SYNC and no normal pages.
 SYNC_BEGIN = struct.pack(">IIIIII", MAGIC, VERSION, SYNC, PACKET_PAGES, 0, 0)
+_HEAD = struct.Struct(">IIIIII")
 _PACKET = struct.Struct(f">IIIIIIQI28x256s{8 * PACKET_PAGES}x")
 
 
@@ -84,6 +85,20 @@ def parse_handshake(data: bytes, channels: int) -> int:
 def sync_packet(number: int) -> bytes:
     """Encode the packet that ends a RAM section's pages on a channel."""
     return _PACKET.pack(MAGIC, VERSION, SYNC, PACKET_PAGES, 0, 0, number, 0, b"")
+
+
+def packet_at(data: bytes | bytearray, offset: int = 0) -> tuple[int, bool] | None:
+    """Measure the packet at an offset, with the bytes of its pages.
+
+    Returns
+    -------
+    tuple or None
+        Its length, and whether it has SYNC; None if its head is not whole.
+    """
+    if len(data) - offset < packets.PACKET_BYTES:
+        return None
+    _, _, flags, _, _, following = _HEAD.unpack_from(data, offset)
+    return packets.PACKET_BYTES + following, bool(flags & SYNC)
 
 
 class Blocks(NamedTuple):

@@ -70,6 +70,8 @@ class PageSync(NamedTuple):
 
 Request: TypeAlias = "int | PageRun | PageSync"
 Parser: TypeAlias = Generator[Request, Any, T]
+#: A parser of these requests, or of those of `colobench.wire.lookahead`.
+Steps: TypeAlias = Generator[Any, Any, T]
 
 
 class StreamBuffer:

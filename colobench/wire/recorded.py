@@ -1,11 +1,16 @@
-"""Reader of recorded bytes, which puts each of them into exactly one item."""
+"""Items of a stream: each byte that was read is in exactly one of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from colobench.wire.errors import StreamEnded, TrailingBytes
+import numpy as np
+import numpy.typing as npt
+
+from colobench.kernels import page_counts
+from colobench.wire.grammar import SectionIdentity
+from colobench.wire.reading import StreamBuffer
 
 
 class Item(NamedTuple):
@@ -18,17 +23,95 @@ class Item(NamedTuple):
     detail: str
 
 
+class RecordRun(NamedTuple):
+    """Consecutive page records of one block.
+
+    Attributes
+    ----------
+    offset, length
+        Place of the records in the stream.
+    block
+        Name of the block.
+    counts
+        int64[COUNT_SLOTS], see `colobench.kernels.page_counts`.
+    """
+
+    offset: int
+    length: int
+    block: str
+    counts: npt.NDArray[np.int64]
+
+
+class Sink(Protocol):
+    """Receiver of a reader's items, in the order of the stream."""
+
+    def item(self, item: Item) -> None:
+        """Take an item."""
+
+    def records(self, records: RecordRun) -> None:
+        """Take page records, which are an item as well."""
+
+    def payload(self, identity: SectionIdentity, data: bytes, item: Item) -> None:
+        """Take a device's payload with its bytes; `item` is its item."""
+
+    def enter(self, kind: str, title: str) -> None:
+        """Take the begin of a part: the items up to its `leave` belong to it."""
+
+    def leave(self) -> None:
+        """Take the end of a part."""
+
+
+class Log:
+    """Maker of items out of what a parser has read since the last one.
+
+    Parameters
+    ----------
+    at
+        The buffer whose offset is the parser's place.
+    sink
+        Receiver of the items.
+    """
+
+    def __init__(self, at: StreamBuffer, sink: Sink) -> None:
+        self._at, self._sink = at, sink
+        #: Offset up to which the items reach.
+        self.done = at.offset
+
+    def add(self, kind: str, title: str, detail: str = "") -> None:
+        """Make an item of the bytes read since the last item."""
+        self._sink.item(self._next(kind, title, detail))
+
+    def add_payload(self, identity: SectionIdentity, data: bytes, detail: str) -> None:
+        """Make an item of a device's payload."""
+        self._sink.payload(identity, data, self._next("payload", identity.idstr, detail))
+
+    def add_records(self, block: str, counts: npt.NDArray[np.int64]) -> None:
+        """Make an item of page records."""
+        end = self._at.offset
+        self._sink.records(RecordRun(self.done, end - self.done, block, counts))
+        self.done = end
+
+    def _next(self, kind: str, title: str, detail: str) -> Item:
+        begin, self.done = self.done, self._at.offset
+        return Item(begin, self.done - begin, kind, title, detail)
+
+
+#: Names of the kinds of page records, by slot of the counts.
+RECORD_KINDS = ("PAGE", "ZERO", "XBZRLE", "COMPRESS_PAGE")
+
+
 class _PageRun(NamedTuple):
     """Consecutive page records of one kind and one block."""
 
     offset: int
+    length: int
     kind: str
     block: str
     first_page: int
     last_page: int
     pages: int
 
-    def item(self, end: int) -> Item:
+    def item(self) -> Item:
         span = f"{self.first_page} to {self.last_page}"
         if self.pages == 1:
             detail = f"page {self.first_page}"
@@ -36,86 +119,46 @@ class _PageRun(NamedTuple):
             detail = f"{self.pages} pages, {span}"
         else:
             detail = f"{self.pages} pages among {span}"
-        return Item(self.offset, end - self.offset, self.kind, self.block, detail)
+        return Item(self.offset, self.length, self.kind, self.block, detail)
 
 
-class Recorded:
-    """A position in recorded bytes, and the items made of the bytes before it.
+class ItemList:
+    """Sink that keeps all items; page records of one kind and block share one."""
 
-    Attributes
-    ----------
-    data
-        All recorded bytes.
-    at
-        Offset of the first byte that is not read yet.
-    stop
-        Offset up to which bytes may be read: the end of the data, or of a sized buffer.
-    """
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.at = 0
-        self.stop = len(data)
+    def __init__(self) -> None:
         self._items: list[Item] = []
-        # Offset up to which the items and the run of pages reach.
-        self._done = 0
         self._run: _PageRun | None = None
 
-    def __len__(self) -> int:
-        """Number of bytes before `stop` that are not read yet."""
-        return self.stop - self.at
-
-    def take(self, size: int) -> bytes:
-        """Read `size` bytes.
-
-        Raises
-        ------
-        StreamEnded
-            If fewer are left before `stop`.
-        """
-        if size > len(self):
-            raise StreamEnded(
-                "stream", expected=f"{size} bytes", found=f"{len(self)} bytes", offset=self.at
-            )
-        self.at += size
-        return self.data[self.at - size : self.at]
-
-    def take_name(self) -> str:
-        """Read a name that is preceded by its length, u8."""
-        return self.take(self.take(1)[0]).decode(errors="backslashreplace")
-
-    def next_is(self, byte: int) -> bool:
-        """Say whether the next byte is `byte`."""
-        return len(self) > 0 and self.data[self.at] == byte
-
-    def expect_end(self, subject: str) -> None:
-        """Check that all bytes before `stop` are read.
-
-        Raises
-        ------
-        TrailingBytes
-            If some are left; `subject` names what should have ended.
-        """
-        if len(self):
-            raise TrailingBytes(
-                subject, expected="its end", found=f"{len(self)} more bytes", offset=self.at
-            )
-
-    def add(self, kind: str, title: str, detail: str = "") -> None:
-        """Make an item of the bytes read since the last item."""
+    def item(self, item: Item) -> None:
+        """Append an item."""
         self._close_run()
-        self._items.append(Item(self._done, self.at - self._done, kind, title, detail))
-        self._done = self.at
+        self._items.append(item)
 
-    def add_page(self, kind: str, block: str, page: int) -> None:
-        """Add a page record; consecutive records of one kind and block share an item."""
+    def records(self, records: RecordRun) -> None:
+        """Append records, which are of one kind, or add them to the last ones."""
+        counts = records.counts.tolist()
+        slot = next(each for each in range(len(RECORD_KINDS)) if counts[each])
+        kind, pages, last = RECORD_KINDS[slot], counts[slot], counts[page_counts.LAST]
         run = self._run
-        if run is not None and (run.kind, run.block) == (kind, block):
-            self._run = run._replace(last_page=page, pages=run.pages + 1)
-        else:
-            self._close_run()
-            self._run = _PageRun(self._done, kind, block, page, page, 1)
-        self._done = self.at
+        if run is not None and (run.kind, run.block) == (kind, records.block):
+            length, pages = run.length + records.length, run.pages + pages
+            self._run = run._replace(length=length, last_page=last, pages=pages)
+            return
+        self._close_run()
+        first = counts[page_counts.FIRST]
+        self._run = _PageRun(
+            records.offset, records.length, kind, records.block, first, last, pages
+        )
+
+    def payload(self, identity: SectionIdentity, data: bytes, item: Item) -> None:
+        """Append the item."""
+        self.item(item)
+
+    def enter(self, kind: str, title: str) -> None:
+        """Items are not nested here."""
+
+    def leave(self) -> None:
+        """Items are not nested here."""
 
     def items(self) -> list[Item]:
         """Return the items made so far."""
@@ -124,7 +167,7 @@ class Recorded:
 
     def _close_run(self) -> None:
         if self._run is not None:
-            self._items.append(self._run.item(self._done))
+            self._items.append(self._run.item())
             self._run = None
 
 

@@ -32,17 +32,21 @@ def test_each_setting_that_differs_is_named_with_both_values(
         return
     with pytest.raises(SettingsDiffer) as caught:
         read(data, wanted)
-    for name in wanted:
-        assert (name in caught.value.expected) == (wanted[name] != told[name])
-        assert (name in caught.value.found) == (wanted[name] != told[name])
+    for name in wanted.keys() | told.keys():
+        differs = wanted.get(name) != told.get(name)
+        assert (name in caught.value.expected) == differs
+        assert (name in caught.value.found) == differs
 
 
 def test_what_both_nodes_must_have_is_said_by_the_fields() -> None:
     agreed = {each.name for each in settings_of(Settings) if each.agreed}
-    assert agreed == Settings().agreed().keys()
+    with_disks = Settings().override(disks="disk,size=4K")
+    assert agreed == with_disks.agreed().keys()
+    # As in the stream of a pair without disks, which are the same as before there were any.
+    assert agreed - {"disks"} == Settings().agreed().keys()
     assert agreed == {
         *("ram", "transport", "encoding", "multifd_channels", "layout", "output", "variant"),
-        *("verify", "trace_sha256", "capture"),
+        *("verify", "trace_sha256", "capture", "disks"),
     }
 
 

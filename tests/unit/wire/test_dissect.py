@@ -97,6 +97,17 @@ def test_checkpoints_follow_a_migration(migration, checkpoint):
     assert len(payloads(items)) == 6
 
 
+def test_passes_come_before_a_checkpoint(primary, migration, checkpoint):
+    message = encode_message(Message.MIGRATE_RAM_BACKGROUND)
+    passed = message + primary.ram_section(SectionType.PART, [3, 4]) + savevm.EOF
+    description = savevm.vmdescription_section(primary.devices)
+    for stream in (migration, migration[: -len(description)]):
+        items = dissect(stream + passed + passed + checkpoint, conversation=True)
+        assert_covers(items, stream + passed + passed + checkpoint)
+        assert UNEXPLAINED not in {item.kind for item in items}
+        assert [item.title for item in items].count("MIGRATE_RAM_BACKGROUND") == 2
+
+
 def test_answers_of_a_secondary_are_messages():
     answers = [Message.CHECKPOINT_READY, Message.CHECKPOINT_REPLY, Message.VMSTATE_LOADED]
     items = dissect_checkpoint(b"".join(encode_message(answer) for answer in answers))
@@ -170,8 +181,7 @@ def test_damaged_stream_is_still_covered(migration, checkpoint, data):
 
 
 def unexplained(items):
-    assert items[-1].kind == UNEXPLAINED
-    return items[-1].title
+    return next(item.title for item in items if item.kind == UNEXPLAINED)
 
 
 def replaced(data, old, new):
@@ -180,14 +190,20 @@ def replaced(data, old, new):
 
 
 def test_what_is_wrong_is_said(primary, migration, checkpoint):
-    assert "magic and version: expected" in unexplained(dissect(b"not a stream at all"))
+    assert "magic: expected" in unexplained(dissect(b"not a stream at all"))
     assert "1 more bytes" in unexplained(dissect(migration + b"\0"))
     assert "expected a section type, found 5c" in unexplained(dissect(migration[:27] + b"\x5c"))
-    assert "section header" in unexplained(dissect(migration[:27] + b"\1\0\0\0\1\3\xff\0\1"))
+    assert "section header" in unexplained(
+        dissect(migration[:27] + b"\1\0\0\0\1\3\xff\0\1" + bytes(8))
+    )
     assert "found 99 at offset 0" in unexplained(dissect_checkpoint(b"\0\0\0\x63"))
     wrong = replaced(migration, b'"size": 4}]', b'"size": 5}]')
-    assert "section footer: expected 7e 00 00 00 03" in unexplained(dissect(wrong))
-    assert "a footer of section 3" in unexplained(
+    assert payloads(dissect(wrong)) == payloads(dissect(migration))
+    torn = replaced(migration, b"\x7e\0\0\0\3", b"\x7f\0\0\0\3")
+    assert "section footer: expected 7e 00 00 00 03" in unexplained(
+        dissect(torn, devices=primary.devices)
+    )
+    assert "a footer of section 4" in unexplained(
         dissect(replaced(migration[:-398], b"queued\x7e", b"queued\x7f"))
     )
     refused = replaced(checkpoint, b"\0\0\0\6queued", b"\xff\0\0\6queued")
@@ -200,7 +216,7 @@ def test_what_is_wrong_is_said(primary, migration, checkpoint):
 
 def test_records_that_colobench_never_writes_are_skipped_by_their_size():
     records = [
-        (RAMFlag.XBZRLE, b"\1\0\3abc"),
+        (RAMFlag.XBZRLE, b"\1\0\3\0\1c"),
         (RAMFlag.COMPRESS_PAGE, b"\0\0\0\2xy"),
         (RAMFlag.COMPRESS_PAGE | RAMFlag.CONTINUE, b"\0\0\0\1z"),
     ]

@@ -24,6 +24,7 @@ from colobench.wire.format import BE32, BE64, MigrationCommand, RAMFlag, Section
 from colobench.wire.loadvm import (
     COLO_BUFFER,
     COLO_DEVICES,
+    COLO_PASS,
     COLO_RAM,
     PRECOPY,
     VMDESCRIPTION_LIMIT,
@@ -108,6 +109,12 @@ def test_empty_checkpoint_is_legal(primary, secondary):
     assert secondary.load(primary.ram_phase([]), COLO_RAM).pages == 0
 
 
+def test_part_of_a_pass_ends_without_the_end_of_ram(primary, secondary):
+    part = primary.ram_section(SectionType.PART, [1, 5]) + savevm.EOF
+    assert secondary.load(part, COLO_PASS).pages == 2
+    assert secondary.load(part, COLO_PASS).pages == 2
+
+
 def test_devices_may_come_in_any_order(primary, secondary):
     primary.devices.reverse()
     assert len(secondary.load(primary.device_buffer(), COLO_DEVICES).device_states) == 2
@@ -128,7 +135,9 @@ def sections(primary):
     }
 
 
-@pytest.mark.parametrize("stage", [PRECOPY, COLO_RAM, COLO_DEVICES, COLO_BUFFER], ids=str)
+@pytest.mark.parametrize(
+    "stage", [PRECOPY, COLO_RAM, COLO_DEVICES, COLO_BUFFER, COLO_PASS], ids=str
+)
 @pytest.mark.parametrize("kind", [kind for kind in SectionType if kind is not SectionType.EOF])
 def test_stage_refuses_exactly_what_it_does_not_allow(primary, secondary, stage, kind):
     with pytest.raises(StreamError) as error:

@@ -6,7 +6,14 @@ import pytest
 
 from colobench.memory.ram import lay_out
 from colobench.wire.errors import HeaderError
-from colobench.wire.multifd import HANDSHAKE_BYTES, Blocks, handshake, parse_handshake, sync_packet
+from colobench.wire.multifd import (
+    HANDSHAKE_BYTES,
+    Blocks,
+    handshake,
+    packet_at,
+    parse_handshake,
+    sync_packet,
+)
 
 
 def test_handshake_has_qemus_layout():
@@ -48,3 +55,13 @@ def test_every_block_has_its_name():
         b"vga.vram",
     ]
     assert tables.first_pages.tolist() == [0, 128]
+
+
+def test_a_packet_is_measured_with_its_pages_once_its_head_is_whole():
+    head = bytes.fromhex("11223344 00000001 00000000 00000080 00000002 00002000")
+    packet = head.ljust(1344, b"\0") + bytes(8192)
+    data = packet + sync_packet(4)
+    assert packet_at(data[:1343]) is None
+    assert packet_at(data[:1344]) == (len(packet), False)
+    assert packet_at(data, len(packet)) == (1344, True)
+    assert packet_at(data, len(data)) is None

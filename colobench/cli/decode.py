@@ -1,0 +1,93 @@
+"""``colobench decode``: explain each byte of a QEMU migration stream or of a COLO session."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from colobench.cli.options import new_file
+from colobench.errors import LocalError
+
+_EPILOG = """
+A stream comes from a file (xz is unpacked), from a pipe, or from a QEMU that is told to migrate to
+unix:PATH. Exit status 0: every byte is explained; 3: some are not, and are listed with their
+offsets.
+"""
+
+
+def _page(text: str) -> tuple[str, int]:
+    block, colon, number = text.rpartition(":")
+    if not colon or not block or not number.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected BLOCK:N, as in pc.ram:16, found {text!r}")
+    return block, int(number)
+
+
+def _extraction(text: str) -> tuple[str, Path]:
+    block, sign, file = text.partition("=")
+    if not sign or not block or not file:
+        raise argparse.ArgumentTypeError(f"expected BLOCK=FILE, found {text!r}")
+    return block, new_file(file)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's options."""
+    add = parser.add_argument
+    add("source", metavar="FILE|-|unix:PATH", help="the stream: a file, standard input, a socket")
+    add("--json", action="store_true", help="print JSON")
+    add("--html", type=new_file, metavar="FILE", help="write a page that opens offline")
+    add("--devices", action="store_true", help="the values of the devices' fields, by name")
+    keep = parser.add_mutually_exclusive_group()
+    words = "print one page of RAM, and its records"
+    keep.add_argument("--pages", type=_page, metavar="BLOCK:N", help=words)
+    words = "write a RAM block as the stream leaves it"
+    keep.add_argument("--extract", type=_extraction, metavar="BLOCK=FILE", help=words)
+    parser.epilog = _EPILOG
+
+
+def run(options: argparse.Namespace) -> int:
+    """Decode the stream, and print what it consists of."""
+    from colobench.lab.decode.decode import decode
+    from colobench.lab.decode.kept_pages import KeptPages
+    from colobench.lab.decode.text import render
+    from colobench.lab.progress import bar
+
+    keeper = None
+    if options.pages:
+        keeper = KeptPages(*options.pages)
+    elif options.extract:
+        keeper = KeptPages(options.extract[0], file=options.extract[1])
+    with bar("decoding", "bytes") as progress:
+        found = decode(options.source, keeper=keeper, progress=progress)
+    if keeper is not None and keeper.block not in {block.name for block in found.blocks}:
+        names = [block.name for block in found.blocks]
+        raise LocalError(f"RAM block: expected one of {names}, found {keeper.block!r}")
+    if options.html:
+        from colobench.lab.decode.page import write_decoded_page
+
+        write_decoded_page(options.html, found)
+    if options.json:
+        print(json.dumps(found.as_json(devices=options.devices), indent=1))
+    else:
+        print(render(found, devices=options.devices))
+        if options.pages and keeper is not None:
+            print(f"\n{_shown_page(keeper.first, keeper.array.tobytes(), keeper.history)}")
+        if options.html:
+            print(f"\npage: {options.html}")
+    return 3 if found.problems else 0
+
+
+def _shown_page(number: int, page: bytes, history: list[tuple[int, str]]) -> str:
+    lines = [f"page {number}: {len(history)} records"]
+    lines += [f"  {kind} at offset {offset:,}" for offset, kind in history]
+    before = b""
+    for at in range(0, len(page), 16):
+        line = page[at : at + 16]
+        if line == before:
+            if lines[-1] != "*":
+                lines.append("*")
+            continue
+        before = line
+        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in line)
+        lines.append(f"{at:04x}  {line.hex(' ')}  {text}")
+    return "\n".join(lines)

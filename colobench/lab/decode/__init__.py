@@ -1,0 +1,1 @@
+"""Decoding of recorded streams: from files and pipes, and as text."""

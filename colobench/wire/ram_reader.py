@@ -1,0 +1,367 @@
+"""Payload of RAM's sections for a reader: blocks are learnt from the stream, records are counted.
+
+`colobench.wire.ram` loads the same records into memory whose blocks are known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from colobench.kernels import page_counts
+from colobench.memory.ram import PAGE_SIZE
+from colobench.wire.compressed_records import COMPRESSED_RECORDS
+from colobench.wire.errors import RAMError
+from colobench.wire.format import BE16, BE32, BE64, PAGE_FLAGS_MASK, RAMFlag, ram_flag_names
+from colobench.wire.lookahead import CountRecords, LookAhead, Skip
+from colobench.wire.reading import Steps, StreamBuffer
+from colobench.wire.recorded import Log
+
+#: Block name of page records with CONTINUE whose previous record was not read.
+UNKNOWN_BLOCK: Final = "the block before"
+#: Limits of the number of blocks, and of the pages of all blocks that are told apart.
+BLOCKS_LIMIT: Final = 4096
+TOLD_APART_LIMIT: Final = 1 << 26
+#: Most bytes of a compressed block of ours.
+_COMPRESSED_LIMIT: Final = 16 * 1024 * 1024
+
+_KINDS: Final = (RAMFlag.PAGE, RAMFlag.ZERO, RAMFlag.XBZRLE, RAMFlag.COMPRESS_PAGE)
+_NOTHING: Final = np.zeros(0, dtype=np.uint8)
+
+
+class PageKeeper(Protocol):
+    """Keeper of pages of one block.
+
+    Attributes
+    ----------
+    block
+        Name of the block.
+    first
+        Number of the first page that is kept.
+    array
+        uint8, the pages.
+    """
+
+    block: str
+    first: int
+    array: npt.NDArray[np.uint8]
+
+    def resize(self, length: int) -> None:
+        """Learn the length of the block, bytes."""
+
+    def keep(self, page: int, kind: RAMFlag, body: bytes, offset: int) -> None:
+        """Keep a record's page; the kernel has not taken it."""
+
+
+@dataclass(slots=True)
+class ReadBlock:
+    """A RAM block as the stream describes it.
+
+    Attributes
+    ----------
+    name, length
+        Name, and length in bytes; None if no block list named it.
+    address
+        Address in the guest, if the stream tells it (x-ignore-shared).
+    seen
+        uint8, one for each page: 0, or 1 + the kind of its last record in `RECORD_KINDS`.
+    counts
+        int64[COUNT_SLOTS], sums of all its records, see `colobench.kernels.page_counts`.
+    """
+
+    name: str
+    length: int | None = None
+    address: int | None = None
+    seen: npt.NDArray[np.uint8] = field(default_factory=lambda: _NOTHING)
+    counts: npt.NDArray[np.int64] = field(
+        default_factory=lambda: np.zeros(page_counts.COUNT_SLOTS, dtype=np.int64)
+    )
+
+    @property
+    def pages(self) -> int:
+        """Number of its pages; of one that no list named, more than there can be."""
+        return 1 << 52 if self.length is None else -(-self.length // PAGE_SIZE)
+
+
+class RAMReader:
+    """Reader of RAM's records; it remembers the blocks, and the block of the last record.
+
+    Parameters
+    ----------
+    at, log
+        The buffer that is parsed, and the maker of its items.
+    one_kind
+        True if records of different kinds are different items.
+    keeper
+        Keeper of some pages, or None.
+
+    Attributes
+    ----------
+    blocks
+        Blocks by name, in the order of the stream.
+    addresses
+        True if block lists have addresses (x-ignore-shared).
+    page_sizes
+        True if block lists may have the page size of a block (after POSTCOPY_ADVISE).
+    """
+
+    def __init__(
+        self, at: StreamBuffer, log: Log, *, one_kind: bool, keeper: PageKeeper | None = None
+    ) -> None:
+        self._at, self._log = at, log
+        self._one_kind, self._keeper = one_kind, keeper
+        self._block: ReadBlock | None = None
+        self._left = TOLD_APART_LIMIT
+        self.blocks: dict[str, ReadBlock] = {}
+        self.addresses = self.page_sizes = False
+
+    def forget_block(self) -> None:
+        """Forget the block of the last record, because something in between was not read."""
+        self._block = None
+
+    def records(self) -> Steps[None]:
+        """Read records up to EOS.
+
+        Raises
+        ------
+        RAMError
+            If a record is of an unknown kind, or its page is none of its block.
+        """
+        at = self._at
+        while True:
+            yield from self._count()
+            offset = at.offset
+            (word,) = BE64.unpack((yield BE64.size))
+            flags = word & PAGE_FLAGS_MASK
+            if flags in (RAMFlag.EOS, RAMFlag.MULTIFD_FLUSH):
+                self._log.add(RAMFlag(flags).name, "")
+                if flags == RAMFlag.EOS:
+                    return
+            elif flags == RAMFlag.MEM_SIZE:
+                yield from self._block_list(word - flags)
+            elif word == COMPRESSED_RECORDS:
+                yield from self._compressed_records()
+            else:
+                yield from self._record(word, offset)
+
+    def _count(self) -> Steps[None]:
+        """Count the records with CONTINUE that follow, as far as a kernel takes them."""
+        block = self._present_block()
+        kept, first = _NOTHING, 0
+        if self._keeper is not None and self._keeper.block == block.name:
+            kept, first = self._keeper.array, self._keeper.first
+        while True:
+            request = CountRecords(
+                self._told_apart(block), block.pages, self._one_kind, kept, first
+            )
+            counts, is_bad = yield request
+            if counts[: page_counts.COMPRESSED + 1].any():
+                self._note(block, counts)
+            elif is_bad:
+                self._refuse_page(block, int(counts[page_counts.BAD]), self._at.offset)
+            else:
+                return
+            if not self._one_kind and not is_bad:
+                return
+
+    def _present_block(self) -> ReadBlock:
+        if self._block is None:
+            self._block = self._named(UNKNOWN_BLOCK)
+        return self._block
+
+    def _named(self, name: str) -> ReadBlock:
+        block = self.blocks.get(name)
+        if block is None:
+            # Only in a stream without a block list, such as a recorded checkpoint.
+            block = self.blocks[name] = ReadBlock(name)
+        return block
+
+    def _told_apart(self, block: ReadBlock) -> npt.NDArray[np.uint8]:
+        if not len(block.seen) and block.length:
+            pages = min(block.pages, self._left)
+            self._left -= pages
+            block.seen = np.zeros(pages, dtype=np.uint8)
+        return block.seen
+
+    def _note(self, block: ReadBlock, counts: npt.NDArray[np.int64]) -> None:
+        block.counts[: page_counts.FIRST] += counts[: page_counts.FIRST]
+        self._log.add_records(block.name, counts)
+
+    @staticmethod
+    def _refuse_page(block: ReadBlock, page: int, offset: int) -> None:
+        raise RAMError(
+            "RAM page",
+            expected=f"an offset below {block.length:#x} in block {block.name!r}",
+            found=f"{page * PAGE_SIZE:#x}",
+            offset=offset,
+        )
+
+    def _record(self, word: int, offset: int) -> Steps[None]:
+        """Read a record that the kernel does not take."""
+        flags = word & PAGE_FLAGS_MASK
+        kind = flags & ~RAMFlag.CONTINUE
+        if kind not in _KINDS:
+            raise RAMError(
+                "RAM record",
+                expected=" or ".join(each.name for each in _KINDS),
+                found=ram_flag_names(flags),
+                offset=offset,
+            )
+        if not flags & RAMFlag.CONTINUE:
+            yield from self._block_name()
+        block, page = self._present_block(), word // PAGE_SIZE
+        if page >= block.pages:
+            self._refuse_page(block, page, offset)
+        counts = np.zeros(page_counts.COUNT_SLOTS, dtype=np.int64)
+        slot = _KINDS.index(RAMFlag(kind))
+        body: bytes
+        if kind == RAMFlag.PAGE:
+            body = yield PAGE_SIZE
+        elif kind == RAMFlag.ZERO:
+            body = yield 1
+        elif kind == RAMFlag.XBZRLE:
+            body = yield from self._encoding()
+            counts[page_counts.XBZRLE_BYTES] = len(body)
+        else:
+            body = yield from self._compressed_page()
+            counts[page_counts.COMPRESSED_BYTES] = len(body)
+        self._keep(block, page, RAMFlag(kind), body, offset)
+        counts[slot] = 1
+        counts[[page_counts.FIRST, page_counts.LAST]] = page
+        seen = self._told_apart(block)
+        if page < len(seen):
+            counts[page_counts.DUPLICATES] = seen[page] != 0
+            seen[page] = 1 + slot
+        self._note(block, counts)
+
+    def _keep(self, block: ReadBlock, page: int, kind: RAMFlag, body: bytes, offset: int) -> None:
+        keeper = self._keeper
+        if keeper is not None and keeper.block == block.name:
+            keeper.keep(page, kind, body, offset)
+
+    def _block_name(self) -> Steps[None]:
+        offset = self._at.offset
+        name = yield from _name()
+        if name not in self.blocks and any(each.length for each in self.blocks.values()):
+            raise RAMError(
+                "RAM block", expected=f"one of {list(self.blocks)}", found=repr(name), offset=offset
+            )
+        if len(self.blocks) >= BLOCKS_LIMIT and name not in self.blocks:
+            self._refuse_blocks(offset)
+        self._block = self._named(name)
+
+    def _encoding(self) -> Steps[bytes]:
+        offset = self._at.offset
+        encoding = (yield 1)[0]
+        (length,) = BE16.unpack((yield BE16.size))
+        if encoding != 1 or length > PAGE_SIZE:
+            raise RAMError(
+                "XBZRLE record",
+                expected=f"encoding 1 of at most {PAGE_SIZE} bytes",
+                found=f"encoding {encoding} of {length} bytes",
+                offset=offset,
+            )
+        body: bytes = yield length
+        if not _is_encoding(body):
+            raise RAMError(
+                "XBZRLE record",
+                expected="runs within the page and the record",
+                found=body[:16].hex(" "),
+                offset=offset + 1 + BE16.size,
+            )
+        return body
+
+    def _compressed_page(self) -> Steps[bytes]:
+        offset = self._at.offset
+        (length,) = BE32.unpack((yield BE32.size))
+        if length > page_counts.MOST_COMPRESSED:
+            raise RAMError(
+                "compressed page",
+                expected=f"at most {page_counts.MOST_COMPRESSED} bytes",
+                found=length,
+                offset=offset,
+            )
+        body: bytes = yield length
+        return body
+
+    def _compressed_records(self) -> Steps[None]:
+        offset = self._at.offset
+        size, length = (BE32.unpack((yield BE32.size))[0], BE32.unpack((yield BE32.size))[0])
+        if length > _COMPRESSED_LIMIT:
+            raise RAMError(
+                "compressed records",
+                expected=f"at most {_COMPRESSED_LIMIT} bytes",
+                found=length,
+                offset=offset + BE32.size,
+            )
+        yield Skip(length)
+        self._log.add("COMPRESSED_RECORDS", "", f"{size} bytes of records in {length}")
+
+    def _block_list(self, total: int) -> Steps[None]:
+        blocks: list[str] = []
+        listed = 0
+        while listed < total:
+            offset = self._at.offset
+            if len(blocks) >= BLOCKS_LIMIT:
+                self._refuse_blocks(offset)
+            name = yield from _name()
+            (length,) = BE64.unpack((yield BE64.size))
+            if length > total - listed:
+                raise RAMError(
+                    "RAM block list",
+                    expected=f"at most {total - listed} bytes in block {name!r}",
+                    found=length,
+                    offset=offset,
+                )
+            block = self._named(name)
+            block.length = length
+            if self._keeper is not None and self._keeper.block == name:
+                self._keeper.resize(length)
+            if self.page_sizes and _is_page_size((yield LookAhead(BE64.size)).data):
+                yield BE64.size
+            if self.addresses:
+                (block.address,) = BE64.unpack((yield BE64.size))
+            blocks.append(f"{name} {length}")
+            listed += length
+        title = f"{len(blocks)} blocks, {total} bytes"
+        self._log.add(RAMFlag.MEM_SIZE.name, title, ", ".join(blocks))
+
+    @staticmethod
+    def _refuse_blocks(offset: int) -> None:
+        raise RAMError(
+            "RAM block list", expected=f"at most {BLOCKS_LIMIT} blocks", found="more", offset=offset
+        )
+
+
+def _name() -> Steps[str]:
+    length = (yield 1)[0]
+    name: bytes = yield length
+    return name.decode(errors="backslashreplace")
+
+
+def _is_page_size(data: bytes) -> bool:
+    """Say whether the size of a huge page comes next, and not a block's name or a record."""
+    size = int.from_bytes(data, "big")
+    return size.bit_count() == 1 and PAGE_SIZE < size < 1 << 40
+
+
+def _is_encoding(body: bytes) -> bool:
+    """Say whether `body` is an XBZRLE encoding of changes within one page."""
+    at = place = 0
+    while at < len(body):
+        for is_changed in (False, True):
+            begin = at
+            at += 2 if body[at : at + 1] > b"\x7f" else 1
+            if at > len(body) or (at - begin == 2 and body[begin + 1] > 0x7F):
+                return False
+            length = body[begin] & 0x7F | (body[begin + 1] << 7 if at - begin == 2 else 0)
+            if length == 0 and (is_changed or begin):
+                return False
+            place += length
+            at += length if is_changed else 0
+            if place > PAGE_SIZE or at > len(body):
+                return False
+    return True

@@ -88,6 +88,7 @@ COMMANDS = (
     Description("select", 2, _ANY_TIME),
     Description("quit", -1, _GREETING),
     Description("reset", 1, _GREETING),
+    Description("bgrewriteaof", 1, ("admin", "noscript", "no_async_loading")),
 )
 
 

@@ -48,14 +48,17 @@ from colobench.kernels.jit import Bytes, Words, inlined
 
 #: Words of a block, as offsets. They are RFC 9293's variables, in order of their lines: state;
 #: identity of the peer (IP << 32 | port << 16 | our port, and MAC); link of list or chain;
-#: sending; receiving; used ranges of the two buffers; timer; others.
+#: sending; receiving; used ranges of the two buffers; timer; others; the number of replies' last
+#: bytes that are not sent yet, and the position of the append-only file that is to be flushed first
+#: (`colobench.guest.append_only_file.FLUSHED`).
 (
     STATE, KEY, MAC, LINK,
     SND_UNA, SND_NXT, SND_MAX, SND_WND, SND_WL1, SND_WL2, SND_MSS,
     IRS, RCV_NXT, RCV_WND,
     RECEIVED_BEGIN, RECEIVED_END, REPLY_BEGIN, REPLY_END,
     DEADLINE, RETRIES, FLAGS, DUE, CHALLENGED,
-) = range(0, 8 * 23, 8)  # fmt: skip
+    HELD, HELD_UNTIL,
+) = range(0, 8 * 25, 8)  # fmt: skip
 
 #: States of RFC 9293. A connection without a block is CLOSED, or in LISTEN if its port has a
 #: service.
@@ -145,6 +148,8 @@ def is_sound(memory: Bytes, block: int) -> bool:
     replies = get(memory, block + REPLY_END) - get(memory, block + REPLY_BEGIN)
     room = (replies + 1 - ((nxt - una) & SEQUENCE)) | (replies + 1 - ((most - una) & SEQUENCE))
     room |= (mss - LEAST_MSS) | (MSS - mss)
+    held = get(memory, block + HELD)
+    room |= held | (replies - held)
     state = get(memory, block + STATE)
     room |= (state - SYN_RECEIVED) | (TIME_WAIT - state)
     return high == 0 and room >= 0 and has_buffers(memory, block)

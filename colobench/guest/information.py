@@ -21,6 +21,7 @@ from colobench.guest.keyspace import (
     REFUSED,
     REQUESTS,
 )
+from colobench.guest.persistence_commands import put_persistence
 from colobench.guest.region import HEAP, apart, get_number
 from colobench.guest.resp import (
     argument,
@@ -133,7 +134,7 @@ def _put_sections(
     if sections & _PERSISTENCE:
         before = sections & (_PERSISTENCE - 1)
         at = _put_title(memory, bitmap, at, limit, before, b"# Persistence\r\n")
-        at = put_text(memory, bitmap, at, limit, b"loading:0\r\naof_enabled:0\r\n")
+        at = put_persistence(memory, bitmap, kv, at, limit)
     if sections & _STATS:
         before = sections & (_STATS - 1)
         at = _put_title(memory, bitmap, at, limit, before, b"# Stats\r\n")

@@ -4,15 +4,18 @@ A node makes a guest, which is stopped at first, and starts it. At a checkpoint 
 guest, saves its devices one by one, collects the written pages from the tracker, sends them from
 `ram`, and starts the guest again. A secondary's node writes pages to `ram` while the guest is
 stopped, and applies device states that were parsed and checked; then the guest goes on from them.
-All methods except `Tracker.collect` and those of the network are called by one thread at a time.
+All methods except `Tracker.collect` and those of network and disks are called by one thread at a
+time.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+from colobench.block.request import BlockRequest
 from colobench.memory.ram import RAM
 from colobench.memory.tracker import Tracker
 from colobench.wire.vmstate import Device, State
@@ -33,6 +36,72 @@ class GuestNetwork(Protocol):
 
     def wake(self) -> None:
         """Make the guest read its receive queue."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class SubmittedRequest:
+    """Request that a guest has submitted to one of its disks.
+
+    Attributes
+    ----------
+    slot
+        Number of its slot, from which a later request may come, too.
+    request
+        The request, which fits into the disk; a write's data are a copy.
+    """
+
+    slot: int
+    request: BlockRequest
+
+
+class GuestDisk(Protocol):
+    """One of a guest's disks, seen from its host. All methods may be called while the guest runs.
+
+    The requests are in guest RAM. One that is under way when the guest is stopped is still
+    submitted there, whole. The guest that goes on from this RAM, here or elsewhere, gets its
+    completion or, after `Guest.load`, submits it once more.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name of its block of RAM, such as ``disk0``."""
+
+    @property
+    def size(self) -> int:
+        """Size in bytes."""
+
+    @property
+    def kick_fd(self) -> int:
+        """An eventfd that becomes readable when the guest has submitted requests."""
+
+    def take(self) -> list[SubmittedRequest]:
+        """Take the requests that were submitted since the last call.
+
+        Malformed ones are completed with an error, counted, and not returned. After `Guest.load`
+        all requests that are submitted in the loaded RAM are new, and completions of older ones are
+        ignored.
+        """
+
+    def complete(self, submitted: SubmittedRequest, status: int, data: bytes = b"") -> None:
+        """Complete a request, without waking the guest; any thread, in any order.
+
+        Parameters
+        ----------
+        submitted
+            The request, as `take` returned it. It is ignored if a state was loaded since.
+        status
+            0, or an errno: EIO, ENOSPC, EINVAL or EPERM.
+        data
+            The bytes that a read without an error has read; empty otherwise.
+
+        Raises
+        ------
+        LocalError
+            If the data have another length.
+        """
+
+    def wake(self) -> None:
+        """Make the guest take completions."""
 
 
 class Guest(Protocol):
@@ -64,6 +133,10 @@ class Guest(Protocol):
         """The guest's network card, or `NoNetwork`."""
 
     @property
+    def disks(self) -> Sequence[GuestDisk]:
+        """The guest's disks, often none; the same number and sizes on both nodes of a pair."""
+
+    @property
     def running(self) -> bool:
         """True if the guest was started and not stopped since."""
 
@@ -78,7 +151,10 @@ class Guest(Protocol):
         """Stop the guest; after the return it changes neither RAM nor devices."""
 
     def load(self, states: Sequence[tuple[Device, State]]) -> None:
-        """Apply device states that were parsed and checked; the guest is stopped."""
+        """Apply device states that were parsed and checked; the guest is stopped.
+
+        Its disks forget the requests that were under way.
+        """
 
     def ram_digest(self) -> int:
         """Digest all of RAM, 64 bits, in the same way on both nodes; the guest is stopped."""

@@ -47,7 +47,7 @@ from colobench.guest.region import (
     note_damage,
     put_number,
 )
-from colobench.guest.store import copy_bytes, get_word, mark_bytes, put_word
+from colobench.guest.store import copy_bytes, get_word, keep_bytes, mark_bytes, put_word
 from colobench.kernels.atomics import address
 from colobench.kernels.jit import Bytes, Words, inlined
 from colobench.kernels.raw import STRETCH, clear, words_in_use
@@ -440,6 +440,7 @@ def _clear_table(memory: Bytes, bitmap: Words, kv: int) -> int:
     for at in range(begin, begin + 8 * chains_in(len(memory) - kv), STRETCH):
         place = np.int64(address(memory)) + at
         if words_in_use(place) != _U0:
+            keep_bytes(memory, bitmap, at, STRETCH)
             clear(place, STRETCH)
             mark_bytes(bitmap, at, STRETCH)
     return 0

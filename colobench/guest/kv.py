@@ -16,9 +16,15 @@ from colobench.guest import (
     commands,
     expiry,
     information,
+    persistence_commands,
     scan,
     server_commands,
     transactions,
+)
+from colobench.guest.append_only_file import (
+    LOADED_MS,
+    is_loading,
+    log_of,
 )
 from colobench.guest.buffers import BUFFER_BYTES
 from colobench.guest.clients import (
@@ -67,6 +73,16 @@ from colobench.guest.keyspace import (
     sweep,
 )
 from colobench.guest.large import begin_large, rewrite, take
+from colobench.guest.propagation import (
+    begin_transaction,
+    changes_store,
+    end_transaction,
+    has_room,
+    propagate,
+    put_refusal,
+    record_bytes,
+    refusal,
+)
 from colobench.guest.region import (
     BLOCK,
     DAMAGE,
@@ -85,8 +101,10 @@ from colobench.guest.resp import (
     INVALID_COUNT,
     QUOTED,
     argument,
+    find_byte,
     find_request,
     is_word,
+    parse_integer,
     put_head,
     put_part,
     put_protocol_error,
@@ -101,6 +119,7 @@ __all__ = [
     "BLOCKED",
     "CLOSE",
     "CONSUMED",
+    "REPLAY",
     "REPLIED",
     "RESULT_SLOTS",
     "SMALLEST_STORE",
@@ -117,10 +136,14 @@ __all__ = [
 #: connection is to be closed after sending them; 1 if replies wait for room.
 CONSUMED, REPLIED, CLOSE, BLOCKED = range(4)
 RESULT_SLOTS = 8
+#: Number of a slot for `execute` that stands for commands of the append-only file.
+REPLAY = -1
+#: Limit of the commands that one call of `execute` takes from the append-only file.
+_REPLAYED_COMMANDS = 4096
 #: Results of `_next_request` in addition to those of `resp`: look again; a request was skipped.
 _AGAIN, _NO_MEMORY = np.int64(-20), np.int64(-21)
 
-_MINUS = ord("-")
+_MINUS, _HASH, _NEWLINE = ord("-"), ord("#"), np.int64(10)
 _GET, _SET, _SETNX, _GETSET, _MSET, _MGET, _MSETNX = (
     index(name) for name in ("get", "set", "setnx", "getset", "mset", "mget", "msetnx")
 )
@@ -143,6 +166,7 @@ _SCAN, _KEYS, _OBJECT = (index(name) for name in ("scan", "keys", "object"))
 _PING, _ECHO, _TIME, _INFO, _CONFIG, _CLIENT, _COMMAND = (
     index(name) for name in ("ping", "echo", "time", "info", "config", "client", "command")
 )
+_BGREWRITEAOF = index("bgrewriteaof")
 _FUNCTION = index("function")
 _HELLO, _AUTH, _SELECT, _QUIT, _RESET = (
     index(name) for name in ("hello", "auth", "select", "quit", "reset")
@@ -306,6 +330,8 @@ def _run_on_server(
         )
     elif command == _COMMAND:
         at = server_commands.command(memory, bitmap, resp3, request, cursor, arguments, at, limit)
+    elif command == _BGREWRITEAOF:
+        at = persistence_commands.rewrite(memory, bitmap, kv, at, limit)
     elif command == _FUNCTION:
         at = server_commands.function(memory, bitmap, request, cursor, arguments, at, limit)
     elif command == _HELLO:
@@ -367,6 +393,9 @@ def _run(
             memory, pool, bitmap, kv, clients, area, client, resp3, longest, request, cursor,
             command, arguments, now_us, connected, connections, at, limit,
         )  # fmt: skip
+    log = log_of(memory, kv)
+    if log >= 0 and end <= limit:
+        propagate(memory, bitmap, kv, log, request, cursor, arguments, command, at)
     return end
 
 
@@ -476,10 +505,15 @@ def _exec(
         put_number(memory, bitmap, client + FLAGS, get_number(memory, client + FLAGS) & ~MULTI)
         unwatch(memory, bitmap, kv, get_number(memory, client + ID))
         put_number(memory, bitmap, client + SENT, ZERO)
+        log = log_of(memory, kv)
+        if log >= 0:
+            begin_transaction(memory, bitmap, log)
         _run_queue(
             memory, pool, bitmap, kv, clients, area, client, queued, now_us, connected,
             connections,
         )  # fmt: skip
+        if log >= 0:
+            end_transaction(memory, bitmap, log)
     transactions.end_transaction(memory, pool, bitmap, kv, area, client)
     return at
 
@@ -490,6 +524,78 @@ def _is_queued(memory: Bytes, client: int, command: int) -> bool:
     if not transactions.is_queueing(memory, client):
         return False
     return command not in (_EXEC, _DISCARD, _MULTI, _WATCH, _QUIT, _RESET)
+
+
+@inlined
+def _log_bytes(
+    memory: Bytes,
+    pool: Bytes,
+    log: int,
+    area: int,
+    client: int,
+    command: int,
+    length: int,
+    arguments: int,
+) -> int:
+    """Return a limit of the bytes that a command appends to the append-only file."""
+    _, queued = piece(pool, area, client + QUEUE)
+    longest = longest_value(pool, area)
+    return record_bytes(memory, log, command, length, arguments, queued, longest)
+
+
+@inlined
+def _waits_for_log(
+    memory: Bytes,
+    pool: Bytes,
+    bitmap: Words,
+    log: int,
+    area: int,
+    client: int,
+    request: int,
+    first: int,
+    following: int,
+    arguments: int,
+) -> bool:
+    """Say whether the append-only file has no room yet for a request's record."""
+    apart()
+    name, letters, _ = argument(memory, request, first)
+    command = find_command(memory, name, letters)
+    if command < 0 or not (changes_store(command) or command == _EXEC):
+        return False
+    if _is_queued(memory, client, command):
+        return False
+    needed = _log_bytes(memory, pool, log, area, client, command, following - request, arguments)
+    if refusal(memory, log, command, needed) != 0:
+        return False
+    return not has_room(memory, bitmap, log, needed)
+
+
+@inlined
+def _refuse(
+    memory: Bytes,
+    pool: Bytes,
+    bitmap: Words,
+    kv: int,
+    log: int,
+    area: int,
+    client: int,
+    command: int,
+    length: int,
+    arguments: int,
+    at: int,
+    limit: int,
+) -> int:
+    """Refuse a command that the append-only file does not allow; return 0 if it allows it."""
+    apart()
+    needed = _log_bytes(memory, pool, log, area, client, command, length, arguments)
+    reason = refusal(memory, log, command, needed)
+    if reason == 0:
+        return 0
+    transactions.note_refusal(memory, bitmap, client)
+    end = put_refusal(memory, bitmap, log, reason, command, at, limit)
+    if command == _EXEC and end <= limit:
+        transactions.end_transaction(memory, pool, bitmap, kv, area, client)
+    return end
 
 
 @inlined
@@ -520,7 +626,15 @@ def _answer(
     apart()
     name, length, cursor = argument(memory, request, first)
     command = find_command(memory, name, length)
-    if command < 0:
+    log, refused = log_of(memory, kv), ZERO
+    if log >= 0 and command >= 0 and _has_arity(command, arguments):
+        refused = _refuse(
+            memory, pool, bitmap, kv, log, area, client, command, following - request, arguments,
+            at, limit,
+        )  # fmt: skip
+    if refused:
+        end = refused
+    elif command < 0:
         if is_word(memory, name, length, b"post") or is_word(memory, name, length, b"host:"):
             return at, True
         transactions.note_refusal(memory, bitmap, client)
@@ -677,6 +791,112 @@ def _greet(
     return put_number(memory, bitmap, client + LAST, np.int64(now_us // _SECOND_US))
 
 
+@inlined
+def _has_exec(memory: Bytes, at: int, end: int, longest: int) -> bool:
+    """Say whether the commands of the append-only file from an address on include EXEC."""
+    while at < end:
+        if memory[at] == _HASH:
+            at = find_byte(memory, at, end, _NEWLINE) + 1
+            continue
+        arguments, first, following = find_request(memory, at, end, longest)
+        if arguments <= 0:
+            return False
+        name, letters, _ = argument(memory, at, first)
+        if is_word(memory, name, letters, b"exec"):
+            return True
+        at = following
+    return False
+
+
+@inlined
+def _replay_command(
+    memory: Bytes,
+    pool: Bytes,
+    bitmap: Words,
+    kv: int,
+    clients: int,
+    area: int,
+    request: int,
+    first: int,
+    arguments: int,
+    out: int,
+    out_end: int,
+) -> bool:
+    """Execute a command of the append-only file; say whether it could be executed."""
+    name, letters, cursor = argument(memory, request, first)
+    command = find_command(memory, name, letters)
+    if command in (_MULTI, _EXEC):
+        return True
+    if command < 0 or not _has_arity(command, arguments) or not changes_store(command):
+        return False
+    end = _run(
+        memory, pool, bitmap, kv, clients, area, clients, request, cursor, command, arguments - 1,
+        _U0, ZERO, ZERO, out, out_end,
+    )  # fmt: skip
+    return end <= out_end and memory[out] != _MINUS
+
+
+@inlined
+def _replay(
+    memory: Bytes,
+    pool: Bytes,
+    bitmap: Words,
+    kv: int,
+    clients: int,
+    area: int,
+    log: int,
+    begin: int,
+    end: int,
+    out: int,
+    out_end: int,
+    result: Words,
+) -> int:
+    """Execute whole commands and transactions of the append-only file, at their times.
+
+    A command that cannot be executed ends the log: CLOSE is set.
+    """
+    at, executed, failed = begin, 0, False
+    longest = longest_value(pool, area)
+    put_number(memory, bitmap, kv + NOW, get_number(memory, log + LOADED_MS))
+    # A transaction may be longer than a turn, because it is executed whole.
+    within = False
+    while at < end and not failed and (within or executed < _REPLAYED_COMMANDS):
+        if memory[at] == _HASH:
+            newline = find_byte(memory, at, end, _NEWLINE)
+            if newline == end:
+                break
+            valid, when = parse_integer(memory, at + 4, max(ZERO, newline - at - 5))
+            failed = not valid
+            put_number(memory, bitmap, log + LOADED_MS, when)
+            put_number(memory, bitmap, kv + NOW, when)
+            at = newline + 1
+            continue
+        arguments, first, following = find_request(memory, at, end, longest)
+        if arguments == INCOMPLETE:
+            break
+        if arguments <= 0:
+            failed = True
+            break
+        name, letters, _ = argument(memory, at, first)
+        if is_word(memory, name, letters, b"multi"):
+            if not _has_exec(memory, following, end, longest):
+                break
+            within = True
+        elif is_word(memory, name, letters, b"exec"):
+            within = False
+        failed = not _replay_command(
+            memory, pool, bitmap, kv, clients, area, at, first, arguments, out, out_end
+        )
+        executed += 1
+        at = following
+    damage = get_number(memory, kv + DAMAGE)
+    put_number(memory, bitmap, kv + DAMAGE, ZERO)
+    result[CONSUMED], result[REPLIED] = np.uint64(at - begin), _U0
+    result[CLOSE] = _U1 if failed or damage else _U0
+    result[BLOCKED] = _U0
+    return executed
+
+
 @kernel("i8(u1[::1], u8[::1], i8, i8, i8, i8, i8, i8, i8, i8, i8, u8, i8, i8, u8[::1])")
 def execute(
     memory: Bytes,
@@ -709,7 +929,8 @@ def execute(
         Address and size of the clients' area, as given to `initialize_clients`; it is before the
         store.
     slot
-        Number of the connection's slot in the area, from 0 on.
+        Number of the connection's slot in the area, from 0 on. With REPLAY, the bytes are those of
+        the append-only file, and no replies are kept.
     begin, end
         Range of received bytes that are not consumed yet, at most BUFFER_BYTES. An incomplete
         request is left, unless it fills the buffer: then its bytes move to the clients' area.
@@ -734,8 +955,12 @@ def execute(
     """
     memory = memory[: kv + size]
     pool, area = memory[: clients + clients_size], area_in(clients, clients_size)
-    client = clients + slot * SLOT_BYTES
+    client, log = clients + slot * SLOT_BYTES, log_of(memory, kv)
     at, request, requests, closed, blocked = out, begin, 0, False, False
+    if slot == REPLAY and log >= 0 and is_store(memory, kv) and is_area(pool, area):
+        return _replay(
+            memory, pool, bitmap, kv, clients, area, log, begin, end, out, out_end, result
+        )
     if is_store(memory, kv) and is_area(pool, area) and 0 <= slot < slots_in(clients_size):
         _greet(memory, pool, bitmap, kv, area, client, now_us)
         at, blocked = _send_waiting(pool, bitmap, area, client, at, out_end)
@@ -765,6 +990,11 @@ def execute(
             last = following
             if source != request:
                 last = source + get_number(pool, client + REQUEST + 8)
+            if log >= 0 and _waits_for_log(
+                memory, pool, bitmap, log, area, client, source, first, last, arguments
+            ):
+                blocked = True
+                break
             reply, closed = _answer(
                 memory, pool, bitmap, kv, clients, area, client, source, first, last, arguments,
                 now_us, connected, connections, at, out_end,
@@ -890,6 +1120,9 @@ def sweep_expired(
     """
     memory = memory[: kv + size]
     if get_number(memory, kv + EXPIRING) <= 0 or not is_store(memory, kv):
+        return 0
+    if is_loading(memory, kv):
+        # Commands that follow in the append-only file are to find the keys of their time.
         return 0
     put_number(memory, bitmap, kv + NOW, np.int64(now_us // _MILLISECOND_US))
     sweep(memory, bitmap, kv, tick)

@@ -16,7 +16,7 @@ from colobench.guest.resp import (
     put_head,
     put_text,
 )
-from colobench.guest.store import mark_bytes
+from colobench.guest.store import keep_bytes, mark_bytes
 from colobench.kernels.jit import Bytes, Words, inlined
 
 _BULK = np.int64(ord("$"))
@@ -135,8 +135,11 @@ def put_line(
             at += 1
         length, _ = _copy_word(memory, at, end, 0, 0)
         to = put_head(memory, bitmap, to, limit, _BULK, length)
-        _, at = _copy_word(memory, at, end, to, limit if to + length <= limit else 0)
-        if length > 0 and to + length <= limit:
+        fits = length > 0 and to + length <= limit
+        if fits:
+            keep_bytes(memory, bitmap, to, length)
+        _, at = _copy_word(memory, at, end, to, limit if fits else 0)
+        if fits:
             mark_bytes(bitmap, to, length)
         to = put_text(memory, bitmap, to + length, limit, b"\r\n")
     return count, to

@@ -23,7 +23,7 @@ import numpy as np
 from colobench.guest.buffers import BUFFER_BYTES
 from colobench.guest.heap import ZERO
 from colobench.guest.region import apart
-from colobench.guest.store import copy_bytes, mark_bytes
+from colobench.guest.store import copy_bytes, keep_bytes, mark_bytes
 from colobench.kernels.jit import Bytes, Words, inlined
 
 #: Limit of a request's elements: INT_MAX.
@@ -253,6 +253,7 @@ def put_decimal(memory: Bytes, bitmap: Words, at: int, limit: int, number: int) 
     apart()
     end = at + digits(number)
     if end <= limit:
+        keep_bytes(memory, bitmap, at, end - at)
         rest = np.uint64(number) if number >= 0 else _U0 - np.uint64(number)
         place = end
         while place > at:
@@ -271,6 +272,7 @@ def put_text(memory: Bytes, bitmap: Words, at: int, limit: int, text: bytes) -> 
     apart()
     end = at + len(text)
     if end <= limit and end > at:
+        keep_bytes(memory, bitmap, at, end - at)
         for i in range(len(text)):
             memory[at + i] = text[i]
         mark_bytes(bitmap, at, end - at)
@@ -285,6 +287,7 @@ def put_part(
     apart()
     end = at + last - first
     if end <= limit:
+        keep_bytes(memory, bitmap, at, last - first)
         for i in range(last - first):
             memory[at + i] = text[first + i]
         mark_bytes(bitmap, at, last - first)
@@ -307,6 +310,7 @@ def put_quoted(
     apart()
     end = find_byte(memory, begin, begin + min(length, most), _NUL)
     if at + end - begin <= limit and end > begin:
+        keep_bytes(memory, bitmap, at, end - begin)
         for i in range(end - begin):
             byte = memory[begin + i]
             memory[at + i] = _SPACE if byte in (_NEWLINE, _RETURN) else byte
@@ -319,6 +323,7 @@ def put_lower(memory: Bytes, bitmap: Words, at: int, limit: int, begin: int, len
     """Write a word of at least one byte in lower case."""
     apart()
     if at + length <= limit:
+        keep_bytes(memory, bitmap, at, length)
         for i in range(length):
             memory[at + i] = lower(memory[begin + i])
         mark_bytes(bitmap, at, length)
@@ -331,6 +336,7 @@ def put_head(memory: Bytes, bitmap: Words, at: int, limit: int, kind: int, numbe
     apart()
     end = at + digits(number) + 3
     if end <= limit:
+        keep_bytes(memory, bitmap, at, end - at)
         put_decimal(memory, bitmap, at + 1, end, number)
         memory[at] = kind
         memory[end - 2] = _RETURN
@@ -396,6 +402,7 @@ def put_protocol_error(
         byte = memory[where]
         byte = _SPACE if byte in (_NEWLINE, _RETURN) else byte
         if at < limit:
+            keep_bytes(memory, bitmap, at, 1)
             memory[at] = byte
             mark_bytes(bitmap, at, 1)
         at = put_text(memory, bitmap, at + 1, limit, b"'")

@@ -27,7 +27,7 @@ import numpy as np
 from colobench.guest.buffers import BUFFER_BYTES
 from colobench.guest.clients import BYTES_PER_CLIENT
 from colobench.guest.frame_queue import NIC_FRAME_SIZE
-from colobench.guest.store import get_word, mark_bytes, put_word
+from colobench.guest.store import get_word, keep_bytes, mark_bytes, put_word
 from colobench.kernels.atomics import address, load_acquire, store_release
 from colobench.kernels.jit import Bytes, Words, inlined
 from colobench.kernels.raw import copy
@@ -168,6 +168,7 @@ def receive_frames(
         if length > 0:
             to = ram + RX_FRAMES + slot * FRAME_ROOM
             begin = np.int64(address(frames)) + source * NIC_FRAME_SIZE
+            keep_bytes(memory, bitmap, to, length)
             copy(np.int64(address(memory)) + to, begin, np.int64(length))
             mark_bytes(bitmap, to, length)
         put(memory, bitmap, ram + RX_LENGTHS + 8 * slot, length)

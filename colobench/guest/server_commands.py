@@ -1,14 +1,16 @@
-"""Commands about the server: PING, TIME, CONFIG GET, COMMAND, OBJECT, FUNCTION.
+"""Commands about the server: PING, TIME, CONFIG, COMMAND, OBJECT, FUNCTION.
 
-`commands` describes the arguments of these functions. There is one database, and the configuration
-is read-only. INFO is in `information`, commands about the client are in `client_commands`.
+`commands` describes the arguments of these functions. There is one database. The configuration is
+read-only, but for the append-only file of a guest with a disk, see `persistence_commands`. INFO is
+in `information`, commands about the client are in `client_commands`.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from colobench.guest import heap
+from colobench.guest import heap, persistence_commands
+from colobench.guest.append_only_file import log_of
 from colobench.guest.client_commands import put_subcommand_arity_error, put_unknown_subcommand
 from colobench.guest.command_table import (
     ALL_NAMES,
@@ -47,13 +49,14 @@ from colobench.kernels.jit import Bytes, Words, inlined
 #: Redis's parameters for CONFIG GET, with their values; an empty value is computed.
 _TABLE = (
     (b"save", b""),
-    (b"appendonly", b"no"),
+    (b"appendonly", b""),
     (b"databases", b"1"),
     (b"maxmemory", b""),
     (b"maxmemory-policy", b"noeviction"),
     (b"proto-max-bulk-len", b""),
+    (b"appendfsync", b""),
 )
-_PARAMETERS, _MAXMEMORY, _LONGEST_BULK = len(_TABLE), 3, 5
+_PARAMETERS, _APPENDONLY, _MAXMEMORY, _LONGEST_BULK, _APPENDFSYNC = len(_TABLE), 1, 3, 5, 6
 _PARAMETER_NAMES, _PARAMETER_VALUES = (b"".join(part) for part in zip(*_TABLE, strict=True))
 _PARAMETER_BEGINS, _VALUE_BEGINS = (
     np.cumsum([0, *map(len, part)], dtype=np.int64) for part in zip(*_TABLE, strict=True)
@@ -175,6 +178,10 @@ def _put_parameter(
         return put_bulk_decimal(memory, bitmap, at, limit, total)
     if parameter == _LONGEST_BULK:
         return put_bulk_decimal(memory, bitmap, at, limit, longest)
+    if parameter == _APPENDONLY:
+        return persistence_commands.put_appendonly(memory, bitmap, kv, at, limit)
+    if parameter == _APPENDFSYNC:
+        return persistence_commands.put_appendfsync(memory, bitmap, kv, at, limit)
     first, last = _VALUE_BEGINS[parameter], _VALUE_BEGINS[parameter + 1]
     at = put_head(memory, bitmap, at, limit, _BULK, last - first)
     if last > first:
@@ -199,7 +206,8 @@ def _put_parameters(
     They are in the order of the patterns, those of one pattern in the table's order. A name is
     spelled as in the request.
     """
-    number, done = 0, 0
+    # Only a guest with a disk has appendfsync.
+    number, done = 0, 0 if log_of(memory, kv) >= 0 else 1 << _APPENDFSYNC
     for _ in range(count):
         begin, length, cursor = argument(memory, request, cursor)
         for parameter in range(_PARAMETERS):
@@ -232,8 +240,13 @@ def config(
     at: int,
     limit: int,
 ) -> int:
-    """CONFIG GET pattern...."""
+    """CONFIG GET pattern...; with a disk also CONFIG SET parameter value...."""
     word, letters, cursor = argument(memory, request, cursor)
+    log = log_of(memory, kv)
+    if log >= 0 and is_word(memory, word, letters, b"set"):
+        return persistence_commands.config_set(
+            memory, bitmap, log, word, letters, request, cursor, count - 1, at, limit
+        )
     if not is_word(memory, word, letters, b"get"):
         return put_unknown_subcommand(memory, bitmap, at, limit, word, letters, b"CONFIG")
     if count < 2:

@@ -9,6 +9,8 @@ from colobench.errors import LocalError
 from colobench.fields.checks import check_integer, show
 from colobench.fields.kinds import Choice, File, Integer, Size, Written
 from colobench.fields.part import Part, part, setting
+from colobench.guest.disk_queue import DISK_BLOCK_BYTES
+from colobench.guest.disk_settings import DiskImages, DiskSettings, check_disks
 from colobench.guest.programs import Program
 
 PAGE_SIZE = 4096
@@ -16,12 +18,15 @@ PAGE_SIZE = 4096
 RAM_LIMIT = 2**52
 SEED_LIMIT = 2**64
 WRITES_LIMIT = 1_000_000
+#: Time between two ticks of the guest's timer.
+TICK_NS = 1_000_000
 SCREEN_BYTES = 256 * 1024
 
 
-def block_sizes(ram_bytes: int) -> dict[str, int]:
-    """Return the machine's RAM blocks: sizes in bytes by name."""
-    return {"pc.ram": ram_bytes, "vga.vram": SCREEN_BYTES}
+def block_sizes(ram_bytes: int, disks: int = 0) -> dict[str, int]:
+    """Return the RAM blocks of a machine with that number of disks: sizes in bytes by name."""
+    of_disks = {f"disk{number}": DISK_BLOCK_BYTES for number in range(disks)}
+    return {"pc.ram": ram_bytes, "vga.vram": SCREEN_BYTES} | of_disks
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +101,35 @@ class GuestSettings(Part):
         "SHA-256 that the trace's file must have; a session finds it out",
         agreed=True,
     )
+    disks: tuple[str, ...] = setting(
+        DiskImages(),
+        (),
+        "raw image that is a disk of the guest; made, sparse, if it is missing and a size is given",
+        name="disks",
+        option="--disk",
+        agreed=True,
+    )
+    appendonly: str = setting(
+        Choice({"yes": "yes", "no": "no"}),
+        "yes",
+        "whether the program kv logs its writes on the guest's first disk, and loads them at start",
+    )
+    appendfsync: str = setting(
+        Choice({"always": "always", "everysec": "everysec", "no": "no"}),
+        "everysec",
+        "flush of that log: before each write is answered, every second, or never",
+    )
     nondeterminism: NondeterminismSettings = part(NondeterminismSettings, by_name=True)
 
     def complete(self) -> None:
         """Check that RAM is enough, and that a program that replays a trace has one."""
         self._complete_trace()
+        self._complete_append_only_file()
+        check_disks(self.disk_settings())
+        if self.program.needs_disk and not self.disks:
+            raise LocalError(
+                f"disks: expected at least one for the program {self.program.label}, found none"
+            )
         if self.ram_bytes % PAGE_SIZE:
             raise LocalError(
                 f"ram: expected a positive multiple of {PAGE_SIZE} bytes, found {self.ram_bytes}"
@@ -111,6 +140,32 @@ class GuestSettings(Part):
                 f"{self.program.label}, found {self.ram_bytes} bytes"
             )
         check_integer("working_set", self.working_set, 0, self.ram_bytes // PAGE_SIZE, unit="pages")
+
+    def disk_settings(self) -> tuple[DiskSettings, ...]:
+        """Return the settings of the disks."""
+        return tuple(map(DiskSettings.parse, self.disks))
+
+    def disk_sizes(self) -> list[int]:
+        """Return the sizes of the disks in bytes.
+
+        Raises
+        ------
+        LocalError
+            If one is not known: a session finds it out.
+        """
+        return [each.known_size() for each in self.disk_settings()]
+
+    def block_sizes(self) -> dict[str, int]:
+        """Return the machine's RAM blocks: sizes in bytes by name."""
+        return block_sizes(self.ram_bytes, len(self.disks))
+
+    def _complete_append_only_file(self) -> None:
+        changed = (self.appendonly, self.appendfsync) != ("yes", "everysec")
+        if changed and not (self.disks and self.program is Program.KV):
+            raise LocalError(
+                "appendonly, appendfsync: expected the program kv and a disk, found the program "
+                f"{self.program.label} and {len(self.disks)} disks"
+            )
 
     def _complete_trace(self) -> None:
         if self.program.takes_trace and self.trace is None:

@@ -1,7 +1,8 @@
 """Access of a guest program to its RAM, in which every write is marked for the tracker.
 
 Addresses are bytes from the beginning of RAM. The data are always stored first, then the mark: if
-the marks are collected in between, the page is sent again.
+the marks are collected in between, the page is sent again. Before both, a page that is frozen is
+copied aside (`colobench.kernels.copy_on_write`), so each write is between `keep` and `mark`.
 """
 
 from __future__ import annotations
@@ -10,8 +11,31 @@ import numpy as np
 
 from colobench.kernels.atomics import address
 from colobench.kernels.bitmap import mark
-from colobench.kernels.jit import Bytes, Words, inlined
+from colobench.kernels.copy_on_write import BITMAP_WORDS, COPY_ASIDE, FROZEN, copy_aside
+from colobench.kernels.jit import Bytes, Words, by_address, inlined
 from colobench.kernels.raw import clear, copy, load_word, store_word
+
+_call_copy_aside = by_address(copy_aside)
+
+
+@inlined
+def keep_page(memory: int, bitmap: Words, page: int) -> int:
+    """Copy a page of the memory at this address aside, if it is frozen, before it is written."""
+    if len(bitmap) > BITMAP_WORDS:
+        bit = np.uint64(1) << np.uint64(page & 63)
+        if bitmap[FROZEN + (page >> 6)] & bit != np.uint64(0):
+            aside = bitmap[COPY_ASIDE]
+            _call_copy_aside(aside, np.int64(address(bitmap)), memory, page << 12, np.int64(1))
+    return 0
+
+
+@inlined
+def keep_bytes(memory: Bytes, bitmap: Words, at: int, length: int) -> int:
+    """Copy the pages of `length` bytes, at least one, aside if they are frozen."""
+    if len(bitmap) > BITMAP_WORDS:
+        aside, base = bitmap[COPY_ASIDE], np.int64(address(memory))
+        _call_copy_aside(aside, np.int64(address(bitmap)), base, np.int64(at), np.int64(length))
+    return 0
 
 
 @inlined
@@ -32,6 +56,7 @@ def get_word(memory: Bytes, at: int) -> np.uint64:
 @inlined
 def put_word(memory: Bytes, bitmap: Words, at: int, value: np.uint64) -> int:
     """Write a word of the machine's byte order, at any address."""
+    keep_bytes(memory, bitmap, at, 8)
     store_word(np.int64(address(memory)) + at, np.uint64(value))
     return mark_bytes(bitmap, at, 8)
 
@@ -48,6 +73,7 @@ def get_big_endian(memory: Bytes, at: int, length: int) -> np.uint64:
 @inlined
 def put_big_endian(memory: Bytes, bitmap: Words, at: int, length: int, value: np.uint64) -> int:
     """Write an unsigned number of up to 8 bytes in network byte order."""
+    keep_bytes(memory, bitmap, at, length)
     value = np.uint64(value)
     for i in range(length):
         memory[at + length - 1 - i] = np.uint8(value & np.uint64(255))
@@ -58,6 +84,7 @@ def put_big_endian(memory: Bytes, bitmap: Words, at: int, length: int, value: np
 @inlined
 def put_byte(memory: Bytes, bitmap: Words, at: int, value: int) -> int:
     """Write a byte."""
+    keep_bytes(memory, bitmap, at, 1)
     memory[at] = np.uint8(value)
     return mark_bytes(bitmap, at, 1)
 
@@ -65,6 +92,7 @@ def put_byte(memory: Bytes, bitmap: Words, at: int, value: int) -> int:
 @inlined
 def clear_bytes(memory: Bytes, bitmap: Words, at: int, length: int) -> int:
     """Set bytes of RAM, at least one, to 0."""
+    keep_bytes(memory, bitmap, at, length)
     clear(np.int64(address(memory)) + at, np.int64(length))
     return mark_bytes(bitmap, at, length)
 
@@ -73,6 +101,7 @@ def clear_bytes(memory: Bytes, bitmap: Words, at: int, length: int) -> int:
 def copy_bytes(memory: Bytes, bitmap: Words, to: int, source: int, length: int) -> int:
     """Copy bytes within RAM; the ranges must not overlap."""
     if length > 0:
+        keep_bytes(memory, bitmap, to, length)
         base = np.int64(address(memory))
         copy(base + to, base + source, length)
         mark_bytes(bitmap, to, length)

@@ -14,6 +14,17 @@ from __future__ import annotations
 import numpy as np
 
 from colobench.guest import kv
+from colobench.guest.append_only_file import (
+    ACTIVE,
+    ALWAYS,
+    APPENDED,
+    FLUSHED,
+    POLICY,
+    RELEASE,
+    STATUS,
+    is_logging,
+    log_of,
+)
 from colobench.guest.buffers import BUFFER_BYTES
 from colobench.guest.bugs import DOUBLE_EXECUTION, LOST_RETRANSMISSION
 from colobench.guest.clients import SLOT_BYTES, has_work
@@ -25,6 +36,8 @@ from colobench.guest.connections import (
     ESTABLISHED,
     FIN_WAIT_2,
     FLAGS,
+    HELD,
+    HELD_UNTIL,
     KEY,
     LEAVING,
     LONGEST_TIMER_MS,
@@ -47,6 +60,7 @@ from colobench.guest.connections import (
     has_buffers,
     has_bug,
     initialize_table,
+    make_ready,
     number_of_block,
     ready_count,
     receive_buffer,
@@ -280,13 +294,71 @@ def execute(memory: Bytes, bitmap: Words, ram: int, size: int, block: int, host:
 
 
 @inlined
+def waits_for_flush(memory: Bytes, log: int) -> bool:
+    """Say whether replies are held until the append-only file is flushed (appendfsync always)."""
+    return (
+        is_logging(memory, log)
+        and get(memory, log + ACTIVE) != 0
+        and get(memory, log + POLICY) == ALWAYS
+        and get(memory, log + APPENDED) > get(memory, log + FLUSHED)
+    )
+
+
+@inlined
+def execute_and_hold(
+    memory: Bytes, bitmap: Words, ram: int, size: int, block: int, host: Words
+) -> int:
+    """Execute a connection's requests like `execute`; replies that await a flush are held.
+
+    Answers to reads await it, too, because they may show what is not flushed yet. Only after an
+    error, when the store takes no writes, they do not.
+    """
+    log = log_of(memory, store_begin(ram, size))
+    if log < 0 or get(memory, block + KEY) & 0xFFFF == ECHO_PORT:
+        return execute(memory, bitmap, ram, size, block, host)
+    if get(memory, block + HELD) != 0:
+        return 0
+    before = get(memory, block + REPLY_END) - get(memory, block + REPLY_BEGIN)
+    appended = get(memory, log + APPENDED)
+    requests = execute(memory, bitmap, ram, size, block, host)
+    new = get(memory, block + REPLY_END) - get(memory, block + REPLY_BEGIN) - before
+    wrote = get(memory, log + APPENDED) != appended
+    if new > 0 and waits_for_flush(memory, log) and (wrote or get(memory, log + STATUS) == 0):
+        put(memory, bitmap, block + HELD, new)
+        put(memory, bitmap, block + HELD_UNTIL, get(memory, log + APPENDED))
+    return requests
+
+
+@inlined
+def release_held(memory: Bytes, bitmap: Words, ram: int, size: int, host: Words) -> int:
+    """Serve the connections again that have waited for the append-only file, if it has gone on."""
+    log = log_of(memory, store_begin(ram, size))
+    if log < 0 or get(memory, log + RELEASE) == 0:
+        return 0
+    put(memory, bitmap, log + RELEASE, 0)
+    waits, flushed = waits_for_flush(memory, log), get(memory, log + FLUSHED)
+    for number_of in range(connections_in(size)):
+        block = block_at(ram, size, number_of)
+        if get(memory, block + STATE) == CLOSED:
+            continue
+        held = get(memory, block + HELD)
+        if held != 0 and (not waits or get(memory, block + HELD_UNTIL) <= flushed):
+            held = put(memory, bitmap, block + HELD, 0)
+            make_ready(memory, bitmap, ram, block, np.int64(host[NOW_MS]))
+        waiting = get(memory, block + RECEIVED_END) != get(memory, block + RECEIVED_BEGIN)
+        if held == 0 and (waiting or has_rest(memory, ram, size, block)):
+            make_ready(memory, bitmap, ram, block, np.int64(host[NOW_MS]))
+    return 0
+
+
+@inlined
 def attend(memory: Bytes, bitmap: Words, ram: int, size: int, block: int, host: Words) -> int:
     """Execute a connection's requests and send its replies; return the number of requests."""
     state, requests = get(memory, block + STATE), 0
     if state == CLOSED:
         return 0
     if state in (ESTABLISHED, CLOSE_WAIT) and not (get(memory, block + FLAGS) & LEAVING):
-        requests = execute(memory, bitmap, ram, size, block, host)
+        requests = execute_and_hold(memory, bitmap, ram, size, block, host)
     known = get(memory, block + RCV_WND)
     more = free_room(memory, block) - known
     flags = get(memory, block + FLAGS)
@@ -462,6 +534,7 @@ def serve(
         execute_again(memory, bitmap, ram, size, host)
     requests, received, sent = 0, 0, 0
     check_rings(memory, bitmap, ram)
+    release_held(memory, bitmap, ram, size, host)
     for _ in range(FRAMES_PER_CALL):
         received += receive_frames(memory, bitmap, ram, in_ends, in_lengths, in_frames)
         if not shuffled:

@@ -17,6 +17,7 @@ from colobench.guest.connections import (
     FIN_WAIT_1,
     FIN_WAIT_2,
     FLAGS,
+    HELD,
     KEY,
     LAST_ACK,
     LEAST_MSS,
@@ -192,13 +193,21 @@ def send_syn(memory: Bytes, bitmap: Words, ram: int, block: int) -> int:
 
 
 @inlined
+def sendable(memory: Bytes, block: int) -> int:
+    """Return the number of bytes of replies that may be sent, or were."""
+    held = get(memory, block + HELD)
+    return get(memory, block + REPLY_END) - get(memory, block + REPLY_BEGIN) - held
+
+
+@inlined
 def has_unacknowledged(memory: Bytes, block: int) -> bool:
-    """Say whether data or a FIN is not acknowledged yet."""
+    """Say whether data or a FIN that may be sent is not acknowledged yet."""
     state = get(memory, block + STATE)
+    leaving = get(memory, block + FLAGS) & LEAVING != 0 and get(memory, block + HELD) == 0
     return (
         get(memory, block + SND_UNA) != get(memory, block + SND_MAX)
-        or get(memory, block + REPLY_BEGIN) != get(memory, block + REPLY_END)
-        or (get(memory, block + FLAGS) & LEAVING != 0 and state in (ESTABLISHED, CLOSE_WAIT))
+        or sendable(memory, block) != 0
+        or (leaving and state in (ESTABLISHED, CLOSE_WAIT))
     )
 
 
@@ -233,7 +242,7 @@ def send_part(memory: Bytes, bitmap: Words, ram: int, block: int, part: int, fin
 def sends_fin(memory: Bytes, block: int) -> bool:
     """Say whether a FIN follows the last byte and is not acknowledged yet."""
     state = get(memory, block + STATE)
-    leaving = get(memory, block + FLAGS) & LEAVING != 0
+    leaving = get(memory, block + FLAGS) & LEAVING != 0 and get(memory, block + HELD) == 0
     return leaving and state != FIN_WAIT_2 and state != TIME_WAIT
 
 
@@ -241,8 +250,7 @@ def sends_fin(memory: Bytes, block: int) -> bool:
 def send_all(memory: Bytes, bitmap: Words, ram: int, block: int) -> int:
     """Send the data that the peer's window allows, while the transmit ring has room."""
     while get(memory, block + RETRIES) == 0 and transmit_room(memory, ram) > 0:
-        length = get(memory, block + REPLY_END) - get(memory, block + REPLY_BEGIN)
-        window = get(memory, block + SND_WND)
+        length, window = sendable(memory, block), get(memory, block + SND_WND)
         offset = (get(memory, block + SND_NXT) - get(memory, block + SND_UNA)) & SEQUENCE
         part = min(min(length, window) - offset, get(memory, block + SND_MSS))
         part = max(0, min(part, MSS))
@@ -275,8 +283,7 @@ def output(memory: Bytes, bitmap: Words, ram: int, block: int, host: Words) -> i
 @inlined
 def send_again(memory: Bytes, bitmap: Words, ram: int, block: int) -> int:
     """Resend the first unacknowledged segment, or one byte if the peer's window is closed."""
-    length = get(memory, block + REPLY_END) - get(memory, block + REPLY_BEGIN)
-    window = get(memory, block + SND_WND)
+    length, window = sendable(memory, block), get(memory, block + SND_WND)
     part = max(0, min(min(length, MSS), min(get(memory, block + SND_MSS), max(window, 1))))
     put(memory, bitmap, block + SND_NXT, get(memory, block + SND_UNA))
     if window == 0:

@@ -33,7 +33,8 @@ in_ends, in_lengths, in_frames, out_ends, out_lengths, out_frames
     uint64[64] and uint8[64 * 1514], frame n in slot n % 64.
 words, memory, bitmap
     RAM as uint64 and as uint8; the bitmap in which writes are marked, uint64[pages / 64], or empty
-    if the program need not mark its writes.
+    if the program need not mark its writes, or longer if pages are frozen, see
+    `colobench.kernels.copy_on_write`.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ import numpy as np
 
 from colobench.guest.frame_queue import NIC_FRAME_SIZE, NIC_QUEUE_LENGTH
 from colobench.guest.numba.devices import SERIAL_SCROLLBACK
+from colobench.guest.store import keep_page
 from colobench.kernels.atomics import (
     address,
     compare_exchange,
@@ -351,6 +353,7 @@ def write_word(
     """Do a step: write a word of that page of pc.ram; `random` has the step's bits."""
     at = np.int64(control[RAM_PAGE] + page)
     value = splitmix64(random)
+    keep_page(np.int64(address(words)), bitmap, at)
     words[(at << 9) + np.int64(value & _U511)] = value
     if len(bitmap):
         mark(bitmap, at)
@@ -387,6 +390,7 @@ def show_work(
     if work % _PIXEL == _U1:
         screen = np.int64(control[SCREEN_PAGE])
         pixel = np.int64(work // _PIXEL % control[SCREEN_SIZE])
+        keep_page(np.int64(address(memory)), bitmap, screen + (pixel >> 12))
         # The pixel always changes, so that a comparison of pages finds every written page.
         memory[(screen << 12) + pixel] += np.uint8(_U1 + random % _U255)
         if len(bitmap):

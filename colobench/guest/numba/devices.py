@@ -20,16 +20,18 @@ SERIAL_SCROLLBACK = 512
 U64Array = npt.NDArray[np.uint64]
 
 
-class _Registers:
-    """A device with named 64-bit registers in one array, and optionally more state."""
+class Registers:
+    """A device with named 64-bit registers in one array, and optionally more state.
+
+    The array, uint64[len(slots)], is shared with the running guest; by default it is a new one.
+    """
 
     instance_id = 0
     vmstate: VMStateDescription
 
-    def __init__(self, slots: tuple[str, ...]) -> None:
+    def __init__(self, slots: tuple[str, ...], registers: U64Array | None = None) -> None:
         self._slots = slots
-        #: uint64[len(slots)], shared with the running guest.
-        self.registers: U64Array = np.zeros(len(slots), dtype=np.uint64)
+        self.registers = np.zeros(len(slots), dtype=np.uint64) if registers is None else registers
         self._views = {slot: self.registers[i : i + 1] for i, slot in enumerate(slots)}
 
     @property
@@ -80,7 +82,8 @@ class _Registers:
         }
 
 
-def _registers(slots: tuple[str, ...]) -> tuple[Field, ...]:
+def register_fields(slots: tuple[str, ...]) -> tuple[Field, ...]:
+    """Return the fields of a device's registers."""
     return tuple(Field(slot, "u8") for slot in slots)
 
 
@@ -99,7 +102,7 @@ CPU_SLOTS = (
 )
 
 
-class CPU(_Registers):
+class CPU(Registers):
     """The CPU: the work counter, the program, and the program's settings.
 
     ``work`` counts the program's steps; RAM is a function of it and of ``seed``. ``pending_writes``
@@ -109,7 +112,7 @@ class CPU(_Registers):
     the program kv.
     """
 
-    vmstate = VMStateDescription("cpu", 1, 1, _registers(CPU_SLOTS))
+    vmstate = VMStateDescription("cpu", 1, 1, register_fields(CPU_SLOTS))
 
     def __init__(self) -> None:
         super().__init__(CPU_SLOTS)
@@ -129,10 +132,10 @@ class CPU(_Registers):
 TIMER_SLOTS = ("period_ns", "remaining_ns", "ticks", "coalesced_ticks")
 
 
-class Timer(_Registers):
+class Timer(Registers):
     """A periodic timer on the host's clock; ticks during a pause are coalesced into one."""
 
-    vmstate = VMStateDescription("timer", 1, 1, _registers(TIMER_SLOTS))
+    vmstate = VMStateDescription("timer", 1, 1, register_fields(TIMER_SLOTS))
 
     def __init__(self) -> None:
         super().__init__(TIMER_SLOTS)
@@ -148,11 +151,14 @@ class Timer(_Registers):
 SERIAL_SLOTS = ("transmitted",)
 
 
-class Serial(_Registers):
+class Serial(Registers):
     """A serial console: the number of bytes that the guest wrote, and the last 512 of them."""
 
     vmstate = VMStateDescription(
-        "serial", 1, 1, (*_registers(SERIAL_SLOTS), Field("scrollback", "u1", SERIAL_SCROLLBACK))
+        "serial",
+        1,
+        1,
+        (*register_fields(SERIAL_SLOTS), Field("scrollback", "u1", SERIAL_SCROLLBACK)),
     )
 
     def __init__(self) -> None:
@@ -182,7 +188,7 @@ class Serial(_Registers):
 NIC_SLOTS = ("sent", "dropped", "received")
 
 
-class NIC(_Registers):
+class NIC(Registers):
     """A network card with a receive and a transmit queue of 64 Ethernet frames each.
 
     The host puts frames into the receive queue and takes them from the transmit queue. A frame that
@@ -194,7 +200,7 @@ class NIC(_Registers):
         1,
         1,
         (
-            *_registers(NIC_SLOTS),
+            *register_fields(NIC_SLOTS),
             *(
                 field
                 for queue in ("receive", "transmit")
@@ -272,3 +278,8 @@ class NIC(_Registers):
         super().apply(state)
         for name, queue in self.queues.items():
             queue.replace(state[f"{name}_lengths"], state[f"{name}_data"])
+
+
+def standard_devices() -> tuple[Registers, ...]:
+    """Make the devices that every machine has, for readers of their states."""
+    return CPU(), Timer(), Serial(), NIC()

@@ -16,8 +16,9 @@ from colobench.guest.numba import cpu
 from colobench.guest.numba.command_cpu import start_cpu, stop_cpu
 from colobench.guest.numba.cpu import Command
 from colobench.guest.numba.devices import CPU, NIC, Serial, Timer
+from colobench.guest.numba.disks import Disk, Disks
 from colobench.guest.programs import program_of
-from colobench.guest.settings import SCREEN_BYTES, GuestSettings, block_sizes
+from colobench.guest.settings import SCREEN_BYTES, TICK_NS, GuestSettings
 from colobench.kernels.digest import digest
 from colobench.memory.ram import RAM, RAMBlock, lay_out
 from colobench.memory.tracker import watch
@@ -25,7 +26,6 @@ from colobench.wire.vmstate import Device, State
 
 #: The machine type's name in the stream's configuration section.
 MACHINE_TYPE = "colobench-1"
-TICK_NS = 1_000_000
 #: Nanoseconds that a stop spins for a CPU that is awake: a wake-up takes longer.
 STOP_SPIN_NS = 20_000
 
@@ -62,7 +62,7 @@ class Card:
 
 
 class Machine:
-    """A guest with two RAM blocks and four devices, stopped at first.
+    """A guest with two RAM blocks and four devices, and one of each for a disk, stopped at first.
 
     Parameters
     ----------
@@ -70,6 +70,8 @@ class Machine:
         Settings of the guest.
     tracker
         Name of the tracker that watches its RAM, see `colobench.memory.tracker`.
+    freezable
+        Whether its pages can be frozen, see `colobench.memory.frozen`.
 
     Attributes
     ----------
@@ -81,22 +83,28 @@ class Machine:
         The tracker, which finds the pages that the guest wrote.
     network
         The NIC, as a `colobench.guest.interface.GuestNetwork`.
+    disk_arrays
+        The arguments `disks` and `disk_data` of `colobench.guest.disk`.
     cpu, timer, serial, nic
         The devices; `devices` lists them in the order in which they are saved.
     """
 
     machine_type = MACHINE_TYPE
 
-    def __init__(self, settings: GuestSettings, tracker: str = "marked") -> None:
+    def __init__(
+        self, settings: GuestSettings, tracker: str = "marked", freezable: bool = False
+    ) -> None:
         self.settings = settings
-        self.ram = RAM("colobench-ram", lay_out(block_sizes(settings.ram_bytes)))
+        self.ram = RAM("colobench-ram", lay_out(settings.block_sizes()))
         try:
+            sizes = settings.disk_sizes()
             self.tracker = watch(tracker, self.ram)
+            if freezable:
+                self.tracker.make_freezable()
         except BaseException:
             self.ram.close()
             raise
         self.cpu, self.timer, self.serial, self.nic = CPU(), Timer(), Serial(), NIC()
-        self.devices: tuple[Device, ...] = (self.cpu, self.timer, self.serial, self.nic)
         self.cpu["program"], self.cpu["seed"] = settings.program.number, settings.seed
         self.cpu["writes_per_tick"] = settings.writes_per_tick
         self.cpu["working_set"] = settings.working_set
@@ -109,6 +117,10 @@ class Machine:
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC)
         self._acknowledge_fd = os.eventfd(0, os.EFD_CLOEXEC)
         self.network = Card(self.nic, self._wake_fd)
+        self._disks = Disks(sizes, self.ram, self._wake_fd)
+        self.disk_arrays = self._disks.arrays
+        disks = self._disks.devices()
+        self.devices: tuple[Device, ...] = (self.cpu, self.timer, self.serial, self.nic, *disks)
         self._thread: threading.Thread | None = None
         #: uint64[CONTROL_SLOTS], see `colobench.guest.numba.cpu`.
         self.control = self._new_control()
@@ -125,6 +137,11 @@ class Machine:
         control[cpu.RAM_PAGE], control[cpu.RAM_PAGES] = ram.first_page, ram.pages
         control[cpu.SCREEN_PAGE], control[cpu.SCREEN_SIZE] = screen.first_page, SCREEN_BYTES
         return control
+
+    @property
+    def disks(self) -> Sequence[Disk]:
+        """The disks, as `colobench.guest.interface.GuestDisk`."""
+        return self._disks.all
 
     @property
     def work(self) -> int:
@@ -181,17 +198,20 @@ class Machine:
         """Apply device states that were parsed and checked; the machine must be stopped."""
         for device, state in states:
             device.apply(state)
+        self._disks.reset()
         self.control[cpu.DEADLINE] = 0
 
     def describe(self) -> dict[str, Any]:
-        """Return the program's name, and the devices' counters."""
+        """Return the program's name, the devices' counters, and the CPU's thread as QEMU does."""
         return {
+            "thread-id": None if self._thread is None else self._thread.native_id,
             "program": program_of(self.cpu["program"]).label,
             "work": self.work,
             "ticks": self.timer["ticks"],
             "coalesced-ticks": self.timer["coalesced_ticks"],
             "frames-received": self.nic["received"],
             "frames-dropped": self.nic["dropped"],
+            "disks": {disk.name: disk.describe() for disk in self.disks},
         }
 
     def console(self) -> str:
@@ -213,6 +233,7 @@ class Machine:
         os.close(self._wake_fd)
         os.close(self._acknowledge_fd)
         self.network.close()
+        self._disks.close()
         self.tracker.close()
         self.ram.close()
 

@@ -19,6 +19,11 @@ class _Module(Protocol):
         """Run a machine's CPU in this thread, until its host or its state ends the kernel."""
 
 
+def _on_disks(number: int, description: str) -> tuple[Any, ...]:
+    """Give the row of a program that writes to disks; which moment they have depends on them."""
+    return (number, description, True, False, 64 << 10, (), False, True, "sectors")
+
+
 class Program(enum.Enum):
     """The programs, each with its number, its needs, and its modules of kernels.
 
@@ -39,6 +44,10 @@ class Program(enum.Enum):
         Modules with kernels, in addition to the program's own.
     takes_trace
         True if the program replays a trace, which must be named then.
+    needs_disk
+        True if the program writes to disks, of which the guest needs one then.
+    module_name
+        Name of its module in this package, if it is not the program's label.
     """
 
     UNIFORM = (1, "writes pages at random", True)
@@ -52,9 +61,15 @@ class Program(enum.Enum):
         False,
         # The network stack and a store of useful size need this.
         4 << 20,
-        ("colobench.guest.kv", "colobench.guest.tcp"),
+        ("colobench.guest.kv", "colobench.guest.tcp", "colobench.guest.append_only_disk"),
     )
     REPLAY = (5, "writes the pages of a trace that was recorded", True, True, 64 << 10, (), True)
+    SECTORS = _on_disks(6, "writes sectors that say which write they are, at random")
+    SECTORS_HOTCOLD = _on_disks(7, "the same, few sectors often, and many seldom (Zipf)")
+    SECTORS_SEQUENTIAL = _on_disks(8, "the same, one sector after the other")
+    PAGES_AND_SECTORS = _on_disks(
+        9, "writes one page after the other, and sectors at random, four requests a millisecond"
+    )
 
     def __init__(
         self,
@@ -65,6 +80,8 @@ class Program(enum.Enum):
         minimum_bytes: int = 0,
         kernels: tuple[str, ...] = (),
         takes_trace: bool = False,
+        needs_disk: bool = False,
+        module_name: str = "",
     ) -> None:
         self.number = number
         self.description = description
@@ -72,11 +89,12 @@ class Program(enum.Enum):
         self.is_reproducible = is_reproducible
         self.minimum_bytes = minimum_bytes
         self.takes_trace = takes_trace
-        self.modules = (*kernels, f"{__name__}.{self.label}")
+        self.needs_disk = needs_disk
+        self.modules = (*kernels, f"{__name__}.{module_name or self.label}")
 
     @property
     def label(self) -> str:
-        """Name of the program in settings, and of its module."""
+        """Name of the program in settings."""
         return self.name.lower()
 
     def module(self) -> _Module:

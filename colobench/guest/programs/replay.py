@@ -37,6 +37,8 @@ from colobench.guest.replay_table import (
     encode_table,
     load_trace,
 )
+from colobench.guest.store import keep_page
+from colobench.kernels.atomics import address
 from colobench.kernels.bitmap import mark
 from colobench.kernels.jit import Bytes, Words, inlined, kernel
 from colobench.memory.ram import PAGE_SIZE
@@ -115,6 +117,7 @@ def write_page(
 ) -> int:
     """Do a step: write `changed` words of that page of pc.ram; `share` of 1024 are random."""
     at = np.int64(control[RAM_PAGE] + page)
+    keep_page(np.int64(address(words)), bitmap, at)
     for number in range(changed):
         value = parts.splitmix64(random + np.uint64(number))
         place = np.int64((random + np.uint64(number)) & _LAST_WORD)

@@ -643,7 +643,8 @@ def test_expired_keys_go_in_bounded_steps_though_nobody_asks() -> None:
     guest.now += 10_000
     for tick in range(4):
         before, keys = guest.memory.copy(), len(guest.region.entries())
-        arguments = guest.memory, guest.bitmap, STORE, guest.size, np.uint64(guest.now)
+        guest.frozen.freeze()
+        arguments = guest.memory, guest.marks, STORE, guest.size, np.uint64(guest.now)
         for _ in range(2):
             kv.sweep_expired(*arguments, tick + 1)
         guest.hold_bounds(before, [(STORE, STORE + guest.size)])

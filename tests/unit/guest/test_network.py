@@ -236,6 +236,7 @@ def guest_calls(guest: Guest, before: np.ndarray) -> None:
     for queue in (guest.receive, guest.transmit):
         queues += [queue.ends, queue.lengths, queue.frames]
     words = map(np.uint64, (guest.now, 0, 5, guest.jitter, guest.shuffle, 0))
-    tcp.serve(guest.memory, guest.bitmap, guest.ram, guest.size, *queues, *words, guest.host)
+    guest.frozen.freeze()
+    tcp.serve(guest.memory, guest.marks, guest.ram, guest.size, *queues, *words, guest.host)
     guest._check(before)
     assert all(14 <= len(frame) <= 1514 for frame in guest.transmit.take_all())

@@ -21,6 +21,7 @@ from typing import Any
 
 from numba.core import config
 from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.runtime.nrt import rtsys
 
 from colobench.kernels import cache_directory, sources
 
@@ -142,9 +143,14 @@ class KernelCache(FunctionCache):
         return (*super()._index_key(sig, codegen), sources.digest((source,)))  # type: ignore[no-untyped-call]
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Return a compiled kernel, or None if it is missing or damaged."""
-        with contextlib.suppress(OSError):
-            return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+        """Return a compiled kernel, or None if it is missing or damaged.
+
+        numba would first declare all that Python code may use, which takes longer than to load all
+        kernels of a node. Machine code needs only the functions of numba's runtime.
+        """
+        rtsys.initialize(target_context)
+        with contextlib.suppress(OSError), self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)  # type: ignore[no-untyped-call]
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Store a compiled kernel, unless the disk is full or was removed."""

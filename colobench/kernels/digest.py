@@ -1,4 +1,4 @@
-"""64-bit digests of guest memory and of pages: XXH3_64bits of more than 240 bytes.
+"""Digests of guest memory and of pages: XXH3 of more than 240 bytes, with 64 or 128 bits.
 
 Source: Yann Collet, "xxHash fast digest algorithm", version 0.2.0, section "XXH3 Algorithm
 Description (for large inputs)". A stripe is 64 bytes, one word for each of eight accumulators.
@@ -37,6 +37,7 @@ _SCRAMBLE_SECRET, _LAST_STRIPE_SECRET, _MERGE_SECRET = 128, 121, 11
 
 _PRIME32_1 = 0x9E3779B1
 _PRIME64_1 = np.uint64(0x9E3779B185EBCA87)
+_PRIME64_2 = np.uint64(0xC2B2AE3D27D4EB4F)
 _PRIME_MX1 = np.uint64(0x165667919E3779F9)
 _ACCUMULATORS = np.array(
     [
@@ -139,35 +140,68 @@ def _begin(accumulators: int) -> None:
 
 
 @inlined
-def _merge(accumulators: int, secret: int, length: int) -> Any:
-    """Return the digest: the specification's step 4."""
-    result = np.uint64(length) * _PRIME64_1
+def _merge(accumulators: int, key: int, start: Any) -> Any:
+    """Return 64 bits of the digest: the specification's step 4, from a key in the secret."""
+    result = start
     for at in range(0, _STRIPE, 16):
         result += _multiply_and_fold(
-            load_word(accumulators + at) ^ load_word(secret + _MERGE_SECRET + at),
-            load_word(accumulators + at + 8) ^ load_word(secret + _MERGE_SECRET + at + 8),
+            load_word(accumulators + at) ^ load_word(key + at),
+            load_word(accumulators + at + 8) ^ load_word(key + at + 8),
         )
     result = (result ^ (result >> _37)) * _PRIME_MX1
     return result ^ (result >> _32)
 
 
 @inlined
-def digest_page(room: int, page: int) -> Any:
-    """Return the digest of the 4096 bytes at an address, and prefetch the next page.
+def _low(accumulators: int, secret: int, length: int) -> Any:
+    """Return the digest of 64 bits, which is also the lower half of that of 128 bits."""
+    return _merge(accumulators, secret + _MERGE_SECRET, np.uint64(length) * _PRIME64_1)
 
-    The secret in `room` must be derived already. The prefetch is needed because the end of a digest
-    keeps the CPU from running ahead to the next page.
+
+@inlined
+def _high(accumulators: int, secret: int, length: int) -> Any:
+    """Return the upper half of the digest of 128 bits."""
+    key = secret + _SECRET_BYTES - _STRIPE - _MERGE_SECRET
+    return _merge(accumulators, key, ~(np.uint64(length) * _PRIME64_2))
+
+
+@inlined
+def _take_page(room: int, page: int, next_page: int) -> None:
+    """Consume the 4096 bytes at an address, and prefetch the next page.
+
+    The prefetch is needed because the end of a digest keeps the CPU from running ahead to the next
+    page.
     """
     accumulators = room + _SECRET_BYTES
     _begin(accumulators)
     for begin in range(0, _PAGE, _BLOCK):
         for at in range(begin, begin + _BLOCK, CHUNK):
-            fetch(page + _PAGE + at)
+            fetch(next_page + at)
         if begin < _PAGE - _BLOCK:
             _take_block(accumulators, page + begin, room)
         else:
             _take_last_block(accumulators, page + begin, room)
-    return _merge(accumulators, room, _PAGE)
+
+
+@inlined
+def digest_page(room: int, page: int) -> Any:
+    """Return the digest of the 4096 bytes at an address, and prefetch the page behind them.
+
+    The secret in `room` must be derived already.
+    """
+    _take_page(room, page, page + _PAGE)
+    return _low(room + _SECRET_BYTES, room, _PAGE)
+
+
+@inlined
+def wide_digest_page(room: int, page: int, next_page: int, out: int) -> None:
+    """Write the digest of 128 bits of a page, upper half first, and prefetch the next page.
+
+    Like `digest_page`; the addresses are those of two pages, and of two words for the digest.
+    """
+    _take_page(room, page, next_page)
+    store_word(out, _high(room + _SECRET_BYTES, room, _PAGE))
+    store_word(out + 8, _low(room + _SECRET_BYTES, room, _PAGE))
 
 
 @kernel("u8(u1[::1], i8)")
@@ -199,5 +233,5 @@ def digest(memory: Bytes, seed: int) -> int:
     for stripe in range((last - at) // _STRIPE):
         _take_stripe(accumulators, at + stripe * _STRIPE, secret + 8 * stripe)
     _take_stripe(accumulators, last + 1 - _STRIPE, secret + _LAST_STRIPE_SECRET)
-    result: int = _merge(accumulators, secret, len(memory))
+    result: int = _low(accumulators, secret, len(memory))
     return result

@@ -48,6 +48,12 @@ def store_word(builder: Any, address: Any, word: Any) -> None:
     builder.store(word, pointer(builder, address, _WORD), align=1)
 
 
+@instruction(lambda _: types.int32(types.int64))
+def load_number(builder: Any, address: Any) -> Any:
+    """Read an int32."""
+    return builder.load(pointer(builder, address, _NUMBER), align=1)
+
+
 @instruction(lambda *_: types.void(types.int64, types.int32))
 def store_number(builder: Any, address: Any, number: Any) -> None:
     """Write an int32."""

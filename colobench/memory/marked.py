@@ -14,13 +14,20 @@ class Marked(Tracker):
 
     def __init__(self, ram: RAM) -> None:
         super().__init__(ram)
-        self.marks = ram.bitmap
+        self.marks = self._dirty = ram.bitmap
+
+    def make_freezable(self) -> None:
+        """Give the guest a longer array for its marks; see `Tracker`."""
+        from colobench.memory.frozen import FrozenPages
+
+        self.frozen = FrozenPages(self.ram)
+        self.marks, self._dirty = self.frozen.marks, self.frozen.dirty
 
     def _arm(self) -> None:
-        bitmap.clear(self.marks)
+        bitmap.clear(self._dirty)
 
     def _collect(self, into: Words) -> None:
-        bitmap.sync(self.marks, into)
+        bitmap.sync(self._dirty, into)
 
     def _disarm(self) -> None:
         """Do nothing: the guest goes on marking, and `arm` clears the marks."""

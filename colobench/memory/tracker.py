@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import mmap
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ import numpy.typing as npt
 from colobench.errors import LocalError
 from colobench.memory.ram import PAGE_SIZE, RAM, lay_out
 from colobench.memory.tracker_names import TRACKERS
+
+if TYPE_CHECKING:
+    from colobench.memory.frozen import FrozenPages
 
 Words = npt.NDArray[np.uint64]
 
@@ -44,6 +47,9 @@ class Tracker(ABC):
         not.
     armed
         True while RAM is watched.
+    frozen
+        The pages that keep their content while the guest writes; None unless `make_freezable` has
+        been called.
 
     Raises
     ------
@@ -62,6 +68,22 @@ class Tracker(ABC):
         self.ram = ram
         self.marks: Words = np.zeros(0, dtype=np.uint64)
         self.armed = False
+        self.frozen: FrozenPages | None = None
+
+    def make_freezable(self) -> None:
+        """Have the guest look before each store whether the page is frozen.
+
+        A guest that runs already has other marks, so this comes before its start.
+
+        Raises
+        ------
+        LocalError
+            If the guest need not mark the pages that it writes.
+        """
+        raise LocalError(
+            f"tracker {self.name}: expected marked, whose guest looks before each store, to freeze "
+            "pages"
+        )
 
     def arm(self) -> None:
         """Begin an epoch, with no page written yet.

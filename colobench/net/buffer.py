@@ -6,6 +6,8 @@ QEMU's filter-buffer can also release frames by a timer, its `interval`. COLO of
 
 from __future__ import annotations
 
+from collections import deque
+
 from colobench.net.outcome import NOTHING, Outcome
 
 
@@ -17,8 +19,8 @@ class FilterBuffer:
 
     def __init__(self) -> None:
         self._held: list[bytes] = []
-        #: Number of the held frames that the sealed checkpoint covers.
-        self._sealed = 0
+        #: Number of the held frames that each sealed checkpoint covers, those of earlier ones too.
+        self._sealed: deque[int] = deque()
 
     def primary(self, frame: bytes, now: float) -> Outcome:
         """Hold a frame of the primary's guest."""
@@ -34,19 +36,21 @@ class FilterBuffer:
         return NOTHING
 
     def seal(self) -> None:
-        """Draw the line: frames held now are covered by the coming checkpoint."""
-        self._sealed = len(self._held)
+        """Draw a line: frames held now are covered by the coming checkpoint."""
+        self._sealed.append(len(self._held))
 
     def checkpoint(self) -> list[bytes]:
-        """Return the sealed frames in order: the state in which they were sent is committed."""
-        released, self._held = self._held[: self._sealed], self._held[self._sealed :]
-        self._sealed = 0
+        """Return the frames of the oldest sealed checkpoint in order: their state is committed."""
+        count = self._sealed.popleft() if self._sealed else 0
+        released, self._held = self._held[:count], self._held[count:]
+        self._sealed = deque(each - count for each in self._sealed)
         return released
 
     def failover(self) -> list[bytes]:
         """Return all frames in order: the secondary is gone."""
-        self.seal()
-        return self.checkpoint()
+        released, self._held = self._held, []
+        self._sealed.clear()
+        return released
 
     def counters(self) -> dict[str, int]:
         """Return the number of frames that are held."""

@@ -70,6 +70,8 @@ class ColoCompare:
     max_connections
         Number of connections that are remembered. Closed ones are forgotten first, then those in
         which no frame waits.
+    tcp
+        Class of a connection; another one has a planted bug.
 
     Notes
     -----
@@ -88,6 +90,7 @@ class ColoCompare:
         max_queue_size: int = 1024,
         quirks: Iterable[str] = frozenset(),
         max_connections: int = 4096,
+        tcp: type[TcpConnection] = TcpConnection,
     ) -> None:
         try:
             self._quirks = frozenset(Quirk(name) for name in quirks)
@@ -98,6 +101,7 @@ class ColoCompare:
         self._expired_scan_cycle = expired_scan_cycle
         self._max_queue_size = max_queue_size
         self._max_connections = max_connections
+        self._tcp = tcp
         self._counters = Counters()
         self._flows: dict[_Key, Flow[Any]] = {}
         self._closed: dict[_Key, None] = {}
@@ -224,7 +228,7 @@ class ColoCompare:
         """Find or begin the flow that a frame belongs to."""
         flow = self._flows.get(key)
         if flow is None:
-            kind = TcpConnection if isinstance(content, Segment) else Packets
+            kind = self._tcp if isinstance(content, Segment) else Packets
             flow = kind(self._max_queue_size, self._quirks, self._counters)
             self._flows[key] = flow
             if len(self._flows) > self._max_connections:
@@ -253,7 +257,7 @@ class ColoCompare:
         elif key in self._closed:
             del self._closed[key]
         cause: CompareCause | None = None
-        if not flow.asked:
+        if not flow.asked or Quirk.SEMAPHORE in self._quirks:
             cause = self._cause(key, flow)
         if cause is not None:
             flow.asked = True

@@ -344,9 +344,8 @@ class TcpConnection(Flow[Segment]):
     def _compare(self) -> None:
         left, right = self._primary.ahead, self._secondary.ahead
         if left and right:
-            length = equal = min(len(left), len(right))
-            if left[:length] != right[:length]:
-                equal = first_difference(left, right)
+            equal = self._count_equal(left, right)
+            if equal < min(len(left), len(right)):
                 self._differ((self._compared + equal) % _MODULO, "payload")
             del left[:equal], right[:equal]
             self._compared = (self._compared + equal) % _MODULO
@@ -359,6 +358,12 @@ class TcpConnection(Flow[Segment]):
         confirmed = self._confirmed()
         while self._waiting and sequence_difference(self._waiting[0][0], confirmed) <= 0:
             self._waiting.popleft()
+
+    @staticmethod
+    def _count_equal(left: bytearray, right: bytearray) -> int:
+        """Count the bytes up to the first difference, or to the end of the shorter one."""
+        length = min(len(left), len(right))
+        return length if left[:length] == right[:length] else first_difference(left, right)
 
     def _differ(self, seq: int, what: str) -> None:
         self.difference = (sequence_difference(seq, self._origin) % _MODULO, what)

@@ -30,6 +30,8 @@ class Channel(Connection):
         Received bytes that are not parsed yet.
     pages
         Sender or receiver of pages on this side; its connections end with this one.
+    waits
+        Whether the COLO thread waits for bytes of the peer on this connection.
     """
 
     watchdog: Watchdog
@@ -40,6 +42,7 @@ class Channel(Connection):
         self.buffer = StreamBuffer()
         self.pages = PagePath()
         self._source = PageSource()
+        self.waits = False
         self.watchdog = Watchdog(stall_timeout, self._moved, self.shut_down)
 
     def attach(self, pages: PagePath) -> None:
@@ -160,7 +163,9 @@ class Channel(Connection):
         if len(self.buffer):
             return True
         descriptor = self._socket.fileno()
+        self.waits = timeout != 0
         readable, _, _ = select.select([descriptor, *wake_fds], [], [], timeout)
+        self.waits = False
         return descriptor in readable
 
     def shut_down(self) -> None:
@@ -181,8 +186,11 @@ class Channel(Connection):
             request - len(self.buffer) if isinstance(request, int) else _RUN_BYTES
         )
         while True:
+            self.waits = True
             try:
                 count = self._socket.recv_into(space)
+                # Before the bytes are counted: whoever has seen the count sees this, too.
+                self.waits = False
                 break
             except OSError as error:
                 # A peer that still receives our request is not silent.

@@ -72,6 +72,15 @@ class ColoThread:
         """State of the conversation."""
         return self._conversation.state
 
+    @property
+    def waiting_events(self) -> bool:
+        """Whether events of this side wait for `step`."""
+        return bool(self._events)
+
+    def allows(self, event: LocalEvent) -> bool:
+        """Say whether the conversation's table has this event in the present state."""
+        return self._conversation.allows(event)
+
     def run(self, body: Callable[[], None]) -> None:
         """Run `body` in the COLO thread; pass an error that ends it to the side.
 

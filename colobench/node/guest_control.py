@@ -57,12 +57,15 @@ class GuestControl:
 
     # Run states.
 
-    def start(self) -> None:
-        """Let the guest run."""
+    def start(self, on_running: Callable[[], None] = lambda: None) -> None:
+        """Let the guest run; `on_running` is called as soon as it does."""
         for participant in self._participants:
             participant.start()
         self.machine.start()
         self.run_state = "running"
+        on_running()
+        for participant in self._participants:
+            participant.started()
 
     def stop(self, run_state: str) -> None:
         """Stop the guest; if it is stopped, only its run state changes."""
@@ -99,6 +102,21 @@ class GuestControl:
         for participant in self._participants:
             participant.commit()
 
+    def arriving(self) -> None:
+        """Leave the processor to a checkpoint, see `CheckpointParticipant.arriving`."""
+        for participant in self._participants:
+            participant.arriving()
+
+    def arrived(self) -> None:
+        """Go on with what has waited, see `CheckpointParticipant.arrived`."""
+        for participant in self._participants:
+            participant.arrived()
+
+    def received(self) -> None:
+        """Go on from this checkpoint from now on, see `CheckpointParticipant.received`."""
+        for participant in self._participants:
+            participant.received()
+
     def load(self, states: list[tuple[Device, DeviceState]]) -> None:
         """Apply device states that were parsed and checked; RAM is the checkpoint's already."""
         self.machine.load(states)
@@ -110,7 +128,25 @@ class GuestControl:
         self.checkpoint += 1
         self.checkpoint_time = time.monotonic()
 
+    def statistics(self) -> dict[str, Any]:
+        """Return the participants' figures of the last checkpoint, for its record."""
+        return {
+            name: figure
+            for participant in self._participants
+            for name, figure in participant.statistics().items()
+        }
+
     # Guest without a peer.
+
+    def cut_off(self) -> None:
+        """Wait for the peer no longer, see `CheckpointParticipant.cut_off`."""
+        for participant in self._participants:
+            participant.cut_off()
+
+    def take_over(self) -> None:
+        """Make what lies outside of RAM the guest's, see `CheckpointParticipant.take_over`."""
+        for participant in self._participants:
+            participant.take_over()
 
     def alone(self) -> None:
         """Make the guest the only one, see `CheckpointParticipant.alone`."""
@@ -127,8 +163,13 @@ class GuestControl:
     # State of the guest.
 
     def digests(self, device_buffer: bytes) -> dict[str, Any]:
-        """Digest RAM of the stopped guest, and its devices as they were saved."""
-        return {
+        """Digest the stopped guest: RAM, devices as they were saved, and participants' parts."""
+        parts = {
+            name: digest
+            for participant in self._participants
+            for name, digest in participant.digests().items()
+        }
+        return parts | {
             "ram": f"{self.machine.ram_digest():016x}",
             "devices": hashlib.blake2b(device_buffer, digest_size=8).hexdigest(),
             "work": self.machine.work,

@@ -32,7 +32,7 @@ _PR_SET_TIMERSLACK: Final = 29
 
 @dataclass(frozen=True, slots=True)
 class LinkOptions:
-    """What a link is told when it is started.
+    """Options with which a link is started.
 
     Attributes
     ----------
@@ -163,7 +163,7 @@ class LinkProcess:
     Parameters
     ----------
     options
-        What it was started with.
+        Options with which it was started.
     """
 
     def __init__(self, options: LinkOptions) -> None:

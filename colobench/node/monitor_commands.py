@@ -50,6 +50,7 @@ class GuestCommands:
             "query-status": MonitorCommand(self._query_status),
             "x-query-console": MonitorCommand(self._query_console),
             "x-query-digest": MonitorCommand(self._query_digest),
+            "pmemsave": MonitorCommand(self._pmemsave, {"val": int, "size": int, "filename": str}),
             "stop": MonitorCommand(self._stop),
             "cont": MonitorCommand(self._cont),
         }
@@ -65,6 +66,23 @@ class GuestCommands:
             if self._guest.machine.running:
                 raise LocalError("digest: expected a stopped guest, found it running")
             return self._guest.digests(self._guest.save_devices())
+
+    def _pmemsave(self, val: int, size: int, filename: str) -> None:
+        """Write `size` bytes of pc.ram, from the address `val` on, into a file, as in QEMU."""
+        ram = self._guest.machine.ram
+        block = ram.block("pc.ram")
+        length = 0 if block is None else block.used_length
+        if block is None or val < 0 or size < 0 or val + size > length:
+            raise LocalError(
+                f"pmemsave: expected a range within {length} bytes, found {size} bytes at {val}"
+            )
+        with self._lock:
+            if self._guest.machine.running:
+                raise LocalError("pmemsave: expected a stopped guest, found it running")
+            try:
+                ram.block_bytes(block)[val : val + size].tofile(filename)
+            except OSError as error:
+                raise LocalError(f"pmemsave {filename}: {error.strerror}") from error
 
     def _stop(self) -> None:
         with self._lock:

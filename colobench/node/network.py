@@ -42,6 +42,7 @@ from colobench.node.frame_socket import FrameSocket
 from colobench.node.network_link import NetworkLink
 from colobench.node.participants import CheckpointParticipant
 from colobench.node.trigger import OUTPUT, CheckpointCause
+from colobench.settings.bug import Bug
 from colobench.settings.checkpoint import Output
 from colobench.settings.compare import CompareSettings
 
@@ -77,6 +78,8 @@ class Network(CheckpointParticipant):
         Settings of a comparison of output.
     on_failure
         Function that is called if the network's thread cannot go on.
+    bug
+        Planted bug.
 
     Attributes
     ----------
@@ -90,18 +93,21 @@ class Network(CheckpointParticipant):
         output: Output,
         compare: CompareSettings,
         on_failure: Callable[[BaseException], None],
+        bug: Bug | None = None,
     ) -> None:
         self._nic = nic
         self._on_failure = on_failure
         self._lock = threading.Lock()
         self._role = NetworkRole.ALONE
         self._accepting = False
-        self._output, self._compare = output, compare
-        self._filter = make_output_filter(output, compare)
+        self._output, self._compare, self._bug = output, compare, bug
+        self._filter = make_output_filter(output, compare, bug)
         self._rewriting = Rewriting()
         self._queue = ReceiveQueue(self._rewriting.to_guest)
         self._discarded = self._passed = self.released = 0
         self._request_checkpoint: Callable[[CheckpointCause], None] = lambda cause: None
+        #: Whether held output is that of a checkpoint: the first seal ends live migration.
+        self._seals = False
         #: Whether output has begun to wait since the last checkpoint.
         self._output_waits = False
         self._selector = selectors.DefaultSelector()
@@ -201,7 +207,8 @@ class Network(CheckpointParticipant):
             self._role = NetworkRole.PRIMARY
             self._output_waits = False
             self._request_checkpoint = request_checkpoint
-            self._filter = make_output_filter(self._output, self._compare)
+            self._filter = make_output_filter(self._output, self._compare, self._bug)
+            self._seals = False
 
     def follow(self) -> None:
         """Become a secondary's network: output of this guest does not leave."""
@@ -227,7 +234,9 @@ class Network(CheckpointParticipant):
     def seal(self) -> None:
         """Mark the end of the epoch in held output, and in the stream to the peer's network."""
         with self._lock:
-            self._filter.seal()
+            if self._seals:
+                self._filter.seal()
+            self._seals = self._role is NetworkRole.PRIMARY
             self._mirror.send(MARK, always=True)
             self._mirror.flush()
 

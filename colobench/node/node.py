@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from colobench.errors import LocalError
+from colobench.errors import ColobenchError, LocalError
 from colobench.guest.bugs import DOUBLE_EXECUTION
 from colobench.node.breakpoints import Breakpoints
 from colobench.node.channel import Channel
@@ -27,6 +27,7 @@ from colobench.node.runtime import NodeRuntime
 from colobench.node.takeover import Takeover
 from colobench.protocol.colo import VARIANTS, ColoAction, Conversation, Role
 from colobench.settings.bug import Bug
+from colobench.settings.transport import Encoding
 from colobench.wire.messages import Message
 
 
@@ -58,14 +59,21 @@ class Node(ABC):
         self.colo_status = runtime.colo_status
         checkpoint = self.settings.checkpoint
         self.variant, layout = VARIANTS[checkpoint.variant], checkpoint.layout
-        self.breakpoints = Breakpoints(self.role, layout, checkpoint.capture, self._held)
+        capture, encoding = checkpoint.capture, checkpoint.encoding
+        self.breakpoints = Breakpoints(self.role, layout, capture, encoding, self._held)
         #: Guards the decision which comes first: a failover, or the commit of a checkpoint.
         self.lock = threading.RLock()
-        form = (self.variant, layout, checkpoint.capture)
-        self.colo = ColoThread(Conversation(self.role, *form), self)
+        #: Whether pages are compared before they are sent.
+        self.compares_pages = encoding is Encoding.DIVERGENT
+        conversation = Conversation(
+            self.role, self.variant, layout, capture, compares_pages=self.compares_pages
+        )
+        self.colo = ColoThread(conversation, self)
         self.takeover = Takeover(self, self.monitor, self.lock)
         #: Whether COLO ended with an error; QEMU reports that only by COLO_EXIT.
         self.colo_ended = False
+        #: Error of a participant, because of which the connection was shut down.
+        self._participant_error: Exception | None = None
 
     # Methods of the two sides.
 
@@ -88,6 +96,10 @@ class Node(ABC):
     @abstractmethod
     def successor(self) -> Node:
         """Make the side that this process is after a failover."""
+
+    def checkpoint_at(self) -> int:
+        """Give the number of the checkpoint that is being made."""
+        return self.guest.checkpoint + 1
 
     def wake(self) -> None:  # noqa: B027 - a secondary waits on nothing else
         """Wake the COLO thread from a wait that is not on the socket."""
@@ -136,6 +148,15 @@ class Node(ABC):
                 f"{run_state}: the checkpoints stop and start its guest"
             )
 
+    def participant_failed(self, error: Exception) -> None:
+        """End COLO because of a participant of checkpoints, from any thread."""
+        self._participant_error = self._participant_error or error
+        self.colo.shut_down()
+
+    def cause_of(self, error: BaseException) -> BaseException:
+        """Return the participant's error that has led to this one, or this one."""
+        return self._participant_error or error
+
     def colo_failed(self, error: BaseException) -> None:
         """Report that COLO cannot go on; then x-colo-lost-heartbeat or the arbiter decides."""
         with self.lock:
@@ -144,6 +165,7 @@ class Node(ABC):
                 return
             self.colo_ended = True
             self.takeover.colo_failed()
+            error = self.cause_of(error)
             print(f"{self.role.value}: {error}", file=sys.stderr, flush=True)
             self._emit_colo_exit("error", str(error))
 
@@ -156,6 +178,7 @@ class Node(ABC):
     def cut_off(self) -> None:
         """End the connections to the peer and the COLO thread, and stop the guest."""
         self.colo.shut_down()
+        self.guest.cut_off()
         self.wake()
         self.colo.join()
         # With memfd, the channel keeps the peer's RAM mapped.
@@ -165,6 +188,12 @@ class Node(ABC):
     def run_alone(self) -> None:
         """Let the guest run without a peer."""
         with self.lock:
+            try:
+                self.guest.take_over()
+            except ColobenchError as error:
+                # Its state is of no moment that there was: this guest must never serve.
+                self.runtime.died(self.role.value, error)
+                return
             self._begin_to_run_alone()
         # The threads that are joined here may wait for the lock, so it is not held.
         self.runtime.succeed(self.successor())
@@ -199,9 +228,30 @@ class Node(ABC):
             **NetworkCommands(self.network, self.guest, self.colo_status).table(),
             **ColoCommands(self.colo_status, self.takeover).table(),
             "query-migrate": MonitorCommand(self.query_migrate),
+            "x-query-disks": MonitorCommand(self._query_disks, optional={"ranges": bool}),
+            "x-disk-fault": MonitorCommand(self._disk_fault, {"disk": int, "rules": list}),
+            "x-query-states": MonitorCommand(self._query_states),
             "x-colo-break": MonitorCommand(self._break, {"at": str}),
             "x-colo-continue": MonitorCommand(self.breakpoints.go_on),
+            "x-colo-step": MonitorCommand(self._step),
+            "x-query-colo": MonitorCommand(self._query_conversation),
             "quit": MonitorCommand(self.quit),
+        }
+
+    def _query_disks(self, ranges: bool = False) -> list[dict[str, Any]]:
+        return self.runtime.disks.describe(ranges)
+
+    def _disk_fault(self, disk: int, rules: list[Any]) -> None:
+        if not self.settings.experiment.experiment:
+            raise LocalError("x-disk-fault: expected an experiment, which loses data, found none")
+        self.runtime.disks.set_faults(disk, rules)
+
+    def _query_states(self) -> dict[str, str]:
+        """Name the state of each of this node's machines, as in the tables of `protocol/`."""
+        return {
+            "conversation": self.colo.state.name,
+            "standing": self.takeover.standing.state.name,
+            "failover": self.takeover.failover.state.name,
         }
 
     def quit(self) -> None:
@@ -209,12 +259,30 @@ class Node(ABC):
         self.runtime.quit()
 
     def _held(self, point: str) -> None:
-        self.monitor.emit("X_COLO_HELD", {"at": point, "checkpoint": self.guest.checkpoint + 1})
+        self.monitor.emit("X_COLO_HELD", {"at": point, "checkpoint": self.checkpoint_at()})
 
     def _break(self, at: str) -> None:
         if not self.in_colo() or self.quitting.is_set():
             raise LocalError("The feature 'colo' is not enabled")
         self.breakpoints.set(at)
+
+    def _step(self) -> None:
+        if not self.in_colo() or self.quitting.is_set():
+            raise LocalError("The feature 'colo' is not enabled")
+        self.breakpoints.step()
+
+    def _query_conversation(self) -> dict[str, Any]:
+        channel, found = self.colo.channel, {"received": 0, "sent": 0, "waits": False}
+        if channel is not None:
+            # In this order: a thread that waits has counted all that it has received.
+            found |= {"received": channel.received, "sent": channel.sent}
+            found["waits"] = channel.waits
+        return {
+            "state": self.colo.state.name,
+            "held-at": self.breakpoints.held,
+            "ended": self.colo_ended,
+            **found,
+        }
 
     def _emit_colo_exit(self, reason: str, why: str) -> None:
         """Emit COLO_EXIT as QEMU does, and add the reason."""
@@ -226,6 +294,7 @@ class Node(ABC):
         """Leave the pair, in an order in which no thread waits for one that has ended."""
         self.breakpoints.go_on()
         self.colo.shut_down()
+        self.guest.cut_off()
         self.wake()
         self.colo.join()
         self.retire()

@@ -31,6 +31,10 @@ class Options:
         Address at which a secondary waits for its primary.
     mirror
         Address at which a secondary waits for its primary's frames, or None.
+    images
+        Paths of a primary's images, in the order of the guest's disks.
+    disks
+        Address at which a secondary serves its images to its primary, or None.
     parent
         Process id of the parent, whose death ends this process, or 0.
     """
@@ -41,6 +45,8 @@ class Options:
     incoming: Address | None
     mirror: Address | None
     parent: int
+    images: tuple[str, ...] = ()
+    disks: Address | None = None
 
     @property
     def guest(self) -> GuestSettings:
@@ -48,7 +54,7 @@ class Options:
         guest = self.settings.guest
         if self.role is Role.PRIMARY:
             return guest
-        return GuestSettings(guest.ram_bytes, Program.IDLE)
+        return GuestSettings(guest.ram_bytes, Program.IDLE, disks=guest.disks)
 
 
 def parse_options(arguments: list[str] | None = None) -> Options:
@@ -78,15 +84,31 @@ def parse_options(arguments: list[str] | None = None) -> Options:
         if role is Role.SECONDARY:
             add("--incoming", required=True, metavar="URI", help="unix:PATH or tcp:HOST:PORT")
             add("--mirror", metavar="URI", help="where to wait for the primary's frames")
+            add("--disks", metavar="URI", help="where to serve the images of disks to the primary")
+        else:
+            add(
+                "--image",
+                action="append",
+                default=[],
+                metavar="FILE",
+                help="image of the guest's next disk; by default those of the settings",
+            )
     found = parser.parse_args(arguments)
     role = Role(found.role)
     settings = _parse_settings(found.settings)
-    incoming = mirror = None
-    if role is Role.SECONDARY:
-        incoming = Address.parse(found.incoming)
-        check_socket(settings.checkpoint.transport.pages, found.incoming)
-        mirror = None if found.mirror is None else Address.parse(found.mirror)
-    return Options(role, found.qmp, settings, incoming, mirror, found.parent)
+    if role is Role.PRIMARY:
+        images = tuple(found.image) or tuple(disk.image for disk in settings.guest.disk_settings())
+        return Options(role, found.qmp, settings, None, None, found.parent, images)
+    check_socket(settings.checkpoint.transport.pages, found.incoming)
+    return Options(
+        role,
+        found.qmp,
+        settings,
+        incoming=Address.parse(found.incoming),
+        mirror=None if found.mirror is None else Address.parse(found.mirror),
+        parent=found.parent,
+        disks=None if found.disks is None else Address.parse(found.disks),
+    )
 
 
 def _parse_settings(text: str) -> Settings:

@@ -16,7 +16,9 @@ from colobench.guest.bugs import LOST_RETRANSMISSION
 from colobench.guest.interface import Guest
 from colobench.guest.numba.machine import Machine
 from colobench.kernels.warmup import load
+from colobench.memory.planted_bugs import UntouchedPages
 from colobench.node.colo_status import ColoStatus
+from colobench.node.disk.replication import DiskReplication, Ends
 from colobench.node.guest_control import GuestControl
 from colobench.node.kernels import modules_for
 from colobench.node.monitor import Monitor, MonitorCommand
@@ -25,6 +27,7 @@ from colobench.node.options import Options
 from colobench.node.participants import CheckpointParticipant
 from colobench.node.workers import Workers
 from colobench.settings.bug import Bug
+from colobench.settings.checkpoint import Capture
 from colobench.settings.transport import usable_cores
 
 
@@ -39,6 +42,9 @@ class PairSide(Protocol):
 
     def end(self) -> None:
         """Leave the pair, as the process ends."""
+
+    def participant_failed(self, error: Exception) -> None:
+        """End the pair because of a participant of its checkpoints, from any thread."""
 
     def retire(self) -> None:
         """Release the resources of this side, which its successor does not take over."""
@@ -60,8 +66,8 @@ class NodeRuntime:
 
     Attributes
     ----------
-    guest, network, workers, monitor
-        Guest; path of its frames; threads that share a job; QMP server.
+    guest, network, disks, workers, monitor
+        Guest; path of its frames; its disks; threads that share a job; QMP server.
     colo_status
         COLO status of this process.
     side
@@ -82,16 +88,38 @@ class NodeRuntime:
         self.options = options
         settings, checkpoint = options.settings, options.settings.checkpoint
         self.kernels = modules_for(settings, machine is None)
-        machine = machine or Machine(options.guest, checkpoint.tracker)
+        freezable = checkpoint.capture.freezes
+        machine = machine or Machine(options.guest, checkpoint.tracker, freezable)
         if settings.experiment.bug is Bug.LOST_RETRANSMISSION:
             machine.plant(LOST_RETRANSMISSION)
+        if settings.experiment.bug is Bug.UNTOUCHED_PAGES and isinstance(machine, Machine):
+            machine.tracker = UntouchedPages(machine.tracker)
         self.network = Network(
             machine.network,
             checkpoint.output,
             settings.network.compare,
             lambda error: self.died("network", error),
+            settings.experiment.bug,
         )
-        self.guest = GuestControl(machine, (self.network, *participants))
+        self.disks = DiskReplication(
+            machine.disks,
+            settings.disk_buffer.limit,
+            Ends(
+                lambda error: self.side.participant_failed(error),
+                lambda error: self.died("disks", error),
+            ),
+            digests=checkpoint.verify,
+            by_cluster=checkpoint.capture is Capture.TWO_EPOCHS,
+            # Where digests are compared, the primary waits for its writes with the guest stopped.
+            yields=not (checkpoint.verify or checkpoint.capture.copies),
+            stall_timeout=checkpoint.stall_timeout,
+            directory=settings.disk_buffer.directory,
+            volatile_cache=settings.experiment.volatile_cache,
+            bug=settings.experiment.bug,
+        )
+        self.guest = GuestControl(machine, (self.network, *participants, self.disks))
+        if options.images:
+            self.disks.open(options.images)
         self.workers = Workers(max(checkpoint.multifd_channels, min(2, usable_cores())))
         self.quitting = threading.Event()
         self.exit_code = 0
@@ -115,6 +143,7 @@ class NodeRuntime:
             # Present objects stay; a search for garbage among them would take milliseconds.
             gc.collect()
             gc.freeze()
+            gc.enable()
             self.guest.begin()
             # Start the monitor last: a process that can connect to it finds the node ready.
             self.side.begin()

@@ -6,7 +6,7 @@ import base64
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from colobench.errors import LocalError, RemoteError
 from colobench.kernels import bitmap
@@ -21,6 +21,7 @@ from colobench.node.migration.transports import incoming_stream, page_receiver
 from colobench.node.monitor import MonitorCommand
 from colobench.node.node import Node
 from colobench.node.phases import Phases, no_garbage_collection
+from colobench.node.planted_bugs import forget_zero_pages, without_a_device
 from colobench.node.primary import Primary
 from colobench.node.runtime import NodeRuntime
 from colobench.node.wait import Wait
@@ -32,14 +33,19 @@ from colobench.wire.format import MigrationCommand
 from colobench.wire.loadvm import (
     COLO_BUFFER,
     COLO_DEVICES,
+    COLO_PASS,
     COLO_RAM,
     PRECOPY,
+    Stage,
     vmdescription_section,
 )
 from colobench.wire.messages import SIZE_LIMIT, Message
 from colobench.wire.reading import parse_bytes, sized_bytes
 from colobench.wire.vmstate import Device
 from colobench.wire.vmstate import State as DeviceState
+
+if TYPE_CHECKING:
+    from colobench.node.migration.divergent import ComparedPages
 
 
 class MigrationRefused(RemoteError):
@@ -62,6 +68,7 @@ class Secondary(Node):
         options = runtime.options
         self._cache = RAMCache("colobench-ram-cache", self.guest.machine.ram.blocks)
         self._incoming = incoming_stream(self.settings, self.guest.machine, self._cache)
+        self._compared = self._make_compared_pages() if self.compares_pages else None
         self._listener: socket.socket | None = None
         self._mirror_listener: socket.socket | None = None
         self._mirror_uri = ""
@@ -70,6 +77,8 @@ class Secondary(Node):
         self._size = 0
         self._device_states: list[tuple[Device, DeviceState]] = []
         self._loading = self._applying = False
+        #: Whether the guest stands still after the checkpoint that has been requested.
+        self._passive = False
         self._flushed_pages = 0
         self._digests: dict[str, Any] = {}
         self._reported = True
@@ -97,6 +106,12 @@ class Secondary(Node):
                 with suppress(OSError):
                     listener.shutdown(socket.SHUT_RDWR)
         super().end()
+
+    def run_alone(self) -> None:
+        """Let the guest run from RAM, which no page of an incomplete checkpoint has entered."""
+        if self.settings.experiment.bug is Bug.FLUSHED_GAP:
+            self._flush()
+        super().run_alone()
 
     def retire(self) -> None:
         """Release the resources of this node, which its successor does not take over."""
@@ -126,6 +141,7 @@ class Secondary(Node):
                 optional={"x-report-pages": bool, "x-committed": int},
             ),
             "x-query-ram-cache": MonitorCommand(self._query_ram_cache),
+            "x-disks-serve": MonitorCommand(self._serve_disks, {"images": list, "generation": str}),
         }
 
     def actions(self) -> Mapping[ColoAction, Callable[[], None]]:
@@ -134,7 +150,11 @@ class Secondary(Node):
             ColoAction.START_GUEST: self.guest.start,
             ColoAction.STOP_GUEST: self._pause,
             ColoAction.SEND_CHECKPOINT_READY: lambda: self.colo.send(Message.CHECKPOINT_READY),
+            ColoAction.TAKE_REQUEST: self._take_request,
             ColoAction.SEND_CHECKPOINT_REPLY: self._reply,
+            ColoAction.BECOME_PASSIVE: self._become_passive,
+            ColoAction.RECEIVE_PASS: self._receive_pass,
+            ColoAction.COMPARE_PAGES: self._compare_pages,
             ColoAction.RECEIVE_RAM: self._receive_ram,
             ColoAction.RECEIVE_BUFFER: self._receive_buffer,
             ColoAction.SEND_VMSTATE_RECEIVED: self._commit,
@@ -195,7 +215,13 @@ class Secondary(Node):
         channel = self.open_channel(main)
         channel.parse(self._incoming.stream_header(channel.buffer))
         timeout = self.settings.checkpoint.stall_timeout
-        receiver = page_receiver(self.settings.checkpoint, self._cache, self.workers, channel)
+        receiver = page_receiver(
+            self.settings.checkpoint,
+            self._cache,
+            self.workers,
+            channel,
+            self.settings.experiment.bug,
+        )
         receiver.accept(self._listener, Wait("page channels", timeout, main))
         if self._mirror_listener is not None:
             wait = Wait("a mirror connection, found none", timeout, main)
@@ -205,8 +231,8 @@ class Secondary(Node):
     def colo_failed(self, error: BaseException) -> None:
         """End a migration that failed; otherwise see `Node`.
 
-        A checkpoint whose RECEIVED could not be sent was never committed, so nothing is being
-        loaded, and a failover that waited for its load can go on.
+        Without disks, a checkpoint whose RECEIVED could not be sent was never committed, so nothing
+        is being loaded, and a failover that waited for its load can go on.
         """
         if not self.in_colo() or self._applying:
             # RAM has a part of a checkpoint: this guest must never serve.
@@ -217,6 +243,16 @@ class Secondary(Node):
             self._loading = False
         if not self.takeover.load_finished():
             super().colo_failed(error)
+
+    def _serve_disks(self, images: list[object], generation: str) -> dict[str, Any]:
+        """Serve images to a primary, before its migration."""
+        address = self.options.disks
+        if address is None:
+            raise LocalError("x-disks-serve: expected a node with the option --disks")
+        with self.lock:
+            if self.in_colo() or self._status != "none":
+                raise LocalError(f"x-disks-serve: expected no migration yet, found {self._status}")
+            return self.runtime.disks.serve(list(map(str, images)), generation, address)
 
     def _channel(self) -> Channel:
         assert self.colo.channel is not None
@@ -242,19 +278,33 @@ class Secondary(Node):
         self.guest.stop("colo")
         self.guest.seal()
 
-    def _reply(self) -> None:
+    def _take_request(self) -> None:
         self.breakpoints.reach("request")
         self._phases.end("reply")
+
+    def _reply(self) -> None:
+        self._take_request()
         self.colo.send(Message.CHECKPOINT_REPLY)
         self.breakpoints.reach("reply")
+
+    def _become_passive(self) -> None:
+        self._passive = True
 
     def message_received(self, received: Message, value: int | None) -> None:
         """Take note of a message's value for the next step."""
         if received is Message.CHECKPOINT_REQUEST:
+            self._passive = False
             self._phases = Phases()
+            if self.settings.experiment.bug is Bug.EARLY_EMPTIED:
+                self.runtime.disks.empty_layers()
+        elif received is Message.PAGE_HASHES:
+            self.breakpoints.reach("hashes")
         elif received is Message.VMSTATE_SEND:
             self._phases.end("send")
+            self.guest.arriving()
             self.breakpoints.reach("send")
+        elif received is Message.MIGRATE_RAM_BACKGROUND:
+            self.breakpoints.reach("pass")
         elif value is not None:
             self._phases.end("size")
             self._size = value
@@ -266,12 +316,30 @@ class Secondary(Node):
             return SIZE_LIMIT
         return SIZE_LIMIT + len(self._cache.array) // PAGE_SIZE * PAGE_RECORD_BYTES
 
-    def _receive_ram(self) -> None:
+    def _receive_pass(self) -> None:
+        self._receive_pages(COLO_PASS)
+        self.breakpoints.reach("pass-received")
+        self.colo.happened(LocalEvent.PASS_RECEIVED)
+
+    def _make_compared_pages(self) -> ComparedPages:
+        from colobench.node.migration.divergent import ComparedPages  # It takes a kernel.
+
+        return ComparedPages(self.guest.machine.ram, self._cache, self.workers)
+
+    def _compare_pages(self) -> None:
+        assert self._compared is not None
+        self._compared.answer(self._channel(), self.breakpoints)
+        self._phases.end("hash")
+
+    def _receive_pages(self, stage: Stage) -> None:
         channel = self._channel()
         # Each page once, and as many bytes again for names and headers.
         channel.parse(
-            self._incoming.load_sections(channel.buffer, COLO_RAM), 2 * len(self._cache.array)
+            self._incoming.load_sections(channel.buffer, stage), 2 * len(self._cache.array)
         )
+
+    def _receive_ram(self) -> None:
+        self._receive_pages(COLO_RAM)
         self._phases.end("ram")
         if self.settings.experiment.bug is Bug.EARLY_FLUSH:
             self._flush()
@@ -298,8 +366,14 @@ class Secondary(Node):
             if self.takeover.begun:
                 raise Interrupted
             self._loading = True
+        self.guest.received()
         self._phases.end("commit")
-        self.colo.send(Message.VMSTATE_RECEIVED)
+        try:
+            self.colo.send(Message.VMSTATE_RECEIVED)
+        except RemoteError:
+            if not self.guest.machine.disks:
+                raise
+            # The disks are the checkpoint's from now on, so RAM has to be. LOADED will fail, too.
         self.breakpoints.reach("received")
 
     def _flush(self) -> int:
@@ -308,8 +382,12 @@ class Secondary(Node):
         if self.settings.experiment.bug is not Bug.FLUSH_PRIMARY_ONLY:
             tracker.collect(self._cache.bitmap)
         tracker.disarm()
+        if self._compared is not None and self.settings.experiment.bug is not Bug.STALE_CACHE:
+            self._compared.enter_cache()
         if self._report_pages:
             self._flushed_bitmap = self._cache.bitmap.copy()
+        if self.settings.experiment.bug is Bug.SKIPPED_ZERO_PAGES:
+            forget_zero_pages(self._cache)
         flushed = flush(self.guest.machine.ram, self._cache, self.workers)
         if self.variant.secondary_runs:
             tracker.arm()
@@ -321,6 +399,8 @@ class Secondary(Node):
         self._flushed_pages = self._flush()
         self._phases.end("flush")
         self.breakpoints.reach("flush")
+        if self.settings.experiment.bug is Bug.DIRTY_LOAD:
+            self._device_states = without_a_device(self._device_states)
         self.guest.load(self._device_states)
         self._applying = False
         self._phases.end("load")
@@ -330,7 +410,7 @@ class Secondary(Node):
         self.breakpoints.reach("load")
         self.guest.committed()
         self._reported = False
-        self.colo.happened(LocalEvent.LOADED)
+        self.colo.happened(LocalEvent.LOADED_PASSIVE if self._passive else LocalEvent.LOADED)
 
     def _say_loaded(self) -> None:
         with self.lock:
@@ -342,6 +422,7 @@ class Secondary(Node):
             raise Interrupted
         self._phases.end("loaded")
         self.colo.send(Message.VMSTATE_LOADED)
+        self.guest.arrived()
 
     def _report_checkpoint(self) -> None:
         """Emit the record of the last checkpoint, unless that has been done."""
@@ -354,6 +435,7 @@ class Secondary(Node):
             "buffer-bytes": self._size,
             "marks": self._phases.marks,
             **self._digests,
+            **self.guest.statistics(),
         }
         if self._report_pages:
             record["flushed-bitmap"] = _encode(self._flushed_bitmap)

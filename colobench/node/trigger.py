@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from colobench.node.own_trigger import OwnTriggerRunner
@@ -26,6 +27,10 @@ from colobench.strategy.written import write_trigger
 DELAY_DEFAULT_MS = 20_000
 #: The cause by which a participant says that output begins to wait for a checkpoint.
 OUTPUT = "output"
+#: The cause by which the disks ask for a checkpoint: the secondary keeps much that it has to undo.
+DISK = "disk"
+#: Most requests that are counted.
+MOST_COUNTED = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +40,21 @@ class CheckpointCause:
     Attributes
     ----------
     name
-        requested, shutdown, or as the trigger has it: timer, output and so on, or what colo-compare
-        calls it: miscompare, timeout, overflow.
+        requested, shutdown, disk, or as the trigger has it: timer, output and so on, or what
+        colo-compare calls it: miscompare, timeout, overflow.
     connection, offset
         Connection whose output differed, and the offset; see `colobench.net.outcome`.
+    lead
+        Seconds for which the guest runs on after the request for the checkpoint.
+    passive
+        Whether the secondary's guest stands still after the checkpoint.
     """
 
     name: str
     connection: str | None = None
     offset: int | None = None
+    lead: float = 0.0
+    passive: bool = False
 
     @property
     def need(self) -> str:
@@ -63,6 +74,7 @@ class _Last:
     stopped: float = 0.0
     started: float = 0.0
     run: float = 0.0
+    due: float = 0.0
     pages: int = 0
     frames: int = 0
 
@@ -74,6 +86,9 @@ class CheckpointTrigger:
     ----------
     count_dirty_pages, count_output_frames
         Give what a `Situation` has of them; called only for a trigger that needs it.
+    counts_requests
+        Whether each of colo-compare's requests causes a checkpoint, as with a semaphore; else one
+        settles all, as with an event.
 
     Attributes
     ----------
@@ -84,7 +99,10 @@ class CheckpointTrigger:
     """
 
     def __init__(
-        self, count_dirty_pages: Callable[[], int], count_output_frames: Callable[[], int]
+        self,
+        count_dirty_pages: Callable[[], int],
+        count_output_frames: Callable[[], int],
+        counts_requests: bool = False,
     ) -> None:
         self._count_dirty_pages = count_dirty_pages
         self._count_output_frames = count_output_frames
@@ -97,8 +115,10 @@ class CheckpointTrigger:
         self._entered = 0.0
         self._last = _Last()
         self._requested: CheckpointCause | None = None
-        #: What a participant wants a checkpoint for; set in its thread, without a lock.
+        #: The cause for which a participant wants a checkpoint; set in its thread, without a lock.
         self._wanted: CheckpointCause | None = None
+        self._counts_requests = counts_requests
+        self._counted: deque[CheckpointCause] = deque(maxlen=MOST_COUNTED)
 
     @property
     def delay_ms(self) -> int:
@@ -135,16 +155,23 @@ class CheckpointTrigger:
     def want(self, cause: CheckpointCause) -> None:
         """Ask for a checkpoint unless one comes first, from any thread and without delay.
 
-        Of output that waits, or differs, only the trigger is told.
+        Of output that waits, or differs, only the trigger is told. The disks' checkpoint is taken.
         """
+        if cause.name == DISK:
+            self.request(DISK)
+            return
         if cause.name != OUTPUT:
             self._wanted = cause
+            if self._counts_requests:
+                self._counted.append(cause)
         if not cause.need or cause.need in self.trigger.needs:
             self.wake()
 
     def satisfy(self) -> None:
-        """Drop colo-compare's request: a checkpoint has made both guests equal."""
-        self._wanted = None
+        """Drop colo-compare's request, or one of those counted: both guests are equal now."""
+        if self._counted:
+            self._counted.popleft()
+        self._wanted = self._counted[0] if self._counted else None
 
     def guest_stopped(self) -> None:
         """Take the time: the guest stands still from now on."""
@@ -157,8 +184,7 @@ class CheckpointTrigger:
 
     def due(self) -> CheckpointCause | float:
         """Give the cause of a checkpoint that is due now, or the seconds until the next look."""
-        with suppress(BlockingIOError):
-            os.eventfd_read(self.wake_fd)
+        self.woken()
         with self._lock:
             requested, self._requested = self._requested, None
             trigger, memory = self.trigger, self._memory
@@ -166,9 +192,21 @@ class CheckpointTrigger:
         if requested is None and wanted is not None and not wanted.need:
             requested = wanted
         cause = requested or self._ask(trigger, memory, wanted, now)
-        if isinstance(cause, CheckpointCause):
-            self._last.began, self._last.cause = now, cause.name
-        return cause
+        if not isinstance(cause, CheckpointCause):
+            return cause
+        self._last.began, self._last.cause = now, cause.name
+        self._last.due = now - self._last.started
+        if isinstance(trigger, OwnTriggerRunner):
+            return cause
+        seen = self._observe(now, trigger.needs, cause)
+        lead = 0.0 if requested else trigger.lead_ms(seen, memory) / 1000
+        return replace(cause, lead=lead, passive=trigger.secondary_stands(seen, memory))
+
+    def woken(self) -> bool:
+        """Make `wake_fd` unreadable until the next `wake`; return whether it was readable."""
+        with suppress(BlockingIOError):
+            return bool(os.eventfd_read(self.wake_fd))
+        return False
 
     def taken(self, pages: int, frames: int) -> None:
         """Let the trigger learn of a checkpoint, after which the guest runs again.
@@ -227,6 +265,7 @@ class CheckpointTrigger:
             cause=last.cause,
             began_ms=(last.began - self._entered) * 1000,
             last_run_ms=last.run * 1000,
+            last_due_ms=last.due * 1000,
             pause_ms=(last.started - last.stopped) * 1000,
             pages=last.pages,
             frames=last.frames,

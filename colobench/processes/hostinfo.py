@@ -84,10 +84,11 @@ def processor_model() -> str:
 
 def describe_machine() -> dict[str, Any]:
     """Name processor, cores, kernel and Python, and measure the rate of memcpy."""
-    return _describe() | {"memcpy_gb_per_s": round(memcpy_rates()[0], 1)}
+    return name_machine() | {"memcpy_gb_per_s": round(memcpy_rates()[0], 1)}
 
 
-def _describe() -> dict[str, Any]:
+def name_machine() -> dict[str, Any]:
+    """Name processor, cores, kernel and Python."""
     return {
         "processor": processor_model(),
         "cores": len(os.sched_getaffinity(0)),
@@ -117,7 +118,7 @@ def describe_everything(*, qemu: bool = False) -> dict[str, Any]:
 
     one, two = memcpy_rates()
     return {
-        **_describe(),
+        **name_machine(),
         "caches": _caches(),
         "memory_bytes": psutil.virtual_memory().total,
         "numba": numba.__version__,

@@ -49,6 +49,10 @@ class StateMachine(Generic[StateT, EventT, ActionT]):
         self.table = table
         self.state = state
 
+    def allows(self, event: EventT) -> bool:
+        """Say whether the table has this event in the present state."""
+        return event in self.table.get(self.state, {})
+
     def on(self, event: EventT, *, remote: bool = False) -> tuple[ActionT, ...]:
         """Take in an event: enter the next state, and return the actions to perform, in order.
 

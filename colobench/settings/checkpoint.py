@@ -14,6 +14,7 @@ from colobench.memory.tracker_names import TRACKERS
 from colobench.settings.own_trigger import make_trigger, trigger_as_json
 from colobench.settings.transport import (
     CHANNELS_LIMIT,
+    TRANSPORTS,
     Encoding,
     PageTransport,
     Transport,
@@ -27,6 +28,8 @@ from colobench.wire.compression import ZSTD_LEVELS
 
 #: Time between checkpoints if nobody says another, in milliseconds.
 DELAY_MS = 100
+#: Time between passes of the capture gap-precopy if nobody says another, in milliseconds.
+PASS_PERIOD_MS = 10
 #: Less than a microsecond (in seconds) would be no limit to the kernel.
 STALL_TIMEOUT_MIN, STALL_TIMEOUT_MAX = 0.001, 1e6
 
@@ -47,6 +50,33 @@ class Capture(enum.Enum):
     STOP_AND_SEND = "stop-and-send"
     #: The guest stands still while the checkpoint is copied, and runs while the copy is sent.
     COPY_THEN_SEND = "copy-then-send"
+    #: Dirty pages travel between checkpoints, too; then the guest stands still for the rest.
+    GAP_PRECOPY = "gap-precopy"
+    #: The guest stands still while its written pages are frozen, and runs while they are copied.
+    COPY_ON_WRITE = "copy-on-write"
+    #: Likewise, and while a checkpoint travels, the guest may be cut for the next one.
+    TWO_EPOCHS = "copy-on-write-2"
+
+    @property
+    def copies(self) -> bool:
+        """Whether a copy is sent while the guest runs."""
+        return self is Capture.COPY_THEN_SEND or self.freezes
+
+    @property
+    def freezes(self) -> bool:
+        """Whether pages are frozen, so that the guest copies them before it writes."""
+        return self in (Capture.COPY_ON_WRITE, Capture.TWO_EPOCHS)
+
+
+class SaveOrder(enum.Enum):
+    """Order in which a stopped guest is saved; RAM is always sent first."""
+
+    #: RAM first if its pages have connections of their own, else devices first.
+    BY_TRANSPORT = "by-transport"
+    #: Devices are saved while RAM waits, and the secondary prepares (QEMU since 2018).
+    DEVICES_FIRST = "devices-first"
+    #: Devices are saved while RAM is on its way (COLO-Frame v12).
+    RAM_FIRST = "ram-first"
 
 
 class Output(enum.Enum):
@@ -78,14 +108,14 @@ class Strategy(Part):
         qemu="x-checkpoint-delay",
     )
     trigger: Trigger = setting(
-        Written(Trigger, make_trigger, trigger_as_json, "NAME[:…]"),
+        Written(Trigger, make_trigger, trigger_as_json, "NAME[:…]", known=tuple(TRIGGERS)),
         None,
         "when a checkpoint is due; usually after the delay, and at a miscompare where output is "
         f"compared; one of {', '.join(TRIGGERS)}, as degradation:target=0.1,maximum=1000",
         derived=True,
     )
     transport: Transport = setting(
-        Written(Transport, Transport.parse),
+        Written(Transport, Transport.parse, known=TRANSPORTS, closed=True),
         Transport(PageTransport.STREAM, "unix"),
         "transport of pages: stream, multifd or memfd, over UNIX sockets or, as in multifd+tcp, "
         "over TCP; unix and tcp are short for stream+unix and stream+tcp",
@@ -95,7 +125,9 @@ class Strategy(Part):
         Choice.of_members(Encoding),
         Encoding.NONE,
         "bytes of a page that are sent: all; those that changed since it was sent last (xbzrle, "
-        "only with transport stream); or many pages compressed together (zstd, lz4)",
+        "only with transport stream); many pages compressed together (zstd, lz4); or all of those "
+        "pages alone that differ from the secondary's (divergent, which compares hashes and needs "
+        "variant upstream)",
         qemu="xbzrle, multifd-compression",
         agreed=True,
     )
@@ -124,8 +156,23 @@ class Strategy(Part):
         Choice.of_members(Capture),
         Capture.STOP_AND_SEND,
         "how a checkpoint is captured; copy-then-send: the guest runs on once it is copied, as in "
-        "Remus, which takes as much memory as RAM",
+        "Remus, which takes as much memory as RAM; copy-on-write: the guest runs on at once, and "
+        "copies a page before it writes to it; copy-on-write-2: likewise, with two checkpoints on "
+        "their way at once; gap-precopy: passes between checkpoints send dirty "
+        "pages, too, so that fewer are left",
         agreed=True,
+    )
+    pass_period: int = setting(
+        Integer(1, 10_000, "ms"),
+        PASS_PERIOD_MS,
+        "shortest time from one pass of the capture gap-precopy to the next; a pass that takes "
+        "more than half of it is followed by a rest of its own length",
+    )
+    save_order: SaveOrder = setting(
+        Choice.of_members(SaveOrder),
+        SaveOrder.BY_TRANSPORT,
+        "part of the stopped guest that is saved first: its devices, or RAM, so that devices are "
+        "saved while RAM is on its way; by-transport: RAM with transport multifd and memfd",
     )
     output: Output = setting(
         Choice.of_members(Output),
@@ -164,6 +211,13 @@ class Strategy(Part):
         self.derive("variant", "upstream" if self.output is Output.COMPARE else "v12")
         written = self.as_json().items()
         check_compatible({n: without_parameters(v) for n, v in written if isinstance(v, str)})
+
+    @property
+    def devices_first(self) -> bool:
+        """Whether a stopped guest's devices are saved before its RAM is sent."""
+        if self.save_order is SaveOrder.BY_TRANSPORT:
+            return self.transport.pages is PageTransport.STREAM
+        return self.save_order is SaveOrder.DEVICES_FIRST
 
     def changes(self) -> dict[str, Any]:
         """Give the value of each axis, for `override` of other settings; None for derived ones."""
@@ -219,3 +273,17 @@ class CheckpointSettings(Strategy):
     report_pages: bool = setting(
         Flag(), False, "keep in the records which pages were sent, and which were flushed"
     )
+
+    def complete(self) -> None:
+        """Check, besides the strategy, that the secondary does not wait for the guest too long."""
+        Strategy.complete(self)
+        check_lead(self.trigger, self.stall_timeout)
+
+
+def check_lead(trigger: Trigger, stall_timeout: float) -> None:
+    """Refuse, with LocalError, a trigger after whose requests the secondary would wait too long."""
+    if trigger.longest_lead_ms >= 1000 * stall_timeout:
+        raise LocalError(
+            f"trigger {trigger.kind}: minimum: expected less than the stall_timeout, "
+            f"{stall_timeout:g} s, found {trigger.longest_lead_ms} ms"
+        )

@@ -33,6 +33,9 @@ class Quirk(StrEnum):
     DROP_OVERFLOW = "drop-overflow"
     #: A frame that the secondary sent before a checkpoint counts even if it arrives after it.
     STALE = "stale"
+    #: Each difference is counted, and requests a checkpoint of its own, although one settles them
+    #: all (before QEMU's change of May 2020 from a semaphore to an event).
+    SEMAPHORE = "semaphore"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class CompareSettings(Part):
         qemu="max_queue_size",
     )
     quirks: tuple[str, ...] = setting(
-        Texts(lambda name: check_choice("quirk", name, list(Quirk)), "NAME"),
+        Texts(lambda name: check_choice("quirk", name, list(Quirk)), "NAME", known=tuple(Quirk)),
         (),
         f"deviation of some QEMU version to imitate: {', '.join(Quirk)}",
         option="--quirk",

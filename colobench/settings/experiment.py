@@ -22,7 +22,7 @@ class ExperimentSettings(Part):
     keep_stream: bool = setting(
         Flag(),
         False,
-        "keep the bytes of the stream, which then passes through a relay (transport stream)",
+        "keep the bytes of the main connection, which then passes through a relay",
     )
     keep_records: int | None = setting(
         Integer(1, KEEP_LIMIT, or_none=True),
@@ -43,11 +43,19 @@ class ExperimentSettings(Part):
         None,
         "planted bug, see docs/bug-museum.md; only in an experiment",
     )
+    volatile_cache: bool = setting(
+        Flag(),
+        False,
+        "keep what the guest writes to its disks in the node's memory until it is flushed, so that "
+        "a kill loses it as a loss of power would; only in an experiment",
+    )
     experiment: bool = setting(Flag(), False, "permit settings that lose the guest's data")
 
     def complete(self) -> None:
-        """Check that a bug is planted only in an experiment."""
+        """Check that data are lost only in an experiment."""
         if self.bug is not None and not self.experiment:
             raise LocalError(
                 f"bug {self.bug.value}: expected an experiment, which loses data, found none"
             )
+        if self.volatile_cache and not self.experiment:
+            raise LocalError("volatile_cache: expected an experiment, which loses data, found none")

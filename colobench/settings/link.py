@@ -125,7 +125,7 @@ class LinkSettings(Part):
     title = "link"
 
     link: Link = setting(
-        Written(Link, Link.parse, placeholder="LINK"),
+        Written(Link, Link.parse, placeholder="LINK", known=tuple(PRESETS)),
         PRESETS["local"],
         f"link between the nodes: {', '.join(PRESETS)}, or such as rate=1G,delay=20ms,jitter=1ms",
     )

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from colobench.errors import LocalError
 from colobench.fields.part import Part, part
 from colobench.guest.settings import GuestSettings
+from colobench.settings.bug import Bug
 from colobench.settings.checkpoint import CheckpointSettings, Output
 from colobench.settings.compare import CompareSettings
+from colobench.settings.disk_buffer import DiskBufferSettings
 from colobench.settings.experiment import ExperimentSettings
 from colobench.settings.heartbeat import HeartbeatSettings
 from colobench.settings.link import LinkSettings
@@ -33,6 +35,7 @@ class Settings(Part):
 
     guest: GuestSettings = part(GuestSettings)
     checkpoint: CheckpointSettings = part(CheckpointSettings)
+    disk_buffer: DiskBufferSettings = part(DiskBufferSettings)
     link: LinkSettings = part(LinkSettings)
     network: NetworkSettings = part(NetworkSettings)
     heartbeat: HeartbeatSettings | None = part(HeartbeatSettings, optional=True, by_name=True)
@@ -40,13 +43,13 @@ class Settings(Part):
 
     def complete(self) -> None:
         """Check combinations of settings of different parts."""
-        pages, compares = self.checkpoint.transport.pages, self.checkpoint.output is Output.COMPARE
-        if self.experiment.keep_stream and pages is not PageTransport.STREAM:
-            raise LocalError(
-                "keep_stream: expected transport stream, whose bytes are all on one connection, "
-                f"found {pages.value}"
-            )
+        compares = self.checkpoint.output is Output.COMPARE
         self._check_link()
+        if self.guest.disks and self.experiment.bug is Bug.JOINT_RELEASE:
+            raise LocalError(
+                f"bug {Bug.JOINT_RELEASE.value}: expected a guest without disks, found disks, "
+                "which have one commit for each checkpoint"
+            )
         if self.network.pcap_mirror is not None and not compares:
             raise LocalError("pcap_mirror: expected output compare, found buffer: nothing is there")
         if self.network.compare != CompareSettings() and not compares:

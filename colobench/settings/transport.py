@@ -35,6 +35,8 @@ class Encoding(enum.Enum):
     ZSTD = "zstd"
     #: Many pages together, compressed by LZ4.
     LZ4 = "lz4"
+    #: All bytes of those pages alone that the secondary's own guest does not have, by their hashes.
+    DIVERGENT = "divergent"
 
     @property
     def compression(self) -> str | None:
@@ -83,6 +85,13 @@ class Transport:
 
     def __str__(self) -> str:
         return f"{self.pages.value}+{self.socket}"
+
+
+#: All transports, as texts.
+TRANSPORTS = (
+    *("stream+unix", "stream+tcp", "multifd+unix", "multifd+tcp"),
+    "memfd+unix",  # TCP passes no descriptors
+)
 
 
 def check_socket(pages: PageTransport, uri: str) -> None:

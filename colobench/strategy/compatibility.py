@@ -45,6 +45,21 @@ REQUIREMENTS = (
     ),
     Requirement("encoding", "zstd", "transport", ("stream", "multifd"), "whose pages travel"),
     Requirement("encoding", "lz4", "transport", ("stream", "multifd"), "whose pages travel"),
+    Requirement(
+        *("save_order", "ram-first", "capture", ("stop-and-send",)),
+        "because a copy has the devices before any RAM is sent",
+    ),
+    Requirement(
+        *("encoding", "divergent", "variant", ("upstream",)),
+        "whose secondary's guest writes pages of its own to compare",
+    ),
+    Requirement(
+        *("encoding", "divergent", "transport", ("stream", "multifd")), "whose pages travel"
+    ),
+    Requirement(
+        *("encoding", "divergent", "capture", ("stop-and-send",)),
+        "because both guests stand still while their pages are compared",
+    ),
     Requirement("output", "compare", "variant", ("upstream",), "whose secondary runs"),
     *(
         Requirement("trigger", name, "output", ("compare",), "which finds the first difference")
@@ -54,9 +69,32 @@ REQUIREMENTS = (
         Requirement("trigger", name, "output", ("buffer",), "which waits for checkpoints alone")
         for name in ("output", "price")
     ),
+    *(
+        Requirement(
+            *("capture", name, "output", ("buffer",)),
+            "because only guests that go on from a checkpoint at the same time can be compared",
+        )
+        for name in ("copy-then-send", "copy-on-write", "copy-on-write-2")
+    ),
+    *(
+        Requirement(
+            *("capture", name, "tracker", ("marked",)),
+            "whose guest looks before each store; to protect pages by the kernel takes longer than "
+            "the pause that it saves",
+        )
+        for name in ("copy-on-write", "copy-on-write-2")
+    ),
     Requirement(
-        *("capture", "copy-then-send", "output", ("buffer",)),
-        "because only guests that go on from a checkpoint at the same time can be compared",
+        *("capture", "copy-on-write-2", "transport", ("stream", "multifd")),
+        "whose pages travel; a secondary maps only one memory, and two epochs have one each",
+    ),
+    Requirement(
+        *("capture", "copy-on-write-2", "layout", ("separated",)),
+        "whose pages can be sent in parts, between which the guest is cut",
+    ),
+    Requirement(
+        *("capture", "gap-precopy", "layout", ("separated",)),
+        "whose pages can travel outside of a checkpoint",
     ),
 )
 

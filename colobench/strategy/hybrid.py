@@ -5,7 +5,7 @@ From Dr. David Gilbert's series "COLO: hybrid mode" (qemu-devel, 2015), which QE
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
 from colobench.errors import LocalError
@@ -42,15 +42,12 @@ class Hybrid(Trigger):
     """Checkpoints on miscompare, or at fixed intervals for a while if miscompares are frequent.
 
     After each checkpoint, the mean interval is 0.7 of the old mean and 0.3 of the newest interval,
-    for which the guest ran. In the comparing mode, once there were five checkpoints and the mean is
-    below `passive_limit`, the mode is passive for `passive_count` checkpoints, with the one that
-    enters it. Then mean and count begin at 0 again, in the comparing mode. A miscompare sooner than
-    `minimum` after the last checkpoint waits until then.
-
-    Two points differ from the series. There the secondary's guest stands still in the passive mode;
-    here it runs, so that equal output leaves early, and only a miscompare causes no checkpoint. And
-    there the wait for `minimum` is between the request for the checkpoint and the stop of the
-    guest; here it is before the request.
+    for which the guest had run when the checkpoint was requested. In the comparing mode, once there
+    were five checkpoints and the mean is below `passive_limit`, the mode is passive for
+    `passive_count` checkpoints, with the one that enters it. The secondary's guest stands still in
+    the passive mode, so all output waits for the next checkpoint. Then mean and count begin at 0
+    again, in the comparing mode. After a miscompare sooner than `minimum`, the checkpoint is
+    requested at once, and the guest runs on until then.
     """
 
     title = "hybrid"
@@ -59,7 +56,9 @@ class Hybrid(Trigger):
     source: ClassVar[str] = "Gilbert, COLO hybrid mode, qemu-devel 2015"
 
     minimum: int = setting(
-        Integer(0, NEVER_MS, "ms"), 100, "shortest time between checkpoints on miscompare"
+        Integer(0, NEVER_MS, "ms"),
+        100,
+        "shortest time from a checkpoint to the stop for one on miscompare",
     )
     maximum: int = setting(
         Integer(1, NEVER_MS, "ms"), 10_000, "longest time between checkpoints, comparing"
@@ -86,21 +85,31 @@ class Hybrid(Trigger):
         """The maximum."""
         return self.maximum
 
+    @property
+    def longest_lead_ms(self) -> int:
+        """The minimum."""
+        return self.minimum
+
     def ask(self, seen: Situation, memory: HybridMemory | None) -> Answer:
         """Decide by the mode."""
         passive = memory is not None and memory.passive_left > 0
         left = (self.passive_time if passive else self.maximum) - seen.ran_ms
         if left <= 0:
             return "passive" if passive else TIMER
-        if passive or seen.miscompare is None:
-            return left
-        wait = self.minimum - seen.ran_ms
-        return wait if wait > 0 else seen.miscompare
+        return left if passive or seen.miscompare is None else seen.miscompare
+
+    def lead_ms(self, seen: Situation, memory: HybridMemory | None) -> float:
+        """Let the guest run on until the minimum after a miscompare."""
+        return 0.0 if seen.miscompare is None else max(0.0, self.minimum - seen.ran_ms)
+
+    def secondary_stands(self, seen: Situation, memory: HybridMemory | None) -> bool:
+        """Decide by the mode after the checkpoint."""
+        return self.learn(replace(seen, last_due_ms=seen.ran_ms), memory).passive_left > 0
 
     def learn(self, seen: Situation, memory: HybridMemory | None) -> HybridMemory:
         """Take in the interval before the checkpoint, and choose the mode."""
         was = memory or HybridMemory()
-        mean = OLD * was.mean_ms + NEW * seen.last_run_ms
+        mean = OLD * was.mean_ms + NEW * seen.last_due_ms
         if was.passive_left > 0:
             left = was.passive_left - 1
             return HybridMemory(mean, was.cycles, left) if left else HybridMemory()

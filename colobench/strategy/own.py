@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
@@ -50,6 +51,13 @@ class OwnTrigger(Trigger):
         if not set(needed) <= set(NEEDS):
             raise LocalError(f"needs: expected some of {', '.join(NEEDS)}, found {needed}")
         object.__setattr__(self, "needed", needed)
+
+    @property
+    def label(self) -> str:
+        """Name of the class, and attributes of the instance, as Python writes a call."""
+        state = json.loads(self.state)
+        given = ", ".join(f"{name}={value!r}" for name, value in state.items())
+        return f"{self.name}({given})"
 
     @property
     def longest_ms(self) -> int:

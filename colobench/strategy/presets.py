@@ -72,6 +72,33 @@ PRESETS = {
         "short pauses with many dirty pages; output waits no less, and a copy takes as much memory "
         "as RAM",
     ),
+    "remus_adaptive": Preset(
+        {"capture": "copy-then-send", "trigger": "price"},
+        "Adaptive Remus, 2016: the interval follows the guest's output",
+        "guests that answer in bursts: short intervals while output waits, long ones otherwise",
+    ),
+    "gap_precopy": Preset(
+        {"capture": "gap-precopy"},
+        "Derek Su, gap pre-copy for COLO, qemu-devel 2020",
+        "short pauses where a part of the dirty pages is written seldom; more bytes, and it loses "
+        "where every page is written again soon",
+    ),
+    "plover": Preset(
+        {"output": "compare", "encoding": "divergent"},
+        "PLOVER, NSDI 2018",
+        "guests that write the same pages: only those that differ cross the link",
+    ),
+    "cow": Preset(
+        {"capture": "copy-on-write"},
+        "libckpt, USENIX 1995; VM-µCheckpoint",
+        "the shortest pause; the guest's first write to a page that is not copied yet takes longer",
+    ),
+    "cow2": Preset(
+        {"capture": "copy-on-write-2"},
+        "Avi Kivity, qemu-devel 2009: two sync points open at once",
+        "short checkpoints over a long way: one is cut while another travels; where the link is "
+        "full, output waits longer",
+    ),
     "multifd": Preset(
         {"transport": "multifd"},
         "QEMU's multifd; in COLO since QEMU 11",

@@ -28,7 +28,7 @@ Answer = str | float
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What the node knows when it asks a trigger.
+    """Knowledge of the node when it asks a trigger.
 
     Attributes
     ----------
@@ -44,6 +44,8 @@ class Situation:
         `now_ms` when the last one was decided on; 0 before the first.
     last_run_ms, pause_ms
         Milliseconds for which the guest ran before the last one, and for which it stood still.
+    last_due_ms
+        Milliseconds for which it had run when the last one was decided on.
     pages, frames
         Pages that the last one sent, and frames of output that it released.
     dirty_pages
@@ -62,6 +64,7 @@ class Situation:
     cause: str = ""
     began_ms: float = 0.0
     last_run_ms: float = 0.0
+    last_due_ms: float = 0.0
     pause_ms: float = 0.0
     pages: int = 0
     frames: int = 0
@@ -93,6 +96,11 @@ class Trigger(Part, ABC):
     def longest_ms(self) -> int | None:
         """Milliseconds after which a checkpoint comes at the latest; None for never."""
 
+    @property
+    def longest_lead_ms(self) -> int:
+        """Most milliseconds that `lead_ms` gives."""
+        return 0
+
     @abstractmethod
     def ask(self, seen: Situation, memory: Any) -> Answer:
         """Decide whether a checkpoint is due.
@@ -100,10 +108,24 @@ class Trigger(Part, ABC):
         Parameters
         ----------
         seen
-            What the node knows.
+            Knowledge of the node.
         memory
             What `learn` returned last; None before the first checkpoint.
         """
+
+    def lead_ms(self, seen: Situation, memory: Any) -> float:
+        """Give the milliseconds for which the guest runs on after the request for a checkpoint.
+
+        The secondary prepares meanwhile. `seen` is what it was when the trigger gave the cause.
+        """
+        return 0.0
+
+    def secondary_stands(self, seen: Situation, memory: Any) -> bool:
+        """Decide whether the secondary's guest stands still after a checkpoint that is due.
+
+        Of a variant whose secondary's guest runs between checkpoints.
+        """
+        return False
 
     def learn(self, seen: Situation, memory: Any) -> Any:
         """Give the memory after a checkpoint, of whatever cause, when the guest runs again."""

@@ -26,7 +26,7 @@ from colobench.strategy.trigger import (
 STEP_MS = 1.0
 #: Part by which the dirty pages may exceed their number: each look has a cost.
 EXCESS = 0.05
-#: What a guest may have of pages: 2**64 bytes of RAM are beyond any machine.
+#: Limit of the pages of a guest: 2**64 bytes of RAM are beyond any machine.
 PAGES_LIMIT = 2**52
 
 
@@ -189,12 +189,57 @@ class DirtyVolume(BoundedTrigger):
         return max(soonest, (self.pages - dirty) * seen.ran_ms / dirty / 2)
 
 
-class _Rate(NamedTuple):
-    """Pause and output of the checkpoints so far; each older one counts half as much."""
+class _Past(NamedTuple):
+    """Checkpoints so far; each older one counts less.
+
+    Attributes
+    ----------
+    pause_ms, frames, ran_ms
+        Mean pause, frames of output, and time that the guest ran, in which each older checkpoint
+        counts half as much.
+    weight, run_sum, pause_sum, run_squares, products
+        Sums of the line of the pause over the run: of 1, T, p, T² and T p, in which each older
+        checkpoint counts `KEPT` times as much.
+    number
+        Number of checkpoints.
+    """
 
     pause_ms: float = 0.0
     frames: float = 0.0
     ran_ms: float = 0.0
+    weight: float = 0.0
+    run_sum: float = 0.0
+    pause_sum: float = 0.0
+    run_squares: float = 0.0
+    products: float = 0.0
+    number: int = 0
+
+    def fixed_pause_ms(self) -> float:
+        """Give the part of the pause that does not grow with the run.
+
+        It is the intercept of the line of least squares, and no less than `LEAST_FIXED` of the
+        pause: a disturbed checkpoint or two must not make it nothing. All of the pause, as long as
+        the runs hardly differ.
+        """
+        if not self.weight:
+            return self.pause_ms
+        run, pause = self.run_sum / self.weight, self.pause_sum / self.weight
+        spread = self.run_squares / self.weight - run**2
+        if spread <= (LEAST_SPREAD * run) ** 2:
+            return self.pause_ms
+        slope = max(0.0, (self.products / self.weight - run * pause) / spread)
+        return min(pause, max(pause - slope * run, LEAST_FIXED * pause))
+
+
+#: Factor with which a checkpoint counts in the line of the pause after each further one.
+KEPT = 0.9
+#: Factor by which every other run is longer than the best one, and the others are shorter: a line
+#: needs runs that differ. It costs 2 % more, as T + 1 / T has its least at T = 1.
+STRETCH = 1.25
+#: Least ratio of the standard deviation of runs to their mean, for a line.
+LEAST_SPREAD = 0.05
+#: Least part of the pause that counts as fixed.
+LEAST_FIXED = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +247,11 @@ class PriceOfWaiting(BoundedTrigger):
     """A checkpoint when the output that waits has cost as much as a pause.
 
     With a pause p after each T, and r frames of output a second that wait for T / 2 each, the guest
-    loses p / T + w r T / 2 of all time, where w is the price of a waiting frame. That is least for
-    T = sqrt(2 p / (r w)). A price towards 0 is Young's optimum for rare failures, 1 counts a
-    waiting frame like a guest that stands still.
+    loses p / T + w r T / 2 of all time, where w is the price of a waiting frame. A pause that grows
+    with the pages that were written meanwhile, p = a + b T, costs b whatever T is. So the least is
+    at T = sqrt(2 a / (r w)). A price towards 0 is Young's optimum for rare failures, 1 counts a
+    waiting frame like a guest that stands still. To know a, the trigger makes runs of two lengths
+    in turn.
     """
 
     title = "price"
@@ -227,30 +274,49 @@ class PriceOfWaiting(BoundedTrigger):
         """Check that the minimum is no longer than the maximum."""
         check_bounds(self.minimum, self.maximum)
 
-    def optimum_ms(self, pause_ms: float, frames_per_ms: float) -> float:
-        """Give the time between checkpoints that costs least, within minimum and maximum."""
+    def optimum_ms(self, fixed_ms: float, frames_per_ms: float, stretch: float = 1.0) -> float:
+        """Give the time between checkpoints that costs least, within minimum and maximum.
+
+        Parameters
+        ----------
+        fixed_ms
+            Part a of the pause that does not grow with the time, milliseconds.
+        frames_per_ms
+            Rate r of output.
+        stretch
+            Factor of the time before minimum and maximum are looked at.
+        """
         if frames_per_ms <= 0:
             return self.maximum
-        best = math.sqrt(2 * pause_ms / (frames_per_ms * self.waiting))
+        best = stretch * math.sqrt(2 * fixed_ms / (frames_per_ms * self.waiting))
         return min(max(best, self.minimum), self.maximum)
 
-    def decide(self, seen: Situation, memory: _Rate | None) -> Answer:
+    def decide(self, seen: Situation, memory: _Past | None) -> Answer:
         """Decide by the optimum for the output of this interval and the ones before."""
-        past = memory or _Rate()
+        past = memory or _Past()
         frames, ran = past.frames + (seen.output_frames or 0), past.ran_ms + seen.ran_ms
-        best = self.optimum_ms(past.pause_ms, frames / ran if ran > 0 else 0.0)
+        rate = frames / ran if ran > 0 else 0.0
+        stretch = STRETCH if past.number % 2 else 1 / STRETCH
+        best = self.optimum_ms(past.fixed_pause_ms(), rate, stretch)
         if best <= seen.ran_ms:
             return "price"
         # Output may come more quickly from now on.
         return max(STEP_MS, (best - seen.ran_ms) / 2)
 
-    def learn(self, seen: Situation, memory: _Rate | None) -> _Rate:
-        """Take in the last pause and the output that the checkpoint released."""
-        past = memory or _Rate(pause_ms=seen.pause_ms)
-        return _Rate(
-            (past.pause_ms + seen.pause_ms) / 2,
+    def learn(self, seen: Situation, memory: _Past | None) -> _Past:
+        """Take in the last run, its pause, and the output that the checkpoint released."""
+        past = memory or _Past(pause_ms=seen.pause_ms)
+        run, pause = seen.last_run_ms, seen.pause_ms
+        return _Past(
+            (past.pause_ms + pause) / 2,
             (past.frames + seen.frames) / 2,
-            (past.ran_ms + seen.last_run_ms) / 2,
+            (past.ran_ms + run) / 2,
+            KEPT * past.weight + 1,
+            KEPT * past.run_sum + run,
+            KEPT * past.pause_sum + pause,
+            KEPT * past.run_squares + run**2,
+            KEPT * past.products + run * pause,
+            past.number + 1,
         )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from colobench.errors import LocalError
 from colobench.fields.checks import show
@@ -17,10 +17,13 @@ from colobench.lab.session.serving import serving_settings
 from colobench.settings.checkpoint import Strategy
 from colobench.settings.settings import Settings
 from colobench.settings.strategy import make_strategy
+from colobench.strategy.own import OwnTrigger
 from colobench.strategy.written import read_setting
 
-#: A strategy as users give it: a text such as ``colo_v12,delay=20``, or a value.
-GivenStrategy: TypeAlias = str | Strategy
+#: A strategy as users give it: a text such as ``colo_v12,delay=20``, a value, or a trigger of their
+#: own, which is an instance of a class with a method ``ask``; the other axes are as usual then.
+GivenStrategy: TypeAlias = str | Strategy | Any
+_C = TypeVar("_C")
 #: Settings that strategies decide on.
 AXES = tuple(each.name for each in settings_of(Strategy))
 
@@ -85,7 +88,7 @@ def make_cells(
         If a text is not understood, settings do not go together, or a cell comes twice.
     """
     cells = [
-        _make_cell(strategy, guest, link, usual)
+        make_cell(strategy, guest, link, usual)
         for guest, link, strategy in itertools.product(guests, links or ("",), strategies)
     ]
     if not cells:
@@ -98,7 +101,7 @@ def make_cells(
     return cells
 
 
-def in_rounds(cells: Sequence[Cell], rounds: int) -> Iterator[tuple[int, Cell]]:
+def in_rounds(cells: Sequence[_C], rounds: int) -> Iterator[tuple[int, _C]]:
     """Give each cell once a round, every other round in the opposite order.
 
     So a machine that grows slower meanwhile slows down all of them.
@@ -108,33 +111,62 @@ def in_rounds(cells: Sequence[Cell], rounds: int) -> Iterator[tuple[int, Cell]]:
             yield number, cell
 
 
-def _make_cell(strategy: GivenStrategy, guest: str, link: str, usual: Settings) -> Cell:
+def make_cell(
+    strategy: GivenStrategy,
+    guest: str,
+    link: str,
+    usual: Settings,
+    changes: Mapping[str, Any] | None = None,
+) -> Cell:
+    """Make a cell, and check it; `changes` go before what strategy and guest say.
+
+    Raises
+    ------
+    LocalError
+        If a text is not understood, or settings do not go together.
+    """
     name = name_of(strategy)
     try:
-        changes = make_strategy(strategy).changes()
-        settings = usual.override(**read_guest(guest))
-        settings = settings.override(**changes | ({"link": link} if link else {}))
-        if settings.guest.program is Program.KV:
-            settings = _serving(settings)
+        of_guest, of_strategy = read_guest(guest), _strategy(strategy).changes()
+        of_link = {"link": link} if link else {}
+        settings = usual.override(**{**of_guest, **of_strategy, **of_link, **(changes or {})})
+        settings = let_clients_in(settings)
         check_memory(settings)
     except LocalError as error:
         raise LocalError(f"{name} on {guest}: {error}") from error
     return Cell(name, guest, link, settings)
 
 
-def _serving(settings: Settings) -> Settings:
-    """Let clients reach the guest, also before it is protected."""
+def let_clients_in(settings: Settings) -> Settings:
+    """Let clients reach a guest that serves, also before it is protected."""
+    if settings.guest.program is not Program.KV:
+        return settings
     hostfwd = settings.network.hostfwd or serving_settings().network.hostfwd
     return settings.override(hostfwd=hostfwd, serve_unprotected=True)
 
 
 def name_of(given: GivenStrategy) -> str:
-    """Name a strategy by its text; a value by the axes that differ from the usual ones."""
+    """Name a strategy by its text; a value by the axes that differ from the usual ones.
+
+    A user's own trigger is named by its class, and by the attributes of its instance.
+    """
     if isinstance(given, str):
         return given
-    found, usual = given.as_json(), Strategy().as_json()
-    changed = [f"{name}={each}" for name, each in found.items() if each != usual[name]]
-    return ",".join(changed) or "usual"
+    strategy = _strategy(given)
+    usual, own = Strategy().as_json(), strategy.trigger
+    changed = {name: each for name, each in strategy.as_json().items() if each != usual[name]}
+    if isinstance(own, OwnTrigger):
+        # The longest time is the trigger's.
+        named = {name: each for name, each in changed.items() if name not in ("trigger", "delay")}
+        return ",".join([own.label, *(f"{name}={each}" for name, each in named.items())])
+    return ",".join(f"{name}={each}" for name, each in changed.items()) or "usual"
+
+
+def _strategy(given: GivenStrategy) -> Strategy:
+    """Make a strategy of what a user gives."""
+    if isinstance(given, str | Strategy) or not callable(getattr(type(given), "ask", None)):
+        return make_strategy(given)
+    return Strategy().override(trigger=given)
 
 
 def read_guest(text: str) -> dict[str, Any]:

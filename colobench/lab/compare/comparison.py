@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from colobench.lab.compare.cells import Cell
 from colobench.lab.compare.findings import Findings, Group, Predictions
+from colobench.lab.compare.judged import Judge
 from colobench.lab.compare.measurement import Measurement, MeasurementFile
 from colobench.lab.compare.metrics import Metric
-from colobench.lab.compare.sentences import notes, verdicts
+from colobench.lab.compare.models import calibration_rows, predictions
+from colobench.lab.compare.sentences import model_notes, notes, verdicts
 from colobench.lab.compare.settings import ComparisonSettings
 from colobench.lab.compare.statistics import Estimate
 from colobench.text_table import align
@@ -51,17 +53,40 @@ class Comparison(Findings):
 
     def __repr__(self) -> str:
         """Write the verdict, and a table for each guest and link."""
-        parts = ["\n".join(verdicts(self)), *map(self._table, self.groups())]
-        parts += ["\n".join(notes(self))]
+        judge, parts = Judge(self), ["\n".join(verdicts(self))]
+        for group in self.groups():
+            parts += [self._table(group), self._predicted(group, judge)]
+        parts += ["\n".join(align(calibration_rows(self)))]
+        parts += ["\n".join([*notes(self), *model_notes(judge)])]
         return "\n\n".join(part for part in parts if part)
 
+    def predictions(self) -> Predictions:
+        """Give what the models predict so far: by cell, values by the names of metrics."""
+        return predictions(self)
+
     def _table(self, group: Group) -> str:
-        marks = {cell.strategy: " *" if self.drifted(cell) else "" for cell in group.cells}
-        rows = [(group.name, *(f"{each}{marks[each]}" for each in group.strategies), "best")]
+        names = [f"{cell.strategy} {self.marks(cell)}".rstrip() for cell in group.cells]
+        rows = [(group.name, *names, "best")]
         for row in group.rows():
             shown = [_show(row.metric, row.estimates.get(each)) for each in group.strategies]
             rows.append((row.metric.heading, *shown, row.verdict()))
         return "\n".join(align(rows, right=range(1, 1 + len(group.strategies))))
+
+    def _predicted(self, group: Group, judge: Judge) -> str:
+        """Write a table of what the models say, with their errors; nothing without models."""
+        rows = []
+        for row in group.rows():
+            judged = [
+                judge.value(cell, row.metric, row.estimates.get(cell.strategy))
+                for cell in group.cells
+            ]
+            if any(judged):
+                shown = ("no model" if each is None else each.show(row.metric) for each in judged)
+                rows.append((row.metric.heading, *shown))
+        if not rows:
+            return ""
+        heading = (f"models of {group.name}", *group.strategies)
+        return "\n".join(align([heading, *rows], right=range(1, 1 + len(group.cells))))
 
     def _repr_html_(self) -> str:
         """Write verdict and tables for a notebook."""
@@ -73,7 +98,7 @@ class Comparison(Findings):
         """Draw pause over time, its distribution, and what is paid for it, for each group."""
         from colobench.lab.compare.plots import comparison_plots
 
-        return comparison_plots(self, {})
+        return comparison_plots(self, self.predictions())
 
     def write_page(self, path: Path | str, predictions: Predictions | None = None) -> Path:
         """Write a page that opens offline.
@@ -83,11 +108,12 @@ class Comparison(Findings):
         path
             File to write; an old one is replaced.
         predictions
-            Values of metrics that a model predicts, drawn beside those measured.
+            Values of metrics that a model predicts, drawn beside those measured; None takes those
+            of colobench's models.
         """
         from colobench.lab.compare.page import write_comparison_page
 
-        return write_comparison_page(path, self, predictions or {})
+        return write_comparison_page(path, self, predictions)
 
     def write_parquet(self, path: Path | str) -> tuple[Path, Path]:
         """Write a table with a row for each checkpoint, and one with a row for each measurement.
@@ -99,7 +125,7 @@ class Comparison(Findings):
         """
         from colobench.lab.compare.parquet import write_parquet
 
-        return write_parquet(path, self.measurements)
+        return write_parquet(path, self.measurements, self.predictions())
 
 
 def _show(metric: Metric, found: Estimate | None) -> str:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from colobench.lab.compare.cells import Cell
 from colobench.lab.compare.measurement import Measurement
-from colobench.lab.compare.metrics import METRICS, Metric
+from colobench.lab.compare.metrics import HELD_RATE, METRICS, Metric
 from colobench.lab.compare.settings import ComparisonSettings
 from colobench.lab.compare.statistics import Estimate, best_of, estimate
 from colobench.processes.hostinfo import describe_machine
@@ -30,17 +30,24 @@ class MetricRow(NamedTuple):
     estimates
         An estimate for each strategy that has values.
     best
-        Names of the winner, or of those that tie; see `best_of`.
+        Names of the winner, or of those that tie, see `best_of`; empty if it is no contest.
     """
 
     metric: Metric
     estimates: Mapping[str, Estimate]
     best: tuple[str, ...]
 
+    @property
+    def undecided(self) -> bool:
+        """Whether several are best only because one round has no intervals."""
+        return len(self.best) > 1 and all(self.estimates[name].low is None for name in self.best)
+
     def verdict(self) -> str:
         """Name the winner, or say that there is none."""
-        if len(self.estimates) < 2:
+        if len(self.estimates) < 2 or not self.best:
             return "–"
+        if self.undecided:
+            return f"after one round: {self.best[0]}"
         return self.best[0] if len(self.best) == 1 else f"tie: {', '.join(self.best)}"
 
 
@@ -88,8 +95,19 @@ class Group:
         return MetricRow(metric, estimates, best_of(estimates, metric.more_is_better))
 
     def rows(self) -> list[MetricRow]:
-        """Compare the strategies by each metric that one of them has."""
-        return [row for row in map(self.row, METRICS) if row.estimates]
+        """Compare the strategies by each metric that one of them has; then the rate of the link."""
+        rows = (*map(self.row, METRICS), self.link_row())
+        return [row for row in rows if row.estimates]
+
+    def link_row(self) -> MetricRow:
+        """Give the rate that the link held under each strategy; nobody wins by it."""
+        estimates = {}
+        for name in self.strategies:
+            rates = [each.held_rate for each in self.of_strategy(name)]
+            found = estimate([rate for rate in rates if rate is not None])
+            if found is not None:
+                estimates[name] = found
+        return MetricRow(HELD_RATE, estimates, ())
 
     def rounds(self) -> int:
         """Give the number of rounds that all strategies have."""
@@ -164,3 +182,11 @@ class Findings:
     def drifted(self, cell: Cell) -> bool:
         """Say whether the machine changed so much beside a cell that its figures are doubtful."""
         return self.drift(cell) > DRIFT_LIMIT
+
+    def held(self, cell: Cell) -> bool:
+        """Say whether the link held its rate within 3 % in all measurements of a cell."""
+        return all(each.held for each in self.measurements if each.key == cell.key)
+
+    def marks(self, cell: Cell) -> str:
+        """Give the marks behind the name of a cell whose figures are doubtful; see `notes`."""
+        return ("*" if self.drifted(cell) else "") + ("" if self.held(cell) else "†")

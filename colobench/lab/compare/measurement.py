@@ -43,6 +43,11 @@ class Measurement:
         Columns of the checkpoints of the measured time, by the names of
         `colobench.lab.session.record.COLUMNS`, and ``stopped_s`` and ``committed_s``: seconds from
         its beginning to the stop of the guest, and to the commit.
+    link_use
+        Use of the link in the measured time, see `LinkUse.as_json`; None if there is no link.
+    calibration
+        Calibration of the models just before, see `colobench.lab.compare.calibrate`; None if the
+        models need none, or a measurement earlier in the round has it.
     """
 
     strategy: str
@@ -55,6 +60,19 @@ class Measurement:
     unprotected: Mapping[str, float | None]
     memcpy_gb_per_s: tuple[float, float]
     checkpoints: Mapping[str, Sequence[Any]]
+    link_use: Mapping[str, Any] | None = None
+    calibration: Mapping[str, Any] | None = None
+
+    @property
+    def held_rate(self) -> float | None:
+        """Rate that the link held, bits per second; None if nothing can be said of it."""
+        rate: float | None = None if self.link_use is None else self.link_use["held_rate"]
+        return rate
+
+    @property
+    def held(self) -> bool:
+        """Whether the link held its rate within 3 %, or nothing can be said of it."""
+        return self.link_use is None or self.link_use["held"] is not False
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -75,11 +93,16 @@ class Measurement:
             If it did not.
         """
         try:
-            row = json.loads(line)
-            before, after = row.pop("memcpy_gb_per_s")
-            return cls(memcpy_gb_per_s=(float(before), float(after)), **row)
+            return cls.from_row(json.loads(line))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise LocalError(f"results: expected a measurement, found {line[:80]!r}") from error
+
+    @classmethod
+    def from_row(cls, found: Mapping[str, Any]) -> Measurement:
+        """Make it of its values by name, in JSON's form; others raise any error."""
+        row = dict(found)
+        before, after = row.pop("memcpy_gb_per_s")
+        return cls(memcpy_gb_per_s=(float(before), float(after)), **row)
 
 
 class MeasurementFile:

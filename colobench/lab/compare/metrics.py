@@ -45,6 +45,7 @@ def digits(value: float) -> str:
 PAUSE = Metric("pause_p50_ms", "pause, p50", "ms", "shortest")
 DEGRADATION = Metric("degradation", "degradation", "%", "smallest", factor=100)
 LATENCY = Metric("latency_p50_ms", "output latency, p50", "ms", "shortest")
+COMMIT_AGE = Metric("commit_age_mean_ms", "age of the newest commit, mean", "ms", "lowest")
 BYTES = Metric("bytes_per_s", "traffic", "MB/s", "smallest", factor=1e-6)
 PRIMARY_MEMORY = Metric(
     "primary_memory_bytes", "extra memory, primary (PSS)", "MiB", "smallest", factor=2**-20
@@ -52,6 +53,8 @@ PRIMARY_MEMORY = Metric(
 SECONDARY_MEMORY = Metric(
     "secondary_memory_bytes", "extra memory, secondary (PSS)", "MiB", "smallest", factor=2**-20
 )
+#: No metric of a strategy: the link's own rate, where it had enough to send.
+HELD_RATE = Metric("held_rate", "link rate held", "Gbit/s", "highest", factor=1e-9)
 
 METRICS = (
     PAUSE,
@@ -61,7 +64,7 @@ METRICS = (
     Metric("latency_p99_ms", "output latency, p99", "ms", "shortest"),
     BYTES,
     Metric("checkpoints_per_s", "checkpoints", "/s", "highest", more_is_better=True),
-    Metric("commit_age_mean_ms", "age of the newest commit, mean", "ms", "lowest"),
+    COMMIT_AGE,
     Metric("commit_age_p99_ms", "age of the newest commit, p99", "ms", "lowest"),
     PRIMARY_MEMORY,
     SECONDARY_MEMORY,

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from colobench.lab.compare.cells import Cell
 from colobench.lab.compare.findings import Findings, Group, MetricRow, Predictions
+from colobench.lab.compare.judged import Judge
 from colobench.lab.compare.metrics import METRICS, Metric
+from colobench.lab.compare.models import calibration_rows
 from colobench.lab.compare.plots import colour_of, comparison_plots
-from colobench.lab.compare.sentences import headline, notes, verdicts
-from colobench.lab.compare.statistics import Estimate
+from colobench.lab.compare.sentences import headline, model_notes, notes, verdicts
 from colobench.lab.report.page import page_environment, write_page
+from colobench.lab.report.palette import BAD_COLOUR
 from colobench.settings.file import KEY
 
 _TABLES = "compare/templates/tables.html"
@@ -28,6 +29,8 @@ class Figure(NamedTuple):
         Median, and its interval or nothing.
     predicted
         Prediction of a model and its error, or nothing.
+    state
+        Of the prediction: "exceeds" its bound, is "not judged", or nothing.
     best
         Whether it is the winner, or ties with the best.
     """
@@ -35,10 +38,13 @@ class Figure(NamedTuple):
     text: str
     spread: str
     predicted: str
+    state: str
     best: bool
 
 
-def write_comparison_page(path: Path | str, comparison: Findings, predictions: Predictions) -> Path:
+def write_comparison_page(
+    path: Path | str, comparison: Findings, predictions: Predictions | None
+) -> Path:
     """Write the page of a comparison, which need not be complete.
 
     Parameters
@@ -46,18 +52,21 @@ def write_comparison_page(path: Path | str, comparison: Findings, predictions: P
     path
         File to write; an old one is replaced.
     comparison
-        What is shown.
+        Results that are shown.
     predictions
-        Values of metrics that a model predicts, shown beside those measured.
+        Values of metrics that a model predicts, shown beside those measured; None takes those of
+        the comparison's own models.
     """
-    drifted = any(map(comparison.drifted, comparison.cells))
-    complete = comparison.measurements and not comparison.missing and not drifted
+    judge = Judge(comparison, predictions)
+    doubtful = any(map(comparison.marks, comparison.cells))
+    complete = comparison.measurements and not comparison.missing and not doubtful
     values = {
         "state": "good" if complete else "open",
         "verdict": headline(comparison),
         "sentences": verdicts(comparison),
-        "notes": notes(comparison),
-        "groups": _groups(comparison, predictions),
+        "notes": [*notes(comparison), *model_notes(judge)],
+        "groups": _groups(comparison, judge),
+        "calibrations": calibration_rows(comparison),
         "settings": [
             (str(cell), json.dumps(cell.settings.as_json(), indent=1)) for cell in comparison.cells
         ],
@@ -65,17 +74,19 @@ def write_comparison_page(path: Path | str, comparison: Findings, predictions: P
         "comparison": comparison.settings.of_measurement(),
         "machine": comparison.machine | {"memcpy_beside_cells": _checks(comparison)},
     }
-    plots = comparison_plots(comparison, predictions)
+    plots = comparison_plots(comparison, judge.predicted)
     return write_page(path, "compare/templates/compare.html", plots, values)
 
 
 def tables_html(comparison: Findings) -> str:
     """Write the verdict and the tables as HTML for a notebook."""
+    judge = Judge(comparison)
     template = page_environment().get_template("compare/templates/notebook.html")
     return template.render(
         sentences=verdicts(comparison),
-        notes=notes(comparison),
-        groups=_groups(comparison, {}),
+        notes=[*notes(comparison), *model_notes(judge)],
+        groups=_groups(comparison, judge),
+        bad=BAD_COLOUR,
     )
 
 
@@ -84,17 +95,17 @@ def _checks(comparison: Findings) -> str:
     return f"{min(rates)} to {max(rates)} GB/s" if rates else "not checked"
 
 
-def _groups(comparison: Findings, predictions: Predictions) -> list[dict[str, Any]]:
+def _groups(comparison: Findings, judge: Judge) -> list[dict[str, Any]]:
     return [
         {
             "name": group.name,
             "strategies": [
-                (cell.strategy, colour_of(number), comparison.drifted(cell))
+                (cell.strategy, colour_of(number), comparison.marks(cell))
                 for number, cell in enumerate(group.cells)
             ],
             "rows": [
-                (row.metric.heading, row.verdict(), _figures(group, row, predictions))
-                for row in _rows(group, predictions)
+                (row.metric.heading, row.verdict(), _figures(group, row, judge))
+                for row in _rows(group, judge.predicted)
             ],
             "unprotected": _unprotected(group),
         }
@@ -105,15 +116,15 @@ def _groups(comparison: Findings, predictions: Predictions) -> list[dict[str, An
 def _rows(group: Group, predictions: Predictions) -> list[MetricRow]:
     """Give the metrics that were measured, or predicted."""
     predicted = {name for cell in group.cells for name in predictions.get(cell.key, {})}
-    rows = map(group.row, METRICS)
+    rows = (*map(group.row, METRICS), group.link_row())
     return [row for row in rows if row.estimates or row.metric.name in predicted]
 
 
-def _figures(group: Group, row: MetricRow, predictions: Predictions) -> list[Figure]:
-    return [_figure(row, cell, predictions.get(cell.key, {})) for cell in group.cells]
+def _figures(group: Group, row: MetricRow, judge: Judge) -> list[Figure]:
+    return [_figure(row, cell, judge) for cell in group.cells]
 
 
-def _figure(row: MetricRow, cell: Cell, predicted: Mapping[str, float]) -> Figure:
+def _figure(row: MetricRow, cell: Cell, judge: Judge) -> Figure:
     metric, found = row.metric, row.estimates.get(cell.strategy)
     spread = ""
     if found is not None and found.low is not None and found.high is not None:
@@ -121,15 +132,11 @@ def _figure(row: MetricRow, cell: Cell, predicted: Mapping[str, float]) -> Figur
         spread = f"{low} … {high}"
     best = len(row.estimates) > 1 and cell.strategy in row.best
     text = metric.show(None if found is None else found.median)
-    return Figure(text, spread, _prediction(metric, found, predicted.get(metric.name)), best)
-
-
-def _prediction(metric: Metric, found: Estimate | None, predicted: float | None) -> str:
-    if predicted is None:
-        return ""
-    if found is None or not found.median:
-        return f"model {metric.show(predicted)}"
-    return f"model {metric.show(predicted)} ({100 * (predicted / found.median - 1):+.0f} %)"
+    judged = judge.value(cell, metric, found)
+    if judged is None:
+        return Figure(text, spread, "", "", best)
+    state = "exceeds" if judged.exceeds else "not judged" if judged.reason else ""
+    return Figure(text, spread, f"model {judged.show(metric)}", state, best)
 
 
 def _unprotected(group: Group) -> str:
@@ -137,6 +144,7 @@ def _unprotected(group: Group) -> str:
     parts = []
     for name, words, unit in (
         ("work_per_s", "work", "steps/s"),
+        ("answers_per_s", "answers", "/s"),
         ("latency_p50_ms", "output latency p50", "ms"),
         ("latency_p99_ms", "p99", "ms"),
     ):

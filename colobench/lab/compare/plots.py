@@ -11,20 +11,19 @@ from bokeh.models import CustomJSTickFormatter, HoverTool, NumeralTickFormatter,
 
 from colobench.lab.compare.findings import Findings, Group, Predictions
 from colobench.lab.compare.measurement import Measurement
-from colobench.lab.compare.metrics import DEGRADATION
+from colobench.lab.compare.metrics import DEGRADATION, PAUSE
 from colobench.lab.compare.sentences import waited_for
 from colobench.lab.compare.statistics import Estimate
 from colobench.lab.report.page import PlotCard
-from colobench.lab.report.palette import SERIES_COLOURS
-from colobench.lab.report.plot import legend_above, make_plot
+from colobench.lab.report.palette import SERIES_COLOURS, SERIES_DASHES, SERIES_MARKERS
+from colobench.lab.report.plot import LEAST_MS, decade_ticker, legend_above, logarithmic, make_plot
 
 #: Most dots of a strategy in a plot: a browser is to stay quick.
 DOTS = 2000
 #: Characters of a legend's line that a narrow page has room for.
 _LEGEND_WIDTH = 44
-#: Shapes, which tell apart series that have the same colour.
-_MARKERS = ("circle", "square", "triangle", "diamond")
-_DASHES = ("solid", "dashed", "dotted", "dotdash")
+#: Pixels of a legend's line, and lines for which every plot has room.
+_LEGEND_LINE_HEIGHT, _LEGEND_LINES = 28, 2
 _SHORT_NUMBER = CustomJSTickFormatter(code="return String(+tick.toPrecision(3))").code
 
 
@@ -33,13 +32,23 @@ def colour_of(number: int) -> str:
     return SERIES_COLOURS[number % len(SERIES_COLOURS)]
 
 
+def marker_of(number: int) -> str:
+    """Give the shape of the dots of the strategy with a number; no other has colour and shape."""
+    return SERIES_MARKERS[(number + number // len(SERIES_COLOURS)) % len(SERIES_MARKERS)]
+
+
+def dash_of(number: int) -> str:
+    """Give the dashes of the lines of the strategy with a number, as `marker_of`."""
+    return SERIES_DASHES[(number + number // len(SERIES_COLOURS)) % len(SERIES_DASHES)]
+
+
 def comparison_plots(comparison: Findings, predictions: Predictions) -> list[PlotCard]:
     """Draw three plots for each guest and link.
 
     Parameters
     ----------
     comparison
-        What is drawn; it may be empty.
+        Results that are drawn; there may be none.
     predictions
         Values that a model predicts, drawn hollow beside those measured.
     """
@@ -57,15 +66,17 @@ def _plots(group: Group, predictions: Predictions) -> list[PlotCard]:
     return [
         PlotCard(
             f"{group.name}: {metric.heading} against degradation",
-            "Down and to the left is better. The crosses are intervals of the medians over rounds.",
+            "Down and to the left is better. The crosses are intervals of the medians over rounds; "
+            "hollow diamonds are predicted.",
             _plot_price(group, predictions),
             "Nothing was measured.",
             wide=True,
         ),
         PlotCard(
             f"{group.name}: pause over time",
-            "Pause of each checkpoint, by the time since its measurement began; all rounds.",
-            _plot_times(group) if some else None,
+            "Pause of each checkpoint, by the time since its measurement began; all rounds. "
+            "Dashed: the predicted median.",
+            _plot_times(group, predictions) if some else None,
             missing,
         ),
         PlotCard(
@@ -86,8 +97,9 @@ def _pauses(measurements: Sequence[Measurement]) -> npt.NDArray[np.float64]:
     return np.sort(_column(measurements, "pause_ms"))
 
 
-def _plot_times(group: Group) -> Any:
-    plot = make_plot("time (s)", "pause (ms, logarithmic)", y_axis_type="log")
+def _plot_times(group: Group, predictions: Predictions) -> Any:
+    every = np.concatenate([_pauses(group.of_strategy(name)) for name in group.strategies])
+    plot = make_plot("time (s)", logarithmic("pause", every), y_axis_type="log")
     plot.yaxis.formatter = CustomJSTickFormatter(code=_SHORT_NUMBER)
     for number, name in enumerate(group.strategies):
         measurements = group.of_strategy(name)
@@ -95,23 +107,28 @@ def _plot_times(group: Group) -> Any:
         step = -(-len(times) // DOTS) or 1
         plot.scatter(
             times[::step],
-            np.maximum(pauses[::step], 1e-3),
+            np.maximum(pauses[::step], LEAST_MS),
             size=4,
             alpha=0.6,
-            marker=_MARKERS[number // len(SERIES_COLOURS) % len(_MARKERS)],
+            marker=marker_of(number),
             color=colour_of(number),
             legend_label=name,
         )
+        predicted = predictions.get(group.cells[number].key, {}).get(PAUSE.name)
+        if predicted is not None:
+            ends, height = [0.0, float(max(times, default=1.0))], max(predicted, LEAST_MS)
+            plot.line(ends, [height] * 2, color=colour_of(number), line_dash="dashed")
     return _with_legend(plot, group)
 
 
 def _plot_distribution(group: Group, pauses: dict[str, npt.NDArray[np.float64]]) -> Any:
     plot = make_plot(
-        "pause (ms, logarithmic)",
+        logarithmic("pause", np.concatenate(list(pauses.values()))),
         "share of checkpoints",
         x_axis_type="log",
         y_range=Range1d(start=0, end=1.04),
     )
+    plot.xaxis.ticker = decade_ticker()
     plot.xaxis.formatter = CustomJSTickFormatter(code=_SHORT_NUMBER)
     plot.yaxis.formatter = NumeralTickFormatter(format="0%")
     for number, (name, values) in enumerate(pauses.items()):
@@ -119,11 +136,11 @@ def _plot_distribution(group: Group, pauses: dict[str, npt.NDArray[np.float64]])
             continue
         at = np.unique(np.linspace(0, len(values) - 1, min(len(values), DOTS)).astype(int))
         plot.step(
-            np.maximum(np.insert(values[at], 0, values[0]), 1e-3),
+            np.maximum(np.insert(values[at], 0, values[0]), LEAST_MS),
             np.insert((at + 1) / len(values), 0, 0.0),
             mode="after",
             line_width=2,
-            line_dash=_DASHES[number // len(SERIES_COLOURS) % len(_DASHES)],
+            line_dash=dash_of(number),
             color=colour_of(number),
             legend_label=name,
         )
@@ -164,7 +181,7 @@ def _cross(
         plot.segment([100 * x.low], [up], [100 * x.high], [up], color=style["color"])
     if y.low is not None and y.high is not None:
         plot.segment([across], [y.low], [across], [y.high], color=style["color"])
-    marker = _MARKERS[number // len(SERIES_COLOURS) % len(_MARKERS)]
+    marker = marker_of(number)
     data = {"x": [across], "y": [up], "name": [name]}
     return plot.scatter("x", "y", source=data, size=10, marker=marker, **style)
 
@@ -173,5 +190,9 @@ def _with_legend(plot: Any, group: Group) -> Any:
     """Put the legend above, in as many columns as fit."""
     if plot.legend:
         longest = max(map(len, group.strategies)) + 5
-        legend_above(plot).ncols = max(1, _LEGEND_WIDTH // longest)
+        legend, columns = legend_above(plot), max(1, _LEGEND_WIDTH // longest)
+        legend.ncols = columns
+        # The legend of many strategies takes none of the plot's own room.
+        lines = -(-len(legend.items) // columns)
+        plot.height += _LEGEND_LINE_HEIGHT * max(0, lines - _LEGEND_LINES)
     return plot

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from colobench.errors import LocalError
+from colobench.lab.compare.calibrate import calibrate, calibration_settings
 from colobench.lab.compare.cells import (
     AXES,
     USUAL_GUESTS,
@@ -18,9 +20,13 @@ from colobench.lab.compare.cells import (
 from colobench.lab.compare.comparison import Comparison
 from colobench.lab.compare.measure import measure_cell
 from colobench.lab.compare.measurement import Measurement, MeasurementFile
+from colobench.lab.compare.models import axes_of
 from colobench.lab.compare.settings import ComparisonSettings
+from colobench.lab.compare.underway import Underway
 from colobench.lab.interrupt import interruptible
 from colobench.lab.progress import bar
+from colobench.lab.session.session import Session
+from colobench.strategy.model.predict import has_model
 
 
 def compare(
@@ -109,6 +115,8 @@ def measure_missing(
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
     say: Callable[[str], None] = lambda what: None,
+    show: Callable[[Underway], None] = lambda underway: None,
+    opened: Callable[[Session], None] = lambda session: None,
 ) -> None:
     """Make the measurements that a comparison lacks; it grows by each.
 
@@ -119,13 +127,29 @@ def measure_missing(
     progress, say
         Functions that are called with the numbers of measurements done and in all, and with the
         name of the cell that is being measured.
+    show
+        Function that is called with each measurement before its pair is started.
+    opened
+        Function that is called with the session of each calibration before it is started.
+
+    Raises
+    ------
+    CellFailed
+        If a pair breaks.
+    MeasurementStopped
+        If a measurement was stopped by `Underway.stop`.
     """
     total = len(comparison.cells) * comparison.settings.rounds
     left = list(_left(comparison))
     progress(total - len(left), total)
     for done, (number, cell) in enumerate(left, total - len(left) + 1):
+        calibration = None
+        if comparison.settings.models and _needs_calibration(comparison, number, cell):
+            say(f"calibrating {cell}")
+            calibration = calibrate(cell, number, comparison.settings, opened)
         say(str(cell))
-        comparison.add(measure_cell(cell, number, comparison.settings))
+        measurement = measure_cell(cell, number, comparison.settings, show=show)
+        comparison.add(dataclasses.replace(measurement, calibration=calibration))
         progress(done, total)
 
 
@@ -135,6 +159,18 @@ def _left(comparison: Comparison) -> Iterator[tuple[int, Cell]]:
     for number, cell in in_rounds(comparison.cells, comparison.settings.rounds):
         if (number, *cell.key) not in measured:
             yield number, cell
+
+
+def _needs_calibration(comparison: Comparison, number: int, cell: Cell) -> bool:
+    """Say whether a cell has a model, and the round no calibration for it that others share."""
+    if not has_model(axes_of(cell.settings)):
+        return False
+    needed = calibration_settings(cell.settings).as_json()
+    return not any(
+        each.calibration is not None and each.calibration["settings"] == needed
+        for each in comparison.measurements
+        if each.round == number
+    )
 
 
 def _place(measurement: Measurement) -> tuple[int, str, str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from colobench.lab.compare.findings import DRIFT_LIMIT, Findings, Group
+from colobench.lab.compare.judged import BOUNDS, Judge
 from colobench.lab.compare.metrics import (
     BYTES,
     DEGRADATION,
@@ -46,6 +47,8 @@ def _short(group: Group) -> str:
     waiting = f"{row.metric.superlative} {_plain(row.metric)}"
     if len(row.best) == 1:
         return f"{group.name}: {row.best[0]} has the {waiting}"
+    if row.undecided:
+        return f"{group.name}: after one round, {row.best[0]} has the {waiting}"
     return f"{group.name}: {_list(row.best)} tie in the {waiting}"
 
 
@@ -57,7 +60,7 @@ def _verdict(group: Group) -> str:
     cost = group.row(DEGRADATION)
     if cost.estimates:
         sentences.append(_cost(group, row.best))
-    if len(group.strategies) > 1 and cost.best:
+    if len(group.strategies) > 1 and cost.best and not cost.undecided:
         sentences.append(_cheapest(group, row.best, cost.best))
     return " ".join(sentences)
 
@@ -141,7 +144,36 @@ def notes(comparison: Findings) -> list[str]:
             f"* The rate of memcpy beside it differed by more than {100 * DRIFT_LIMIT:.0f} % from "
             f"the median, so its figures are doubtful: {'; '.join(drifted)}."
         )
+    not_held = [str(cell) for cell in comparison.cells if not comparison.held(cell)]
+    if not_held:
+        found.append(
+            "† The link did not hold its rate within 3 %, so its figures are those of a slower "
+            f"link: {'; '.join(not_held)}."
+        )
     return found
+
+
+def model_notes(judge: Judge) -> list[str]:
+    """Say what the marks of predictions mean, and which are not judged."""
+    found = []
+    if judge.predicted:
+        meaning = "predicted value, and its error against the median"
+        found = [f"Models: {meaning}. ! The error exceeds its bound: {_bounds()}. ? Not judged."]
+    for reason, cells in judge.doubts().items():
+        found.append(f"Models are not judged, because {reason}: {'; '.join(map(str, cells))}.")
+    if without := judge.without_model():
+        found.append(f"There is no model of {'; '.join(map(str, without))}.")
+    return found
+
+
+def _bounds() -> str:
+    pause, traffic = BOUNDS["pause_p50_ms"], BOUNDS["bytes_per_s"]
+    others, latency = BOUNDS["degradation"], BOUNDS["latency_p50_ms"]
+    return (
+        f"traffic {100 * traffic.share:.0f} %, pause {100 * pause.share:.0f} % or "
+        f"{pause.least:g} ms, degradation {100 * others.share:.0f} % or "
+        f"{100 * others.least:g} % of all work, output latency {100 * latency.share:.0f} %"
+    )
 
 
 def _plain(metric: Metric) -> str:

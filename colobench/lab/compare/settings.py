@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from colobench.fields.kinds import Integer, Number
+from colobench.fields.kinds import Flag, Integer, Number
 from colobench.fields.part import Part, part, setting
 from colobench.settings.settings import Settings
 
@@ -33,9 +33,12 @@ class ComparisonSettings(Part):
     every_ms: int = setting(
         Integer(1, 60_000, "ms"), 5, "time from one request to the next, to a guest that serves"
     )
+    models: bool = setting(
+        Flag(), True, "predict the figures of each strategy, from a calibration in each round"
+    )
     pair: Settings = part(Settings, default=USUAL_PAIR)
 
     def of_measurement(self) -> dict[str, Any]:
         """Give the settings, besides the pair's, that results must share to be compared."""
-        others = {"rounds", *self.pair.values()}
+        others = {"rounds", "models", *self.pair.values()}
         return {name: each for name, each in self.as_json().items() if name not in others}

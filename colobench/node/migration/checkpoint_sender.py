@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from colobench.guest.interface import Guest
 from colobench.memory.ram import PAGE_SIZE
@@ -18,17 +18,21 @@ from colobench.wire import savevm
 from colobench.wire.format import MigrationCommand, SectionType
 from colobench.wire.messages import Message, encode_message
 
+if TYPE_CHECKING:
+    from colobench.node.migration.copy_on_write import EpochCopies
+
 #: Precopy ends when a pass leaves no more than one page in so many dirty, or after so many passes.
 PRECOPY_GOAL = 128
 PRECOPY_PASSES = 16
 _VMSTATE_SEND = encode_message(Message.VMSTATE_SEND)
+_MIGRATE_RAM_BACKGROUND = encode_message(Message.MIGRATE_RAM_BACKGROUND)
 
 
 class CheckpointSender:
     """Sends a guest and its checkpoints on one channel, with RAM and devices separated.
 
-    A checkpoint is `begin`, `send_ram` and `send_devices`. The devices are saved before `send_ram`
-    if `devices_first`, else after it. If pages are sent from a copy, `copy` precedes all that.
+    A checkpoint is `begin`, `send_ram` and `send_devices`. If pages are sent from a copy, `capture`
+    and `complete` precede all that, and between them the guest starts.
 
     Parameters
     ----------
@@ -69,11 +73,6 @@ class CheckpointSender:
         self._count = self._device_bytes = self._buffer_bytes = 0
         self.passes = 0
         self.remaining_pages = machine.ram.pages
-
-    @property
-    def devices_first(self) -> bool:
-        """Whether a checkpoint's devices are saved before its RAM is sent."""
-        return self._pages.devices_first
 
     def connect(self, address: Address, wait: Wait) -> None:
         """Make the connections that carry only pages, see `PageSender`."""
@@ -118,11 +117,31 @@ class CheckpointSender:
         if self._page_copy is not None:
             self._page_copy.take(dirty.bitmap)
 
-    def begin(self) -> None:
-        """Begin a checkpoint of the stopped guest; VMSTATE_SEND is sent with the next bytes."""
+    @property
+    def epochs(self) -> EpochCopies:
+        """The copies of open epochs, if the capture has two of them."""
+        from colobench.node.migration.copy_on_write import EpochCopies  # It takes a kernel.
+
+        assert isinstance(self._page_copy, EpochCopies)
+        return self._page_copy
+
+    def capture(self, dirty: DirtyPages) -> None:
+        """Capture the pages of the last collection, while the guest stands still."""
+        if self._page_copy is not None:
+            self._page_copy.capture(dirty.bitmap)
+
+    def complete(self, dirty: DirtyPages) -> None:
+        """Complete the copy of the captured pages, while the guest runs."""
+        if self._page_copy is not None:
+            self._page_copy.complete(dirty.bitmap)
+
+    def begin(self, at_once: bool = False) -> None:
+        """Begin a checkpoint; VMSTATE_SEND is sent with the next bytes, or at once.
+
+        If it is sent at once, the secondary wakes up and parses it while devices are saved here.
+        """
         self._channel.write(_VMSTATE_SEND)
-        if self.devices_first:
-            # The secondary wakes up and parses it while the devices are saved here.
+        if at_once:
             self._channel.flush()
 
     def send_ram(self, pages: Pages) -> None:
@@ -136,6 +155,35 @@ class CheckpointSender:
         self._send_section(SectionType.END, pages)
         self._channel.write(savevm.EOF)
 
+    def begin_ram(self, count: int) -> None:
+        """Begin to send this number of pages in parts, which `send_part` and `end_ram` follow.
+
+        Raises
+        ------
+        PeerLost, PeerStalled
+        """
+        self._count = count
+        self._pages.begin(SectionType.END, count)
+
+    def send_part(self, pages: Pages) -> None:
+        """Send some of the pages of a checkpoint; the section is over only with `end_ram`.
+
+        Raises
+        ------
+        PeerLost, PeerStalled
+        """
+        self._pages.send(pages)
+
+    def end_ram(self) -> None:
+        """End the pages of a checkpoint; the last bytes are sent together with the devices.
+
+        Raises
+        ------
+        PeerLost, PeerStalled
+        """
+        self._pages.end()
+        self._channel.write(savevm.EOF)
+
     def send_devices(self, devices: bytes) -> None:
         """Send the saved devices, which end the checkpoint.
 
@@ -146,6 +194,19 @@ class CheckpointSender:
         self._device_bytes = len(devices)
         self._send_sized(devices)
 
+    def send_pass(self, pages: Pages) -> None:
+        """Send pages between checkpoints, while the guest runs.
+
+        Raises
+        ------
+        PeerLost, PeerStalled
+        """
+        self._channel.write(_MIGRATE_RAM_BACKGROUND)
+        self._send_section(SectionType.PART, pages, "pass")
+        self._channel.write(savevm.EOF)
+        self._channel.flush()
+        self._breakpoints.reach("pass-sent")
+
     def statistics(self) -> dict[str, Any]:
         """Return sizes and counts of the last checkpoint, by their names in a record.
 
@@ -153,7 +214,7 @@ class CheckpointSender:
         in the buffered layout RAM and devices together; and the memory for copies of pages.
         """
         section = self._checkpoint_pages.section
-        copies = 0 if self._page_copy is None else len(self._page_copy.memory.array)
+        copies = 0 if self._page_copy is None else self._page_copy.size
         return {
             "pages": self._count,
             "zero-pages": section.zero_pages,
@@ -168,14 +229,14 @@ class CheckpointSender:
         if self._page_copy is not None:
             self._page_copy.close()
 
-    def _send_section(self, kind: SectionType, pages: Pages) -> None:
+    def _send_section(self, kind: SectionType, pages: Pages, halfway: str = "ram") -> None:
         """Send a RAM section; its last bytes are sent together with the next ones."""
         sender = self._pages
         sender.begin(kind, len(pages))
-        if self._breakpoints.is_set("ram"):
+        if self._breakpoints.is_set(halfway):
             half = len(pages) // 2
             sender.send(pages[:half])
-            self._breakpoints.reach("ram")
+            self._breakpoints.reach(halfway)
             pages = pages[half:]
         sender.send(pages)
         sender.end()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from colobench.kernels import bitmap
+from colobench.memory.ram import WORD_BITS
 from colobench.memory.tracker import Tracker, Words
 from colobench.node.migration.page_path import Pages
 
@@ -50,6 +51,13 @@ class DirtyPages:
         bitmap.clear(self._counted)
         self._tracker.collect(self.bitmap)
         return self._list[: bitmap.list_pages(self.bitmap, self._list)]
+
+    def put_back(self, page: int) -> None:
+        """Let the pages of the last collection from `page` on be in the next collection, too."""
+        word, bit = divmod(page, WORD_BITS)
+        self.bitmap[:word] = 0
+        self.bitmap[word] &= np.uint64(2**WORD_BITS - (1 << bit))
+        bitmap.union(self._counted, self.bitmap)
 
     def count(self) -> int:
         """Count the pages written since the last collection, while the guest runs."""

@@ -176,7 +176,7 @@ class MultifdChannel(Connection):
     def receive(self, memory: PageMemory, source: int) -> int:
         """Receive pages up to SYNC; returns how many came. `zero_pages` has those of them."""
         progress = self._progress
-        # What came so far stays: errors count from there.
+        # The bytes so far stay: errors count from there.
         progress[multifd_packets.PAGES :] = 0
         self._copies = source != 0
         status = multifd.receive_packets(
@@ -227,7 +227,6 @@ class MultifdSender(PageSender):
         Threads for all channels but the first.
     """
 
-    devices_first = False
     #: Whether the pages' bytes follow the packets.
     _carried: ClassVar[bool] = True
     _send_buffer: ClassVar[int] = SOCKET_BUFFER

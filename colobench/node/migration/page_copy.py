@@ -34,6 +34,18 @@ class PageCopy:
         self._ram, self._workers = ram, workers
         self.memory = PageMemory("colobench-ram-copy", ram.blocks)
 
+    @property
+    def size(self) -> int:
+        """Bytes of memory for copies."""
+        return len(self.memory.array)
+
+    def capture(self, pages: Words) -> None:
+        """Capture the pages of a checkpoint while the guest stands still; see `take`."""
+        self.take(pages)
+
+    def complete(self, pages: Words) -> None:
+        """Complete the copy of captured pages, once the guest runs."""
+
     def take(self, pages: Words) -> int:
         """Copy pages from RAM.
 

@@ -10,7 +10,6 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -92,14 +91,9 @@ class PageSender(PagePath, ABC):
 
     Attributes
     ----------
-    devices_first
-        Whether a checkpoint's devices are saved before its pages are sent, as in patch 31. If not,
-        they are saved while the secondary still receives pages.
     section
         Counts of the current or last section.
     """
-
-    devices_first: ClassVar[bool] = True
 
     def __init__(self, memory: PageMemory) -> None:
         super().__init__()

@@ -17,6 +17,7 @@ from colobench.node.migration.page_path import PageReceiver
 from colobench.node.migration.records import PlainRecords, RecordWriter
 from colobench.node.migration.stream import StreamReceiver, StreamSender
 from colobench.node.workers import Workers
+from colobench.settings.bug import Bug
 from colobench.settings.checkpoint import Capture, CheckpointSettings, Layout
 from colobench.settings.settings import Settings
 from colobench.settings.transport import Encoding, PageTransport
@@ -38,16 +39,34 @@ def checkpoint_sender(
     workers: Workers,
     channel: Channel,
     breakpoints: Breakpoints,
+    freezes: bool = True,
 ) -> CheckpointSender:
     """Make the sender of a guest and its checkpoints that the settings select.
 
+    Parameters
+    ----------
+    settings
+        Settings that select it.
+    machine, workers, channel, breakpoints
+        See the senders.
+    freezes
+        False leaves pages unfrozen (`Bug.UNFROZEN_PAGES`).
+
     Raises
     ------
+    LocalError
+        If pages have to be frozen, and this guest's cannot be.
     OSError
         If there is no memory for copies of pages.
     """
-    copies = settings.capture is Capture.COPY_THEN_SEND
-    page_copy = PageCopy(machine.ram, workers) if copies else None
+    page_copy: PageCopy | None = None
+    if settings.capture.freezes:
+        from colobench.node.migration.copy_on_write import CopyOnWrite, EpochCopies
+
+        copies = EpochCopies if settings.capture is Capture.TWO_EPOCHS else CopyOnWrite
+        page_copy = copies(machine.tracker, workers, freezes)
+    elif settings.capture is Capture.COPY_THEN_SEND:
+        page_copy = PageCopy(machine.ram, workers)
     memory = machine.ram if page_copy is None else page_copy.memory
     compression = settings.encoding.compression
     if settings.transport.pages is PageTransport.MULTIFD and compression is not None:
@@ -89,7 +108,11 @@ def checkpoint_sender(
 
 
 def page_receiver(
-    settings: CheckpointSettings, cache: PageMemory, workers: Workers, channel: Channel
+    settings: CheckpointSettings,
+    cache: PageMemory,
+    workers: Workers,
+    channel: Channel,
+    bug: Bug | None = None,
 ) -> PageReceiver:
     """Make the receiver of pages into the RAM cache that the settings select."""
     compression = settings.encoding.compression
@@ -101,6 +124,10 @@ def page_receiver(
             channel, cache, settings.multifd_channels, workers, compression, level
         )
     transport, channels = settings.transport.pages, settings.multifd_channels
+    if transport is PageTransport.MULTIFD and bug is Bug.EMPTY_SYNC:
+        from colobench.node.migration.empty_sync import EmptySyncReceiver
+
+        return EmptySyncReceiver(channel, cache, channels, workers)
     if transport in _CHANNEL_RECEIVERS:
         return _CHANNEL_RECEIVERS[transport](channel, cache, channels, workers)
     return StreamReceiver(channel)

@@ -1,0 +1,262 @@
+"""Calibration of the models: a short run of a pair with another seed and rate than those judged."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from colobench.errors import ColobenchError
+from colobench.guest.programs import Program
+from colobench.guest.settings import SEED_LIMIT, WRITES_LIMIT, GuestSettings
+from colobench.lab.compare.cells import Cell
+from colobench.lab.compare.load import Asked, asking_clients
+from colobench.lab.compare.measure import CellFailed, proportional_bytes, wait_for_work
+from colobench.lab.compare.settings import ComparisonSettings
+from colobench.lab.percentiles import percentiles
+from colobench.lab.session.record import CheckpointRecord
+from colobench.lab.session.session import Session
+from colobench.node.phases import durations
+from colobench.processes.process import NodeProcess
+from colobench.settings.checkpoint import Capture
+from colobench.settings.settings import Settings
+
+#: Runs between two checkpoints, ms: 10 a decade. Longer ones follow from the curve's end.
+SHORTEST_MS, LONGEST_MS, RUNS_PER_DECADE = 1.0, 200.0, 10
+#: A run is repeated, at most so often, until the repetitions take so many milliseconds.
+REPETITIONS, REPEATED_MS = 3, 200.0
+#: Seconds in which buffers grow and connections open, and in which the guest is measured alone.
+SETTLING_SECONDS, UNPROTECTED_SECONDS = 0.5, 0.4
+#: Programs whose steps of work in a tick are the setting `writes_per_tick`.
+TICK_WRITERS = frozenset({Program.UNIFORM, Program.HOTCOLD, Program.SEQUENTIAL})
+#: Ratio of the rate of writes of a calibration to that of the cell; below 1, as a guest may not
+#: keep up with a higher one.
+_RATE = 0.8
+#: Columns of a calibration: those of records, and others.
+_OF_RECORDS = (
+    *("cause", "pages", "bytes", "frames"),
+    *("request_ms", "copy_ms", "pause_ms", "commit_ms", "loaded_ms"),
+)
+#: Time between checkpoints behind a calibration, while clients wait for their last answers.
+_LAST_ANSWERS_MS = 20
+_COMPUTED = ("run_ms", "last_pause_ms", "beside_ms", "work", "send_ms", "release_ms", "flush_ms")
+
+
+def calibration_settings(settings: Settings) -> Settings:
+    """Give the settings of the calibration that a cell with these settings needs.
+
+    Seed and rate of writes are others than the cell's. Checkpoints are taken on request, after runs
+    of many lengths, and no link is between the nodes. So cells that differ by trigger and link
+    alone share a calibration. The passes of gap pre-copy do not change what a page costs, so a cell
+    with them has the calibration of one that stops and sends.
+    """
+    guest = settings.guest
+    changes: dict[str, Any] = {"seed": (guest.seed + 1) % SEED_LIMIT, "link": "local"}
+    if guest.program in TICK_WRITERS:
+        slower = max(1, round(_RATE * guest.writes_per_tick))
+        faster = min(WRITES_LIMIT, guest.writes_per_tick + 1)
+        changes["writes_per_tick"] = slower if slower != guest.writes_per_tick else faster
+    if settings.checkpoint.capture is Capture.GAP_PRECOPY:
+        changes["capture"] = Capture.STOP_AND_SEND.value
+    return settings.override(delay=None, **changes)
+
+
+def work_ratio(guest: GuestSettings, calibrated: Mapping[str, Any]) -> float:
+    """Give the work of a guest in a millisecond, divided by that in a calibration."""
+    if guest.program not in TICK_WRITERS:
+        return 1.0
+    return guest.writes_per_tick / float(calibrated["writes_per_tick"])
+
+
+def runs_ms() -> Iterator[float]:
+    """Give the lengths of a calibration's runs: every other one downwards, then the rest upwards.
+
+    So a machine that grows slower meanwhile does so for short runs and for long ones.
+    """
+    ratio = 10 ** (1 / RUNS_PER_DECADE)
+    lengths = [LONGEST_MS]
+    while lengths[-1] / ratio >= SHORTEST_MS:
+        lengths.append(lengths[-1] / ratio)
+    for length in (*lengths[::2], *lengths[1::2][::-1]):
+        yield from itertools.repeat(length, max(1, min(REPETITIONS, int(REPEATED_MS / length))))
+
+
+def calibrate(
+    cell: Cell,
+    number: int,
+    settings: ComparisonSettings,
+    opened: Callable[[Session], None] = lambda session: None,
+) -> dict[str, Any]:
+    """Run a pair for the calibration of a cell.
+
+    Parameters
+    ----------
+    cell, number
+        Cell, and number of the round.
+    settings
+        Settings of the comparison.
+    opened
+        Function that is called with the session before it is started; closing it ends the
+        calibration.
+
+    Returns
+    -------
+    dict
+        ``settings`` of the pair, whole; ``columns`` with a value for each checkpoint but the first:
+        see `columns_of`; ``unprotected`` and ``protected``: ``work_per_ms``, ``busy`` and
+        ``processor_ms_per_step`` of the guest, see `pace_between`; ``latency_ms`` and
+        ``latency_p99_ms`` of the unprotected guest, and
+        ``protected_latency_ms`` and ``protected_latency_p99_ms``, None if it does not serve;
+        ``primary_memory_bytes`` and ``secondary_memory_bytes``, as in a measurement.
+
+    Raises
+    ------
+    CellFailed
+        If the pair breaks; the error names the cell.
+    """
+    try:
+        session = Session(calibration_settings(cell.settings))
+        opened(session)
+        return _run(cell, session, settings.every_ms)
+    except ColobenchError as error:
+        raise CellFailed(f"calibration for {cell}, round {number}: {error}") from error
+
+
+def _run(cell: Cell, session: Session, every_ms: int) -> dict[str, Any]:
+    before: dict[str, Any] = {}
+    settled = SETTLING_SECONDS
+
+    def unprotected() -> None:
+        node = session.nodes["primary"]
+        wait_for_work(node)
+        begin = time.monotonic() + settled
+        with _asking(session, cell, settled + UNPROTECTED_SECONDS, every_ms) as answers:
+            time.sleep(settled)
+            first = cpu_time(node)
+            time.sleep(UNPROTECTED_SECONDS)
+            before["pace"] = pace_between(first, cpu_time(node))
+        before["memory"] = proportional_bytes(node)
+        before["latency"] = _latencies([each for each in answers if each.time >= begin])
+
+    with closing(session):
+        session.start(unprotected=unprotected)
+        with _asking(session, cell, 600.0, every_ms) as answers:
+            time.sleep(settled)
+            session.checkpoint()
+            begin, first = time.monotonic(), session.records.total
+            first_time = cpu_time(session.nodes["primary"])
+            for length in runs_ms():
+                time.sleep(length / 1000)
+                session.checkpoint()
+            pace = pace_between(first_time, cpu_time(session.nodes["primary"]))
+            records = session.records[first - 1 :]
+            # The last answers are released, too.
+            parameters = {"x-checkpoint-delay": _LAST_ANSWERS_MS}
+            session.nodes["primary"].execute("migrate-set-parameters", **parameters)
+        memory = {
+            f"{role}_memory_bytes": proportional_bytes(node) - before["memory"]
+            for role, node in session.nodes.items()
+        }
+    latency, protected = before["latency"], _latencies([a for a in answers if a.time >= begin])
+    return {
+        "settings": session.settings.as_json(),
+        "columns": columns_of(records),
+        "unprotected": before["pace"],
+        "protected": pace,
+        "latency_ms": latency[0],
+        "latency_p99_ms": latency[1],
+        "protected_latency_ms": protected[0],
+        "protected_latency_p99_ms": protected[1],
+        **memory,
+    }
+
+
+def _asking(session: Session, cell: Cell, seconds: float, every_ms: int) -> Any:
+    return asking_clients(session.address() if cell.serves else None, seconds, every_ms)
+
+
+def _latencies(answers: Sequence[Asked]) -> list[float | None]:
+    return percentiles((each.latency_ms for each in answers), (50, 99), without=None)
+
+
+class CPUTime(NamedTuple):
+    """Counters of a guest's CPU.
+
+    Attributes
+    ----------
+    ns
+        Monotonic time, nanoseconds.
+    work
+        Steps of work.
+    processor_ns, waited_ns
+        Time of a processor that its thread has had, and time that it waited for one.
+    """
+
+    ns: int
+    work: int
+    processor_ns: int
+    waited_ns: int
+
+
+def cpu_time(node: NodeProcess) -> CPUTime:
+    """Read the counters of a node's guest.
+
+    Source: /proc/PID/task/TID/schedstat, see the kernel's scheduler/sched-stats.rst.
+    """
+    guest = node.execute("x-query-guest")
+    path = f"/proc/{node.pid}/task/{guest['thread-id']}/schedstat"
+    processor, waited, _ = map(int, Path(path).read_text().split())
+    return CPUTime(time.monotonic_ns(), guest["work"], processor, waited)
+
+
+def pace_between(first: CPUTime, last: CPUTime) -> dict[str, float]:
+    """Give the pace of a guest between two moments.
+
+    Returns
+    -------
+    dict
+        ``work_per_ms``; ``busy``, the share of the time in which it did not rest: it worked, or
+        waited for a processor; and ``processor_ms_per_step``.
+    """
+    ns, work, processor, waited = (late - early for late, early in zip(last, first, strict=True))
+    return {
+        "work_per_ms": 1e6 * work / ns,
+        "busy": min(1.0, (processor + waited) / ns),
+        "processor_ms_per_step": processor / 1e6 / max(work, 1),
+    }
+
+
+def columns_of(records: Sequence[CheckpointRecord]) -> dict[str, list[Any]]:
+    """Give the columns of a calibration: of each checkpoint but the first.
+
+    ``run_ms`` and ``work``: time that the guest ran since the last one, and its steps of work from
+    stop to stop; ``last_pause_ms``: pause of the last one; ``beside_ms``: time of that run in which
+    the last one was still sent and loaded; ``send_ms``: from the first byte to the commit;
+    ``release_ms``: from the stop until the primary knew of the commit; ``flush_ms``: the
+    secondary's flush; and some of a record's, by their names there.
+    """
+    columns: dict[str, list[Any]] = {name: [] for name in (*_OF_RECORDS, *_COMPUTED)}
+    for before, each in itertools.pairwise(records):
+        marks = dict(each.primary_marks)
+        run = (marks["stop"] - dict(before.primary_marks)["resume"]) / 1e6
+        columns["run_ms"].append(run)
+        columns["last_pause_ms"].append(before.pause_ms)
+        columns["beside_ms"].append(min(run, max(0.0, before.loaded_ms - before.pause_ms)))
+        columns["work"].append(each.guest_work - before.guest_work)
+        columns["send_ms"].append(each.commit_ms - _before_sending(each))
+        columns["release_ms"].append((marks["received"] - marks["request"]) / 1e6)
+        columns["flush_ms"].append(durations(each.secondary_marks)["flush"])
+        for name in _OF_RECORDS:
+            columns[name].append(getattr(each, name))
+    return columns
+
+
+def _before_sending(record: CheckpointRecord) -> float:
+    """Give the milliseconds from the stop until the first byte can be sent."""
+    if record.ram_ms:
+        return record.stop_ms + record.collect_ms
+    # The guest runs while it is sent.
+    return record.pause_ms

@@ -1,0 +1,1 @@
+"""Miscompares: how often two guests' answers differ, by each source of chance."""

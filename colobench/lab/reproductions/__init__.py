@@ -1,0 +1,1 @@
+"""Reproductions: published shapes, measured here with real pairs and kernels, and judged."""

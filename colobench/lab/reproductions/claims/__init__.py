@@ -1,0 +1,1 @@
+"""The claims, a module for each or for a few that share their measurement."""

@@ -1,0 +1,72 @@
+"""Model of a guest's rests: how much of a pause it makes up for when it runs again."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class GuestPace:
+    """GuestPace of a guest that is not protected.
+
+    Attributes
+    ----------
+    tick_ms
+        Time between two ticks of its timer, milliseconds.
+    busy
+        Share of the time in which it does not rest, from 0 to 1.
+    kept
+        Ticks that wait for it while it stands still, whose work it does later; further ones are
+        lost. Infinite where no work is lost, as that of a trace or of clients, which goes on with
+        the time.
+    """
+
+    tick_ms: float = 1.0
+    busy: float = 0.0
+    kept: float = 1.0
+
+
+def done_ms(ran: float, pause: float, pace: GuestPace, slowed: float = 0.0) -> float:
+    """Give the work of a period as the time that it takes the unprotected guest, milliseconds.
+
+    The timer goes on while the guest stands still, so a period T + p has (T + p) / τ ticks, with
+    the time τ between two. A guest that wakes takes one tick at once and drops the others that are
+    due, like the periodic timers of hypervisors when they coalesce ticks
+    (`colobench.guest.numba.cpu.wait_for_tick`). Let a pause begin at the moment x of a tick's
+    period, in ticks, and let q = p / τ. The tick's work takes the share u of its period. A guest
+    that rests at x takes the next tick at x + q, and one that works takes it at u + q. So it loses
+    floor(max(x, u) + q) - 1 ticks, if that is more than 0. The mean over x from 0 to 1 is
+
+        L = floor(q)      if q >= 1, and the fraction of q is above 1 - u,
+        L = max(0, q - 1) otherwise.
+
+    What is kept is made up for out of the rests, at the rate 1 - u. The guest cannot do more than
+    without any rest, (T - s) / u, if a part s of T is lost to something else. So a guest that never
+    rests (u = 1) loses the whole pause, and one that rests loses a tick less.
+
+    If all ticks are kept, L is 0, and (T - s) / u alone limits the work. These are a server with
+    vacations that has one place for waiting, and one with a queue that has no limit (B. Doshi,
+    "Queueing systems with vacations: a survey", Queueing Systems 1, 1986), with constant times.
+
+    Parameters
+    ----------
+    ran, pause
+        Times T and p, milliseconds.
+    pace
+        GuestPace of the guest: τ, u, and the ticks that are kept.
+    slowed
+        Part s of T, milliseconds, in which a guest that would work cannot.
+    """
+    due = ran + pause
+    if math.isfinite(pace.kept):
+        due -= pace.tick_ms * lost_ticks(pause / pace.tick_ms, pace.busy)
+    return min(due, max(0.0, ran - slowed) / pace.busy) if pace.busy > 0 else due
+
+
+def lost_ticks(pause: float, busy: float) -> float:
+    """Give the mean number of ticks that are lost in a pause of so many ticks; see `done_ms`."""
+    whole = math.floor(pause)
+    if whole >= 1 and pause - whole > 1 - busy:
+        return float(whole)
+    return max(0.0, pause - 1)

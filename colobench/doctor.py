@@ -348,6 +348,26 @@ def check_qemu() -> str:
     return f"{path}, {output.splitlines()[0].removeprefix('QEMU emulator ')}"
 
 
+#: Programs of others that read and write disks by NBD, with the package of each in Debian.
+NBD_PROGRAMS = {
+    "nbdinfo": "libnbd-bin",
+    "nbdcopy": "libnbd-bin",
+    "qemu-img": "qemu-utils",
+    "qemu-io": "qemu-utils",
+    "qemu-nbd": "qemu-utils",
+}
+
+
+@check("NBD programs")
+def check_nbd_programs() -> str:
+    """Run each of the programs that speak NBD, and read their versions."""
+    missing = {package for name, package in NBD_PROGRAMS.items() if shutil.which(name) is None}
+    if missing:
+        raise MissingPart(f"expected those of Debian's {' and '.join(sorted(missing))}")
+    versions = [_output([_find(name), "--version"]).splitlines()[0] for name in NBD_PROGRAMS]
+    return f"{versions[0]}; {versions[2]}"
+
+
 #: Options with which Chromium runs without a window, also as root and with a small /dev/shm.
 CHROMIUM_FLAGS = (
     "--headless",

@@ -37,4 +37,13 @@ def run(options: argparse.Namespace) -> int:
     if os.geteuid() == 0:
         # JupyterLab refuses to run as root, the usual user of a container, unless it is told to.
         command.append("--allow-root")
-    return subprocess.run(command, check=False).returncode
+    return subprocess.run(command, env=_environment(), check=False).returncode
+
+
+def _environment() -> dict[str, str]:
+    """Give an environment in which JupyterLab asks about no news, and looks for no updates."""
+    from colobench.lab.material import JUPYTER
+
+    # Directories of the user and of the machine follow, and what they set besides holds.
+    directories = [str(JUPYTER), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
+    return {**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join(directories)}

@@ -54,7 +54,8 @@ def _interrupted(name: str) -> int:
 
 
 def _failed(name: str, words: str) -> int:
-    say_error(f"colobench{name}: {words}")
+    # Errors of a function that is called like the verb begin with that name already.
+    say_error(f"colobench{name}: {words.removeprefix(f'{name.strip()}: ')}")
     return 1
 
 

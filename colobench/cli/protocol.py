@@ -1,11 +1,11 @@
-"""``colobench protocol``: the conversation and the failover as tables."""
+"""``colobench protocol``: the conversation, the failover and what happens to disks, as tables."""
 
 from __future__ import annotations
 
 import argparse
 
-from colobench.protocol import colo, failover, table
-from colobench.settings.checkpoint import Capture, Layout
+from colobench.lab.studies.protocol_tables import protocol_tables
+from colobench.protocol import table
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -15,28 +15,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the tables."""
-    drawings = {
-        f"primary, {variant.name}, {capture.value}": (
-            colo.primary_table(variant, capture),
-            colo.ColoState.MIGRATING,
+    texts = []
+    for title, each in protocol_tables().items():
+        drawing = (
+            table.mermaid(each.table, each.start) if options.mermaid else table.text(each.table)
         )
-        for variant in colo.VARIANTS.values()
-        for capture in Capture
-    }
-    drawings |= {
-        f"secondary, {variant.name}, {layout.value}": (
-            colo.secondary_table(variant, layout),
-            colo.ColoState.MIGRATING,
-        )
-        for variant in colo.VARIANTS.values()
-        for layout in Layout
-    }
-    for title, (drawn, start) in drawings.items():
-        print(f"{title}\n")
-        print(table.mermaid(drawn, start) if options.mermaid else table.text(drawn), end="\n\n")
-    print("failover\n")
-    none = failover.FailoverState.NONE
-    print(
-        table.mermaid(failover.FAILOVER, none) if options.mermaid else table.text(failover.FAILOVER)
-    )
+        texts.append(f"{title}\n\n{drawing}")
+    print("\n\n".join(texts))
     return 0

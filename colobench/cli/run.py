@@ -77,6 +77,9 @@ def run(options: argparse.Namespace) -> int:
     else:
         causes = ", ".join(f"{count} {cause}" for cause, count in summary["causes"].items())
         print(f"{summary['checkpoints']} checkpoints ({causes or 'none'})")
+        rows = {name: summary[name] for name in summary if name.startswith("disk_")}
+        if session.settings.guest.disks:
+            print(format_summary(rows))
         if link is not None:
             print(format_summary({"link": link.as_json()}))
     return 0 if summary["verified"] else 1

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import textwrap
 from typing import Any
 
+from colobench.lab.strategy_table import strategy_table
 from colobench.settings.strategy import preset
 from colobench.strategy.presets import PRESETS
-from colobench.text_table import align
-
-#: Axes that the table shows; the others follow from these, or are not what presets are about.
-SHOWN = ("trigger", "transport", "encoding", "layout", "capture", "output", "variant")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -22,27 +18,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the presets."""
-    found = {name: preset(name).as_json() for name in PRESETS}
-    print(json.dumps(_as_json(found)) if options.json else _as_text(found))
+    print(json.dumps(_as_json()) if options.json else strategy_table())
     return 0
 
 
-def _as_json(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _as_json() -> dict[str, Any]:
     return {
-        name: {"axes": axes, "source": PRESETS[name].source, "good-for": PRESETS[name].good_for}
-        for name, axes in found.items()
+        name: {
+            "axes": preset(name).as_json(),
+            "source": each.source,
+            "good-for": each.good_for,
+        }
+        for name, each in PRESETS.items()
     }
-
-
-def _as_text(found: dict[str, dict[str, Any]]) -> str:
-    axes = [axis for axis in SHOWN if axis != "trigger"]
-    rows = [["strategy", *axes, "trigger"]]
-    for name, values in found.items():
-        trigger = values["trigger"].replace(":", ": ").replace(",", ", ")
-        rows.append([name, *(values[axis] for axis in axes), trigger])
-    lines = [*align(rows), ""]
-    for name, each in PRESETS.items():
-        words = f"{name}: {each.good_for}. From: {each.source}."
-        lines += textwrap.wrap(words, 100, subsequent_indent="    ")
-    lines += ["", "Change axes behind a comma: --strategy colo,transport=memfd"]
-    return "\n".join(lines)

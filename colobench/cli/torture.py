@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 
 from colobench.cli.options import (
     add_settings_options,
@@ -18,7 +19,6 @@ from colobench.errors import LocalError
 from colobench.fields.command_line import given_options
 from colobench.lab.torture.museum import Exhibit, exhibit
 from colobench.lab.torture.settings import DECIDED, TortureSettings
-from colobench.settings.checkpoint import Capture
 from colobench.settings.transport import PageTransport
 
 
@@ -46,6 +46,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         choices=["buffer", "compare"],
         help="output of some pairs; may be repeated [both]",
     )
+    add(
+        "--double",
+        action="store_true",
+        help="kill the other node, too, at once or after its takeover, and start a pair on the "
+        "disk that is left",
+    )
+    add(
+        "--layers",
+        action="append",
+        choices=["ram", "directory"],
+        help="where some secondaries keep the layers of their disks; may be repeated "
+        "[that of --disk-buffer]",
+    )
     words = "JSON file with a line for each kill; kills that it has are not repeated"
     add("--results", type=new_file, metavar="FILE", help=words)
     add("--clean", type=positive_number, metavar="N", help="take N checkpoints without a kill")
@@ -58,12 +71,14 @@ def run(options: argparse.Namespace) -> int:
     """Kill by plan, and print the results."""
     from tqdm import tqdm
 
-    from colobench.lab.torture.kill_plan import POINTS, POINTS_OF_COPIES, SIDES, plan
+    from colobench.lab.torture.kill_plan import SECONDS, SIDES, plan, points_of_capture
     from colobench.lab.torture.kill_results import Results, summarize
     from colobench.lab.torture.run import torture
     from colobench.lab.torture.text import as_json, render
 
     settings, shown = _settings(options)
+    if shown is not None and not shown.catch.kills:
+        return _catch_without_kills(shown, options)
     outputs = options.output or (shown.outputs if shown else _outputs(options, settings))
     if options.clean:
         if options.transport:
@@ -72,14 +87,17 @@ def run(options: argparse.Namespace) -> int:
                 f"colo_v12,transport=memfd, found --transport {options.transport[0]}"
             )
         return _torture_nobody(options, settings, outputs)
-    copies = settings.pair.checkpoint.capture is Capture.COPY_THEN_SEND
+    checkpoint = settings.pair.checkpoint
+    points = points_of_capture(checkpoint.capture, checkpoint.encoding, checkpoint.layout)
     planned = plan(
         options.seed,
         options.kills,
         transports=options.transport or _transports(options, settings),
         outputs=outputs,
         victims=shown.victims if shown else SIDES,
-        points=shown.points if shown else (POINTS_OF_COPIES if copies else POINTS),
+        points=shown.points if shown else points,
+        seconds=SECONDS if options.double else shown.seconds if shown else (None,),
+        layers=options.layers or (None,),
     )
     file = None if options.results is None else Results(options.results)
     results = [] if file is None else file.load()
@@ -88,8 +106,10 @@ def run(options: argparse.Namespace) -> int:
         left = []
     bar = tqdm(total=len(planned), initial=len(planned) - len(left), unit=" kills", disable=None)
     try:
-        with bar:
-            for result in torture(left, settings, jobs=options.jobs, say=bar.set_description_str):
+        # Whatever ends this, kills that are under way are finished, and leave no image.
+        kills = torture(left, settings, jobs=options.jobs, say=bar.set_description_str)
+        with bar, closing(kills):
+            for result in kills:
                 results.append(result)
                 if file is not None:
                     file.append(result)
@@ -107,6 +127,27 @@ def run(options: argparse.Namespace) -> int:
     if shown:
         return 0 if summary.violations else 1
     return 0 if summary.clean and summary.kills else 1
+
+
+def _catch_without_kills(shown: Exhibit, options: argparse.Namespace) -> int:
+    """Catch a bug that no kill is needed for, and print what shows it."""
+    from tqdm import tqdm
+
+    from colobench.lab.torture.bug_hunt import hunt_bug
+
+    with tqdm(unit=" steps", disable=None, leave=False) as bar:
+
+        def say(words: str) -> None:
+            bar.set_description_str(words)
+            bar.update()
+
+        hunt = hunt_bug(shown.bug.value, options.kills, say=say)
+    if options.json:
+        found = {"bug": shown.bug.value, "catch": shown.catch.value, "evidence": hunt.evidence}
+        print(json.dumps(found))
+    else:
+        print(hunt)
+    return 0 if hunt.caught else 1
 
 
 def _settings(options: argparse.Namespace) -> tuple[TortureSettings, Exhibit | None]:
@@ -127,7 +168,7 @@ def _transports(options: argparse.Namespace, settings: TortureSettings) -> Seque
     checkpoint = settings.pair.checkpoint
     if options.strategy is not None:
         return [str(checkpoint.transport).removesuffix("+unix")]
-    return [each for each in TRANSPORTS if _go_with(settings, checkpoint.output.value, each)]
+    return [each for each in TRANSPORTS if settings.go_with(checkpoint.output.value, each)]
 
 
 def _outputs(options: argparse.Namespace, settings: TortureSettings) -> Sequence[str]:
@@ -137,15 +178,7 @@ def _outputs(options: argparse.Namespace, settings: TortureSettings) -> Sequence
     if options.strategy is not None:
         return [settings.pair.checkpoint.output.value]
     pages = PageTransport.STREAM.value
-    return [each for each in OUTPUTS if _go_with(settings, each, pages)]
-
-
-def _go_with(settings: TortureSettings, output: str, transport: str) -> bool:
-    try:
-        settings.of_output(output, transport=transport)
-    except LocalError:
-        return False
-    return True
+    return [each for each in OUTPUTS if settings.go_with(each, pages)]
 
 
 def _torture_nobody(

@@ -39,6 +39,14 @@ class Verb:
 
 VERBS = {
     "compare": Verb("compare ways of checkpointing on the same work", runs_nodes=True),
+    "sweep": Verb(
+        "measure a grid of strategies, guests, links and settings, on workers of dask",
+        runs_nodes=True,
+    ),
+    "miscompares": Verb(
+        "count how often the answers of two guests differ, by each source of chance",
+        runs_nodes=True,
+    ),
     "demo": Verb(
         "take checkpoints, kill the primary in the middle of one, verify the takeover",
         runs_nodes=True,
@@ -51,16 +59,24 @@ VERBS = {
     "torture": Verb(
         "kill nodes of serving pairs, and check the answers that clients got", runs_nodes=True
     ),
+    "disk": Verb("show, repair, serve and copy images of disks"),
     "lab": Verb("open JupyterLab at notebooks/00_index.ipynb", takes_more=True),
+    "course": Verb("check the scores that students hand in; explain a word of the field"),
+    "app": Verb("show the cockpit alone in a browser, without JupyterLab", takes_more=True),
     "doctor": Verb("list the features of this machine, each one tried out"),
     "warmup": Verb("compile all kernels now, so that none is compiled later", runs_nodes=True),
     "bench": Verb("measure the parts of a checkpoint, each next to a reference", runs_nodes=True),
+    "reproduce": Verb(
+        "measure published claims again, and say of each whether it holds here", runs_nodes=True
+    ),
     "strategies": Verb("list the named ways of checkpointing, with their axes and sources"),
     "record": Verb("record the pages that a program writes, millisecond by millisecond"),
-    "protocol": Verb("print the tables of COLO's conversation and of a failover"),
+    "decode": Verb("explain each byte of a QEMU migration stream or of a COLO session"),
+    "record-qemu": Verb("record the migration streams of a real QEMU with a guest of our own"),
+    "protocol": Verb("print the tables of COLO's conversation, of a failover and of disks"),
 }
 
 
 def module_of(name: str) -> _Module:
-    """Import a verb's module, which has its name."""
-    return cast(_Module, importlib.import_module(f"colobench.cli.{name}"))
+    """Import a verb's module, which has its name, with an underscore for each hyphen."""
+    return cast(_Module, importlib.import_module(f"colobench.cli.{name.replace('-', '_')}"))

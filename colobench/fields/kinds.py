@@ -56,6 +56,10 @@ class Kind(ABC):
         """Return the value's form in JSON, which `check` turns into the same value."""
         return value
 
+    def to_agree(self, value: Any) -> Any:
+        """Return the form in JSON of that in the value on which both nodes of a pair must agree."""
+        return self.to_json(value)
+
     def from_text(self, text: str) -> Any:
         """Parse the text of an option; return a value for `check`.
 
@@ -215,6 +219,10 @@ class Written(Kind):
         Function that writes a value as text, so that `parse` returns the same value.
     placeholder
         Placeholder of a value in the help of a command line.
+    known
+        Texts of values that a form lists.
+    closed
+        Whether every value is among `known`.
     """
 
     type: type
@@ -222,6 +230,8 @@ class Written(Kind):
     write: Callable[[Any], Any] = str
     placeholder: str = "NAME"
     or_none: bool = False
+    known: tuple[str, ...] = ()
+    closed: bool = False
 
     def _check(self, name: str, value: Any) -> Any:
         return value if isinstance(value, self.type) else self.parse(value)
@@ -254,6 +264,15 @@ class File(Kind):
         return "FILE"
 
 
+class Directory(File):
+    """Path of a directory, or None; the directory itself is not checked."""
+
+    @property
+    def metavar(self) -> str:
+        """Placeholder of the path."""
+        return "DIR"
+
+
 @dataclass(frozen=True)
 class Texts(Kind):
     """List of texts; a single text stands for a list with one element.
@@ -264,10 +283,13 @@ class Texts(Kind):
         Function that raises LocalError for a text that is not accepted.
     placeholder
         Placeholder of a text in the help of a command line.
+    known
+        Texts that a form suggests.
     """
 
     check_each: Callable[[str], object]
     placeholder: str
+    known: tuple[str, ...] = ()
 
     def _check(self, name: str, value: Any) -> tuple[str, ...]:
         texts = tuple(check_texts(name, value))

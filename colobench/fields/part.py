@@ -159,9 +159,17 @@ class Part:
         }
 
     def agreed(self) -> dict[str, Any]:
-        """Return the settings on which both nodes must agree, by their names, in JSON's form."""
-        values = self.as_json()
-        return {each.name: values[each.name] for each in settings_of(type(self)) if each.agreed}
+        """Return the settings on which both nodes must agree, by their names, in JSON's form.
+
+        Empty lists are left out.
+        """
+        values = self.values()
+        found = {
+            each.name: None if values[each.name] is None else each.kind.to_agree(values[each.name])
+            for each in settings_of(type(self))
+            if each.agreed
+        }
+        return {name: value for name, value in found.items() if value != []}
 
     @classmethod
     def from_json(cls, found: object) -> Self:

@@ -10,6 +10,8 @@ from colobench.errors import LocalError
 
 #: First page of JupyterLab, below the directory that it serves.
 INDEX = "notebooks/00_index.ipynb"
+#: The cockpit, which is also a page of its own.
+COCKPIT = "notebooks/90_dashboard.ipynb"
 #: Default directory of a copy.
 DIRECTORY = "colobench-notebooks"
 #: Place of the files in the wheel.
@@ -17,9 +19,12 @@ MATERIAL = "colobench/material"
 #: Patterns of the files; the targets of all links in notebooks and documents are among them.
 _FILES = (
     *("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"),
-    *("notebooks/*.ipynb", "docs/*.md", "docs/*.png", "datasets/*/*"),
+    *("notebooks/*.ipynb", "docs/*.md", "docs/*.png", "docs/*.svg"),
+    *("docs/slides/*.ipynb", "datasets/*/*"),
 )
 _PACKAGE = Path(__file__).resolve().parents[1]
+#: Directory of the settings that JupyterLab begins with; a user may change them as usual.
+JUPYTER = _PACKAGE / "lab/jupyter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,23 @@ def served_in_place() -> Path | None:
     return None
 
 
+def find_material() -> Path:
+    """Find the package's notebooks, documents and datasets, in the wheel or in the clone.
+
+    Raises
+    ------
+    LocalError
+        If the package has none.
+    """
+    for directory in (_PACKAGE.parent / MATERIAL, _PACKAGE.parent):
+        if (directory / INDEX).is_file():
+            return directory
+    raise LocalError(
+        f"notebooks: expected {INDEX} in {_PACKAGE.parent / MATERIAL}, found none; install "
+        "colobench anew, or start in a directory that has them"
+    )
+
+
 def copy_material(directory: Path) -> Copied:
     """Copy the package's notebooks and documents; what is there already is never written to.
 
@@ -71,14 +93,7 @@ def copy_material(directory: Path) -> Copied:
     LocalError
         If the package has none, or the directory cannot be written.
     """
-    material = _PACKAGE.parent / MATERIAL
-    if not (material / INDEX).is_file():
-        material = _PACKAGE.parent
-    if not (material / INDEX).is_file():
-        raise LocalError(
-            f"notebooks: expected {INDEX} in {_PACKAGE.parent / MATERIAL}, found none; install "
-            "colobench anew, or start in a directory that has them"
-        )
+    material = find_material()
     new, kept = 0, []
     try:
         for source in files_of(material):

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from colobench.errors import LocalError
 
+#: Bytes that are read at a time from the end of a file.
+_BLOCK = 1 << 16
+
 
 class ResultLines:
     """A file of results, each one line of JSON.
@@ -35,7 +38,8 @@ class ResultLines:
         LocalError
             If there is anything else in the file.
         """
-        return self._whole().splitlines()
+        data = self.path.read_bytes() if self.path.exists() else b""
+        return data[: self._whole()].splitlines()
 
     def append(self, line: str) -> None:
         """Write a line behind the others, so that it is on disk when this returns.
@@ -46,7 +50,7 @@ class ResultLines:
             If there is anything else in the file, or it cannot be written, as on a full disk. The
             lines before are kept.
         """
-        whole = len(self._whole())
+        whole = self._whole()
         try:
             with open(self.path, "r+b" if self.path.exists() else "x+b") as file:
                 file.truncate(whole)
@@ -60,11 +64,22 @@ class ResultLines:
                 f"{self.path}: cannot be written: {words}; the results before are kept"
             ) from error
 
-    def _whole(self) -> bytes:
-        """Give the file's whole lines; behind them there may be the beginning of one more."""
-        data = self.path.read_bytes() if self.path.exists() else b""
-        whole = data[: data.rfind(b"\n") + 1]
-        torn = data[len(whole) :]
+    def _whole(self) -> int:
+        """Give the length of the whole lines; behind them there may be the beginning of one more.
+
+        Only the end of the file is read, as long files are appended to often.
+        """
+        if not self.path.exists():
+            return 0
+        torn = b""
+        with open(self.path, "rb") as file:
+            at = file.seek(0, os.SEEK_END)
+            while at and b"\n" not in torn:
+                size = min(at, _BLOCK)
+                at = file.seek(at - size)
+                torn = file.read(size) + torn
+        lines = torn.rfind(b"\n") + 1
+        torn = torn[lines:]
         if torn[: len(self._beginning)] != self._beginning[: len(torn)]:
             raise LocalError(f"{self.path}: expected {self._what}, found {torn[:80]!r}")
-        return whole
+        return at + lines

@@ -16,7 +16,10 @@ _MODULES = (
     "flush",
     "pages",
     "xbzrle",
+    "encodings",
+    "decoding",
     "checkpoints",
+    "disks",
     "peers",
     "trackers",
     "startup",
@@ -62,7 +65,7 @@ def run(
                 yield _row(name, case, context)
                 done += 1
         finally:
-            # What a case holds goes with it; then memory can be given back.
+            # The objects of a case go with it; then memory can be given back.
             cases.clear()
             context.release()
 

@@ -271,7 +271,7 @@ def _cut_start(operations: Sequence[Operation], window: Window, effort: Effort) 
 def _first(values: Sequence[_Value], fits: Callable[[_Value], bool]) -> _Value:
     """Find the first value that fits, if all after it fit, and the last does; try early ones first.
 
-    What is early is cheap, so steps grow from one to the next.
+    Early cuts are cheap, so steps grow from one to the next.
     """
     low, high, step = 0, 0, 1
     while high < len(values) - 1 and not fits(values[high]):

@@ -15,7 +15,7 @@ arXiv:1504.00204). Some things are known of a key's values, and save most of the
 * `colobench.lab.checker.outlook` tells which values no later answer tells apart, and which are dead
   ends.
 
-What is left can still take exponential time, so the search is bounded, see `Effort`.
+The rest can still take exponential time, so the search is bounded, see `Effort`.
 """
 
 from __future__ import annotations
@@ -347,7 +347,7 @@ class Search:
             operation.call <= bound
             and not self._was_done(number)
             and (twin is None or self._was_done(twin))
-            # What the unanswered operations before it did would be of no use.
+            # Effects of the unanswered operations before it would be of no use.
             and not (self._in_block and _replaces(operation))
         )
 
@@ -418,7 +418,7 @@ class Search:
 def _is_idle(operation: Operation) -> bool:
     """Say whether an operation leaves every value that it can meet as it is.
 
-    What adds nothing does, but for a key that is not there: that it makes, as 0 or empty.
+    An operation that adds nothing does, but makes a key that is not there, as 0 or empty.
     """
     return changes_nothing(operation) or (adds(operation) == 0 and operation.answer != 0)
 

@@ -279,7 +279,7 @@ class Clients:
             raise LocalError("clients: expected to be started once, found them started")
         try:
             for number, of_client in enumerate(self._requests):
-                connection = self._connect()
+                connection = self._connect(self._address)
                 self._connections.append(_Connection(number, connection, of_client))
         except ColobenchError:
             self._close()
@@ -365,8 +365,13 @@ class Clients:
             timeout,
         )
 
-    def final_reads(self) -> History:
+    def final_reads(self, address: tuple[str, int] | None = None) -> History:
         """Read every key that was used, through a further client, and give the whole history.
+
+        Parameters
+        ----------
+        address
+            Host and port; None for those of the other clients.
 
         Raises
         ------
@@ -378,7 +383,7 @@ class Clients:
         keys = self.history().keys
         number = len(self._connections) + self._readers
         self._readers += 1
-        with self._connect() as connection:
+        with self._connect(address or self._address) as connection:
             for at in range(0, len(keys), FINAL_READS):
                 batch: list[Request] = [(b"GET", key) for key in keys[at : at + FINAL_READS]]
                 if not self._read_all(number, connection, batch):
@@ -404,11 +409,11 @@ class Clients:
             self._abandoned += [(number, request, call) for request in batch[done:]]
         return done == len(batch)
 
-    def _connect(self) -> socket.socket:
+    def _connect(self, address: tuple[str, int]) -> socket.socket:
         try:
-            connection = socket.create_connection(self._address, self._timeout)
+            connection = socket.create_connection(address, self._timeout)
         except OSError as error:
-            host, port = self._address
+            host, port = address
             raise ClientsStalled(
                 f"client: expected to connect to {host}:{port}: {error}"
             ) from error

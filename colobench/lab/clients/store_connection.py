@@ -72,10 +72,16 @@ class StoreConnection(contextlib.AbstractContextManager["StoreConnection"]):
 
     def receive(self) -> Any:
         """Wait for the next answer."""
+        return self.receive_all(1)[0]
+
+    def receive_all(self, count: int) -> list[Any]:
+        """Wait for the answers to as many requests as are in flight, at least one."""
+        replies: list[Any] = []
         try:
             while data := self._socket.recv(RECEIVE_BYTES):
-                for reply in self._parser.feed(data):
-                    return reply
+                replies += self._parser.feed(data)
+                if len(replies) >= count:
+                    return replies
         except TimeoutError as error:
             raise ClientsStalled("store: expected an answer, found none in time") from error
         except OSError as error:

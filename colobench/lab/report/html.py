@@ -10,7 +10,7 @@ import numpy as np
 from bokeh.models import Range1d
 
 from colobench.lab.report.page import PlotCard, write_page
-from colobench.lab.report.palette import PHASE_COLOURS
+from colobench.lab.report.palette import PHASE_COLOURS, PHASE_HATCHES
 from colobench.lab.report.run_plots import (
     Columns,
     group,
@@ -79,10 +79,6 @@ def write_report(
         name: np.array([getattr(record, name) for record in records], dtype=np.float64)
         for name in FIELDS
     }
-    columns = {
-        name: np.array([getattr(record, name) for record in records], dtype=np.float64)
-        for name in FIELDS
-    }
     state, verdict, reasons = judge(records, summary)
     values = {
         "state": state,
@@ -98,7 +94,15 @@ def write_report(
 def _draw_cards(columns: Columns, summary: Mapping[str, Any]) -> list[PlotCard]:
     """Draw a card for each plot; without checkpoints, or without a kill, it has none."""
     pause = distribution = pages = memory = takeover = None
+    left_out = ""
     if len(columns["number"]):
+        verification = columns["verify_ms"]
+        if verification.any():
+            left_out = (
+                f" Verification, {milliseconds(float(np.median(verification)))} at the median, is "
+                "no work of COLO's and is left out."
+            )
+            columns = columns | {"pause_ms": columns["pause_ms"] - verification}
         grouped = group(columns)
         first, last = columns["number"][[0, -1]]
         numbers = Range1d(start=first - 0.5, end=last + 0.5, bounds=(first - 0.5, last + 0.5))
@@ -112,14 +116,14 @@ def _draw_cards(columns: Columns, summary: Mapping[str, Any]) -> list[PlotCard]:
     return [
         PlotCard(
             "Pause of each checkpoint",
-            "Time for which the guest stood still, by phase.",
+            f"Time for which the guest stood still, by phase.{left_out}",
             pause,
             no_checkpoint,
             wide=True,
         ),
         PlotCard(
             "Distribution of the pause",
-            "Share of checkpoints whose pause was no longer than this.",
+            f"Share of checkpoints whose pause was no longer than this.{left_out}",
             distribution,
             no_checkpoint,
         ),
@@ -228,7 +232,10 @@ def _statistics_rows(
     yield StatisticsRow("", ("p50", "p99"), "heading")
     yield _phase_row("request", phases, " (the guest runs)")
     yield StatisticsRow("pause", pause, "total")
-    yield from (_phase_row(phase, phases) for phase in PAUSE_PHASES if phase in phases)
+    for phase in PAUSE_PHASES:
+        # Phases that only some strategies have are left out of the others' table.
+        if phase in phases and (phase not in PHASE_HATCHES or phases[phase]["p99"]):
+            yield _phase_row(phase, phases)
     yield StatisticsRow("takeover", ("", milliseconds(summary.get("takeover_ms"))), "total")
 
 

@@ -1,4 +1,9 @@
-"""All colours of pages, plots and panels."""
+"""All colours of pages, plots and panels.
+
+Colours that appear together stay apart for readers who do not tell red from green, or blue from
+yellow; `tests/unit/lab/test_palette.py` has the least differences. Where they are small, a hatch, a
+dash or a shape tells things apart, too.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +12,17 @@ SECONDARY_COLOUR = "#eeaa22"
 TAKEOVER_COLOUR = "#882233"
 #: Axes, legends and lines of plots that must be legible on light and on dark.
 NEUTRAL_COLOUR = "#8b95a3"
-#: Small print beside text.
-MUTED_COLOUR = "#6b7684"
+#: Small print beside text, in a notebook: no single colour is legible on white and on black.
+MUTED_COLOUR = "var(--jp-ui-font-color2, inherit)"
+
+#: Sectors of a disk that the secondary's own guest has written.
+ACTIVE_COLOUR = "#aabbaa"
 
 #: Nothing happens yet, something is being done, all is well, something is wrong.
 IDLE_COLOUR = NEUTRAL_COLOUR
-BUSY_COLOUR = "#4a86d8"
-GOOD_COLOUR = "#62a964"
-BAD_COLOUR = "#d4606a"
+BUSY_COLOUR = "#6644ee"
+GOOD_COLOUR = "#00aa44"
+BAD_COLOUR = "#aa4466"
 
 #: Background of text as programs print it, on light and on dark; the last digit is opacity.
 SHADE_COLOUR = "#8882"
@@ -22,19 +30,20 @@ SHADE_COLOUR = "#8882"
 CONTACT_COLOUR = "#bb5500"
 #: Pages of a map that are in none of its sets; the last two digits are opacity.
 COLD_COLOUR = "#808a9628"
-#: Lines over the phase in which a checkpoint is verified, which is no work of COLO's.
+#: Lines and dots of `PHASE_HATCHES`.
 HATCH_COLOUR = "#334455"
 
 #: Bars of the bench whose target is met, and the mark of the target itself.
-MET_COLOUR = "#3fa7a0"
+MET_COLOUR = GOOD_COLOUR
 TARGET_COLOUR = "#cba135"
 
-#: Phases of a checkpoint. Neighbours in a stack differ enough for every kind of colour blindness.
+#: Phases of a checkpoint. The eight without a hatch stay far apart, the others nearly as far.
 PHASE_COLOURS = {
-    "request": "#a3adba",
+    "request": "#6600ee",
     "stop": "#334477",
     "collect": "#eeaa22",
-    "copy": "#55aa77",
+    "hash": "#888866",
+    "copy": "#eeeeaa",
     "ram": "#3377ee",
     "devices": "#882233",
     "received": "#aabbaa",
@@ -44,18 +53,25 @@ PHASE_COLOURS = {
     "verify": "#b9c0ca",
 }
 
-#: Things that are compared, in their order, legible on light and on dark (P. Tol, "Colour Schemes",
-#: SRON technical note 2021, bright and muted; the darkest are left out).
+#: Phases that have a hatch besides their colour, by Bokeh's names. Those of some strategies alone,
+#: and the one in which a checkpoint is verified, which is no work of COLO's.
+PHASE_HATCHES = {"hash": "dot", "copy": "cross", "verify": "right_diagonal_line"}
+
+#: Things that are compared, in their order, legible on light and on dark. The first four stay
+#: farthest apart.
 SERIES_COLOURS = (
-    "#4477aa",
-    "#ee6677",
-    "#228833",
-    "#ccbb44",
-    "#66ccee",
-    "#aa3377",
-    "#999933",
-    "#cc8899",
+    "#226644",
+    "#cc88aa",
+    "#88aa00",
+    "#8800ee",
+    "#666688",
+    "#6688ee",
+    "#886600",
+    "#888866",
 )
+#: Dashes of lines and shapes of dots in the same order, by Bokeh's names.
+SERIES_DASHES = ("solid", "dashed", "dotted", "dotdash")
+SERIES_MARKERS = ("circle", "square", "triangle", "diamond")
 
 #: Custom properties of a page's style sheet, by the colour scheme of the reader's system.
 PAGE_COLOURS = {

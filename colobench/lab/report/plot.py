@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from bokeh.models import FixedTicker
 from bokeh.plotting import figure
 
+#: Least value on a logarithmic axis, milliseconds.
+LEAST_MS = 1e-3
 TOOLS = "pan,box_zoom,reset,save"
 
 
@@ -41,6 +45,41 @@ def make_plot(
     plot.axis.minor_tick_line_color = None
     plot.xgrid.grid_line_color = None
     return plot
+
+
+def logarithmic(quantity: str, values: Any) -> str:
+    """Write the label of a logarithmic axis of milliseconds, which has no place for 0.
+
+    Parameters
+    ----------
+    quantity
+        Name of what is drawn.
+    values
+        Array of what is drawn; values below `LEAST_MS` are to be drawn there.
+    """
+    less = bool((values < LEAST_MS).any())
+    return f"{quantity} (ms, logarithmic{f'; {LEAST_MS:g}: no more than that' if less else ''})"
+
+
+def decade_ticker() -> FixedTicker:
+    """Make the ticks 1, 2 and 5 of each decade, of which even a short axis has some."""
+    decades = 10.0 ** np.arange(-3, 6)
+    return FixedTicker(ticks=np.outer(decades, [1, 2, 5]).ravel().tolist())
+
+
+def logarithmic_range(values: Any) -> tuple[float, float]:
+    """Give ends of a logarithmic axis, milliseconds; without values it needs some, too.
+
+    Parameters
+    ----------
+    values
+        Array of what is drawn; NaN does not count.
+    """
+    drawn = values[np.isfinite(values)]
+    if not len(drawn):
+        return 0.1, 100.0
+    low, high = max(float(drawn.min()), LEAST_MS), max(float(drawn.max()), LEAST_MS)
+    return low / 1.3, high * 1.3
 
 
 def legend_above(plot: Any) -> Any:

@@ -12,7 +12,6 @@ from bokeh.models import (
     ColumnDataSource,
     CustomJSTickFormatter,
     FactorRange,
-    FixedTicker,
     HoverTool,
     NumeralTickFormatter,
     Range1d,
@@ -20,13 +19,17 @@ from bokeh.models import (
 from bokeh.models.annotations import Label, Span
 
 from colobench.lab.report.palette import (
+    HATCH_COLOUR,
     NEUTRAL_COLOUR,
     PHASE_COLOURS,
+    PHASE_HATCHES,
     PRIMARY_COLOUR,
     SECONDARY_COLOUR,
+    SERIES_DASHES,
+    SERIES_MARKERS,
     TAKEOVER_COLOUR,
 )
-from colobench.lab.report.plot import legend_above, make_plot
+from colobench.lab.report.plot import LEAST_MS, decade_ticker, legend_above, logarithmic, make_plot
 from colobench.lab.report.run_summary import PAUSE_PHASES, milliseconds
 
 Columns = dict[str, npt.NDArray[np.float64]]
@@ -66,13 +69,21 @@ def group(columns: Columns) -> Columns:
 
 
 def plot_pause(grouped: Columns, numbers: Range1d) -> Any:
-    """Stack the phases of each pause; a few outliers do not make all others invisible."""
+    """Stack the phases of each pause; a few outliers do not make all others invisible.
+
+    Verification is not among them: the pauses are to be without it.
+    """
     longest, size = grouped["longest"], int(np.max(grouped["size"]))
     highest, usual = float(np.max(longest)), float(np.percentile(longest, 90))
     limit = 1.3 * usual if highest > 3 * usual else highest
     fits = longest <= limit
-    phases = [phase for phase in PAUSE_PHASES if phase != "verify" or grouped["verify_ms"].any()]
-    # What is left for the last phase may be a little less than nothing, which does not stack.
+    # Phases that only some strategies have do not fill the legend of the others.
+    phases = [
+        phase
+        for phase in PAUSE_PHASES
+        if phase != "verify" and (phase not in PHASE_HATCHES or grouped[f"{phase}_ms"].any())
+    ]
+    # The rest for the last phase may be a little less than nothing, which does not stack.
     heights = {f"{phase}_ms": np.maximum(grouped[f"{phase}_ms"], 0) for phase in phases}
     source = ColumnDataSource({**grouped, **heights, "width": 0.86 * grouped["size"]})
     y_range = _room_above(np.minimum(longest, limit))
@@ -83,6 +94,9 @@ def plot_pause(grouped: Columns, numbers: Range1d) -> Any:
         width="width",
         source=source,
         color=[PHASE_COLOURS[phase] for phase in phases],
+        hatch_pattern=[PHASE_HATCHES.get(phase, " ") for phase in phases],
+        hatch_color=HATCH_COLOUR,
+        hatch_scale=6,
         legend_label=phases,
     )
     dots = {"color": NEUTRAL_COLOUR, "size": 4}
@@ -98,41 +112,44 @@ def plot_pause(grouped: Columns, numbers: Range1d) -> Any:
     tooltips += [(phase, f"@{phase}_ms{{0.000}} ms") for phase in phases]
     plot.add_tools(HoverTool(renderers=[stack[0]], mode="vline", tooltips=tooltips))
     _number_axis(plot)
-    legend_above(plot)
+    # Two lines, so that a narrow page has room for all of them.
+    legend_above(plot).ncols = -(-len(plot.legend[0].items) // 2)
     return plot
 
 
 def plot_distribution(pause: npt.NDArray[np.float64]) -> Any:
     """Plot the cumulative distribution of the pause, with its median and 99th percentile."""
-    ordered = np.maximum(np.sort(pause), 1e-3)
+    ordered = np.maximum(np.sort(pause), LEAST_MS)
     low, high = ordered[[0, -1]]
     wide = high > 5 * low
     plot = make_plot(
-        "pause (ms, logarithmic)" if wide else "pause (ms)",
+        logarithmic("pause", pause) if wide else "pause (ms)",
         "share of checkpoints",
         x_axis_type="log" if wide else "linear",
         x_range=Range1d(start=low / 1.3, end=high * 1.3),
         y_range=Range1d(start=0, end=1.04),
     )
     if wide:
-        decades = 10.0 ** np.arange(-3, 6)
-        plot.xaxis.ticker = FixedTicker(ticks=np.outer(decades, [1, 2, 5]).ravel().tolist())
+        plot.xaxis.ticker = decade_ticker()
         plot.xaxis.formatter = CustomJSTickFormatter(code="return String(+tick.toPrecision(3))")
     plot.yaxis.formatter = NumeralTickFormatter(format="0%")
     shares = np.arange(len(ordered) + 1) / len(ordered)
     stairs = np.insert(ordered, 0, low)
     plot.step(stairs, shares, mode="after", line_width=2, color=PRIMARY_COLOUR)
-    for share, height in ((50, 0.16), (99, 0.04)):
-        _mark(plot, float(np.percentile(ordered, share)), height, f"p{share}")
+    # The second one is near the right end, so its name is at its left.
+    for share, height, side in ((50, 0.16, "left"), (99, 0.04, "right")):
+        _mark(plot, float(np.percentile(ordered, share)), height, f"p{share}", side)
     return plot
 
 
-def _mark(plot: Any, value: float, height: float, name: str) -> None:
-    """Mark a duration in milliseconds by a dashed line with its name."""
+def _mark(plot: Any, value: float, height: float, name: str, side: str) -> None:
+    """Mark a duration in milliseconds by a dashed line with its name, aligned to that side."""
     plot.add_layout(
         Span(location=value, dimension="height", line_dash="dashed", line_color=NEUTRAL_COLOUR)
     )
-    _write(plot, f"{name} {milliseconds(value)}", value, height, x_offset=4)
+    offset = 4 if side == "left" else -4
+    words = f"{name} {milliseconds(value)}"
+    _write(plot, words, value, height, x_offset=offset, text_align=side)
 
 
 def _write(plot: Any, text: str, x: float, y: float, **placing: Any) -> None:
@@ -142,11 +159,11 @@ def _write(plot: Any, text: str, x: float, y: float, **placing: Any) -> None:
 
 def _lines(plot: Any, numbers: npt.NDArray[np.float64], *lines: tuple[Any, ...]) -> None:
     """Draw lines of (values, name, colour, width) over the checkpoints' numbers."""
-    for values, name, colour, width in lines:
+    for number, (values, name, colour, width) in enumerate(lines):
         style = {"color": colour, "legend_label": name}
-        plot.line(numbers, values, line_width=width, **style)
+        plot.line(numbers, values, line_width=width, line_dash=SERIES_DASHES[number], **style)
         if len(numbers) <= DOTS:
-            plot.scatter(numbers, values, size=2.5 + width, **style)
+            plot.scatter(numbers, values, size=2.5 + width, marker=SERIES_MARKERS[number], **style)
     _number_axis(plot)
     legend_above(plot)
 

@@ -24,6 +24,11 @@ def _median_and_p99(values: Iterable[float]) -> dict[str, float | None]:
     return {"p50": middle, "p99": high}
 
 
+def _median(values: Iterable[float | None]) -> float | None:
+    known = (value for value in values if value is not None)
+    return percentiles(known, (50,), without=None)[0]
+
+
 def checkpoint_rate(records: Sequence[CheckpointRecord]) -> float | None:
     """Give the checkpoints committed per second; None for fewer than two of them."""
     if len(records) < 2:
@@ -45,6 +50,9 @@ def compute_statistics(records: Sequence[CheckpointRecord]) -> dict[str, Any]:
         ``checkpoints``, ``pages``, ``zero_pages``, ``encoded_pages``, ``flushed_pages`` (counts),
         ``bytes``, ``bytes_saved`` by encoding,
         ``checkpoints_per_s`` (None with fewer than two),
+        ``disk_bytes`` written to disks, ``disk_waits`` of writes for a checkpoint,
+        ``disk_write_ms_p50`` and ``disk_write_ms_p99`` (medians of those of the checkpoints, None
+        without writes),
         ``pause_ms_p50`` and ``pause_ms_p99`` (milliseconds, None without records), and
         ``phases_ms``: for each of `ACTIVITIES` its ``{"p50", "p99"}`` in milliseconds, without
         ``verify`` if nothing was verified.
@@ -59,6 +67,10 @@ def compute_statistics(records: Sequence[CheckpointRecord]) -> dict[str, Any]:
         "flushed_pages": sum(record.flushed_pages for record in records),
         "bytes": sum(record.bytes for record in records),
         "bytes_saved": sum(record.bytes_saved for record in records),
+        "disk_bytes": sum(record.disk_bytes for record in records),
+        "disk_waits": sum(record.disk_waits for record in records),
+        "disk_write_ms_p50": _median(record.disk_write_p50_ms for record in records),
+        "disk_write_ms_p99": _median(record.disk_write_p99_ms for record in records),
         "pause_ms_p50": pause["p50"],
         "pause_ms_p99": pause["p99"],
         "phases_ms": {
@@ -99,6 +111,9 @@ def _rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     if summary.get("encoded_pages"):
         yield "  pages encoded", f"{summary['encoded_pages']:,}", ""
         yield "  saved by that", megabytes(summary["bytes_saved"]), ""
+    if summary.get("disk_bytes"):
+        yield "written to disks", megabytes(summary["disk_bytes"]), ""
+        yield "  writes that waited", f"{summary['disk_waits']:,}", ""
     if "pause_ms_p50" in summary:
         yield "", "p50", "p99"
         middle, high = summary["pause_ms_p50"], summary.get("pause_ms_p99")
@@ -107,6 +122,9 @@ def _rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
             # The request is answered while the guest still runs.
             name = f"  {phase}" if phase != "request" else "request (before the pause)"
             yield name, milliseconds(value["p50"]), milliseconds(value["p99"])
+        if summary.get("disk_write_ms_p50") is not None:
+            middle, high = summary["disk_write_ms_p50"], summary["disk_write_ms_p99"]
+            yield "write to a disk", milliseconds(middle), milliseconds(high)
     if summary.get("takeover_ms") is not None:
         yield "takeover", milliseconds(summary["takeover_ms"]), ""
         yield "  from checkpoint", f"{summary['takeover_checkpoint']:,}", ""

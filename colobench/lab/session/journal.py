@@ -59,7 +59,8 @@ class Journal:
         self.digests: dict[int, dict[str, Any]] = {}
         self._halves: dict[str, dict[int, dict[str, Any]]] = {role: {} for role in ROLES}
         self._said: list[JournalEntry] = []
-        #: Number of events that were forgotten; the numbers of the others stay.
+        #: Number of all events, and of those that were forgotten; the numbers of the others stay.
+        self._delivered = 0
         self._forgotten = 0
         # Entered itself, not by its condition: Condition's methods are Python's, and an interrupt
         # inside of them would leave it locked, so that no connection of a node could be closed.
@@ -87,6 +88,7 @@ class Journal:
                 if (role, name, data.get("status")) == ("primary", "MIGRATION", "colo"):
                     self.began = self.began or now
                     self._time_offset = now - self.began
+            self._delivered += 1
             self._changed.notify_all()
         if record is not None:
             for observer in self._observers:
@@ -112,6 +114,12 @@ class Journal:
         """Count the events other than reports of checkpoints, the forgotten ones too."""
         return self._forgotten + len(self._said)
 
+    def drop_halves(self) -> None:
+        """Drop what one side alone has said: the next pair gives the same number to another."""
+        with self._lock:
+            for halves in self._halves.values():
+                halves.clear()
+
     def forget(self, before: int) -> None:
         """Forget the events before the one numbered `before`."""
         with self._lock:
@@ -129,6 +137,11 @@ class Journal:
             if each.event == event and role in (None, each.role):
                 yield each
 
+    def newest(self, count: int) -> list[JournalEntry]:
+        """Give the newest events of any name, the oldest of them first."""
+        with self._lock:
+            return self._said[max(0, len(self._said) - count) :]
+
     def find(self, role: str, event: str, *, since: int = 0, **data: Any) -> JournalEntry | None:
         """Find a node's first event with this name and data, from the one numbered `since` on."""
         for each in self.entries(event, role, since=since):
@@ -143,12 +156,13 @@ class Journal:
         timeout: float,
         check: Callable[[str], None] = lambda what: None,
     ) -> None:
-        """Wait until a condition holds, which is evaluated after each event.
+        """Wait until a condition holds, which is evaluated after each event, or after 0.1 s.
 
         Parameters
         ----------
         condition, what
-            Function that says whether it holds, and a description for the error.
+            Function that says whether it holds, and a description for the error. It may ask nodes:
+            events are taken in meanwhile.
         timeout
             Seconds.
         check
@@ -160,10 +174,14 @@ class Journal:
             If the time is over first.
         """
         deadline = time.monotonic() + timeout
-        with self._lock:
-            while not condition():
-                check(what)
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise SessionTimeout(f"expected {what} within {timeout:g} s")
-                self._changed.wait(min(left, 0.1))
+        while True:
+            delivered = self._delivered
+            if condition():
+                return
+            check(what)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise SessionTimeout(f"expected {what} within {timeout:g} s")
+            with self._lock:
+                if self._delivered == delivered:
+                    self._changed.wait(min(left, 0.1))

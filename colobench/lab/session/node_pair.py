@@ -68,6 +68,7 @@ class NodePair:
         self.nodes["primary"], self.nodes["secondary"] = primary, secondary
         self.earlier += 1
         self.journal.forget(self._since)
+        self.journal.drop_halves()
         self._since = len(self.journal)
         self.killed, self.parted = None, False
 

@@ -8,6 +8,7 @@ from typing import Any
 from colobench.errors import LocalError
 from colobench.lab.session.journal import ROLES
 from colobench.lab.session.node_pair import PEERS, NodePair
+from colobench.lab.session.record import equal_digests
 from colobench.lab.session.status import PairState
 from colobench.lab.session.takeover import Killed, TakeoverRecord
 from colobench.processes.errors import NodeGone
@@ -141,9 +142,7 @@ class PairFailover:
         if not checkpoint.verify or not stood_still:
             return None
         digests = self._pair.journal.digests.get(taken["checkpoint"])
-        return digests is not None and all(
-            digests[key] == taken[key] for key in ("ram", "devices", "work")
-        )
+        return digests is not None and equal_digests(digests, taken)
 
     def verify(self, role: str | None = None) -> bool:
         """Stop a survivor's guest, and compare its RAM with that of a guest never migrated.

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from colobench.errors import ColobenchError, LocalError
 from colobench.lab.session.journal import ROLES
-from colobench.lab.session.node_pair import PEERS, NodePair
+from colobench.lab.session.node_pair import PEERS, ColoExit, NodePair
+from colobench.lab.session.pair_disks import PairDisks
 from colobench.lab.session.status import PairState
 from colobench.processes.errors import NotStarted
 from colobench.processes.process import NodeProcess
@@ -36,12 +37,16 @@ class PairJoining:
     ----------
     relay
         The `Relay` of the present pair, or None.
+    holds_messages
+        Whether the relay holds each message of a pair until it is let through.
     """
 
     def __init__(self, pair: NodePair) -> None:
         self._pair = pair
         self._settings, self._processes = pair.settings, pair.processes
         self.relay: Relay | None = None
+        self.holds_messages = False
+        self._disks = PairDisks(pair.settings)
         #: A secondary that was started ahead.
         self._spare: NodeProcess | None = None
         #: The arbiter may have grants of other sessions, and names of directories come back.
@@ -50,7 +55,8 @@ class PairJoining:
     def start(self, timeout: float, unprotected: Callable[[], None]) -> None:
         """Start both nodes, call `unprotected`, migrate the running guest, and enter COLO."""
         nodes = self._pair.nodes
-        nodes["primary"] = self._processes.start_primary()
+        self._disks.choose()
+        nodes["primary"] = self._processes.start_primary(self._disks.of_primary)
         nodes["secondary"] = self._processes.start_secondary()
         self._pair.published.enter(PairState.JOINING)
         for node in nodes.values():
@@ -65,6 +71,12 @@ class PairJoining:
             with contextlib.suppress(NotStarted):
                 self._spare = self._processes.start_secondary()
                 self._spare.role = "spare"
+
+    def images(self) -> list[str]:
+        """Return the paths of the images of the node that is the guest."""
+        if self._pair.nodes["primary"].alive():
+            return self._disks.of_primary
+        return self._disks.of_secondary
 
     def rejoin(self, timeout: float = 120.0) -> None:
         """Let a new secondary join the survivor, whose guest serves meanwhile.
@@ -92,6 +104,8 @@ class PairJoining:
         self._processes.release_dead()
         # If this fails, nothing has changed.
         secondary = self._next_secondary()
+        if survivor is pair.nodes["secondary"]:
+            self._disks.swap()
         survivor.role, secondary.role = "primary", "secondary"
         for role in ROLES:
             self._heartbeat_path(role).unlink(missing_ok=True)
@@ -128,7 +142,7 @@ class PairJoining:
         primary, secondary = (self._pair.nodes[role] for role in ROLES)
         incoming = secondary.execute("query-migrate")
         uri = self._processes.over_link("colo", incoming["x-incoming"], timeout)
-        if self._settings.experiment.keep_stream:
+        if self._settings.experiment.keep_stream or self.holds_messages:
             uri = self._start_relay(uri)
         report_pages = self._settings.checkpoint.report_pages
         primary.execute(
@@ -143,9 +157,18 @@ class PairJoining:
             mirror["x_mirror"] = at_mirror
         if self._settings.network.pcap_mirror is not None:
             mirror["x_mirror_pcap"] = self._settings.network.pcap_mirror
-        primary.execute("migrate", uri=uri, **mirror)
+        disks = {}
+        if self._disks:
+            served = self._disks.serve(secondary)
+            served["uri"] = self._processes.over_link("disks", served["uri"], timeout)
+            disks["x_disks"] = served
+        primary.execute("migrate", uri=uri, **mirror, **disks)
 
         def entered_colo() -> bool:
+            if self._pair.find("primary", "MIGRATION", status="completed"):
+                raise ColoExit(
+                    "expected both nodes to enter COLO, found the migration completed without it"
+                )
             return all(self._pair.find(role, "MIGRATION", status="colo") for role in ROLES)
 
         self._pair.wait_for(entered_colo, "both nodes to enter COLO", timeout)
@@ -154,6 +177,8 @@ class PairJoining:
     def _start_relay(self, uri: str) -> str:
         """Start a relay to the secondary at `uri`, and give the URI of the relay."""
         # It imports numba, which a process that only runs nodes does not need.
+        from colobench.guest.numba.devices import standard_devices
+        from colobench.lab.session.message_gate import MessageGate
         from colobench.lab.session.relay import RELAY_LIMIT, Form, Relay
         from colobench.protocol.colo import VARIANTS
 
@@ -162,8 +187,17 @@ class PairJoining:
         # Precopy sends RAM, and again what the guest writes meanwhile.
         room = RELAY_LIMIT + 2 * self._settings.guest.ram_bytes
         at = f"unix:{self._processes.directory / 'relay'}"
-        form = Form(VARIANTS[checkpoint.variant], checkpoint.layout)
-        self.relay = Relay(at, uri, limit=room, form=form)
+        form = Form(
+            VARIANTS[checkpoint.variant],
+            checkpoint.layout,
+            checkpoint.capture,
+            checkpoint.devices_first,
+        )
+        gate = None
+        if self.holds_messages:
+            gate = MessageGate(checkpoint.layout, standard_devices())
+        channels = checkpoint.multifd_channels
+        self.relay = Relay(at, uri, limit=room, form=form, gate=gate, channels=channels)
         self._processes.add_relay(self.relay)
         return at
 

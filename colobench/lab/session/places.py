@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator
 
 from colobench.errors import LocalError
-from colobench.guest.settings import block_sizes
 from colobench.memory.ram import PAGE_SIZE, lay_out, memory_bytes
 from colobench.memory.trace_file import file_digest
 from colobench.node.grants import GrantsFile
@@ -38,7 +37,7 @@ def check_memory(settings: Settings) -> None:
     ram_bytes, checkpoint = settings.guest.ram_bytes, settings.checkpoint
     copies = 4 + 2 * (checkpoint.layout is Layout.BUFFERED) + 2 * (checkpoint.tracker == "shadow")
     copies += checkpoint.encoding is Encoding.XBZRLE
-    check_limits_for(ram_bytes, memory_bytes(lay_out(block_sizes(ram_bytes))), copies)
+    check_limits_for(ram_bytes, memory_bytes(lay_out(settings.guest.block_sizes())), copies)
     usable = usable_memory()
     limit = max(0.0, usable - PROCESSES_BYTES) / copies
     if ram_bytes > limit:

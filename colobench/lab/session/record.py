@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from colobench.lab.percentiles import percentiles
 from colobench.node.phases import Mark, durations
+from colobench.protocol.colo import VARIANTS
 from colobench.settings.file import KEY
 from colobench.settings.settings import Settings
 
@@ -22,7 +23,7 @@ from colobench.settings.settings import Settings
 Marks: TypeAlias = tuple[Mark, ...]
 #: A checkpoint's phases in their order. The guest stands still from ``stop`` to ``resume``.
 PHASES = (
-    *("request", "stop", "collect", "copy", "ram"),
+    *("request", "stop", "collect", "hash", "copy", "ram"),
     *("devices", "received", "flush", "load", "resume"),
 )
 
@@ -44,16 +45,27 @@ class CheckpointRecord:
     layout
         ``separated`` or ``buffered``.
     capture
-        ``stop-and-send`` or ``copy-then-send``.
+        ``stop-and-send``, ``copy-then-send``, ``gap-precopy``, ``copy-on-write`` or
+        ``copy-on-write-2``.
     time
         Time of its request, in seconds since the pair entered COLO.
     pages, zero_pages, flushed_pages
-        Pages sent, those of them that were all zero, and pages copied from RAM cache to RAM.
+        Pages sent in the checkpoint itself, those of them that were all zero, and pages copied from
+        RAM cache to RAM.
+    passes, pass_pages, pass_bytes, pass_ms
+        Passes since the checkpoint before; pages, bytes and milliseconds of sending them. 0 unless
+        the capture is ``gap-precopy``.
     encoded_pages, bytes_saved
         Pages that were sent compressed, as what had changed in them, or not at all because nothing
         had; and the bytes by which that is less than the pages as they are. 0 without an encoding.
+        With ``divergent`` no page is encoded, and the bytes are those of the equal pages, less
+        those of the hashes.
+    compared_pages, equal_pages
+        With the encoding ``divergent``, dirty pages whose hashes were compared, and those of them
+        that the secondary's guest had written alike, so that they were not sent; otherwise 0.
     bytes, device_bytes
-        Bytes from primary to secondary, and those of device state among them.
+        Bytes from primary to secondary since the checkpoint before, those of passes among them; and
+        those of device state.
     primary_buffer_bytes, secondary_buffer_bytes
         Memory that the checkpoint needed on each side beside RAM and the RAM cache; with
         ``copy-then-send``, the primary's includes the memory for copies, as large as RAM.
@@ -61,8 +73,9 @@ class CheckpointRecord:
         Output frames of the guest that were held, and released by this checkpoint.
     request_ms … resume_ms
         Milliseconds of each phase: the secondary's agreement; stopping the guest; collecting dirty
-        pages; copying them; sending RAM; saving and sending devices; until the secondary commits
-        (it says RECEIVED); flush and load on the secondary; the rest, until the guest runs. In the
+        pages; hashing them and waiting for the secondary's answer; copying them; sending RAM;
+        saving and sending devices; until the secondary commits (it says RECEIVED); flush and load
+        on the secondary; the rest, until the guest runs. In the
         buffered layout ``ram`` is filling and sending the one buffer, ``devices`` only saving them.
         Only time counts in which the guest stands still: with ``copy-then-send`` ``ram``,
         ``received``, ``flush`` and ``load`` are 0, and ``devices`` is saving them.
@@ -71,13 +84,30 @@ class CheckpointRecord:
         of both sides, or with ``copy-then-send`` of the primary alone.
     pause_ms
         Milliseconds that the guest stood still: from ``stop`` to ``resume``, and ``verify_ms``.
+    skew_ms
+        Milliseconds from the stop of the secondary's guest to that of the primary's; None with the
+        variant v12, whose secondary stands still anyway.
     commit_ms, loaded_ms
         Milliseconds from the beginning of the pause until the secondary committed, and until the
         primary knew that it had loaded the checkpoint, when the next one may begin.
     guest_work
         Work counter of the guest in the checkpoint.
     verified
-        Whether RAM and devices were equal on both sides; None if they were not compared.
+        Whether RAM, devices and disks were equal on both sides; None if they were not compared.
+    disk_bytes
+        Bytes that the guest has written to its disks since the checkpoint before, and that both
+        sides have done.
+    disk_requests
+        Requests that the primary's disks were doing when the guest was stopped.
+    disk_write_p50_ms, disk_write_p99_ms
+        Median and 99th percentile of the milliseconds from a write's submission until the guest was
+        told that it is done, since the checkpoint before; None without a write.
+    disk_waits, disk_wait_ms
+        Writes that have waited for a checkpoint since the one before, because the secondary had no
+        room for what would undo them; and the milliseconds of all of them together.
+    disk_hidden_bytes, disk_active_bytes, disk_buffer_bytes
+        Bytes in the hidden and the active layers of the secondary's disks when the commit emptied
+        them, and those of the layers' buffers that were in use. 0 without disks, as all of these.
     dirty_bitmap
         The pages sent as little-endian 64-bit words, bit i of word w for page 64 w + i; None
         unless the session reports pages.
@@ -99,6 +129,8 @@ class CheckpointRecord:
     flushed_pages: int
     encoded_pages: int
     bytes_saved: int
+    compared_pages: int
+    equal_pages: int
     bytes: int
     device_bytes: int
     primary_buffer_bytes: int
@@ -107,6 +139,7 @@ class CheckpointRecord:
     request_ms: float
     stop_ms: float
     collect_ms: float
+    hash_ms: float
     copy_ms: float
     ram_ms: float
     devices_ms: float
@@ -116,10 +149,24 @@ class CheckpointRecord:
     resume_ms: float
     verify_ms: float
     pause_ms: float
+    skew_ms: float | None
     commit_ms: float
     loaded_ms: float
     guest_work: int
     verified: bool | None
+    passes: int = 0
+    pass_pages: int = 0
+    pass_bytes: int = 0
+    pass_ms: float = 0.0
+    disk_bytes: int = 0
+    disk_requests: int = 0
+    disk_write_p50_ms: float | None = None
+    disk_write_p99_ms: float | None = None
+    disk_waits: int = 0
+    disk_wait_ms: float = 0.0
+    disk_hidden_bytes: int = 0
+    disk_active_bytes: int = 0
+    disk_buffer_bytes: int = 0
     cause_connection: str | None = None
     cause_offset: int | None = None
     dirty_bitmap: builtins.bytes | None = field(default=None, repr=False)
@@ -155,7 +202,9 @@ def merge(
         Settings of the session.
     """
     primary_marks, secondary_marks = _marks(primary), _marks(secondary)
+    of_disks: dict[str, Any] = _of_disks(primary) | _of_disks(secondary)
     phases = _phases(primary_marks, secondary_marks)
+    of_phases: dict[str, Any] = {f"{phase}_ms": each for phase, each in phases.items()}
     begin, loaded = dict(primary_marks)["request"], dict(primary_marks)["loaded"]
     committed = dict(secondary_marks)["commit"]
     return CheckpointRecord(
@@ -169,19 +218,25 @@ def merge(
         flushed_pages=secondary["flushed-pages"],
         encoded_pages=primary["encoded-pages"],
         bytes_saved=primary["bytes-saved"],
+        compared_pages=primary.get("compared-pages", 0),
+        equal_pages=primary.get("equal-pages", 0),
         bytes=primary["bytes"],
         device_bytes=primary["device-bytes"],
         primary_buffer_bytes=primary["buffer-bytes"],
         secondary_buffer_bytes=secondary["buffer-bytes"],
         frames=primary["frames-released"],
-        **{f"{phase}_ms": duration for phase, duration in phases.items()},
+        **of_phases,
         pause_ms=sum(phases.values()) - phases["request"],
+        skew_ms=_skew(primary_marks, secondary_marks, settings),
         commit_ms=(committed - begin) / 1e6,
         loaded_ms=(loaded - begin) / 1e6,
         guest_work=primary["work"],
-        verified=None
-        if digests is None
-        else all(digests[key] == secondary[key] for key in ("ram", "devices", "work")),
+        verified=None if digests is None else equal_digests(digests, secondary),
+        passes=primary["passes"],
+        pass_pages=primary["pass-pages"],
+        pass_bytes=primary["pass-bytes"],
+        pass_ms=primary["pass-ms"],
+        **of_disks,
         cause_connection=primary.get("cause-connection"),
         cause_offset=primary.get("cause-offset"),
         dirty_bitmap=_decode(primary.get("pages-bitmap")),
@@ -189,6 +244,28 @@ def merge(
         primary_marks=primary_marks,
         secondary_marks=secondary_marks,
         settings=settings,
+    )
+
+
+def _of_disks(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what a node tells of the guest's disks; nothing if it has none."""
+    return {
+        name.replace("-", "_"): value for name, value in node.items() if name.startswith("disk-")
+    }
+
+
+def equal_digests(primary: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Say whether all that the primary has digested is equal elsewhere: RAM, devices, disks."""
+    digested = ((key, digest) for key, digest in primary.items() if key != "checkpoint")
+    return all(_equal(digest, other.get(key)) for key, digest in digested)
+
+
+def _equal(digest: Any, other: Any) -> bool:
+    """Compare a digest, or those of a disk's clusters, of which None may be anything."""
+    if not isinstance(digest, list) or not isinstance(other, list):
+        return bool(digest == other)
+    return len(digest) == len(other) and all(
+        one is None or one == another for one, another in zip(digest, other, strict=True)
     )
 
 
@@ -209,6 +286,13 @@ def _phases(primary: Marks, secondary: Marks) -> dict[str, float]:
     here["resume"] = (paused[-1][1] - committed) / 1e6 - flush - load - verify
     here |= {"flush": flush, "load": load, "verify": here["verify"] + verify}
     return here
+
+
+def _skew(primary: Marks, secondary: Marks, settings: Settings) -> float | None:
+    """Give the milliseconds from the secondary's stop to the primary's; None if it never runs."""
+    if not VARIANTS[settings.checkpoint.variant].secondary_runs:
+        return None
+    return (dict(primary)["stop"] - dict(secondary)["reply"]) / 1e6
 
 
 def _marks(record: Mapping[str, Any]) -> Marks:

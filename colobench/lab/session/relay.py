@@ -1,4 +1,7 @@
-"""A relay between primary and secondary: it keeps what crosses, and cuts or stalls at any byte."""
+"""A relay between primary and secondary: it keeps what crosses, and cuts or stalls at any byte.
+
+With a gate, each message of the conversation waits in the relay until it is let through.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +12,38 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from colobench.errors import LocalError
+from colobench.lab.session.message_gate import Direction, MessageGate
+from colobench.lab.session.message_splitter import RAM_SECTION, MessagePart
+from colobench.lab.session.page_lanes import PageLane, open_lane
 from colobench.node.address import Address
 from colobench.protocol.colo import Variant
-from colobench.settings.checkpoint import Layout
-
-#: From the primary, which connects, to the secondary, which listens, or back.
-Direction = Literal["P→S", "S→P"]
+from colobench.settings.checkpoint import Capture, Layout
 
 #: Bytes that a relay keeps by default.
 RELAY_LIMIT = 16 << 20
 _RECEIVE_BYTES = 1 << 16
 _CONNECT_SECONDS = 10.0
+_LOOK_SECONDS = 0.05
 
 
 class Form(NamedTuple):
-    """Variant and layout of a conversation, which the stream does not tell."""
+    """Form of a conversation, which the stream does not tell.
+
+    Attributes
+    ----------
+    variant, layout, capture
+        See `colobench.protocol.colo.Conversation`.
+    devices_first
+        Whether a stopped guest's devices are saved before its RAM is sent.
+    """
 
     variant: Variant
     layout: Layout
+    capture: Capture = Capture.STOP_AND_SEND
+    devices_first: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +59,7 @@ class Chunk:
     data
         The bytes.
     form
-        Variant and layout; None if the relay was not told.
+        Form of the conversation; None if the relay was not told.
     """
 
     direction: Direction
@@ -66,7 +80,7 @@ class _Lane:
 
 
 class Relay:
-    """One connection, accepted from the primary and led on to the secondary.
+    """The main connection, accepted from the primary and led on to the secondary; page channels.
 
     It listens as soon as it exists. The end of one side's stream reaches the other side behind the
     last byte, as it would without a relay.
@@ -79,7 +93,12 @@ class Relay:
     limit
         Number of bytes that are kept; later ones are only counted.
     form
-        Variant and layout, for readers of the chunks.
+        Form of the conversation, for readers of the chunks.
+    gate
+        Gate at which messages wait; without one, everything passes.
+    channels
+        Number of page channels, which the primary opens after the main connection. Their bytes are
+        not kept.
 
     Attributes
     ----------
@@ -92,7 +111,11 @@ class Relay:
     reached
         Event that is set when a cut is made or a stall begins.
     error
-        Error of the connection to the secondary, or None.
+        Error of a connection to the secondary, or None.
+    gate
+        As the parameter.
+    lanes
+        The page channels that are open.
 
     Raises
     ------
@@ -101,9 +124,18 @@ class Relay:
     """
 
     def __init__(
-        self, listen: str, connect: str, *, limit: int = RELAY_LIMIT, form: Form | None = None
+        self,
+        listen: str,
+        connect: str,
+        *,
+        limit: int = RELAY_LIMIT,
+        form: Form | None = None,
+        gate: MessageGate | None = None,
+        channels: int = 0,
     ) -> None:
         self._form = form
+        self.gate, self._channels = gate, channels
+        self.lanes: list[PageLane] = []
         self._secondary = Address.parse(connect)
         self._listener, self._address = Address.parse(listen).listen()
         self.address = str(self._address)
@@ -133,6 +165,52 @@ class Relay:
     def crossed(self, direction: Direction) -> int:
         """Count the bytes that went that way so far."""
         return self._lanes[direction].received
+
+    def passed(self, direction: Direction) -> int:
+        """Count the bytes that have been sent on that way so far."""
+        return self._lanes[direction].sent
+
+    def let_through(
+        self, direction: Direction, data: bytes | None = None, *, end: bool = False
+    ) -> MessagePart | None:
+        """Let the oldest message of the gate pass that way.
+
+        Parameters
+        ----------
+        direction
+            Direction of the message.
+        data
+            Bytes that pass in its place.
+        end
+            Whether both ends are cut off behind it.
+
+        Returns
+        -------
+        MessagePart or None
+            The message; None if none was waiting.
+        """
+        part = None if self.gate is None else self.gate.take(direction)
+        if part is None:
+            return None
+        lane, sink = self._lanes[direction], self._ends[direction == "P→S"]
+        passing = part.data if data is None else data
+        with suppress(OSError):
+            sink.sendall(passing)
+        lane.sent += len(passing)
+        if part.name == RAM_SECTION and not end:
+            # Announced first, so that the receiver already waits for the pages.
+            for channel in self.lanes:
+                channel.let_section_through()
+        if end:
+            self.cut()
+        return part
+
+    def drop(self) -> None:
+        """Drop what waits at the gate."""
+        if self.gate is not None:
+            self.gate.drop()
+        for channel in self.lanes:
+            channel.drop()
 
     def data(self, direction: Direction) -> bytes:
         """Join the bytes that `chunks` holds of that direction."""
@@ -176,6 +254,8 @@ class Relay:
             self._ended.set()
             for end in self._ends:
                 _shut_down(end, socket.SHUT_RDWR)
+            for channel in self.lanes:
+                channel.cut()
         self.reached.set()
 
     def close(self) -> None:
@@ -183,6 +263,8 @@ class Relay:
         self.cut()
         _shut_down(self._listener, socket.SHUT_RDWR)
         self._thread.join()
+        for channel in self.lanes:
+            channel.close()
         self._address.remove()
 
     def _stop(self, direction: Direction, offset: int, *, cut: bool) -> None:
@@ -212,14 +294,32 @@ class Relay:
             except OSError:
                 # Closed before anyone came.
                 return
-        with primary:
-            try:
-                secondary = self._secondary.connect(_CONNECT_SECONDS)
-            except LocalError as error:
-                self.error = error
-                return
-            with secondary:
-                self._relay(primary, secondary)
+            if not self._channels:
+                self._listener.close()
+            with primary:
+                try:
+                    secondary = self._secondary.connect(_CONNECT_SECONDS)
+                except LocalError as error:
+                    self.error = error
+                    return
+                with secondary:
+                    self._relay(primary, secondary)
+
+    def _open_lanes(self) -> None:
+        """Lead the primary's page channels on."""
+        holds = None if self.gate is None else self.gate.holds
+        try:
+            for _ in range(self._channels):
+                lane = open_lane(self._listener, self._secondary, holds)
+                if lane is None:
+                    return
+                with self._lock:
+                    self.lanes.append(lane)
+                    if self._ended.is_set():
+                        lane.cut()
+        except LocalError as error:
+            self.error = error
+            self.cut()
 
     def _relay(self, primary: socket.socket, secondary: socket.socket) -> None:
         for end in (primary, secondary):
@@ -233,14 +333,21 @@ class Relay:
         back = threading.Thread(
             target=self._copy, args=("S→P", secondary, primary), name="relay S→P", daemon=True
         )
-        back.start()
+        pages = threading.Thread(target=self._open_lanes, name="relay pages", daemon=True)
+        for thread in (back, pages):
+            thread.start()
         self._copy("P→S", primary, secondary)
-        back.join()
+        # The primary opens no more channels.
+        _shut_down(self._listener, socket.SHUT_RDWR)
+        for thread in (back, pages):
+            thread.join()
 
     def _copy(self, direction: Direction, source: socket.socket, sink: socket.socket) -> None:
         lane = self._lanes[direction]
         while data := _receive(source):
             data = self._keep(direction, lane, data)
+            if self.gate is not None:
+                data = self.gate.pass_by(direction, data)
             try:
                 sink.sendall(data)
             except OSError:
@@ -248,6 +355,10 @@ class Relay:
                 return
             lane.sent += len(data)
             if self._stopped(lane):
+                break
+        while self.gate is not None and self.gate.holds_back(direction):
+            # The end is behind the messages that wait.
+            if self._ended.wait(_LOOK_SECONDS):
                 break
         if self._stopped(lane):
             self._ended.wait()

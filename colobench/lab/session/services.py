@@ -88,7 +88,7 @@ def start_link(
         See `NodeProcess`.
     """
     arguments = ["--link", str(link)]
-    files = [directory / f"link-{name}" for name in ("colo", "mirror")]
+    files = [directory / f"link-{name}" for name in ("colo", "mirror", "disks")]
     return NodeProcess("link", directory, arguments, deliver, files=files, known=known)
 
 

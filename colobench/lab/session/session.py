@@ -15,6 +15,7 @@ from colobench.errors import LocalError
 from colobench.fields.documented import takes_settings
 from colobench.lab.compilation import compile_with_bar
 from colobench.lab.interrupt import explain_again, interruptible
+from colobench.lab.session.disk_images import identify_disks
 from colobench.lab.session.journal import Journal
 from colobench.lab.session.link_use import LinkUse
 from colobench.lab.session.node_pair import NodePair
@@ -139,6 +140,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         if strategy is not None:
             chosen = chosen.override(**make_strategy(strategy).changes())
         self.settings = chosen.override(**overrides)
+        self.settings = identify_disks(self.settings)
         check_memory(self.settings)
         check_libraries(self.settings)
         self.settings = identify_trace(self.settings)
@@ -170,6 +172,25 @@ class Session(contextlib.AbstractContextManager["Session"]):
     def relay(self) -> Relay | None:
         """The relay of the present pair, if its stream is captured."""
         return self._joining.relay
+
+    def hold_messages(self) -> None:
+        """Let a relay hold each message of the pair that is about to start, from READY on.
+
+        Then nothing goes on by itself: see `colobench.lab.studies.stepping`. A message that is held
+        is one that its receiver waits for, so the stall timeout should be long.
+
+        Raises
+        ------
+        LocalError
+            If the session was started before.
+        """
+        if self.nodes:
+            raise LocalError("hold_messages: expected a session that was not started, found it so")
+        self._joining.holds_messages = True
+
+    def images(self) -> list[str]:
+        """Return the paths of the images that the guest uses: the survivor's, or the primary's."""
+        return self._joining.images()
 
     @property
     def state(self) -> PairState | None:
@@ -262,11 +283,13 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     run = _method_of(_controls, PairControls.run)
     checkpoint = _method_of(_controls, PairControls.checkpoint)
+    wait_for_ticks = _method_of(_controls, PairControls.wait_for_ticks)
     hold = _method_of(_controls, PairControls.hold)
     points = _method_of(_controls, PairControls.points)
     check_point = _method_of(_controls, PairControls.check_point)
     go_on = _method_of(_controls, PairControls.go_on)
     kill = _method_of(_controls, PairControls.kill)
+    disk_fault = _method_of(_controls, PairControls.disk_fault)
     console = _method_of(_controls, PairControls.console)
 
     check_pair = _method_of(_pair, NodePair.check_pair)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,7 +136,7 @@ class SessionProcesses:
         Parameters
         ----------
         name
-            ``colo`` or ``mirror``; a later address of that name replaces this one.
+            ``colo``, ``mirror`` or ``disks``; a later address of that name replaces this one.
         uri
             Address at which a secondary listens.
         timeout
@@ -179,9 +179,11 @@ class SessionProcesses:
         written = {name: each for name, each in trigger.written().items() if name != "code"}
         return {"x_trigger": json.dumps(written), "x_trigger_source": str(source)}
 
-    def start_primary(self) -> NodeProcess:
-        """Start a primary."""
+    def start_primary(self, images: Sequence[str]) -> NodeProcess:
+        """Start a primary, whose disks are these images."""
         arguments = settings_arguments(self._settings)
+        for image in images:
+            arguments += ["--image", image]
         return self._start_node("primary", "node-0", arguments, [])
 
     def start_secondary(self) -> NodeProcess:
@@ -191,8 +193,11 @@ class SessionProcesses:
         arguments += ["--incoming", self._listening("colo")]
         if self._settings.checkpoint.output is Output.COMPARE:
             arguments += ["--mirror", self._listening("mirror")]
+        if self._settings.guest.disks:
+            arguments += ["--disks", self._listening("disks")]
         name = f"node-{self._secondaries}"
-        sockets = [self.directory / f"{each}-{self._secondaries}" for each in ("colo", "mirror")]
+        names = ("colo", "mirror", "disks")
+        sockets = [self.directory / f"{each}-{self._secondaries}" for each in names]
         return self._start_node("secondary", name, arguments, sockets)
 
     def _start_node(

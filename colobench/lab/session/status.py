@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from colobench.block.generation import ImageState
 from colobench.errors import ColobenchError, LocalError
 from colobench.lab.session.session_directory import is_running, running
 from colobench.processes.errors import NodeGone
@@ -62,6 +63,8 @@ class NodeStatus:
         Whether its guest runs.
     checkpoint, checkpoint_age
         Number of the last checkpoint that is committed there, and the seconds since then.
+    disks
+        State of each of its images, and bytes of its layers, as ``x-query-disks`` gives them.
     """
 
     role: str
@@ -72,6 +75,7 @@ class NodeStatus:
     running: bool | None = None
     checkpoint: int | None = None
     checkpoint_age: float | None = None
+    disks: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +175,8 @@ def examine(directory: Path) -> SessionStatus | None:
 def render(status: SessionStatus) -> str:
     """Write a status for people."""
     lines = [f"{status.state} for {status.since:.0f} s: {status.directory}, pid {status.pid}"]
-    lines += [f"  {_describe(node)}" for node in status.nodes]
+    for node in status.nodes:
+        lines += [f"  {_describe(node)}", *(f"    {_describe_disk(disk)}" for disk in node.disks)]
     lines += [f"  {role} pid {pid}" for role, pid in status.others.items()]
     for host, port, of_guest in status.forwards:
         closed = "" if status.serves else ", once the pair is protected"
@@ -191,6 +196,17 @@ def _describe(node: NodeStatus) -> str:
     return words + f", checkpoint {node.checkpoint}, {node.checkpoint_age:.1f} s ago"
 
 
+def _describe_disk(disk: Mapping[str, Any]) -> str:
+    words = f"disk {disk['disk']}, {disk['image']}: {disk['state']}"
+    if disk["state"] != ImageState.FOLLOWING.value:
+        return f"{words}, {disk['changed-bytes'] >> 10:,} KiB changed since the checkpoint"
+    return (
+        f"{words}, hidden layer {disk['hidden-bytes'] >> 10:,} KiB, active layer "
+        f"{disk['active-bytes'] >> 10:,} KiB, {disk['buffer-bytes'] / disk['buffer-limit']:.0%} of "
+        "their buffer"
+    )
+
+
 def _read(directory: Path) -> dict[str, Any]:
     try:
         told = json.loads((directory / FILE).read_text("utf-8"))
@@ -208,6 +224,7 @@ def _ask(role: str, node: Mapping[str, Any]) -> NodeStatus:
             qmp.connect(lambda: _is_alive(pid), timeout=ANSWER_SECONDS)
             colo, guest = qmp.execute("query-colo-status"), qmp.execute("x-query-guest")
             runs = qmp.execute("query-status")["running"]
+            disks = qmp.execute("x-query-disks")
     except (ColobenchError, NodeGone):
         return NodeStatus(role, pid, alive=_is_alive(pid))
     return NodeStatus(
@@ -219,6 +236,7 @@ def _ask(role: str, node: Mapping[str, Any]) -> NodeStatus:
         running=runs,
         checkpoint=guest["checkpoint"],
         checkpoint_age=guest["checkpoint-age"],
+        disks=tuple(disks),
     )
 
 

@@ -133,7 +133,7 @@ class _Keeper:
             self._session.rejoin()
             self._joins, self._patience = False, _AGAIN_SECONDS
 
-    # What is said.
+    # Sentences.
 
     def _on_state(self, state: PairState) -> None:
         session, now = self._session, time.monotonic()

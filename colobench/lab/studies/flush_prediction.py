@@ -161,7 +161,7 @@ def cached_pages(session: Session, *, at_least: int = 0) -> Words:
 
 @interruptible(session_outcome)
 def hold_before_flush(
-    session: Session, *, longer: str | None = None, milliseconds: float = 100.0
+    session: Session, *, longer: str | None = None, ticks: int = 100
 ) -> PendingFlush:
     """Take a checkpoint up to the point before its commit, and look at what is to be flushed.
 
@@ -170,10 +170,10 @@ def hold_before_flush(
     session
         Session with ``delay=None``.
     longer
-        Node whose guest runs longer before the checkpoint: ``primary``, ``secondary`` (which needs
-        the variant ``upstream``; otherwise its guest stands still), or None for neither.
-    milliseconds
-        Time for which it runs longer.
+        Node whose guest runs longer before the checkpoint: ``primary``, ``secondary`` (whose guest
+        stands still unless the variant is ``upstream``), or None for neither.
+    ticks
+        Ticks of the guest's timer, one each millisecond, for which it runs longer.
 
     Raises
     ------
@@ -190,15 +190,15 @@ def hold_before_flush(
     # The work in the checkpoint before is known from its record. While the primary stands there,
     # the guest of a secondary that runs gets ahead.
     before = session.hold("primary", "loaded")
-    if longer == "secondary":
-        time.sleep(milliseconds / 1000)
+    if longer == "secondary" and session.settings.checkpoint.variant == "upstream":
+        session.wait_for_ticks(ticks, "secondary")
     session.go_on("primary")
     began = _finished(session, before).guest_work
     if longer == "primary":
         # The secondary's guest has stopped there, and the primary's has not.
         secondary.execute("x-colo-break", at=BEFORE_COMMIT)
         session.hold("primary", "reply")
-        time.sleep(milliseconds / 1000)
+        session.wait_for_ticks(ticks)
         session.go_on("primary")
         session.wait_for_event(
             "secondary", "X_COLO_HELD", STEP_TIMEOUT, at=BEFORE_COMMIT, checkpoint=before + 1

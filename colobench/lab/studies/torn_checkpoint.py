@@ -7,9 +7,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from colobench.errors import LocalError
-from colobench.guest.numba.devices import CPU, NIC, Serial, Timer
+from colobench.guest.numba.devices import standard_devices
 from colobench.guest.numba.machine import MACHINE_TYPE
-from colobench.guest.settings import block_sizes
 from colobench.kernels import bitmap, pages
 from colobench.kernels.digest import digest
 from colobench.kernels.page_records import PAGE_RECORD_BYTES
@@ -19,7 +18,7 @@ from colobench.lab.session.session import Session
 from colobench.memory.ram import RAM, PageMemory, RAMCache, lay_out
 from colobench.memory.tracker import Words
 from colobench.settings.settings import Settings
-from colobench.settings.transport import PageTransport
+from colobench.settings.transport import Encoding, PageTransport
 from colobench.wire.loadvm import COLO_DEVICES, COLO_RAM, PRECOPY, Incoming, vmdescription_section
 from colobench.wire.messages import message
 from colobench.wire.reading import Parser, Parsing, StreamBuffer, parse_bytes, sized_bytes
@@ -85,7 +84,7 @@ class ReplayedSecondary:
     """
 
     def __init__(self, settings: Settings, data: bytes, *, cache: bool, closing: ExitStack) -> None:
-        blocks = lay_out(block_sizes(settings.guest.ram_bytes))
+        blocks = lay_out(settings.guest.block_sizes())
         self.ram = RAM("colobench-torn-ram", blocks)
         closing.callback(self.ram.close)
         self.memory: PageMemory = self.ram
@@ -95,7 +94,7 @@ class ReplayedSecondary:
         self._incoming = Incoming(
             MACHINE_TYPE,
             self.memory,
-            [CPU(), Timer(), Serial(), NIC()],
+            list(standard_devices()),
             xbzrle=True,
             settings=settings.agreed(),
         )
@@ -240,6 +239,12 @@ def _recorded_stream(session: Session) -> bytes:
     settings = session.settings.as_json()
     found = {name: settings[name] for name in names}
     expected = {"delay": None, "layout": "separated", "verify": True}
+    encoding = session.settings.checkpoint.encoding
+    if encoding not in (Encoding.NONE, Encoding.XBZRLE):
+        raise LocalError(
+            f"session: expected encoding none or xbzrle, whose page records are cut here, "
+            f"found {encoding.value}"
+        )
     pages = session.settings.checkpoint.transport.pages
     if (
         session.relay is None

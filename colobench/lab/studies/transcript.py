@@ -6,17 +6,14 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
-from typing import get_args
 
-from colobench.guest.numba.devices import CPU, NIC, Serial, Timer
-from colobench.lab.session.relay import Chunk, Direction, Form
+from colobench.guest.numba.devices import standard_devices
+from colobench.lab.session.message_gate import DIRECTIONS, Direction
+from colobench.lab.session.message_splitter import BUFFER, RAM_SECTION
+from colobench.lab.session.relay import Chunk, Form
 from colobench.wire.dissect import Item, dissect_checkpoint
 from colobench.wire.messages import Message
 from colobench.wire.vmstate import Device
-
-DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
-RAM_SECTION = "RAM section"
-BUFFER = "sized buffer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +33,7 @@ class WireMessage:
     items
         Decoded bytes; offsets count from the first byte captured in that direction.
     form
-        Variant and layout of the conversation; None if the relay was not told.
+        Form of the conversation; None if the relay was not told.
     """
 
     direction: Direction
@@ -64,7 +61,7 @@ def read_messages(
     list of WireMessage
         Messages by time, which together have all of the bytes.
     """
-    devices = [CPU(), Timer(), Serial(), NIC()] if devices is None else list(devices)
+    devices = list(standard_devices() if devices is None else devices)
     messages = [part for direction in DIRECTIONS for part in _one_side(chunks, direction, devices)]
     # Of messages at the same moment, the primary's comes first.
     messages.sort(key=lambda message: message.time)

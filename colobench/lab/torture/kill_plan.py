@@ -10,25 +10,37 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from colobench.errors import LocalError
-from colobench.node.breakpoints import COPY_POINTS, PRIMARY_POINTS, SECONDARY_POINTS
-from colobench.settings.transport import PageTransport, Transport
+from colobench.node.breakpoints import points_of
+from colobench.protocol.colo import Role
+from colobench.settings.checkpoint import Capture, Layout
+from colobench.settings.transport import Encoding, PageTransport, Transport
 
 #: Ways of output: held until the checkpoint is committed, or compared with the secondary's.
 OUTPUTS = ("buffer", "compare")
 SIDES = ("primary", "secondary")
+#: Moments of the second kill, of the node that is left.
+AT_ONCE, AFTER_TAKEOVER = "at-once", "after-takeover"
+SECONDS = (AT_ONCE, AFTER_TAKEOVER)
+#: Places of the layers of the secondary's disks.
+LAYERS = ("ram", "directory")
 TRANSPORTS = tuple(each.value for each in PageTransport)
-#: Points at which a node can be held, by side; None is a random moment.
-POINTS: Mapping[str, tuple[str | None, ...]] = {
-    "primary": (*PRIMARY_POINTS, None),
-    "secondary": SECONDARY_POINTS,
-}
-#: The same where checkpoints are copied, and sent while the guest runs.
-POINTS_OF_COPIES: Mapping[str, tuple[str | None, ...]] = {
-    "primary": (*PRIMARY_POINTS, *COPY_POINTS, None),
-    "secondary": SECONDARY_POINTS,
-}
 #: The longest delay of a kill at a random moment, in milliseconds.
 DELAY_MS = 100.0
+
+
+def points_of_capture(
+    capture: Capture, encoding: Encoding = Encoding.NONE, layout: Layout = Layout.SEPARATED
+) -> dict[str, tuple[str | None, ...]]:
+    """Give the points at which a node can be held, by side; None is a random moment."""
+    points: dict[str, tuple[str | None, ...]] = {
+        side: points_of(Role(side), layout, capture, encoding) for side in SIDES
+    }
+    points["primary"] += (None,)
+    return points
+
+
+#: Those of stop and send.
+POINTS: Mapping[str, tuple[str | None, ...]] = points_of_capture(Capture.STOP_AND_SEND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +66,10 @@ class Kill:
     delay_ms
         Delay of a kill at a random moment after the clients' first answers; None if there is a
         `point`.
+    second
+        One of `SECONDS`, if the other node is killed, too; else None.
+    layers
+        One of `LAYERS`; None is that of the settings.
     """
 
     number: int
@@ -64,15 +80,33 @@ class Kill:
     holder: str | None
     point: str | None
     delay_ms: float | None
+    second: str | None = None
+    layers: str | None = None
+
+    def named(self) -> dict[str, str]:
+        """Give what makes a kill what it is, by name.
+
+        Holder and point of a random moment are ``random``; second and layers are not there if they
+        are None.
+        """
+        found = {
+            "transport": self.transport,
+            "output": self.output,
+            "victim": self.victim,
+            "holder": self.holder or "random",
+            "point": self.point or "random",
+        }
+        more = {"second": self.second, "layers": self.layers}
+        return found | {name: each for name, each in more.items() if each is not None}
 
     @property
-    def combination(self) -> tuple[str, str, str, str, str]:
-        """Transport, output, victim, holder and point; those of a random moment are ``random``."""
-        holder, point = self.holder or "random", self.point or "random"
-        return self.transport, self.output, self.victim, holder, point
+    def combination(self) -> tuple[str, ...]:
+        """The values of `named`."""
+        return tuple(self.named().values())
 
 
-_Combination = tuple[str, str, str, str | None, str | None]
+#: Transport, output, victim, holder, point, second, layers.
+_Combination = tuple[str, str, str, str | None, str | None, str | None, str | None]
 
 
 def combinations(
@@ -80,8 +114,10 @@ def combinations(
     outputs: Sequence[str] = OUTPUTS,
     victims: Sequence[str] = SIDES,
     points: Mapping[str, Sequence[str | None]] = POINTS,
+    seconds: Sequence[str | None] = (None,),
+    layers: Sequence[str | None] = (None,),
 ) -> list[_Combination]:
-    """Give all combinations of transport, output, victim, holder and point.
+    """Give all combinations of transport, output, victim, holder, point, second and layers.
 
     Raises
     ------
@@ -93,15 +129,23 @@ def combinations(
     _check("output", outputs, OUTPUTS)
     _check("victim", victims, SIDES)
     _check("holder", points, SIDES)
+    _check("second", seconds, (*SECONDS, None))
+    _check("layers", layers, (*LAYERS, None))
     places: list[tuple[str | None, str | None]] = []
     for holder, of_holder in points.items():
-        _check(f"point of the {holder}", of_holder, (*POINTS_OF_COPIES[holder], None))
+        known = {
+            each: None
+            for capture in Capture
+            for encoding in (Encoding.NONE, Encoding.DIVERGENT)
+            for each in points_of_capture(capture, encoding)[holder]
+        }
+        _check(f"point of the {holder}", of_holder, (*known, None))
         places += [(None if each is None else holder, each) for each in of_holder]
     places = list(dict.fromkeys(places))
     found = [
-        (transport, output, victim, *place)
-        for transport, output, victim, place in itertools.product(
-            transports, outputs, victims, places
+        (transport, output, victim, *place, second, of_layers)
+        for transport, output, victim, place, second, of_layers in itertools.product(
+            transports, outputs, victims, places, seconds, layers
         )
     ]
     if not found:
@@ -125,13 +169,16 @@ def plan(
     outputs: Sequence[str] = OUTPUTS,
     victims: Sequence[str] = SIDES,
     points: Mapping[str, Sequence[str | None]] = POINTS,
+    seconds: Sequence[str | None] = (None,),
+    layers: Sequence[str | None] = (None,),
     delay_ms: float = DELAY_MS,
 ) -> list[Kill]:
     """Plan kills: the same ones for the same arguments, and the first of more kills are the same.
 
     All combinations come once before one comes again. Within each such round the next is one of
-    those whose transport, output, victim and place (holder and point), and each two of them, came
-    least often; the seed decides between equals. So the first few kills cover as much as possible.
+    those whose transport, output, victim, place (holder and point), second and layers, and each two
+    of them, came least often; the seed decides between equals. So the first few kills cover as much
+    as possible.
 
     Parameters
     ----------
@@ -139,7 +186,7 @@ def plan(
         Seed of the plan.
     kills
         Number of kills.
-    transports, outputs, victims, points
+    transports, outputs, victims, points, seconds, layers
         Values that are combined; `points` by holder, with None for a random moment.
     delay_ms
         The longest delay of a kill at a random moment.
@@ -149,13 +196,14 @@ def plan(
     LocalError
         If a name is unknown, or there is no combination.
     """
-    every = combinations(transports, outputs, victims, points)
+    every = combinations(transports, outputs, victims, points, seconds, layers)
     found = []
     for number, combination in enumerate(itertools.islice(_balanced(every, seed), kills)):
         own = _own_seed(seed, number)
-        is_random = combination[-1] is None
+        *_, point, second, of_layers = combination
+        is_random = point is None
         delay = round(random.Random(own).random() * delay_ms, 3) if is_random else None
-        found.append(Kill(number, own, *combination, delay_ms=delay))
+        found.append(Kill(number, own, *combination[:5], delay, second, of_layers))
     return found
 
 
@@ -178,9 +226,10 @@ def _balanced(every: Sequence[_Combination], seed: int) -> Iterator[_Combination
 
 
 def _parts(combination: _Combination) -> Iterator[tuple[tuple[int, object], ...]]:
-    """Give the parts that are counted: transport, output, victim, place, and each two of them."""
-    *rest, holder, point = combination
-    values = list(enumerate([*rest, (holder, point)]))
+    """Give the parts that are counted: transport, output, victim, place and so on, and each two."""
+    transport, output, victim, holder, point, *more = combination
+    named = enumerate([transport, output, victim, (holder, point), *more])
+    values = [(number, value) for number, value in named if value is not None]
     for value in values:
         yield (value,)
     yield from itertools.combinations(values, 2)

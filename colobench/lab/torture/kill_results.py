@@ -13,10 +13,15 @@ from typing import Any
 from colobench.errors import LocalError
 from colobench.lab.percentiles import percentiles
 from colobench.lab.result_lines import ResultLines
-from colobench.lab.torture.kill_plan import Kill
+from colobench.lab.torture.kill_plan import AT_ONCE, Kill
 
 #: Percentages of the statistics of durations.
 PERCENTS = (50, 90, 99, 100)
+#: Names that each kill has.
+_NAMES = ("transport", "output", "victim", "holder", "point")
+#: Names of details: requests to disks under way at a kill, and the time from which a guest that was
+#: started on the disk that was left has lost answered writes, before the kill.
+UNDER_WAY, LOST_MS = "requests_under_way", "lost_ms"
 #: Beginning of each line of a file of results.
 _BEGINNING = b'{"kill": {"number": '
 
@@ -30,13 +35,14 @@ class KillResult:
     kill
         Kill as planned.
     takeover_ms
-        Milliseconds from the kill to the survivor's first answer to a client; None without one.
+        Milliseconds from the kill to the survivor's first answer to a client; None without one. If
+        the guest serves no clients, to its running guest, as is `every_ms`.
     every_ms
         Milliseconds from the kill until every client had one.
     operations
-        Number of operations that the checker looked at.
+        Number of operations that the checker looked at: of clients, or the guest's writes to disks.
     linearizable
-        Verdict of the checker; None if it was undecided.
+        Verdict of the checker, of whatever history; None if it was undecided.
     violations
         Sentences about violations: of the checker, of lost connections, of processes left behind,
         and so on.
@@ -164,7 +170,7 @@ class Summary:
     takeover_ms, every_ms
         Percentiles, by 50, 90, 99 and 100; empty without a takeover.
     without_answer
-        Kills after which no client had an answer.
+        Kills after which no client had an answer, although a node was left.
     undecided
         Kills whose history the checker could not decide.
     violations
@@ -172,10 +178,14 @@ class Summary:
     tried
         Kills and what the checker tried before it gave up, a sentence for each key.
     per_value
-        For ``transport``, ``output``, ``victim``, ``holder`` and ``point``, the number of kills by
-        value.
+        For each name of `Kill.named`, the number of kills by value.
     per_combination
         The number of kills by combination.
+    under_way
+        Numbers of requests to the guest's disks that were under way at the kills, sorted.
+    lost_ms
+        Percentiles of the time before its end from which the guest has lost answered writes; empty
+        if nothing may be lost.
     """
 
     kills: int
@@ -187,7 +197,9 @@ class Summary:
     violations: tuple[tuple[Kill, str], ...]
     tried: tuple[tuple[Kill, str], ...]
     per_value: Mapping[str, Mapping[str, int]]
-    per_combination: Mapping[tuple[str, str, str, str, str], int]
+    per_combination: Mapping[tuple[str, ...], int]
+    under_way: tuple[float, ...] = ()
+    lost_ms: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def clean(self) -> bool:
@@ -198,18 +210,19 @@ class Summary:
 def summarize(results: Iterable[KillResult]) -> Summary:
     """Sum up results."""
     found = list(results)
-    names = ("transport", "output", "victim", "holder", "point")
     combined = Counter(each.kill.combination for each in found)
-    per_value: dict[str, Counter[str]] = {name: Counter() for name in names}
-    for combination, count in combined.items():
-        for name, value in zip(names, combination, strict=True):
-            per_value[name][value] += count
+    per_value: dict[str, Counter[str]] = {name: Counter() for name in _NAMES}
+    for each in found:
+        for name, value in each.kill.named().items():
+            per_value.setdefault(name, Counter())[value] += 1
     return Summary(
         kills=len(found),
         operations=sum(each.operations for each in found),
         takeover_ms=_percentiles(each.takeover_ms for each in found),
         every_ms=_percentiles(each.every_ms for each in found),
-        without_answer=sum(each.takeover_ms is None for each in found),
+        without_answer=sum(
+            each.takeover_ms is None for each in found if each.kill.second != AT_ONCE
+        ),
         undecided=sum(each.linearizable is None for each in found),
         violations=tuple(
             (each.kill, sentence)
@@ -220,6 +233,10 @@ def summarize(results: Iterable[KillResult]) -> Summary:
         tried=tuple((each.kill, sentence) for each in found for sentence in each.undecided),
         per_value={name: dict(counts) for name, counts in per_value.items()},
         per_combination=dict(combined),
+        under_way=tuple(
+            sorted(each.details[UNDER_WAY] for each in found if UNDER_WAY in each.details)
+        ),
+        lost_ms=_percentiles(each.details.get(LOST_MS) for each in found),
     )
 
 

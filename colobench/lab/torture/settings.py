@@ -10,9 +10,11 @@ from colobench.fields.checks import check_integer
 from colobench.fields.kinds import Integer, Number, Size
 from colobench.fields.part import Part, part, setting
 from colobench.fields.sizes import write_size
+from colobench.guest.programs import Program
 from colobench.lab.checker.linearizability import Effort
 from colobench.lab.session.serving import serving_settings
 from colobench.lab.torture.kill_plan import Kill
+from colobench.settings.checkpoint import Capture
 from colobench.settings.heartbeat import HeartbeatSettings
 from colobench.settings.settings import Settings
 from colobench.strategy.trigger import NEVER_MS
@@ -21,6 +23,8 @@ from colobench.strategy.trigger import NEVER_MS
 DECIDED = ("transport", "multifd_channels", "output", "variant", "delay")
 #: Milliseconds between checkpoints where nobody is killed.
 CLEAN_DELAY_MS = 5
+#: Least milliseconds between checkpoints where passes come between them, also on a busy machine.
+PASSES_DELAY_MS = 100
 USUAL_PAIR = serving_settings(heartbeat=HeartbeatSettings(limit_ms=200), spare=True)
 
 
@@ -68,11 +72,19 @@ class TortureSettings(Part):
         """Check that the nodes notice a kill by themselves, and that clients can be served."""
         if self.pair.heartbeat is None:
             raise LocalError("heartbeat: expected one, by which a kill is noticed, found none")
-        if self.pair.guest.program.is_reproducible:
-            name = self.pair.as_json()["guest"]
-            raise LocalError(f"guest: expected kv, which serves clients, found {name}")
-        if not self.pair.network.hostfwd:
+        program = self.pair.guest.program
+        if not self.serves and not program.needs_disk:
+            raise LocalError(
+                "guest: expected kv, which serves clients, or a program that writes sectors, "
+                f"found {program.label}"
+            )
+        if self.serves and not self.pair.network.hostfwd:
             raise LocalError("hostfwd: expected one, by which clients come, found none")
+
+    @property
+    def serves(self) -> bool:
+        """Whether the guest serves clients; otherwise it writes sectors to its disks."""
+        return self.pair.guest.program is Program.KV
 
     def effort(self) -> Effort:
         """Give what the checker may take for the history of a kill."""
@@ -80,7 +92,9 @@ class TortureSettings(Part):
 
     def of_kill(self, kill: Kill) -> Settings:
         """Give the settings of a pair that suffers a kill."""
-        return self.of_output(kill.output, transport=kill.transport)
+        found = self.of_output(kill.output, transport=kill.transport)
+        # After two kills nobody joins.
+        return found if kill.second is None else found.override(spare=False)
 
     def of_result(self, kill: Kill) -> dict[str, Any]:
         """Give the settings that a kill's result tells, by name, as JSON has them."""
@@ -92,11 +106,23 @@ class TortureSettings(Part):
         """Give the settings of a pair whose output is buffered, or compared."""
         if delay is None:
             delay = self.compare_delay_ms if output == "compare" else self.buffer_delay_ms
+        if self.pair.checkpoint.capture is Capture.GAP_PRECOPY:
+            delay = max(delay, PASSES_DELAY_MS)
+        elif self.pair.checkpoint.capture is Capture.TWO_EPOCHS:
+            delay = 0
         changes: dict[str, Any] = {"transport": transport, "multifd_channels": None}
         changes |= {"output": output, "variant": None}
         if not self.pair.checkpoint.has_own_trigger():
             changes["delay"] = delay
         return self.pair.override(**changes)
+
+    def go_with(self, output: str, transport: str) -> bool:
+        """Say whether a pair with this output and transport is possible."""
+        try:
+            self.of_output(output, transport=transport)
+        except LocalError:
+            return False
+        return True
 
     def without_kills(self, output: str) -> Settings:
         """Give the settings of a pair that nobody kills; its transport is that of `pair`."""
@@ -111,6 +137,8 @@ class TortureSettings(Part):
         LocalError
             If it has not.
         """
+        if not self.serves:
+            return
         # These bring numba.
         from colobench.guest.rings import BYTES_PER_CONNECTION, MAX_CONNECTIONS
 

@@ -6,9 +6,10 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any
 
-from colobench.errors import LocalError
+from colobench.errors import LocalError, RemoteError
 from colobench.lab.checker.verdict import Verdict, check_linearizability
 from colobench.lab.clients.closed_loop import Clients
 from colobench.lab.clients.history import History
@@ -19,6 +20,7 @@ from colobench.lab.session.serving import serving_settings
 from colobench.lab.session.session import Session, session_outcome
 from colobench.lab.session.takeover import Killed, TakeoverRecord
 from colobench.lab.torture.answers import survivors_first_answers
+from colobench.settings.checkpoint import Output
 from colobench.settings.heartbeat import HeartbeatSettings
 
 CLIENTS = 8
@@ -26,6 +28,8 @@ CLIENTS = 8
 BEFORE_SECONDS, AFTER_SECONDS = 0.3, 0.3
 #: Longest delay of a random moment, seconds.
 RANDOM_SECONDS = 0.1
+#: Secondaries that are tried, if a busy machine holds them up.
+JOIN_TRIES = 3
 #: Seconds to wait for an answer. Who has none by then will have none.
 PATIENCE = 10.0
 
@@ -63,7 +67,7 @@ def serving_pair(output: str = "buffer", **settings: Any) -> Session:
     chosen: dict[str, Any] = {
         "output": output,
         "delay": 500 if output == "compare" else 20,
-        "heartbeat": HeartbeatSettings(limit_ms=200),
+        "heartbeat": HeartbeatSettings(),
         "spare": True,
     }
     return Session(serving_settings(**chosen | settings))
@@ -134,6 +138,11 @@ class FailoverStory:
         self.first_ms: float | None = None
 
     @property
+    def compares(self) -> bool:
+        """Whether the pair compares output; otherwise it buffers it."""
+        return self._session.settings.checkpoint.output is Output.COMPARE
+
+    @property
     def violations(self) -> list[str]:
         """Violations so far, as sentences."""
         found = []
@@ -180,7 +189,9 @@ class FailoverStory:
             self._rejoin()
         say("reading all keys, and looking for an order that explains every answer")
         self.history = self.clients.final_reads()
-        self.verdict = check_linearizability(self.history)
+        assert self.killed is not None
+        killed_ns = round(self.killed.time * 1e9)
+        self.verdict = check_linearizability(self.history, failover=killed_ns)
         return self
 
     def _note(self, when: float, who: str, what: str) -> None:
@@ -240,13 +251,34 @@ class FailoverStory:
 
     def _rejoin(self) -> None:
         time.sleep(AFTER_SECONDS)
-        self._session.rejoin()
-        self._session.checkpoint()
+        self._let_one_join()
         joined = time.monotonic()
         self._note(joined, "session", "another secondary has joined: a checkpoint is committed")
         self.spans.append((joined - self.began, PROTECTED))
         self.clients.wait_until_all_answered(round(joined * 1e9), timeout=PATIENCE)
         time.sleep(AFTER_SECONDS)
+
+    def _let_one_join(self) -> None:
+        """Let a secondary join; one that a busy machine holds up is given up, and another tried."""
+        failed: RemoteError | None = None
+        for _ in range(JOIN_TRIES):
+            try:
+                self._session.rejoin()
+                self._session.checkpoint()
+                return
+            except RemoteError as error:
+                failed = error
+                when = time.monotonic()
+                self._note(
+                    when, "session", f"a secondary could not join: {shorten(str(error), 200)}"
+                )
+            except LocalError:
+                if failed is None:
+                    raise
+                # No survivor is left for another try: the reason is what went wrong before.
+                raise failed from None
+        assert failed is not None
+        raise failed
 
     def __repr__(self) -> str:
         """Write what happened as a table, times from the kill, and the verdict."""

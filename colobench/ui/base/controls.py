@@ -8,6 +8,7 @@ from typing import Any
 import ipywidgets
 
 from colobench.guest.programs import REPRODUCIBLE
+from colobench.lab.course.glossary import meaning_of
 from colobench.settings.checkpoint import Layout
 
 GUESTS = [program.label for program in REPRODUCIBLE]
@@ -81,6 +82,7 @@ def slider(text: str, options: Sequence[int], value: int) -> Any:
 def _look(text: str, width: str) -> dict[str, Any]:
     return {
         "description": text,
+        "tooltip": meaning_of(text),
         "style": {"description_width": "initial"},
         "layout": ipywidgets.Layout(width=width, margin="2px 10px 2px 2px"),
     }

@@ -28,6 +28,8 @@ REST_SECONDS = 60.0
 REPEAT_SECONDS = 5.0
 #: Seconds without a ping after which a page is forgotten.
 PAGE_SECONDS = 60.0
+#: Browsers let a hidden page ping once a minute.
+HIDDEN_SECONDS = 130.0
 #: Jupyter's server drops messages of a kernel that sends more than 1 MB/s over 3 s.
 BYTES_PER_SECOND = 500_000
 #: Longer data is compressed.
@@ -81,6 +83,8 @@ class Feed(CoreModel):
         Function that returns whether work is going on, during which the feed sends beats.
     repeat
         Function that sends state outside of this feed again; called when pages may have missed it.
+    told
+        Function that is called with what a page says of its own accord, other than pings.
 
     Notes
     -----
@@ -104,6 +108,7 @@ class Feed(CoreModel):
         self._missed = False
         self.busy: Callable[[], bool] = lambda: False
         self.repeat: Callable[[], None] = lambda: None
+        self.told: Callable[[dict[str, Any]], None] = lambda message: None
         super().__init__(frame={"number": 0, "data": b"", "deflated": False}, contact=_contact(0))
         self.on_msg(self._hear)
         feeds.add(self)
@@ -174,7 +179,11 @@ class Feed(CoreModel):
         self.contact = _contact(self.contact["beat"] + 1, rests)
 
     def _hear(self, _: object, message: dict[str, Any], buffers: object) -> None:
-        """Note a page's ping, and answer it."""
+        """Note a page's ping, and answer it; hand on everything else."""
+        if "page" not in message:
+            self.use()
+            self.told(message)
+            return
         feeds.hear(message)
         if message.get("touched"):
             self.use()
@@ -224,6 +233,9 @@ class Feeds:
     def __init__(self) -> None:
         self._open: list[Feed] = []
         self._pages: dict[str, tuple[int, float]] = {}
+        #: When the last page was left, and whether there has ever been one.
+        self._left = float("-inf")
+        self._had_pages = False
         self._lock = threading.RLock()
 
     def add(self, feed: Feed) -> None:
@@ -268,10 +280,28 @@ class Feeds:
         with self._lock:
             pages = self._pages.items()
             self._pages = {page: it for page, it in pages if now - it[1] < PAGE_SECONDS}
+            if message.get("leaves"):
+                self._pages.pop(str(message["page"]), None)
+                self._left = now
+                return
+            self._had_pages = True
             self._pages[str(message["page"])] = int(message["ping"]), now
         if message.get("missed"):
             for feed in self.all():
                 feed.miss()
+
+    def unseen_seconds(self) -> float:
+        """Give the seconds since a page that shows a feed was last heard; 0 if there was none.
+
+        A page that is hidden pings seldom. One that is left says so if it can.
+        """
+        with self._lock:
+            if not self._had_pages:
+                return 0.0
+            now, last = time.monotonic(), [then for _, then in self._pages.values()]
+            if last:
+                return max(0.0, now - max(last) - HIDDEN_SECONDS)
+            return now - self._left
 
     def heard(self) -> dict[str, int]:
         """Give the last ping of each page."""

@@ -26,6 +26,12 @@ def verdict_text(text: str) -> str:
     return f'<div style="{_TEXT}">{lines}</div>' if lines else ""
 
 
+def preformatted(text: str) -> str:
+    """Write text as a program prints it; long lines are wrapped."""
+    wrapped = "margin: 2px 0; white-space: pre-wrap; overflow-wrap: anywhere"
+    return f'<pre style="{_TEXT}; {wrapped}">{escape(text)}</pre>'
+
+
 def table(
     rows: Sequence[Sequence[str]], heads: Sequence[str] = (), right: Collection[int] = ()
 ) -> str:

@@ -44,6 +44,8 @@ async function readFrame(feed) {
 const LIMIT_MS = 3000;
 const PING_MS = 1000;
 const TICK_MS = 500;
+// A page that nobody sees says that it is still there.
+const HIDDEN_PING_MS = 10000;
 // Less than LIMIT_MS, so that mending is tried before a sentence is shown.
 const MEND_MS = 2000;
 // A page that was busy could not listen: a longer pause between two ticks is its own.
@@ -62,11 +64,12 @@ class PageContact {
     this.manager = manager;
     this.page = Math.random().toString(36).slice(2);
     this.views = new Map();
-    this.pings = this.waitsFrom = 0;
+    this.pings = this.waitsFrom = this.pinged = 0;
     this.silent = this.unheard = this.sincePing = 0;
     this.waits = this.busy = this.missed = this.touched = this.mended = false;
     this.then = performance.now();
     setInterval(() => this.tick(), TICK_MS);
+    window.addEventListener("pagehide", () => this.leave());
     for (const event of ["pointerdown", "keydown"]) {
       document.addEventListener(event, (each) => this.touch(each), { capture: true, passive: true });
     }
@@ -107,10 +110,24 @@ class PageContact {
     if (!this.waits && this.sincePing >= PING_MS) this.ping();
   }
 
+  livingFeed() {
+    return this.feeds().findLast(({ comm_live: alive }) => alive !== false);
+  }
+
+  // The kernel may end what nobody watches; if this gets lost, it waits for pings in vain.
+  leave() {
+    try {
+      this.livingFeed()?.send({ page: this.page, ping: this.pings, leaves: true });
+    } catch {
+      // There is no connection any more.
+    }
+  }
+
   ping() {
-    const feed = this.feeds().findLast(({ comm_live: alive }) => alive !== false);
+    const feed = this.livingFeed();
     if (!feed) return;
     this.pings++;
+    this.pinged = performance.now();
     if (!this.waits) this.waitsFrom = this.pings;
     this.waits = true;
     this.sincePing = 0;
@@ -127,9 +144,13 @@ class PageContact {
     const now = performance.now();
     const passed = Math.min(now - this.then, LONGEST_TICK_MS);
     this.then = now;
-    // A hidden page is called rarely.
-    if (document.hidden || !this.views.size) return;
+    if (!this.views.size) return;
     const expecting = this.feeds().some((feed) => feed.get("contact").rests === false);
+    // A hidden page is called rarely.
+    if (document.hidden) {
+      if (expecting && now - this.pinged >= HIDDEN_PING_MS) this.ping();
+      return;
+    }
     this.silent = expecting ? this.silent + passed : 0;
     this.sincePing += passed;
     if (this.waits) this.unheard += passed;

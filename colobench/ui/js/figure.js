@@ -65,6 +65,60 @@ function followColour(box, figure, ends) {
   paint();
 }
 
+// -- The figure in words and numbers, for readers who do not see it ------------------------------------
+
+// Rows of a table that are written out; of more, evenly chosen ones are.
+const WRITTEN = 20;
+
+// The plots of a figure by the labels of their axes.
+function describe(layout) {
+  const label = ([axis]) => (typeof axis?.axis_label === "string" ? axis.axis_label : "");
+  const plots = [...layout.references()].filter(({ type }) => type === "Figure");
+  const named = plots.map(({ left, below }) => [label(left), label(below)].filter(Boolean).join(" against "));
+  return `Plots: ${named.filter(Boolean).join("; ")}.`;
+}
+
+const writeNumber = (value) =>
+  Number.isNaN(value) ? "" : value.toLocaleString("en", { maximumSignificantDigits: 4 });
+
+function writeTable(name, columns) {
+  const names = Object.keys(columns).filter((each) => columns[each].some((value) => !Number.isNaN(value)));
+  const rows = names.length ? columns[names[0]].length : 0;
+  const table = element("table", "border-collapse: collapse; margin: 4px 0; white-space: nowrap");
+  table.append(element("caption", "text-align: left; font-weight: 600", name));
+  const addRow = (tag, texts) => {
+    const line = element("tr", "");
+    line.append(...texts.map((text) => element(tag, "text-align: right; padding: 0 12px 0 0", text)));
+    table.append(line);
+  };
+  addRow("th", names);
+  const count = Math.min(rows, WRITTEN);
+  for (let i = 0; i < count; i++) {
+    const row = count > 1 ? Math.round((i * (rows - 1)) / (count - 1)) : 0;
+    addRow("td", names.map((each) => writeNumber(columns[each][row])));
+  }
+  return table;
+}
+
+// A folded line below the figure, with its numbers as tables; they are written when it is opened.
+function makeNumbers(box) {
+  const folded = box.appendChild(element("details", "font-size: 12px; padding: 0 8px"));
+  folded.append(element("summary", "cursor: pointer", "The numbers as a table"));
+  const body = folded.appendChild(element("div", "overflow-x: auto"));
+  let latest = [];
+  const write = () => {
+    if (!folded.open) return;
+    const filled = latest.filter(([, columns]) => Object.values(columns)[0]?.length);
+    body.replaceChildren(...filled.map(([name, columns]) => writeTable(name, columns)));
+    if (!filled.length) body.append("There are none yet.");
+  };
+  folded.addEventListener("toggle", write);
+  return (tables) => {
+    latest = tables;
+    write();
+  };
+}
+
 async function begin(box, { feed, ended, ends }, model) {
   const target = box.appendChild(element("div", "", "BokehJS is being loaded …"));
   const Bokeh = await loadLibrary(model.widget_manager, feed, ended);
@@ -75,10 +129,13 @@ async function begin(box, { feed, ended, ends }, model) {
   const figure = layout.document;
   followColour(box, layout, ends);
   ends.push(() => figure.clear());
+  target.setAttribute("role", "img");
+  target.setAttribute("aria-label", describe(layout));
+  const showNumbers = makeNumbers(box);
   return (frame, data) => {
-    for (const [name, columns] of readTables({ tables: [], ...frame }, data)) {
-      figure.get_model_by_name(name).data = columns;
-    }
+    const tables = readTables({ tables: [], ...frame }, data);
+    for (const [name, columns] of tables) figure.get_model_by_name(name).data = columns;
+    showNumbers(tables);
     for (const [name, [start, end]] of Object.entries(frame.ranges ?? {})) {
       figure.get_model_by_name(name).setv({ start, end });
     }

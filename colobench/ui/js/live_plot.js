@@ -9,55 +9,20 @@ const PLOTS = [
   { label: "pause (ms)", height: 230, bottom: 6 },
   { label: "pages sent", height: 150, bottom: 36 },
 ];
-const INK = "var(--jp-ui-font-color1, currentColor)";
 // Bars as wide as this have room for an outline.
 const OUTLINED = 9;
-let patterns = 0;
-
-const svg = (tag, attributes, ...children) => {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children);
-  return made;
-};
 
 function readColumns({ columns, rows }, data) {
   const read = (name, i) => [name, new Float32Array(data, 4 * i * rows, rows)];
   return Object.fromEntries(columns.map(read));
 }
 
-// About `count` round numbers from 0 to `end`.
-function ticks(end, count) {
-  const rough = end / count;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = power * [1, 2, 5, 10].find((each) => each * power >= rough);
-  const all = [];
-  for (let i = 0; i * step <= end * 1.0001; i++) all.push(i * step);
-  return all;
-}
-
-const say = (value) => value.toLocaleString("en", { maximumSignificantDigits: 3 });
-
-const rectangle = (x, y, width, height) => `M${x} ${y}h${width}v${height}h${-width}z`;
-
-// Diagonal lines over the colour of the phase that is no work of COLO's.
-function makeHatch(colour) {
-  const id = `colobench-hatch-${patterns++}`;
-  const attributes = { id, width: 5, height: 5, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" };
-  const pattern = svg("pattern", attributes);
-  pattern.append(svg("rect", { width: 5, height: 5, fill: colour }));
-  pattern.append(svg("line", { y2: 5, stroke: COLOURS.hatch, "stroke-width": 3 }));
-  return [svg("defs", {}, pattern), `url(#${id})`];
-}
-
-function makeLegend(phases) {
+function makeLegend(phases, fills) {
   const line = element("div", `display: flex; flex-wrap: wrap; gap: 2px 14px; padding-left: ${LEFT}px`);
   for (const [phase, colour] of Object.entries(phases)) {
     const entry = element("span", "display: inline-flex; align-items: center");
-    const swatch = element("span", `width: 12px; height: 12px; margin-right: 5px; outline: 1px solid; background: ${colour}`);
-    if (phase === "verify") {
-      swatch.style.background = `repeating-linear-gradient(45deg, ${colour} 0 2px, ${COLOURS.hatch} 2px 4px)`;
-    }
+    const swatch = svg("svg", { width: 12, height: 12, style: "margin-right: 5px; outline: 1px solid" });
+    swatch.append(svg("rect", { width: 12, height: 12, fill: fills[phase] ?? colour }));
     entry.append(swatch, element("span", "", phase));
     line.append(entry);
   }
@@ -79,10 +44,10 @@ function drawAxis({ label, height, bottom }, width, end) {
   return [axis, base, scale];
 }
 
-function drawPauses(frame, columns, width, place, hatch) {
+function drawPauses(frame, columns, width, place, fills) {
   const all = svg("svg", { width, height: PLOTS[0].height });
   const [axis, base, scale] = drawAxis(PLOTS[0], width, 1.05 * Math.max(...columns.pause, 0) || 1);
-  all.append(hatch[0], axis);
+  all.append(axis);
   const tops = new Float32Array(frame.rows).fill(base);
   for (const [phase, colour] of Object.entries(frame.phases)) {
     let path = "";
@@ -90,7 +55,7 @@ function drawPauses(frame, columns, width, place, hatch) {
       tops[i] -= value * scale;
       path += rectangle(place.left(i), tops[i], place.width, value * scale);
     });
-    const fill = phase === "verify" ? hatch[1] : colour;
+    const fill = fills[phase] ?? colour;
     const outline = place.width >= OUTLINED ? { stroke: INK, "stroke-width": 1 } : {};
     all.append(svg("path", { d: path, fill, "data-phase": phase, ...outline }));
   }
@@ -186,7 +151,7 @@ function begin(box, { ends }) {
   const line = box.appendChild(element("div", "padding: 0 8px; min-height: 1.5em", "\u00a0"));
   line.setAttribute("role", "status");
   const point = makePointer(picture, line);
-  let hatch;
+  let hatches;
   let redraw = () => {};
   const resizes = new ResizeObserver(() => redraw());
   resizes.observe(picture);
@@ -194,14 +159,20 @@ function begin(box, { ends }) {
   return (frame, data) => {
     if (!frame.columns) return;
     const columns = readColumns(frame, data);
-    legend.replaceChildren(makeLegend(frame.phases));
-    hatch ??= makeHatch(frame.phases.verify);
+    if (!hatches) {
+      hatches = makeHatches(frame.phases, frame.hatches);
+      // Not displayed at all, an SVG's patterns do not count.
+      const defined = svg("svg", { width: 0, height: 0, style: "position: absolute", "aria-hidden": "true" });
+      defined.append(hatches[0]);
+      box.append(defined);
+    }
+    legend.replaceChildren(makeLegend(frame.phases, hatches[1]));
     redraw = () => {
       const width = picture.clientWidth;
       if (!width) return;
       const place = places(frame, columns.number, width);
       picture.replaceChildren(
-        drawPauses(frame, columns, width, place, hatch),
+        drawPauses(frame, columns, width, place, hatches[1]),
         drawPages(frame, columns, width, place),
       );
       picture.setAttribute("aria-label", describeAll(frame, columns));

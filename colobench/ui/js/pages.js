@@ -1,8 +1,11 @@
 // RAM as a grid of pages, a square for each; page_map.js and page_sets.js say of which colour.
+// disk_map.js has grids of sectors: a block says what its squares are, if they are no pages.
 
 const bit = (bitmap, page) => page >> 3 < bitmap.length && (bitmap[page >> 3] >> (page & 7)) & 1;
 
 const countPages = (blocks) => Math.max(...blocks.map((block) => block.first_page + block.pages));
+
+const countUnits = ({ pages, unit = "page" }) => `${pages.toLocaleString()} ${unit}s`;
 
 const makeBox = () =>
   element("div", "font-size: 12px; color: var(--jp-ui-font-color1, inherit); padding: 4px 8px; min-width: 0");
@@ -52,12 +55,12 @@ function paint(canvas, { first_page: first, pages: count }, size, colourOf) {
 }
 
 // Lets one point at pages, with the pointer or with the arrow keys; a line says which it is.
-function makePointer(canvas, line, { name, pages, first_page: first }) {
+function makePointer(canvas, line, { name, pages, first_page: first, unit = "page" }) {
   let page = 0;
   const grid = { size: 1, columns: 1, describe: () => "" };
   const say = () => {
     const described = grid.describe(first + page);
-    canvas.title = line.textContent = `${name}, page ${page}${described && `: ${described}`}`;
+    canvas.title = line.textContent = `${name}, ${unit} ${page}${described && `: ${described}`}`;
   };
   canvas.tabIndex = 0;
   canvas.onmousemove = ({ offsetX, offsetY }) => {
@@ -92,7 +95,7 @@ function makeGrids(blocks, box, height) {
     const canvas = element("canvas", "display: block");
     canvas.setAttribute("role", "img");
     const row = element("div", "margin-bottom: 4px");
-    row.append(element("div", "line-height: 1.6", `${block.name}: ${block.pages.toLocaleString()} pages`));
+    row.append(element("div", "line-height: 1.6", `${block.name}: ${countUnits(block)}`));
     row.append(canvas);
     box.append(row);
     return { block, canvas, grid: makePointer(canvas, line, block) };
@@ -104,7 +107,7 @@ function makeGrids(blocks, box, height) {
     const size = squareSize(pages, width, height);
     for (const { block, canvas, grid } of grids) {
       paint(canvas, block, size, colourOf);
-      canvas.setAttribute("aria-label", `${block.name}, ${block.pages} pages. ${sentence}`);
+      canvas.setAttribute("aria-label", `${block.name}, ${countUnits(block)}. ${sentence}`);
       Object.assign(grid, { size, columns: canvas.width / size, describe });
     }
     return true;

@@ -16,6 +16,7 @@ from colobench.lab.report.palette import (
     GOOD_COLOUR,
     IDLE_COLOUR,
     NEUTRAL_COLOUR,
+    PRIMARY_COLOUR,
     SECONDARY_COLOUR,
     TAKEOVER_COLOUR,
 )
@@ -38,12 +39,12 @@ from colobench.ui.base.pump import frames
 from colobench.ui.views.plots import legend_above, make_plot
 
 NOBODY = "nobody: any moment"
-COLOURS = {PROTECTED: GOOD_COLOUR, SILENT: TAKEOVER_COLOUR, ALONE: SECONDARY_COLOUR}
+COLOURS = {PROTECTED: PRIMARY_COLOUR, SILENT: TAKEOVER_COLOUR, ALONE: SECONDARY_COLOUR}
 #: Least distance of a client's answers that are drawn, seconds: in the whole story, and near the
 #: kill.
 WHOLE_SECONDS, NEAR_SECONDS = 0.05, 0.005
-#: Seconds before and after the kill that count as near.
-BEFORE, AFTER = 0.15, 0.45
+#: Seconds before and after the kill that count as near: twice the limit of the heartbeat.
+BEFORE, AFTER = 0.15, 1.0
 
 
 class FailoverPanel(Panel):
@@ -296,6 +297,7 @@ def _draw() -> LayoutDOM:
                 top=-1.0,
                 source=source,
                 color=COLOURS[state],
+                hatch_pattern="right_diagonal_line" if state == SILENT else " ",
                 legend_label=state,
             )
         dots = ColumnDataSource({"seconds": [], "client": []}, name=name)

@@ -7,10 +7,13 @@ from typing import Any
 import ipywidgets
 import numpy as np
 
+from colobench.lab.course.feedback import Feedback
+from colobench.lab.course.lessons.lesson_03 import judge_flush
+from colobench.lab.course.prediction import NOT_COMMITTED
+from colobench.lab.course.score_book import PREDICTION, book
 from colobench.lab.report.palette import (
     BAD_COLOUR,
     BUSY_COLOUR,
-    GOOD_COLOUR,
     IDLE_COLOUR,
     SECONDARY_COLOUR,
 )
@@ -20,13 +23,16 @@ from colobench.lab.studies.flush_prediction import PendingFlush, hold_before_flu
 from colobench.ui.base.controls import GUESTS, WRITES, dropdown, slider
 from colobench.ui.base.markup import status_line
 from colobench.ui.base.panel import Panel, button
+from colobench.ui.panels.prediction_panel import GRADE_COLOURS
 from colobench.ui.views.page_sets import PageSets
 
+#: Number of this prediction among those of notebook 03.
+NUMBER = "03.2"
 WORKING_SETS = (64, 256, 1024, 4096)
 VARIANTS = ("v12", "upstream")
-#: Choices of the side whose guest runs longer before the checkpoint, and its milliseconds.
+#: Choices of the side whose guest runs longer before the checkpoint, and its ticks of 1 ms.
 LONGER = {"neither": None, "the secondary's": "secondary", "the primary's": "primary"}
-LONGER_MS = 100.0
+LONGER_TICKS = 100
 #: Seconds for which a pair may be held while the reader thinks.
 PATIENCE_SECONDS = 3600.0
 DEFAULTS: dict[str, Any] = {
@@ -51,6 +57,8 @@ class FlushGuess(Panel):
         Flush that waits, or waited last; None before the first checkpoint.
     record
         Record of that checkpoint; None until it is flushed.
+    feedback
+        Score of the guess; None until the flush.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -68,21 +76,21 @@ class FlushGuess(Panel):
         self.longer.layout.width = "270px"
         self._controls["working_set"].layout.width = "270px"
         self.take_button = button("Send a checkpoint", self.take, "primary", "forward")
-        self.guess = ipywidgets.BoundedIntText(
+        # Text, as a field of numbers has one before anybody has chosen it.
+        self.guess = ipywidgets.Text(
             description="my guess",
-            min=0,
-            max=2**31 - 1,
+            placeholder="pages",
             layout=ipywidgets.Layout(width="180px"),
         )
-        # The field has 0 before a guess.
-        self._guessed = False
-        self.guess.observe(self._note_guess, "value")
+        self._committed: int | None = None
+        self._refused = False
         self.flush_button = button("Commit and flush", self.flush, "success", "check")
         self.status = ipywidgets.HTML()
         self.session: Session | None = None
         self._running: dict[str, Any] = {}
         self.pending: PendingFlush | None = None
         self.record: CheckpointRecord | None = None
+        self.feedback: Feedback | None = None
         self.maps = [self._map(title) for title in ("received", "written there", "flushed")]
         self.children = (
             self._line(*self._controls.values(), self.longer),
@@ -109,11 +117,21 @@ class FlushGuess(Panel):
         self.background.do("sending a checkpoint, with a new pair if need be", self._take)
 
     def flush(self) -> None:
-        """Let the secondary commit and flush."""
+        """Let the secondary commit and flush, if there is a guess."""
+        if self.background.doing is not None:
+            return
+        guess = self._read_guess()
+        self._refused = guess is None
+        if guess is None:
+            self.update()
+            return
+        self._committed = guess
         self.background.do("committing and flushing", self._flush)
 
-    def _note_guess(self, _: object) -> None:
-        self._guessed = True
+    def _read_guess(self) -> int | None:
+        """Give the guess as a number; None if the field has none."""
+        text = self.guess.value.replace(",", "").strip()
+        return int(text) if text.isdecimal() else None
 
     # Actions in the background.
 
@@ -124,13 +142,13 @@ class FlushGuess(Panel):
                 self._begin(chosen)
             assert self.session is not None
             longer = LONGER[self.longer.value]
-            pending = hold_before_flush(self.session, longer=longer, milliseconds=LONGER_MS)
+            pending = hold_before_flush(self.session, longer=longer, ticks=LONGER_TICKS)
         except Exception:
             self._end_session()
             raise
         self.pending, self.record = pending, None
-        self.guess.value = 0
-        self._guessed = False
+        self.guess.value = ""
+        self._committed, self._refused, self.feedback = None, False, None
         received, written, flushed = self.maps
         received.show({"pages": pending.received}, f"Received, checkpoint {pending.checkpoint}")
         written.show(
@@ -153,12 +171,16 @@ class FlushGuess(Panel):
         assert self.pending is not None
         pending = self.pending
         try:
-            self.record = pending.go_on()
+            record = pending.go_on()
         except Exception:
             self._end_session()
             self.pending = None
             raise
-        flushed = np.frombuffer(self.record.flushed_bitmap or b"", "<u8")
+        if self._committed is not None:
+            self.feedback = judge_flush(self._committed, pending, record.flushed_pages)
+            book.note(PREDICTION, NUMBER, self.feedback)
+        self.record = record
+        flushed = np.frombuffer(record.flushed_bitmap or b"", "<u8")
         self.maps[2].show(
             {
                 "received": flushed & pending.received,
@@ -174,12 +196,6 @@ class FlushGuess(Panel):
         if self.pending is None or self.record is None:
             return False
         return self.pending.foretells(self.record)
-
-    def guessed_right(self) -> bool | None:
-        """Whether the guess was right; None before the flush, and without a guess."""
-        if self.record is None or not self._guessed:
-            return None
-        return bool(self.guess.value == self.record.flushed_pages)
 
     def update(self) -> None:
         """Show the present state, and enable the buttons that make sense in it."""
@@ -202,32 +218,27 @@ class FlushGuess(Panel):
                 "Choose a guest, and send a checkpoint: it is held before its commit.",
             )
         if self.record is None:
-            return BUSY_COLOUR, (
-                f"Checkpoint {pending.checkpoint} is all there, and not committed. "
-                f"{pending.received_pages:,} pages wait in the RAM cache; the secondary's own "
-                f"guest wrote {pending.written_pages:,} since the checkpoint before. "
-                "How many will the flush copy?"
-            )
-        guessed = self.guessed_right()
-        colour = {None: IDLE_COLOUR, True: GOOD_COLOUR, False: BAD_COLOUR}[guessed]
+            return BUSY_COLOUR, self._question(pending)
+        feedback = self.feedback
+        colour = IDLE_COLOUR if feedback is None else GRADE_COLOURS[feedback.grade]
         if not self.right() or self.record.verified is False:
             colour = BAD_COLOUR
-        return colour, self._answer(self.record, guessed)
+        return colour, f"{feedback or ''} {self._checks(self.record)}".strip()
 
-    def _answer(self, record: CheckpointRecord, guessed: bool | None) -> str:
-        """Describe the copied pages, the guess, and the checks."""
-        assert self.pending is not None
-        guess = {
-            None: "You made no guess.",
-            True: f"Right: your guess was {self.guess.value:,}.",
-            False: f"Not right: your guess was {self.guess.value:,}.",
-        }[guessed]
+    def _question(self, pending: PendingFlush) -> str:
+        first = f"{NOT_COMMITTED}, in whole pages. " if self._refused else ""
+        return (
+            f"{first}Checkpoint {pending.checkpoint} is all there, and not committed. "
+            f"{pending.received_pages:,} pages wait in the RAM cache; the secondary's own "
+            f"guest wrote {pending.written_pages:,} since the checkpoint before. "
+            "How many will the flush copy?"
+        )
+
+    def _checks(self, record: CheckpointRecord) -> str:
+        """Describe the checks of the flush."""
         equal = {True: "RAM is equal", False: "RAM is NOT equal", None: "RAM was not compared"}
         pages = "page by page" if self.right() else "but NOT page by page"
-        return (
-            f"{guess} The flush copied {record.flushed_pages:,} pages. Foretold were "
-            f"{self.pending.foretold_pages:,}, {pages}. {equal[record.verified]} on both sides."
-        )
+        return f"That was foretold, {pages}. {equal[record.verified]} on both sides."
 
     def end(self) -> None:
         """End both processes."""

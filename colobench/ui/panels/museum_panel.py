@@ -94,7 +94,8 @@ class MuseumPanel(Panel):
         self.progress.value = len(hunt.results) if hunt else 0
         shown = MUSEUM[Bug(self.bug.value)]
         self.story.value = (
-            f'<div style="{_STORY}"><b>{escape(shown.promise)}</b> {escape(shown.story)}</div>'
+            f'<div style="{_STORY}"><b>{escape(shown.promise)}</b> {escape(shown.story)} '
+            f"Caught by {escape(shown.catch.value)}.</div>"
         )
         self.status.value = status_line(*self._words())
         self.found.value = verdict_text(repr(hunt) if hunt and hunt.caught else "")
@@ -107,6 +108,9 @@ class MuseumPanel(Panel):
             return BAD_COLOUR, f"It failed: {error}"
         if hunt is None:
             return IDLE_COLOUR, "Choose a bug, and break it."
+        if not hunt.exhibit.catch.kills:
+            caught, colour = ("Caught", GOOD_COLOUR) if hunt.caught else ("Not caught", IDLE_COLOUR)
+            return colour, f"{caught} by {hunt.exhibit.catch.value}."
         if hunt.caught:
             return GOOD_COLOUR, f"Caught by kill {len(hunt.results)}. What the clients can prove:"
         return IDLE_COLOUR, f"Not caught by {len(hunt.results)} kills: it takes luck. Try again."

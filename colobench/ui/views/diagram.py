@@ -106,25 +106,31 @@ def _opening_arrow(message: WireMessage) -> str:
         f'<details><summary style="text-align: center; cursor: pointer; list-style-position: '
         f'inside"><b>{escape(message.name)}</b> <span style="{_GREY}">'
         f"{len(message.data):,} bytes</span>{line}</summary>"
-        f"{_bytes_table(message)}</details>"
+        f"{bytes_table(message.items, message.data)}</details>"
     )
 
 
-def _bytes_table(message: WireMessage) -> str:
-    begin = message.items[0].offset
-    rows = "".join(_bytes_row(item, message.data[item.offset - begin :]) for item in message.items)
+def bytes_table(items: Sequence[Item], data: bytes, *, wrap: bool = False) -> str:
+    """Write decoded bytes as a table: the length, the first bytes and the meaning of each item.
+
+    With `wrap`, bytes take several lines where there is little room.
+    """
+    begin = items[0].offset if items else 0
+    rows = "".join(_bytes_row(item, data[item.offset - begin :], wrap) for item in items)
     heads = "".join(
-        f'<th style="{_MONO}left; {_GREY}">{name}</th>' for name in ("length", "bytes", "meaning")
+        f'<th scope="col" style="{_MONO}left">{name}</th>'
+        for name in ("length", "bytes", "meaning")
     )
     return f'<table style="margin: 12px 8px 4px"><tr>{heads}</tr>{rows}</table>'
 
 
-def _bytes_row(item: Item, data: bytes) -> str:
+def _bytes_row(item: Item, data: bytes, wrap: bool) -> str:
+    space = "normal; vertical-align: top" if wrap else "nowrap"
     more = " …" if item.length > HEX_BYTES else ""
     shown = data[: min(item.length, HEX_BYTES)].hex(" ") + more
     meaning = " ".join(filter(None, (item.kind, item.title, item.detail)))
     return (
         f'<tr style="background: none"><td style="{_MONO}right">{item.length:,}</td>'
-        f'<td style="{_MONO}left; white-space: nowrap">{shown}</td>'
+        f'<td style="{_MONO}left; white-space: {space}">{shown}</td>'
         f'<td style="{_MONO}left">{escape(meaning)}</td></tr>'
     )

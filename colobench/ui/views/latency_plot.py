@@ -10,17 +10,20 @@ from bokeh.layouts import row
 from bokeh.models import ColumnDataSource, LayoutDOM, Range1d
 
 from colobench.lab.report.palette import (
-    GOOD_COLOUR,
     NEUTRAL_COLOUR,
     PRIMARY_COLOUR,
     SECONDARY_COLOUR,
+    SERIES_DASHES,
+    SERIES_MARKERS,
+    TAKEOVER_COLOUR,
 )
+from colobench.lab.report.plot import logarithmic_range
 from colobench.lab.studies.latency import STATES, Latencies, TimedAnswer
 from colobench.ui.base.figure import Columns, FigureData, LiveFigure
 from colobench.ui.base.pump import frames
 from colobench.ui.views.plots import legend_above, make_plot
 
-COLOURS = dict(zip(STATES, (SECONDARY_COLOUR, PRIMARY_COLOUR, GOOD_COLOUR), strict=True))
+COLOURS = dict(zip(STATES, (SECONDARY_COLOUR, PRIMARY_COLOUR, TAKEOVER_COLOUR), strict=True))
 #: Seconds that are seen at first: few enough that the teeth of a saw can be told apart.
 WINDOW_SECONDS = 1.0
 PERCENTS = np.arange(1.0, 100.0)
@@ -70,7 +73,12 @@ def _figure_data(answers: list[TimedAnswer], marks: list[float]) -> FigureData:
     tables["checkpoints"] = {"seconds": np.array(marks, dtype=np.float64)}
     tables["percentiles"] = {"percent": PERCENTS, **_percentiles(answers)}
     slow = [each.latency_ms for each in answers if each.asked_s < WINDOW_SECONDS]
-    return FigureData(tables, {"latencies": (0, 1.05 * max(slow, default=1.0))})
+    drawn = np.concatenate([tables["percentiles"][state] for state in STATES])
+    ranges = {
+        "latencies": (0.0, 1.05 * max(slow, default=1.0)),
+        "answers": logarithmic_range(drawn),
+    }
+    return FigureData(tables, ranges)
 
 
 def _points(answers: list[TimedAnswer]) -> Columns:
@@ -102,14 +110,27 @@ def _draw() -> LayoutDOM:
     marks = ColumnDataSource({"seconds": []}, name="checkpoints")
     over_time.vspan("seconds", source=marks, line_color=NEUTRAL_COLOUR, line_dash="dashed")
     share = make_plot(
-        "latency (ms)", "answers that are that quick (%)", height=300, x_axis_type="log"
+        "latency (ms, logarithmic)",
+        "answers that are that quick (%)",
+        height=300,
+        x_axis_type="log",
+        x_range=Range1d(start=0.1, end=100, name="answers"),
+        y_range=Range1d(start=0, end=100),
     )
     percentiles = ColumnDataSource({name: [] for name in ("percent", *STATES)}, name="percentiles")
-    for state, colour in COLOURS.items():
+    for number, (state, colour) in enumerate(COLOURS.items()):
         answers = ColumnDataSource({"seconds": [], "latency": []}, name=state)
         named: dict[str, Any] = {"color": colour, "legend_label": state}
-        over_time.scatter("seconds", "latency", source=answers, size=4, **named)
-        share.line(state, "percent", source=percentiles, line_width=2, **named)
+        over_time.scatter(
+            "seconds", "latency", source=answers, size=5, marker=SERIES_MARKERS[number], **named
+        )
+        share.line(
+            *(state, "percent"),
+            source=percentiles,
+            line_width=2,
+            line_dash=SERIES_DASHES[number],
+            **named,
+        )
     for each in (over_time, share):
         legend_above(each)
     return row(over_time, share, sizing_mode="stretch_width")

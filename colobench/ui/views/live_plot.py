@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from colobench.lab.report.palette import PHASE_COLOURS, PRIMARY_COLOUR
+from colobench.lab.report.palette import PHASE_COLOURS, PHASE_HATCHES, PRIMARY_COLOUR
 from colobench.lab.report.run_summary import PAUSE_PHASES
 from colobench.lab.session.record import Records
 from colobench.ui.base.feed import LiveView, read_module
@@ -33,7 +33,7 @@ class LivePlot(LiveView):
     ...     session.run(100)
     """
 
-    _esm = read_module("live_plot.js")
+    _esm = read_module("svg.js", "live_plot.js")
 
     def __init__(self, records: Records) -> None:
         super().__init__()
@@ -70,6 +70,7 @@ def _frame(records: Records) -> tuple[dict[str, Any], bytes]:
         "first": max(0, last - WINDOW) + 1,
         "last": max(last, FIRST_WINDOW),
         "phases": {phase: PHASE_COLOURS[phase] for phase in PAUSE_PHASES},
+        "hatches": PHASE_HATCHES,
         "pages_colour": PRIMARY_COLOUR,
     }
     columns = columns_of(records)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import reduce
 from typing import Any
 
 import numpy as np
 
-from colobench.guest.settings import block_sizes
 from colobench.lab.report.palette import PRIMARY_COLOUR, SECONDARY_COLOUR
 from colobench.lab.session.session import Session
 from colobench.memory.ram import lay_out
@@ -20,9 +20,9 @@ from colobench.ui.base.pump import frames
 FADE = 0.85
 
 
-def describe_blocks(ram_bytes: int) -> list[dict[str, Any]]:
-    """Describe the blocks of a guest's RAM for the browser's side."""
-    return [asdict(block) for block in lay_out(block_sizes(ram_bytes))]
+def describe_blocks(sizes: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Describe the blocks of a guest's RAM, by their sizes, for the browser's side."""
+    return [asdict(block) for block in lay_out(sizes)]
 
 
 class PageMap(LiveView):
@@ -44,7 +44,7 @@ class PageMap(LiveView):
 
     def watch(self, session: Session) -> None:
         """Follow another session from now on."""
-        blocks = describe_blocks(session.settings.guest.ram_bytes)
+        blocks = describe_blocks(session.settings.guest.block_sizes())
         pages = max(block["first_page"] + block["pages"] for block in blocks)
         with self._lock:
             self._blocks, self._records, self._shown = blocks, session.records, 0

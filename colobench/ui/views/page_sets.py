@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import traitlets
 
+from colobench.guest.settings import block_sizes
 from colobench.kernels import bitmap
 from colobench.lab.report.palette import PRIMARY_COLOUR, SECONDARY_COLOUR, TAKEOVER_COLOUR
 from colobench.memory.tracker import Words
@@ -50,7 +51,7 @@ class PageSets(LiveView):
         layout: Any = None,
     ) -> None:
         super().__init__(_height=height, **({"layout": layout} if layout is not None else {}))
-        self._blocks = describe_blocks(ram_bytes)
+        self._blocks = describe_blocks(block_sizes(ram_bytes))
         self._title, self._rest = title, rest
         self.show({})
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import ipywidgets
 
+from colobench.lab.report.run_summary import milliseconds
 from colobench.lab.session.record import CheckpointRecord, Records
 from colobench.ui.base.markup import table
 from colobench.ui.base.pump import frames
@@ -25,6 +26,14 @@ COLUMNS: dict[str, Callable[[CheckpointRecord], str]] = {
     "load": lambda record: f"{record.load_ms:.2f}",
     "digests": lambda record: f"{record.verify_ms:.2f}",
     "equal": lambda record: {True: "yes", False: "NO", None: "–"}[record.verified],
+}
+#: Columns of a guest with disks, behind the others.
+DISK_COLUMNS: dict[str, Callable[[CheckpointRecord], str]] = {
+    "disk bytes": lambda record: f"{record.disk_bytes:,}",
+    "requests at the stop": lambda record: f"{record.disk_requests:,}",
+    "disk write, p50": lambda record: milliseconds(record.disk_write_p50_ms),
+    "writes that waited": lambda record: f"{record.disk_waits:,}",
+    "hidden layer (bytes)": lambda record: f"{record.disk_hidden_bytes:,}",
 }
 
 
@@ -58,5 +67,8 @@ class RecordTable(ipywidgets.HTML):  # type: ignore[misc]
 
 def format_table(records: Records) -> str:
     """Write records as an HTML table, a row for each."""
-    rows = [[show(record) for show in COLUMNS.values()] for record in records]
-    return table(rows, list(COLUMNS), right=range(len(COLUMNS)))
+    columns = dict(COLUMNS)
+    if any(record.settings is not None and record.settings.guest.disks for record in records):
+        columns |= DISK_COLUMNS
+    rows = [[show(record) for show in columns.values()] for record in records]
+    return table(rows, list(columns), right=range(len(columns)))

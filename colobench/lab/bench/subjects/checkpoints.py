@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +62,8 @@ class Pair(contextlib.AbstractContextManager["Pair"]):
         Transport, as in `Session`.
     ram_mib
         The guest's RAM in MiB, by default `default_ram`.
+    settings
+        Settings of the session by name, which go before those that are usual here.
 
     Raises
     ------
@@ -69,29 +72,35 @@ class Pair(contextlib.AbstractContextManager["Pair"]):
     """
 
     def __init__(
-        self, context: BenchContext, pages: int, transport: str, ram_mib: int | None = None
+        self,
+        context: BenchContext,
+        pages: int,
+        transport: str,
+        ram_mib: int | None = None,
+        **settings: Any,
     ) -> None:
         ram_mib = ram_mib or default_ram(context)
         # RAM and the RAM cache, and RAM on the other side.
         context.reserve(3 * ram_mib * MIB)
         self.pages = pages
-        self.session = Session(
-            ram=f"{ram_mib}M",
-            guest="sequential" if pages else "idle",
-            working_set=pages,
-            writes_per_tick=max(1, pages),
-            delay=None,
-            transport=transport,
-            verify=False,
-        )
+        usual = {
+            "ram": f"{ram_mib}M",
+            "guest": "sequential" if pages else "idle",
+            "working_set": pages,
+            "writes_per_tick": max(1, pages),
+            "delay": None,
+            "transport": transport,
+            "verify": False,
+        }
+        self.session = Session(**usual | settings)
 
-    def __enter__(self) -> Pair:
+    def __enter__(self) -> Self:
         """Start it, let it take its first checkpoints, and freeze it."""
         try:
             self.session.start()
             self._freeze()
             for _ in range(SETTLING):
-                self._checkpoint()
+                self._checkpoint(self.pages)
         except BaseException:
             self.__exit__()
             raise
@@ -109,24 +118,35 @@ class Pair(contextlib.AbstractContextManager["Pair"]):
     def record(self) -> CheckpointRecord:
         """Take a checkpoint of all pages."""
         for _ in range(TRIES):
-            record = self._checkpoint()
+            record = self._checkpoint(self.pages)
             if 100 * record.pages >= ENOUGH * self.pages:
                 return record
         raise RemoteError(f"checkpoint: expected {self.pages} pages, found {record.pages}")
 
-    def _checkpoint(self) -> CheckpointRecord:
-        """Let the guest write all of its pages, and take a checkpoint."""
+    def records(self, pages: int, count: int) -> list[CheckpointRecord]:
+        """Take checkpoints of at least so many pages in a row; the first one does not count."""
         self._thaw()
         try:
-            self._let_it_write()
-            return self.session.checkpoint()
+            return [self._write_and_checkpoint(pages) for _ in range(1 + count)][1:]
         finally:
             self._freeze()
 
-    def _let_it_write(self) -> None:
-        """Wait until the guest has written each of its pages once since the last checkpoint."""
+    def _checkpoint(self, pages: int) -> CheckpointRecord:
+        """Let the guest write pages, and take a checkpoint."""
+        self._thaw()
+        try:
+            return self._write_and_checkpoint(pages)
+        finally:
+            self._freeze()
+
+    def _write_and_checkpoint(self, pages: int) -> CheckpointRecord:
+        self._let_it_write(pages)
+        return self.session.checkpoint()
+
+    def _let_it_write(self, pages: int) -> None:
+        """Wait until the guest has written so many of its pages since the last checkpoint."""
         records = self.session.records
-        work = (records[-1].guest_work if records else self._work()) + self.pages
+        work = (records[-1].guest_work if records else self._work()) + pages
         deadline = time.monotonic() + WRITING_TIMEOUT
         while self._work() < work:
             if time.monotonic() > deadline:

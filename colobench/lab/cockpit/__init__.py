@@ -1,0 +1,1 @@
+"""The cockpit: runs with any settings, overlaid while they go on, kept, exported and repeated."""

@@ -1,0 +1,1 @@
+"""The course: exercises that are checked, predictions that are scored, scores, and the glossary."""

@@ -1,0 +1,167 @@
+"""Judgements of answers: right, near or wrong, with a reason that fits the answer."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from colobench.errors import LocalError
+
+
+class Grade(StrEnum):
+    """Grade of an answer."""
+
+    RIGHT = "right"
+    NEAR = "near"
+    WRONG = "wrong"
+    #: There is no answer yet, or none of the kind that the question asks for.
+    NONE = "no answer"
+
+
+POINTS = {Grade.RIGHT: 1.0, Grade.NEAR: 0.5, Grade.WRONG: 0.0}
+OPENINGS = {
+    Grade.RIGHT: "Right.",
+    Grade.NEAR: "Near.",
+    Grade.WRONG: "Not right.",
+    Grade.NONE: "No answer yet.",
+}
+
+
+class UnfitAnswerError(LocalError):
+    """An answer of another kind than the question asks for; it is not counted as a try."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """Feedback of one answer.
+
+    Attributes
+    ----------
+    grade
+        How good the answer is.
+    words
+        Reason, or hint.
+    """
+
+    grade: Grade
+    words: str
+
+    def __repr__(self) -> str:
+        return f"{OPENINGS[self.grade]} {self.words}".rstrip()
+
+    __str__ = __repr__
+
+    @property
+    def points(self) -> float:
+        """Points for the answer, from 0 to 1."""
+        return POINTS.get(self.grade, 0.0)
+
+
+def right(words: str = "") -> Feedback:
+    """Judge an answer as right."""
+    return Feedback(Grade.RIGHT, words)
+
+
+def near(words: str) -> Feedback:
+    """Judge an answer as near."""
+    return Feedback(Grade.NEAR, words)
+
+
+def wrong(hint: str) -> Feedback:
+    """Judge an answer as wrong, with a hint that fits it."""
+    return Feedback(Grade.WRONG, hint)
+
+
+def as_number(answer: Any) -> float:
+    """Take an answer as a finite number.
+
+    Raises
+    ------
+    UnfitAnswerError
+        If it is none.
+    """
+    if isinstance(answer, bool) or not isinstance(answer, numbers.Real):
+        raise UnfitAnswerError(f"answer: expected a number, found {_shown(answer)}")
+    if not math.isfinite(answer):
+        raise UnfitAnswerError(f"answer: expected a finite number, found {answer}")
+    return float(answer)
+
+
+def as_choice(answer: Any, options: tuple[str, ...]) -> str:
+    """Take an answer as one of some words, whatever its case.
+
+    Raises
+    ------
+    UnfitAnswerError
+        If it is none of them.
+    """
+    found = answer.strip().casefold() if isinstance(answer, str) else None
+    for option in options:
+        if option.casefold() == found:
+            return option
+    raise UnfitAnswerError(
+        f"answer: expected one of {', '.join(map(repr, options))}, found {_shown(answer)}"
+    )
+
+
+def as_instance(answer: Any, kind: type, what: str) -> Any:
+    """Take an answer as an object of a class.
+
+    Raises
+    ------
+    UnfitAnswerError
+        If it is of another class; the text describes the expected object with `what`.
+    """
+    if not isinstance(answer, kind):
+        raise UnfitAnswerError(f"answer: expected {what}, found {_shown(answer)}")
+    return answer
+
+
+def judge_number(
+    answer: Any,
+    truth: float,
+    *,
+    why: str,
+    hints: Mapping[float, str] | None = None,
+    otherwise: str,
+    exact: float = 0.0,
+    close: float = 0.0,
+) -> Feedback:
+    """Judge a number.
+
+    Parameters
+    ----------
+    answer
+        The answer.
+    truth
+        The right number.
+    why
+        Reason, for an answer that is right.
+    hints
+        Hints by typical wrong numbers, which are met as exactly as the right one.
+    otherwise
+        Hint for all other numbers.
+    exact, close
+        Greatest relative errors of an answer that is right, and of one that is near.
+    """
+    found = as_number(answer)
+    error = abs(found - truth) / abs(truth) if truth else float(found != truth)
+    if error <= exact:
+        return right(why)
+    for typical, hint in (hints or {}).items():
+        if math.isclose(found, typical, rel_tol=max(exact, 1e-9), abs_tol=1e-9):
+            return wrong(hint)
+    if error <= close:
+        return near(f"It is {truth:,.4g}. {why}")
+    return wrong(otherwise)
+
+
+def _shown(answer: Any) -> str:
+    text = repr(answer)
+    if len(text) > 60:
+        text = f"{text[:57]}..."
+    return text if isinstance(answer, str | int | float) else f"{type(answer).__name__} {text}"

@@ -1,0 +1,1 @@
+"""Lessons: exercises and predictions of each notebook, in a module with the notebook's number."""

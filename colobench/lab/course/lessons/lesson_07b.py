@@ -1,0 +1,78 @@
+"""Notebook 07b: published shapes, measured again."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from colobench.lab.course.exercise import Exercise
+from colobench.lab.course.feedback import Feedback, as_instance, judge_number, right, wrong
+from colobench.lab.course.lesson import Lesson
+from colobench.lab.reproductions.reproduction import Reproduced, State
+from colobench.lab.session.session import Session
+
+
+@cache
+def _page_bytes() -> int:
+    """Find the bytes that a page takes in a secondary's buffer, from one buffered checkpoint."""
+    settings: dict[str, Any] = {"guest": "uniform", "layout": "buffered", "verify": False}
+    with Session(ram="16M", delay=None, **settings) as session:
+        session.wait_for_ticks(20)
+        record = session.checkpoint()
+    return (record.secondary_buffer_bytes - record.device_bytes) // record.pages
+
+
+def _judge_page_bytes(answer: Any) -> Feedback:
+    return judge_number(
+        answer,
+        _page_bytes(),
+        why="A page's 4,096 bytes, and the be64 before it: its offset in RAM, and flags.",
+        hints={
+            4096: "A loader must know which page it is. Something stands before each page.",
+            8: "That is what stands before a page. Add the page.",
+        },
+        otherwise="Divide what the buffer has besides the devices by the pages.",
+    )
+
+
+def _judge_invalid(answer: Any) -> Feedback:
+    found = as_instance(answer, Reproduced, 'one claim, such as `kept["rate"]`')
+    if found.state is State.VALID:
+        return wrong(f"All gates of {found.reproduction.name} hold. Look for one that does not.")
+    if found.state is not State.INVALID:
+        return wrong(
+            "Unknown is not invalid: the machine was too restless to decide. Take one that was "
+            "decided."
+        )
+    return right("It was measured, and a gate does not hold: the text says why.")
+
+
+LESSON = Lesson(
+    "07b",
+    exercises=(
+        Exercise(
+            "07b.1",
+            "With the layout `buffered`, how many bytes of the secondary's buffer belong to a "
+            "page? Take a checkpoint, or read the claim `separated`.",
+            "a number of bytes",
+            """settings = {"guest": "uniform", "layout": "buffered"}
+with cb.Session(ram="16M", delay=None, **settings) as session:
+    session.wait_for_ticks(20)
+    record = session.checkpoint()
+in_pages = record.secondary_buffer_bytes - record.device_bytes
+cb.exercise("07b.1").check(in_pages // record.pages)""",
+            _judge_page_bytes,
+            "The division leaves a small remainder, which belongs to the section of RAM.",
+        ),
+        Exercise(
+            "07b.2",
+            "Find a claim of the kept run that does *not* hold there. Why not?",
+            'one claim, such as `kept["rate"]`',
+            """kept = cb.read_reproductions("../datasets/reproductions/2026-11-30-2-cores.json")
+print(kept)
+cb.exercise("07b.2").check(kept["multifd"])""",
+            _judge_invalid,
+            "Two hosts have more cores than the machine of that run.",
+        ),
+    ),
+)

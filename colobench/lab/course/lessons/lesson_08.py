@@ -1,0 +1,125 @@
+"""Notebook 08: a strategy of one's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from colobench.errors import ColobenchError
+from colobench.lab.course.exercise import Exercise
+from colobench.lab.course.feedback import (
+    Feedback,
+    UnfitAnswerError,
+    judge_number,
+    right,
+    wrong,
+)
+from colobench.lab.course.lesson import Lesson
+from colobench.lab.session.session import Session
+from colobench.settings.checkpoint import Strategy
+from colobench.strategy.trigger import Situation
+
+LONGEST_MS = 40
+MOST_PAGES = 200
+PAUSE_MS, PRICE = 8.0, 0.01
+
+
+#: Milliseconds run and pages dirty, whether a checkpoint is due then, and a hint if not judged so.
+CASES = (
+    (1.0, 0, False, "It asks at once, with nothing written and no time passed."),
+    (LONGEST_MS / 2, MOST_PAGES // 2, False, "It asks too early: half the time, half the pages."),
+    (
+        LONGEST_MS / 4,
+        MOST_PAGES,
+        True,
+        f"With {MOST_PAGES} pages dirty it waits for the time. Look at `seen.dirty_pages`.",
+    ),
+    (
+        float(LONGEST_MS),
+        1,
+        True,
+        f"After {LONGEST_MS} ms it still waits for pages: a quiet guest would never be protected.",
+    ),
+)
+
+
+def _run(trigger: Any) -> int:
+    """Run a pair with a trigger; gives the number of checkpoints."""
+    guest: dict[str, Any] = {"guest": "uniform", "writes_per_tick": 64, "verify": False}
+    with Session(strategy=Strategy(trigger=trigger), ram="16M", **guest) as session:
+        return len(session.run(8))
+
+
+def _judge_trigger(answer: Any) -> Feedback:
+    if isinstance(answer, type) or not hasattr(answer, "ask"):
+        raise UnfitAnswerError(
+            f"answer: expected an object with a method `ask`, found {answer!r:.60}"
+        )
+    for ran_ms, dirty_pages, due, hint in CASES:
+        seen = Situation(now_ms=ran_ms, ran_ms=ran_ms, pause_ms=1.0, dirty_pages=dirty_pages)
+        try:
+            asked = answer.ask(seen)
+        except Exception as error:
+            return wrong(f"`ask` ended with {type(error).__name__}: {error}.")
+        if isinstance(asked, str) is not due:
+            return wrong(hint)
+    if "dirty_pages" not in getattr(answer, "needs", ()):
+        return wrong("Its rule is right. List `dirty_pages` in `needs`, or the node counts none.")
+    try:
+        taken = _run(answer)
+    except ColobenchError as error:
+        return wrong(f"A pair could not be run with it: {error}.")
+    return right(f"A real pair has just taken {taken} checkpoints with it.")
+
+
+def _judge_interval(answer: Any) -> Feedback:
+    best = (2 * PAUSE_MS / PRICE) ** 0.5
+    return judge_number(
+        answer,
+        best,
+        why="There, the guest loses as much by pauses as clients lose by waiting.",
+        hints={
+            round((PAUSE_MS / PRICE) ** 0.5, 2): "The wait is T / 2 on average: mind the 2.",
+            2 * PAUSE_MS / PRICE: "Take the square root.",
+            PAUSE_MS / PRICE: "Set the derivative of p / T + price × T / 2 to zero.",
+        },
+        otherwise="T = √(2p / price), from the text above.",
+        exact=0.005,
+        close=0.1,
+    )
+
+
+LESSON = Lesson(
+    "08",
+    exercises=(
+        Exercise(
+            "08.1",
+            f"A pause is {PAUSE_MS:g} ms and the price {PRICE:g}. Which interval does `Balanced` "
+            "choose?",
+            "a number of milliseconds",
+            f'cb.exercise("08.1").check((2 * {PAUSE_MS:g} / {PRICE:g}) ** 0.5)',
+            _judge_interval,
+            "A pause that is four times as long makes the interval twice as long.",
+        ),
+        Exercise(
+            "08.2",
+            f"Write a trigger that asks as soon as {MOST_PAGES} pages are dirty, and after "
+            f"{LONGEST_MS} ms at the latest. The check asks it about some situations, and then "
+            "runs a pair with it.",
+            "an object of your class",
+            f"""class PagesOrTime:
+    needs = ["dirty_pages"]
+
+    def ask(self, seen):
+        if seen.dirty_pages >= {MOST_PAGES}:
+            return "pages"
+        if seen.ran_ms >= {LONGEST_MS}:
+            return "time"
+        return 1
+
+
+cb.exercise("08.2").check(PagesOrTime())""",
+            _judge_trigger,
+            "It is asked again after a millisecond, so it is late by a millisecond's writes.",
+        ),
+    ),
+)

@@ -1,0 +1,66 @@
+"""One kill under a guest that writes sectors to its disks, which are compared with its RAM."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from colobench.lab.checker.sectors import SectorsVerdict, check_sectors
+from colobench.lab.session.node_pair import PEERS
+from colobench.lab.session.session import Session
+from colobench.lab.torture.kill_round import KillRound, unequal_checkpoints
+
+#: Checkpoints before a kill, and after another secondary has joined.
+BEFORE, AFTER = 2, 1
+
+
+class SectorsRound(KillRound):
+    """One kill, and the search for sectors that the survivor's guest knows otherwise."""
+
+    def carry_out(self) -> None:
+        """Kill, compare the survivor's disks with its RAM, and let another secondary join."""
+        session, kill, patience = self._session, self._kill, self._settings.patience
+        session.run(BEFORE)
+        if kill.delay_ms is not None:
+            time.sleep(kill.delay_ms / 1000)
+        self.kill()
+        takeover = session.takeover(patience)
+        self.note(takeover)
+        self._takeover_ms = self._every_ms = takeover.takeover_ms
+        verdict = judge_sectors(session, PEERS[kill.victim])
+        self._operations = verdict.written
+        # A guest that had done no write shows nothing.
+        self._linearizable = verdict.right if verdict.written or not verdict.right else None
+        if self._linearizable is None:
+            self._undecided = ("nothing crossed the failover: expected writes done, found none",)
+        if not verdict.right:
+            self._violations.append(f"wrong disk: {verdict}")
+        session.rejoin()
+        session.run(AFTER)
+        self._violations += unequal_checkpoints(session, self._first_record)
+
+
+def judge_sectors(session: Session, role: str) -> SectorsVerdict:
+    """Stop a survivor's guest, and compare its disks with its RAM; the guest runs on.
+
+    Parameters
+    ----------
+    session
+        Session with a guest that runs one of the programs ``sectors``.
+    role
+        Role of the survivor.
+    """
+    node, guest = session.nodes[role], session.settings.guest
+    with tempfile.TemporaryDirectory(prefix="colobench-") as directory:
+        ram = Path(directory, "ram")
+        node.execute("stop")
+        try:
+            # It waits for the requests under way.
+            node.execute("x-query-digest")
+            node.execute("pmemsave", val=0, size=guest.ram_bytes, filename=str(ram))
+            return check_sectors(session.images(), np.fromfile(ram, np.uint8), guest.seed)
+        finally:
+            node.execute("cont")

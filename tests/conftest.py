@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +13,18 @@ import psutil
 import pytest
 from hypothesis import settings
 
-from share import SEED, SHARE
+from share import SEED, SHARE, amount
 
 UNIT = Path(__file__).parent / "unit"
 
 # The first call of a kernel compiles it; a deadline would measure that.
-settings.register_profile("colobench", deadline=None)
+settings.register_profile("colobench", deadline=None, max_examples=amount(50, 100))
 settings.load_profile("colobench")
+
+# Containers often forbid bytecode files. Each of a thousand nodes would compile all modules anew,
+# which is a third of its start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

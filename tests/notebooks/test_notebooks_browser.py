@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from browser import needs_chromium
-from jupyter import IDLE, PATIENCE_MS, Site, chromium, serve
+from jupyter import IDLE, PATIENCE_MS, Browser, Site, chromium, serve
 from places import CLONE
 
 NOTEBOOKS = CLONE / "notebooks"
@@ -30,14 +30,22 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield site
 
 
-@pytest.fixture
-def page(lab: Site) -> Iterator[Any]:
-    """Open a page that can reach nothing but the server; the kernel ends with the test."""
+@pytest.fixture(scope="module")
+def browser(lab: Site) -> Iterator[Browser]:
+    """Start a browser for the server."""
     with chromium(lab) as browser:
-        page = browser.new_page()
-        page.set_default_timeout(PATIENCE_MS)
-        yield page
-        lab.end_kernels()
+        yield browser
+
+
+@pytest.fixture
+def page(browser: Browser, lab: Site) -> Iterator[Any]:
+    """Open a page that can reach nothing but the server; the kernel ends with the test."""
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    yield page
+    browser.close_pages()
+    lab.end_kernels()
+    browser.check()
 
 
 def run_all(page: Any, lab: Site, notebook: str, name: str) -> Any:
@@ -99,10 +107,40 @@ def test_in_notebook_03_one_guesses_and_sees_what_is_flushed(page: Any, lab: Sit
     guess.fill("12")
     guess.blur()
     page.get_by_role("button", name="Commit and flush").click()
-    page.get_by_text("Not right: your guess was 12. The flush copied").wait_for()
+    page.get_by_text("Your guess was 12. The flush copied").wait_for()
     page.get_by_text("page by page. RAM is equal on both sides.").wait_for()
     # What a view shows comes with a frame of its own.
     page.get_by_text("written there only: ").wait_for()
+    assert_no_errors(page)
+
+
+def test_in_notebook_04_a_curve_is_drawn_committed_and_joined_by_the_measured_one(
+    page: Any, lab: Site
+) -> None:
+    page.goto(lab.address("04_separated_streams.ipynb"))
+    page.wait_for_function(IDLE)
+    for _ in range(4):
+        page.evaluate("window.jupyterapp.commands.execute('notebook:run-cell-and-select-next')")
+    points = page.locator("svg [role=slider]")
+    points.first.wait_for()
+    commit = page.get_by_role("button", name="Commit and run")
+    # Nothing is drawn yet.
+    commit.click()
+    page.get_by_text("Commit to an answer first: the experiment runs").wait_for()
+    box = page.locator("svg:has([role=slider])").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 0.15 * box["width"], box["y"] + 0.8 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.98 * box["width"], box["y"] + 0.3 * box["height"], steps=3)
+    page.mouse.up()
+    drawn = [float(each.get_attribute("aria-valuenow") or 0) for each in points.all()]
+    assert len(drawn) == 5
+    assert drawn == sorted(drawn)
+    points.last.press("ArrowDown")
+    assert float(points.last.get_attribute("aria-valuenow") or 0) < drawn[-1]
+    commit.click()
+    page.get_by_text("It grows by 4,10").wait_for()
+    assert page.locator("svg:has([role=slider]) rect").count() == 5
     assert_no_errors(page)
 
 

@@ -44,6 +44,17 @@ def test_it_keeps_no_output_that_is_dead_without_a_kernel(path):
     )
 
 
+def test_a_picture_says_that_it_is_one_and_what_it_shows(path):
+    for cell in cells(path, "code"):
+        if "picture" not in cell.metadata:
+            continue
+        *_, words, picture = cell.outputs
+        assert len(cell.metadata.alt.split()) > 5
+        assert picture.data["text/plain"] == cell.metadata.alt
+        assert words.data["text/plain"].startswith("A picture")
+        assert words.data["text/plain"].endswith("Run the cell for the live one.")
+
+
 def test_every_claim_that_is_checked_has_an_output_to_check_against(path):
     checked = [
         cell
@@ -76,6 +87,7 @@ def test_it_imports_only_what_users_import(path):
     code = "\n".join(cell.source for cell in cells(path, "code"))
     imports = [line for line in code.splitlines() if re.match(r"\s*(import|from)\b", line)]
     allowed = {
+        "import tempfile",
         "import colobench as cb",
         "from colobench import ui",
         "from colobench import doctor, ui",

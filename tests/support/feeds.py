@@ -15,6 +15,13 @@ def data_of(view):
     return zlib.decompress(frame["data"]) if frame["deflated"] else frame["data"]
 
 
+def frame_of(view):
+    """Give a view's last frame, also one that waits for its turn to be sent."""
+    view.feed._sent = float("-inf")
+    view.feed.tend()
+    return view.feed.frame
+
+
 def tables_of(figure):
     """Give a figure's tables: name → column → array."""
     values, tables, offset = np.frombuffer(data_of(figure), "<f4"), {}, 0

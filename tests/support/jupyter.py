@@ -210,7 +210,8 @@ def _private_environment(home: Path) -> dict[str, str]:
         path = settings / f"{file}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    return {**os.environ, **private}
+    # On a slow machine, bars of progress would be among what cells have to complain about.
+    return {**os.environ, **private, "TQDM_DISABLE": "1"}
 
 
 @contextmanager
@@ -305,6 +306,10 @@ class Browser:
         for context in self._browser.contexts:
             context.close()
 
+    def check(self) -> None:
+        """Fail if a page has asked for anything beyond the site."""
+        assert self.refused == [], self.refused
+
     def run_all(self, page: Any) -> None:
         """Run all cells, and wait until they have been sent; Voilà does it by itself."""
         if self._site.kind != "voila":
@@ -321,7 +326,7 @@ class Browser:
 
 @contextmanager
 def chromium(site: Site) -> Iterator[Browser]:
-    """Start Chromium; it is a failure if a page asks for anything beyond the site."""
+    """Start Chromium; it is a failure if a page has asked for anything beyond the site."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -331,7 +336,7 @@ def chromium(site: Site) -> Iterator[Browser]:
         browser = Browser(launched, site)
         yield browser
         launched.close()
-    assert browser.refused == [], browser.refused
+    browser.check()
 
 
 def write_notebook(path: Path, *cells: str) -> None:

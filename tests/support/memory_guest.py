@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from colobench.guest.interface import NoNetwork
+from colobench.guest.interface import GuestDisk, NoNetwork
 from colobench.kernels import bitmap
 from colobench.kernels.digest import digest
 from colobench.memory.ram import PAGE_SIZE, RAM, lay_out
@@ -57,6 +57,7 @@ class MemoryGuest:
         self.counter = Counter()
         self.devices: tuple[Device, ...] = (self.counter,)
         self.network = NoNetwork()
+        self.disks: tuple[GuestDisk, ...] = ()
         self.running = False
 
     def write(self, at: int, data: bytes) -> None:

@@ -153,6 +153,18 @@ def _accumulate(accumulators: list[int], stripe: bytes, secret: bytes) -> None:
 
 def xxh3_64(data: bytes, seed: int = 0) -> int:
     """Give XXH3_64bits_withSeed of more than 240 bytes, step by step as in the specification."""
+    secret, accumulators = _xxh3_accumulators(data, seed)
+    return _merged(accumulators, secret[11:75], len(data) * _PRIME64_1)
+
+
+def xxh3_128(data: bytes, seed: int = 0) -> tuple[int, int]:
+    """Give the upper and the lower half of XXH3_128bits_withSeed of more than 240 bytes."""
+    secret, accumulators = _xxh3_accumulators(data, seed)
+    high = _merged(accumulators, secret[-75:-11], ~(len(data) * _PRIME64_2))
+    return high, _merged(accumulators, secret[11:75], len(data) * _PRIME64_1)
+
+
+def _xxh3_accumulators(data: bytes, seed: int) -> tuple[bytes, list[int]]:
     secret = _derived_secret(seed)
     accumulators = [
         _PRIME32_3, _PRIME64_1, _PRIME64_2, _PRIME64_3,
@@ -168,8 +180,11 @@ def xxh3_64(data: bytes, seed: int = 0) -> int:
                 value = accumulators[lane]
                 accumulators[lane] = (value ^ value >> 47 ^ key) * _PRIME32_1 & WORD_MASK
     _accumulate(accumulators, data[-64:], secret[-71:-7])
-    result = len(data) * _PRIME64_1
-    keys = _words(secret[11:75])
+    return secret, accumulators
+
+
+def _merged(accumulators: list[int], key: bytes, result: int) -> int:
+    keys = _words(key)
     for lane in range(0, 8, 2):
         left, right = accumulators[lane] ^ keys[lane], accumulators[lane + 1] ^ keys[lane + 1]
         product = left * right
@@ -182,6 +197,11 @@ def xxh3_64(data: bytes, seed: int = 0) -> int:
 def hash_pages(memory: bytes, seed: int) -> list[int]:
     """Give the digest of each page."""
     return [xxh3_64(page(memory, number), seed) for number in range(len(memory) // PAGE_SIZE)]
+
+
+def hash_listed_pages(memory: bytes, pages: Iterable[int], seed: int) -> list[int]:
+    """Give the two halves of the hash of each listed page, one behind the other."""
+    return [half for number in pages for half in xxh3_128(page(memory, number), seed)]
 
 
 def splitmix64(x: int) -> int:
@@ -378,3 +398,65 @@ def replay_step(
         at = begin + (random + number) % 512 * 8
         kept = value if value >> 54 < share else value & 0xFF
         ram[at : at + 8] = kept.to_bytes(8, "little")
+
+
+def is_xbzrle(body: bytes) -> bool:
+    """Say whether bytes are an XBZRLE encoding of changes within one page."""
+    at = place = 0
+    lengths: list[int] = []
+    while at < len(body):
+        number = []
+        while body[at] & 0x80 and len(number) < 1 and at + 1 < len(body):
+            number.append(body[at] & 0x7F)
+            at += 1
+        if body[at] & 0x80:
+            return False
+        number.append(body[at])
+        at += 1
+        lengths.append(sum(digit << 7 * i for i, digit in enumerate(number)))
+        place += lengths[-1]
+        if len(lengths) % 2 == 0:
+            at += lengths[-1]
+    return at == len(body) and len(lengths) % 2 == 0 and place <= PAGE_SIZE and all(lengths[1:])
+
+
+def count_records(data: bytes, block_pages: int, kept: range) -> tuple[str, int, list[list[int]]]:
+    """Give why counting page records ends, where, and the page and kind of each that was taken."""
+    at = 0
+    taken: list[list[int]] = []
+    while len(data) - at >= 8:
+        word = int.from_bytes(data[at : at + 8], "big")
+        flags, page = word % PAGE_SIZE, word // PAGE_SIZE
+        head, size = 8, None
+        if flags == PAGE | CONTINUE:
+            kind, size = 0, PAGE_SIZE
+        elif flags == ZERO | CONTINUE:
+            kind, size = 1, 1
+        elif flags == XBZRLE | CONTINUE:
+            kind, head = 2, 11
+        elif flags == 0x100 | CONTINUE:
+            kind, head = 3, 12
+        else:
+            return "NEXT", at, taken
+        if len(data) - at < head:
+            break
+        if kind == 2:
+            size = int.from_bytes(data[at + 9 : at + 11], "big")
+        elif kind == 3:
+            size = int.from_bytes(data[at + 8 : at + 12], "big")
+        assert size is not None
+        if (kind == 2 and data[at + 8] != 1) or (kind > 1 and size > 2 * PAGE_SIZE):
+            return "NEXT", at, taken
+        if page >= block_pages:
+            return "BAD_PAGE", at, taken
+        end = at + head + size
+        if end > len(data):
+            break
+        if kind == 2 and not is_xbzrle(data[at + head : end]):
+            return "NEXT", at, taken
+        unusual = kind > 1 or (kind == 1 and data[end - 1]) or len(kept) == 1
+        if page in kept and unusual:
+            return "NEXT", at, taken
+        taken.append([page, kind])
+        at = end
+    return "MORE", at, taken

@@ -24,6 +24,8 @@ def make_record(number, *, pages=(), layout="separated", words=17, **values):
         "bytes": 4104 * len(pages),
         "encoded_pages": 0,
         "bytes_saved": 0,
+        "compared_pages": 0,
+        "equal_pages": 0,
         "device_bytes": 726,
         "primary_buffer_bytes": 726,
         "secondary_buffer_bytes": 726,
@@ -31,12 +33,15 @@ def make_record(number, *, pages=(), layout="separated", words=17, **values):
         "guest_work": 100 * number,
         "verified": None,
         "pause_ms": 8.0,
+        "skew_ms": None,
         "commit_ms": 5.0,
         "loaded_ms": 8.0,
         "dirty_bitmap": bitmap.tobytes(),
     }
     phases = ("request", "stop", "collect", "ram", "devices", "received", "flush", "load", "resume")
-    figures |= {f"{phase}_ms": 1.0 for phase in phases} | {"verify_ms": 0.0, "copy_ms": 0.0}
+    figures |= {f"{phase}_ms": 1.0 for phase in phases} | dict.fromkeys(
+        ("verify_ms", "copy_ms", "hash_ms"), 0.0
+    )
     return CheckpointRecord(**figures | values)
 
 

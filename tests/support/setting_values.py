@@ -24,6 +24,10 @@ TEXTS = {
         *("degradation:target=0.25,minimum=5", "output:maximum=9", "dirty", "price:waiting=2.5"),
     ],
     "hostfwd": ["tcp:127.0.0.1:0-:6379", "tcp::0-:7", "tcp:127.0.0.1:7001-10.0.2.15:6379"],
+    "disks": [
+        *("/somewhere/a", "/somewhere/b,size=64M", "/somewhere/c,size=4K,replica=/else/c"),
+        "/somewhere/d,, and %e'.img,size=1G",
+    ],
     "quirks": list(Quirk),
     "trace_sha256": ["0" * 64, "0123456789abcdef" * 4],
 }
@@ -36,6 +40,8 @@ BASES = (
     Settings().override(transport="multifd"),
     Settings().override(transport="memfd", experiment=True),
     Settings().override(guest="replay", trace="/somewhere/trace.npz"),
+    Settings().override(guest="sectors", disks="/somewhere/a,size=64M"),
+    Settings().override(guest="kv", disks="/somewhere/a,size=64M"),
 )
 
 

@@ -27,7 +27,11 @@ def amount(short: int, long: int) -> int:
 
 def some(cases: Sequence[Case], short: int) -> list[Case]:
     """Pick cases by the seed, in their order: `short` of them, all in a long run."""
-    count = amount(min(short, len(cases)), len(cases))
+    return some_of(cases, amount(min(short, len(cases)), len(cases)))
+
+
+def some_of(cases: Sequence[Case], count: int) -> list[Case]:
+    """Pick so many cases by the seed, in their order."""
     chosen = random.Random(SEED).sample(range(len(cases)), count)
     return [cases[number] for number in sorted(chosen)]
 

@@ -11,6 +11,7 @@ import naive
 import naive_kv
 from colobench.guest import clients, kv, region
 from colobench.guest.buffers import BUFFER_BYTES
+from freezing import FrozenMemory
 from naive_kv import Region, encode
 
 PAGE = 4096
@@ -37,16 +38,18 @@ class Guest:
     def __init__(self, size: int = SIZE, garbage: np.ndarray = GARBAGE) -> None:
         self.size, self.now, self.slot = size, NOW, 0
         self.memory = garbage.copy()
-        self.bitmap = np.zeros(PAGES // 64, dtype=np.uint64)
+        self.frozen = FrozenMemory(self.memory)
+        self.marks, self.bitmap = self.frozen.marks, self.frozen.dirty
         self.result = np.zeros(kv.RESULT_SLOTS, dtype=np.uint64)
         self.waiting, self.closed, self.requests = b"", False, 0
         before = self.memory.copy()
-        assert kv.initialize(self.memory, self.bitmap, STORE, size) == 1
-        assert kv.initialize_clients(self.memory, self.bitmap, AREA, AREA_SIZE) == 1
+        self.frozen.freeze()
+        assert kv.initialize(self.memory, self.marks, STORE, size) == 1
+        assert kv.initialize_clients(self.memory, self.marks, AREA, AREA_SIZE) == 1
         self.hold_bounds(before, [(STORE, STORE + size), (AREA, AREA + AREA_SIZE)])
 
     def hold_bounds(self, before: np.ndarray, allowed: list[tuple[int, int]]) -> set[int]:
-        """Hold that nothing else was written and that what was is marked; give the marks."""
+        """Hold that nothing else was written and that what was is marked and kept; give marks."""
         changed = np.flatnonzero(before != self.memory)
         inside = np.zeros(len(changed), dtype=bool)
         for begin, end in allowed:
@@ -55,6 +58,7 @@ class Guest:
         marked = set(naive.pages_of(self.bitmap))
         assert set((changed // PAGE).tolist()) <= marked
         assert all(any(b // PAGE <= page <= e // PAGE for b, e in allowed) for page in marked)
+        self.frozen.check(before)
         self.bitmap[:] = 0
         return marked
 
@@ -63,9 +67,10 @@ class Guest:
         end = RECEIVED + len(self.waiting)
         self.memory[RECEIVED:end] = np.frombuffer(self.waiting, dtype=np.uint8)
         before = self.memory.copy()
+        self.frozen.freeze()
         self.requests += kv.execute(
             self.memory,
-            self.bitmap,
+            self.marks,
             STORE,
             self.size,
             AREA,
@@ -115,7 +120,8 @@ class Guest:
     def end_client(self, slot: int) -> None:
         """End a client's connection."""
         before = self.memory.copy()
-        kv.forget_client(self.memory, self.bitmap, STORE, self.size, AREA, AREA_SIZE, slot)
+        self.frozen.freeze()
+        kv.forget_client(self.memory, self.marks, STORE, self.size, AREA, AREA_SIZE, slot)
         self.hold_bounds(before, [(STORE, STORE + self.size), (AREA, AREA + AREA_SIZE)])
 
     @property

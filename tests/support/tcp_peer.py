@@ -1,7 +1,8 @@
 """The other end of the guest's network stack: a machine without a CPU, and a small TCP client.
 
 `Guest` calls the kernels as the CPU does, and looks after each call for what must never happen: a
-page that changed without a mark, a byte written outside of pc.ram, a frame with a wrong checksum.
+page that changed without a mark or a copy of what it was, a byte written outside of pc.ram, a frame
+with a wrong checksum.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from colobench.guest.frame_queue import FrameQueue
 from colobench.guest.programs.kv import service_words
 from colobench.net import frame as net
 from colobench.net.frame import ACK, FIN, PSH, RST, SYN, ConnectionKey, Segment, sequence_difference
+from freezing import FrozenMemory
 
 PAGE = 4096
 #: Pages of other blocks' RAM before and after pc.ram.
@@ -31,7 +33,8 @@ class Guest:
         self.random = np.random.default_rng(seed)
         # What was there before a start is anything.
         self.memory = self.random.integers(1, 256, pages * PAGE, dtype=np.uint8)
-        self.bitmap = np.zeros(-(-pages // 64), dtype=np.uint64)
+        self.frozen = FrozenMemory(self.memory)
+        self.marks, self.bitmap = self.frozen.marks, self.frozen.dirty
         self.receive, self.transmit = FrameQueue(), FrameQueue()
         self.host = service_words()
         self.now, self.requests = 1_000, 0
@@ -39,7 +42,8 @@ class Guest:
         self.checked = True
         self._outside = self._around()
         before = self.memory.copy()
-        self.connections = tcp.initialize(self.memory, self.bitmap, self.ram, size)
+        self.frozen.freeze()
+        self.connections = tcp.initialize(self.memory, self.marks, self.ram, size)
         self._check(before)
 
     def copy(self) -> Guest:
@@ -67,6 +71,7 @@ class Guest:
         assert marked[changed].all(), "a page changed without a mark"
         assert self._around() == self._outside, "written outside of pc.ram"
         self.bitmap[:] = 0
+        self.frozen.check(before)
 
     def call(self) -> None:
         """Call the stack once."""
@@ -78,13 +83,16 @@ class Guest:
             self.shuffle, self.bugs,
         )  # fmt: skip
         self.requests += tcp.serve(
-            self.memory, self.bitmap, self.ram, self.size, *queues, *map(np.uint64, words),
+            self.memory, self.marks, self.ram, self.size, *queues, *map(np.uint64, words),
             self.host,
         )  # fmt: skip
 
     def serve(self, take: bool = True) -> list[bytes]:
         """Call the stack once; gives the frames that it put out, unless they are to stay there."""
-        before = self.memory.copy() if self.checked else None
+        before = None
+        if self.checked:
+            before = self.memory.copy()
+            self.frozen.freeze()
         self.call()
         if before is not None:
             self._check(before)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 from collections.abc import Iterator
@@ -13,15 +12,12 @@ import pytest
 from colobench.errors import LocalError
 from colobench.lab.session.record import PHASES
 from colobench.lab.session.session import Session
-from colobench.lab.session.takeover import TakeoverRecord
-from colobench.lab.torture.kill_plan import POINTS_OF_COPIES, plan
-from colobench.lab.torture.kill_results import summarize
-from colobench.lab.torture.run import torture
-from colobench.lab.torture.settings import TortureSettings
-from colobench.node.breakpoints import points_of
+from colobench.lab.torture.kill_plan import plan, points_of_capture
+from colobench.node.breakpoints import COPY_POINTS, points_of
 from colobench.protocol.colo import Role
 from colobench.settings.checkpoint import Capture, Layout
-from share import SEED, amount, each_with_some
+from pairs import assert_kills_lose_nothing, assert_survived, copies, run_and_write, run_in_a_row
+from share import SEED, amount, each_with_some, some
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -42,13 +38,12 @@ SEPARATED = tuple(way for way in WAYS if "layout" not in WAYS[way])
 every_way = pytest.mark.parametrize("way", WAYS)
 
 
-def points(role: Role) -> tuple[str, ...]:
-    return points_of(role, Layout.SEPARATED, Capture.COPY_THEN_SEND)
-
-
-def at_each(role: Role) -> pytest.MarkDecorator:
-    """Parametrize a test by each point of a role and some of the ways."""
-    return pytest.mark.parametrize(("at", "way"), each_with_some(points(role), SEPARATED))
+def at_points(role: Role) -> pytest.MarkDecorator:
+    """Parametrize a test by the capture's own points, some of the others, and some of the ways."""
+    points = points_of(role, Layout.SEPARATED, Capture.COPY_THEN_SEND)
+    own = [at for at in points if at in COPY_POINTS[Capture.COPY_THEN_SEND]]
+    others = some([at for at in points if at not in own], 4)
+    return pytest.mark.parametrize(("at", "way"), each_with_some([*own, *others], SEPARATED))
 
 
 def session(way: str, **settings: Any) -> Session:
@@ -62,31 +57,15 @@ def pair(way: str) -> Iterator[Session]:
         yield pair
 
 
-def assert_survived(pair: Session, takeover: TakeoverRecord, role: str) -> None:
-    """Hold a takeover to everything that can be known of it."""
-    assert takeover.role == role
-    assert takeover.work_after > takeover.work_at_takeover
-    if role == "secondary" and pair.settings.checkpoint.variant == "v12":
-        assert takeover.equal is True
-    assert pair.verify(role)
-
-
-@pytest.mark.parametrize("variant", ["v12", "upstream"])
-@every_way
-def test_checkpoints_in_a_row_verify_equal(way: str, variant: str) -> None:
+@pytest.mark.parametrize(("way", "variant"), each_with_some(tuple(WAYS), ("v12", "upstream")))
+def test_checkpoints_in_a_row_verify_equal_and_tell_the_pause_from_the_time_until_the_commit(
+    way: str, variant: str
+) -> None:
     with session(way, delay=0, variant=variant) as pair:
-        records = pair.run(CHECKPOINTS)
-        first = records[0].number
-        assert [record.number for record in records] == list(range(first, first + CHECKPOINTS))
+        records = run_in_a_row(pair, CHECKPOINTS)
         assert all(record.verified for record in records)
         assert sum(record.pages for record in records) > CHECKPOINTS
-        assert len({record.guest_work for record in records}) > CHECKPOINTS // 2
-
-
-@every_way
-def test_record_tells_the_time_that_the_guest_stood_from_that_until_the_commit(way: str) -> None:
-    with session(way, delay=0) as pair:
-        for record in pair.run(20):
+        for record in records:
             phases = [getattr(record, f"{phase}_ms") for phase in (*PHASES[1:], "verify")]
             assert sum(phases) == pytest.approx(record.pause_ms, abs=1e-6)
             assert min(phases) >= 0
@@ -111,9 +90,9 @@ def test_guest_runs_while_its_copy_is_on_the_way(way: str) -> None:
         assert pair.checkpoint().verified
 
 
-@at_each(Role.PRIMARY)
+@at_points(Role.PRIMARY)
 def test_primary_killed_at_any_point_of_a_checkpoint(pair: Session, at: str, way: str) -> None:
-    pair.run(3)
+    run_and_write(pair, 3)
     assert pair.kill("primary", at=at).status == -signal.SIGKILL
     takeover = pair.failover()
     if at != "sent":
@@ -122,31 +101,31 @@ def test_primary_killed_at_any_point_of_a_checkpoint(pair: Session, at: str, way
     assert_survived(pair, takeover, "secondary")
 
 
-@at_each(Role.SECONDARY)
+@at_points(Role.SECONDARY)
 def test_primary_killed_at_any_point_of_the_secondarys_checkpoint(
     pair: Session, at: str, way: str
 ) -> None:
-    pair.run(3)
+    run_and_write(pair, 3)
     pair.kill("primary", at=at, held="secondary")
     takeover = pair.failover()
     assert takeover.checkpoint == 3 + (at in ("received", "flush", "load"))
     assert_survived(pair, takeover, "secondary")
 
 
-@at_each(Role.SECONDARY)
+@at_points(Role.SECONDARY)
 def test_secondary_killed_at_any_point_of_a_checkpoint(pair: Session, at: str, way: str) -> None:
-    pair.run(3)
+    run_and_write(pair, 3)
     pair.kill("secondary", at=at)
     takeover = pair.failover()
     assert takeover.checkpoint == 3
     assert_survived(pair, takeover, "primary")
 
 
-@at_each(Role.PRIMARY)
+@at_points(Role.PRIMARY)
 def test_secondary_killed_at_any_point_of_the_primarys_checkpoint(
     pair: Session, at: str, way: str
 ) -> None:
-    pair.run(3)
+    run_and_write(pair, 3)
     pair.kill("secondary", at=at, held="primary")
     takeover = pair.failover()
     # What the secondary had said before it died still counts.
@@ -170,10 +149,6 @@ def test_killed_at_a_random_moment_the_survivor_goes_on(kill: int, way: str) -> 
 
 @pytest.mark.parametrize("way", ["copy-stream", "copy-memfd"])
 def test_survivor_gets_a_secondary_again_and_leaves_no_copy_behind(way: str) -> None:
-    def copies(pid: int) -> int:
-        links = (os.readlink(f"/proc/{pid}/fd/{each}") for each in os.listdir(f"/proc/{pid}/fd"))
-        return sum("colobench-ram-copy" in link for link in links)
-
     with session(way, delay=None) as pair:
         pair.run(2)
         primary = pair.nodes["primary"].pid
@@ -194,12 +169,9 @@ def test_secondary_maps_the_copy_and_not_the_guests_ram(pair: Session) -> None:
 
 
 def test_kills_lose_no_answered_write_and_no_connection() -> None:
-    kills = plan(SEED, TORTURE_KILLS, outputs=("buffer",), points=POINTS_OF_COPIES)
-    settings = TortureSettings(clients=6).override(**COPY)
-    summary = summarize(list(torture(kills, settings)))
-    assert summary.violations == ()
-    assert summary.clean
-    assert summary.operations > 0
+    points = points_of_capture(Capture.COPY_THEN_SEND)
+    kills = plan(SEED, TORTURE_KILLS, outputs=("buffer",), points=points)
+    assert_kills_lose_nothing(kills, **COPY)
 
 
 def test_output_that_is_compared_is_refused_with_both_names_and_the_reason() -> None:

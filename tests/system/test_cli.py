@@ -19,6 +19,7 @@ from colobench.cli.main import main
 from colobench.lab.bench import context as context_module
 from colobench.lab.bench import run as run_module
 from colobench.lab.session import session as session_module
+from colobench.lab.studies.protocol_tables import protocol_tables
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -97,12 +98,16 @@ def test_wrong_argument_is_one_clear_error(arguments: list[str], words: str) -> 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_demo_that_is_interrupted_ends_at_once_and_says_so(how: signal.Signals) -> None:
+    def as_in_background() -> None:
+        """Ignore SIGINT, as a script's background jobs do; not SIGHUP, although nohup may be on."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
     with subprocess.Popen(
         [sys.executable, "-m", "colobench", "demo", "--ram", "4M", "--checkpoints", "100000"],
         stderr=subprocess.PIPE,
         text=True,
-        # As a script's background jobs have it.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        preexec_fn=as_in_background,
         env=os.environ | {"TQDM_DISABLE": "1"},
     ) as demo:
         assert demo.stderr is not None
@@ -198,7 +203,9 @@ def test_protocol_prints_every_table() -> None:
     printed = colobench("protocol").stdout
     for title in ("primary, v12, copy-then-send", "secondary, upstream, buffered", "failover"):
         assert f"{title}\n" in printed
-    assert colobench("protocol", "--mermaid").stdout.count("stateDiagram-v2") == 9
+    assert colobench("protocol", "--mermaid").stdout.count("stateDiagram-v2") == len(
+        protocol_tables()
+    )
 
 
 def test_output_that_nobody_reads_is_no_error() -> None:

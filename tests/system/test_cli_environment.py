@@ -223,7 +223,7 @@ def test_results_that_a_full_disk_takes_no_more_are_named(
     path = tmp_path / "results"
     path.symlink_to("/dev/full")
     results = Results(path)
-    monkeypatch.setattr(ResultLines, "_whole", lambda self: b"")
+    monkeypatch.setattr(ResultLines, "_whole", lambda self: 0)
 
     class Kill:
         def to_json(self) -> str:

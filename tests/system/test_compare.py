@@ -21,9 +21,19 @@ from measurements import make_comparison
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 STRATEGIES = ("colo_v12,delay=10", "memfd,delay=10")
-QUICK = {"ram": "8M", "seconds": 0.3, "unprotected_seconds": 0.2}
+QUICK = {"ram": "8M", "seconds": 0.3, "unprotected_seconds": 0.2, "models": False}
 #: The same as options.
-OPTIONS = ["--ram", "8M", "--seconds", "0.3", "--unprotected-seconds", "0.2", "--rounds", "2"]
+OPTIONS = [
+    "--ram",
+    "8M",
+    "--seconds",
+    "0.3",
+    "--unprotected-seconds",
+    "0.2",
+    "--rounds",
+    "2",
+    "--no-models",
+]
 
 
 def command(*arguments: str) -> list[str]:
@@ -106,17 +116,23 @@ def test_every_figure_of_a_guest_that_serves_is_measured():
         guest="kv",
         rounds=1,
         progress=lambda done, total: seen.append((done, total)),
-        **QUICK,
+        **QUICK | {"models": True, "unprotected_seconds": 0.5},
     )
     assert seen == [(0, 1), (1, 1)]
     [found] = comparison.measurements
     assert found.figures.keys() == {metric.name for metric in METRICS}
     assert None not in found.figures.values()
-    positive = found.figures.keys() - {"degradation", "primary_memory_bytes"}
+    # A secondary's guest has not run, so with so little RAM its process may need less.
+    memory = {"primary_memory_bytes", "secondary_memory_bytes"}
+    positive = found.figures.keys() - memory - {"degradation"}
     assert all(found.figures[name] > 0 for name in positive)
     assert found.figures["commit_age_mean_ms"] < found.figures["commit_age_p99_ms"]
     assert found.unprotected["latency_p50_ms"] > 0
     assert Settings.from_json(found.settings) == comparison.cells[0].settings
+    # All but takeover and the worst pause have a model.
+    predicted = comparison.predictions()[comparison.cells[0].key]
+    assert found.figures.keys() - predicted.keys() == {"pause_p99_ms", "takeover_ms"}
+    assert predicted["checkpoints_per_s"] <= 100 * (1 + 1e-9)
 
 
 def test_comparison_grows_where_others_see_it():

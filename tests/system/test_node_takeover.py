@@ -17,11 +17,11 @@ from colobench.node.peer_watchdog import Pairing, PeerWatchdog
 from colobench.node.takeover import Takeover
 from colobench.protocol.arbiter import STANDING, Standing
 from colobench.protocol.colo import UPSTREAM, Conversation, Role, primary_table, secondary_table
+from colobench.protocol.exploration.rules import Rules, of_variant
 from colobench.protocol.failover import FAILOVER, FailoverState
 from colobench.protocol.table import MissingAction
 from colobench.settings.checkpoint import Capture, Layout
 from fake_arbiter import FakeArbiter
-from split_brain_explorer import Rules, of_variant
 
 WAIT = 60.0
 
@@ -104,7 +104,7 @@ def test_explorer_and_nodes_share_their_tables(doubt: Doubt) -> None:
         primary = Conversation(Role.PRIMARY, *form, capture)
         secondary = Conversation(Role.SECONDARY, *form, capture)
         assert primary.table is rules.primary is primary_table(UPSTREAM, capture)
-        assert secondary.table is rules.secondary is secondary_table(*form)
+        assert secondary.table is rules.secondary is secondary_table(*form, capture)
 
 
 def test_node_in_doubt_neither_serves_nor_ends_before_a_verdict(doubt: Doubt) -> None:

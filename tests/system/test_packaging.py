@@ -28,13 +28,23 @@ import pytest
 from colobench.cli import lab
 from colobench.cli.main import main
 from colobench.errors import LocalError
+from colobench.kernels.warmup import directory, kernels_in
 from colobench.lab import material
 from colobench.lab.material import INDEX, MATERIAL, copy_material, files_of
+from colobench.node.kernels import all_kernel_modules
 from places import CLONE
 
 TOKEN = "token"
 LINK = re.compile(r"\]\((?!https?:)([^)\s]+)\)")
 NOBODY = "nobody" if os.geteuid() == 0 else None
+#: Says where the kernels of each module are kept.
+KEPT = """
+import json
+from colobench.kernels.warmup import directory, kernels_in
+from colobench.node.kernels import all_kernel_modules
+kernels = kernels_in(all_kernel_modules())
+print(json.dumps({each.py_func.__module__: str(directory(each)) for each in kernels}))
+"""
 
 
 def texts(root: Path) -> Iterator[tuple[Path, str]]:
@@ -108,9 +118,13 @@ def test_lab_serves_the_directory_that_links_lead_into(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: list[str]
 ) -> None:
     commands: list[list[str]] = []
+    environments: list[dict[str, str]] = []
 
-    def run(command: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+    def run(
+        command: list[str], env: dict[str, str], check: bool
+    ) -> subprocess.CompletedProcess[str]:
         commands.append(command)
+        environments.append(env)
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.chdir(tmp_path)
@@ -121,6 +135,9 @@ def test_lab_serves_the_directory_that_links_lead_into(
     assert f"--ServerApp.root_dir={root}" in command
     assert f"--LabApp.default_url=/lab/tree/{INDEX}" in command
     assert "--no-browser" in command
+    settings = Path(environments[0]["JUPYTER_CONFIG_PATH"].split(os.pathsep)[0])
+    overrides = json.loads((settings / "labconfig/default_setting_overrides.json").read_text())
+    assert overrides["@jupyterlab/apputils-extension:notification"]["fetchNews"] == "false"
 
 
 # -- Wheel and sdist ----------------------------------------------------------------------------
@@ -226,6 +243,17 @@ class Installed:
         if NOBODY is not None:
             shutil.chown(self.home, NOBODY)
 
+    def take_kernels(self) -> None:
+        """Take the kernels that this clone has compiled: the sources are the same."""
+        ours = {
+            each.py_func.__module__: directory(each) for each in kernels_in(all_kernel_modules())
+        }
+        for module, theirs in json.loads(self.run("python", "-c", KEPT)).items():
+            for entry in (ours[module] or Path()).glob(f"{module.rpartition('.')[2]}.*.nb?"):
+                copied = shutil.copy(entry, theirs)
+                if NOBODY is not None:
+                    shutil.chown(copied, NOBODY)
+
     def start(self, *command: str, **options: Any) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [str(self.root / "venv/bin" / command[0]), *command[1:]],
@@ -259,6 +287,7 @@ def installed(wheel: Path) -> Iterator[Installed]:
         done = subprocess.run(["ls", packages], user=NOBODY, cwd="/", capture_output=True)
         if done.returncode:
             pytest.skip(f"{NOBODY} cannot read {packages}")
+        made.take_kernels()
         yield made
 
 

@@ -144,7 +144,7 @@ def test_an_interrupt_waits_for_the_end_of_a_step() -> None:
     reached = []
 
     def step() -> None:
-        with qemu._uninterrupted():
+        with qemu.uninterrupted():
             signal.raise_signal(signal.SIGINT)
             reached.append("the end")
 

@@ -10,6 +10,7 @@ from colobench.errors import LocalError
 from colobench.kernels.bitmap import popcount
 from colobench.lab.session.session import Session
 from colobench.lab.studies.torn_checkpoint import cut_checkpoint
+from pairs import run_and_write
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -17,7 +18,8 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 @pytest.fixture(scope="module")
 def torn():
     with Session(ram="4M", delay=None, keep_stream=True, writes_per_tick=40) as session:
-        session.run(3)
+        run_and_write(session, 2)
+        session.checkpoint()
         return cut_checkpoint(session), session.records[-1]
 
 
@@ -48,6 +50,7 @@ def test_the_cuts_are_the_whole_checkpoint_page_after_page(torn):
 
 def test_any_step_cuts_as_well(torn):
     with Session(ram="4M", delay=None, keep_stream=True) as session:
+        session.wait_for_ticks(1)
         session.checkpoint()
         cuts = cut_checkpoint(session, step=997).cuts
     assert {cut.cached for cut in cuts[:-1]} == {0}
@@ -59,6 +62,7 @@ def test_any_step_cuts_as_well(torn):
 def test_how_far_it_is_is_told_and_a_bar_shows_it(torn, monkeypatch, capsys):
     told = []
     with Session(ram="4M", delay=None, keep_stream=True) as session:
+        session.wait_for_ticks(1)
         session.checkpoint()
         cuts = cut_checkpoint(session, progress=lambda done, total: told.append((done, total))).cuts
         monkeypatch.setattr("colobench.lab.progress._PATIENCE_SECONDS", 0)
@@ -92,6 +96,13 @@ def test_a_transport_whose_pages_go_other_ways_is_refused(transport):
 def test_a_session_without_a_whole_recording_is_refused(settings):
     with pytest.raises(LocalError, match="expected delay None, layout separated, verify, tr"):
         cut_checkpoint(Session(**{"delay": None} | settings))
+
+
+@pytest.mark.parametrize("encoding", ["zstd", "divergent"])
+def test_an_encoding_whose_pages_are_not_all_in_the_stream_as_records_is_refused(encoding):
+    changes = {"encoding": encoding, "variant": "upstream", "keep_stream": True}
+    with pytest.raises(LocalError, match=f"encoding none or xbzrle, .*found {encoding}"):
+        cut_checkpoint(Session(delay=None, **changes))
 
 
 def test_a_recording_that_lacks_its_begin_is_refused():

@@ -32,6 +32,7 @@ def captured(session):
     # After the first one nothing of the migration can be under way any more.
     session.checkpoint()
     session.relay.forget()
+    session.wait_for_ticks(1)
     session.checkpoint()
     return read_messages(session.relay.chunks)
 
@@ -71,6 +72,7 @@ def test_a_torn_checkpoint_ends_in_the_middle():
     with pair() as session:
         session.checkpoint()
         session.relay.forget()
+        session.wait_for_ticks(2)
         session.kill("primary", at="ram")
         session.failover()
         said = read_messages(session.relay.chunks)

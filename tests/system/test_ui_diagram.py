@@ -12,7 +12,9 @@ from colobench.lab.session.relay import Chunk, Form
 from colobench.lab.session.session import Session
 from colobench.lab.studies.transcript import BUFFER, RAM_SECTION
 from colobench.protocol.colo import UPSTREAM, V12, VARIANTS
-from colobench.settings.checkpoint import Layout
+from colobench.settings.checkpoint import Capture, Layout
+from colobench.settings.transport import PageTransport
+from colobench.strategy.compatibility import refusals
 from colobench.ui.views.deeds import TORN, deeds_of
 from colobench.ui.views.diagram import SequenceDiagram
 from colobench.wire.format import BE64, SECTION, RAMFlag, SectionType
@@ -98,6 +100,68 @@ def test_the_words_are_those_of_the_layout_and_the_variant(layout, variant):
     assert words["CHECKPOINT_REQUEST"][1] == stops.get(variant, "stops its guest")
     runs_again = "its guest runs" in words["VMSTATE_LOADED"][1]
     assert runs_again == (variant is UPSTREAM)
+
+
+FORMS = [
+    (layout, capture, transport)
+    for layout in Layout
+    for capture in Capture
+    for transport in PageTransport
+    if not list(
+        refusals(
+            {
+                "layout": layout.value,
+                "capture": capture.value,
+                "transport": transport.value,
+                "output": "buffer",
+                "tracker": "marked",
+            }
+        )
+    )
+]
+
+
+@pytest.mark.parametrize(("layout", "capture", "transport"), FORMS)
+def test_the_words_are_those_of_each_layout_capture_and_transport(layout, capture, transport):
+    elsewhere = transport is not PageTransport.STREAM
+    section = ram_section_multifd(SectionType.END, 2) + bytes([SectionType.EOF])
+    form = Form(V12, layout, capture, devices_first=not elsewhere or capture.copies)
+    words = deeds(checkpoint(layout, form, ram=section if elsewhere else RAM))
+    both_in_one = layout is Layout.BUFFERED
+    assert (RAM_SECTION in words) == (not both_in_one)
+    assert ("RAM and devices" in words["VMSTATE_SEND"][0]) == both_in_one
+    assert ("RAM" in words[BUFFER][0]) == ("RAM into" in words[BUFFER][1]) == both_in_one
+    # A guest that is copied runs on before anything is sent, and is never started again.
+    runs_on = "run" in words["CHECKPOINT_REPLY"][0]
+    assert runs_on == (capture in (Capture.COPY_THEN_SEND, Capture.COPY_ON_WRITE))
+    assert ("its guest runs" in words["VMSTATE_LOADED"][0]) == (not capture.copies)
+    assert ("releases output" in words["VMSTATE_RECEIVED"][0]) == capture.copies
+    copied = [name for name, (primary, _) in words.items() if "cop" in primary]
+    assert bool(copied) == (capture.copies and (capture is not Capture.TWO_EPOCHS or not elsewhere))
+    if not both_in_one:
+        assert ("other connections" in words[RAM_SECTION][0]) == elsewhere
+        # Devices that are saved behind RAM are saved when their size is known.
+        saved_first = "devices" in words["VMSTATE_SEND"][0] or capture.copies
+        assert ("saved its devices" in words["VMSTATE_SIZE"][0]) == (not saved_first)
+
+
+def test_a_part_of_a_pass_is_told_from_the_pages_of_a_checkpoint():
+    form = Form(V12, Layout.SEPARATED, Capture.GAP_PRECOPY)
+    passing = say(
+        ("P→S", encode_message(Message.MIGRATE_RAM_BACKGROUND) + RAM),
+        ("P→S", encode_message(Message.CHECKPOINT_REQUEST)),
+        ("P→S", encode_message(Message.VMSTATE_SEND) + RAM),
+    )
+    said = SequenceDiagram([dataclasses.replace(each, form=form) for each in passing]).messages
+    primary = [
+        words[0]
+        for each, words in zip(said, deeds_of(said), strict=True)
+        if each.name == RAM_SECTION
+    ]
+    assert primary == [
+        "sends some of its dirty pages, its guest runs",
+        "sends the dirty pages that passes have left",
+    ]
 
 
 def test_devices_are_said_to_be_saved_behind_pages_that_go_other_ways():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from colobench.lab.course.score_book import book
+from colobench.lab.report.palette import BAD_COLOUR, BUSY_COLOUR, GOOD_COLOUR
 from colobench.lab.session.session import Session
 from colobench.lab.studies.torn_checkpoint import Cut, TornCheckpoint
 from colobench.ui.base.panel import Panel
@@ -21,6 +23,7 @@ def quiz():
     yield quiz
     quiz.close()
     assert Panel._current is None
+    book.forget()
 
 
 def press(quiz, button):
@@ -47,48 +50,61 @@ def test_a_round_shows_both_sides_first_and_the_answer_after_the_guess(quiz, var
     assert shown(flushed) == {}
     assert str(quiz.pending.foretold_pages) not in flushed.feed.frame["title"]
     assert "not committed" in quiz.status.value
-    quiz.guess.value = 77
+    quiz.guess.value = "7"
     press(quiz, quiz.flush_button)
     assert quiz.right()
     assert sum(shown(flushed).values()) == quiz.record.flushed_pages
-    assert "your guess was 77" in quiz.status.value
+    assert "Your guess was 7" in quiz.status.value
     assert "NOT" not in quiz.status.value
 
 
-RIGHT, WRONG, NO_GUESS = "#62a964", "#d4606a", "#8b95a3"
-
-
 @pytest.mark.parametrize(
-    ("off", "words", "colour"),
+    ("guess", "opening", "colour"),
     [
-        (0, "Right: your guess was", RIGHT),
-        (1, "Not right: your guess was", WRONG),
-        (-1, "Not right: your guess was", WRONG),
-        (None, "You made no guess.", NO_GUESS),
+        (lambda pending: pending.foretold_pages, "Right.", GOOD_COLOUR),
+        (lambda pending: pending.foretold_pages + 1, "Near.", BUSY_COLOUR),
+        (lambda pending: 10 * pending.foretold_pages, "Not right. Your guess was", BAD_COLOUR),
+        (
+            lambda pending: pending.received_pages + pending.written_pages,
+            "Not right. You counted twice",
+            BAD_COLOUR,
+        ),
     ],
 )
-def test_the_quiz_tells_a_right_guess_from_a_wrong_one(quiz, off, words, colour):
+def test_the_quiz_tells_right_guesses_near_ones_and_wrong_ones(quiz, guess, opening, colour):
     press(quiz, quiz.take_button)
-    assert quiz.guessed_right() is None
-    if off is not None:
-        quiz.guess.value = quiz.pending.foretold_pages + off
+    quiz.guess.value = f"{guess(quiz.pending):,}"
     press(quiz, quiz.flush_button)
-    assert quiz.guessed_right() is (None if off is None else off == 0)
-    assert words in quiz.status.value
     assert f"border-left: 4px solid {colour}" in quiz.status.value
+    assert f">{opening}" in quiz.status.value
+
+
+def test_without_a_guess_nothing_is_flushed(quiz):
+    press(quiz, quiz.take_button)
+    for text in ("", "many", "-1", "1.5"):
+        quiz.guess.value = text
+        quiz.flush_button.click()
+        assert quiz.background.doing is None
+        assert quiz.record is None
+        assert "Commit to an answer first" in quiz.status.value
+    guess_and_flush(quiz)
     # The next round begins without the guess of this one.
     press(quiz, quiz.take_button)
-    assert quiz.guess.value == 0
+    assert quiz.guess.value == ""
+    assert "Commit to an answer first" not in quiz.status.value
+
+
+def guess_and_flush(quiz):
+    quiz.guess.value = "1"
     press(quiz, quiz.flush_button)
-    assert "You made no guess." in quiz.status.value
 
 
 def test_the_next_round_takes_the_same_pair_unless_another_guest_is_chosen(quiz):
     press(quiz, quiz.take_button)
-    press(quiz, quiz.flush_button)
+    guess_and_flush(quiz)
     session = quiz.session
     press(quiz, quiz.take_button)
-    press(quiz, quiz.flush_button)
+    guess_and_flush(quiz)
     assert quiz.session is session
     quiz._controls["working_set"].value = 64
     press(quiz, quiz.take_button)
@@ -100,11 +116,12 @@ def test_the_next_round_takes_the_same_pair_unless_another_guest_is_chosen(quiz)
 def test_a_pair_that_dies_while_one_thinks_is_told_and_the_next_round_begins_anew(quiz):
     press(quiz, quiz.take_button)
     quiz.session.nodes["primary"].kill()
+    quiz.guess.value = "1"
     quiz.flush_button.click()
     quiz.wait()
     assert "It failed" in quiz.status.value
     press(quiz, quiz.take_button)
-    press(quiz, quiz.flush_button)
+    guess_and_flush(quiz)
     assert quiz.right()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -48,10 +49,13 @@ DEAF = """
 get_ipython().kernel.shell_handlers["comm_msg"] = lambda *_: None
 """
 VIEWS = """
-session = cb.Session(ram="8M", guest="uniform", delay=None, report_pages=True)
+import tempfile
+directory = tempfile.TemporaryDirectory()
+disks = [f"{directory.name}/disk,size=1M"]
+session = cb.Session(ram="8M", guest="uniform", delay=None, report_pages=True, disks=disks)
 session.start()
 panel = ui.NextCheckpoint(session)
-display(panel, ui.PageMap(session), ui.FlushPlot(session.records))
+display(panel, ui.PageMap(session), ui.FlushPlot(session.records), ui.DiskMap(session))
 sets = ui.PageSets(session.settings.guest.ram_bytes, "Sets")
 display(sets)
 """
@@ -61,10 +65,23 @@ for _ in range(3):
     panel.wait()
 sets.show({"one": np.arange(34, dtype=np.uint64)})
 """
+#: More rounds than a test waits for; it presses Stop.
+COMPARISON = f"""
+class EachTime:
+    def ask(self, seen):
+        return "time" if seen.ran_ms >= 20 else 20 - seen.ran_ms
+
+strategies = ["colo_v12,delay=20", "remus,delay=20", "memfd,delay=20", EachTime()]
+times = {{"seconds": {share.amount(1, 4) / 2}, "unprotected_seconds": 0.2, "models": False}}
+ui.StrategyComparison(strategies, ram="8M", rounds=100, **times)
+"""
+#: Seconds for which a comparison is watched.
+LIVE_SECONDS = share.amount(5, 60)
 NOTEBOOKS = {
     "quick": (IMPORTS, VIEWS, CHECKPOINTS),
     "slow": (IMPORTS, SLOW, VIEWS, CHECKPOINTS),
     "deaf": (IMPORTS, DEAF, VIEWS, CHECKPOINTS),
+    "comparison": (IMPORTS, COMPARISON),
     "figure": (IMPORTS, "ui.FlushPlot(cb.Records())"),
     "busy": (IMPORTS, VIEWS, CHECKPOINTS, "import time\nwhile True: time.sleep(0.1)"),
 }
@@ -73,7 +90,14 @@ BARS = """(bars => bars?.rows === bars?.last && bars?.rows)(
     document.querySelector("[data-rows][data-last]")?.dataset)"""
 PAGE_MAP = """document.querySelector("canvas[aria-label*='sent by checkpoint']")
     ?.ariaLabel.match(/sent by checkpoint (\\d+)/)?.[1]"""
+DISK_MAP = """document.querySelector("canvas[aria-label*='would undo']")
+    ?.ariaLabel.match(/(\\d+) checkpoints/)?.[1]"""
 FIGURE = "document.querySelector('[data-rows][data-figure]')?.dataset.rows"
+#: Checkpoints that are drawn of each of four strategies; no numbers before a figure is drawn.
+DRAWN = """(typeof Bokeh === "undefined" ? [] : [0, 1, 2, 3].map(i => Bokeh.index.roots
+    .map(view => view.model.document.get_model_by_name(`checkpoints ${i}`))
+    .find(found => found)?.data.seconds.length ?? 0))"""
+LEAST_ROWS = 10
 SETS = "canvas[aria-label*='one: ']"
 #: Whether the page has that theme, and the labels of all axes the colour of its texts.
 WRITTEN_IN = """theme => {
@@ -110,13 +134,20 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield site
 
 
-@pytest.fixture
-def browser(site: Site) -> Iterator[Browser]:
-    """Open a browser; afterwards nobody's kernel is left."""
+@pytest.fixture(scope="module")
+def started(site: Site) -> Iterator[Browser]:
+    """Start a browser for the site."""
     with chromium(site) as browser:
         yield browser
-        browser.close_pages()
-        site.end_kernels()
+
+
+@pytest.fixture
+def browser(started: Browser, site: Site) -> Iterator[Browser]:
+    """Give the browser; afterwards nobody's page or kernel is left."""
+    yield started
+    started.close_pages()
+    site.end_kernels()
+    started.check()
 
 
 def run(browser: Browser, notebook: str, throttle: int = 1) -> Any:
@@ -128,7 +159,7 @@ def run(browser: Browser, notebook: str, throttle: int = 1) -> Any:
 
 def wait_until_filled(page: Any, checkpoints: int) -> None:
     """Wait until every view shows at least so many checkpoints, all that there are."""
-    for shown in (BARS, PAGE_MAP, FIGURE):
+    for shown in (BARS, PAGE_MAP, DISK_MAP, FIGURE):
         wait_until_shown(page, shown, checkpoints)
     page.locator(SETS).first.wait_for(state="attached")
 
@@ -258,3 +289,26 @@ def test_a_figure_is_written_in_the_pages_colour_on_light_and_on_dark(
     for theme in ("JupyterLab Light", "JupyterLab Dark", "JupyterLab Light"):
         page.evaluate(CHANGE_THEME, theme)
         page.wait_for_function(WRITTEN_IN, arg=theme)
+
+
+@sites("lab")
+def test_four_strategies_grow_side_by_side_while_their_pairs_run_and_survive_a_reload(
+    browser: Browser, site: Site
+) -> None:
+    page = run(browser, "comparison")
+    page.locator(".colobench-panel button", has_text="Start").click()
+    page.wait_for_function(f"{DRAWN}.some(rows => rows > 0)")
+    end = time.monotonic() + LIVE_SECONDS
+    while time.monotonic() < end:
+        before = page.evaluate(DRAWN)
+        page.wait_for_function(f"before => {DRAWN}.some((rows, i) => rows > before[i])", arg=before)
+    page.wait_for_function(f"least => {DRAWN}.every(rows => rows >= least)", arg=LEAST_ROWS)
+    page.locator("th", has_text="degradation").first.wait_for()
+    browser.save(page)
+    before = page.evaluate(DRAWN)
+    page.reload()
+    page.wait_for_function(
+        f"before => {DRAWN}.filter((rows, i) => rows >= before[i]).length === 4", arg=before
+    )
+    page.locator(".colobench-panel button", has_text="Stop").click()
+    page.get_by_text("Stopped after").first.wait_for()

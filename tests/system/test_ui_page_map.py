@@ -43,6 +43,14 @@ def test_it_knows_the_guests_blocks(page_map):
     }
 
 
+def test_it_has_the_blocks_of_the_guests_disks(page_map, tmp_path):
+    page_map.watch(Session(ram="4M", report_pages=True, disks=[f"{tmp_path}/disk,size=1M"]))
+    heat(page_map)
+    blocks = page_map.feed.frame["blocks"]
+    assert [block["name"] for block in blocks] == ["pc.ram", "vga.vram", "disk0"]
+    assert blocks[2]["first_page"] == 1088
+
+
 def test_the_last_checkpoints_pages_are_told_from_those_before(page_map, session):
     for number, sent in enumerate(([1, 2], [2, 1030], [64]), 1):
         session.records.append(make_record(number, pages=sent))

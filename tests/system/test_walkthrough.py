@@ -7,6 +7,7 @@ import pytest
 from colobench.errors import ColobenchError, LocalError
 from colobench.lab.session.session import Session
 from colobench.lab.studies.walkthrough import POINTS, walkthrough
+from colobench.settings.checkpoint import Capture
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -47,6 +48,21 @@ def test_a_buffered_pair_is_walked_through_the_points_that_it_passes():
         point for point in POINTS if point != ("secondary", "ram-received")
     ]
     assert observations[-1].ram == observations[-1].checkpoint
+
+
+@pytest.mark.parametrize("capture", [each for each in Capture if each is not Capture.STOP_AND_SEND])
+def test_with_every_capture_a_checkpoint_is_applied_whole_after_its_commit(capture):
+    with Session(ram="4M", delay=None, capture=capture.value) as session:
+        observations = walkthrough(session)
+        assert [(each.role, each.at) for each in observations] == [
+            (role, at) for role, at in POINTS if at in session.points(role)
+        ]
+    before = [each for each in observations if each.at in ("ram", "ram-received")]
+    assert all(each.ram == each.devices == each.checkpoint - 1 for each in before)
+    after = [each for each in observations if each.at in ("load", "loaded")]
+    assert all(each.ram == each.devices == each.checkpoint for each in after)
+    # A guest that was copied runs while its checkpoint travels.
+    assert {each.primary_runs for each in before} == {capture.copies}
 
 
 NEVER_PASSED = [("secondary", "ram-received"), ("primary", "ram-sent"), ("primary", "flush")]

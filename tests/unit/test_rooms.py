@@ -21,10 +21,11 @@ ROOMS = (
     {"processes"},
     {"node"},
     {"protocol"},
-    {"net", "block"},
+    {"net"},
     {"settings"},
     {"strategy"},
     {"guest"},
+    {"block"},
     {"wire"},
     {"memory"},
     {"kernels"},
@@ -33,7 +34,10 @@ ROOMS = (
 SUBROOMS = {
     "ui": ({"panels"}, {"views"}, {"base"}),
     "lab": (
+        {"course"},
+        {"cockpit", "reproductions", "sweep", "miscompares"},
         {"bench", "compare", "studies", "torture", "traces"},
+        {"decode"},
         {"report"},
         {"checker", "session"},
         {"clients"},
@@ -143,7 +147,7 @@ def test_every_module_is_in_a_room_or_has_a_reason_not_to_be():
     [
         ("lab", "colobench.node.options", True),
         ("node", "colobench.lab.session.session", False),
-        ("net", "colobench.block.disk", False),
+        ("block", "colobench.guest.disk", False),
         ("settings", "colobench.strategy.compatibility", True),
         ("strategy", "colobench.settings.settings", False),
         ("wire", "colobench.wire.format", True),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from colobench.cli.main import main
 from colobench.errors import LocalError
 from colobench.guest.programs import Program
 from colobench.lab.compare.cells import in_rounds, make_cells, read_guest
@@ -50,6 +51,37 @@ def test_strategy_is_a_text_or_a_value():
     assert "delay=20" in same.strategy
 
 
+class Patient:
+    """A user's own trigger."""
+
+    maximum = 300
+
+    def __init__(self, pages):
+        self.pages = pages
+
+    def ask(self, seen):
+        """Never ask for a checkpoint."""
+        return 5
+
+
+def test_a_users_own_trigger_is_a_strategy_whose_other_axes_are_usual():
+    [plain, own] = cells("colo_v12", Patient(7))
+    assert own.strategy == "Patient(pages=7)"
+    found = own.settings.checkpoint
+    assert (found.trigger.name, found.trigger.maximum) == ("Patient", 300)
+    assert found.transport == plain.settings.checkpoint.transport
+
+
+def test_a_strategy_with_a_users_own_trigger_is_named_by_it_and_by_its_axes():
+    [own] = cells(Strategy().override(trigger=Patient(7), transport="memfd"))
+    assert own.strategy.startswith("Patient(pages=7),transport=memfd+unix")
+
+
+def test_anything_else_is_no_strategy():
+    with pytest.raises(LocalError, match="expected a Strategy or a text, found 3"):
+        cells(3)
+
+
 def test_a_strategy_sets_all_axes_so_none_is_given_beside():
     with pytest.raises(LocalError, match="expected delay in each strategy"):
         begin_comparison(["colo_v12"], delay=20)
@@ -78,3 +110,18 @@ def test_guest_may_have_settings():
 def test_mistakes_are_refused_by_name(strategies, guests, words):
     with pytest.raises(LocalError, match=words):
         cells(*strategies, guests=guests)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["compare", "--strategies", "memfd", "memfd"], "compare: expected each cell once"),
+        (["reproduce", "nothing"], "reproduce: expected one of"),
+        (["reproduce", "xbzrle", "--rounds", "0"], "reproduce: "),
+    ],
+)
+def test_error_of_a_verb_names_it_once(arguments, words, capsys):
+    assert main(arguments) != 0
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith(f"colobench {words}")
+    assert line.count(f"{arguments[0]}: ") == 1

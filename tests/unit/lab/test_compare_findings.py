@@ -44,7 +44,9 @@ def test_tie_is_said_to_be_one():
 
 def test_one_round_names_no_winner():
     words = repr(make_comparison(clearly, rounds=1))
-    assert "tie in the shortest" in words
+    assert "after one round, colo_v12 has the shortest median pause" in words
+    assert "after one round: multifd" in words
+    assert "costs less work" not in words
     assert "One round has no intervals" in words
 
 
@@ -67,6 +69,31 @@ def test_cell_whose_machine_drifted_is_marked():
     assert [comparison.drifted(cell) for cell in comparison.cells] == [False, True]
     assert "more than 20 % from the median" in repr(comparison)
     assert "multifd *" in repr(comparison)
+
+
+def test_link_that_was_not_held_is_shown_and_marked(tmp_path):
+    def slower(cell, number):
+        return {"held": 0.96 if cell.strategy == NAMES[1] and number == 3 else 0.98}
+
+    comparison = make_comparison(slower)
+    assert [comparison.held(cell) for cell in comparison.cells] == [True, False]
+    page = comparison.write_page(tmp_path / "page.html").read_text()
+    for text in (repr(comparison), comparison._repr_html_(), page):
+        assert "link rate held" in text
+        assert "0.980 Gbit/s" in text
+        assert "multifd †" in text
+        assert "colo_v12 †" not in text
+        assert "did not hold its rate within 3 %" in text
+    pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    _, path = comparison.write_parquet(tmp_path / "checkpoints.parquet")
+    rows = parquet.read_table(path).to_pylist()
+    assert [row["strategy"] for row in rows if not row["link_held"]] == [NAMES[1]]
+
+
+def test_comparison_without_a_link_shows_no_rate():
+    assert "link rate held" not in repr(make_comparison(clearly))
 
 
 def test_partial_comparison_says_how_much_there_is(tmp_path):
@@ -103,7 +130,7 @@ def test_predictions_stand_beside_what_was_measured(tmp_path):
     comparison = make_comparison(clearly)
     predicted = {comparison.cells[0].key: {"pause_p50_ms": 2.06, "degradation": 0.1}}
     text = comparison.write_page(tmp_path / "page.html", predicted).read_text()
-    assert "model 2.06 ms (+100 %)" in text
+    assert "model 2.06 ms (+100 %) !" in text
     assert "model" not in comparison._repr_html_()
 
 

@@ -152,7 +152,7 @@ def explains(order, state):
     return True
 
 
-@settings(max_examples=amount(100, 500))
+@settings(max_examples=amount(50, 500))
 @given(any_execution(30))
 def test_what_a_store_did_one_by_one_is_linearizable(operations):
     assert check_linearizability(History(operations)).linearizable
@@ -170,7 +170,7 @@ def test_keys_are_judged_by_themselves(of_keys):
     assert verdict.operations == sum(len(list(relevant(each))) for each in of_keys)
 
 
-@settings(max_examples=amount(100, 400))
+@settings(max_examples=amount(50, 400))
 @given(spoilt(5))
 def test_the_search_finds_an_order_exactly_if_there_is_one(operations):
     assert is_linearizable(operations) is possible(operations)
@@ -189,13 +189,13 @@ def test_what_adds_nothing_may_still_make_a_key(command, argument):
     assert is_linearizable(operations)
 
 
-@settings(max_examples=amount(100, 300))
+@settings(max_examples=amount(50, 300))
 @given(spoilt(5))
 def test_the_search_from_an_unknown_value_finds_an_order_exactly_if_there_is_one(operations):
     assert is_linearizable(operations, start=Unknown()) is possible(operations, Unknown())
 
 
-@settings(max_examples=amount(100, 300))
+@settings(max_examples=amount(50, 300))
 @given(any_execution(6, unanswered=False), st.sampled_from([None, b"a", b"7", b"xy"]))
 def test_an_unknown_value_stands_for_every_value(operations, start):
     value = start
@@ -206,7 +206,7 @@ def test_an_unknown_value_stands_for_every_value(operations, start):
     assert is_linearizable(operations, start=Unknown())
 
 
-@settings(max_examples=amount(100, 300))
+@settings(max_examples=amount(50, 300))
 @given(any_execution(7), st.integers(60, 250), st.integers(60, 250), st.data())
 def test_leaving_out_operations_makes_nothing_impossible(operations, start, end, data):
     left = until(relevant(operations), end)
@@ -219,7 +219,7 @@ def test_leaving_out_operations_makes_nothing_impossible(operations, start, end,
     assert is_linearizable(kept, start=Unknown())
 
 
-@settings(max_examples=amount(100, 300))
+@settings(max_examples=amount(50, 300))
 @given(any_execution(7), st.data())
 def test_leaving_out_operations_after_a_known_start_makes_nothing_impossible(operations, data):
     left = list(relevant(operations))
@@ -229,7 +229,7 @@ def test_leaving_out_operations_after_a_known_start_makes_nothing_impossible(ope
     assert is_linearizable(kept)
 
 
-@settings(max_examples=amount(100, 400))
+@settings(max_examples=amount(50, 400))
 @given(spoilt(8))
 def test_no_single_operation_of_a_counterexample_can_be_missed(operations):
     verdict = check_linearizability(History(operations))
@@ -487,7 +487,7 @@ def logs_without_answers(draw):
     ]
 
 
-@settings(max_examples=amount(100, 400))
+@settings(max_examples=amount(50, 400))
 @given(logs_without_answers(), st.sampled_from([None, b"x", Unknown(), Unknown(1, b"x")]))
 def test_looking_ahead_finds_an_order_exactly_if_there_is_one(operations, start):
     assert is_linearizable(operations, start=start) is possible(operations, start)
@@ -682,3 +682,45 @@ def test_a_client_that_is_never_answered_again_has_no_end_of_silence():
 def test_what_changes_nothing_can_always_be_left_out(operations):
     search = Search([each for each in relevant(operations) if not changes_nothing(each)])
     assert search.run()
+
+
+KILL = 100
+BEFORE = op(1, "SET", b"a", at=0, until=10, answer="OK")
+AFTER = op(1, "GET", at=KILL + 10, until=KILL + 20, answer=b"a")
+
+
+@pytest.mark.parametrize(
+    ("operations", "crossed"),
+    [
+        ([BEFORE, AFTER], 1),
+        ([op(1, "GET", at=KILL + 10, until=KILL + 20)], 0),
+        ([BEFORE], 0),
+        # Asked for before the kill, and answered after it: by either node.
+        ([BEFORE, op(2, "GET", at=KILL - 1, until=KILL + 20, answer=b"a")], 0),
+        # Changed, but with no answer before the kill.
+        ([op(1, "SET", b"a", at=0, until=KILL + 5, answer="OK"), AFTER], 0),
+        ([op(1, "SET", b"a", at=0, until=None), AFTER], 0),
+        # Asked for and not answered.
+        ([BEFORE, op(1, "SET", b"b", at=KILL + 10, until=None)], 0),
+        # What was read before says nothing that the survivor could lose.
+        ([op(2, "GET", at=0, until=10), op(2, "GET", at=KILL + 10, until=KILL + 20)], 0),
+        # Another key's.
+        ([BEFORE, op(1, "GET", at=KILL + 10, until=KILL + 20, key=b"other")], 0),
+    ],
+)
+def test_a_history_of_which_nothing_crossed_the_failover_is_unknown(operations, crossed):
+    verdict = check_linearizability(History(operations), failover=KILL)
+    assert verdict.crossed == crossed
+    assert verdict.linearizable is (True if crossed else None)
+    assert verdict.in_words == ("linearizable" if crossed else "unknown")
+    assert ("nothing crossed the failover" in str(verdict)) is (crossed == 0)
+    # The same history without a failover is judged by its answers alone.
+    alone = check_linearizability(History(operations))
+    assert (alone.linearizable, alone.crossed) == (True, None)
+
+
+def test_what_cannot_be_is_not_excused_by_a_failover_that_nothing_crossed():
+    lost = [BEFORE, op(2, "GET", at=20, until=30)]
+    verdict = check_linearizability(History(lost), failover=KILL)
+    assert (verdict.linearizable, verdict.in_words) == (False, "not linearizable")
+    assert verdict.crossed == 0

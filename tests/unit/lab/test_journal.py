@@ -1,4 +1,4 @@
-"""An interrupt at any moment leaves the journal open for what the nodes say."""
+"""The journal is open for what the nodes say: after an interrupt, and while one waits."""
 
 from __future__ import annotations
 
@@ -52,3 +52,42 @@ def test_an_interrupt_at_any_moment_leaves_the_journal_open_for_events() -> None
         assert len(journal) == 1
         events += 1
     assert events > 4
+
+
+def test_events_are_taken_in_while_a_condition_waits_for_a_node() -> None:
+    journal = Journal(Settings())
+
+    def answered() -> bool:
+        # A node's answer comes in the thread that delivers its events, and after them.
+        deliver = threading.Thread(target=journal.deliver, args=("primary", EVENT), daemon=True)
+        deliver.start()
+        deliver.join(60)
+        return not deliver.is_alive()
+
+    journal.wait_for(answered, "an answer", 60.0)
+    assert len(journal) == 1
+
+
+def test_an_event_that_comes_while_the_condition_is_evaluated_is_not_slept_through() -> None:
+    journal, evaluated = Journal(Settings()), []
+
+    def heard() -> bool:
+        evaluated.append(len(journal))
+        if not evaluated[:-1]:
+            journal.deliver("primary", EVENT)
+        return evaluated[-1] == 1
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal._changed, "wait", lambda seconds: pytest.fail("it slept"))
+        journal.wait_for(heard, "an event", 60.0)
+    assert evaluated == [0, 1]
+
+
+def test_half_of_an_earlier_pairs_checkpoint_is_not_merged_with_the_next_pairs() -> None:
+    journal = Journal(Settings())
+    # The secondary has loaded it, and was killed before the primary knew.
+    half = {"event": "X_COLO_CHECKPOINT", "data": {"checkpoint": 5}}
+    journal.deliver("secondary", half)
+    journal.drop_halves()
+    journal.deliver("primary", half)
+    assert journal.records.total == 0

@@ -30,16 +30,22 @@ from colobench.lab.bench.case import Case, judge, missing
 from colobench.lab.bench.measured import Measured
 from colobench.lab.bench.page import write_bench_page
 from colobench.lab.report.html import write_report
+from colobench.lab.reproductions.findings import Reproductions
+from colobench.lab.reproductions.points import Point
+from colobench.lab.reproductions.registry import chosen
+from colobench.lab.reproductions.reproduction import Reproduced
+from colobench.lab.reproductions.run import as_json as reproductions_as_json
 from colobench.lab.session import status
 from colobench.lab.session.record import Records
 from colobench.lab.session.status import PairState, SessionStatus
 from colobench.lab.session.supervise import Tally
 from colobench.lab.session.takeover import Killed, TakeoverRecord
 from colobench.lab.studies import demo
+from colobench.lab.sweep.results import SweepResult
 from colobench.lab.torture.kill_plan import plan
 from colobench.lab.torture.kill_results import KillResult, Results, summarize
-from colobench.lab.torture.run import Judgement
 from colobench.lab.torture.settings import DECIDED, TortureSettings
+from colobench.lab.torture.store_round import Judgement
 from colobench.lab.torture.text import as_json, clean_as_json
 from colobench.settings.file import read_settings
 from colobench.settings.settings import Settings
@@ -120,16 +126,46 @@ def published(settings: Settings, path: Path) -> None:
     (path.parent / status.FILE).replace(path)
 
 
+def found_of(settings: Settings) -> Reproductions:
+    """Make a result with two series of the same pair, and one without a pair."""
+    found = Reproductions()
+    of_pairs = {"copy-then-send": settings.as_json(), "stop-and-send": settings.as_json()}
+    points = [Point(name, "pause_ms", 1.0, 2.0, 1) for name in (*of_pairs, "a kernel")]
+    points += [Point(name, "page_us", 1.0, 2.0, 1) for name in of_pairs]
+    [claim] = chosen(["copied"])
+    found.add(Reproduced(claim, points, dict(of_pairs), [1.0]))
+    return found
+
+
+def written_by_reproductions(settings: Settings, path: Path) -> None:
+    path.write_text(json.dumps(reproductions_as_json({"cores": 2}, found_of(settings))))
+
+
+def written_by_reproductions_page(settings: Settings, path: Path) -> None:
+    found_of(settings).write_page(path)
+
+
+def written_by_sweep(settings: Settings, path: Path) -> None:
+    result = SweepResult("0", "a cell", {}, settings.as_json(), "here", "an error", None)
+    path.write_text(result.to_json())
+
+
 WRITERS: dict[str, Callable[[Settings, Path], None]] = {
     "demo": written_by_demo,
     "run": written_by_run,
     "records": written_by_records,
+    "reproductions": written_by_reproductions,
     "bench": written_by_bench,
     "bench pause": written_by_pause,
     "status": written_by_status,
     "session.json": published,
+    "sweep": written_by_sweep,
 }
-PAGE_WRITERS = {"report": written_by_report, "bench page": written_by_bench_page}
+PAGE_WRITERS = {
+    "report": written_by_report,
+    "bench page": written_by_bench_page,
+    "reproductions page": written_by_reproductions_page,
+}
 
 
 def result(settings: TortureSettings, number: int = 0) -> KillResult:
@@ -299,25 +335,42 @@ def test_a_file_without_a_session_is_one_clear_error(tmp_path: Path) -> None:
 #: Each function that writes JSON: the writer above that is tested in its place, or the reason why
 #: what it writes is not of a run that could be repeated.
 JSON_WRITERS = {
+    "block/generation.py: to_text": "an image of a disk",
+    "block/generation.py: checkpoint_text": "the number of an image's checkpoint",
     "cli/bench.py: _bench_pause": "bench pause",
     "cli/bench.py: _show_bench": "bench",
     "cli/demo.py: run": "demo",
+    "cli/disk/repair.py: run": "an image of a disk",
+    "cli/disk/show.py: run": "images of disks",
+    "cli/reproduce.py: _write": "reproductions",
+    "cli/miscompares.py: run": "miscompares",
     "cli/run.py: run": "run",
     "cli/status.py: run": "status",
     "cli/strategies.py: run": "the table of strategies",
     "cli/torture.py: run": "torture",
+    "cli/torture.py: _catch_without_kills": "how a bug was caught without a kill",
+    "lab/cockpit/export.py: runs_as_json": "runs of the cockpit, which test_cockpit_export repeats",
+    "lab/course/score_sheet.py: export": "a student's scores",
+    "lab/course/score_sheet.py: _hash": "a student's scores",
     "cli/torture.py: _torture_nobody": "clean",
     "lab/compare/measurement.py: to_json": "a comparison's measurement, with its settings",
     "lab/compare/page.py: write_comparison_page": "the settings of each cell, to be read",
-    "lab/compare/parquet.py: _row": "a measurement's settings in a column",
+    "lab/compare/parquet.py: measurement_row": "a measurement's settings in a column",
+    "lab/sweep/cells.py: to_json": "a message to a worker",
+    "lab/sweep/results.py: to_json": "sweep",
+    "lab/sweep/results.py: write_tables": "the settings of a cell that failed, in a column",
+    "lab/sweep/results.py: _of_one_type": "a value of the grid in a column",
     "lab/bench/subjects/startup.py: _first_checkpoint": "the argument of a process",
     "lab/clients/history.py: write": "operations of clients, of whatever store",
+    "lab/reproductions/page.py: write_reproductions_page": "the settings of each pair, to be read",
     "lab/session/record.py: to_json": "records",
     "lab/session/session_processes.py: settings_arguments": "the argument of a process",
     "lab/session/session_processes.py: trigger_parameters": "a parameter of the primary",
     "lab/session/status.py: publish": "session.json",
     "lab/torture/kill_results.py: to_json": "results",
     "doctor.py: render_json": "the machine, without a session",
+    "cli/decode.py: run": "what a stream consists of, without a session",
+    "peers/dataset.py: write_recordings": "recordings of a real QEMU, without a session",
     "memory/trace.py: to_bytes": "a trace of written pages, without a session",
     "node/grants.py: append": "the arbiter's own file",
     "node/monitor.py: _encode": "QMP",
@@ -334,6 +387,8 @@ PAGES = {
     "lab/report/html.py": "report",
     "lab/bench/page.py": "bench page",
     "lab/compare/page.py": "the settings of each cell",
+    "lab/reproductions/page.py": "reproductions page",
+    "lab/cockpit/page.py": "runs of the cockpit, whose JSON repeats them",
 }
 
 
@@ -373,6 +428,6 @@ def test_every_verb_that_starts_sessions_as_it_is_told_reads_files() -> None:
             reading.add(name)
     # A comparison has pairs with different settings; its cells override what a file says.
     assert reading == {*USUAL, "compare"}
-    # The others start none, or those of their own measurements.
+    # The others start none, or those of their own measurements, or as their specification says.
     running = {name for name, verb in VERBS.items() if verb.runs_nodes}
-    assert running - reading == {"warmup", "bench"}
+    assert running - reading == {"warmup", "bench", "reproduce", "sweep", "miscompares"}

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from colobench.lab.report import html
 from colobench.lab.report.html import FIELDS, judge, write_report
 from colobench.lab.report.run_plots import BARS, group
 from colobench.lab.report.run_summary import (
@@ -21,6 +22,7 @@ from colobench.lab.report.run_summary import (
     milliseconds,
 )
 from colobench.lab.session.record import CheckpointRecord
+from records import make_record
 
 TAKEOVER = {
     "takeover_ms": 12.34,
@@ -53,6 +55,10 @@ def make_records(count, verified=True, seed=1):
             secondary_buffer_bytes=chance.randrange(1 << 22),
             pause_ms=sum(phases[f"{phase}_ms"] for phase in PAUSE_PHASES),
             verified=verified,
+            disk_bytes=chance.randrange(1 << 20),
+            disk_waits=chance.randrange(3),
+            disk_write_p50_ms=0.25,
+            disk_write_p99_ms=chance.choice((None, 2.5)),
             **phases,
         )
         records.append(record)
@@ -249,6 +255,35 @@ AXIS_COLOURS = """() => [...Bokeh.documents[0]._all_models.values()]
     .map((model) => model.axis_label_text_color)"""
 
 
+#: Elements that reach beyond the page's right side.
+CUT = """() => [...document.querySelectorAll("main *")]
+    .filter((each) => each.getBoundingClientRect().right > innerWidth + 1)
+    .map((each) => each.tagName)"""
+
+
+def test_the_pauses_of_the_report_are_without_verification(monkeypatch, tmp_path):
+    drawn = {}
+    original = html.plot_pause
+
+    def plot_pause(grouped, numbers):
+        drawn["longest"] = grouped["longest"].max()
+        drawn["plot"] = original(grouped, numbers)
+        return drawn["plot"]
+
+    monkeypatch.setattr(html, "plot_pause", plot_pause)
+    records = [make_record(number, pause_ms=30.0, verify_ms=20.0, copy_ms=1.0) for number in (1, 2)]
+    path = write_report(tmp_path / "report.html", records, {"verified": True})
+    assert drawn["longest"] == pytest.approx(10)
+    names = [item.label["value"] for item in drawn["plot"].legend[0].items]
+    assert "verify" not in names
+    assert "copy" in names
+    assert "hash" not in names
+    text = path.read_text()
+    assert "Verification, 20.0 ms at the median, is no work of COLO&#39;s" in text
+    # The table still has it.
+    assert ">verify</th>" in text
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("count", [0, 1, 1200])
 def test_the_report_opens_offline_without_an_error_in_light_and_dark(tmp_path, count):
@@ -260,6 +295,7 @@ def test_the_report_opens_offline_without_an_error_in_light_and_dark(tmp_path, c
     records = make_records(count)
     path = write_report(tmp_path / "report.html", records, {"verified": True, **TAKEOVER})
     complaints, addresses, colours = [], [], {}
+    labels = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=executable, args=["--no-sandbox", "--disable-dev-shm-usage"]
@@ -280,9 +316,16 @@ def test_the_report_opens_offline_without_an_error_in_light_and_dark(tmp_path, c
             page.wait_for_function("Bokeh.documents.length > 0 && Bokeh.documents[0].is_idle")
             plots = page.evaluate("Bokeh.documents[0].roots().length")
             colours[scheme] = set(page.evaluate(AXIS_COLOURS))
+            for width in (900, 500):
+                page.set_viewport_size({"width": width, "height": 800})
+                page.wait_for_function("Bokeh.documents[0].is_idle")
+                assert page.evaluate(CUT) == [], width
+            pictures = page.locator("[role=img]")
+            labels = pictures.evaluate_all("all => all.map((each) => each.ariaLabel)")
         browser.close()
     assert complaints == []
     assert set(addresses) <= {"file", "data"}
-    assert plots == (5 if count else 1)
+    assert plots == len(labels) == (5 if count else 1)
+    assert all(len(label) > 40 for label in labels)
     assert len(colours["light"]) == len(colours["dark"]) == 1
     assert colours["light"] != colours["dark"]

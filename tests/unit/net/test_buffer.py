@@ -13,17 +13,20 @@ from colobench.net.outcome import NOTHING
 
 @given(st.lists(st.one_of(st.binary(max_size=30), st.sampled_from(["seal", "checkpoint"]))))
 def test_each_frame_leaves_once_in_order_at_the_checkpoint_that_covers_it(steps):
-    buffer, held, sealed = FilterBuffer(), [], 0
+    # Frames of each sealed checkpoint that is not committed, and those after the last seal.
+    buffer, held = FilterBuffer(), []
+    epochs, newest = [], []
     for now, step in enumerate(steps):
         if step == "seal":
             buffer.seal()
-            sealed = len(held)
+            epochs.append(newest)
+            newest = []
         elif step == "checkpoint":
-            assert buffer.checkpoint() == held[:sealed]
-            held, sealed = held[sealed:], 0
+            assert buffer.checkpoint() == (epochs.pop(0) if epochs else [])
         else:
             assert buffer.primary(step, now) == NOTHING
-            held.append(step)
+            newest.append(step)
+        held = [frame for epoch in [*epochs, newest] for frame in epoch]
         assert buffer.scan(now) == buffer.secondary(b"said", now) == NOTHING
         assert buffer.counters() == {"held": len(held)}
     assert buffer.failover() == held

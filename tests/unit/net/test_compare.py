@@ -683,6 +683,15 @@ def test_segments_quirk_asks_where_only_the_cuts_differ():
         assert len(same.primary(tcp(101, payload=b"abc"), 0.0).frames) == 1
 
 
+def test_semaphore_quirk_asks_again_for_each_frame_of_a_stream_that_differs():
+    for quirks, asked in ((set(), 1), ({"semaphore"}, 4)):
+        compare = opened(quirks)
+        compare.secondary(tcp(101, payload=b"abc"), 0.0)
+        frames = [tcp(101 + 3 * n, payload=b"xyz") for n in range(4)]
+        causes = [compare.primary(frame, 0.0).cause for frame in frames]
+        assert sum(each is not None for each in causes) == asked
+
+
 def test_newest_first_quirk_asks_where_the_secondary_only_is_late():
     one, two = udp(b"one"), udp(b"two")
     for quirks, asks in ((set(), False), ({"newest-first"}, True)):

@@ -354,7 +354,7 @@ class World:
                 self.outcome(self.compare.secondary(self.redirect.pop(0), self.now))
 
 
-@settings(max_examples=amount(100, 300))
+@settings(max_examples=amount(50, 300))
 @given(st.integers(0, 2**64))
 def test_guests_that_answer_alike_never_miscompare_whatever_numbers_they_choose(seed):
     """Without a checkpoint after the first: the secondary's own connections, rewritten."""
@@ -381,7 +381,7 @@ def live(world, lives):
     world.finish()
 
 
-@settings(max_examples=amount(100, 300))
+@settings(max_examples=amount(50, 300))
 @given(st.integers(0, 2**64), st.integers(1, 3))
 def test_a_client_keeps_its_connection_and_all_answers_over_checkpoints_and_kills(seed, lives):
     world = World(seed)
@@ -400,7 +400,7 @@ def test_empty_at_once_quirk_loses_what_clients_believe_delivered_when_the_prima
     assert lost > 0
 
 
-@settings(max_examples=amount(100, 200))
+@settings(max_examples=amount(50, 200))
 @given(st.integers(0, 2**64))
 def test_the_clients_third_segment_may_come_before_the_secondarys_syn(seed):
     """QEMU lets a SYN out at once: so the rewriter must hold what the client answers."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -35,26 +34,18 @@ from colobench.protocol.arbiter import (
 from colobench.protocol.colo import (
     UPSTREAM,
     V12,
-    ColoAction,
     ColoState,
-    LocalEvent,
-    primary_table,
 )
-from colobench.protocol.failover import FAILOVER, FailoverAction, FailoverEvent, FailoverState
+from colobench.protocol.exploration.model import PRIMARY, SECONDARY
+from colobench.protocol.exploration.rules import BROKEN_RULES, Rules, of_variant
+from colobench.protocol.exploration.search import Exploration, explore
+from colobench.protocol.failover import FailoverState
 from colobench.protocol.table import (
     LocalProtocolError,
     mermaid,
 )
 from colobench.settings.checkpoint import Capture
-from split_brain_explorer import (
-    PRIMARY,
-    SECONDARY,
-    Exploration,
-    Rules,
-    StandingTable,
-    explore,
-    of_variant,
-)
+from share import amount
 
 #: The protocol as it is.
 SOUND = {
@@ -62,7 +53,10 @@ SOUND = {
     "upstream, buffer": of_variant(UPSTREAM, 4),
     "v12, buffer, copied": of_variant(V12, 4, Capture.COPY_THEN_SEND),
     "upstream, buffer, copied": of_variant(UPSTREAM, 3, Capture.COPY_THEN_SEND),
+    "v12, buffer, copied on write": of_variant(V12, 3, Capture.COPY_ON_WRITE),
+    "v12, buffer, two epochs": of_variant(V12, amount(2, 3), Capture.TWO_EPOCHS),
     "upstream, compare": of_variant(UPSTREAM, 2, compare=True),
+    "v12, buffer, passes": of_variant(V12, 2, Capture.GAP_PRECOPY),
 }
 
 
@@ -150,58 +144,24 @@ def test_in_compare_mode_output_is_out_before_its_checkpoint(
     assert any(primary.out > primary.checkpoint for primary in primaries) is rules.compare
 
 
-def with_row(table: StandingTable, state: Standing, event: StandingEvent) -> StandingTable:
-    """Give the table in which `event` in `state` leads to serving alone."""
-    alone = (Standing.ALONE, (StandingAction.TAKE_OVER,))
-    return {**table, state: {**table[state], event: alone}}
-
-
-_IMPATIENT = {
-    FailoverEvent.BEGIN: (FailoverState.ACTIVE, (FailoverAction.CUT_OFF,)),
-    FailoverEvent.LOADING: (FailoverState.ACTIVE, (FailoverAction.CUT_OFF,)),
-}
-_EARLY = {LocalEvent.ALL_SENT: (ColoState.SENT, (ColoAction.RELEASE_OUTPUT,))}
-#: One rule broken: the rules, and what comes of it.
-BROKEN = {
-    "a node serves before it is granted": (
-        Rules(standing=with_row(STANDING, Standing.PAIRED, StandingEvent.PEER_LOST)),
-        "both served alone",
-    ),
-    "a refused node serves": (
-        Rules(standing=with_row(STANDING, Standing.ASKING, StandingEvent.REFUSED)),
-        "both served alone",
-    ),
-    "the arbiter forgets": (Rules(remembers=False), "both served alone"),
-    "the arbiter answers before it writes": (Rules(writes_first=False), "both served alone"),
-    "output is released before RECEIVED": (
-        Rules(
-            primary={**primary_table(UPSTREAM, Capture.STOP_AND_SEND), ColoState.SENDING: _EARLY}
-        ),
-        "without an output that was out",
-    ),
-    "output of after the copy is released with that of before": (
-        replace(of_variant(V12, 2, Capture.COPY_THEN_SEND), seals=False),
-        "without an output that was out",
-    ),
-    "a takeover does not wait for the load": (
-        Rules(failover={**FAILOVER, FailoverState.REQUIRE: _IMPATIENT}),
-        "without an output that was out",
-    ),
-    "the secondary's frames outlive its state": (
-        Rules(compare=True, tells_frames_apart=False),
-        "without an output that was out",
-    ),
-    "a human says x-colo-lost-heartbeat to both": (Rules(human=True), "both served alone"),
+#: What comes of each broken rule, if it is not that both serve alone.
+FAULTS = {
+    "output is released before RECEIVED": "without an output that was out",
+    "output of after the copy is released with that of before": "without an output that was out",
+    "a commit releases the output of both open epochs": "without an output that was out",
+    "a takeover flushes pages that came between checkpoints": "on pages of no complete checkpoint",
+    "a takeover does not wait for the load": "without an output that was out",
+    "the secondary's frames outlive its state": "without an output that was out",
 }
 
 
-@pytest.mark.parametrize("case", BROKEN)
+@pytest.mark.parametrize("case", BROKEN_RULES)
 def test_broken_rule_is_caught(case: str) -> None:
-    rules, words = BROKEN[case]
-    exploration = explore(rules)
+    exploration = explore(BROKEN_RULES[case])
     assert exploration.wrong is not None
-    assert words in exploration.wrong
+    assert FAULTS.get(case, "both served alone") in exploration.wrong
     assert exploration.way
+    assert f"after {len(exploration.way)} steps" in str(exploration)
 
 
 def test_forgetful_arbiter_is_shown_the_shortest_way_to_its_fault() -> None:

@@ -73,8 +73,10 @@ def test_a_wrong_text_is_one_clear_error(text: object, words: str) -> None:
 @given(st.sampled_from(list(PRESETS)), st.sampled_from([5, 700]))
 def test_a_strategy_sets_all_axes_and_settings_by_name_go_before_it(name: str, delay: int) -> None:
     before = Settings().override(transport="multifd", tracker="shadow", seed=7, verify=False)
-    found = Session(before, strategy=name, delay=delay, output="buffer", variant=None).settings
-    alone = preset(name).override(delay=delay, output="buffer", variant=None)
+    found = Session(
+        before, strategy=name, delay=delay, output="buffer", variant="upstream"
+    ).settings
+    alone = preset(name).override(delay=delay, output="buffer", variant="upstream")
     assert {axis: found.as_json()[axis] for axis in alone.as_json()} == alone.as_json()
     assert (found.guest.seed, found.checkpoint.verify) == (7, False)
 

@@ -1,0 +1,178 @@
+"""Copy-on-write: the guest runs on from the cut, and copies a page before it writes to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from colobench.errors import LocalError
+from colobench.lab.session.session import Session
+from colobench.lab.session.takeover import TakeoverRecord
+from colobench.lab.torture.kill_plan import plan, points_of_capture
+from colobench.lab.torture.kill_results import summarize
+from colobench.lab.torture.run import torture
+from colobench.lab.torture.settings import TortureSettings
+from colobench.node.breakpoints import COPY_POINTS, points_of
+from colobench.protocol.colo import Role
+from colobench.settings.checkpoint import Capture, Layout
+from share import LONG, SEED, amount, each_with_some, some
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+CHECKPOINTS = amount(25, 1000)
+TORTURE_KILLS = amount(3, 50)
+CAPTURE = Capture.COPY_ON_WRITE
+#: Everything that the capture has to work with.
+WAYS: dict[str, dict[str, Any]] = {
+    "stream": {},
+    "multifd": {"transport": "multifd", "multifd_channels": 2},
+    "memfd": {"transport": "memfd", "multifd_channels": 2},
+    "xbzrle": {"encoding": "xbzrle", "variant": "upstream"},
+    "zstd": {"transport": "multifd+tcp", "encoding": "zstd"},
+    "buffered": {"layout": "buffered", "transport": "tcp"},
+}
+SEPARATED = tuple(way for way in WAYS if "layout" not in WAYS[way])
+#: Without the points that it shares with a checkpoint that is copied before the guest runs.
+PRIMARY_POINTS = points_of(Role.PRIMARY, Layout.SEPARATED, CAPTURE)
+OWN_POINTS = PRIMARY_POINTS if LONG else COPY_POINTS[CAPTURE]
+SECONDARY_POINTS = some(points_of(Role.SECONDARY, Layout.SEPARATED, CAPTURE), 2)
+
+
+def session(way: str, **settings: Any) -> Session:
+    """Make a session with a guest that writes the same pages again and again."""
+    usual = {"ram": "8M", "guest": "hotcold", "writes_per_tick": 200}
+    return Session(**(usual | {"strategy": "cow"} | WAYS[way] | settings))
+
+
+@pytest.fixture
+def pair(way: str) -> Iterator[Session]:
+    with session(way, delay=None) as pair:
+        yield pair
+
+
+def at_each(points: Any) -> pytest.MarkDecorator:
+    """Parametrize a test by points and some of the ways."""
+    return pytest.mark.parametrize(("at", "way"), each_with_some(points, SEPARATED))
+
+
+def assert_survived(pair: Session, takeover: TakeoverRecord, role: str) -> None:
+    """Hold a takeover to everything that can be known of it."""
+    assert takeover.role == role
+    assert takeover.work_after > takeover.work_at_takeover
+    if role == "secondary" and pair.settings.checkpoint.variant == "v12":
+        assert takeover.equal is True
+    assert pair.verify(role)
+
+
+@pytest.mark.parametrize("way", some(tuple(WAYS), 3))
+def test_checkpoints_in_a_row_verify_equal_and_the_guest_waits_for_no_copy(way: str) -> None:
+    with session(way, delay=0) as pair:
+        records = pair.run(CHECKPOINTS)
+        assert [record.number for record in records] == list(
+            range(records[0].number, records[0].number + CHECKPOINTS)
+        )
+        assert all(record.verified for record in records)
+        assert sum(record.pages for record in records) > CHECKPOINTS
+        assert len({record.guest_work for record in records}) > CHECKPOINTS // 2
+        for record in records:
+            assert record.ram_ms == record.received_ms == record.flush_ms == record.load_ms == 0
+            assert record.pause_ms < record.commit_ms < record.loaded_ms
+
+
+def copies(pid: int) -> int:
+    """Count the descriptors of memories for copies."""
+    links = (os.readlink(f"/proc/{pid}/fd/{each}") for each in os.listdir(f"/proc/{pid}/fd"))
+    return sum("colobench-ram-copy" in link for link in links)
+
+
+@pytest.mark.parametrize("way", ["stream"])
+def test_page_that_is_written_while_the_checkpoint_is_held_is_sent_as_it_was(pair: Session) -> None:
+    pair.checkpoint()
+    primary = pair.nodes["primary"]
+
+    def held_while_the_guest_writes() -> int:
+        """Hold a checkpoint before a page of it is copied until the guest has written all again."""
+        number = pair.hold("primary", "resumed")
+        work = primary.execute("x-query-guest")["work"]
+        pair.wait_for(
+            lambda: primary.execute("x-query-guest")["work"] > work + 20_000, "writes", 30.0
+        )
+        return number
+
+    number = held_while_the_guest_writes()
+    pair.go_on("primary")
+    pair.wait_for(lambda: len(pair.records) == number, "the checkpoint", 30.0)
+    assert pair.records[-1].verified
+    # The second one knows how many pages the guest has copied for the first.
+    assert pair.checkpoint().verified
+    assert pair.records[-1].primary_buffer_bytes > pair.records[-2].primary_buffer_bytes
+    # With the secondary gone, the guest goes on through frozen pages, and nothing stays behind.
+    held_while_the_guest_writes()
+    pair.kill("secondary")
+    assert_survived(pair, pair.failover(), "primary")
+    assert copies(primary.pid) == 0
+    pair.rejoin()
+    assert all(pair.checkpoint().verified for _ in range(3))
+    assert copies(primary.pid) > 0
+
+
+@at_each(OWN_POINTS)
+def test_primary_killed_at_any_point_of_a_checkpoint(pair: Session, at: str, way: str) -> None:
+    pair.run(3)
+    assert pair.kill("primary", at=at).status == -signal.SIGKILL
+    takeover = pair.failover()
+    if at != "sent":
+        # With all sent, the secondary may or may not have committed.
+        assert takeover.checkpoint == 3 + (at in ("received", "loaded"))
+    assert_survived(pair, takeover, "secondary")
+
+
+@at_each(OWN_POINTS)
+def test_secondary_killed_at_any_point_of_the_primarys_checkpoint(
+    pair: Session, at: str, way: str
+) -> None:
+    pair.run(3)
+    pair.kill("secondary", at=at, held="primary")
+    takeover = pair.failover()
+    assert takeover.checkpoint - 3 in (0, at in ("sent", "received", "loaded"))
+    assert_survived(pair, takeover, "primary")
+
+
+@at_each(SECONDARY_POINTS)
+@pytest.mark.parametrize("victim", ["primary", "secondary"])
+def test_either_killed_at_any_point_of_the_secondarys_checkpoint(
+    pair: Session, at: str, victim: str, way: str
+) -> None:
+    pair.run(3)
+    pair.kill(victim, at=at, held="secondary")
+    takeover = pair.failover()
+    committed = victim == "primary" and at in ("received", "flush", "load")
+    assert takeover.checkpoint == 3 + committed
+    assert_survived(pair, takeover, "secondary" if victim == "primary" else "primary")
+
+
+def test_kills_lose_no_answered_write_and_no_connection() -> None:
+    points = points_of_capture(CAPTURE)
+    kills = plan(SEED, TORTURE_KILLS, outputs=("buffer",), points=points)
+    settings = TortureSettings(clients=6).override(capture="copy-on-write")
+    summary = summarize(list(torture(kills, settings)))
+    assert summary.violations == ()
+    assert summary.clean
+    assert summary.operations > 0
+
+
+@pytest.mark.parametrize("tracker", ["userfault", "shadow", "mprotect"])
+def test_tracker_that_protects_pages_by_the_kernel_is_refused_with_the_reason(tracker: str) -> None:
+    with pytest.raises(
+        LocalError, match=f"capture copy-on-write: expected tracker marked, .*, found {tracker}"
+    ):
+        Session(strategy="cow", tracker=tracker)
+
+
+def test_output_that_is_compared_is_refused_with_both_names_and_the_reason() -> None:
+    with pytest.raises(LocalError, match="capture copy-on-write: expected output buffer, because"):
+        Session(strategy="cow", output="compare")

@@ -1,0 +1,195 @@
+"""The course's exercises: each solution that a notebook shows is right, and hints fit answers."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import sys
+from inspect import isfunction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import colobench as cb
+from colobench.lab.course.feedback import Grade
+from colobench.lab.course.lesson import exercise, lesson, lesson_numbers, predicted_experiment
+from colobench.lab.course.lessons import lesson_03
+from colobench.lab.course.notebook_cells import exercises_markdown
+from colobench.lab.course.prediction import ChoiceAnswer
+from colobench.lab.course.score_book import book
+from places import CLONE
+from share import some
+
+#: Most of them start pairs, so a short run takes a share; COLOBENCH_LONG=1 solves all.
+EXERCISES = some([each for number in lesson_numbers() for each in lesson(number).exercises], 8)
+PREDICTIONS = some([each for number in lesson_numbers() for each in lesson(number).predictions], 2)
+
+
+@pytest.fixture(autouse=True)
+def empty_book():
+    yield
+    book.forget()
+
+
+def solution_of(number: str) -> str:
+    """Take a solution from the text that the notebook shows."""
+    text = exercises_markdown(lesson(number.partition(".")[0])).partition(f"**{number}**")[2]
+    found = re.search(r"```python\n(.*?)\n```", text, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def run_as_cell(code: str, directory: Path) -> Any:
+    """Run code as a notebook does, from a file, so that classes have a source.
+
+    Gives the value of the last line.
+    """
+    tree = ast.parse(f"import colobench as cb\nfrom colobench import ui\n{code}")
+    last = tree.body.pop()
+    assert isinstance(last, ast.Expr)
+    tree.body.append(ast.parse(f"feedback = {ast.unparse(last)}").body[0])
+    file = directory / "solution_of_exercise.py"
+    file.write_text(ast.unparse(tree))
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        del sys.modules[file.stem]
+    return module.feedback
+
+
+@pytest.mark.parametrize("number", [each.number for each in EXERCISES])
+def test_the_solution_that_a_notebook_shows_is_right(number, tmp_path, monkeypatch):
+    monkeypatch.chdir(CLONE / "notebooks")
+    feedback = run_as_cell(solution_of(number), tmp_path)
+    assert feedback.grade is Grade.RIGHT, feedback
+
+
+@pytest.mark.parametrize("number", [each.number for each in PREDICTIONS])
+def test_a_prediction_is_scored_by_its_run(number):
+    asked = predicted_experiment(number)
+    outcome = asked.run()
+    assert asked.judge(asked.form.read(outcome), outcome).grade is Grade.RIGHT
+    if isinstance(asked.form, ChoiceAnswer):
+        others = [asked.judge(each, outcome) for each in asked.form.options if each != outcome]
+        assert all(each.grade is not Grade.RIGHT for each in others)
+
+
+KEPT = CLONE / "datasets" / "reproductions" / "2026-11-30-2-cores.json"
+
+
+class AsksAtOnce:
+    def ask(self, seen):
+        return "at once"
+
+
+class AsksByTheClock:
+    def ask(self, seen):
+        return "time" if seen.ran_ms >= 100 else 1
+
+
+class AsksForPages:
+    needs = ("dirty_pages",)
+
+    def ask(self, seen):
+        return "pages" if seen.dirty_pages >= 200 else 1
+
+
+class AsksEarly:
+    def ask(self, seen):
+        return "early" if seen.ran_ms >= 20 else 1
+
+
+class NeedsNothing:
+    def ask(self, seen):
+        return "due" if seen.dirty_pages >= 200 or seen.ran_ms >= 40 else 1
+
+
+class Divides:
+    def ask(self, seen):
+        return 1 / seen.dirty_pages
+
+
+def one_write_too_many():
+    return cb.compare_trackers("16M", "uniform", 1, 50, trackers=["marked"])
+
+
+def nothing_written():
+    return cb.compare_trackers("16M", "idle", 1, 50, trackers=["marked"])
+
+
+def records_of(**settings):
+    with cb.Session(ram="16M", guest="uniform", writes_per_tick=64, verify=False, **settings) as s:
+        return s.run(7)
+
+
+def sent(layout, ticks):
+    with cb.Session(
+        ram="16M", guest="uniform", writes_per_tick=64, verify=False, delay=None, layout=layout
+    ) as session:
+        session.wait_for_ticks(ticks)
+        return session.checkpoint()
+
+
+def taken_over(victim):
+    with cb.Session(ram="16M", delay=None) as session:
+        session.run(1)
+        session.kill(victim)
+        return session.failover()
+
+
+#: Typical wrong answers, each of which has a hint of its own; those that run something are
+#: functions without arguments.
+WRONG: dict[str, tuple[Any, ...]] = {
+    "00.1": (lambda: taken_over("primary"),),
+    "00.2": (8, 0, 6, 20),
+    "01.1": (0, -1, 3),
+    "01.2": ("sized buffer", "VMSTATE_SIZE"),
+    "01.3": (0, lambda: records_of(delay=20)[-1].device_bytes, 1e6),
+    "02.1": ((64 << 30) // 4096 // 8, 64 << 30, 64),
+    "02.2": (one_write_too_many, nothing_written),
+    "02.3": (100, 50_000),
+    "03.1": (*(rule for rule, _ in lesson_03.WRONG_RULES), lambda received, written: received[0]),
+    "03.2": (7,),
+    "04.1": (17.18, 16.03, 68.85, 4104 * (64 << 30) / 4096 / 4, 1),
+    "04.2": (lambda: sent("separated", 2), lambda: sent("buffered", 20)),
+    "05.1": ("SET", "SET and INCR", "none of them"),
+    "06.2": ("SET", "GET", "DEL"),
+    "07.1": (
+        *("colo_v12", "colo_v12,transport=memfd", "colo_v12,transport=carrier-pigeon"),
+        "colo_v12,transport=memfd,capture=copy-then-send",
+        "remus,transport=memfd,capture=copy-then-send,delay=20,output=compare",
+    ),
+    "07.2": (lambda: records_of(delay=20), lambda: records_of(strategy=DIRTY.format(20))),
+    "07b.1": (4096, 8, 5000),
+    "07b.2": (
+        lambda: cb.read_reproductions(KEPT)["rate"],
+        lambda: cb.read_reproductions(KEPT)["event"],
+    ),
+    "08.1": (28.28, 1600, 800, 5),
+    "08.2": (
+        AsksAtOnce(),
+        AsksEarly(),
+        AsksByTheClock(),
+        AsksForPages(),
+        NeedsNothing(),
+        Divides(),
+    ),
+}
+DIRTY = "dirty_volume,trigger=dirty:pages={}"
+NEEDS_TWO_ARGUMENTS = "03.1"
+
+
+@pytest.mark.parametrize("number", some(list(WRONG), 7))
+def test_each_typical_wrong_answer_has_its_own_hint(number):
+    measured = number != NEEDS_TWO_ARGUMENTS
+    answers = [each() if measured and isfunction(each) else each for each in WRONG[number]]
+    found = [exercise(number).check(answer) for answer in answers]
+    assert all(each.grade is Grade.WRONG for each in found)
+    assert len({each.words for each in found}) == len(found)

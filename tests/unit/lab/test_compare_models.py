@@ -1,0 +1,268 @@
+"""Models beside measurements: calibrations that cells share, errors, and what is not judged."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from colobench.guest.programs import Program
+from colobench.lab.compare.calibrate import LONGEST_MS, SHORTEST_MS, calibration_settings, runs_ms
+from colobench.lab.compare.cells import make_cells
+from colobench.lab.compare.judged import BOUNDS, Judge, judge_value
+from colobench.lab.compare.load import Asked
+from colobench.lab.compare.measure import answers_per_s
+from colobench.lab.compare.measurement import Measurement
+from colobench.lab.compare.metrics import BYTES, DEGRADATION, METRICS, PAUSE
+from colobench.lab.compare.models import (
+    axes_of,
+    calibrations_of,
+    first_write_ms,
+    lost_beside,
+    pace_of,
+    predict_settings,
+)
+from colobench.lab.compare.statistics import Estimate
+from colobench.settings.settings import Settings
+from colobench.settings.strategy import preset
+from colobench.strategy.model.predict import has_model
+from colobench.strategy.presets import PRESETS
+from measurements import NAMES, make_calibration, make_comparison
+
+#: 4 writes a millisecond, half of them to new pages, for the 100 ms between two checkpoints.
+PAUSE_MS = 0.5 + 0.199
+
+
+def as_predicted(cell, number, **others):
+    """Make a measurement as the made-up calibration has it."""
+    figures = {"pause_p50_ms": PAUSE_MS, "degradation": PAUSE_MS / 100}
+    figures |= {"bytes_per_s": 10 * (1000 + 4104 * 198.6), "checkpoints_per_s": 10.0}
+    return {"calibration": make_calibration(cell), **figures, **others}
+
+
+def cells_of(*strategies, guest="hotcold", links=()):
+    return make_cells(strategies, (guest,), links, Settings())
+
+
+@pytest.mark.parametrize("guest", ["hotcold", "hotcold,writes_per_tick=1", "uniform", "kv,ram=16M"])
+def test_calibration_has_another_seed_and_rate_than_the_cell(guest):
+    [cell] = cells_of("colo_v12", guest=guest)
+    found = calibration_settings(cell.settings)
+    assert found.guest.seed != cell.settings.guest.seed
+    writes = found.guest.writes_per_tick, cell.settings.guest.writes_per_tick
+    assert writes[0] != writes[1] or guest.startswith("kv")
+    assert found.checkpoint.delay is None
+
+
+def test_cells_that_differ_by_trigger_and_link_share_a_calibration():
+    cells = cells_of(
+        "colo_v12", "degradation", "colo_v12,delay=20", "price_of_waiting", links=("local", "1GbE")
+    )
+    assert len({json.dumps(calibration_settings(each.settings).as_json()) for each in cells}) == 1
+    others = cells_of("colo_v12", "remus", "memfd", "multifd", "multifd_zstd", "xbzrle", "colo")
+    keys = {json.dumps(calibration_settings(each.settings).as_json()) for each in others}
+    assert len(keys) == len(others)
+
+
+def test_runs_of_a_calibration_cover_two_decades_in_ten_steps_each():
+    found = list(runs_ms())
+    assert min(found) >= SHORTEST_MS * (1 - 1e-9)
+    assert max(found) == LONGEST_MS
+    assert len(set(found)) == 24
+
+
+def test_prediction_that_fits_is_within_its_bounds():
+    comparison = make_comparison(as_predicted, rounds=2)
+    judge = Judge(comparison)
+    for cell in comparison.cells:
+        for metric in (PAUSE, BYTES, DEGRADATION):
+            measured = comparison.groups()[0].estimate(cell.strategy, metric)
+            judged = judge.value(cell, metric, measured)
+            assert abs(judged.error) < 0.02, (metric, judged)
+            assert not judged.exceeds
+            assert not judged.reason
+    words = repr(comparison)
+    assert "models of hotcold" in words
+    assert "%) !" not in words
+
+
+def test_guest_that_rests_loses_nothing_in_pauses_shorter_than_its_tick():
+    comparison = make_comparison(
+        lambda cell, number: {"calibration": make_calibration(cell, busy=0.2)}, rounds=2
+    )
+    figures = comparison.predictions()[comparison.cells[0].key]
+    assert figures["pause_p50_ms"] < 1
+    assert figures["degradation"] == pytest.approx(0, abs=1e-9)
+
+
+def test_work_that_is_lost_beside_a_checkpoint_and_by_first_writes_is_found_again():
+    [cell] = cells_of("remus")
+    runs, pause, lost, page_ms = (50.0, 100.0, 200.0), 0.5, 0.25, 1e-3
+    rate = calibration_settings(cell.settings).guest.writes_per_tick
+    calibration = make_calibration(
+        cell,
+        busy=0.1,
+        run_ms=runs,
+        last_pause_ms=[pause] * 3,
+        beside_ms=[20.0] * 3,
+        pages=[100.0] * 3,
+        work=[rate * (run + pause - lost * 20.0) for run in runs],
+    )
+    assert lost_beside([calibration], page_ms) == pytest.approx(lost)
+    work = sum(calibration["columns"]["work"])
+    more = page_ms * 300 / work
+    calibration["protected"] = {
+        **calibration["protected"],
+        "processor_ms_per_step": calibration["unprotected"]["processor_ms_per_step"] + more,
+    }
+    assert first_write_ms(calibration) == pytest.approx(page_ms)
+
+
+@pytest.mark.parametrize(("guest", "kept"), [("hotcold", 1), ("idle", 1), ("kv", math.inf)])
+def test_ticks_are_dropped_but_requests_and_traces_wait(guest, kept):
+    assert pace_of(Program[guest.upper()], 0.5).kept == kept
+    assert pace_of(Program.REPLAY, 0.5).kept == math.inf
+
+
+def test_clients_of_a_store_lose_no_answers_while_it_can_catch_up():
+    for busy, least, most in ((0.1, 0.0, 1e-9), (1.0, 0.006, 0.008)):
+        comparison = make_comparison(
+            lambda cell, number, busy=busy: {"calibration": make_calibration(cell, busy=busy)},
+            rounds=1,
+            guests=("kv,ram=16M",),
+        )
+        found = comparison.predictions()[comparison.cells[0].key]["degradation"]
+        assert least <= found <= most
+
+
+def test_rate_of_answers_that_come_in_bursts_does_not_depend_on_where_they_end():
+    # A request each 5 ms, answered at the next of the moments that are 100 ms apart.
+    for count in range(200, 220):
+        sent = [each * 0.005 for each in range(count)]
+        answers = [Asked(at, 1000 * (math.ceil(at / 0.1 + 1e-9) * 0.1 - at)) for at in sent]
+        assert answers_per_s(answers) == pytest.approx(200, rel=0.01)
+    assert answers_per_s(answers[:1]) is None
+    # One that answers half of the requests falls behind.
+    slow = [Asked(at, 1000 * at) for at in sent]
+    assert answers_per_s(slow) == pytest.approx(100)
+
+
+def test_error_beyond_its_bound_is_marked_in_the_table_and_red_on_the_page(tmp_path):
+    comparison = make_comparison(
+        lambda cell, number: as_predicted(cell, number, pause_p50_ms=2.0), rounds=2
+    )
+    assert "(-65 %) !" in repr(comparison)
+    page = comparison.write_page(tmp_path / "page.html").read_text()
+    assert '<small class="exceeds" title="the error exceeds its bound">model' in page
+    assert '<small class="exceeds"' in comparison._repr_html_()
+
+
+def drifted_copy(cell, number):
+    return {"memcpy": (10.0, 5.0)}
+
+
+def drifted_calibration(cell, number):
+    return {"calibration": make_calibration(cell, pause_per_page=1e-3 * 10**number)}
+
+
+def drifted_work(cell, number):
+    return {"unprotected": {"work_per_s": 1000.0 * number}}
+
+
+def few_checkpoints(cell, number):
+    return {"checkpoints": 2}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (drifted_copy, "the rate of memcpy beside it drifted"),
+        (drifted_calibration, "its calibrations drifted from round to round"),
+        (drifted_work, "its unprotected guest worked at another rate from round to round"),
+        (few_checkpoints, "it had too few checkpoints"),
+    ],
+)
+def test_nothing_is_judged_where_the_machine_drifted_or_too_little_was_measured(change, reason):
+    def figures(cell, number):
+        changed = change(cell, number) if cell.strategy == NAMES[0] else {}
+        return as_predicted(cell, number, pause_p50_ms=2.0) | changed
+
+    comparison = make_comparison(figures, rounds=2)
+    judge = Judge(comparison)
+    measured = Estimate(2.0, 2.0, 2.0, 2)
+    judged, clear = (judge.value(cell, PAUSE, measured) for cell in comparison.cells)
+    assert judged.reason == reason
+    assert not judged.exceeds
+    assert clear.exceeds
+    assert f"not judged, because {reason}: colo_v12 on hotcold" in repr(comparison)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "measured", "exceeds", "judged"),
+    [
+        (1.1, Estimate(1.0, 0.9, 1.1, 5), False, True),
+        (2.3, Estimate(2.0, 1.9, 2.1, 5), False, True),
+        (2.4, Estimate(2.0, 1.9, 2.1, 5), True, True),
+        (1.15, Estimate(1.0, None, None, 1), False, True),
+        (1.3, Estimate(1.0, None, None, 1), True, True),
+        (1.3, Estimate(1.0, 0.5, 1.4, 2), False, False),
+    ],
+)
+def test_bound_of_the_pause_is_15_percent_or_a_fifth_of_a_millisecond(
+    predicted, measured, exceeds, judged
+):
+    found = judge_value(predicted, measured, BOUNDS[PAUSE.name], "")
+    assert found.exceeds is exceeds
+    assert (found.reason == "") is judged
+
+
+def test_bounds_are_of_metrics_that_exist():
+    assert BOUNDS.keys() <= {metric.name for metric in METRICS}
+
+
+def test_strategy_without_a_model_is_said_to_have_none(monkeypatch):
+    monkeypatch.setattr("colobench.strategy.model.predict.CAPTURES", {})
+    words = repr(make_comparison(as_predicted, rounds=2))
+    assert "There is no model of colo_v12 on hotcold; multifd on hotcold." in words
+
+
+def test_results_alone_give_the_predictions_again():
+    comparison = make_comparison(as_predicted, rounds=2)
+    before = comparison.predictions()
+    assert len(before) == 2
+    lines = [each.to_json() for each in comparison.measurements]
+    comparison.measurements = [Measurement.from_json(line) for line in lines]
+    assert comparison.predictions() == before
+
+
+def test_comparison_without_calibrations_has_no_predictions():
+    comparison = make_comparison(lambda cell, number: {})
+    assert comparison.predictions() == {}
+    assert "model" not in repr(comparison)
+    assert len(comparison.plots()) == 3
+
+
+def test_other_settings_are_predicted_from_the_same_calibration():
+    [cell] = cells_of("colo_v12")
+    calibration = make_calibration(cell)
+    usual = predict_settings(cell.settings, [calibration])
+    rare = predict_settings(cell.settings.override(delay=200), [calibration])
+    slow = predict_settings(cell.settings.override(link="rate=10M"), [calibration])
+    assert rare["checkpoints_per_s"] == pytest.approx(usual["checkpoints_per_s"] / 2)
+    assert slow["pause_p50_ms"] > usual["pause_p50_ms"]
+    assert predict_settings(cell.settings.override(transport="memfd"), [calibration]) is None
+
+
+def test_answers_are_predicted_where_clients_ask():
+    comparison = make_comparison(as_predicted, rounds=1, guests=("kv,ram=16M",))
+    found = comparison.predictions()[comparison.cells[0].key]
+    assert 50 < found["latency_p50_ms"] < 55
+    assert calibrations_of(comparison).predict(comparison.cells[0].settings).period_ms == (
+        pytest.approx(100)
+    )
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_each_preset_has_a_model(name):
+    assert has_model(axes_of(Settings().override(**preset(name).changes())))

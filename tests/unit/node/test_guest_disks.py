@@ -1,0 +1,138 @@
+"""The guest's disks in a node: each request is done and answered, and done again after a load."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from colobench.block.backend import BlockError
+from colobench.block.request import BlockRequest, RequestKind
+from colobench.guest.disk_queue import SlotState
+from colobench.node.disk.guest_disks import GuestDisks
+from disk_guest import DiskGuest, MemoryBackend
+
+
+@pytest.fixture
+def guest() -> Iterator[DiskGuest]:
+    with DiskGuest(["/disk0,size=64K", "/disk1,size=8K"]) as guest:
+        yield guest
+
+
+@pytest.fixture
+def failures() -> list[BaseException]:
+    return []
+
+
+@pytest.fixture
+def host(guest: DiskGuest, failures: list[BaseException]) -> Iterator[GuestDisks]:
+    host = GuestDisks(guest.machine.disks, failures.append)
+    host.begin()
+    yield host
+    host.close()
+    assert not failures
+
+
+def wait_for(guest: DiskGuest, slot: int, disk: int = 0) -> int:
+    """Take completions until a slot is done; give its status."""
+    while guest.state(slot, disk) != SlotState.DONE:
+        guest.take_completions(disk)
+    return guest.status(slot, disk)
+
+
+def test_requests_of_all_disks_are_done_on_their_backends(
+    guest: DiskGuest, host: GuestDisks
+) -> None:
+    backends = [MemoryBackend(disk.size) for disk in guest.machine.disks]
+    host.start()
+    guest.submit(5, BlockRequest(RequestKind.WRITE, 4096, 512, b"a" * 512))
+    guest.submit(9, BlockRequest(RequestKind.WRITE, 512, 1024, b"b" * 1024), disk=1)
+    for number, backend in enumerate(backends):
+        host.set_backend(number, backend)
+    assert wait_for(guest, 5) == wait_for(guest, 9, disk=1) == 0
+    assert backends[0].contents[4096:4608] == b"a" * 512
+    assert backends[1].contents[512:1536] == b"b" * 1024
+    guest.release(5)
+    guest.submit(5, BlockRequest(RequestKind.READ, 4096, 512))
+    assert wait_for(guest, 5) == 0
+    assert guest.buffer(5)[:512] == b"a" * 512
+
+
+@pytest.mark.parametrize(
+    ("raised", "status"), [(errno.ENOSPC, errno.ENOSPC), (errno.ENODEV, errno.EIO)]
+)
+def test_errors_of_a_disk_are_the_guests(
+    guest: DiskGuest, host: GuestDisks, raised: int, status: int
+) -> None:
+    backend = MemoryBackend(guest.machine.disks[0].size)
+    backend.error = BlockError(raised, "injected")
+    host.set_backend(0, backend)
+    host.start()
+    guest.submit(0, BlockRequest(RequestKind.WRITE, 0, 512, bytes(512)))
+    assert wait_for(guest, 0) == status
+    assert guest.registers()["errors"] == 1
+    assert guest.registers()["writes"] == 1
+
+
+def test_requests_pass_one_that_waits(guest: DiskGuest, host: GuestDisks) -> None:
+    backend = MemoryBackend(guest.machine.disks[0].size)
+    backend.gates[0] = threading.Event()
+    host.set_backend(0, backend)
+    host.start()
+    guest.submit(0, BlockRequest(RequestKind.WRITE, 0, 512, b"x" * 512))
+    guest.submit(1, BlockRequest(RequestKind.WRITE, 512, 512, b"y" * 512))
+    guest.submit(2, BlockRequest(RequestKind.FLUSH))
+    assert wait_for(guest, 1) == wait_for(guest, 2) == 0
+    assert guest.state(0) == SlotState.SUBMITTED
+    backend.gates[0].set()
+    assert wait_for(guest, 0) == 0
+
+
+def test_stopped_guests_requests_wait_for_the_start(guest: DiskGuest, host: GuestDisks) -> None:
+    backend = MemoryBackend(guest.machine.disks[0].size)
+    host.set_backend(0, backend)
+    host.start()
+    host.stop()
+    guest.submit(0, BlockRequest(RequestKind.WRITE, 0, 512, b"x" * 512))
+    host.drain()
+    assert not backend.done
+    host.start()
+    assert wait_for(guest, 0) == 0
+
+
+def test_request_under_way_at_a_load_is_done_again_and_its_old_completion_is_dropped(
+    guest: DiskGuest, host: GuestDisks
+) -> None:
+    backend = MemoryBackend(guest.machine.disks[0].size)
+    gate = backend.gates[0] = threading.Event()
+    host.set_backend(0, backend)
+    host.start()
+    guest.submit(0, BlockRequest(RequestKind.WRITE, 0, 512, b"x" * 512))
+    assert backend.begun.wait(60)
+    host.stop()
+    guest.machine.load([(each, each.state()) for each in guest.machine.devices])
+    del backend.gates[0]
+    host.start()
+    assert wait_for(guest, 0) == 0
+    gate.set()
+    host.drain()
+    assert guest.take_completions() == 0
+    assert len(backend.done) == 2
+
+
+def test_unexpected_error_is_told_to_the_node(
+    guest: DiskGuest, host: GuestDisks, failures: list[BaseException], capfd
+) -> None:
+    class Broken(MemoryBackend):
+        def flush(self) -> None:
+            raise ZeroDivisionError
+
+    host.set_backend(0, Broken(guest.machine.disks[0].size))
+    host.start()
+    guest.submit(0, BlockRequest(RequestKind.FLUSH))
+    while not failures:
+        pass
+    assert isinstance(failures.pop(), ZeroDivisionError)
+    assert "ZeroDivisionError" in capfd.readouterr().err

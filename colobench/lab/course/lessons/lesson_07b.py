@@ -35,16 +35,13 @@ def _judge_page_bytes(answer: Any) -> Feedback:
     )
 
 
-def _judge_invalid(answer: Any) -> Feedback:
+def _judge_not_shown(answer: Any) -> Feedback:
     found = as_instance(answer, Reproduced, 'one claim, such as `kept["rate"]`')
     if found.state is State.VALID:
         return wrong(f"All gates of {found.reproduction.name} hold. Look for one that does not.")
-    if found.state is not State.INVALID:
-        return wrong(
-            "Unknown is not invalid: the machine was too restless to decide. Take one that was "
-            "decided."
-        )
-    return right("It was measured, and a gate does not hold: the text says why.")
+    if found.state is State.INVALID:
+        return right("It was measured, and a gate does not hold: the text says why.")
+    return right("Its interval has the bound in it, so the run cannot tell whether the gate holds.")
 
 
 LESSON = Lesson(
@@ -66,13 +63,13 @@ cb.exercise("07b.1").check(in_pages // record.pages)""",
         ),
         Exercise(
             "07b.2",
-            "Find a claim of the kept run that does *not* hold there. Why not?",
+            "Find a claim that the kept run does *not* show to hold. Why not?",
             'one claim, such as `kept["rate"]`',
             """kept = cb.read_reproductions("../datasets/reproductions/2026-11-30-2-cores.json")
 print(kept)
 cb.exercise("07b.2").check(kept["multifd"])""",
-            _judge_invalid,
-            "Two hosts have more cores than the machine of that run.",
+            _judge_not_shown,
+            "Two hosts have more cores than the machine of that run, so channels gain less.",
         ),
     ),
 )

@@ -20,27 +20,24 @@ from colobench.node.frame_socket import FrameSocket
 from colobench.node.migration.transports import incoming_stream, page_receiver
 from colobench.node.monitor import MonitorCommand
 from colobench.node.node import Node
-from colobench.node.phases import Phases, no_garbage_collection
+from colobench.node.phases import Phases
 from colobench.node.planted_bugs import forget_zero_pages, without_a_device
 from colobench.node.primary import Primary
+from colobench.node.primary_stream import PrimaryStream, follow
 from colobench.node.runtime import NodeRuntime
 from colobench.node.wait import Wait
-from colobench.protocol.colo import ColoAction, ColoState, LocalEvent, Role
+from colobench.protocol.colo import ColoAction, LocalEvent, Role
 from colobench.settings.bug import Bug
 from colobench.settings.checkpoint import Layout
-from colobench.wire.errors import CommandError
-from colobench.wire.format import MigrationCommand
 from colobench.wire.loadvm import (
     COLO_BUFFER,
     COLO_DEVICES,
     COLO_PASS,
     COLO_RAM,
-    PRECOPY,
+    VMDESCRIPTION_LIMIT,
     Stage,
-    vmdescription_section,
 )
 from colobench.wire.messages import SIZE_LIMIT, Message
-from colobench.wire.reading import parse_bytes, sized_bytes
 from colobench.wire.vmstate import Device
 from colobench.wire.vmstate import State as DeviceState
 
@@ -72,6 +69,7 @@ class Secondary(Node):
         self._listener: socket.socket | None = None
         self._mirror_listener: socket.socket | None = None
         self._mirror_uri = ""
+        self._stream: PrimaryStream | None = None
         self._uri = str(options.incoming)
         self._status = "none"
         self._size = 0
@@ -195,15 +193,8 @@ class Secondary(Node):
         self.colo.happened(LocalEvent.MIGRATED)
         self.colo.step()
         try:
-            while self.colo.state is not ColoState.ENDED:
-                # The primary does not wait for the record.
-                self._report_checkpoint()
-                # No message is due now.
-                self._channel().wait()
-                with no_garbage_collection():
-                    self.colo.step()
-                    while self.colo.state not in (ColoState.RUNNING, ColoState.ENDED):
-                        self.colo.step()
+            # The primary does not wait for the record.
+            follow(self.colo, self._channel(), self._report_checkpoint)
         finally:
             self._report_checkpoint()
         self.quit()
@@ -213,7 +204,8 @@ class Secondary(Node):
         # A primary may connect at any time; from then on, messages are due.
         main = Wait("a primary", None).accept(self._listener)
         channel = self.open_channel(main)
-        channel.parse(self._incoming.stream_header(channel.buffer))
+        self._stream = PrimaryStream(channel, self._incoming)
+        self._stream.header()
         timeout = self.settings.checkpoint.stall_timeout
         receiver = page_receiver(
             self.settings.checkpoint,
@@ -259,17 +251,13 @@ class Secondary(Node):
         return self.colo.channel
 
     def _take_migration(self) -> None:
-        channel = self._channel()
-        loaded = channel.parse(self._incoming.load_sections(channel.buffer, PRECOPY))
-        if MigrationCommand.ENABLE_COLO not in loaded.commands:
-            raise CommandError(
-                "migration", expected="command ENABLE_COLO", found="none", offset=channel.received
-            )
+        assert self._stream is not None
+        loaded = self._stream.migration()
         if not self.colo_status.enabled:
             raise MigrationRefused(
                 "ENABLE_COLO: expected the capability x-colo to be set here, found it off"
             )
-        channel.parse(vmdescription_section(channel.buffer))
+        self._stream.description(VMDESCRIPTION_LIMIT)
         self._device_states = loaded.device_states
         self._flush()
         self.guest.load(self._device_states)
@@ -332,11 +320,8 @@ class Secondary(Node):
         self._phases.end("hash")
 
     def _receive_pages(self, stage: Stage) -> None:
-        channel = self._channel()
-        # Each page once, and as many bytes again for names and headers.
-        channel.parse(
-            self._incoming.load_sections(channel.buffer, stage), 2 * len(self._cache.array)
-        )
+        assert self._stream is not None
+        self._stream.pages(stage, len(self._cache.array))
 
     def _receive_ram(self) -> None:
         self._receive_pages(COLO_RAM)
@@ -348,14 +333,9 @@ class Secondary(Node):
 
     def _receive_buffer(self) -> None:
         """Receive the sized buffer whole, then parse all of it; nothing is applied."""
-        channel = self._channel()
-        offset = channel.buffer.offset
-        data = channel.parse(sized_bytes(self._size))
+        assert self._stream is not None
         stage = COLO_DEVICES if self.settings.checkpoint.layout is Layout.SEPARATED else COLO_BUFFER
-        loaded = parse_bytes(
-            lambda at: self._incoming.load_sections(at, stage), data, offset=offset
-        )
-        self._device_states = loaded.device_states
+        self._device_states = self._stream.sized(self._size, stage).device_states
         self._phases.end("buffer")
         self.breakpoints.reach("buffer-received")
         self.colo.happened(LocalEvent.BUFFER_RECEIVED)

@@ -51,6 +51,8 @@ RAM_INSTANCE_ID: Final = 0
 RAM_VERSION_ID: Final = 4
 
 PAGE_FLAGS_MASK: Final = 0xFFF
+#: Limit of the number of RAM blocks that are learnt from a stream.
+BLOCKS_LIMIT: Final = 4096
 
 BE16: Final = struct.Struct(">H")
 BE32: Final = struct.Struct(">I")
@@ -136,3 +138,8 @@ def counted_string(text: str) -> bytes:
     """Encode a name in the stream's format: u8 length, then the bytes."""
     encoded = text.encode()
     return bytes([len(encoded)]) + encoded
+
+
+def counted_identity(identity: bytes) -> bytes:
+    """Encode an idstr with its length, then the instance id and the version id behind it."""
+    return bytes([len(identity) - SECTION_IDENTITY.size]) + identity

@@ -8,6 +8,7 @@ not know, `colobench.wire.reader` names it and reads on behind it. All parsers a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from colobench.wire import vmdescription
@@ -33,6 +34,15 @@ from colobench.wire.reading import Steps, StreamBuffer, sized_bytes
 
 #: Limit of a machine type's name, bytes.
 MACHINE_LIMIT: Final = 255
+#: Capability with which shared RAM is not sent, and block lists have addresses.
+IGNORE_SHARED: Final = "x-ignore-shared"
+
+#: QEMU's subsections of CONFIGURATION.
+_PAGE_BITS: Final = "configuration/target-page-bits"
+_CAPABILITIES: Final = "configuration/capabilities"
+_UUID: Final = "configuration/uuid"
+_PAGE_BITS_READ: Final = 12
+_NAMES_LIMIT: Final = 256
 
 Context = TypeVar("Context")
 
@@ -169,6 +179,73 @@ class StreamGrammar(ABC, Generic[Context]):
             raise BadFooter(
                 "section footer", expected=footer.hex(" "), found=found.hex(" "), offset=offset
             )
+
+
+class Subsection(NamedTuple):
+    """A subsection of CONFIGURATION: its name, and its values for a person."""
+
+    name: str
+    values: tuple[str, ...]
+
+
+def configuration_subsection(
+    at: StreamBuffer, other: Callable[[str], Steps[tuple[str, ...]]] | None = None
+) -> Steps[Subsection]:
+    """Parse one of QEMU's subsections of CONFIGURATION.
+
+    Parameters
+    ----------
+    at
+        The buffer.
+    other
+        Function that is called with the name of any other subsection. Its parser parses the value;
+        it gives no values if it does not know the subsection either.
+
+    Raises
+    ------
+    UnexpectedSection
+        If nobody knows the subsection.
+    HeaderError
+        If its value is not what we read.
+    """
+    offset = at.offset
+    length = (yield 2)[1]
+    name = (yield length).decode(errors="backslashreplace")
+    yield BE32.size
+    values: tuple[str, ...] = ()
+    if name == _UUID:
+        values = ((yield 16).hex(),)
+    elif name == _PAGE_BITS:
+        (bits,) = BE32.unpack((yield BE32.size))
+        values = (f"pages of {1 << min(bits, 63)} bytes",)
+        if bits != _PAGE_BITS_READ:
+            raise HeaderError(
+                name, expected=_PAGE_BITS_READ, found=bits, offset=at.offset - BE32.size
+            )
+    elif name == _CAPABILITIES:
+        values = yield from _capabilities(at)
+    elif other is None or not (values := (yield from other(name))):
+        raise UnexpectedSection(
+            "configuration",
+            expected=f"one of {[_UUID, _PAGE_BITS, _CAPABILITIES]}",
+            found=repr(name),
+            offset=offset,
+        )
+    return Subsection(name, values)
+
+
+def _capabilities(at: StreamBuffer) -> Steps[tuple[str, ...]]:
+    offset = at.offset
+    (count,) = BE32.unpack((yield BE32.size))
+    if count > _NAMES_LIMIT:
+        raise HeaderError(
+            _CAPABILITIES, expected=f"at most {_NAMES_LIMIT}", found=count, offset=offset
+        )
+    names = []
+    for _ in range(count):
+        length = (yield 1)[0]
+        names.append((yield length).decode(errors="backslashreplace"))
+    return tuple(names)
 
 
 def vmdescription_section(at: StreamBuffer, size_limit: int) -> Steps[dict[str, Any]]:

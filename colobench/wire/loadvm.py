@@ -21,9 +21,10 @@ and returned. The caller applies them once the whole checkpoint has arrived, or 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from colobench.errors import RemoteError
 from colobench.memory.ram import PageMemory
@@ -86,36 +87,102 @@ COLO_PASS = Stage("COLO_PASS", frozenset({SectionType.PART}))
 COLO_BUFFER = Stage("COLO_BUFFER", frozenset({SectionType.PART, SectionType.END, SectionType.FULL}))
 
 
+class OpaqueSection(NamedTuple):
+    """A device's FULL section, byte for byte.
+
+    Attributes
+    ----------
+    section_id, idstr, instance_id
+        As in its header.
+    data
+        The whole section, from its type to its footer.
+    """
+
+    section_id: int
+    idstr: str
+    instance_id: int
+    data: bytes
+
+
 @dataclass(slots=True)
 class Loaded:
-    """Result of a stage: the number of pages stored, and device states that are not applied."""
+    """Result of a stage: the number of pages stored, and device states that are not applied.
+
+    States of devices that we do not know are opaque, see `colobench.wire.learning`.
+    """
 
     pages: int = 0
     zero_pages: int = 0
     device_states: list[tuple[Device, State]] = field(default_factory=list)
+    opaque_states: list[OpaqueSection] = field(default_factory=list)
+    #: Their idstrs and instance ids.
+    opaque_keys: set[tuple[str, int]] = field(default_factory=set)
     commands: list[MigrationCommand] = field(default_factory=list)
     ram_ended: bool = False
 
 
-class _RAMSections:
-    """Handler of RAM's sections."""
+class Loading(NamedTuple):
+    """A stage, and what it has brought so far."""
+
+    stage: Stage
+    loaded: Loaded
+
+
+class SectionHandler(Protocol):
+    """Handler of one kind of section.
+
+    Attributes
+    ----------
+    kinds
+        Section types that it takes.
+    minimum_version_id, version_id
+        Oldest and newest version that it takes.
+    """
+
+    kinds: frozenset[SectionType]
+    minimum_version_id: int
+    version_id: int
+
+    def load(
+        self, at: StreamBuffer, kind: int, section_id: int, version_id: int, context: Loading
+    ) -> Parser[None]:
+        """Parse the payload; the version is 0 in a PART or END."""
+
+
+class RAMSections:
+    """Handler of RAM's sections.
+
+    Parameters
+    ----------
+    loader
+        Loader of a known memory.
+    """
 
     kinds = frozenset({SectionType.START, SectionType.PART, SectionType.END})
     version_id = minimum_version_id = RAM_VERSION_ID
 
-    def __init__(
-        self, memory: PageMemory, *, multifd: bool, xbzrle: bool, compression: str | None
-    ) -> None:
-        self._loader = RAMLoader(memory, multifd=multifd, xbzrle=xbzrle, compression=compression)
+    def __init__(self, loader: RAMLoader | None) -> None:
+        self._loader = loader
 
-    def load(self, at: StreamBuffer, kind: int, version_id: int, loaded: Loaded) -> Parser[None]:
+    def load(
+        self, at: StreamBuffer, kind: int, section_id: int, version_id: int, context: Loading
+    ) -> Parser[None]:
+        """Parse the block list or the page records."""
         if kind == SectionType.START:
-            yield from self._loader.block_list(at)
+            yield from self.block_list(at)
             return
+        # Sections come only after their START.
+        assert self._loader is not None
+        loaded = context.loaded
         pages, zero_pages = yield from self._loader.records(at)
         loaded.pages += pages
         loaded.zero_pages += zero_pages
         loaded.ram_ended |= kind == SectionType.END
+
+    def block_list(self, at: StreamBuffer) -> Parser[None]:
+        """Parse the payload of START."""
+        assert self._loader is not None
+        yield from self._loader.block_list(at)
 
 
 class _DeviceSection:
@@ -128,8 +195,10 @@ class _DeviceSection:
         self.version_id = device.version_id
         self.minimum_version_id = device.minimum_version_id
 
-    def load(self, at: StreamBuffer, kind: int, version_id: int, loaded: Loaded) -> Parser[None]:
-        device, offset = self._device, at.offset
+    def load(
+        self, at: StreamBuffer, kind: int, section_id: int, version_id: int, context: Loading
+    ) -> Parser[None]:
+        device, offset, loaded = self._device, at.offset, context.loaded
         for other, _ in loaded.device_states:
             if other is device:
                 raise UnexpectedSection(
@@ -150,15 +219,160 @@ class _DeviceSection:
         loaded.device_states.append((device, state))
 
 
-class _Loading(NamedTuple):
-    """A stage, and what it has brought so far."""
+class SectionLoader(StreamGrammar[Loading]):
+    """Loader of sections by stages, with a handler for each; see `Incoming`.
 
-    stage: Stage
-    loaded: Loaded
+    Parameters
+    ----------
+    handlers
+        Handlers by idstr and instance id.
+    """
+
+    def __init__(self, handlers: dict[tuple[str, int], SectionHandler]) -> None:
+        self.handlers = handlers
+        self._started: dict[int, SectionHandler] = {}
+        #: Results of `_identify`, because all checkpoints have the same headers.
+        self._identified: dict[tuple[int, bytes], tuple[SectionHandler, int]] = {}
+
+    def load_sections(self, at: StreamBuffer, stage: Stage) -> Parser[Loaded]:
+        """Parse sections up to EOF.
+
+        Raises
+        ------
+        UnexpectedSection
+            If `stage` does not allow a section, or a section is missing at its EOF.
+        UnknownSection, BadFooter, CommandError, RAMError, DeviceStateError
+            If the content of a section is wrong.
+        """
+        loading = Loading(stage, Loaded())
+        yield from self.sections(at, loading)
+        return loading.loaded
+
+    def allow(self, kind: int, context: Loading, offset: int) -> None:
+        """Check a section type against the stage, and at EOF that nothing is missing."""
+        stage, loaded = context
+        if kind == SectionType.EOF:
+            self._check_complete(stage, loaded, offset)
+        elif kind not in stage.allowed:
+            raise UnexpectedSection(
+                f"stage {stage.name}",
+                expected=_names(stage.allowed),
+                found=section_type_name(kind),
+                offset=offset,
+            )
+
+    def command(self, at: StreamBuffer, number: int, length: int, context: Loading) -> Parser[None]:
+        """Note a command of those that carry no data; each may come once."""
+        offset = at.offset - COMMAND_HEADER.size
+        if number not in _COMMANDS or length:
+            raise CommandError(
+                "command",
+                expected=" or ".join(f"{each.value} ({each.name}), no data" for each in _COMMANDS),
+                found=f"{number} with {length} bytes",
+                offset=offset,
+            )
+        command = MigrationCommand(number)
+        if command in context.loaded.commands:
+            raise CommandError(
+                "command", expected="each once", found=f"{command.name} again", offset=offset
+            )
+        context.loaded.commands.append(command)
+        yield from ()
+
+    def described(
+        self,
+        at: StreamBuffer,
+        kind: int,
+        section_id: int,
+        identity: bytes,
+        offset: int,
+        context: Loading,
+    ) -> Parser[None]:
+        """Load a START or FULL section of one of our handlers."""
+        identified = self._identified.get((kind, identity))
+        if identified is None:
+            identified = self._identify(kind, identity, offset)
+            self._identified[kind, identity] = identified
+        handler, version_id = identified
+        if section_id in self._started or handler in self._started.values():
+            raise UnexpectedSection(
+                section_type_name(kind),
+                expected="a section and a section id that are not in use",
+                found=f"{SectionIdentity.parse(section_id, identity)} as section {section_id}",
+                offset=offset,
+            )
+        if kind == SectionType.START:
+            self._started[section_id] = handler
+        yield from handler.load(at, kind, section_id, version_id, context)
+
+    def continued(
+        self, at: StreamBuffer, kind: int, section_id: int, offset: int, context: Loading
+    ) -> Parser[None]:
+        """Load a PART or END section of a handler that was started."""
+        handler = self._started.get(section_id)
+        if handler is None:
+            raise never_started(kind, section_id, list(self._started), offset)
+        yield from handler.load(at, kind, section_id, 0, context)
+
+    def unknown(self, parts: SectionIdentity, identity: bytes, offset: int) -> SectionHandler:
+        """Give a handler of a section that has none yet, or refuse the section.
+
+        Raises
+        ------
+        UnknownSection
+        """
+        raise UnknownSection(
+            "section",
+            expected=f"one of {list(self.handlers)}",
+            found=str(parts),
+            offset=offset,
+        )
+
+    def _identify(self, kind: int, identity: bytes, offset: int) -> tuple[SectionHandler, int]:
+        """Find the handler of a section with that idstr, instance id and version id."""
+        parts = SectionIdentity.parse(0, identity)
+        version_id = parts.version_id
+        handler = self.handlers.get((parts.idstr, parts.instance_id))
+        found = str(parts)
+        if handler is None:
+            handler = self.unknown(parts, identity, offset)
+        if kind not in handler.kinds:
+            raise UnexpectedSection(
+                f"section {found}",
+                expected=_names(handler.kinds),
+                found=section_type_name(kind),
+                offset=offset,
+            )
+        if not handler.minimum_version_id <= version_id <= handler.version_id:
+            raise DeviceStateError(
+                f"version of section {found}",
+                expected=f"{handler.minimum_version_id} to {handler.version_id}",
+                found=version_id,
+                offset=offset + 1 + len(identity) - BE32.size,
+            )
+        return handler, version_id
+
+    def _check_complete(self, stage: Stage, loaded: Loaded, offset: int) -> None:
+        missing = []
+        if SectionType.END in stage.allowed and not loaded.ram_ended:
+            missing.append(f"{section_type_name(SectionType.END)} of RAM")
+        if SectionType.FULL in stage.allowed:
+            missing += self.missing(loaded)
+        if missing:
+            raise UnexpectedSection(
+                f"stage {stage.name}",
+                expected=" and ".join(missing),
+                found=section_type_name(SectionType.EOF),
+                offset=offset,
+            )
+
+    @abstractmethod
+    def missing(self, loaded: Loaded) -> list[str]:
+        """Name what a stage with devices has not brought, though it must."""
 
 
-class Incoming(StreamGrammar[_Loading]):
-    """Loader of one stream, which keeps its state from the first stage to the last.
+class Incoming(SectionLoader):
+    """Loader of the stream of a machine that we know, from the first stage to the last.
 
     Parameters
     ----------
@@ -191,15 +405,11 @@ class Incoming(StreamGrammar[_Loading]):
     ) -> None:
         self._machine, self._settings = machine, settings
         self._devices = tuple(devices)
-        self._handlers: dict[tuple[str, int], _RAMSections | _DeviceSection] = {
+        loader = RAMLoader(memory, multifd=multifd, xbzrle=xbzrle, compression=compression)
+        handlers: dict[tuple[str, int], SectionHandler] = {
             (device.idstr, device.instance_id): _DeviceSection(device) for device in devices
         }
-        self._handlers[RAM_IDSTR, RAM_INSTANCE_ID] = _RAMSections(
-            memory, multifd=multifd, xbzrle=xbzrle, compression=compression
-        )
-        self._started: dict[int, _RAMSections | _DeviceSection] = {}
-        #: Results of `_identify`, because all checkpoints have the same headers.
-        self._identified: dict[tuple[int, bytes], tuple[_RAMSections | _DeviceSection, int]] = {}
+        super().__init__(handlers | {(RAM_IDSTR, RAM_INSTANCE_ID): RAMSections(loader)})
 
     def configuration(self, at: StreamBuffer) -> Parser[None]:
         """Parse CONFIGURATION.
@@ -220,133 +430,10 @@ class Incoming(StreamGrammar[_Loading]):
         if self._settings is not None:
             yield from parse_agreement(at, self._settings)
 
-    def load_sections(self, at: StreamBuffer, stage: Stage) -> Parser[Loaded]:
-        """Parse sections up to EOF.
-
-        Raises
-        ------
-        UnexpectedSection
-            If `stage` does not allow a section, or a section is missing at its EOF.
-        UnknownSection, BadFooter, CommandError, RAMError, DeviceStateError
-            If the content of a section is wrong.
-        """
-        loading = _Loading(stage, Loaded())
-        yield from self.sections(at, loading)
-        return loading.loaded
-
-    def allow(self, kind: int, context: _Loading, offset: int) -> None:
-        """Check a section type against the stage, and at EOF that nothing is missing."""
-        stage, loaded = context
-        if kind == SectionType.EOF:
-            self._check_complete(stage, loaded, offset)
-        elif kind not in stage.allowed:
-            raise UnexpectedSection(
-                f"stage {stage.name}",
-                expected=_names(stage.allowed),
-                found=section_type_name(kind),
-                offset=offset,
-            )
-
-    def command(
-        self, at: StreamBuffer, number: int, length: int, context: _Loading
-    ) -> Parser[None]:
-        """Note a command of those that carry no data; each may come once."""
-        offset = at.offset - COMMAND_HEADER.size
-        if number not in _COMMANDS or length:
-            raise CommandError(
-                "command",
-                expected=" or ".join(f"{each.value} ({each.name}), no data" for each in _COMMANDS),
-                found=f"{number} with {length} bytes",
-                offset=offset,
-            )
-        command = MigrationCommand(number)
-        if command in context.loaded.commands:
-            raise CommandError(
-                "command", expected="each once", found=f"{command.name} again", offset=offset
-            )
-        context.loaded.commands.append(command)
-        yield from ()
-
-    def described(
-        self,
-        at: StreamBuffer,
-        kind: int,
-        section_id: int,
-        identity: bytes,
-        offset: int,
-        context: _Loading,
-    ) -> Parser[None]:
-        """Load a START or FULL section of one of our handlers."""
-        identified = self._identified.get((kind, identity))
-        if identified is None:
-            identified = self._identify(kind, identity, offset)
-            self._identified[kind, identity] = identified
-        handler, version_id = identified
-        if section_id in self._started or handler in self._started.values():
-            raise UnexpectedSection(
-                section_type_name(kind),
-                expected="a section and a section id that are not in use",
-                found=f"{SectionIdentity.parse(section_id, identity)} as section {section_id}",
-                offset=offset,
-            )
-        if kind == SectionType.START:
-            self._started[section_id] = handler
-        yield from handler.load(at, kind, version_id, context.loaded)
-
-    def continued(
-        self, at: StreamBuffer, kind: int, section_id: int, offset: int, context: _Loading
-    ) -> Parser[None]:
-        """Load a PART or END section of a handler that was started."""
-        handler = self._started.get(section_id)
-        if handler is None:
-            raise never_started(kind, section_id, list(self._started), offset)
-        yield from handler.load(at, kind, 0, context.loaded)
-
-    def _identify(
-        self, kind: int, identity: bytes, offset: int
-    ) -> tuple[_RAMSections | _DeviceSection, int]:
-        """Find the handler of a section with that idstr, instance id and version id."""
-        parts = SectionIdentity.parse(0, identity)
-        version_id = parts.version_id
-        handler = self._handlers.get((parts.idstr, parts.instance_id))
-        found = str(parts)
-        if handler is None:
-            raise UnknownSection(
-                "section",
-                expected=f"one of {list(self._handlers)}",
-                found=found,
-                offset=offset,
-            )
-        if kind not in handler.kinds:
-            raise UnexpectedSection(
-                f"section {found}",
-                expected=_names(handler.kinds),
-                found=section_type_name(kind),
-                offset=offset,
-            )
-        if not handler.minimum_version_id <= version_id <= handler.version_id:
-            raise DeviceStateError(
-                f"version of section {found}",
-                expected=f"{handler.minimum_version_id} to {handler.version_id}",
-                found=version_id,
-                offset=offset + 1 + len(identity) - BE32.size,
-            )
-        return handler, version_id
-
-    def _check_complete(self, stage: Stage, loaded: Loaded, offset: int) -> None:
-        missing = []
-        if SectionType.END in stage.allowed and not loaded.ram_ended:
-            missing.append(f"{section_type_name(SectionType.END)} of RAM")
-        if SectionType.FULL in stage.allowed:
-            there = [device for device, _ in loaded.device_states]
-            missing += [_title(device) for device in self._devices if device not in there]
-        if missing:
-            raise UnexpectedSection(
-                f"stage {stage.name}",
-                expected=" and ".join(missing),
-                found=section_type_name(SectionType.EOF),
-                offset=offset,
-            )
+    def missing(self, loaded: Loaded) -> list[str]:
+        """Name the devices whose states are not there."""
+        there = [device for device, _ in loaded.device_states]
+        return [_title(device) for device in self._devices if device not in there]
 
 
 def vmdescription_section(

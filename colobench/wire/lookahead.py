@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from colobench.kernels import page_counts, page_records
 from colobench.wire.errors import StreamEnded
-from colobench.wire.reading import Steps, StreamBuffer
+from colobench.wire.reading import Ahead, LookAhead, Steps, StreamBuffer
 
 T = TypeVar("T")
 
@@ -32,22 +32,6 @@ class Skip(NamedTuple):
 
 class SkipRest(NamedTuple):
     """Request to skip all bytes to the end; the answer is their number."""
-
-
-class LookAhead(NamedTuple):
-    """Request for bytes that stay to be read.
-
-    The answer is an `Ahead` with `size` bytes, or with all that are left.
-    """
-
-    size: int
-
-
-class Ahead(NamedTuple):
-    """Bytes that follow; `final` is True if none follow behind them."""
-
-    data: bytes
-    final: bool
 
 
 class CountRecords(NamedTuple):

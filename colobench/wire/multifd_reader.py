@@ -18,11 +18,11 @@ from colobench.kernels import page_counts
 from colobench.kernels.multifd_packets import MAGIC, NAME_BYTES, SYNC, VERSION
 from colobench.memory.ram import PAGE_SIZE
 from colobench.wire.errors import HeaderError, RAMError, StreamError
-from colobench.wire.format import BE32
-from colobench.wire.lookahead import Ahead, LookAhead, Skip, SkipRest
-from colobench.wire.ram_reader import BLOCKS_LIMIT, ReadBlock
+from colobench.wire.format import BE32, BLOCKS_LIMIT
+from colobench.wire.lookahead import Skip, SkipRest
+from colobench.wire.ram_reader import ReadBlock
 from colobench.wire.reader import UNEXPLAINED
-from colobench.wire.reading import Steps, StreamBuffer
+from colobench.wire.reading import Ahead, LookAhead, Steps, StreamBuffer
 from colobench.wire.recorded import Log, Sink
 
 _HANDSHAKE: Final = struct.Struct(">II16sB39x")

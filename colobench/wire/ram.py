@@ -14,6 +14,7 @@ from colobench.wire.compressed_records import COMPRESSED_RECORDS, CompressedReco
 from colobench.wire.errors import RAMError
 from colobench.wire.format import (
     BE64,
+    BLOCKS_LIMIT,
     PAGE_FLAGS_MASK,
     RAMFlag,
     counted_string,
@@ -143,6 +144,8 @@ class RAMLoader:
         self._memory = memory
         self._multifd = multifd
         self._decoder: RunDecoder | None = None
+        #: Decoder of runs: none before the first XBZRLE record, as kernels take plain ones sooner.
+        self._run_decoder: RunDecoder | None = None
         if xbzrle:
             from colobench.wire.xbzrle import XBZRLEDecoder
 
@@ -247,7 +250,9 @@ class RAMLoader:
                 found=f"{word - flags:#x}",
                 offset=offset,
             )
-        self._run = PageRun(block, self._memory, self._decoder)
+        if flags & RAMFlag.XBZRLE:
+            self._run_decoder = self._decoder
+        self._run = PageRun(block, self._memory, self._run_decoder)
         if flags & RAMFlag.XBZRLE and self._decoder:
             yield from self._decoder.page(at, block.first_page + page)
         else:
@@ -275,6 +280,75 @@ class RAMLoader:
             _expect(data[0], 0, "fill byte of a RAM zero page", offset)
         self._memory.array[begin : begin + PAGE_SIZE] = np.frombuffer(data, dtype=np.uint8)
         bitmap.mark(self._memory.bitmap, page)
+
+
+def learn_block_list(at: StreamBuffer, limit: int) -> Parser[dict[str, int]]:
+    """Parse the payload of a START section whose blocks are not known.
+
+    Parameters
+    ----------
+    at
+        The buffer.
+    limit
+        Most bytes of all blocks that are accepted.
+
+    Returns
+    -------
+    dict
+        Lengths in bytes by name, in the order of the stream.
+
+    Raises
+    ------
+    RAMError
+        If it is not a list of blocks, or RAM is larger than `limit`.
+    """
+    sizes: dict[str, int] = {}
+    offset = at.offset
+    word = BE64.unpack((yield 8))[0]
+    left = word - RAMFlag.MEM_SIZE
+    if word & PAGE_FLAGS_MASK != RAMFlag.MEM_SIZE or not 0 < left <= limit:
+        raise RAMError(
+            "RAM size",
+            expected=f"MEM_SIZE with at most {limit} bytes",
+            found=f"{ram_flag_names(word & PAGE_FLAGS_MASK)} with {left:#x}",
+            offset=offset,
+        )
+    while left:
+        offset = at.offset
+        name = _decoded(at, (yield from _name(at)))
+        length = BE64.unpack((yield 8))[0]
+        if name in sizes or len(sizes) >= BLOCKS_LIMIT:
+            raise RAMError(
+                "RAM block list",
+                expected=f"at most {BLOCKS_LIMIT} blocks, each once",
+                found=f"block {name!r} after {len(sizes)}",
+                offset=offset,
+            )
+        if not 0 < length <= left or length % PAGE_SIZE:
+            raise RAMError(
+                f"length of RAM block {name!r}",
+                expected=f"a multiple of {PAGE_SIZE}, at most {left:#x}",
+                found=f"{length:#x}",
+                offset=at.offset - 8,
+            )
+        sizes[name] = length
+        left -= length
+    offset = at.offset
+    word = BE64.unpack((yield 8))[0]
+    _expect(word, RAMFlag.EOS, "end of the RAM block list", offset)
+    return sizes
+
+
+def _decoded(at: StreamBuffer, name: bytes) -> str:
+    """Decode the name of a block, which goes back into a stream as it came."""
+    if not name or not name.isascii():
+        raise RAMError(
+            "name of a RAM block",
+            expected="1 to 255 characters of ASCII",
+            found=_printable(name),
+            offset=at.offset - len(name),
+        )
+    return name.decode()
 
 
 def _name(at: StreamBuffer) -> Parser[bytes]:

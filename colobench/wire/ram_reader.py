@@ -15,15 +15,22 @@ from colobench.kernels import page_counts
 from colobench.memory.ram import PAGE_SIZE
 from colobench.wire.compressed_records import COMPRESSED_RECORDS
 from colobench.wire.errors import RAMError
-from colobench.wire.format import BE16, BE32, BE64, PAGE_FLAGS_MASK, RAMFlag, ram_flag_names
-from colobench.wire.lookahead import CountRecords, LookAhead, Skip
-from colobench.wire.reading import Steps, StreamBuffer
+from colobench.wire.format import (
+    BE16,
+    BE32,
+    BE64,
+    BLOCKS_LIMIT,
+    PAGE_FLAGS_MASK,
+    RAMFlag,
+    ram_flag_names,
+)
+from colobench.wire.lookahead import CountRecords, Skip
+from colobench.wire.reading import LookAhead, Steps, StreamBuffer
 from colobench.wire.recorded import Log
 
 #: Block name of page records with CONTINUE whose previous record was not read.
 UNKNOWN_BLOCK: Final = "the block before"
-#: Limits of the number of blocks, and of the pages of all blocks that are told apart.
-BLOCKS_LIMIT: Final = 4096
+#: Limit of the pages of all blocks that are told apart.
 TOLD_APART_LIMIT: Final = 1 << 26
 #: Most bytes of a compressed block of ours.
 _COMPRESSED_LIMIT: Final = 16 * 1024 * 1024

@@ -15,7 +15,6 @@ from colobench.wire import agreement, page_hashes, vmdescription
 from colobench.wire.errors import (
     BadFooter,
     DeviceStateError,
-    HeaderError,
     InvalidMessage,
     StreamEnded,
     StreamError,
@@ -38,15 +37,17 @@ from colobench.wire.format import (
     section_type_name,
 )
 from colobench.wire.grammar import (
+    IGNORE_SHARED,
     SectionIdentity,
     StreamGrammar,
+    configuration_subsection,
     never_started,
     vmdescription_section,
 )
-from colobench.wire.lookahead import LOOK_AHEAD_LIMIT, Ahead, LookAhead, Skip, SkipRest, within
+from colobench.wire.lookahead import LOOK_AHEAD_LIMIT, Skip, SkipRest, within
 from colobench.wire.messages import NUMBERS, Message, encode_message
 from colobench.wire.ram_reader import PageKeeper, RAMReader
-from colobench.wire.reading import Steps, StreamBuffer
+from colobench.wire.reading import Ahead, LookAhead, Steps, StreamBuffer
 from colobench.wire.recorded import Log, Sink
 from colobench.wire.vmstate import Device, State, VMStateError
 
@@ -74,12 +75,6 @@ _COMMAND_LENGTHS: Final = {
 }
 _FIRST_LOOK = 64 * 1024
 _WINDOW = 256 * 1024
-#: Subsections of CONFIGURATION.
-_PAGE_BITS: Final = "configuration/target-page-bits"
-_CAPABILITIES: Final = "configuration/capabilities"
-_UUID: Final = "configuration/uuid"
-_PAGE_BITS_READ: Final = 12
-_NAMES_LIMIT: Final = 256
 
 
 class Enclosure(Enum):
@@ -222,51 +217,18 @@ class StreamReader(StreamGrammar[Enclosure]):
         self.machine = yield from self.machine_type(at)
         self._log.add(SectionType.CONFIGURATION.name, self.machine)
         while (yield from self._next_is(SectionType.SUBSECTION)):
-            yield from self._subsection()
+            found = yield from configuration_subsection(at, self._agreement)
+            self._log.add(SectionType.SUBSECTION.name, found.name, ", ".join(found.values))
+            self.ram.addresses |= IGNORE_SHARED in found.values
 
-    def _subsection(self) -> Steps[None]:
-        offset = self._at.offset
-        length = (yield 2)[1]
-        name = (yield length).decode(errors="backslashreplace")
-        yield BE32.size
-        detail = ""
-        if name == agreement.NAME:
-            (size,) = BE32.unpack((yield BE32.size))
-            yield Skip(size)
-            detail = "what both nodes must have"
-        elif name == _UUID:
-            detail = (yield 16).hex()
-        elif name == _PAGE_BITS:
-            (bits,) = BE32.unpack((yield BE32.size))
-            detail = f"pages of {1 << min(bits, 63)} bytes"
-            if bits != _PAGE_BITS_READ:
-                raise HeaderError(
-                    name, expected=_PAGE_BITS_READ, found=bits, offset=self._at.offset - BE32.size
-                )
-        elif name == _CAPABILITIES:
-            detail = yield from self._capabilities()
-        else:
-            raise UnexpectedSection(
-                "configuration",
-                expected=f"one of {[agreement.NAME, _UUID, _PAGE_BITS, _CAPABILITIES]}",
-                found=repr(name),
-                offset=offset,
-            )
-        self._log.add(SectionType.SUBSECTION.name, name, detail)
-
-    def _capabilities(self) -> Steps[str]:
-        offset = self._at.offset
-        (count,) = BE32.unpack((yield BE32.size))
-        if count > _NAMES_LIMIT:
-            raise HeaderError(
-                _CAPABILITIES, expected=f"at most {_NAMES_LIMIT}", found=count, offset=offset
-            )
-        names = []
-        for _ in range(count):
-            length = (yield 1)[0]
-            names.append((yield length).decode(errors="backslashreplace"))
-        self.ram.addresses |= "x-ignore-shared" in names
-        return ", ".join(names)
+    @staticmethod
+    def _agreement(name: str) -> Steps[tuple[str, ...]]:
+        """Skip what only our own streams have."""
+        if name != agreement.NAME:
+            return ()
+        (size,) = BE32.unpack((yield BE32.size))
+        yield Skip(size)
+        return ("what both nodes must have",)
 
     # Sections.
 

@@ -1,9 +1,10 @@
 """Parsers as generators, their buffer and their driver.
 
 A parser is a generator that yields requests. It yields a number of bytes and is sent these bytes,
-or it yields a `PageRun` or a `PageSync` and is sent the numbers of pages taken. It returns the
-parsed value. So a parser does no I/O: its driver decides where bytes come from, and a `PageSource`
-decides which kernel stores pages.
+it yields a `PageRun` or a `PageSync` and is sent the numbers of pages taken, or it yields a
+`LookAhead` or `Arrived` and is sent bytes that stay to be read. It returns the parsed value. So a
+parser does no I/O: its driver decides where bytes come from, and a `PageSource` decides which
+kernel stores pages.
 """
 
 from __future__ import annotations
@@ -68,7 +69,34 @@ class PageSync(NamedTuple):
     memory: PageMemory
 
 
-Request: TypeAlias = "int | PageRun | PageSync"
+class LookAhead(NamedTuple):
+    """Request for bytes that stay to be read.
+
+    The answer is an `Ahead` with `size` bytes; where a driver has the whole stream, with all that
+    are left if there are fewer.
+    """
+
+    size: int
+
+
+class Arrived(NamedTuple):
+    """Request for all bytes that have arrived, `size` of them at least, which stay to be read.
+
+    The answer is an `Ahead`. So a parser goes on as soon as it can, on a connection whose peer may
+    be silent behind the last byte that it has to send.
+    """
+
+    size: int
+
+
+class Ahead(NamedTuple):
+    """Bytes that follow; `final` is True if none follow behind them."""
+
+    data: bytes
+    final: bool
+
+
+Request: TypeAlias = "int | PageRun | PageSync | LookAhead | Arrived"
 Parser: TypeAlias = Generator[Request, Any, T]
 #: A parser of these requests, or of those of `colobench.wire.lookahead`.
 Steps: TypeAlias = Generator[Any, Any, T]
@@ -150,6 +178,10 @@ class StreamBuffer:
         self.start = stop = start + count
         self.offset += count
         return self._view[start:stop].tobytes()
+
+    def peek(self, count: int) -> bytes:
+        """Copy `count` bytes, which stay to be read; the buffer must hold them."""
+        return self._view[self.start : self.start + count].tobytes()
 
     def kernel_took(self, start: int, end: int, read: int = 0) -> None:
         """Note that a kernel left ``array[start:end]`` and read `read` bytes from the socket."""
@@ -235,7 +267,7 @@ class Parsing(Generic[T]):
     Attributes
     ----------
     request
-        The parser's present request: a number of bytes, a `PageRun` or a `PageSync`.
+        The parser's present request: a number of bytes, or what the classes above describe.
     finished
         True once the parser has returned.
     value
@@ -289,6 +321,11 @@ class Parsing(Generic[T]):
                 if not finished:
                     return False
                 self.answer((0, 0))
+            elif isinstance(request, (LookAhead, Arrived)):
+                if len(buffer) < request.size:
+                    return False
+                size = request.size if isinstance(request, LookAhead) else len(buffer)
+                self._send(Ahead(buffer.peek(size), final=False))
             else:
                 taken = self._source.take_synced(request.memory)
                 if taken is None:
@@ -307,17 +344,23 @@ class Parsing(Generic[T]):
         request = self.request
         return StreamEnded(
             "stream",
-            expected=f"{request} bytes" if isinstance(request, int) else "a RAM record",
+            expected=_expected(request),
             found=f"{len(self._buffer)} bytes",
             offset=self._buffer.offset,
         )
 
-    def _send(self, answer: bytes | tuple[int, int] | None) -> None:
+    def _send(self, answer: bytes | tuple[int, int] | Ahead | None) -> None:
         try:
             self.request = self._parser.send(answer)
         except StopIteration as stop:
             self.value = stop.value
             self.finished = True
+
+
+def _expected(request: Request) -> str:
+    if isinstance(request, (LookAhead, Arrived)):
+        return f"{request.size} bytes"
+    return f"{request} bytes" if isinstance(request, int) else "a RAM record"
 
 
 def page_run_error(

@@ -12,10 +12,10 @@ from colobench.lab.decode.kept_pages import KeptPages
 from colobench.lab.decode.source import open_stream
 from colobench.wire.decoded import DeviceState, TreeSink
 from colobench.wire.format import BE32
-from colobench.wire.lookahead import LOOK_AHEAD_LIMIT, WINDOW, Ahead, Driver, LookAhead
+from colobench.wire.lookahead import LOOK_AHEAD_LIMIT, WINDOW, Driver
 from colobench.wire.multifd_reader import MultifdReader
 from colobench.wire.reader import StreamReader
-from colobench.wire.reading import Steps, StreamBuffer
+from colobench.wire.reading import Ahead, LookAhead, Steps, StreamBuffer
 
 
 def decode(

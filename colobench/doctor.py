@@ -26,7 +26,7 @@ import psutil
 
 from colobench.errors import LocalError
 from colobench.memory.tracker import TrackerUnavailable, tracker_class
-from colobench.memory.tracker_names import TRACKERS
+from colobench.memory.tracker_names import ALL_TRACKERS
 from colobench.processes.resource_limits import (
     PROCESS_ADDRESSES,
     address_limit,
@@ -221,6 +221,18 @@ def check_kvm() -> str:
     return f"created a VM (API version {version})"
 
 
+@check("guest kvm", kernels=True)
+def check_kvm_guest() -> str:
+    """Boot a guest of KVM."""
+    from colobench.guest.kvm.trial import try_guest
+    from colobench.memory.kvm import KVMUnavailable
+
+    try:
+        return try_guest()
+    except KVMUnavailable as error:
+        raise MissingPart(str(error)) from error
+
+
 def _try_tracker(name: str) -> str:
     """Try a tracker on a small RAM."""
     try:
@@ -247,7 +259,7 @@ def check_userfaultfd() -> str:
     return _try_tracker("userfault")
 
 
-for _name in TRACKERS:
+for _name in ALL_TRACKERS:
     if _name != "userfault":
         check(f"tracker {_name}", kernels=True)(functools.partial(_try_tracker, _name))
 

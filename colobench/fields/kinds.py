@@ -7,7 +7,7 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from colobench.errors import LocalError
@@ -174,10 +174,11 @@ class Flag(Kind):
 
 @dataclass(frozen=True)
 class Choice(Kind):
-    """One of the values of `choices`, written as its key."""
+    """One of the values of `choices`, written as its key; `aliases` has other names for some."""
 
     choices: Mapping[str, Any]
     or_none: bool = False
+    aliases: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of_names(cls, *names: str) -> Choice:
@@ -192,6 +193,8 @@ class Choice(Kind):
     def _check(self, name: str, value: Any) -> Any:
         if not isinstance(value, str) and any(value is each for each in self.choices.values()):
             return value
+        if isinstance(value, str) and value in self.aliases:
+            return self.aliases[value]
         return self.choices[check_choice(name, value, list(self.choices))]
 
     def to_json(self, value: Any) -> str | None:

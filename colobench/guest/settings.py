@@ -18,6 +18,8 @@ PAGE_SIZE = 4096
 RAM_LIMIT = 2**52
 SEED_LIMIT = 2**64
 WRITES_LIMIT = 1_000_000
+#: Limit of RAM of a guest of KVM: its program has addresses of 32 bits, and its screen is there.
+KVM_RAM_LIMIT = 0xE0000000
 #: Time between two ticks of the guest's timer.
 TICK_NS = 1_000_000
 SCREEN_BYTES = 256 * 1024
@@ -76,7 +78,7 @@ class GuestSettings(Part):
         Size(PAGE_SIZE, RAM_LIMIT), 64 << 20, "size of the guest's RAM", name="ram", agreed=True
     )
     program: Program = setting(
-        Choice({each.label: each for each in Program}),
+        Choice({each.label: each for each in Program}, aliases={"kvm": Program.KVM_BOOT}),
         Program.UNIFORM,
         "program that the guest runs",
         name="guest",
@@ -126,6 +128,8 @@ class GuestSettings(Part):
         self._complete_trace()
         self._complete_append_only_file()
         check_disks(self.disk_settings())
+        if self.program.needs_kvm:
+            self._complete_kvm()
         if self.program.needs_disk and not self.disks:
             raise LocalError(
                 f"disks: expected at least one for the program {self.program.label}, found none"
@@ -158,6 +162,17 @@ class GuestSettings(Part):
     def block_sizes(self) -> dict[str, int]:
         """Return the machine's RAM blocks: sizes in bytes by name."""
         return block_sizes(self.ram_bytes, len(self.disks))
+
+    def _complete_kvm(self) -> None:
+        if self.disks:
+            raise LocalError(
+                f"disks: expected none for the guest {self.program.label}, found {len(self.disks)}"
+            )
+        if self.ram_bytes > KVM_RAM_LIMIT:
+            raise LocalError(
+                f"ram: expected at most {KVM_RAM_LIMIT >> 20} MiB for the guest "
+                f"{self.program.label}, found {self.ram_bytes} bytes"
+            )
 
     def _complete_append_only_file(self) -> None:
         changed = (self.appendonly, self.appendfsync) != ("yes", "everysec")

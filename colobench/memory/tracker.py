@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from colobench.errors import LocalError
 from colobench.memory.ram import PAGE_SIZE, RAM, lay_out
-from colobench.memory.tracker_names import TRACKERS
+from colobench.memory.tracker_names import ALL_TRACKERS
 
 if TYPE_CHECKING:
     from colobench.memory.frozen import FrozenPages
@@ -201,7 +201,7 @@ def require_small_pages(name: str) -> None:
 
 
 def tracker_class(name: str) -> type[Tracker]:
-    """Import the tracker with this name, one of TRACKERS.
+    """Import the tracker with this name, one of ALL_TRACKERS.
 
     Raises
     ------
@@ -209,13 +209,13 @@ def tracker_class(name: str) -> type[Tracker]:
         If there is no such tracker.
     """
     check_tracker(name)
-    module, class_name = TRACKERS[name].rsplit(".", 1)
+    module, class_name = ALL_TRACKERS[name].rsplit(".", 1)
     found: type[Tracker] = getattr(importlib.import_module(module), class_name)
     return found
 
 
 def watch(name: str, ram: RAM) -> Tracker:
-    """Make the tracker with this name, one of TRACKERS, after trying its effect.
+    """Make the tracker with this name, one of ALL_TRACKERS, after trying its effect.
 
     Raises
     ------
@@ -230,6 +230,6 @@ def watch(name: str, ram: RAM) -> Tracker:
 
 
 def check_tracker(name: str) -> None:
-    """Raise LocalError if a name is not in TRACKERS."""
-    if name not in TRACKERS:
-        raise LocalError(f"tracker: expected one of {', '.join(TRACKERS)}, found {name!r}")
+    """Raise LocalError if a name is not in ALL_TRACKERS."""
+    if name not in ALL_TRACKERS:
+        raise LocalError(f"tracker: expected one of {', '.join(ALL_TRACKERS)}, found {name!r}")

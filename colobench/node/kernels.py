@@ -30,6 +30,8 @@ _OF_NO_NODE = (
     "colobench.kernels.page_counts",
     "colobench.lab.checker.append_only_log",
 )
+#: Trackers that have no kernels of their own.
+_WITHOUT_KERNELS = {"marked", "kvm"}
 _PAGE_HASHES = "colobench.kernels.page_hashes"
 _COPY_ON_WRITE = "colobench.kernels.copy_on_write"
 _XBZRLE = ("colobench.kernels.xbzrle", "colobench.kernels.xbzrle_records")
@@ -51,7 +53,7 @@ def kernel_modules(
     of_transport: tuple[str, ...] = () if transport is PageTransport.STREAM else (_PACKETS,)
     if encoding.compression is not None and transport is PageTransport.MULTIFD:
         of_transport = (_COMPRESSED_PACKETS,)
-    of_trackers = () if set(trackers) <= {"marked"} else (_TRACKING,)
+    of_trackers = () if set(trackers) <= _WITHOUT_KERNELS else (_TRACKING,)
     of_encoding = _OF_ENCODINGS.get(encoding, ())
     of_capture = (_COPY_ON_WRITE,) if capture.freezes else ()
     return (*of_guests, *of_transport, *_ALWAYS, *of_trackers, *of_encoding, *of_capture)

@@ -54,7 +54,8 @@ class Options:
         guest = self.settings.guest
         if self.role is Role.PRIMARY:
             return guest
-        return GuestSettings(guest.ram_bytes, Program.IDLE, disks=guest.disks)
+        idle = Program.KVM_BOOT if guest.program.needs_kvm else Program.IDLE
+        return GuestSettings(guest.ram_bytes, idle, disks=guest.disks)
 
 
 def parse_options(arguments: list[str] | None = None) -> Options:

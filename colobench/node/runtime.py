@@ -14,7 +14,7 @@ from typing import Protocol
 
 from colobench.guest.bugs import LOST_RETRANSMISSION
 from colobench.guest.interface import Guest
-from colobench.guest.numba.machine import Machine
+from colobench.guest.making import make_guest
 from colobench.kernels.warmup import load
 from colobench.memory.planted_bugs import UntouchedPages
 from colobench.node.colo_status import ColoStatus
@@ -88,12 +88,18 @@ class NodeRuntime:
         self.options = options
         settings, checkpoint = options.settings, options.settings.checkpoint
         self.kernels = modules_for(settings, machine is None)
-        freezable = checkpoint.capture.freezes
-        machine = machine or Machine(options.guest, checkpoint.tracker, freezable)
+        self.quitting = threading.Event()
+        if machine is None:
+            machine = make_guest(
+                options.guest,
+                checkpoint.tracker,
+                checkpoint.capture.freezes,
+                lambda error: self.died("guest", error),
+            )
+            if settings.experiment.bug is Bug.UNTOUCHED_PAGES:
+                machine.tracker = UntouchedPages(machine.tracker)
         if settings.experiment.bug is Bug.LOST_RETRANSMISSION:
             machine.plant(LOST_RETRANSMISSION)
-        if settings.experiment.bug is Bug.UNTOUCHED_PAGES and isinstance(machine, Machine):
-            machine.tracker = UntouchedPages(machine.tracker)
         self.network = Network(
             machine.network,
             checkpoint.output,
@@ -121,7 +127,6 @@ class NodeRuntime:
         if options.images:
             self.disks.open(options.images)
         self.workers = Workers(max(checkpoint.multifd_channels, min(2, usable_cores())))
-        self.quitting = threading.Event()
         self.exit_code = 0
         self.colo_status = ColoStatus()
         self.monitor = Monitor(options.qmp, {})

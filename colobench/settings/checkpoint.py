@@ -10,7 +10,7 @@ from typing import Any, Self
 from colobench.errors import LocalError
 from colobench.fields.kinds import Choice, Flag, Integer, Number, Written
 from colobench.fields.part import Part, setting
-from colobench.memory.tracker_names import TRACKERS
+from colobench.memory.tracker_names import ALL_TRACKERS
 from colobench.settings.own_trigger import make_trigger, trigger_as_json
 from colobench.settings.transport import (
     CHANNELS_LIMIT,
@@ -190,7 +190,10 @@ class Strategy(Part):
         agreed=True,
     )
     tracker: str = setting(
-        Choice.of_names(*TRACKERS), "marked", "method that finds the pages that the guest wrote"
+        Choice.of_names(*ALL_TRACKERS),
+        "marked",
+        "method that finds the pages that the guest wrote; kvm is that of a guest of KVM, which "
+        "has it instead of marked",
     )
 
     def complete(self) -> None:

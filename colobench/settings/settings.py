@@ -16,6 +16,7 @@ from colobench.settings.heartbeat import HeartbeatSettings
 from colobench.settings.link import LinkSettings
 from colobench.settings.network import NetworkSettings
 from colobench.settings.transport import PageTransport
+from colobench.strategy.compatibility import check_guest_compatible
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Settings(Part):
 
     def complete(self) -> None:
         """Check combinations of settings of different parts."""
+        self._settle_tracker()
         compares = self.checkpoint.output is Output.COMPARE
         self._check_link()
         if self.guest.disks and self.experiment.bug is Bug.JOINT_RELEASE:
@@ -56,6 +58,14 @@ class Settings(Part):
             raise LocalError("compare: expected output compare, found buffer: nothing is compared")
         if self.experiment.arbiter_state is not None and self.heartbeat is None:
             raise LocalError("arbiter_state: expected a heartbeat, found none: nobody asks")
+
+    def _settle_tracker(self) -> None:
+        """Replace the usual tracker for a guest of KVM, and check that guest and tracker match."""
+        checkpoint = self.checkpoint
+        if self.guest.program.needs_kvm and checkpoint.tracker == "marked":
+            checkpoint = checkpoint.override(tracker="kvm")
+            object.__setattr__(self, "checkpoint", checkpoint)
+        check_guest_compatible(self.guest.program.label, checkpoint.tracker)
 
     def _check_link(self) -> None:
         """Check that pages can travel over the link, and that an answer takes less than a stall."""

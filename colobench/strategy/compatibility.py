@@ -7,7 +7,7 @@ parameters: ``stream`` is any transport whose pages travel in the main stream.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from colobench.errors import LocalError
@@ -99,7 +99,19 @@ REQUIREMENTS = (
 )
 
 
-def refusals(names: Mapping[str, str]) -> Iterator[str]:
+#: What a guest requires of a strategy, and a strategy of a guest. ``kvm`` is any of KVM's guests.
+GUEST_REQUIREMENTS = (
+    Requirement(
+        *("guest", "kvm", "tracker", ("kvm", "userfault", "shadow")),
+        "because KVM neither marks pages nor takes signals for its guest's writes",
+    ),
+    Requirement("tracker", "kvm", "guest", ("kvm",), "whose writes KVM logs"),
+)
+
+
+def refusals(
+    names: Mapping[str, str], requirements: Sequence[Requirement] = REQUIREMENTS
+) -> Iterator[str]:
     """Give a sentence for each requirement that is not met.
 
     Parameters
@@ -107,8 +119,10 @@ def refusals(names: Mapping[str, str]) -> Iterator[str]:
     names
         The value of each axis, without parameters. A requirement for an axis that is not named is
         not looked at.
+    requirements
+        Requirements to look at.
     """
-    for each in REQUIREMENTS:
+    for each in requirements:
         found = names.get(each.other)
         if names.get(each.axis) == each.value and found is not None and found not in each.accepted:
             yield f"{each}, found {found}"
@@ -123,6 +137,19 @@ def check_compatible(names: Mapping[str, str]) -> None:
         If a requirement is not met; the error names both values and the reason.
     """
     for refusal in refusals(names):
+        raise LocalError(refusal)
+
+
+def check_guest_compatible(guest: str, tracker: str) -> None:
+    """Refuse a guest and a tracker that do not go together.
+
+    Raises
+    ------
+    LocalError
+        If a requirement is not met; the error names both values and the reason.
+    """
+    names = {"guest": without_parameters(guest), "tracker": tracker}
+    for refusal in refusals(names, GUEST_REQUIREMENTS):
         raise LocalError(refusal)
 
 

@@ -87,7 +87,7 @@ def register_fields(slots: tuple[str, ...]) -> tuple[Field, ...]:
     return tuple(Field(slot, "u8") for slot in slots)
 
 
-_PROGRAM_NUMBERS = sorted(program.number for program in Program)
+_PROGRAM_NUMBERS = sorted(program.number for program in Program if not program.needs_kvm)
 CPU_SLOTS = (
     "work",
     "pending_writes",
@@ -174,6 +174,12 @@ class Serial(Registers):
         """Apply a state that `parse` returned."""
         super().apply(state)
         self.scrollback[:] = state["scrollback"]
+
+    def put(self, data: bytes) -> None:
+        """Take output of a guest that has no kernel for it."""
+        for byte in data:
+            self.scrollback[self["transmitted"] % SERIAL_SCROLLBACK] = byte
+            self["transmitted"] += 1
 
     def text(self) -> str:
         """Return the output that is still in the scrollback."""

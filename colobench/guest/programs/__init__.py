@@ -24,6 +24,11 @@ def _on_disks(number: int, description: str) -> tuple[Any, ...]:
     return (number, description, True, False, 64 << 10, (), False, True, "sectors")
 
 
+def _of_kvm(number: int, description: str, writes_ram: bool = True) -> tuple[Any, ...]:
+    """Give the row of a program that a virtual CPU of KVM runs."""
+    return (number, description, writes_ram, True, 1 << 20, (), False, False, "", True)
+
+
 class Program(enum.Enum):
     """The programs, each with its number, its needs, and its modules of kernels.
 
@@ -48,6 +53,8 @@ class Program(enum.Enum):
         True if the program writes to disks, of which the guest needs one then.
     module_name
         Name of its module in this package, if it is not the program's label.
+    needs_kvm
+        True if it is boot code of `colobench.guest.kvm`, and no module of this package.
     """
 
     UNIFORM = (1, "writes pages at random", True)
@@ -70,6 +77,10 @@ class Program(enum.Enum):
     PAGES_AND_SECTORS = _on_disks(
         9, "writes one page after the other, and sectors at random, four requests a millisecond"
     )
+    KVM_BOOT = _of_kvm(10, "a virtual CPU of KVM that boots and counts ticks", False)
+    KVM_UNIFORM = _of_kvm(11, "a virtual CPU of KVM that writes pages at random")
+    KVM_HOTCOLD = _of_kvm(12, "likewise, few pages often, and many seldom (Zipf)")
+    KVM_SEQUENTIAL = _of_kvm(13, "likewise, one page after the other")
 
     def __init__(
         self,
@@ -82,6 +93,7 @@ class Program(enum.Enum):
         takes_trace: bool = False,
         needs_disk: bool = False,
         module_name: str = "",
+        needs_kvm: bool = False,
     ) -> None:
         self.number = number
         self.description = description
@@ -90,22 +102,43 @@ class Program(enum.Enum):
         self.minimum_bytes = minimum_bytes
         self.takes_trace = takes_trace
         self.needs_disk = needs_disk
-        self.modules = (*kernels, f"{__name__}.{module_name or self.label}")
+        self.needs_kvm = needs_kvm
+        of_itself = () if needs_kvm else (f"{__name__}.{module_name or self.label}",)
+        self.modules = (*kernels, *of_itself)
 
     @property
     def label(self) -> str:
         """Name of the program in settings."""
-        return self.name.lower()
+        name = self.name.lower()
+        return name.replace("_", ":", 1) if self.needs_kvm else name
 
     def module(self) -> _Module:
         """Import the program, and with it numba."""
         return cast(_Module, importlib.import_module(self.modules[-1]))
 
 
-#: The programs whose RAM is a function of their seed and the work done, and of nothing else.
+#: The programs whose RAM is a function of their seed and the work done, and of nothing else, and
+#: that any machine can run.
 REPRODUCIBLE = tuple(
-    program for program in Program if program.is_reproducible and not program.takes_trace
+    program
+    for program in Program
+    if program.is_reproducible and not program.takes_trace and not program.needs_kvm
 )
+
+
+def program_named(label: str) -> Program:
+    """Find a program by its name in settings.
+
+    Raises
+    ------
+    LocalError
+        If there is no such program.
+    """
+    for program in Program:
+        if program.label == label:
+            return program
+    known = ", ".join(program.label for program in Program)
+    raise LocalError(f"guest: expected one of {known}, found {label}")
 
 
 def program_of(number: int) -> Program:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from colobench.guest.programs import Program
+from colobench.guest.programs import Program, program_named
 from colobench.guest.settings import PAGE_SIZE, TICK_NS, GuestSettings
 from colobench.kernels.multifd_packets import PACKET_PAGES
 from colobench.lab.compare.calibrate import calibration_settings, work_ratio
@@ -230,7 +230,7 @@ def lost_beside(found: Sequence[Calibrated], page_ms: float) -> float:
     missing = time = 0.0
     for one in found:
         columns, alone = one["columns"], one["unprotected"]
-        pace = pace_of(Program[one["settings"]["guest"].upper()], alone["busy"])
+        pace = pace_of(program_named(one["settings"]["guest"]), alone["busy"])
         rows = zip(columns["run_ms"], columns["last_pause_ms"], columns["pages"], strict=True)
         expected = sum(done_ms(run, pause, pace, page_ms * pages) for run, pause, pages in rows)
         missing += expected - sum(columns["work"]) / alone["work_per_ms"]

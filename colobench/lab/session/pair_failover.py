@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from colobench.errors import LocalError
+from colobench.guest.making import follows_from_seed
 from colobench.lab.session.journal import ROLES
 from colobench.lab.session.node_pair import PEERS, NodePair
 from colobench.lab.session.record import equal_digests
@@ -160,9 +161,6 @@ class PairFailover:
         LocalError
             If what is in the guest's RAM does not follow from its seed, or the node is dead.
         """
-        # It imports numba.
-        from colobench.guest.numba.machine import Machine
-
         guest, killed = self._pair.settings.guest, self._pair.killed
         if not guest.program.is_reproducible:
             raise LocalError(
@@ -176,12 +174,7 @@ class PairFailover:
             found = node.execute("x-query-digest")
         finally:
             node.execute("cont")
-        machine = Machine(guest)
-        try:
-            machine.run_until(int(found["work"]))
-            return bool(f"{machine.ram_digest():016x}" == found["ram"])
-        finally:
-            machine.close()
+        return follows_from_seed(guest, int(found["work"]), int(found["ram"], 16))
 
 
 def _work_beyond(node: NodeProcess, work: int) -> int:

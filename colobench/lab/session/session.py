@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from colobench.errors import LocalError
 from colobench.fields.documented import takes_settings
+from colobench.guest.making import check_guest
 from colobench.lab.compilation import compile_with_bar
 from colobench.lab.interrupt import explain_again, interruptible
 from colobench.lab.session.disk_images import identify_disks
@@ -142,6 +143,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self.settings = chosen.override(**overrides)
         self.settings = identify_disks(self.settings)
         check_memory(self.settings)
+        check_guest(self.settings.guest)
+        check_guest(self.settings.guest)
         check_libraries(self.settings)
         self.settings = identify_trace(self.settings)
         self.journal = Journal(self.settings)

@@ -33,7 +33,9 @@ from colobench.ui.views.comparison_plots import MARKERS, ComparisonPlots
 #: Choice of no strategy.
 NONE = "–"
 USUAL = ("colo_v12", "remus", "memfd", "degradation")
-GUESTS = tuple(each.label for each in Program if not (each.takes_trace or each.needs_disk))
+GUESTS = tuple(
+    each.label for each in Program if not (each.takes_trace or each.needs_disk or each.needs_kvm)
+)
 #: Seconds from one frame to the next while pairs run: each frame takes processor time from them.
 FRAME_SECONDS = 1.0
 

@@ -35,7 +35,7 @@ from colobench.memory import mprotect, userfault
 from colobench.memory.marked import Marked
 from colobench.memory.ram import PAGE_SIZE, RAM, lay_out
 from colobench.memory.tracker import Tracker, TrackerUnavailable, tracker_class, watch
-from colobench.memory.tracker_names import TRACKERS
+from colobench.memory.tracker_names import ALL_TRACKERS, TRACKERS
 
 #: Not a multiple of 64: padding follows, and behind it the screen.
 PAGES = 70
@@ -400,7 +400,7 @@ def test_machine_that_was_never_armed_is_closed(name: str) -> None:
 
 
 def test_machine_without_its_tracker_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(TRACKERS, "deaf", f"{__name__}.Deaf")
+    monkeypatch.setitem(ALL_TRACKERS, "deaf", f"{__name__}.Deaf")
     descriptors = os.listdir("/proc/self/fd")
     with pytest.raises(TrackerUnavailable), guest("deaf", Program.IDLE):
         pass
@@ -447,7 +447,7 @@ def test_tracker_that_names_other_pages_is_not_available(broken: type[Tracker]) 
 
 
 def test_effect_is_tried_before_a_tracker_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(TRACKERS, "deaf", f"{__name__}.Deaf")
+    monkeypatch.setitem(ALL_TRACKERS, "deaf", f"{__name__}.Deaf")
     with pytest.raises(TrackerUnavailable), watched_ram("deaf"):
         pass
 

@@ -24,7 +24,7 @@ from colobench.errors import LocalError
 from colobench.fields.kinds import Integer
 from colobench.fields.part import Part, part, setting, settings_of
 from colobench.lab.torture.settings import TortureSettings
-from colobench.memory.tracker_names import TRACKERS
+from colobench.memory.tracker_names import ALL_TRACKERS
 from colobench.protocol.colo import VARIANTS
 from colobench.settings.checkpoint import CheckpointSettings
 from colobench.settings.file import read_settings
@@ -100,7 +100,7 @@ def test_every_setting_says_what_it_is() -> None:
 
 def test_names_are_those_of_the_tables_that_carry_them_out() -> None:
     assert EVERY["variant"].kind.choices.keys() == VARIANTS.keys()  # type: ignore[attr-defined]
-    assert EVERY["tracker"].kind.choices.keys() == TRACKERS.keys()  # type: ignore[attr-defined]
+    assert EVERY["tracker"].kind.choices.keys() == ALL_TRACKERS.keys()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", EVERY)

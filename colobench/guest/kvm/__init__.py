@@ -1,0 +1,1 @@
+"""A guest that KVM runs: a virtual CPU with boot code of our own."""

@@ -74,6 +74,7 @@ VERBS = {
     "decode": Verb("explain each byte of a QEMU migration stream or of a COLO session"),
     "receive": Verb("be the COLO secondary of a real QEMU, and keep its last checkpoint in a file"),
     "send": Verb("send a recorded COLO session to a real QEMU, as its primary"),
+    "protect": Verb("keep checkpoints of a real QEMU, and bring its guest back when it is killed"),
     "record-qemu": Verb("record the migration streams of a real QEMU with a guest of our own"),
     "protocol": Verb("print the tables of COLO's conversation, of a failover and of disks"),
 }

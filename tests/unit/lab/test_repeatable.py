@@ -371,6 +371,7 @@ JSON_WRITERS = {
     "lab/torture/kill_results.py: to_json": "results",
     "doctor.py: render_json": "the machine, without a session",
     "cli/decode.py: run": "what a stream consists of, without a session",
+    "cli/send.py: run": "a recorded session sent to a real QEMU, without a session",
     "cli/receive.py: _print_record": "a checkpoint of a real QEMU, without a session",
     "peers/dataset.py: write_recordings": "recordings of a real QEMU, without a session",
     "memory/trace.py: to_bytes": "a trace of written pages, without a session",

@@ -1,0 +1,253 @@
+"""A real QEMU whose checkpoints are kept in a file, from which it is brought back when killed."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import shlex
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from colobench.errors import LocalError, RemoteError
+from colobench.node.receive.receiver import Receiver
+from colobench.node.receive.records import ReceivedCheckpoint
+from colobench.peers.qemu import TIMEOUT, QEMUProcess, QEMUUnavailable, uninterrupted
+from colobench.processes.errors import NodeGone, QMPCommandError
+from colobench.processes.qmp import Event
+from colobench.processes.socket_directory import QEMU_PREFIX, make_socket_directory
+
+#: Milliseconds from one checkpoint to the next.
+DELAY_MS: Final = 500
+_POLL_SECONDS = 0.02
+
+
+class ProtectionFailed(RemoteError):
+    """A QEMU could not be protected, or not be brought back; the message has its last words."""
+
+
+class ProtectedQEMU(contextlib.AbstractContextManager["ProtectedQEMU"]):
+    """A QEMU that this process starts, protects, and starts again from its last checkpoint.
+
+    Parameters
+    ----------
+    command
+        QEMU's program and arguments, without ``-incoming``. It has to use KVM.
+    file
+        File of the last checkpoint, see `Receiver`.
+    delay_ms
+        Milliseconds from one checkpoint to the next.
+    image
+        Contents of a firmware's file, which is given to QEMU as ``-bios``; None for none.
+    on_checkpoint
+        Function that is called with each committed checkpoint, in another thread.
+
+    Attributes
+    ----------
+    receiver
+        The secondary of the QEMU that runs.
+
+    Examples
+    --------
+    >>> with ProtectedQEMU(["qemu-system-x86_64", "-accel", "kvm"], "guest.migration") as vm:
+    ...     vm.protect()
+    ...     vm.kill()
+    ...     vm.bring_back()
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        file: Path | str,
+        *,
+        delay_ms: int = DELAY_MS,
+        image: bytes | None = None,
+        on_checkpoint: Callable[[ReceivedCheckpoint], object] = lambda checkpoint: None,
+    ) -> None:
+        if "-incoming" in command:
+            raise LocalError("QEMU: expected a command without -incoming, found one with it")
+        self._command, self._image = list(command), image
+        self._file, self._delay_ms = Path(file).absolute(), delay_ms
+        self._on_checkpoint = on_checkpoint
+        self._closing = contextlib.ExitStack()
+        self._directory = Path()
+        self._starts = 0
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._process: QEMUProcess | None = None
+        self.receiver: Receiver | None = None
+
+    def __enter__(self) -> ProtectedQEMU:
+        """Start QEMU, not yet protected.
+
+        Raises
+        ------
+        QEMUUnavailable
+            If it does not start, or emulates.
+        """
+        program = shutil.which(self._command[0]) if self._command else None
+        if program is None:
+            raise QEMUUnavailable(f"no {' '.join(self._command[:1]) or 'QEMU'} on PATH")
+        self._command[0] = program
+        try:
+            self._directory = make_socket_directory(QEMU_PREFIX)
+            self._closing.callback(shutil.rmtree, self._directory, ignore_errors=True)
+            if self._image is not None:
+                (self._directory / "bios").write_bytes(self._image)
+                self._command += ["-bios", str(self._directory / "bios")]
+            self._start([])
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End QEMU and the protection; the file stays."""
+        self._close()
+
+    def _close(self) -> None:
+        with uninterrupted():
+            self._closing.close()
+
+    @property
+    def process(self) -> QEMUProcess:
+        """The QEMU that runs, or has ended last."""
+        assert self._process is not None
+        return self._process
+
+    def _start(self, arguments: list[str]) -> None:
+        self._starts += 1
+        with uninterrupted():
+            self._process = QEMUProcess(
+                "primary",
+                self._directory,
+                [*self._command, *arguments],
+                lambda _, event: self._events.put(event),
+                name=f"primary-{self._starts}",
+            )
+            self._closing.callback(self._process.end)
+        try:
+            self.process.connect(TIMEOUT)
+            kvm = self.process.execute("query-kvm")
+        except (NodeGone, QMPCommandError) as error:
+            raise QEMUUnavailable(f"QEMU does not start: {error}") from error
+        if not kvm["enabled"]:
+            raise QEMUUnavailable(
+                "QEMU: expected one that uses KVM (-accel kvm), found one that emulates, which "
+                "loses written pages"
+            )
+
+    def protect(self) -> ReceivedCheckpoint:
+        """Migrate into COLO, and wait until the migrated state is committed; give its record.
+
+        Raises
+        ------
+        ProtectionFailed
+            If that does not work.
+        """
+        address = f"unix:{self._directory / f'colo-{self._starts}'}"
+        self.receiver = Receiver(address, self._file, on_checkpoint=self._on_checkpoint)
+        self.receiver.start()
+        self._closing.callback(self.receiver.stop)
+        states = [{"capability": name, "state": True} for name in ("x-colo", "events")]
+        self.execute("migrate-set-capabilities", capabilities=states)
+        # The first pass of the migration is the last, however much the guest writes.
+        self.execute(
+            "migrate-set-parameters",
+            x_checkpoint_delay=self._delay_ms,
+            max_bandwidth=1 << 40,
+            downtime_limit=2_000_000,
+        )
+        self.execute("migrate", uri=address)
+        while self.receiver.saved is None:
+            if self.receiver.error is not None or not self.process.alive():
+                raise self._failure("the first checkpoint", str(self.receiver.error or "an end"))
+            status = self.execute("query-migrate").get("status")
+            if status in ("failed", "cancelled", "completed"):
+                raise self._failure("a migration into COLO", f"one that has {status}")
+            time.sleep(_POLL_SECONDS)
+        return self.receiver.checkpoints[0]
+
+    def execute(self, command: str, **arguments: Any) -> Any:
+        """Execute a command of QEMU's monitor.
+
+        Raises
+        ------
+        ProtectionFailed
+            If QEMU refuses it, or has ended.
+        """
+        try:
+            return self.process.execute(command, **arguments)
+        except (NodeGone, QMPCommandError) as error:
+            raise ProtectionFailed(f"QEMU: {error}") from error
+
+    def kill(self) -> int:
+        """Kill QEMU with SIGKILL; give its status, -9."""
+        return self.process.kill()
+
+    def wait_for_end(self) -> int | None:
+        """Wait for the end of QEMU, or of its protection.
+
+        Returns
+        -------
+        int or None
+            QEMU's exit status, negative after a signal; None if it runs, unprotected from now on.
+        """
+        assert self.receiver is not None
+        while self.process.alive():
+            if self.receiver.error is not None and not self.process.is_gone():
+                self.execute("x-colo-lost-heartbeat")
+                return None
+            time.sleep(_POLL_SECONDS)
+        return self.process.process.returncode
+
+    def wait_for_exit(self) -> int:
+        """Wait for the end of QEMU, protected or not; give its exit status."""
+        while self.process.alive():
+            time.sleep(_POLL_SECONDS)
+        return int(self.process.process.returncode)
+
+    def bring_back(self) -> int:
+        """Start a fresh QEMU from the last checkpoint of the one that has ended.
+
+        Returns
+        -------
+        int
+            Number of the checkpoint that its guest goes on from.
+
+        Raises
+        ------
+        ProtectionFailed
+            If no checkpoint was saved, or QEMU does not take it.
+        """
+        assert self.receiver is not None
+        # What is committed is saved first.
+        self.receiver.wait()
+        number = self.receiver.saved
+        if number is None:
+            raise self._failure("a saved checkpoint", "none")
+        self.process.release()
+        self._start(["-incoming", f"exec: cat {shlex.quote(str(self._file))}"])
+        deadline = time.monotonic() + TIMEOUT
+        while (status := self.execute("query-status")["status"]) != "running":
+            if not self.process.alive() or time.monotonic() >= deadline:
+                raise self._failure("its guest to run", status)
+            time.sleep(_POLL_SECONDS)
+        return number
+
+    def memory(self, address: int, size: int) -> bytes:
+        """Read the guest's memory.
+
+        Parameters
+        ----------
+        address, size
+            Place in the guest's physical memory, and number of bytes.
+        """
+        probe = self._directory / "probe"
+        self.execute("pmemsave", val=address, size=size, filename=str(probe))
+        return probe.read_bytes()
+
+    def _failure(self, expected: str, found: str) -> ProtectionFailed:
+        words = self.process.last_words()
+        return ProtectionFailed(f"QEMU: expected {expected}, found {found}{words}")

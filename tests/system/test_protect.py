@@ -1,0 +1,107 @@
+"""A real QEMU is protected, killed, and brought back from its last checkpoint."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from colobench.cli.main import main
+from colobench.errors import LocalError
+from colobench.peers.protected_qemu import ProtectedQEMU
+from colobench.peers.qemu import PROGRAM, QEMUUnavailable, find_program
+
+STARTED = re.compile(r"QEMU started.*: pid (\d+)")
+
+
+@pytest.fixture
+def kvm() -> None:
+    try:
+        find_program()
+    except QEMUUnavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def command(kvm: None, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Give a running ``colobench protect --example``; nothing of it may be left behind."""
+    (tmp_path / "tmp").mkdir()
+    arguments = [sys.executable, "-m", "colobench", "protect", "--example", "--delay", "50"]
+    with subprocess.Popen(
+        [*arguments, "--save", str(tmp_path / "guest"), "--each"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(tmp_path / "tmp")},
+    ) as process:
+        yield process
+        process.kill()
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def wait_for_line(process: subprocess.Popen[str], pattern: str) -> re.Match[str]:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if match := re.match(pattern, line):
+            return match
+    raise AssertionError(f"no line {pattern!r}: {process.communicate()[1]}")
+
+
+def test_killed_qemu_comes_back_counts_on_and_is_protected_again(
+    command: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    first = int(wait_for_line(command, STARTED.pattern)[1])
+    wait_for_line(command, r"protected: pc-i440fx-.*, every 50 ms in ")
+    wait_for_line(command, r"checkpoint 5: ")
+    os.kill(first, signal.SIGKILL)
+    wait_for_line(command, r"QEMU was killed by SIGKILL")
+    again = wait_for_line(
+        command, r"QEMU started from checkpoint (\d+): pid (\d+); its guest has counted to (\d+)"
+    )
+    number, second, counter = map(int, again.groups())
+    assert number >= 5
+    assert counter > 0
+    wait_for_line(command, r"protected: ")
+    wait_for_line(command, r"checkpoint 2: ")
+    os.kill(second, signal.SIGKILL)
+    again = wait_for_line(
+        command, r"QEMU started from checkpoint \d+: pid (\d+); its guest has counted to (\d+)"
+    )
+    third, counted_on = map(int, again.groups())
+    assert counted_on > counter
+    wait_for_line(command, r"protected: ")
+    command.send_signal(signal.SIGINT)
+    _, errors = command.communicate()
+    assert re.fullmatch(
+        r"colobench protect: interrupted: QEMU is ended, and \S+ has checkpoint \d+\n", errors
+    )
+    assert command.returncode == 128 + signal.SIGINT
+    assert not psutil.pid_exists(third)
+    assert (tmp_path / "guest").stat().st_size > 1 << 20
+
+
+@pytest.mark.skipif(shutil.which(PROGRAM) is None, reason=f"no {PROGRAM}")
+def test_emulating_qemu_is_refused_with_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine = [PROGRAM, "-accel", "tcg", "-display", "none", "-S"]
+    assert main(["protect", "--save", str(tmp_path / "guest"), "--", *machine]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("colobench protect: QEMU: expected one that uses KVM (-accel kvm)")
+    assert len(error.splitlines()) == 1
+
+
+def test_wrong_commands_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(LocalError, match="without -incoming"):
+        ProtectedQEMU([PROGRAM, "-incoming", "defer"], tmp_path / "guest")
+    for command in ([], ["--", "no-such-qemu"]):
+        assert main(["protect", "--save", str(tmp_path / "guest"), *command]) == 1
+        assert len(capsys.readouterr().err.splitlines()) == 1

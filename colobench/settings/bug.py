@@ -57,6 +57,8 @@ class Bug(enum.Enum):
     KEPT_REQUEST = "kept-request"
     #: A packet with the flag SYNC is taken for empty, and one of an older sender is not.
     EMPTY_SYNC = "empty-sync"
+    #: Page channels go on when COLO has ended, and pages that come late enter the RAM cache.
+    PAGE_AFTER_CLOSE = "page-after-close"
     #: The first write to a page that nobody has touched yet is not seen.
     UNTOUCHED_PAGES = "untouched-pages"
     #: Device state is loaded over what the secondary's guest has left, a part of which stays.

@@ -195,6 +195,39 @@ def test_a_damaged_page_is_noticed_by_nobody_but_the_comparison_of_digests():
         assert stepping.journal.present.equal is False
 
 
+@pytest.mark.parametrize(
+    ("how", "at", "words"),
+    [(FLIP, 0, "multifd magic"), (TRUNCATE, 100, "page channel: connection closed")],
+)
+def test_the_receiver_of_a_damaged_packet_says_what_it_expected_and_found(how, at, words):
+    with Stepping(ram="4M", transport="multifd") as stepping:
+        step_to(stepping, RAM_SECTION)
+        moment = stepping.corrupt(how, at=at, channel=0)
+        assert "packet of channel 0" in moment.happened
+        assert any("COLO_EXIT of the secondary" in each and words in each for each in moment.said)
+        killed = stepping.kill("primary")
+        assert "goes on from checkpoint 0. Its RAM and devices are those of it." in killed.happened
+
+
+def test_a_damaged_page_of_a_channel_is_noticed_by_the_digests_alone():
+    with Stepping(ram="4M", transport="multifd") as stepping:
+        step_to(stepping, RAM_SECTION)
+        assert stepping.corrupt(FLIP, at=1344 + 7, channel=0).said == ()
+        stepping.run()
+        assert stepping.journal.present.equal is False
+
+
+def test_a_packet_is_damaged_only_with_the_section_that_it_belongs_to():
+    with Stepping(ram="4M", transport="multifd") as stepping:
+        with pytest.raises(LocalError, match="expected the announcement of a RAM section"):
+            stepping.corrupt(FLIP, channel=0)
+        step_to(stepping, RAM_SECTION)
+        with pytest.raises(LocalError, match="page channels, found number 9"):
+            stepping.corrupt(FLIP, channel=9)
+        with pytest.raises(LocalError, match="of a packet, found replace"):
+            stepping.corrupt(REPLACE, channel=0)
+
+
 def test_damage_that_is_not_possible_is_refused_and_changes_nothing():
     with Stepping(ram="4M") as stepping:
         for how, more, words in (

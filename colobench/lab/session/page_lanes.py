@@ -39,6 +39,8 @@ class PageLane:
         #: RAM sections that were let through, and that have not passed yet.
         self._let_through = 0
         self._ended = self._closed = False
+        #: What passes in the place of the next packet, and whether the connection ends behind it.
+        self._instead: tuple[bytes, bool] | None = None
         self._changed = threading.Condition()
         self._threads = [
             threading.Thread(target=each, name="relay pages", daemon=True)
@@ -61,6 +63,27 @@ class PageLane:
                 at += found[0]
         return count
 
+    def next_packet(self) -> bytes:
+        """Give the packet that waits first, with its pages; nothing if none is here whole."""
+        with self._changed:
+            found = packet_at(self._waiting)
+            if found is None or len(self._waiting) < found[0]:
+                return b""
+            return bytes(self._waiting[: found[0]])
+
+    def replace_packet(self, data: bytes, *, end: bool = False) -> None:
+        """Let other bytes pass in the place of the packet that waits first.
+
+        Parameters
+        ----------
+        data
+            The bytes.
+        end
+            Whether both ends are cut off behind them.
+        """
+        with self._changed:
+            self._instead = data, end
+
     def let_section_through(self) -> None:
         """Let the packets of the next RAM section pass, also those that have not come yet."""
         with self._changed:
@@ -71,6 +94,7 @@ class PageLane:
         """Drop what waits."""
         with self._changed:
             self._waiting.clear()
+            self._instead = None
             self._changed.notify_all()
 
     def cut(self) -> None:
@@ -137,8 +161,14 @@ class PageLane:
                 if self._closed:
                     return
                 passing = self._next_packet()
+                end = False
+                if passing and self._instead is not None:
+                    (passing, end), self._instead = self._instead, None
             with suppress(OSError):
-                if passing:
+                if end:
+                    self._sink.sendall(passing)
+                    self.cut()
+                elif passing:
                     self._sink.sendall(passing)
                 else:
                     self._sink.shutdown(socket.SHUT_WR)

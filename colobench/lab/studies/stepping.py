@@ -17,7 +17,9 @@ import numpy as np
 from colobench.errors import ColobenchError, LocalError
 from colobench.lab.session.journal import ROLES
 from colobench.lab.session.message_gate import Direction, WaitingMessage
+from colobench.lab.session.message_splitter import RAM_SECTION
 from colobench.lab.session.node_pair import PEERS
+from colobench.lab.session.page_lanes import PageLane
 from colobench.lab.session.peer_memory import differing_pages, read_memory
 from colobench.lab.session.relay import Relay
 from colobench.lab.session.session import Session
@@ -186,8 +188,10 @@ class Stepping:
             words += " " + self._take_over(survivor)
         return self._record(words)
 
-    def corrupt(self, how: str, *, at: int | None = None, other: str = "") -> StepMoment:
-        """Damage the message that travels next, and let it reach its receiver.
+    def corrupt(
+        self, how: str, *, at: int | None = None, other: str = "", channel: int | None = None
+    ) -> StepMoment:
+        """Damage the message that travels next, or a packet of its pages, and let it pass.
 
         Parameters
         ----------
@@ -198,6 +202,9 @@ class Stepping:
             The byte that is inverted, or the number of bytes that arrive; None chooses one.
         other
             Name of the other message.
+        channel
+            Number of a page channel, whose next packet is damaged in place of the message; the
+            message is then that of a RAM section.
 
         Raises
         ------
@@ -210,19 +217,51 @@ class Stepping:
         message = next(iter(self._gate_waiting()), None)
         if message is None:
             raise LocalError("corrupt: expected a message that waits, found none; press Next")
-        data, words = _damage(message, how, at, other)
+        if channel is None:
+            data, words = _damage(message.part.data, message.part.name, how, at, other)
+            self._come_to(message, views)
+            self._relay().let_through(message.direction, data, end=how == TRUNCATE)
+        else:
+            lane, packet = self._packet(message, channel, how)
+            data, words = _damage(packet, f"the next packet of channel {channel}", how, at, other)
+            self._come_to(message, views)
+            lane.replace_packet(data, end=how == TRUNCATE)
+            self._relay().let_through(message.direction)
         receiver = _TO[message.direction]
-        if views[receiver].held_at is not None:
-            view = self._go_on(receiver)[receiver]
-            if view.held_at is not None:
-                self._record(f"The {receiver} has gone on to {view.held_at!r}.")
-                raise LocalError(
-                    f"corrupt: expected a {receiver} that waits for {message.part.name}, found it "
-                    f"held at {view.held_at!r}; press Next until it waits"
-                )
-        self._relay().let_through(message.direction, data, end=how == TRUNCATE)
         self._rest(receiver)
-        return self._record(f"{words} The {receiver} was sent that.")
+        return self._record(f"{words[0].upper()}{words[1:]} The {receiver} was sent that.")
+
+    def _come_to(self, message: WaitingMessage, views: dict[str, _View]) -> None:
+        """Let the receiver of a message go on to where it waits for it."""
+        receiver = _TO[message.direction]
+        if views[receiver].held_at is None:
+            return
+        view = self._go_on(receiver)[receiver]
+        if view.held_at is not None:
+            self._record(f"The {receiver} has gone on to {view.held_at!r}.")
+            raise LocalError(
+                f"corrupt: expected a {receiver} that waits for {message.part.name}, found it "
+                f"held at {view.held_at!r}; press Next until it waits"
+            )
+
+    def _packet(self, message: WaitingMessage, channel: int, how: str) -> tuple[PageLane, bytes]:
+        """Find the packet that waits first on a page channel, for a RAM section that is due."""
+        lanes = self._relay().lanes
+        if not 0 <= channel < len(lanes):
+            raise LocalError(
+                f"corrupt: expected one of {len(lanes)} page channels, found number {channel}"
+            )
+        if message.part.name != RAM_SECTION:
+            raise LocalError(
+                f"corrupt: expected the announcement of a {RAM_SECTION}, which its packets follow, "
+                f"found {message.part.name}; press Next until it waits"
+            )
+        if how == REPLACE:
+            raise LocalError(f"corrupt: expected {FLIP} or {TRUNCATE} of a packet, found {how}")
+        packet = lanes[channel].next_packet()
+        if not packet:
+            raise LocalError(f"corrupt: expected a packet on channel {channel}, found none")
+        return lanes[channel], packet
 
     def _moved_by_itself(self, views: dict[str, _View]) -> str:
         """Say what has happened since the last moment without a step; "" if nothing has."""
@@ -493,9 +532,8 @@ def _and_held(view: _View, otherwise: str = "") -> str:
     return f"; {otherwise}" if otherwise else ", and it waits"
 
 
-def _damage(message: WaitingMessage, how: str, at: int | None, other: str) -> tuple[bytes, str]:
-    """Damage a message; give its bytes then, and a sentence."""
-    data, name = message.part.data, message.part.name
+def _damage(data: bytes, name: str, how: str, at: int | None, other: str) -> tuple[bytes, str]:
+    """Damage a message or a packet; give its bytes then, and a sentence."""
     if how == REPLACE:
         if other not in Message.__members__ or other == name:
             raise LocalError(f"corrupt: expected the name of another message, found {other!r}")

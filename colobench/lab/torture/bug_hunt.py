@@ -148,6 +148,12 @@ def catch_without_kills(
 
         say("receiving what an older QEMU sends")
         return receive_older_stream(EmptySyncChannel)
+    if shown.catch is Catch.LATE_PAGE:
+        from colobench.lab.torture.late_page import receive_late_pages
+        from colobench.node.migration.late_pages import UnendedReceiver
+
+        say("sending pages to a receiver that has ended")
+        return receive_late_pages(UnendedReceiver)
     settings = TortureSettings().override(**shown.changes())
     planted = settings.of_output(shown.outputs[0])
     if shown.catch is Catch.ENTRY:

@@ -20,6 +20,8 @@ class Catch(enum.Enum):
     ENTRY = "the start of a pair, which has to be in COLO"
     #: Bytes as an older QEMU sends them, received.
     OLDER_SENDER = "a multifd stream as QEMU before 9.0 sends it"
+    #: Pages that are sent on a channel when COLO has ended at the receiver.
+    LATE_PAGE = "pages that are sent when COLO has ended at the receiver"
 
     @property
     def kills(self) -> bool:

@@ -301,6 +301,13 @@ MUSEUM = {
             catch=Catch.OLDER_SENDER,
         ),
         Exhibit(
+            Bug.PAGE_AFTER_CLOSE,
+            "What a survivor has is not changed by the peer that it has left.",
+            "A failover ends the main connection, and not the page channels. Their threads go on, "
+            "and a page that comes late is still written into a RAM cache that is being given up.",
+            catch=Catch.LATE_PAGE,
+        ),
+        Exhibit(
             Bug.UNTOUCHED_PAGES,
             "Every page that the guest wrote is in the next checkpoint.",
             "Write protection has no effect on a page that nobody has touched yet, so that the "

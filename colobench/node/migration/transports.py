@@ -128,6 +128,10 @@ def page_receiver(
         from colobench.node.migration.empty_sync import EmptySyncReceiver
 
         return EmptySyncReceiver(channel, cache, channels, workers)
+    if transport is PageTransport.MULTIFD and bug is Bug.PAGE_AFTER_CLOSE:
+        from colobench.node.migration.late_pages import UnendedReceiver
+
+        return UnendedReceiver(channel, cache, channels, workers)
     if transport in _CHANNEL_RECEIVERS:
         return _CHANNEL_RECEIVERS[transport](channel, cache, channels, workers)
     return StreamReceiver(channel)

@@ -36,6 +36,8 @@ from colobench.wire.messages import Message
 #: Seconds without a step after which the pair is ended; the journal stays.
 IDLE_SECONDS = 600.0
 TRANSPORTS = ("stream", "stream+tcp", "multifd", "multifd+tcp", "memfd")
+#: What is damaged, if no packet of a page channel is.
+MAIN = "the message"
 _WRAP = {"flex_flow": "row wrap"}
 
 
@@ -88,6 +90,8 @@ class Stepper(Panel):
             layout={"width": "150px"},
             style={"description_width": "initial"},
         )
+        self.where = dropdown("of", (MAIN,), MAIN)
+        self.where.layout.width = "230px"
         self.other = dropdown("by", [each.name for each in Message], Message.VMSTATE_SEND.name)
         self.other.layout.width = "280px"
         self.corrupt_button = button("Corrupt here", self.corrupt, "warning", "random")
@@ -101,7 +105,8 @@ class Stepper(Panel):
                 layout=_WRAP,
             ),
             ipywidgets.HBox(
-                [self.damage, self.place, self.other, self.corrupt_button], layout=_WRAP
+                [self.damage, self.where, self.place, self.other, self.corrupt_button],
+                layout=_WRAP,
             ),
             self.status,
             self.bytes,
@@ -156,10 +161,14 @@ class Stepper(Panel):
         self._do(f"killing the {role}", lambda: self._live().kill(role))
 
     def corrupt(self) -> None:
-        """Damage the message that travels next, and let it reach its receiver."""
-        how, other = self.damage.value, self.other.value
+        """Damage the message that travels next, or a packet of its pages, and let it pass."""
+        how, other, where = self.damage.value, self.other.value, self.where.value
         place = self.place.value if how == FLIP else None
-        self._do("damaging a message", lambda: self._live().corrupt(how, at=place, other=other))
+        channel = None if where == MAIN else self.where.options.index(where) - 1
+        self._do(
+            "damaging a message",
+            lambda: self._live().corrupt(how, at=place, other=other, channel=channel),
+        )
 
     def renew(self) -> None:
         """End the pair, and start one of the present choices."""
@@ -222,6 +231,7 @@ class Stepper(Panel):
             each.disabled = over
         self.place.disabled = self.damage.value != FLIP
         self.other.disabled = self.damage.value != REPLACE
+        self._offer_channels()
         running = (self.background.doing or "").startswith("running")
         self.run_button.description = "Stop" if running else "Run"
         self.status.value = self._status(moment)
@@ -231,6 +241,16 @@ class Stepper(Panel):
         self.bytes.value = steps.travelling(moment)
         self.guests.value = steps.guests(moment)
         self._show_maps(moment)
+
+    def _offer_channels(self) -> None:
+        """Offer the page channels of the present pair, beside the main connection."""
+        stepping = self.stepping
+        count = 0 if stepping is None else stepping.checkpoint.multifd_channels
+        options = (MAIN, *(f"the next packet of channel {number}" for number in range(count)))
+        if self.where.options != options:
+            chosen = self.where.value
+            self.where.options = options
+            self.where.value = chosen if chosen in options else MAIN
 
     def _show_maps(self, moment: StepMoment) -> None:
         maps = moment.maps

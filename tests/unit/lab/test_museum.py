@@ -12,6 +12,7 @@ from colobench.cli.main import main
 from colobench.errors import LocalError
 from colobench.lab.torture.bug_hunt import BugHunt, hunt_bug, museum
 from colobench.lab.torture.catch import Catch
+from colobench.lab.torture.late_page import receive_late_pages
 from colobench.lab.torture.museum import MUSEUM, exhibit
 from colobench.lab.torture.needless_checkpoints import Needless
 from colobench.lab.torture.older_sender import receive_older_stream
@@ -19,7 +20,7 @@ from colobench.memory.mprotect import MProtect
 from colobench.memory.planted_bugs import UntouchedPages
 from colobench.memory.ram import PAGE_SIZE, RAM, PageMemory, lay_out
 from colobench.node.flush import flush
-from colobench.node.migration.multifd import MultifdChannel
+from colobench.node.migration.multifd import MultifdChannel, MultifdReceiver
 from colobench.node.planted_bugs import forget_zero_pages
 from colobench.node.workers import Workers
 from colobench.settings.bug import Bug
@@ -57,6 +58,12 @@ def test_pages_that_come_with_the_flag_of_an_older_sender_are_not_lost(
     assert "pages [9, 10, 11] were sent and are not in the RAM cache" in repr(hunt)
     assert main(["torture", "--bug", "empty-sync", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["evidence"] == hunt.evidence
+
+
+def test_a_page_that_is_sent_when_colo_has_ended_enters_no_cache() -> None:
+    assert receive_late_pages(MultifdReceiver) == []
+    hunt = hunt_bug(Bug.PAGE_AFTER_CLOSE.value)
+    assert hunt.evidence == ["pages [9, 10, 11] came into the RAM cache when COLO had ended"]
 
 
 def test_what_shows_no_bug_has_not_caught_one() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from colobench.lab.course.exercise import Exercise
 from colobench.lab.course.feedback import Feedback, as_choice, judge_number, right, wrong
 from colobench.lab.course.lesson import Lesson
+from colobench.lab.course.prediction import ChoiceAnswer, PredictedExperiment
 from colobench.lab.session.record import CheckpointRecord
 from colobench.lab.session.session import Session
 from colobench.lab.studies.transcript import read_messages
@@ -84,6 +85,44 @@ def _judge_smallest(answer: Any) -> Feedback:
     )
 
 
+GOES_ON = (
+    "it goes on from where it stopped for this checkpoint",
+    "it goes back to the last checkpoint that both sides have",
+    "it stands still until another secondary joins",
+)
+TICKS = 20
+
+
+def _where_the_primary_goes_on() -> str:
+    """Kill a secondary that has half of a checkpoint, and see what the primary's guest does."""
+    with Session(ram="16M", delay=None, guest="uniform") as session:
+        session.run(2)
+        committed = session.records[-1].guest_work
+        session.wait_for_ticks(TICKS)
+        session.kill("secondary", at="ram", held="primary")
+        taken = session.failover()
+    if taken.work_after <= taken.work_at_takeover:
+        return GOES_ON[2]
+    return GOES_ON[0] if taken.work_at_takeover > committed else GOES_ON[1]
+
+
+def _judge_survivor(answer: str, outcome: str) -> Feedback:
+    if answer == outcome:
+        return right(
+            "Its work counter was beyond that of the last checkpoint: the newest state is its own, "
+            "and is whole. Only a secondary has to go back."
+        )
+    if answer == GOES_ON[1]:
+        return wrong(
+            "That is what a secondary does. The primary has the newest state itself, and nobody "
+            "has seen an older one that it would have to agree with."
+        )
+    return wrong(
+        "Then the loss of a spare would stop the service. It goes on unprotected, from where it "
+        "stopped."
+    )
+
+
 LESSON = Lesson(
     "01",
     exercises=(
@@ -126,6 +165,16 @@ cb.exercise("01.2").check("RAM section")""",
 cb.exercise("01.3").check(min(record.bytes for record in session.records))""",
             _judge_smallest,
             "No page is dirty; devices and messages are sent all the same.",
+        ),
+    ),
+    predictions=(
+        PredictedExperiment(
+            "01.1",
+            "The secondary gets SIGKILL with half of a checkpoint's pages sent. The primary's "
+            "guest stands still at that moment. What does it do after the failover?",
+            ChoiceAnswer(GOES_ON),
+            _where_the_primary_goes_on,
+            _judge_survivor,
         ),
     ),
 )

@@ -5,11 +5,16 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import numpy as np
+
+from colobench.kernels import xbzrle
 from colobench.lab.course.exercise import Exercise
 from colobench.lab.course.feedback import Feedback, as_instance, judge_number, right, wrong
 from colobench.lab.course.lesson import Lesson
+from colobench.lab.course.prediction import ChoiceAnswer, PredictedExperiment
 from colobench.lab.reproductions.reproduction import Reproduced, State
 from colobench.lab.session.session import Session
+from colobench.memory.ram import PAGE_SIZE
 
 
 @cache
@@ -44,6 +49,39 @@ def _judge_not_shown(answer: Any) -> Feedback:
     return right("Its interval has the bound in it, so the run cannot tell whether the gate holds.")
 
 
+HALF, LITTLE_LESS, WHOLE = (
+    "about half of a page: the changed bytes",
+    "a little less than a page: the changed bytes, and some lengths",
+    "nothing that fits into a page, so the page is sent whole",
+)
+
+
+def _every_second_byte() -> str:
+    """Encode a page of which each second byte has changed, by the kernel of the nodes."""
+    old = np.zeros(PAGE_SIZE, dtype=np.uint8)
+    new = old.copy()
+    new[::2] = 1
+    out = np.empty(PAGE_SIZE + xbzrle.SLACK, dtype=np.uint8)
+    length = xbzrle.encode(old, 0, new, 0, out, PAGE_SIZE)
+    if length == xbzrle.OVERFLOW:
+        return WHOLE
+    return HALF if length < 0.75 * PAGE_SIZE else LITTLE_LESS
+
+
+def _judge_encoded(answer: str, outcome: str) -> Feedback:
+    if answer == outcome:
+        return right(
+            "Each changed byte has two lengths beside it: of the run of equal bytes before it, and "
+            "of its own run. That is three bytes for two."
+        )
+    if answer == HALF:
+        return wrong(
+            "The receiver must know where the changed bytes are. Each run of them, and each run "
+            "between them, has its length in the encoding: three bytes for two."
+        )
+    return wrong("There are as many lengths as runs: three bytes of encoding for two of the page.")
+
+
 LESSON = Lesson(
     "07b",
     exercises=(
@@ -70,6 +108,16 @@ print(kept)
 cb.exercise("07b.2").check(kept["multifd"])""",
             _judge_not_shown,
             "Two hosts have more cores than the machine of that run, so channels gain less.",
+        ),
+    ),
+    predictions=(
+        PredictedExperiment(
+            "07b.1",
+            "In the example's page, few bytes have changed, and next to each other. Now each "
+            "second byte of a page has changed. What does the encoder make of it?",
+            ChoiceAnswer((HALF, LITTLE_LESS, WHOLE)),
+            _every_second_byte,
+            _judge_encoded,
         ),
     ),
 )

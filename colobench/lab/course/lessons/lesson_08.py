@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from colobench.errors import ColobenchError
+from colobench.lab.compare.run import compare
+from colobench.lab.compare.score import score
 from colobench.lab.course.exercise import Exercise
 from colobench.lab.course.feedback import (
     Feedback,
     UnfitAnswerError,
     judge_number,
+    near,
     right,
     wrong,
 )
 from colobench.lab.course.lesson import Lesson
+from colobench.lab.course.prediction import CurveAnswer, PredictedExperiment
 from colobench.lab.session.session import Session
 from colobench.settings.checkpoint import Strategy
 from colobench.strategy.trigger import Situation
@@ -88,6 +92,47 @@ def _judge_interval(answer: Any) -> Feedback:
     )
 
 
+#: Intervals whose scores are predicted, ms, and what counts as the least score.
+INTERVALS_MS = (5.0, 20.0, 40.0, 80.0, 160.0)
+EQUAL = 1.2
+
+
+def _score_intervals() -> tuple[float, ...]:
+    """Measure the score of fixed intervals, in the game of the notebook."""
+    strategies = [f"colo_v12,delay={interval:g}" for interval in INTERVALS_MS]
+    found = score(
+        compare(
+            strategies,
+            guest="uniform,writes_per_tick=64",
+            ram="64M",
+            seconds=0.6,
+            unprotected_seconds=0.4,
+            rounds=1,
+            models=False,
+        ),
+        PRICE,
+    )
+    return tuple(found.of(name).found.median for name in strategies)
+
+
+def _judge_scores(answer: tuple[float, ...], outcome: tuple[float, ...]) -> Feedback:
+    lowest = answer.index(min(answer))
+    least = outcome.index(min(outcome))
+    why = (
+        f"The least score was at {INTERVALS_MS[least]:g} ms. Shorter intervals cost more pauses, "
+        "longer ones more waiting."
+    )
+    if max(answer) - min(answer) <= 0.1 * max(answer):
+        return wrong(f"A flat line says that the interval does not matter. {why}")
+    if lowest == len(answer) - 1:
+        return wrong(f"Waiting has its price, too: on average half of the interval. {why}")
+    if outcome[lowest] <= EQUAL * outcome[least]:
+        return right(why)
+    if lowest == 0:
+        return wrong(f"A checkpoint costs a pause, however short the interval is. {why}")
+    return near(why) if abs(lowest - least) == 1 else wrong(why)
+
+
 LESSON = Lesson(
     "08",
     exercises=(
@@ -120,6 +165,17 @@ LESSON = Lesson(
 cb.exercise("08.2").check(PagesOrTime())""",
             _judge_trigger,
             "It is asked again after a millisecond, so it is late by a millisecond's writes.",
+        ),
+    ),
+    predictions=(
+        PredictedExperiment(
+            "08.1",
+            f"The price of waiting is {PRICE:g} for a millisecond. A pair takes checkpoints at a "
+            "fixed interval. What is its score, by the interval? The shape counts, and where it "
+            "is least.",
+            CurveAnswer(INTERVALS_MS, "interval (ms)", "score", 2.0),
+            _score_intervals,
+            _judge_scores,
         ),
     ),
 )

@@ -15,7 +15,7 @@ import pytest
 import colobench as cb
 from colobench.lab.course.feedback import Grade
 from colobench.lab.course.lesson import exercise, lesson, lesson_numbers, predicted_experiment
-from colobench.lab.course.lessons import lesson_03
+from colobench.lab.course.lessons import lesson_03, lesson_12
 from colobench.lab.course.notebook_cells import exercises_markdown
 from colobench.lab.course.prediction import ChoiceAnswer
 from colobench.lab.course.score_book import book
@@ -137,6 +137,14 @@ def sent(layout, ticks):
         return session.checkpoint()
 
 
+def stages_of_pages(without):
+    """List the stages in which pages may come, but one."""
+    accepted = {
+        each.stage for each in cb.probe_stages() if each.section == "PART" and each.accepted
+    }
+    return sorted(accepted - {without})
+
+
 def taken_over(victim):
     with cb.Session(ram="16M", delay=None) as session:
         session.run(1)
@@ -181,14 +189,37 @@ WRONG: dict[str, tuple[Any, ...]] = {
         NeedsNothing(),
         Divides(),
     ),
+    "09.1": (
+        ["COLO_DEVICES", "COLO_RAM"],
+        lambda: stages_of_pages("COLO_PASS"),
+        lambda: stages_of_pages("PRECOPY"),
+        ["COLO_RAM"],
+    ),
+    "09.2": (1, 2, 7),
+    "11.1": (0, 99),
+    "11.2": ("SENT", "RUNNING", "SENDING", "REQUESTED"),
+    "11.3": ("LOADING", "LOST_HEARTBEAT", "TAKEN_OVER", "BEGIN"),
+    "12.1": (
+        lambda active, hidden, image: hidden or active or image,
+        lambda active, hidden, image: active or image,
+        lambda active, hidden, image: active or hidden,
+        lambda active, hidden, image: active[0],
+    ),
+    "12.2": (
+        lesson_12.WRITTEN * lesson_12.SECTOR_SIZE,
+        (lesson_12.WRITTEN + 1) * lesson_12.CLUSTER_SIZE,
+        1,
+    ),
+    "12.3": (["active", "hidden"],),
 }
 DIRTY = "dirty_volume,trigger=dirty:pages={}"
-NEEDS_TWO_ARGUMENTS = "03.1"
+#: Exercises whose answers are functions.
+FUNCTIONS = ("03.1", "12.1")
 
 
 @pytest.mark.parametrize("number", some(list(WRONG), 7))
 def test_each_typical_wrong_answer_has_its_own_hint(number):
-    measured = number != NEEDS_TWO_ARGUMENTS
+    measured = number not in FUNCTIONS
     answers = [each() if measured and isfunction(each) else each for each in WRONG[number]]
     found = [exercise(number).check(answer) for answer in answers]
     assert all(each.grade is Grade.WRONG for each in found)

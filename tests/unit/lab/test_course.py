@@ -224,6 +224,25 @@ def test_a_notebook_asks_for_each_prediction_and_never_answers_it(number):
     assert "cb.predict(" not in code
 
 
+def test_a_drawn_score_is_judged_by_where_it_is_least():
+    measured = (0.6, 0.28, 0.3, 0.5, 1.1)
+    judge = predicted_experiment("08.1").judge
+    drawn = {
+        (0.9, 0.4, 0.4, 0.6, 1.2): Grade.RIGHT,
+        # What cannot be told apart by one run is as good.
+        (0.9, 0.5, 0.4, 0.6, 1.2): Grade.RIGHT,
+        (0.9, 0.5, 0.4, 0.3, 1.2): Grade.WRONG,
+        (0.1, 0.5, 0.6, 0.7, 1.2): Grade.WRONG,
+        (0.9, 0.5, 0.4, 0.3, 0.2): Grade.WRONG,
+        (0.5, 0.5, 0.5, 0.5, 0.5): Grade.WRONG,
+    }
+    found = {each: judge(each, measured) for each in drawn}
+    assert {each: found[each].grade for each in drawn} == drawn
+    wrong_words = {each.words for each in found.values() if each.grade is Grade.WRONG}
+    assert len(wrong_words) == 4
+    assert judge((0.9, 0.5, 0.4, 0.3, 1.2), (1.0, 0.9, 0.6, 0.4, 0.5)).grade is Grade.RIGHT
+
+
 def test_an_unknown_number_is_one_clear_error():
     for call, number in ((cb.exercise, "99.1"), (cb.exercise, "03.77"), (cb.predict, "03.77")):
         with pytest.raises(cb.LocalError, match="expected one of"):

@@ -109,6 +109,7 @@ def _score_intervals() -> tuple[float, ...]:
             unprotected_seconds=0.4,
             rounds=1,
             models=False,
+            progress=lambda done, total: None,
         ),
         PRICE,
     )

@@ -20,7 +20,9 @@ from colobench.lab.course.feedback import (
 )
 from colobench.lab.course.lesson import Lesson
 
-CLUSTERS = 4
+#: Clusters of a disk, the last of which nobody writes.
+CLUSTERS = 5
+TOUCHED = (CLUSTERS - 1) * CLUSTER_SIZE // SECTOR_SIZE
 SECTORS = CLUSTERS * CLUSTER_SIZE // SECTOR_SIZE
 #: Writes of 12.2: so many sectors, each in a cluster of its own, and one of them twice.
 WRITTEN = 10
@@ -68,7 +70,7 @@ class _Disk:
         for number in range(60):
             side: BlockBackend = draws.choice((self.layers.forwarded, self.layers.guest))
             data = bytes([2 + number]) * SECTOR_SIZE
-            side.write(draws.randrange(SECTORS // 4) * SECTOR_SIZE * draws.choice((1, 4)), data)
+            side.write(draws.randrange(TOUCHED // 4) * SECTOR_SIZE * draws.choice((1, 4)), data)
 
     def in_layer(self, ranges: list[Any], sector: int) -> bool:
         at = sector * SECTOR_SIZE

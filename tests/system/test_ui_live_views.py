@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,8 +18,10 @@ from typing import Any
 import playwright.sync_api as playwright
 import pytest
 
+import colobench as cb
 import share
 from browser import needs_chromium
+from colobench.lab.compare.metrics import PAUSE
 from jupyter import PATIENCE_MS, Browser, Site, chromium, serve, write_notebook
 
 REPEATS = int(os.environ.get("COLOBENCH_BROWSER_REPEATS", "1"))
@@ -75,6 +78,10 @@ strategies = ["colo_v12,delay=20", "remus,delay=20", "memfd,delay=20", EachTime(
 times = {{"seconds": {share.amount(1, 4) / 2}, "unprotected_seconds": 0.2, "models": False}}
 ui.StrategyComparison(strategies, ram="8M", rounds=100, **times)
 """
+#: A comparison that ends by itself, with the same pairs whether somebody sees it or not.
+SEEN_OR_NOT = [f"{each},delay=20" for each in ("colo_v12", "remus", "memfd", "cow")]
+ITS_SETTINGS = {"ram": "64M", "rounds": 3, "seconds": 4, "models": False}
+WATCHED = f"ui.StrategyComparison({SEEN_OR_NOT}, **{ITS_SETTINGS})"
 #: Seconds for which a comparison is watched.
 LIVE_SECONDS = share.amount(5, 60)
 NOTEBOOKS = {
@@ -82,6 +89,7 @@ NOTEBOOKS = {
     "slow": (IMPORTS, SLOW, VIEWS, CHECKPOINTS),
     "deaf": (IMPORTS, DEAF, VIEWS, CHECKPOINTS),
     "comparison": (IMPORTS, COMPARISON),
+    "watched": (IMPORTS, WATCHED),
     "figure": (IMPORTS, "ui.FlushPlot(cb.Records())"),
     "busy": (IMPORTS, VIEWS, CHECKPOINTS, "import time\nwhile True: time.sleep(0.1)"),
 }
@@ -312,3 +320,30 @@ def test_four_strategies_grow_side_by_side_while_their_pairs_run_and_survive_a_r
     )
     page.locator(".colobench-panel button", has_text="Stop").click()
     page.get_by_text("Stopped after").first.wait_for()
+
+
+@pytest.mark.skipif(not share.LONG, reason="takes minutes on a quiet machine")
+@sites("lab")
+def test_to_be_watched_costs_a_comparison_at_most_a_twentieth_of_the_pause(
+    browser: Browser, site: Site
+) -> None:
+    before = pauses_unseen()
+    page = run(browser, "watched")
+    page.locator(".colobench-panel button", has_text="Start").click()
+    minutes = 1000 * 600
+    page.get_by_text(re.compile("All .* measurements are made")).wait_for(timeout=minutes)
+    row = page.locator("tr", has=page.locator("th", has_text="pause, p50")).first
+    seen = [float(text.split()[0]) for text in row.locator("td").all_inner_texts()[1:]]
+    # Once before and once after, because a machine may grow slower.
+    unseen = [(one + two) / 2 for one, two in zip(before, pauses_unseen(), strict=True)]
+    costs = [100 * (watched / alone - 1) for watched, alone in zip(seen, unseen, strict=True)]
+    for name, alone, watched, cost in zip(SEEN_OR_NOT, unseen, seen, costs, strict=True):
+        print(f"{name}: median pause unseen {alone:.3f} ms, seen {watched:.3f} ms, {cost:+.1f} %")
+    assert statistics.median(costs) <= 5.0
+
+
+def pauses_unseen() -> list[float]:
+    """Give the median pause of each strategy in a comparison that is not drawn."""
+    [group] = cb.compare(SEEN_OR_NOT, guest="hotcold", **ITS_SETTINGS).groups()
+    found = group.row(PAUSE).estimates
+    return [found[name].median for name in SEEN_OR_NOT]

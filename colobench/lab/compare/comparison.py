@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from colobench.lab.compare.beside import rate_notes, ratio_rows
 from colobench.lab.compare.cells import Cell
 from colobench.lab.compare.findings import Findings, Group, Predictions
 from colobench.lab.compare.judged import Judge
@@ -55,9 +56,10 @@ class Comparison(Findings):
         """Write the verdict, and a table for each guest and link."""
         judge, parts = Judge(self), ["\n".join(verdicts(self))]
         for group in self.groups():
-            parts += [self._table(group), self._predicted(group, judge)]
+            ratios = align(ratio_rows(group), right=range(1, len(group.cells)))
+            parts += [self._table(group), "\n".join(ratios), self._predicted(group, judge)]
         parts += ["\n".join(align(calibration_rows(self)))]
-        parts += ["\n".join([*notes(self), *model_notes(judge)])]
+        parts += ["\n".join([*notes(self), *model_notes(judge), *rate_notes(self)])]
         return "\n\n".join(part for part in parts if part)
 
     def predictions(self) -> Predictions:

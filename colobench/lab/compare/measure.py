@@ -224,11 +224,13 @@ class _Measuring:
         self.checkpoints["stopped_s"] = [stopped_at(each) - begin for each in records]
         self.checkpoints["committed_s"] = [_committed(each) - begin for each in records]
         p50, p99 = percentiles((each.pause_ms for each in records), (50, 99), without=None)
+        [lag] = percentiles((each.commit_ms for each in records), (50,), without=None)
         age = self._age(begin, end)
         return {
             "pause_p50_ms": p50,
             "pause_p99_ms": p99,
             **_rates(records, end - begin),
+            "commit_lag_p50_ms": lag,
             "commit_age_mean_ms": None if age is None else 1000 * age[0],
             "commit_age_p99_ms": None if age is None else 1000 * age[1],
         }

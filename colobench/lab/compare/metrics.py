@@ -45,6 +45,7 @@ def digits(value: float) -> str:
 PAUSE = Metric("pause_p50_ms", "pause, p50", "ms", "shortest")
 DEGRADATION = Metric("degradation", "degradation", "%", "smallest", factor=100)
 LATENCY = Metric("latency_p50_ms", "output latency, p50", "ms", "shortest")
+COMMIT_LAG = Metric("commit_lag_p50_ms", "commit lag, p50", "ms", "shortest")
 COMMIT_AGE = Metric("commit_age_mean_ms", "age of the newest commit, mean", "ms", "lowest")
 BYTES = Metric("bytes_per_s", "traffic", "MB/s", "smallest", factor=1e-6)
 PRIMARY_MEMORY = Metric(
@@ -64,6 +65,7 @@ METRICS = (
     Metric("latency_p99_ms", "output latency, p99", "ms", "shortest"),
     BYTES,
     Metric("checkpoints_per_s", "checkpoints", "/s", "highest", more_is_better=True),
+    COMMIT_LAG,
     COMMIT_AGE,
     Metric("commit_age_p99_ms", "age of the newest commit, p99", "ms", "lowest"),
     PRIMARY_MEMORY,

@@ -22,20 +22,22 @@ from colobench.lab.compare.calibrate import calibration_settings, work_ratio
 from colobench.lab.compare.findings import Findings, Predictions
 from colobench.node.workers import PAGES_FOR_A_THREAD
 from colobench.settings.settings import Settings
-from colobench.strategy.model.checkpoint import CAPTURES, DIVERGENT
+from colobench.strategy.model.checkpoint import CAPTURES, DIVERGENT, pause_alone
 from colobench.strategy.model.costs import (
     COPIES,
     TIMES,
     ByteCosts,
+    CheckpointCosts,
     DividedCost,
     KnownOfCosts,
     LinearCost,
     fit_costs,
 )
 from colobench.strategy.model.curve import measured_curve
-from colobench.strategy.model.inputs import Axes, Calibration, Workload
+from colobench.strategy.model.inputs import Axes, Calibration, LinkProperties, Workload
 from colobench.strategy.model.predict import Prediction, predict
 from colobench.strategy.model.slack import GuestPace, done_ms
+from colobench.strategy.model.spread import PauseSpread, measured_spread
 
 #: Encodings of which a page has more bytes the more was written to it.
 _BY_WORK = frozenset({"xbzrle", "zstd", "lz4"})
@@ -81,7 +83,10 @@ class Calibrations:
         return workload_of(settings, self._by_guest[guest], self.of_pair(settings))
 
     def predict(
-        self, settings: Settings, unprotected: Mapping[str, float] | None = None
+        self,
+        settings: Settings,
+        unprotected: Mapping[str, float] | None = None,
+        link: LinkProperties | None = None,
     ) -> Prediction | None:
         """Predict the figures of a pair with these settings.
 
@@ -92,6 +97,8 @@ class Calibrations:
         unprotected
             Figures of the unprotected guest, as of `unprotected_figures`; those that it lacks are
             the calibration's. A guest that lacks a core does less than its timer asks for.
+        link
+            Link between the nodes; None takes that of the settings.
 
         Returns
         -------
@@ -107,7 +114,8 @@ class Calibrations:
             # Its work is a count of ticks, which stands for the time alone.
             changes.pop("work_per_ms", None)
         workload = dataclasses.replace(workload, **changes)
-        return predict(axes_of(settings), workload, settings.link.link, calibration)
+        way = settings.link.link if link is None else link
+        return predict(axes_of(settings), workload, way, calibration)
 
 
 def predict_settings(settings: Settings, found: Iterable[Calibrated]) -> dict[str, float] | None:
@@ -199,14 +207,24 @@ def fit_calibration(found: Sequence[Calibrated]) -> Calibration:
         threads_from=2 * PAGES_FOR_A_THREAD,
     )
     page_ms = statistics.median(map(first_write_ms, found))
+    costs = fit_costs(columns, known)
     return Calibration(
-        costs=fit_costs(columns, known),
+        costs=costs,
         primary_memory_bytes=_median(found, "primary_memory_bytes"),
         secondary_memory_bytes=_median(found, "secondary_memory_bytes"),
         most_pages=max(columns["pages"], default=0.0),
         page_ms=page_ms,
         lost_beside=0.0 if sends_in_pause else lost_beside(found, page_ms),
+        spread=_spread(costs, sends_in_pause, columns),
     )
+
+
+def _spread(
+    costs: CheckpointCosts, sends_in_pause: bool, columns: Mapping[str, Sequence[float]]
+) -> PauseSpread:
+    """Give the pauses of a calibration beside those of the costs."""
+    line = [pause_alone(costs, pages, sends_in_pause) for pages in columns["pages"]]
+    return measured_spread(line, columns["pause_ms"])
 
 
 def first_write_ms(calibrated: Calibrated) -> float:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from colobench.lab.compare.beside import rate_notes
 from colobench.lab.compare.cells import Cell
 from colobench.lab.compare.findings import Findings, Group, MetricRow, Predictions
 from colobench.lab.compare.judged import Judge
@@ -64,7 +65,7 @@ def write_comparison_page(
         "state": "good" if complete else "open",
         "verdict": headline(comparison),
         "sentences": verdicts(comparison),
-        "notes": [*notes(comparison), *model_notes(judge)],
+        "notes": [*notes(comparison), *model_notes(judge), *rate_notes(comparison)],
         "groups": _groups(comparison, judge),
         "calibrations": calibration_rows(comparison),
         "settings": [

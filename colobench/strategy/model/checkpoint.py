@@ -66,6 +66,8 @@ class Checkpoint:
         guest. Waiting for a link is left out.
     loaded
         Until the primary knows that the secondary has loaded it.
+    alone
+        The pause without what the link adds: the part that other work of the machine disturbs.
     """
 
     pages: float
@@ -77,6 +79,7 @@ class Checkpoint:
     busy: float
     loaded: float
     beside: float = 0.0
+    alone: float = 0.0
 
 
 def checkpoint(
@@ -126,7 +129,7 @@ def checkpoint(
     on_link = 8000 * sent / link.rate if link.rate else 0.0
     longer = max(0.0, on_link - costs.send.at(pages))
     copy, flush = costs.copy.at(pages), costs.flush.at(pages if flushed is None else flushed)
-    alone = costs.pause.at(pages) + copy + (flush if capture.sends_in_pause else 0.0)
+    alone = pause_alone(costs, pages, capture.sends_in_pause, flushed)
     all_alone = max(costs.loaded.at(pages) + copy + flush, alone)
     loaded = all_alone + longer + 2 * way
     pause = alone + longer + 2 * way if capture.sends_in_pause else alone
@@ -147,4 +150,13 @@ def checkpoint(
         busy=max(request, busy),
         loaded=loaded,
         beside=0.0 if capture.sends_in_pause else all_alone - alone,
+        alone=alone,
     )
+
+
+def pause_alone(
+    costs: CheckpointCosts, pages: float, sends_in_pause: bool, flushed: float | None = None
+) -> float:
+    """Give the pause without a link: that of the line, the copy and, if in the pause, the flush."""
+    flush = costs.flush.at(pages if flushed is None else flushed) if sends_in_pause else 0.0
+    return costs.pause.at(pages) + costs.copy.at(pages) + flush

@@ -8,6 +8,7 @@ from typing import Protocol
 from colobench.strategy.model.costs import CheckpointCosts
 from colobench.strategy.model.curve import DirtyCurve
 from colobench.strategy.model.slack import GuestPace
+from colobench.strategy.model.spread import NO_SPREAD, PauseSpread
 from colobench.strategy.trigger import Trigger
 
 
@@ -97,6 +98,8 @@ class Calibration:
     lost_beside
         Share of its work that the guest loses while a checkpoint is sent and loaded beside it,
         because threads of the pair take the processors that it needs.
+    spread
+        Single pauses beside the line of the costs.
     """
 
     costs: CheckpointCosts
@@ -105,3 +108,4 @@ class Calibration:
     most_pages: float = 0.0
     page_ms: float = 0.0
     lost_beside: float = 0.0
+    spread: PauseSpread = NO_SPREAD

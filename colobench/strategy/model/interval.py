@@ -1,186 +1,201 @@
-"""Models of triggers: for how long the guest runs between two checkpoints."""
+"""Model of intervals: the trigger itself, asked as a node asks it, in the model's own time.
+
+A trigger is a pure function, so its model needs no formula: `intervals` asks the function that runs
+in the node, with the model's checkpoints in place of real ones, until what it has learned no longer
+depends on how it began. So the result is the trigger's fixed point, or its cycle.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
-from colobench.strategy.hybrid import CYCLES, NEW, OLD, Hybrid
+import numpy as np
+
 from colobench.strategy.model.checkpoint import Checkpoint
-from colobench.strategy.model.curve import DirtyCurve
 from colobench.strategy.model.inputs import Workload
-from colobench.strategy.trigger import Trigger
-from colobench.strategy.triggers import (
-    EXCESS,
-    LEAST_FIXED,
-    STEP_MS,
-    STRETCH,
-    Degradation,
-    DirtyVolume,
-    FixedDelay,
-    OnMiscompare,
-    OnOutput,
-    PriceOfWaiting,
-)
+from colobench.strategy.model.output import Output
+from colobench.strategy.model.spread import NO_SPREAD, PauseSpread
+from colobench.strategy.own import OwnTrigger
+from colobench.strategy.trigger import DIRTY_PAGES, MISCOMPARE, OUTPUT_FRAMES, Situation, Trigger
 
 #: Longest interval that is looked for, milliseconds.
 LONGEST_MS = 1e8
+#: Checkpoints that are made before any counts, and checkpoints that count.
+SETTLING, COUNTED = 40, 240
+#: Least time between two questions to a trigger: a node's wait and its look take no less.
+LEAST_STEP_MS = 0.01
 
 #: Gives the checkpoint after the guest has run for so many milliseconds.
 After = Callable[[float], Checkpoint]
+#: Gives the pages that are dirty after so many milliseconds.
+Dirty = Callable[[float], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A run of the guest, and the checkpoint behind it.
+
+    Attributes
+    ----------
+    ran
+        Milliseconds for which the guest ran.
+    ratio
+        Pause of this checkpoint without what the link adds, divided by that of `found`.
+    found
+        Checkpoint, as the model has it.
+    asked
+        For each frame that waits: milliseconds from the client's request for it until the stop, or
+        from when the guest sent it by itself. Empty unless the trigger looks at output.
+    """
+
+    ran: float
+    ratio: float
+    found: Checkpoint
+    asked: tuple[float, ...] = ()
+
+    @property
+    def pause(self) -> float:
+        """Milliseconds for which the guest stood still."""
+        return self.found.pause + self.disturbed
+
+    @property
+    def disturbed(self) -> float:
+        """Milliseconds by which this pause is longer than that of `found`."""
+        return (self.ratio - 1) * self.found.alone
+
+    @property
+    def period(self) -> float:
+        """Milliseconds from the resume before to the resume behind."""
+        return self.ran + self.pause
 
 
 def has_interval_model(trigger: Trigger) -> bool:
-    """Say whether there is a model of a trigger, and it takes checkpoints by itself."""
-    return _wanted(trigger, Workload(DirtyCurve((), (), 0.0), 1.0), None) is not None
+    """Say whether a trigger may be asked here, and takes checkpoints by itself."""
+    return not isinstance(trigger, OwnTrigger) and trigger.longest_ms is not None
 
 
-def run_time(trigger: Trigger, workload: Workload, after: After) -> float | None:
-    """Predict for how many milliseconds T the guest runs between two checkpoints.
+def intervals(
+    trigger: Trigger, load: Workload, after: After, dirty: Dirty, spread: PauseSpread = NO_SPREAD
+) -> list[Interval] | None:
+    """Ask a trigger for one checkpoint after another.
 
-    T depends on the pause, which depends on the dirty pages of T: the result is a fixed point. It
-    is never shorter than the time for which the last checkpoint keeps the pair busy.
+    The node's rules are those of `colobench.node.trigger`: a trigger is asked when the answer
+    before says so, when the first frame of output begins to wait, and when outputs differ, if it
+    looks at these; but not before the last checkpoint leaves the pair time for it. When it gives a
+    cause, the guest runs on for the time of the request, and for the trigger's own lead.
 
-    Parameters
-    ----------
-    trigger
-        The trigger.
-    workload
-        Rates of output and miscompares.
-    after
-        Function that gives the checkpoint after a run of so many milliseconds.
+    What comes by chance has the distribution that was measured, without its chance: miscompares
+    are exponential, single pauses have the distances from the line that those of the calibration
+    had (`PauseSpread`). A trigger that learns from pauses learns from long ones, too: the mean of
+    pauses that are disturbed at times is above their median. Each of the equal parts of a
+    distribution comes once, in an order that is always the same.
 
     Returns
     -------
-    float
-        None if there is no model of this trigger, or it takes no checkpoint by itself.
+    list of Interval
+        Those that count; None if the trigger takes no checkpoint for `LONGEST_MS`.
     """
-    wanted = _wanted(trigger, workload, after)
-    if wanted is None:
+    if not has_interval_model(trigger):
         return None
-    return _fixed_point(lambda ran: max(wanted(ran, after(ran)), after(ran).busy))
+    pair = _Pair(trigger, load, after, dirty, spread)
+    found = [pair.next() for _ in range(SETTLING + COUNTED)]
+    return None if any(each.ran >= LONGEST_MS for each in found) else found[SETTLING:]
 
 
-def _wanted(
-    trigger: Trigger, load: Workload, after: After | None
-) -> Callable[[float, Checkpoint], float] | None:
-    """Give the time that the trigger wants, as a function of the run and its checkpoint."""
-    if isinstance(trigger, FixedDelay) and trigger.ms is not None:
-        return fixed_delay(trigger.ms)
-    if isinstance(trigger, OnMiscompare) and trigger.maximum is not None:
-        return on_miscompare(trigger.maximum, load.miscompares_per_ms)
-    if isinstance(trigger, OnOutput):
-        return on_output(trigger.maximum, load)
-    if isinstance(trigger, Degradation):
-        return degradation(trigger)
-    if isinstance(trigger, DirtyVolume):
-        return dirty_volume(trigger, load)
-    if isinstance(trigger, PriceOfWaiting):
-        return price_of_waiting(trigger, load, after)
-    if isinstance(trigger, Hybrid):
-        return hybrid(trigger, load.miscompares_per_ms)
-    return None
+def run_time(trigger: Trigger, load: Workload, after: After, dirty: Dirty) -> float | None:
+    """Give the mean time T for which the guest runs between two checkpoints, in milliseconds."""
+    found = intervals(trigger, load, after, dirty)
+    return None if found is None else float(np.mean([each.ran for each in found]))
 
 
-def fixed_delay(delay: float) -> Callable[[float, Checkpoint], float]:
-    """T + p = the delay: it counts from when the last checkpoint was due (`next_on_grid`)."""
-    return lambda ran, found: delay - found.pause
+def shares(seed: int) -> list[float]:
+    """Give a share of a distribution for each checkpoint: the middles of equal parts of 0 to 1.
 
-
-def on_miscompare(maximum: float, rate: float) -> Callable[[float, Checkpoint], float]:
-    """E[T] = (1 − exp(−κ M)) / κ, with κ miscompares a millisecond and the longest run M.
-
-    Source: the mean of the smaller of an exponential time and M.
+    Those that count have each part once, in an order that is always the same.
     """
-    return lambda ran, found: (
-        mean_until(rate, max(0.0, maximum - found.pause)) + (found.request if rate else 0.0)
-    )
+    chance = np.random.default_rng(seed)
+    parts = [(chance.permutation(each) + 0.5) / each for each in (SETTLING, COUNTED)]
+    return [float(each) for part in parts for each in part]
 
 
-def mean_until(rate: float, longest: float) -> float:
-    """Give the mean of the smaller of an exponential time with this rate and the longest."""
-    return longest if rate * longest < 1e-12 else -math.expm1(-rate * longest) / rate
+class _Pair:
+    """A pair in the model's own time, as its trigger knows it."""
 
+    def __init__(
+        self, trigger: Trigger, load: Workload, after: After, dirty: Dirty, spread: PauseSpread
+    ) -> None:
+        self._trigger, self._after, self._dirty, self._spread = trigger, after, dirty, spread
+        needs = trigger.needs
+        self._miscompares = load.miscompares_per_ms if MISCOMPARE in needs else 0.0
+        self._output = Output(load) if OUTPUT_FRAMES in needs else None
+        self._looks_at_pages = DIRTY_PAGES in needs
+        self._chance = zip(shares(0), shares(1), strict=True)
+        self._memory: Any = None
+        #: When the guest was started, and for how long it has to run before a checkpoint.
+        self._started = self._ready = 0.0
+        self._last = Situation(0.0, 0.0)
 
-def on_output(maximum: float, load: Workload) -> Callable[[float, Checkpoint], float]:
-    """One checkpoint for each frame of output (Kemari, 2009).
+    def next(self) -> Interval:
+        """Make a checkpoint; give it with the run before."""
+        differs, noise = next(self._chance)
+        rate = self._miscompares
+        seen, cause = self._wait(-math.log1p(-differs) / rate if rate else math.inf)
+        lead = self._trigger.lead_ms(seen, self._memory)
+        ran = seen.ran_ms + self._after(seen.ran_ms).request + lead
+        found = self._after(ran)
+        made = Interval(ran, self._spread.ratio(found.alone, noise), found)
+        stopped = self._started + ran
+        if self._output is not None:
+            released, asked = self._output.release(stopped, stopped + made.pause)
+            made = replace(made, asked=asked)
+            self._last = replace(self._last, frames=released)
+        self._learn(seen, cause, made)
+        return made
 
-    A guest that sends a frame after so much work sends the next one T = 1 / ρ later. Clients ask
-    each 1 / ρ whether or not the guest stands still: T + p = 1 / ρ.
-    """
-    every = min(maximum, 1 / load.frames_per_ms) if load.frames_per_ms > 0 else maximum
-    if load.clients and load.frames_per_ms > 0:
-        return lambda ran, found: every - found.pause
-    return lambda ran, found: every
+    def _wait(self, miscompare: float) -> tuple[Situation, str]:
+        """Ask until there is a cause; `miscompare` is when the guests' output differs."""
+        ran = self._ready
+        while True:
+            seen = self._observe(ran, miscompare)
+            answer = self._trigger.ask(seen, self._memory)
+            if isinstance(answer, str):
+                return seen, answer
+            if answer <= 0 or ran >= LONGEST_MS:
+                return seen, self._trigger.kind
+            wakes = [ran + answer, miscompare if miscompare > ran else math.inf]
+            if self._output is not None and not seen.output_frames:
+                wakes.append(self._output.first_at() - self._started)
+            ran = max(ran + LEAST_STEP_MS, min(wakes))
 
+    def _observe(self, ran: float, miscompare: float) -> Situation:
+        now = self._started + ran
+        return replace(
+            self._last,
+            now_ms=now,
+            ran_ms=ran,
+            dirty_pages=int(self._dirty(ran)) if self._looks_at_pages else None,
+            output_frames=None if self._output is None else self._output.waiting(now),
+            miscompare=MISCOMPARE if ran >= miscompare else None,
+        )
 
-def degradation(trigger: Degradation) -> Callable[[float, Checkpoint], float]:
-    """T = p (1 − d) / d, within minimum and maximum (HERE); the guest runs during the request."""
-    share = (1 - trigger.target) / trigger.target
-    return lambda ran, found: (
-        min(trigger.maximum, max(trigger.minimum, found.pause * share)) + found.request
-    )
-
-
-def dirty_volume(trigger: DirtyVolume, load: Workload) -> Callable[[float, Checkpoint], float]:
-    """D(T) = the number of pages, and half of the step between the trigger's last two looks."""
-    work = load.curve.work_for(trigger.pages, trigger.maximum * load.work_per_ms)
-    due = work / load.work_per_ms if load.work_per_ms > 0 else trigger.maximum
-    late = max(STEP_MS, EXCESS * due) / 2
-    return lambda ran, found: min(trigger.maximum, due + late) + found.request
-
-
-def price_of_waiting(
-    trigger: PriceOfWaiting, load: Workload, after: After | None
-) -> Callable[[float, Checkpoint], float]:
-    """T = √(2 a / (ρ w)), see `PriceOfWaiting`; clients send ρ (T + p) / T in a time of running.
-
-    a is the intercept of the line through the pauses after the two runs that the trigger makes in
-    turn, T STRETCH and T / STRETCH; the mean of these is what is predicted.
-    """
-
-    def wanted(ran: float, found: Checkpoint) -> float:
-        rate = load.frames_per_ms
-        if load.clients and ran > 0:
-            rate *= (ran + found.pause) / ran
-        runs = [
-            trigger.optimum_ms(_fixed_pause(ran, found, after), rate, stretch)
-            for stretch in (STRETCH, 1 / STRETCH)
-        ]
-        return sum(runs) / 2 + found.request
-
-    return wanted
-
-
-def _fixed_pause(ran: float, found: Checkpoint, after: After | None) -> float:
-    if after is None or ran <= 0:
-        return found.pause
-    long, short = ran * STRETCH, ran / STRETCH
-    slope = max(0.0, (after(long).pause - after(short).pause) / (long - short))
-    return max(found.pause - slope * ran, LEAST_FIXED * found.pause)
-
-
-def hybrid(trigger: Hybrid, rate: float) -> Callable[[float, Checkpoint], float]:
-    """The mean over both modes (Gilbert 2015): five comparing intervals, then the passive ones.
-
-    The passive mode is entered if the mean, which begins at 0, is below the limit after five
-    intervals.
-    """
-    comparing = max(trigger.minimum, mean_until(rate, trigger.maximum))
-    judged = comparing * (1 - OLD**CYCLES) * NEW / (1 - OLD)
-    if judged >= trigger.passive_limit:
-        return lambda ran, found: comparing + found.request
-    total = CYCLES * comparing + trigger.passive_count * trigger.passive_time
-    mean = total / (CYCLES + trigger.passive_count)
-    return lambda ran, found: mean + found.request
-
-
-def _fixed_point(wanted: Callable[[float], float]) -> float:
-    """Find T with wanted(T) = T, by bisection; wanted(T) grows more slowly than T in the end."""
-    low, high = 0.0, 1.0
-    while wanted(high) > high and high < LONGEST_MS:
-        low, high = high, 2 * high
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if wanted(middle) > middle else (low, middle)
-    return high
+    def _learn(self, seen: Situation, cause: str, made: Interval) -> None:
+        """Start the guest again, and let the trigger learn of the checkpoint."""
+        found = made.found
+        self._started += made.period
+        self._ready = max(0.0, found.busy - found.request)
+        self._last = replace(
+            self._last,
+            now_ms=self._started,
+            ran_ms=0.0,
+            checkpoints=self._last.checkpoints + 1,
+            cause=cause,
+            began_ms=seen.now_ms,
+            last_run_ms=made.ran,
+            last_due_ms=seen.ran_ms,
+            pause_ms=made.pause,
+            pages=round(found.pages),
+        )
+        self._memory = self._trigger.learn(self._last, self._memory)

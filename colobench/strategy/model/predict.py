@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from colobench.guest.settings import PAGE_SIZE
@@ -14,10 +15,11 @@ from colobench.strategy.model.checkpoint import (
     checkpoint,
 )
 from colobench.strategy.model.inputs import Axes, Calibration, LinkProperties, Workload
-from colobench.strategy.model.interval import LONGEST_MS, has_interval_model, run_time
+from colobench.strategy.model.interval import Interval, has_interval_model, intervals
 from colobench.strategy.model.passes import passes
 from colobench.strategy.model.slack import done_ms
-from colobench.strategy.triggers import OnOutput
+from colobench.strategy.model.tabulated import Tabulated
+from colobench.strategy.model.waits import uniform_percentiles
 
 #: Most steps towards a fixed point; each is several times closer.
 _ITERATIONS = 40
@@ -30,14 +32,14 @@ class Prediction:
     Attributes
     ----------
     run_ms, period_ms
-        Time T that the guest runs between two checkpoints, and from one stop to the next, T + p.
+        Mean time T that the guest runs between two checkpoints, and from one stop to the next.
     checkpoint
-        A checkpoint after T.
+        A checkpoint after that time.
     figures
         Values by the names of metrics of `colobench compare`: ``pause_p50_ms``, ``degradation``,
-        ``bytes_per_s``, ``checkpoints_per_s``, ``commit_age_mean_ms``, ``commit_age_p99_ms``; if
-        clients ask, ``latency_p50_ms`` and ``latency_p99_ms``; and ``primary_memory_bytes`` and
-        ``secondary_memory_bytes`` if the calibration has them.
+        ``bytes_per_s``, ``checkpoints_per_s``, ``commit_lag_p50_ms``, ``commit_age_mean_ms``,
+        ``commit_age_p99_ms``; if clients ask, ``latency_p50_ms`` and ``latency_p99_ms``; and
+        ``primary_memory_bytes`` and ``secondary_memory_bytes`` if the calibration has them.
     """
 
     run_ms: float
@@ -51,18 +53,19 @@ def predict(
 ) -> Prediction | None:
     """Predict the figures of a strategy; None if there is no model of one of its parts.
 
-    With the run time T (`run_time`), the pause p and the period P = T + p:
+    The trigger itself is asked for one checkpoint after another (`intervals`). Each has its run
+    time T, its pause p and the period P = T + p. Then, over all of these:
 
-    * degradation = 1 - done / P: the guest makes up for a part of each pause in its rests
-      (`done_ms`). In its run time T it loses c D to its first writes to the D pages, and a share of
-      the time in which the checkpoint is sent beside it (`Calibration`);
-    * bytes a second = bytes of a checkpoint / P, checkpoints a second = 1 / P;
-    * age of the newest commit: it falls to the commit lag L, and grows for P, so its mean is
-      L + P / 2, and its percentile 99 is L + 0.99 P;
+    * pause, p50: the median of p;
+    * degradation = 1 - the sum of what is done, divided by that of P: the guest makes up for a part
+      of each pause in its rests (`done_ms`). In its run time T it loses c D to its first writes to
+      the D pages, and a share of the time in which it is sent beside the guest (`Calibration`);
+    * bytes a second = sum of bytes / sum of P, checkpoints a second = their number / sum of P;
+    * age of the newest commit: it falls to the commit lag L, and grows for P: uniform from L to
+      L + P in a part P of all time;
     * output latency with a buffer: a request at any moment is answered in the run in which it
       comes, or in the next one, and waits for that run's end and the release R. So its wait is
-      uniform from R to R + P: with l the latency unprotected, p50 = l + R + P / 2 and
-      p99 = l + R + 0.99 P;
+      uniform from R to R + P, in a part P of all time; see `output_latency`;
     * with two open epochs, L and R include the wait of a cut checkpoint, see `queueing`.
 
     Source: the synchronous and asynchronous cases of Remus (NSDI 2008) and COLO-Frame v12, with
@@ -83,27 +86,50 @@ def predict(
     if not has_model(axes):
         return None
 
-    def after(ran: float) -> Checkpoint:
+    def exact(ran: float) -> Checkpoint:
         return _after(ran, axes, workload, link, calibration)
 
-    ran = run_time(axes.trigger, workload, after)
-    if ran is None or ran >= LONGEST_MS:
+    def dirty(ran: float) -> float:
+        return workload.curve.at(ran * workload.work_per_ms)
+
+    spread = calibration.spread
+    made = intervals(axes.trigger, workload, Tabulated(exact).at, dirty, spread)
+    if made is None:
         return None
-    found = after(ran)
-    period = ran + found.pause
-    waiting = queueing(CAPTURES[axes.capture], found, ran)
-    found = replace(found, commit=found.commit + waiting, release=found.release + waiting)
+    ran, period = _mean(each.ran for each in made), _mean(each.period for each in made)
+    found = exact(ran)
+    capture = CAPTURES[axes.capture]
+    timed = [_timed(each, capture) for each in made]
+    done = _mean(_done_ms(each, workload, calibration) for each in made)
+    ages = uniform_percentiles([each.commit for each in timed], [each.period for each in made])
     figures = {
-        "pause_p50_ms": found.pause,
-        "degradation": 1 - _done_ms(ran, found, workload, calibration) / period,
-        "bytes_per_s": 1000 * found.sent / period,
+        "pause_p50_ms": statistics.median(each.pause for each in made),
+        "degradation": 1 - done / period,
+        "bytes_per_s": 1000 * _mean(each.found.sent for each in made) / period,
         "checkpoints_per_s": 1000 / period,
-        "commit_age_mean_ms": found.commit + period / 2,
-        "commit_age_p99_ms": found.commit + 0.99 * period,
-        **output_latency(axes, workload, found, period),
+        "commit_lag_p50_ms": statistics.median(each.commit for each in timed),
+        "commit_age_mean_ms": ages.mean,
+        "commit_age_p99_ms": ages.p99,
+        **output_latency(axes, workload, made, [each.release for each in timed]),
         **extra_memory(axes, calibration, found),
     }
     return Prediction(ran, period, found, figures)
+
+
+def _mean(values: Iterable[float]) -> float:
+    return statistics.fmean(values)
+
+
+def _timed(made: Interval, capture: CaptureModel) -> Checkpoint:
+    """Give a checkpoint with the commit and the release of this one.
+
+    Where the guest stands still until the end, what disturbs the pause disturbs these.
+    """
+    found = made.found
+    more = queueing(capture, found, made.ran)
+    if capture.sends_in_pause:
+        more += (made.ratio - 1) * min(found.alone, found.commit)
+    return replace(found, commit=found.commit + more, release=found.release + more)
 
 
 def _after(
@@ -116,7 +142,8 @@ def _after(
     """
     found, work = _checkpoint(ran, 0.0, axes, workload, link, calibration), 0.0
     for _ in range(_ITERATIONS):
-        before, work = work, _done_ms(ran, found, workload, calibration) * workload.work_per_ms
+        done = _done_ms(Interval(ran, 1.0, found), workload, calibration)
+        before, work = work, done * workload.work_per_ms
         if abs(work - before) <= 1e-6 * work:
             break
         found = _checkpoint(ran, work, axes, workload, link, calibration)
@@ -148,11 +175,12 @@ def _checkpoint(
     return replace(found, sent=found.sent + costs.sent.per_page * passed.pages)
 
 
-def _done_ms(ran: float, found: Checkpoint, workload: Workload, calibration: Calibration) -> float:
+def _done_ms(made: Interval, workload: Workload, calibration: Calibration) -> float:
     """Give the work of a period as time of the unprotected guest, milliseconds."""
-    done = done_ms(ran, found.pause, workload.pace, calibration.page_ms * found.pages)
+    ran, found = made.ran, made.found
+    done = done_ms(ran, made.pause, workload.pace, calibration.page_ms * found.pages)
     lost = calibration.lost_beside * min(found.beside, ran)
-    return max(0.0, min(done, ran + found.pause - lost))
+    return max(0.0, min(done, made.period - lost))
 
 
 def queueing(capture: CaptureModel, found: Checkpoint, ran: float) -> float:
@@ -175,14 +203,16 @@ def has_model(axes: Axes) -> bool:
 
 
 def output_latency(
-    axes: Axes, workload: Workload, found: Checkpoint, period: float
+    axes: Axes, workload: Workload, made: Sequence[Interval], releases: Sequence[float]
 ) -> dict[str, float]:
     """Predict percentiles of the output latency, see `predict`; nothing if nobody asks.
 
-    With the trigger ``output`` and requests further apart than a checkpoint takes, each request
-    causes its own: l + the request of a checkpoint + R. Where output is compared, an answer that
-    matches leaves after the time that was measured for it; a request while the guest stands still,
-    a part p / P of all, waits for the rest of the pause.
+    To the wait for the release comes the unprotected latency: the percentile 50 of both, and for
+    the percentile 99 the larger of that of the one and the median of the other. A trigger that
+    looks at output makes checkpoints follow requests, so for it the requests are those of `Output`,
+    and not uniform. Where output is compared, an answer that matches leaves after the time that was
+    measured for it; a request while the guest stands still, a part p / P of all, waits for the rest
+    of the pause.
     """
     base, base_99 = workload.latency_ms, workload.latency_p99_ms
     if axes.output == "compare":
@@ -190,19 +220,23 @@ def output_latency(
     if base is None or base_99 is None:
         return {}
     if axes.output == "compare":
-        share = found.pause / period
-        waits = {each: max(0.0, each - (1 - share)) * period for each in (0.5, 0.99)}
-        return {
-            "latency_p50_ms": base + waits[0.5],
-            "latency_p99_ms": base_99 if waits[0.99] == 0 else base + waits[0.99],
-        }
-    at_once = isinstance(axes.trigger, OnOutput) and found.busy + found.pause < period
-    if at_once:
-        wait = found.request + found.release
-        return {"latency_p50_ms": base + wait, "latency_p99_ms": base_99 + wait}
+        # Requests of the part of the time in which the guest runs wait for nothing.
+        waits = [each for one in made for each in (0.0, 0.0)]
+        lengths = [each for one in made for each in (0.0, one.pause)]
+        parts = [each for one in made for each in (one.ran, one.pause)]
+        found = uniform_percentiles(waits, lengths, parts)
+    elif any(each.asked for each in made):
+        known = [
+            wait + release
+            for each, release in zip(made, releases, strict=True)
+            for wait in each.asked
+        ]
+        found = uniform_percentiles(known, [0.0] * len(known), [1.0] * len(known))
+    else:
+        found = uniform_percentiles(releases, [each.period for each in made])
     return {
-        "latency_p50_ms": base + found.release + 0.5 * period,
-        "latency_p99_ms": base + found.release + 0.99 * period,
+        "latency_p50_ms": base + found.p50,
+        "latency_p99_ms": max(base_99 + found.p50, base + found.p99),
     }
 
 

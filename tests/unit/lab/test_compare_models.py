@@ -8,6 +8,7 @@ import math
 import pytest
 
 from colobench.guest.programs import Program
+from colobench.lab.compare.beside import commits_more_below, ratio_rows
 from colobench.lab.compare.calibrate import LONGEST_MS, SHORTEST_MS, calibration_settings, runs_ms
 from colobench.lab.compare.cells import make_cells
 from colobench.lab.compare.judged import BOUNDS, Judge, judge_value
@@ -16,6 +17,7 @@ from colobench.lab.compare.measure import answers_per_s
 from colobench.lab.compare.measurement import Measurement
 from colobench.lab.compare.metrics import BYTES, DEGRADATION, METRICS, PAUSE
 from colobench.lab.compare.models import (
+    Calibrations,
     axes_of,
     calibrations_of,
     first_write_ms,
@@ -24,6 +26,7 @@ from colobench.lab.compare.models import (
     predict_settings,
 )
 from colobench.lab.compare.statistics import Estimate
+from colobench.settings.link import Link
 from colobench.settings.settings import Settings
 from colobench.settings.strategy import preset
 from colobench.strategy.model.predict import has_model
@@ -266,3 +269,39 @@ def test_answers_are_predicted_where_clients_ask():
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_each_preset_has_a_model(name):
     assert has_model(axes_of(Settings().override(**preset(name).changes())))
+
+
+# -- Beside the first strategy -------------------------------------------------------------------
+
+
+def test_table_has_each_figure_divided_by_that_of_the_first_strategy():
+    comparison = make_comparison(
+        lambda cell, number: {"commit_lag_p50_ms": 4.0 if cell.strategy == NAMES[0] else 6.0},
+        rounds=2,
+    )
+    [group] = comparison.groups()
+    rows = dict(ratio_rows(group)[1:])
+    assert rows["commit lag, p50"] == "1.50"
+    assert f"divided by {NAMES[0]}" in repr(comparison)
+    group.strategies = group.strategies[:1]
+    assert ratio_rows(group) == []
+
+
+def test_fewer_bytes_win_below_the_rate_at_which_both_take_equally_long():
+    plain, small = cells_of("colo_v12,delay=0", "xbzrle,delay=0", links=("1GbE",))
+    quick = make_calibration(plain, pages_per_step=500)
+    pages = quick["columns"]["pages"]
+    slow = make_calibration(
+        small, pages_per_step=500, pause_per_page=3e-3, bytes=[1000 + 2052 * each for each in pages]
+    )
+    both = Calibrations([quick, slow])
+    found = commits_more_below(both, small, plain)
+    for rate, wins in ((0.9 * found, True), (1.1 * found, False)):
+        link = Link(round(rate))
+        committed = [
+            both.predict(each.settings, link=link).figures["checkpoints_per_s"]
+            for each in (small, plain)
+        ]
+        assert (committed[0] > committed[1]) is wins
+    assert commits_more_below(both, plain, plain) == 0
+    assert commits_more_below(Calibrations([quick]), small, plain) is None

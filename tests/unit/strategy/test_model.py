@@ -120,7 +120,7 @@ def test_second_open_epoch_waits_where_the_link_is_full_and_is_older_for_it():
     assert two.figures["commit_age_mean_ms"] > one.figures["commit_age_mean_ms"]
     # With time between two cuts, nothing waits.
     one, two = cow(1, Link(10**8), delay=3000), cow(2, Link(10**8), delay=3000)
-    assert two.figures == one.figures
+    assert two.figures == pytest.approx(one.figures)
 
 
 @pytest.mark.parametrize("delay", [10, 100, 1000])
@@ -160,8 +160,9 @@ def test_price_of_waiting_is_its_own_optimum():
     load = Workload(ONE_BY_ONE.curve, 10.0, frames_per_ms=0.2)
     found = predict(Axes(trigger), load, LOCAL, CALIBRATION)
     # The pause is 0.1 ms, and what grows with the pages. Runs of two lengths follow in turn.
+    # Frames are whole, and some runs have one, others none.
     best = trigger.optimum_ms(COSTS.pause.base, 0.2) * (1.25 + 0.8) / 2
-    assert found.run_ms == pytest.approx(best + COSTS.request.base, rel=1e-2)
+    assert found.run_ms == pytest.approx(best + COSTS.request.base, rel=0.15)
 
 
 @pytest.mark.parametrize("clients", [False, True])
@@ -178,6 +179,7 @@ def test_miscompares_shorten_the_interval_to_their_mean_time():
             OnMiscompare(1000),
             Workload(ONE_BY_ONE.curve, 10.0, miscompares_per_ms=rate),
             lambda ran: checkpoint(COSTS, CAPTURES["stop-and-send"], LOCAL, 0, 0),
+            ONE_BY_ONE.curve.at,
         )
         for rate in (0.0, 1e-9, 0.1)
     }

@@ -17,6 +17,7 @@ import numpy as np
 
 from colobench.guest.programs import Program, program_named
 from colobench.guest.settings import PAGE_SIZE, TICK_NS, GuestSettings
+from colobench.guest.tcp_output import RTO_MS
 from colobench.kernels.multifd_packets import PACKET_PAGES
 from colobench.lab.compare.calibrate import calibration_settings, work_ratio
 from colobench.lab.compare.findings import Findings, Predictions
@@ -33,7 +34,7 @@ from colobench.strategy.model.costs import (
     LinearCost,
     fit_costs,
 )
-from colobench.strategy.model.curve import measured_curve
+from colobench.strategy.model.curve import Numbers, measured_curve
 from colobench.strategy.model.inputs import Axes, Calibration, LinkProperties, Workload
 from colobench.strategy.model.predict import Prediction, predict
 from colobench.strategy.model.slack import GuestPace, done_ms
@@ -113,6 +114,10 @@ class Calibrations:
         if workload.clients:
             # Its work is a count of ticks, which stands for the time alone.
             changes.pop("work_per_ms", None)
+        elif "work_per_ms" in changes and workload.work_per_ms > 0:
+            # What a guest sends by itself, it sends after so much work.
+            more = changes["work_per_ms"] / workload.work_per_ms
+            changes["frames_per_ms"] = workload.frames_per_ms * more
         workload = dataclasses.replace(workload, **changes)
         way = settings.link.link if link is None else link
         return predict(axes_of(settings), workload, way, calibration)
@@ -294,12 +299,14 @@ def workload_of(
     if clients:
         # Requests come with the time, whether or not the guest stands still.
         columns["work"] = (columns["run_ms"] + columns["last_pause_ms"]) * rate
-    time = columns["run_ms"].sum() + (columns["pause_ms"].sum() if clients else 0.0)
+        frames_per_ms = answers_per_ms(columns)
+    else:
+        frames_per_ms = per_step(columns["frames"], columns["work"]) * rate * ratio
     compares = settings.checkpoint.output.value == "compare"
     return Workload(
         curve=measured_curve(columns["work"], columns["pages"], _pages(guest)),
         work_per_ms=rate * ratio,
-        frames_per_ms=float(columns["frames"].sum() / time) * ratio if time else 0.0,
+        frames_per_ms=frames_per_ms,
         clients=clients,
         latency_ms=_median(of_guest, "latency_ms"),
         latency_p99_ms=_median(of_guest, "latency_p99_ms"),
@@ -308,6 +315,22 @@ def workload_of(
         miscompares_per_ms=_miscompares(of_pair),
         pace=pace_of(guest.program, busy),
     )
+
+
+def answers_per_ms(columns: Mapping[str, Numbers]) -> float:
+    """Give the frames that answer clients in a millisecond, whether or not the guest stands still.
+
+    The frames of a checkpoint are those since the last stop. Only stretches count in which no
+    answer was held for so long that the guest's TCP sent it again.
+    """
+    time = columns["run_ms"] + columns["last_pause_ms"]
+    soon = time < RTO_MS if (time < RTO_MS).any() else time > 0
+    return per_step(columns["frames"][soon], time[soon])
+
+
+def per_step(frames: Numbers, work: Numbers) -> float:
+    """Give the frames of a step of work, or of a millisecond; a guest sends after so much work."""
+    return float(frames.sum() / work.sum()) if work.sum() > 0 else 0.0
 
 
 def _miscompares(found: Sequence[Calibrated]) -> float:

@@ -17,6 +17,7 @@ import numpy as np
 from colobench.strategy.model.checkpoint import Checkpoint
 from colobench.strategy.model.inputs import Workload
 from colobench.strategy.model.output import Output
+from colobench.strategy.model.slack import done_ms
 from colobench.strategy.model.spread import NO_SPREAD, PauseSpread
 from colobench.strategy.own import OwnTrigger
 from colobench.strategy.trigger import DIRTY_PAGES, MISCOMPARE, OUTPUT_FRAMES, Situation, Trigger
@@ -131,6 +132,7 @@ class _Pair:
         needs = trigger.needs
         self._miscompares = load.miscompares_per_ms if MISCOMPARE in needs else 0.0
         self._output = Output(load) if OUTPUT_FRAMES in needs else None
+        self._pace = load.pace
         self._looks_at_pages = DIRTY_PAGES in needs
         self._chance = zip(shares(0), shares(1), strict=True)
         self._memory: Any = None
@@ -149,7 +151,8 @@ class _Pair:
         made = Interval(ran, self._spread.ratio(found.alone, noise), found)
         stopped = self._started + ran
         if self._output is not None:
-            released, asked = self._output.release(stopped, stopped + made.pause)
+            more = max(0.0, done_ms(ran, made.pause, self._pace) - ran)
+            released, asked = self._output.release(stopped, stopped + made.pause, more)
             made = replace(made, asked=asked)
             self._last = replace(self._last, frames=released)
         self._learn(seen, cause, made)

@@ -10,7 +10,7 @@ from colobench.strategy.model.inputs import Workload
 class Output:
     """Frames of output of a pair, in the model's own time.
 
-    A guest that sends by itself sends a frame after each 1 / ρ milliseconds that it runs. Clients
+    A guest that sends by itself sends a frame after each 1 / ρ milliseconds of its work. Clients
     in an open loop ask each 1 / ρ, whether or not the guest stands still; a request that comes
     meanwhile is read when the guest runs again. The answer waits half of the unprotected latency
     after it was read: the ways there and back are alike.
@@ -39,8 +39,17 @@ class Output:
         guest = now - self._served - (0.0 if self._clients else self._stood)
         return max(0, math.floor(guest / self._every + 1e-9) - self._released)
 
-    def release(self, stopped: float, started: float) -> tuple[int, tuple[float, ...]]:
+    def release(
+        self, stopped: float, started: float, made_up: float = 0.0
+    ) -> tuple[int, tuple[float, ...]]:
         """Release what waits when the guest stops.
+
+        Parameters
+        ----------
+        stopped, started
+            When the guest stops, and when it runs again.
+        made_up
+            Milliseconds of the pause whose work it does when it runs again.
 
         Returns
         -------
@@ -54,7 +63,7 @@ class Output:
         asked = [stopped - stood - each * self._every for each in range(first, first + number)]
         self._released += number
         self._started = started
-        self._stood += started - stopped
+        self._stood += started - stopped - made_up
         return number, tuple(asked)
 
     def _frame_at(self, number: int) -> float:

@@ -121,15 +121,13 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def _timed(made: Interval, capture: CaptureModel) -> Checkpoint:
-    """Give a checkpoint with the commit and the release of this one.
+    """Give a checkpoint whose commit and release have the wait of this one, see `queueing`.
 
-    Where the guest stands still until the end, what disturbs the pause disturbs these.
+    What disturbs a single pause does not move them: most of it is the load, and waking the guest.
     """
     found = made.found
-    more = queueing(capture, found, made.ran)
-    if capture.sends_in_pause:
-        more += (made.ratio - 1) * min(found.alone, found.commit)
-    return replace(found, commit=found.commit + more, release=found.release + more)
+    waiting = queueing(capture, found, made.ran)
+    return replace(found, commit=found.commit + waiting, release=found.release + waiting)
 
 
 def _after(

@@ -271,6 +271,29 @@ def test_each_preset_has_a_model(name):
     assert has_model(axes_of(Settings().override(**preset(name).changes())))
 
 
+def test_guest_s_own_frames_follow_its_work_and_not_the_time():
+    [cell] = cells_of("kemari")
+    # One frame for 256 steps, from a guest that a checkpoint slows down to half of its rate.
+    calibration = make_calibration(cell)
+    work = [each / 2 for each in calibration["columns"]["work"]]
+    calibration["columns"] |= {"work": work, "frames": [each / 256 for each in work]}
+    calibrations = Calibrations([calibration])
+    for steps in (2.0, 4.0):
+        found = calibrations.predict(cell.settings, {"work_per_ms": steps})
+        assert found.run_ms == pytest.approx(256 / steps, rel=0.02)
+
+
+def test_answers_that_were_held_for_so_long_that_they_were_sent_again_are_not_counted_twice():
+    [cell] = cells_of("kemari", guest="kv,ram=16M")
+    calibration = make_calibration(cell)
+    columns = calibration["columns"]
+    columns["run_ms"] = [10.0, 20.0, 50.0, 100.0, 300.0]
+    columns["frames"] = [2, 4, 10, 20, 120]
+    columns["last_pause_ms"] = [0.0] * 5
+    load = Calibrations([calibration]).workload(cell.settings)
+    assert load.frames_per_ms == pytest.approx(0.2)
+
+
 # -- Beside the first strategy -------------------------------------------------------------------
 
 

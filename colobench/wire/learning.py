@@ -234,7 +234,7 @@ def _ends_in_migration(at: StreamBuffer, header: SectionHeader) -> Parser[dict[i
         data, size = ahead.data, len(ahead.data)
         for found in _END.finditer(data, searched):
             end = found.start() + SECTION.size
-            split = find_payload_ends(data, header, end + 1, lambda at, end=end: at == end)
+            split = find_payload_ends(data, header, end + 1, end.__eq__)
             if split.ends:
                 return split.ends
         searched = max(0, size - _END_BYTES)

@@ -7,6 +7,7 @@ the RAM that it has: there is nothing to flush, and nothing runs.
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 import time
@@ -18,7 +19,7 @@ from typing import Final
 
 import psutil
 
-from colobench.errors import ColobenchError, LocalError
+from colobench.errors import ColobenchError, LocalError, RemoteError
 from colobench.kernels import bitmap
 from colobench.kernels.warmup import load
 from colobench.memory.ram import PageMemory, RAMCache, lay_out
@@ -49,6 +50,10 @@ from colobench.wire.reader import VMDESCRIPTION_LIMIT
 STALL_TIMEOUT: Final = 10.0
 #: Records that are kept.
 KEPT_RECORDS: Final = 10_000
+
+
+class MoreConnections(RemoteError):
+    """A primary with more connections than the one whose stream is followed."""
 
 
 def kernel_modules() -> tuple[str, ...]:
@@ -217,8 +222,9 @@ class Receiver:
     def colo_failed(self, error: BaseException) -> None:
         """Keep the reason of the end."""
         if not self._stopping:
-            known = isinstance(error, ColobenchError)
-            self.error = error if known else LocalError(f"{type(error).__name__}: {error}")
+            if not isinstance(error, ColobenchError):
+                error = LocalError(f"{type(error).__name__}: {error}")
+            self.error = error
 
     def _run(self) -> None:
         try:
@@ -270,6 +276,7 @@ class Receiver:
         assert self._stream is not None
         loaded = self._stream.migration()
         self._stream.description(VMDESCRIPTION_LIMIT)
+        self._refuse_channels()
         assert self.memory is not None
         self._ram = self._devices = loaded
         self._size = sum(len(section.data) for section in loaded.opaque_states) + 1
@@ -279,6 +286,21 @@ class Receiver:
         self._colo.happened(LocalEvent.MIGRATED)
         self._colo.step()
         self._commit()
+
+    def _refuse_channels(self) -> None:
+        """Refuse a primary whose pages are on other connections, which are there by now.
+
+        Raises
+        ------
+        MoreConnections
+        """
+        assert self._listener is not None
+        waiting, _, _ = select.select([self._listener], [], [], 0)
+        if waiting:
+            raise MoreConnections(
+                "connections: expected all pages in the main one (capability multifd off), found "
+                f"more connections at offset {self._channel().received}"
+            )
 
     def _between(self) -> None:
         """Report the last checkpoint, and end after the last one that was asked for."""

@@ -64,15 +64,18 @@ class PortAccess:
         Whether the guest writes.
     size, count
         Bytes of an access, and number of accesses.
+    at
+        Offset of the ``size * count`` bytes in what KVM shares with its user.
     data
-        The ``size * count`` bytes: those written, or the place of those to read.
+        The bytes that the guest writes.
     """
 
     port: int
     writes: bool
     size: int
     count: int
-    data: memoryview
+    at: int
+    data: bytes
 
 
 class VirtualCPU:
@@ -148,8 +151,13 @@ class VirtualCPU:
         begin, size = int(found.data_offset), found.size * found.count
         if begin + size > len(self._run):
             raise KVMError(f"kvm: expected {size} bytes of a port's data, found none at {begin}")
-        data = memoryview(self._run)[begin : begin + size]
-        return PortAccess(found.port, found.direction == 1, found.size, found.count, data)
+        data = self._run[begin : begin + size]
+        return PortAccess(found.port, found.direction == 1, found.size, found.count, begin, data)
+
+    def answer(self, access: PortAccess, value: int) -> None:
+        """Let the guest read the byte `value` from a port."""
+        length = access.size * access.count
+        self._run[access.at : access.at + length] = bytes([value]) * length
 
     def describe_exit(self, reason: int) -> str:
         """Describe an exit that nobody expects, with its first details."""

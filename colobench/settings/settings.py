@@ -61,11 +61,12 @@ class Settings(Part):
 
     def _settle_tracker(self) -> None:
         """Replace the usual tracker for a guest of KVM, and check that guest and tracker match."""
-        checkpoint = self.checkpoint
+        checkpoint, guest = self.checkpoint, self.guest.program.label
+        check_guest_compatible(guest, {"capture": checkpoint.capture.value})
         if self.guest.program.needs_kvm and checkpoint.tracker == "marked":
             checkpoint = checkpoint.override(tracker="kvm")
             object.__setattr__(self, "checkpoint", checkpoint)
-        check_guest_compatible(self.guest.program.label, checkpoint.tracker)
+        check_guest_compatible(guest, {"tracker": checkpoint.tracker})
 
     def _check_link(self) -> None:
         """Check that pages can travel over the link, and that an answer takes less than a stall."""

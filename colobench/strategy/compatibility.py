@@ -105,6 +105,10 @@ GUEST_REQUIREMENTS = (
         *("guest", "kvm", "tracker", ("kvm", "userfault", "shadow")),
         "because KVM neither marks pages nor takes signals for its guest's writes",
     ),
+    Requirement(
+        *("guest", "kvm", "capture", ("stop-and-send", "copy-then-send", "gap-precopy")),
+        "because a guest of KVM does not look before each store",
+    ),
     Requirement("tracker", "kvm", "guest", ("kvm",), "whose writes KVM logs"),
 )
 
@@ -140,16 +144,23 @@ def check_compatible(names: Mapping[str, str]) -> None:
         raise LocalError(refusal)
 
 
-def check_guest_compatible(guest: str, tracker: str) -> None:
-    """Refuse a guest and a tracker that do not go together.
+def check_guest_compatible(guest: str, names: Mapping[str, str]) -> None:
+    """Refuse a guest and values of axes that do not go together.
+
+    Parameters
+    ----------
+    guest
+        Name of the guest's program.
+    names
+        Values of the axes that are looked at.
 
     Raises
     ------
     LocalError
         If a requirement is not met; the error names both values and the reason.
     """
-    names = {"guest": without_parameters(guest), "tracker": tracker}
-    for refusal in refusals(names, GUEST_REQUIREMENTS):
+    with_guest = {"guest": without_parameters(guest), **names}
+    for refusal in refusals(with_guest, GUEST_REQUIREMENTS):
         raise LocalError(refusal)
 
 

@@ -207,12 +207,12 @@ class StructureDevice(CPUDevice):
 
     def _write(self, cpu: GuestCPU, state: State) -> None:
         for call, structure in self.structures.items():
-            made = structure()
-            whole = np.frombuffer(made, np.uint8)
+            memory = bytearray(ctypes.sizeof(structure))
+            whole = np.frombuffer(memory, np.uint8)
             for leaf in self._leaves[call]:
                 numbers = state[leaf.name].astype(leaf.code)
                 whole[leaf.offset : leaf.offset + numbers.nbytes] = numbers.view(np.uint8)
-            cpu.put(f"KVM_SET_{call}", made)
+            cpu.put(f"KVM_SET_{call}", structure.from_buffer(memory))
 
     def _check(self, state: State) -> None:
         for leaves in self._leaves.values():

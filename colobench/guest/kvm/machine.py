@@ -260,8 +260,7 @@ class KVMMachine:
                 f"port {access.port:#x}"
             )
         if not access.writes:
-            value = _TRANSMITTER_EMPTY if access.port == _LINE_STATUS else 0
-            access.data[:] = bytes([value]) * len(access.data)
+            ready = access.port == _LINE_STATUS
+            self._cpu.answer(access, _TRANSMITTER_EMPTY if ready else 0)
         elif access.port == SERIAL_PORT:
-            self.serial.put(bytes(access.data))
-        access.data.release()
+            self.serial.put(access.data)

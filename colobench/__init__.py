@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from colobench.lab.studies.latency import measure_latency as measure_latency
     from colobench.lab.studies.protocol_tables import protocol_table as protocol_table
     from colobench.lab.studies.protocol_tables import protocol_tables as protocol_tables
+    from colobench.lab.studies.real_vm import real_vm as real_vm
     from colobench.lab.studies.stage_table import probe_stages as probe_stages
     from colobench.lab.studies.stage_table import provoke_errors as provoke_errors
     from colobench.lab.studies.stage_table import section_types as section_types
@@ -122,6 +123,7 @@ _HOMES = {
     "provoke_miscompares": "colobench.lab.studies.checkpoint_causes",
     "query_disk": "colobench.lab.session.disk_layers",
     "read_reproductions": "colobench.lab.reproductions.run",
+    "real_vm": "colobench.lab.studies.real_vm",
     "redis_cli": "colobench.lab.studies.console",
     "reproduce": "colobench.lab.reproductions.run",
     "score": "colobench.lab.compare.score",

@@ -19,6 +19,7 @@ from colobench.ui.views.live_plot import LivePlot
 from colobench.ui.views.page_map import PageMap
 from colobench.ui.views.page_sets import PageSets
 from colobench.ui.views.plots import FlushPlot, PagesPlot
+from colobench.ui.views.real_vm_plot import RealVMPlot
 from colobench.ui.views.reproduction_plot import ReproductionPlot
 from colobench.ui.views.state_diagram import StateDiagram
 
@@ -39,6 +40,7 @@ __all__ = [
     "PageSets",
     "PagesPlot",
     "PredictionPanel",
+    "RealVMPlot",
     "ReproductionPlot",
     "SequenceDiagram",
     "StateDiagram",

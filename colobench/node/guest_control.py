@@ -67,6 +67,16 @@ class GuestControl:
         for participant in self._participants:
             participant.started()
 
+    def rest(self) -> None:
+        """Begin no work for the guest, see `CheckpointParticipant.rest`."""
+        for participant in self._participants:
+            participant.rest()
+
+    def rested(self) -> None:
+        """Wait for work that has begun, see `CheckpointParticipant.rested`."""
+        for participant in self._participants:
+            participant.rested()
+
     def stop(self, run_state: str) -> None:
         """Stop the guest; if it is stopped, only its run state changes."""
         if self.machine.running:

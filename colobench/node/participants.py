@@ -16,9 +16,9 @@ from colobench.wire.vmstate import Device
 class CheckpointParticipant:
     """Base class of participants, whose methods do nothing.
 
-    A checkpoint is ``stop, seal, commit, start`` on the primary. On the secondary it is ``received,
-    loaded``, and where the variant lets that guest run between checkpoints, ``stop, seal, received,
-    loaded, start``.
+    A checkpoint is ``rest, rested, stop, seal, commit, start`` on the primary. On the secondary it
+    is ``received, loaded``, and where the variant lets that guest run between checkpoints, ``rest,
+    rested, stop, seal, received, loaded, start``.
     Calls come from one thread at a time, the COLO thread while the node is one of a pair. `start`,
     `started` and `stop` alternate; `start` comes first.
     """
@@ -56,6 +56,18 @@ class CheckpointParticipant:
 
     def started(self) -> None:
         """Go on with what needs not be ready at once: the guest runs again. Both sides."""
+
+    def rest(self) -> None:
+        """Begin no work for the guest until the next `start`: it will be stopped soon. Both sides.
+
+        It may come more than once.
+        """
+
+    def rested(self) -> None:
+        """Wait for a short time at most until work that has begun is done: the guest still runs.
+
+        Both sides, after `rest`. What takes longer goes on while the guest stands still.
+        """
 
     def stop(self) -> None:
         """Take in the last output of the guest, which has just stopped. Both sides."""

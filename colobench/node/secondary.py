@@ -263,6 +263,8 @@ class Secondary(Node):
         self.guest.load(self._device_states)
 
     def _pause(self) -> None:
+        self.guest.rest()
+        self.guest.rested()
         self.guest.stop("colo")
         self.guest.seal()
 

@@ -104,6 +104,7 @@ _STEPS = (
     ("request", BOTH, MESSAGE, False, "message"),
     ("agree", SECONDARY, WORK, False, None),
     ("reply", BOTH, MESSAGE, False, "message"),
+    ("disks come to rest", BOTH, WORK, False, None),
     ("guest stops", PRIMARY, HANDOVER, True, None),
     ("list of dirty pages", PRIMARY, WORK, True, None),
     ("pages sent", PRIMARY, WORK, True, "copy"),
@@ -139,7 +140,9 @@ def steps_of(record: CheckpointRecord) -> dict[str, float]:
     for (_, begun), (phase, ended) in itertools.pairwise(here):
         if phase == "received":
             break
-        if phase == "request":
+        if phase == "request" and begun > here[0][1]:
+            found["disks come to rest"] = (ended - begun) / 1e3
+        elif phase == "request":
             found["request"] = (there["begin"] - begun) / 1e3
             found["agree"] = (there["reply"] - there["begin"]) / 1e3
             found["reply"] = (ended - there["reply"]) / 1e3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import errno
 import threading
 import time
@@ -39,6 +40,19 @@ class ForwardedWrite:
         self.clusters, self.held_by = clusters, held_by
 
 
+class Passage(enum.Enum):
+    """What a write that was done on this side's disk is to do."""
+
+    #: It is done: there is no secondary.
+    ALONE = enum.auto()
+    #: Go to the secondary's disk.
+    PASSES = enum.auto()
+    #: Wait until the guest runs, or until its checkpoint is committed.
+    WAITS = enum.auto()
+    #: Wait until it is known who the guest is: an earlier one has failed.
+    FAILED = enum.auto()
+
+
 class ForwardGate:
     """Gate that all writes of a guest's disks pass on their way to the secondary.
 
@@ -60,6 +74,8 @@ class ForwardGate:
         Function that requests a checkpoint, from any thread and without waiting.
     on_wait
         Function that is called with the seconds that a write has waited because of the limit.
+    on_sleep
+        Function that is called with 1 when a write begins to wait, and with -1 when it goes on.
     """
 
     def __init__(self, limit: int) -> None:
@@ -73,6 +89,7 @@ class ForwardGate:
         self.on_error: Callable[[Exception], None] = lambda error: None
         self.request_checkpoint: Callable[[], None] = lambda: None
         self.on_wait: Callable[[float], None] = lambda seconds: None
+        self.on_sleep: Callable[[int], None] = lambda more: None
         #: Whether clusters are counted: the secondary has layers.
         self._counting = False
         self._counted: set[Cluster] = set()
@@ -163,18 +180,29 @@ class ForwardGate:
         changed = frozenset(clusters)
         with self._changed:
             began, full = time.monotonic(), not self._fits(changed)
-            self._wait(lambda: not self._standing and self._fits(changed))
+            self._sleep(lambda: self._may_begin(changed))
             if full:
                 self.on_wait(time.monotonic() - began)
-            held_by = self._seals if self._seals > self._commits and changed else None
-            write = ForwardedWrite(changed, held_by)
-            self._under_way.add(write)
-            if self._counting:
-                self._counted |= changed
-            asks = self._asks()
+            write, asks = self._begin(changed)
         if asks:
             self.request_checkpoint()
         return write
+
+    def begin_at_once(self, clusters: Iterable[Cluster]) -> ForwardedWrite | None:
+        """Begin a write, or return None if it has to wait, here or on its way."""
+        changed = frozenset(clusters)
+        with self._changed:
+            if self._failed or self._seals > self._commits or not self._may_begin(changed):
+                return None
+            write, asks = self._begin(changed)
+        if asks:
+            self.request_checkpoint()
+        return write
+
+    def passage(self, write: ForwardedWrite) -> tuple[Passage, int]:
+        """Say what a write is to do at this moment, and which secondary it meets: for `lost`."""
+        with self._changed:
+            return self._passage(write), self._left
 
     def forward(self, write: ForwardedWrite, action: Callable[[], None]) -> None:
         """Do a write on the secondary's disk, when it may; return when the guest may be told.
@@ -192,25 +220,28 @@ class ForwardGate:
             If this process ends first.
         """
         with self._changed:
-            self._wait(
-                lambda: (
-                    not self.forwarding
-                    or self._failed
-                    or not (self.is_held(write) or (self._standing and not self._draining))
-                )
-            )
-            if not self.forwarding:
-                return
-            left, forwards = self._left, not self._failed
-        if forwards:
+            self._sleep(lambda: self._passage(write) is not Passage.WAITS)
+            passage, left = self._passage(write), self._left
+        if passage is Passage.ALONE:
+            return
+        if passage is Passage.PASSES:
             try:
                 action()
                 return
             except (ColobenchError, OSError) as error:
                 self.on_error(error)
-        with self._changed:
-            # There may be another secondary by now.
-            self._wait(lambda: not self.forwarding or self._left != left)
+        self._wait_for_guest(left)
+
+    def lost(self, error: Exception, left: int) -> None:
+        """Tell of a write that has failed on its way; return when the guest may be told.
+
+        Raises
+        ------
+        BlockError
+            If this process ends first.
+        """
+        self.on_error(error)
+        self._wait_for_guest(left)
 
     def end(self, write: ForwardedWrite) -> None:
         """End a write, successful or not."""
@@ -257,6 +288,41 @@ class ForwardGate:
         """Return the numbers of a disk's clusters that were changed since the last checkpoint."""
         with self._changed:
             return sorted(each.number for each in self._counted if each.disk == disk)
+
+    def _may_begin(self, changed: frozenset[Cluster]) -> bool:
+        return not self._standing and self._fits(changed)
+
+    def _begin(self, changed: frozenset[Cluster]) -> tuple[ForwardedWrite, bool]:
+        held_by = self._seals if self._seals > self._commits and changed else None
+        write = ForwardedWrite(changed, held_by)
+        self._under_way.add(write)
+        if self._counting:
+            self._counted |= changed
+        return write, self._asks()
+
+    def _passage(self, write: ForwardedWrite) -> Passage:
+        if not self.forwarding:
+            return Passage.ALONE
+        if self._failed:
+            return Passage.FAILED
+        if self.is_held(write) or (self._standing and not self._draining):
+            return Passage.WAITS
+        return Passage.PASSES
+
+    def _wait_for_guest(self, left: int) -> None:
+        """Wait until a secondary was left: who the guest is, is known; there may be another."""
+        with self._changed:
+            self._sleep(lambda: not self.forwarding or self._left != left)
+
+    def _sleep(self, until: Callable[[], bool]) -> None:
+        """Wait for a step of replication."""
+        if until():
+            return
+        self.on_sleep(1)
+        try:
+            self._wait(until)
+        finally:
+            self.on_sleep(-1)
 
     def _wait(
         self, until: Callable[[], bool], condition: threading.Condition | None = None

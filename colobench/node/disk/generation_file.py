@@ -183,6 +183,10 @@ class DiskImage:
         """Let requests meet rules from now on, below the notes; none for no faults."""
         self._backend = FaultyBackend(self.file, rules) if rules else self.file
 
+    def is_prompt(self) -> bool:
+        """Say whether no request is late on purpose."""
+        return self._backend is self.file
+
     def note(self, clusters: ClusterSet) -> None:
         """Note clusters before something else than the guest changes them: a merge of layers."""
         changed = self.generation.changed

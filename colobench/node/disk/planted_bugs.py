@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Final
 
-from colobench.block.backend import BlockBackend
+from colobench.block.backend import BlockBackend, BlockData
 from colobench.block.clusters import CLUSTER_SIZE
 from colobench.block.extents import ABSENT, Extent
 from colobench.block.layers import SecondaryLayers
-from colobench.node.disk.forwarding import ForwardingBackend
+from colobench.node.disk.forwarding import ForwardingBackend, Later, OnWritten
 from colobench.node.disk.volatile_cache import VolatileCache
 from colobench.settings.bug import Bug
 
@@ -22,6 +22,12 @@ _LATE_SECONDS: Final = 0.02
 
 class EarlyAnswers(ForwardingBackend):
     """Backend whose changes are done when the own image has them (`Bug.EARLY_ANSWER`)."""
+
+    def begin_write(
+        self, offset: int, data: BlockData, on_written: OnWritten, later: Later
+    ) -> bool:
+        """Begin none, so that all changes are below."""
+        return False
 
     def _change(self, offset: int, length: int, action: Callable[[BlockBackend], None]) -> None:
         told: Future[None] = Future()

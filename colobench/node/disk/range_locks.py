@@ -5,6 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
+
+#: A range that is held: its beginning and its end. Equal ones are different claims.
+Claim: TypeAlias = tuple[int, int]
 
 
 class RangeLocks:
@@ -12,7 +16,7 @@ class RangeLocks:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._claims: list[tuple[int, int]] = []
+        self._claims: list[Claim] = []
 
     @contextmanager
     def hold(self, offset: int, length: int) -> Iterator[None]:
@@ -32,7 +36,22 @@ class RangeLocks:
             with self._changed:
                 self._remove(claim)
 
-    def _overlaps_earlier(self, claim: tuple[int, int]) -> bool:
+    def claim(self, offset: int, length: int) -> Claim | None:
+        """Claim a range of bytes until `release`, or return None if it is not free."""
+        claim = (offset, offset + length)
+        with self._changed:
+            self._claims.append(claim)
+            if not self._overlaps_earlier(claim):
+                return claim
+            self._remove(claim)
+            return None
+
+    def release(self, claim: Claim) -> None:
+        """Give a claimed range back."""
+        with self._changed:
+            self._remove(claim)
+
+    def _overlaps_earlier(self, claim: Claim) -> bool:
         begin, end = claim
         for each in self._claims:
             if each is claim:
@@ -41,7 +60,6 @@ class RangeLocks:
                 return True
         return False
 
-    def _remove(self, claim: tuple[int, int]) -> None:
-        # Equal ranges are different claims.
+    def _remove(self, claim: Claim) -> None:
         self._claims = [each for each in self._claims if each is not claim]
         self._changed.notify_all()

@@ -162,6 +162,7 @@ class DiskReplication(CheckpointParticipant):
         self._gate = ForwardGate(limit // (2 * (CLUSTER_SIZE + EXTENT_COST)))
         self._gate.on_error = self._failed
         self._gate.on_wait = self._host.figures.waited
+        self._gate.on_sleep = self._host.sleeps
         #: Bytes of the layers at the last commit: hidden, active, and the buffer in use.
         self._layer_bytes = [0, 0, 0]
         self._images: list[DiskImage] = []
@@ -334,6 +335,14 @@ class DiskReplication(CheckpointParticipant):
         self._host.start()
         self._stands = False
         self._note_checkpoint()
+
+    def rest(self) -> None:
+        """Begin no request; those that the guest submits stay in its RAM."""
+        self._host.rest()
+
+    def rested(self) -> None:
+        """Wait until both sides have done what has begun, but for what waits for a commit."""
+        self._host.rested()
 
     def stop(self) -> None:
         """Take no requests; those that the guest has submitted stay in its RAM."""
@@ -584,7 +593,7 @@ class DiskReplication(CheckpointParticipant):
     def _forward_from_here(self) -> None:
         kind = forwarding_class(self._bug)
         self._forwarding = [
-            kind(number, image, self._gate, self._host.figures.replicated)
+            kind(number, image, self._gate, self._host.figures.replicated, image.is_prompt)
             for number, image in enumerate(self._images)
         ]
         for number, disk in enumerate(self._forwarding):

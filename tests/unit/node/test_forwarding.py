@@ -17,10 +17,12 @@ from hypothesis import strategies as st
 
 from colobench.block.backend import BlockData, BlockError
 from colobench.block.clusters import CLUSTER_SIZE, ClusterSet
+from colobench.block.request import BlockRequest
 from colobench.errors import LocalError
 from colobench.node.disk.forward_gate import Cluster, ForwardedWrite, ForwardGate
 from colobench.node.disk.forwarding import COPY_SIZE, ForwardingBackend
 from colobench.node.disk.image import FileImage
+from colobench.node.disk.nbd_client import OnDone
 from colobench.node.disk.range_locks import RangeLocks
 from memory_disk import MemoryDisk
 
@@ -46,12 +48,32 @@ class SlowDisk(MemoryDisk):
         super().write(offset, data, fua)
 
 
+class SubmittingDisk(SlowDisk):
+    """Disk of the secondary that answers later, as an NBD client does."""
+
+    def submit(
+        self, request: BlockRequest, on_done: OnDone, into: memoryview | None = None
+    ) -> None:
+        def do() -> None:
+            error = None
+            try:
+                request.perform(self)
+            except BlockError as found:
+                error = found
+            on_done(memoryview(b""), error)
+
+        threading.Thread(target=do).start()
+
+
 class Pair:
     """A disk with its gate, and the secondary's."""
 
+    #: Class of the secondary's disk, which decides how the guest's writes are begun.
+    remote_class: type[SlowDisk] = SlowDisk
+
     def __init__(self, limit: int = 1000, size: int = SIZE) -> None:
         self.gate = ForwardGate(limit)
-        self.image, self.remote = MemoryDisk(bytes(size)), SlowDisk(size)
+        self.image, self.remote = MemoryDisk(bytes(size)), self.remote_class(size)
         self.disk = ForwardingBackend(0, self.image, self.gate)
         self.disk.connect(self.remote)
         self.errors: list[Exception] = []
@@ -101,8 +123,24 @@ def block(fill: int, length: int = 512) -> bytes:
     return bytes([fill]) * length
 
 
+@pytest.fixture(autouse=True, params=[SlowDisk, SubmittingDisk], ids=["threads", "at once"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each test hold for writes that have a thread each, and for those that have none."""
+    monkeypatch.setattr(Pair, "remote_class", request.param)
+
+
 def write(pair: Pair, pool: ThreadPoolExecutor, cluster: int, fill: int = 1) -> Future[None]:
-    return pool.submit(pair.disk.write, cluster * CLUSTER_SIZE, block(fill))
+    offset, data, done = cluster * CLUSTER_SIZE, block(fill), Future[None]()
+
+    def on_written(error: BlockError | None) -> None:
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    if pair.disk.begin_write(offset, data, on_written, pool.submit):
+        return done
+    return pool.submit(pair.disk.write, offset, data)
 
 
 def test_without_a_secondary_a_write_is_done_here_alone() -> None:
@@ -310,6 +348,56 @@ def test_a_write_is_held_until_the_checkpoint_of_the_seal_before_it(steps: list[
             commits = seals
         for write, seal in writes:
             assert gate.is_held(write) == (seal > commits)
+
+
+def test_a_write_is_begun_at_once_only_if_it_need_not_wait(
+    threads: ThreadPoolExecutor,
+) -> None:
+    pair = Pair(limit=4)
+    pair.protect()
+    submits = isinstance(pair.remote, SubmittingDisk)
+
+    def begins(offset: int) -> bool:
+        done = threading.Event()
+        begun = pair.disk.begin_write(offset, block(1), lambda error: done.set(), threads.submit)
+        assert not begun or done.wait(WAIT)
+        return begun
+
+    with ends(pair.gate):
+        assert begins(0) == submits
+        with pair.disk.settled():
+            assert not begins(0)
+        pair.gate.stand()
+        assert not begins(0)
+        pair.gate.go()
+        pair.gate.hold()
+        assert not begins(0)
+        pair.gate.release()
+        fit = [begins(cluster * CLUSTER_SIZE) for cluster in range(5)]
+        assert fit == [submits and cluster < 4 for cluster in range(5)]
+        pair.gate.fail()
+        assert not begins(0)
+    assert pair.image.bytes == pair.remote.bytes
+    assert pair.gate.statistics()["writes-under-way"] == 0
+
+
+def test_an_error_of_the_own_disk_is_told_of_a_write_that_was_begun_at_once(
+    threads: ThreadPoolExecutor,
+) -> None:
+    pair = Pair()
+
+    def broken(offset: int, data: BlockData, fua: bool = False) -> None:
+        raise BlockError(errno.ENOSPC, "the image")
+
+    pair.image.write = broken  # type: ignore[method-assign]
+    pair.protect()
+    raised = write(pair, threads, 0).exception(WAIT)
+    assert isinstance(raised, BlockError)
+    assert raised.errno == errno.ENOSPC
+    assert not any(pair.remote.bytes)
+    assert pair.gate.statistics()["writes-under-way"] == 0
+    del pair.image.write
+    write(pair, threads, 0).result(WAIT)
 
 
 def test_a_failed_forward_is_told_and_the_write_waits_until_the_guest_is_alone(

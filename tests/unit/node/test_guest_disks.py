@@ -10,7 +10,7 @@ import pytest
 
 from colobench.block.backend import BlockError
 from colobench.block.request import BlockRequest, RequestKind
-from colobench.guest.disk_queue import SlotState
+from colobench.guest.disk_queue import DISK_SLOTS, SlotState
 from colobench.node.disk.guest_disks import GuestDisks
 from disk_guest import DiskGuest, MemoryBackend
 
@@ -100,6 +100,48 @@ def test_stopped_guests_requests_wait_for_the_start(guest: DiskGuest, host: Gues
     assert not backend.done
     host.start()
     assert wait_for(guest, 0) == 0
+
+
+def test_no_request_begins_while_the_disks_rest_and_all_are_done_afterwards(
+    guest: DiskGuest, host: GuestDisks
+) -> None:
+    backend = MemoryBackend(guest.machine.disks[0].size)
+    gate = backend.gates[0] = threading.Event()
+    host.set_backend(0, backend)
+    host.start()
+    guest.submit(0, BlockRequest(RequestKind.WRITE, 0, 512, b"x" * 512))
+    assert backend.begun.wait(60)
+    host.rest()
+    guest.submit(1, BlockRequest(RequestKind.WRITE, 512, 512, b"y" * 512))
+    # Its end is not waited for without limit.
+    host.rested()
+    gate.set()
+    assert wait_for(guest, 0) == 0
+    host.rested()
+    host.drain()
+    host.stop()
+    assert guest.state(1) == SlotState.SUBMITTED
+    assert len(backend.done) == 1
+    host.start()
+    assert wait_for(guest, 1) == 0
+
+
+def test_more_requests_than_threads_are_done_although_the_disks_come_to_rest_meanwhile(
+    guest: DiskGuest, host: GuestDisks
+) -> None:
+    backend = MemoryBackend(guest.machine.disks[0].size)
+    host.set_backend(0, backend)
+    host.start()
+    for slot in range(DISK_SLOTS):
+        guest.submit(slot, BlockRequest(RequestKind.WRITE, 512 * slot, 512, bytes([slot]) * 512))
+        if slot % 8 == 7:
+            host.rest()
+            host.rested()
+            host.stop()
+            host.start()
+    assert {wait_for(guest, slot) for slot in range(DISK_SLOTS)} == {0}
+    expected = b"".join(bytes([slot]) * 512 for slot in range(DISK_SLOTS))
+    assert backend.contents[: len(expected)] == expected
 
 
 def test_request_under_way_at_a_load_is_done_again_and_its_old_completion_is_dropped(

@@ -47,6 +47,11 @@ class ExtentMap:
         """Number of extents."""
         return len(self._begins)
 
+    @property
+    def byte_count(self) -> int:
+        """Bytes of all extents."""
+        return sum(self._ends) - sum(self._begins)
+
     def __iter__(self) -> Iterator[Extent]:
         """Give the extents in order."""
         return map(Extent, self._begins, self._ends, self._places)

@@ -132,12 +132,12 @@ class SecondaryLayers:
     @property
     def hidden_bytes(self) -> int:
         """Bytes of the clusters that the primary has written since the checkpoint."""
-        return sum(extent.length for extent in self._since.hidden)
+        return self._since.hidden.byte_count
 
     @property
     def active_bytes(self) -> int:
         """Bytes of the sectors that the secondary's guest has written since the checkpoint."""
-        return sum(extent.length for extent in self._since.active)
+        return self._since.active.byte_count
 
     def hidden_ranges(self) -> list[ByteRange]:
         """Return the ranges that the hidden layer has, in order."""

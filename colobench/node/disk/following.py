@@ -38,6 +38,8 @@ class FollowingDisk:
         Bytes that the layers may use; a write that exceeds them waits for the next checkpoint.
     on_error
         Function that is called with each error of the image.
+    is_prompt
+        Function that says whether writes to the image take no time that others would wait for.
 
     Attributes
     ----------
@@ -46,9 +48,14 @@ class FollowingDisk:
     """
 
     def __init__(
-        self, image: BlockBackend, limit: int, on_error: Callable[[BlockError], None]
+        self,
+        image: BlockBackend,
+        limit: int,
+        on_error: Callable[[BlockError], None],
+        is_prompt: Callable[[], bool] = lambda: True,
     ) -> None:
         self.image, self._limit, self._on_error = image, limit, on_error
+        self._is_prompt = is_prompt
         self._changed = threading.Condition()
         self._layers: SecondaryLayers | None = None
         self._clusters = RangeLocks()
@@ -148,22 +155,33 @@ class FollowingDisk:
 
     def change(self, offset: int, length: int, action: Callable[[BlockBackend], None]) -> None:
         """Let the primary change a range of the image, so that it can be undone if it is to be."""
-        begin = offset - offset % CLUSTER_SIZE
-        clusters = -(-(offset + length) // CLUSTER_SIZE) * CLUSTER_SIZE - begin
-        with self._reported(), self._clusters.hold(begin, clusters):
+        with self._reported(), self._clusters.hold(*_whole_clusters(offset, length)):
             with self._changed:
                 while not self._closed and (left := self._begin_at - time.monotonic()) > 0:
                     self._changed.wait(left)
             self._begin_change(offset, length)
-            try:
-                action(self.image)
-            finally:
-                with self._changed:
-                    self._changing -= 1
-                    self._changed.notify_all()
+            self._end_change(action)
 
-    def _begin_change(self, offset: int, length: int) -> None:
-        """Keep the old bytes of a range, whose clusters nobody else changes meanwhile."""
+    def write_at_once(self, offset: int, data: BlockData) -> bool:
+        """Write as the primary if nothing has to be waited for; else do nothing, return False."""
+        if not self._is_prompt() or self._begin_at > time.monotonic():
+            return False
+        if (claim := self._clusters.claim(*_whole_clusters(offset, len(data)))) is None:
+            return False
+        try:
+            with self._reported():
+                if not self._begin_change(offset, len(data), waits=False):
+                    return False
+                self._end_change(lambda image: image.write(offset, data))
+        finally:
+            self._clusters.release(claim)
+        return True
+
+    def _begin_change(self, offset: int, length: int, *, waits: bool = True) -> bool:
+        """Keep the old bytes of a range, whose clusters nobody else changes meanwhile.
+
+        If there is no room, it waits for the next checkpoint, or else returns False.
+        """
         while True:
             with self._changed:
                 self._check_open()
@@ -171,7 +189,7 @@ class FollowingDisk:
                 missing = [] if layers is None else layers.missing(offset, length)
                 if not missing:
                     self._changing += 1
-                    return
+                    return True
             old = [self.image.read(piece.begin, piece.length) for piece in missing]
             with self._changed:
                 self._check_open()
@@ -182,10 +200,20 @@ class FollowingDisk:
                 try:
                     layers.keep(missing, old)
                 except LayersFull:
+                    if not waits:
+                        return False
                     self._changed.wait(_LOOK_SECONDS)
                     continue
                 self._changing += 1
-                return
+                return True
+
+    def _end_change(self, action: Callable[[BlockBackend], None]) -> None:
+        try:
+            action(self.image)
+        finally:
+            with self._changed:
+                self._changing -= 1
+                self._changed.notify_all()
 
     def flush(self) -> None:
         """Flush the image, while writes go on."""
@@ -243,6 +271,12 @@ class FollowingDisk:
         return None
 
 
+def _whole_clusters(offset: int, length: int) -> tuple[int, int]:
+    """Return offset and length of the clusters that have a range."""
+    begin = offset - offset % CLUSTER_SIZE
+    return begin, -(-(offset + length) // CLUSTER_SIZE) * CLUSTER_SIZE - begin
+
+
 class _PrimaryView:
     """Backend of what the primary's client asks for."""
 
@@ -260,6 +294,9 @@ class _PrimaryView:
         self._disk.change(offset, len(data), lambda disk: disk.write(offset, data))
         if fua:
             self.flush()
+
+    def write_at_once(self, offset: int, data: BlockData) -> bool:
+        return self._disk.write_at_once(offset, data)
 
     def flush(self) -> None:
         self._disk.flush()

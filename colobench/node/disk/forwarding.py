@@ -117,7 +117,8 @@ class ForwardingBackend:
         bool
             Whether it has begun. If it would have to wait, nothing was done: `write` is to be used.
         """
-        if self._submitting is not self._remote or not self._is_prompt():
+        waits = self._remote is not None and self._submitting is None
+        if waits or not self._is_prompt():
             return False
         if (claim := self._locks.claim(offset, len(data))) is None:
             return False

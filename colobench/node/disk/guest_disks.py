@@ -133,9 +133,6 @@ class GuestDisks(CheckpointParticipant):
         """Take the requests of the guest, which is about to run, and those it has left."""
         with self._lock:
             self._accepting, self._resting = True, False
-            waiting, self._waiting = self._waiting, []
-            for taken in waiting:
-                self._pool.submit(self._execute, taken)
         self._wake()
 
     def rest(self) -> None:
@@ -181,16 +178,17 @@ class GuestDisks(CheckpointParticipant):
             self._on_failure(error)
 
     def _take(self) -> None:
-        taken: list[_Taken] = []
         with self._lock:
             if not self._accepting or self._resting:
                 return
+            taken, self._waiting = self._waiting, []
+            before = len(taken)
             now = time.monotonic()
             for disk, backend in zip(self._disks, self._backends, strict=True):
                 if backend is not None:
                     writes = backend if isinstance(backend, WritingBackend) else None
                     taken += (_Taken(disk, backend, writes, each, now) for each in disk.take())
-            self._under_way += len(taken)
+            self._under_way += len(taken) - before
         for each in taken:
             if not self._begin_write(each):
                 self._pool.submit(self._execute, each)

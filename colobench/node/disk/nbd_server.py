@@ -1,9 +1,9 @@
 """NBD server: any client of NBD reads and writes disks; replies go out in the order of their work.
 
-Each client has a thread that receives, and does small writes, and threads that do its other
-requests. A client that asks for
-more than `IN_FLIGHT_LIMIT` requests, or `BYTES_LIMIT` bytes, at once is not received from until
-some are answered.
+Each client has a thread that receives, and threads that do its requests. Small writes are done by
+the one that receives, if the backend says that they need not wait. A client that asks for more than
+`IN_FLIGHT_LIMIT` requests, or `BYTES_LIMIT` bytes, at once is not received from until some are
+answered.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
-from colobench.block.backend import BlockBackend, BlockError, Extents
+from colobench.block.backend import BlockBackend, BlockData, BlockError, Extents
 from colobench.block.nbd.conversation import fresh_memory
 from colobench.block.nbd.format import ExtentState, NBDCommand, NBDCommandFlag
 from colobench.block.nbd.server_conversation import (
@@ -41,12 +41,20 @@ CLIENTS_LIMIT: Final = 16
 IN_FLIGHT_LIMIT: Final = 16
 BYTES_LIMIT: Final = 64 << 20
 _ACCEPT_AGAIN_SECONDS = 0.05
-#: Longest write that the thread that receives does itself, bytes: it takes less time than to wake
-#: another thread. Those that are to be on stable storage are not among them.
+#: Longest write that the thread that receives does itself if it need not wait, bytes: it takes less
+#: time than to wake another thread. Those that are to be on stable storage are not among them.
 AT_ONCE_BYTES: Final = 64 << 10
 #: Sizes of data whose memory is used again, because new memory costs as much time as a copy.
 _SPARE_FROM, _SPARE_BYTES = 64 << 10, 1 << 20
 _logger = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class PromptBackend(Protocol):
+    """Ability of some backends: they know whether a write need not wait."""
+
+    def write_at_once(self, offset: int, data: BlockData) -> bool:
+        """Write, or do nothing and return False if something has to be waited for."""
 
 
 class NBDServer:
@@ -229,7 +237,7 @@ class _Room:
 class _Workers:
     """Threads that do requests; as many as were ever needed at once."""
 
-    def __init__(self, do: Callable[[NBDRequest], None]) -> None:
+    def __init__(self, do: Callable[[NBDRequest], object]) -> None:
         self._do = do
         self._queue: queue.SimpleQueue[NBDRequest | None] = queue.SimpleQueue()
         self._idle = threading.Semaphore(0)
@@ -259,7 +267,7 @@ class _Workers:
 
 
 class _Client:
-    """One client: a thread that receives, and does small writes, and threads for the others."""
+    """One client: a thread that receives, and threads that do requests."""
 
     def __init__(
         self,
@@ -276,6 +284,7 @@ class _Client:
         )
         self._backends = backends
         self._backend: BlockBackend | None = None
+        self._prompt: PromptBackend | None = None
         self._on_end = on_end
         self._workers = _Workers(self._do)
         self._reader = threading.Thread(target=self._read, name="NBD reader", daemon=True)
@@ -316,21 +325,25 @@ class _Client:
 
     def _take(self, event: ServerEvent) -> None:
         if isinstance(event, ExportChosen):
-            self._backend = self._backends[event.name]
+            self._backend = backend = self._backends[event.name]
+            self._prompt = backend if isinstance(backend, PromptBackend) else None
             return
         if event.command is NBDCommand.READ:
             self._room.take_bytes(event.length)
         self._room.take_request()
         small = event.command is NBDCommand.WRITE and event.length <= AT_ONCE_BYTES
-        if small and not event.fua:
-            self._do(event)
-        else:
+        if not small or event.fua or not self._do(event, self._write_at_once):
             self._workers.submit(event)
 
-    def _do(self, request: NBDRequest) -> None:
-        """Do a request, and answer it."""
+    def _do(
+        self, request: NBDRequest, answer: Callable[[NBDRequest], Pieces | None] | None = None
+    ) -> bool:
+        """Do a request, and answer it; return False if it was not done, and is to be done later."""
+        pieces = self._answer(request, answer or self._perform)
+        if pieces is None:
+            return False
         try:
-            self._connection.send_pieces(self._answer(request))
+            self._connection.send_pieces(pieces)
         except ColobenchError:
             # The thread that receives ends this client.
             self.shut_down()
@@ -339,18 +352,29 @@ class _Client:
                 self._room.take_back(request.data)
             held = request.command in (NBDCommand.READ, NBDCommand.WRITE)
             self._room.give_back(request.length if held else 0)
+        return True
 
-    def _answer(self, request: NBDRequest) -> Pieces:
-        assert self._backend is not None
+    def _answer(
+        self, request: NBDRequest, answer: Callable[[NBDRequest], Pieces | None]
+    ) -> Pieces | None:
         try:
-            if request.command is NBDCommand.BLOCK_STATUS:
-                return self._conversation.reply_extents(request, _extents(self._backend, request))
-            return self._conversation.reply(request, _perform(self._backend, request))
+            return answer(request)
         except BlockError as error:
             return self._conversation.refuse(request, error.errno, str(error))
         except Exception as error:
             _logger.exception("NBD request: %s", request)
             return self._conversation.refuse(request, errno.EIO, repr(error))
+
+    def _perform(self, request: NBDRequest) -> Pieces:
+        assert self._backend is not None
+        if request.command is NBDCommand.BLOCK_STATUS:
+            return self._conversation.reply_extents(request, _extents(self._backend, request))
+        return self._conversation.reply(request, _perform(self._backend, request))
+
+    def _write_at_once(self, request: NBDRequest) -> Pieces | None:
+        if self._prompt is None or not self._prompt.write_at_once(request.offset, request.data):
+            return None
+        return self._conversation.reply(request, b"")
 
 
 def _extents(backend: BlockBackend, request: NBDRequest) -> list[tuple[int, ExtentState]]:

@@ -369,9 +369,10 @@ class DiskReplication(CheckpointParticipant):
                 disk.wait_until(time.monotonic() + YIELD_SECONDS)
 
     def arrived(self) -> None:
-        """Let the primary's writes go on."""
+        """Let the primary's writes go on, and note the checkpoint: no guest waits for that."""
         for disk in self._following:
             disk.wait_until(0.0)
+        self._note_checkpoint()
 
     def received(self) -> None:
         """Empty the layers: the images are the checkpoint's."""
@@ -380,7 +381,6 @@ class DiskReplication(CheckpointParticipant):
             self._layer_bytes = [sum(each) for each in zip(*sizes, strict=True)]
             self._on(ReplicationEvent.CHECKPOINT)
             self._checkpoint += 1
-            self._note_checkpoint()
             if self._verifies:
                 self._digests = self._digest()
 
@@ -480,6 +480,7 @@ class DiskReplication(CheckpointParticipant):
         """Go on alone: a primary without its secondary, a secondary with what its guest has."""
         if not self._images:
             return
+        self._note_checkpoint()
         self._on(ReplicationEvent.STOP)
         if self._replication.state is ReplicationState.FAILED:
             raise LocalError(f"disks: expected them to follow, found {self._error}")
@@ -559,7 +560,9 @@ class DiskReplication(CheckpointParticipant):
             remote.close()
 
     def _follow_images(self) -> None:
-        self._following = [FollowingDisk(each, self._limit, self._failed) for each in self._images]
+        self._following = [
+            FollowingDisk(each, self._limit, self._failed, each.is_prompt) for each in self._images
+        ]
 
     def _start_layers(self) -> None:
         self._checkpoint = self._noted = 0

@@ -13,6 +13,7 @@ import pytest
 
 from colobench.block.backend import BlockData, BlockError
 from colobench.block.clusters import CLUSTER_SIZE, ClusterSet
+from colobench.block.layers import EXTENT_COST
 from colobench.node.disk.following import FollowingDisk
 from memory_disk import MemoryDisk
 
@@ -97,6 +98,26 @@ def test_a_takeover_undoes_what_the_primary_wrote_since_the_checkpoint(own: bool
     if own:
         expected[1024:1536] = block(9)
     assert made.image.bytes == expected
+
+
+def test_a_write_that_need_not_wait_can_be_undone_and_others_change_nothing() -> None:
+    made = Following(limit=2 * (CLUSTER_SIZE + EXTENT_COST))
+    made.disk.start_layers()
+    primary = made.disk.primary
+    assert primary.write_at_once(512, block(7))
+    made.disk.wait_until(time.monotonic() + WAIT)
+    assert not primary.write_at_once(0, block(8))
+    made.disk.wait_until(0.0)
+    assert primary.write_at_once(3 * CLUSTER_SIZE, block(7))
+    # There is no room for the old bytes of another cluster.
+    assert not primary.write_at_once(5 * CLUSTER_SIZE, block(8))
+    assert primary.write_at_once(1024, block(7))
+    assert 8 not in made.image.bytes
+    made.disk.stop()
+    made.disk.merge(made.image)
+    assert made.image.bytes == block(1, SIZE)
+    with pytest.raises(BlockError, match="takeover"):
+        primary.write_at_once(0, block(8))
 
 
 def test_no_write_of_the_primary_happens_after_the_stop() -> None:

@@ -154,6 +154,30 @@ def test_replies_go_out_while_an_earlier_request_is_still_worked_on(held):
         assert client.read(0, 512) == b"w" * 512
 
 
+def test_small_writes_pass_those_that_wait_if_the_backend_can_tell(tmp_path):
+    class Prompt(Held):
+        def write_at_once(self, offset: int, data: bytes) -> bool:
+            if offset == 0:
+                return False
+            if offset == 512:
+                raise BlockError(errno.ENOSPC, "full")
+            self.memory[offset : offset + len(data)] = data
+            return True
+
+    backend, answers = Prompt(), Answers()
+    with serving(backend, tmp_path) as address, NBDClient(address) as client:
+        for number in range(4):
+            client.submit(write(512 * number), answers.of(number))
+        assert set(answers.wait(3)) == {1, 2, 3}
+        error = answers.found[1]
+        assert isinstance(error, BlockError)
+        assert error.errno == errno.ENOSPC
+        backend.wait_for_held(1)
+        backend.let_go.set()
+        assert answers.wait(4)[0] is None
+    assert backend.memory[:2048] == b"w" * 512 + bytes(512) + b"w" * 1024
+
+
 def test_requests_at_once_are_bounded_and_all_are_answered(held):
     backend, address = held
     answers = Answers()

@@ -417,7 +417,6 @@ class Primary(Node):
     def _cut(self, epochs: OpenEpochs, cause: CheckpointCause) -> None:
         """Cut the guest for an epoch."""
         self._phases = epochs.begin(cause).phases
-        self.guest.rest()
         with no_garbage_collection():
             self.colo.happened(LocalEvent.CHECKPOINT_DUE)
             self._step_whole()
@@ -439,9 +438,6 @@ class Primary(Node):
         passes = self._passes.end()
         self._phases = Phases()
         outgoing.begin(self._phases)
-        if not cause.lead:
-            # While the secondary answers.
-            self.guest.rest()
         with no_garbage_collection():
             self.colo.happened(
                 LocalEvent.PASSIVE_CHECKPOINT_DUE if cause.passive else LocalEvent.CHECKPOINT_DUE

@@ -15,7 +15,9 @@ from colobench.lab.session.session import Session
 from colobench.node.address import Address
 from colobench.node.breakpoints import PRIMARY_POINTS, SECONDARY_POINTS
 from colobench.node.disk.description import describe_image
+from colobench.node.disk.image import FileImage
 from colobench.node.disk.repair import undo
+from colobench.node.disk.replication import digest
 from colobench.node.disk.serving import serve_images
 from colobench.settings.settings import Settings
 from sector_pair import image_of, judge, pair
@@ -165,6 +167,25 @@ def test_image_of_a_killed_secondary_is_undone_from_layers_in_a_directory(tmp_pa
     undo(f"{tmp_path}/disk.replica", str(tmp_path))
     assert describe_image(f"{tmp_path}/disk.replica").refusal == ""
     assert not list(tmp_path.glob("*.layers"))
+
+
+def test_guest_is_started_on_the_replica_alone_after_both_nodes_died(tmp_path: Path) -> None:
+    with pair(tmp_path, disk_buffer=str(tmp_path), verify=True) as session:
+        session.run(2)
+        session.kill("secondary", at="ram-received")
+        session.kill("primary")
+        digests = session.journal.digests
+    (tmp_path / "disk").unlink()
+    replica = f"{tmp_path}/disk.replica"
+    left = describe_image(replica).generation
+    assert left is not None
+    assert left.checkpoint is not None
+    undo(replica, str(tmp_path))
+    with FileImage(replica, read_only=True) as image:
+        assert digest(image) == digests[left.checkpoint]["disk0"]
+    with pair(tmp_path, disks=[replica], guest="uniform", verify=True) as session:
+        session.run(1)
+        assert session.records[0].verified
 
 
 def test_next_session_goes_on_from_the_image_that_is_current(tmp_path: Path) -> None:

@@ -369,10 +369,9 @@ class DiskReplication(CheckpointParticipant):
                 disk.wait_until(time.monotonic() + YIELD_SECONDS)
 
     def arrived(self) -> None:
-        """Let the primary's writes go on, and note the checkpoint: no guest waits for that."""
+        """Let the primary's writes go on."""
         for disk in self._following:
             disk.wait_until(0.0)
-        self._note_checkpoint()
 
     def received(self) -> None:
         """Empty the layers: the images are the checkpoint's."""
@@ -381,6 +380,7 @@ class DiskReplication(CheckpointParticipant):
             self._layer_bytes = [sum(each) for each in zip(*sizes, strict=True)]
             self._on(ReplicationEvent.CHECKPOINT)
             self._checkpoint += 1
+            self._note_checkpoint()
             if self._verifies:
                 self._digests = self._digest()
 
@@ -480,7 +480,6 @@ class DiskReplication(CheckpointParticipant):
         """Go on alone: a primary without its secondary, a secondary with what its guest has."""
         if not self._images:
             return
-        self._note_checkpoint()
         self._on(ReplicationEvent.STOP)
         if self._replication.state is ReplicationState.FAILED:
             raise LocalError(f"disks: expected them to follow, found {self._error}")

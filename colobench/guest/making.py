@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from colobench.guest.interface import Guest
 from colobench.guest.settings import GuestSettings
+from colobench.wire.vmstate import Device
 
 
 def make_guest(
@@ -32,6 +33,17 @@ def make_guest(
     from colobench.guest.numba.machine import Machine  # It takes numba.
 
     return Machine(settings, tracker, freezable)
+
+
+def known_devices(settings: GuestSettings) -> tuple[Device, ...]:
+    """Make the devices of a guest without disks for a reader of their states."""
+    from colobench.guest.numba.devices import Serial, standard_devices
+
+    if settings.program.needs_kvm:
+        from colobench.guest.kvm.devices import held_states
+
+        return (*held_states(), Serial())
+    return standard_devices()
 
 
 def follows_from_seed(settings: GuestSettings, work: int, ram_digest: int) -> bool:

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from colobench.guest.kvm.assembler import (
+    SEGMENTS,
+    enter_protected_mode,
+    interrupt_gates,
+    le16,
+    le32,
+    table_pointers,
+)
+
 PAGE_SIZE = 4096
 #: Address of the guest's first page: above all that a PC has below 1 MiB, and its stack.
 FIRST_BYTE = 16 << 20
@@ -16,14 +25,6 @@ _INTERRUPT = 0x20
 _RESET_VECTOR = 0xFFF0
 # Bytes at the image's end: tables, and the code around them.
 _TAIL_SIZE = 1024
-
-
-def _le16(number: int) -> bytes:
-    return number.to_bytes(2, "little")
-
-
-def _le32(number: int) -> bytes:
-    return number.to_bytes(4, "little")
 
 
 def guest_image(pages: int, sleep_ns: int = SLEEP_NS) -> bytes:
@@ -55,26 +56,26 @@ def guest_image(pages: int, sleep_ns: int = SLEEP_NS) -> bytes:
     """
     round_ = b"".join(
         [
-            b"\xbc" + _le32(FIRST_BYTE + PAGE_SIZE),  # mov esp, …: the stack is in the first page
-            b"\xc7\x83" + _le32(0xB0) + _le32(0),  # mov dword [ebx+0xb0], 0: end of interrupt
+            b"\xbc" + le32(FIRST_BYTE + PAGE_SIZE),  # mov esp, …: the stack is in the first page
+            b"\xc7\x83" + le32(0xB0) + le32(0),  # mov dword [ebx+0xb0], 0: end of interrupt
             b"\x40",  # inc eax
             # mov [edi+…], eax, for each page
-            *(b"\x89\x87" + _le32(page * PAGE_SIZE) for page in range(pages)),
-            b"\xc7\x83" + _le32(0x380) + _le32(sleep_ns),  # mov dword [ebx+0x380], …: start timer
+            *(b"\x89\x87" + le32(page * PAGE_SIZE) for page in range(pages)),
+            b"\xc7\x83" + le32(0x380) + le32(sleep_ns),  # mov dword [ebx+0x380], …: start timer
             b"\xfb",  # sti: after the next instruction
             b"\xf4",  # hlt
         ]
     )
     protected = b"".join(
         [
-            b"\xb8" + _le32(0x10),  # mov eax, 0x10: the data segment
+            b"\xb8" + le32(0x10),  # mov eax, 0x10: the data segment
             b"\x8e\xd8",  # mov ds, eax
             b"\x8e\xd0",  # mov ss, eax
-            b"\xbb" + _le32(_APIC),  # mov ebx, …
-            b"\xbf" + _le32(FIRST_BYTE),  # mov edi, …
-            b"\xc7\x83" + _le32(0xF0) + _le32(0x1FF),  # mov dword [ebx+0xf0], …: enable the APIC
-            b"\xc7\x83" + _le32(0x3E0) + _le32(0xB),  # mov dword [ebx+0x3e0], …: divide by one
-            b"\xc7\x83" + _le32(0x320) + _le32(_INTERRUPT),  # mov dword [ebx+0x320], …: one shot
+            b"\xbb" + le32(_APIC),  # mov ebx, …
+            b"\xbf" + le32(FIRST_BYTE),  # mov edi, …
+            b"\xc7\x83" + le32(0xF0) + le32(0x1FF),  # mov dword [ebx+0xf0], …: enable the APIC
+            b"\xc7\x83" + le32(0x3E0) + le32(0xB),  # mov dword [ebx+0x3e0], …: divide by one
+            b"\xc7\x83" + le32(0x320) + le32(_INTERRUPT),  # mov dword [ebx+0x320], …: one shot
             b"\x31\xc0",  # xor eax, eax
         ]
     )
@@ -95,26 +96,13 @@ def _tail(protected: int, handler: int) -> bytes:
         Addresses of the code to go to, and of the only interrupt's handler.
     """
     tables = (1 << 32) - _TAIL_SIZE
-    # Flat segments of 4 GiB, marked as accessed: the processor cannot do that in read-only memory.
-    segments = (0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF)
-    gdt = b"".join(segment.to_bytes(8, "little") for segment in segments)
-    # Every gate but one is absent: an exception resets the machine, and -no-reboot ends it then.
-    gate = _le16(handler & 0xFFFF) + _le16(8) + b"\0\x8e" + _le16(handler >> 16)
-    idt = bytes(8 * _INTERRUPT) + gate
-    pointers = _le16(len(gdt) - 1) + _le32(tables)
-    pointers += _le16(len(idt) - 1) + _le32(tables + len(gdt))
-    pointer = (tables + len(gdt + idt)) & 0xFFFF
-    real = b"".join(
-        [
-            b"\x2e\x66\x0f\x01\x16" + _le16(pointer),  # lgdt cs:[…]
-            b"\x2e\x66\x0f\x01\x1e" + _le16(pointer + 6),  # lidt cs:[…]
-            b"\x0f\x20\xc0",  # mov eax, cr0
-            b"\x0c\x01",  # or al, 1: protection enable
-            b"\x0f\x22\xc0",  # mov cr0, eax
-            b"\x66\xea" + _le32(protected) + _le16(8),  # jmp 8:…
-        ]
-    )
+    # Any exception resets the machine, and -no-reboot ends it then.
+    gates = interrupt_gates(_INTERRUPT, handler)
+    pointers = table_pointers(tables, tables + len(SEGMENTS), gates)
+    pointer = (tables + len(SEGMENTS + gates)) & 0xFFFF
+    real = enter_protected_mode(pointer, protected)
     begin = pointer + len(pointers)
     # jmp …, relative to its own end
-    vector = b"\xe9" + _le16((begin - (_RESET_VECTOR + 3)) & 0xFFFF)
-    return (gdt + idt + pointers + real).ljust(_TAIL_SIZE - 16, b"\0") + vector.ljust(16, b"\0")
+    vector = b"\xe9" + le16((begin - (_RESET_VECTOR + 3)) & 0xFFFF)
+    tail = SEGMENTS + gates + pointers + real
+    return tail.ljust(_TAIL_SIZE - 16, b"\0") + vector.ljust(16, b"\0")

@@ -150,13 +150,7 @@ class CPUDevice(ABC):
 
     def describe(self) -> dict[str, Any]:
         """Return its entry in the vmdescription."""
-        return {
-            "name": self.idstr,
-            "instance_id": self.instance_id,
-            "vmsd_name": self.idstr,
-            "version": self.version_id,
-            "fields": self.vmstate.describe(self._state),
-        }
+        return describe(self, self._state)
 
     @abstractmethod
     def _read(self, cpu: GuestCPU) -> State:
@@ -294,7 +288,69 @@ class ModelSpecificRegisters(CPUDevice):
         self._state["values"][at] = loaded["values"][at]
 
 
+_KINDS = (CPURegisters, ExtendedState, LocalAPIC, ModelSpecificRegisters)
+
+
+class HeldState:
+    """A device's state without a virtual CPU, for readers of streams; zero at first."""
+
+    instance_id = 0
+
+    def __init__(self, vmstate: VMStateDescription) -> None:
+        self.vmstate = vmstate
+        self._state: State = {
+            each.name: np.zeros(each.count if isinstance(each.count, int) else 0, each.code)
+            for each in vmstate.fields
+        }
+
+    @property
+    def idstr(self) -> str:
+        """Name of the device in the stream."""
+        return self.vmstate.name
+
+    @property
+    def version_id(self) -> int:
+        """Version of the state that it saves."""
+        return self.vmstate.version_id
+
+    @property
+    def minimum_version_id(self) -> int:
+        """Oldest version of a state that it loads."""
+        return self.vmstate.minimum_version_id
+
+    def save(self) -> bytes:
+        """Encode its state."""
+        return self.vmstate.save(self._state)
+
+    def parse(self, version_id: int) -> StateParser:
+        """Decode a state."""
+        return self.vmstate.parse(version_id)
+
+    def apply(self, state: State) -> None:
+        """Hold a state that `parse` returned."""
+        self._state = state
+
+    def describe(self) -> dict[str, Any]:
+        """Return its entry in the vmdescription."""
+        return describe(self, self._state)
+
+
+def describe(device: CPUDevice | HeldState, state: State) -> dict[str, Any]:
+    """Return a device's entry in the vmdescription."""
+    return {
+        "name": device.idstr,
+        "instance_id": device.instance_id,
+        "vmsd_name": device.idstr,
+        "version": device.version_id,
+        "fields": device.vmstate.describe(state),
+    }
+
+
+def held_states() -> tuple[HeldState, ...]:
+    """Make the devices of `cpu_devices` without a virtual CPU."""
+    return tuple(HeldState(kind.vmstate) for kind in _KINDS)
+
+
 def cpu_devices(cpu: GuestCPU, spare: Callable[[], GuestCPU]) -> tuple[CPUDevice, ...]:
     """Make the devices of a virtual CPU, in the order in which they are saved and loaded."""
-    kinds = (CPURegisters, ExtendedState, LocalAPIC, ModelSpecificRegisters)
-    return tuple(kind(cpu, spare) for kind in kinds)
+    return tuple(kind(cpu, spare) for kind in _KINDS)

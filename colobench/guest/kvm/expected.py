@@ -39,7 +39,8 @@ def random_bits(seed: int, steps: npt.NDArray[np.uint64]) -> U32:
     for shift, multiplier in ((16, MIX_1), (13, MIX_2), (16, 1)):
         bits ^= bits >> np.uint32(shift)
         bits *= np.uint32(multiplier)
-    return bits + np.uint32(seed >> 32)
+    bits += np.uint32(seed >> 32)
+    return bits
 
 
 def written_words(settings: GuestSettings, steps: npt.NDArray[np.uint64]) -> tuple[U32, U32]:
@@ -55,14 +56,16 @@ def written_words(settings: GuestSettings, steps: npt.NDArray[np.uint64]) -> tup
         page = np.where(product.astype(np.uint32) < kept, page, alias)
     values = bits * np.uint32(VALUE)
     words = (page + np.uint32(first)) * np.uint32(_WORDS_PER_PAGE)
-    return words + ((values >> np.uint32(20)) & np.uint32(0xFFC)) // np.uint32(4), values
+    words += ((values >> np.uint32(20)) & np.uint32(0xFFC)) // np.uint32(4)
+    return words, values
 
 
 def written_pixels(steps: npt.NDArray[np.uint64]) -> U32:
     """Return the bytes of the screen that steps increment; fewer than there are steps."""
     numbers = steps.astype(np.uint32)
     drawing = numbers[numbers % np.uint32(STEPS_PER_PIXEL) == 0]
-    return drawing // np.uint32(STEPS_PER_PIXEL) % np.uint32(SCREEN_BYTES)
+    pixels: U32 = drawing // np.uint32(STEPS_PER_PIXEL) % np.uint32(SCREEN_BYTES)
+    return pixels
 
 
 def expected_digests(settings: GuestSettings, work: int) -> Iterator[int]:

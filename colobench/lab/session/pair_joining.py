@@ -177,7 +177,7 @@ class PairJoining:
     def _start_relay(self, uri: str) -> str:
         """Start a relay to the secondary at `uri`, and give the URI of the relay."""
         # It imports numba, which a process that only runs nodes does not need.
-        from colobench.guest.numba.devices import standard_devices
+        from colobench.guest.making import known_devices
         from colobench.lab.session.message_gate import MessageGate
         from colobench.lab.session.relay import RELAY_LIMIT, Form, Relay
         from colobench.protocol.colo import VARIANTS
@@ -195,7 +195,7 @@ class PairJoining:
         )
         gate = None
         if self.holds_messages:
-            gate = MessageGate(checkpoint.layout, standard_devices())
+            gate = MessageGate(checkpoint.layout, known_devices(self._settings.guest))
         channels = checkpoint.multifd_channels
         self.relay = Relay(at, uri, limit=room, form=form, gate=gate, channels=channels)
         self._processes.add_relay(self.relay)

@@ -19,7 +19,7 @@ from colobench.guest.kvm.assembler import Jump, Label, LabelAddress, assemble
 from colobench.guest.kvm.boot import BANNER, CODE_AT, alias_table, data_pages
 from colobench.guest.kvm.devices import CPURegisters, ModelSpecificRegisters
 from colobench.guest.kvm.machine import KVMMachine
-from colobench.guest.making import check_guest, follows_from_seed
+from colobench.guest.making import check_guest, follows_from_seed, known_devices
 from colobench.guest.programs import Program
 from colobench.guest.settings import GuestSettings
 from colobench.memory.kvm import KVMError
@@ -187,6 +187,17 @@ def test_a_state_that_kvm_refuses_is_refused_before_the_guest_has_it(
         assert saved(guest) == before
         device.fetch()  # type: ignore[attr-defined]
         run_for_steps(guest, 2)
+
+
+@needs_kvm
+def test_a_reader_without_kvm_reads_the_same_state_and_describes_it() -> None:
+    with machine() as guest:
+        run_for_steps(guest, 2)
+        for device, reader in zip(guest.devices, known_devices(guest.settings), strict=True):
+            data = device.save()
+            reader.apply(parse(reader, data))
+            assert reader.save() == data
+            assert reader.describe() == device.describe()
 
 
 @needs_kvm

@@ -353,6 +353,7 @@ def two_transports(name: str) -> list[str]:
     ("name", "transport"),
     some([(name, transport) for name in PRESETS for transport in two_transports(name)], 2),
 )
+@pytest.mark.timeout(amount(300, 3600))
 def test_a_preset_verifies_and_survives_a_kill_at_each_point_on_two_transports(
     name: str, transport: str
 ) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from colobench.strategy.model.checkpoint import Checkpoint
 from colobench.strategy.model.inputs import Workload
-from colobench.strategy.model.output import Output
+from colobench.strategy.model.output import FrameOutput
 from colobench.strategy.model.slack import done_ms
 from colobench.strategy.model.spread import NO_SPREAD, PauseSpread
 from colobench.strategy.own import OwnTrigger
@@ -131,7 +131,7 @@ class _Pair:
         self._trigger, self._after, self._dirty, self._spread = trigger, after, dirty, spread
         needs = trigger.needs
         self._miscompares = load.miscompares_per_ms if MISCOMPARE in needs else 0.0
-        self._output = Output(load) if OUTPUT_FRAMES in needs else None
+        self._output = FrameOutput(load) if OUTPUT_FRAMES in needs else None
         self._pace = load.pace
         self._looks_at_pages = DIRTY_PAGES in needs
         self._chance = zip(shares(0), shares(1), strict=True)

@@ -7,7 +7,7 @@ import math
 from colobench.strategy.model.inputs import Workload
 
 
-class Output:
+class FrameOutput:
     """Frames of output of a pair, in the model's own time.
 
     A guest that sends by itself sends a frame after each 1 / ρ milliseconds of its work. Clients

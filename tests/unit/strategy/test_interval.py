@@ -14,7 +14,7 @@ from colobench.strategy.model.checkpoint import Checkpoint
 from colobench.strategy.model.curve import DirtyCurve
 from colobench.strategy.model.inputs import Workload
 from colobench.strategy.model.interval import COUNTED, intervals
-from colobench.strategy.model.output import Output
+from colobench.strategy.model.output import FrameOutput
 from colobench.strategy.model.spread import NO_SPREAD, PauseSpread, measured_spread
 from colobench.strategy.model.tabulated import Tabulated
 from colobench.strategy.model.waits import uniform_percentiles
@@ -82,7 +82,7 @@ def test_hybrid_compares_for_five_checkpoints_and_is_passive_for_the_rest():
 
 def test_guest_s_own_frames_wait_until_it_runs_and_clients_do_not():
     for clients in (False, True):
-        output = Output(Workload(CURVE, 10.0, 0.1, clients))
+        output = FrameOutput(Workload(CURVE, 10.0, 0.1, clients))
         assert output.first_at() == pytest.approx(10)
         assert output.release(10.0, 30.0) == (1, (0.0,))
         assert output.first_at() == pytest.approx(30.0 if clients else 40.0)

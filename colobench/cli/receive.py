@@ -65,8 +65,8 @@ def run(options: argparse.Namespace) -> int:
         on_checkpoint=say,
         on_saved=say,
     )
-    say(Listening(receiver.start()))
     try:
+        say(Listening(receiver.start()))
         receiver.wait()
     except (KeyboardInterrupt, SystemExit) as interrupt:
         receiver.stop()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import re
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +40,14 @@ POLL_SECONDS = 0.2
 _DIRTIED = "migration_bitmap_sync_end"
 _FLUSHED = "colo_flush_ram_cache_begin"
 
+_RECEIVER = """
+import sys
+from colobench.cli.main import main
+from colobench.node.parent import die_with
+die_with(int(sys.argv[1]))
+sys.exit(main(["receive", sys.argv[2], "--json"]))
+"""
+
 _ENDS = {"COLO_EXIT", "SHUTDOWN"}
 
 
@@ -57,6 +67,8 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
     delay_ms
         Milliseconds from one checkpoint to the next, QEMU's ``x-checkpoint-delay``; by default,
         what the guest needs to write all of its pages between any two.
+    receives
+        True for a secondary that is no QEMU, but ``colobench receive``.
 
     Notes
     -----
@@ -71,7 +83,14 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
     ...     pages = pair.pages_per_checkpoint()
     """
 
-    def __init__(self, pages: int, ram_mib: int = 512, delay_ms: int | None = None) -> None:
+    def __init__(
+        self,
+        pages: int,
+        ram_mib: int = 512,
+        delay_ms: int | None = None,
+        *,
+        receives: bool = False,
+    ) -> None:
         most = min(ram_mib, MOST_RAM_MIB) * 2**20 - FIRST_BYTE
         if not 1 <= pages <= most // PAGE_SIZE:
             raise LocalError(
@@ -88,6 +107,7 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
         self.pages = pages
         self.ram_mib = ram_mib
         self.delay_ms = default_delay(pages) if delay_ms is None else delay_ms
+        self._receives = receives
         self._nodes: dict[str, QEMUProcess] = {}
         self._said: queue.SimpleQueue[tuple[str, Event]] = queue.SimpleQueue()
         self._directory = Path()
@@ -189,6 +209,8 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
             "secondary": ["-incoming", "defer", "-trace", _FLUSHED],
             "primary": ["-trace", _DIRTIED],
         }
+        if self._receives:
+            del roles["secondary"]
         for role, arguments in roles.items():
             arguments += ["-D", str(self._trace_path(role))]
             with uninterrupted():
@@ -217,7 +239,10 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
 
     def _migrate(self) -> None:
         uri = f"unix:{self._directory / 'colo'}"
-        self._execute("secondary", "migrate-incoming", uri=uri)
+        if self._receives:
+            self._closing.callback(_end, _start_receiver(uri))
+        else:
+            self._execute("secondary", "migrate-incoming", uri=uri)
         # The first iteration of the migration is the last, however many pages are dirty.
         self._execute(
             "primary",
@@ -317,6 +342,31 @@ def default_delay(pages: int) -> int:
     pages on a busy machine.
     """
     return 100 + pages // 75
+
+
+def _start_receiver(uri: str) -> subprocess.Popen[str]:
+    """Start ``colobench receive``, and wait until it listens."""
+    command = [sys.executable, "-P", "-c", _RECEIVER, str(os.getpid()), uri]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        # As the QEMUs, see `QEMUProcess`.
+        start_new_session=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    assert process.stdout is not None
+    if not process.stdout.readline():
+        _end(process)
+        raise QEMUPairFailed(f"colobench receive {uri}: expected a line, found its end")
+    return process
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    with process:
+        process.kill()
 
 
 def _microseconds(event: Event) -> int:

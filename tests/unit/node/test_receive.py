@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import resource
+import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -384,3 +388,27 @@ def test_address_in_use_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "colo").write_bytes(b"")
     with pytest.raises(LocalError, match="listen on unix:"):
         Receiver(f"unix:{tmp_path / 'colo'}").start()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_ends_the_command_with_one_sentence(number: int, tmp_path: Path) -> None:
+    address, file = f"unix:{tmp_path / 'colo'}", tmp_path / "guest"
+    data = recording("colo-pc")
+    command = [sys.executable, "-m", "colobench", "receive", address, "--save", str(file), "--json"]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process,
+        socket.socket(socket.AF_UNIX) as peer,
+    ):
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert json.loads(process.stdout.readline()) == {"event": "listening", "address": address}
+        peer.connect(str(tmp_path / "colo"))
+        peer.sendall(data[: migration_end(data)])
+        events = [json.loads(process.stdout.readline())["event"] for _ in range(2)]
+        assert sorted(events) == ["checkpoint", "saved"]
+        process.send_signal(number)
+        words = process.stderr.read().decode()
+    assert process.returncode == 128 + number
+    left = f"the last committed checkpoint is 0, and {file} has checkpoint 0"
+    assert words.splitlines() == [f"colobench receive: interrupted; {left}"]
+    assert os.listdir(tmp_path) == ["guest"]

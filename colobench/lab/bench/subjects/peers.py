@@ -39,6 +39,18 @@ def _measure(context: BenchContext, pages: int, transport: str) -> Measured:
     return Measured(ours, theirs, settings=settings)
 
 
+def _measure_received(context: BenchContext, pages: int) -> Measured:
+    """Measure a real primary's stop time, by its secondary: ours without a guest, or a QEMU."""
+    if not context.peers:
+        raise Unavailable("other systems are measured with --peers")
+    times: dict[bool, list[float]] = {True: [], False: []}
+    for received_first in (False, True):
+        for receives in (received_first, not received_first):
+            with QEMUPair(pages, default_ram(context), receives=receives) as pair:
+                times[receives] += pair.stop_times(context.size(CHECKPOINTS))
+    return Measured(times[True], times[False])
+
+
 @subject("peers", "the pause of a checkpoint: against the stop time of two QEMUs in COLO")
 def peers(context: BenchContext) -> Iterator[Case]:
     """Give the cases."""
@@ -51,3 +63,9 @@ def peers(context: BenchContext) -> Iterator[Case]:
                 partial(_measure, context, pages, transport),
                 at_most(bound),
             )
+        yield Case(
+            f"{thousands(pages)} pages, QEMU to receive, QEMU",
+            "ms",
+            partial(_measure_received, context, pages),
+            at_most(1.0),
+        )

@@ -135,7 +135,7 @@ def test_changed_session_is_loaded_or_refused_by_a_stream_error(
 ) -> None:
     chance = random.Random(SEED)
     refused: list[StreamError] = []
-    inputs = amount(60, 5000)
+    inputs = amount(25, 5000)
     for _ in range(inputs):
         data = bytearray(recording(chance.choice(SESSIONS)))
         for _ in range(chance.randrange(1, 4)):

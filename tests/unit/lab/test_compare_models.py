@@ -271,6 +271,13 @@ def test_each_preset_has_a_model(name):
     assert has_model(axes_of(Settings().override(**preset(name).changes())))
 
 
+def test_replay_is_predicted_although_its_session_alone_knows_the_digest_of_the_trace():
+    [cell] = cells_of("colo_v12", guest="replay,trace=datasets/traces/sqlite.npz")
+    calibration = make_calibration(cell)
+    calibration["settings"]["trace_sha256"] = "0" * 64
+    assert predict_settings(cell.settings, [calibration]) is not None
+
+
 def test_guest_s_own_frames_follow_its_work_and_not_the_time():
     [cell] = cells_of("kemari")
     # One frame for 256 steps, from a guest that a checkpoint slows down to half of its rate.

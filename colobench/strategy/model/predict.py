@@ -208,8 +208,8 @@ def output_latency(
     To the wait for the release comes the unprotected latency: the percentile 50 of both, and for
     the percentile 99 the larger of that of the one and the median of the other. A trigger that
     looks at output makes checkpoints follow requests, so for it the requests are those of
-    `FrameOutput`, and not uniform. Where output is compared, an answer that matches leaves after the
-    time that was measured for it; a request while the guest stands still, a part p / P of all,
+    `FrameOutput`, and not uniform. Where output is compared, an answer that matches leaves after
+    the time that was measured for it; a request while the guest stands still, a part p / P of all,
     waits for the rest of the pause.
     """
     base, base_99 = workload.latency_ms, workload.latency_p99_ms

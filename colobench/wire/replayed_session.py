@@ -14,7 +14,7 @@ from colobench.errors import LocalError
 from colobench.memory.ram import PAGE_SIZE
 from colobench.wire.format import BE64, RAMFlag, counted_string
 from colobench.wire.messages import Message, encode_message
-from colobench.wire.session_places import ByteRange, RAMSectionPlace, SessionPart, SessionPlaces
+from colobench.wire.session_places import RAMSectionPlace, RecordedBytes, SessionPart, SessionPlaces
 
 #: Pages that are stamped in each repetition.
 STAMPED_PAGES: Final = 16
@@ -246,12 +246,12 @@ class ReplayedSession:
         size = part.messages[Message.VMSTATE_SIZE.name]
         at = part.messages[Message.VMSTATE_SEND.name].end
         for section in part.ram:
-            pieces.append(self._bytes(ByteRange(at, section.records.begin)))
+            pieces.append(self._bytes(RecordedBytes(at, section.records.begin)))
             pieces += self._records(section)
             if section is part.ram[-1]:
                 pieces += [self._page_record(page) for page in extra]
             at = section.records.end
-        return [*pieces, self._bytes(ByteRange(at, size.begin))]
+        return [*pieces, self._bytes(RecordedBytes(at, size.begin))]
 
     def _records(self, section: RAMSectionPlace) -> Pieces:
         """Give a section's records, the first of which names its block if it has to."""
@@ -272,15 +272,15 @@ class ReplayedSession:
         self._block = page.block
         return BE64.pack(word) + counted_string(page.block) + page.data
 
-    def _without_devices(self, part: SessionPart, extent: ByteRange) -> Pieces:
+    def _without_devices(self, part: SessionPart, extent: RecordedBytes) -> Pieces:
         """Give a range of the recording without the sections of devices that are left out."""
         pieces: Pieces = []
         at = extent.begin
         for device in part.devices:
             if device.idstr in self.changes.devices:
-                pieces.append(self._bytes(ByteRange(at, device.extent.begin)))
+                pieces.append(self._bytes(RecordedBytes(at, device.extent.begin)))
                 at = device.extent.end
-        return [*pieces, self._bytes(ByteRange(at, extent.end))]
+        return [*pieces, self._bytes(RecordedBytes(at, extent.end))]
 
-    def _bytes(self, extent: ByteRange) -> memoryview:
+    def _bytes(self, extent: RecordedBytes) -> memoryview:
         return self._data[extent.begin : extent.end]

@@ -28,7 +28,7 @@ _WAS_ZERO: Final = 1 + page_counts.ZEROS
 _RAM_STARTS: Final = (SectionType.START.name, SectionType.PART.name, SectionType.END.name)
 
 
-class ByteRange(NamedTuple):
+class RecordedBytes(NamedTuple):
     """Range of bytes of a recording."""
 
     begin: int
@@ -54,8 +54,8 @@ class RAMSectionPlace:
         Block to which a record with CONTINUE belongs at the section's begin, and at its end.
     """
 
-    extent: ByteRange
-    records: ByteRange
+    extent: RecordedBytes
+    records: RecordedBytes
     before: str | None
     after: str | None
 
@@ -65,7 +65,7 @@ class DevicePlace:
     """Place of a device's section, with its footer."""
 
     idstr: str
-    extent: ByteRange
+    extent: RecordedBytes
 
 
 @dataclass(slots=True)
@@ -86,9 +86,9 @@ class SessionPart:
         Number of its page records.
     """
 
-    extent: ByteRange
-    messages: dict[str, ByteRange] = field(default_factory=dict)
-    buffer: ByteRange | None = None
+    extent: RecordedBytes
+    messages: dict[str, RecordedBytes] = field(default_factory=dict)
+    buffer: RecordedBytes | None = None
     ram: list[RAMSectionPlace] = field(default_factory=list)
     devices: list[DevicePlace] = field(default_factory=list)
     pages: int = 0
@@ -167,7 +167,7 @@ class PlaceSink:
     """
 
     def __init__(self) -> None:
-        self.parts = [SessionPart(ByteRange(0, 0))]
+        self.parts = [SessionPart(RecordedBytes(0, 0))]
         self._problem = ""
         self._end = self._buffer_bytes = 0
         self._block: str | None = None
@@ -180,8 +180,8 @@ class PlaceSink:
         if kind == "message":
             if title == Message.CHECKPOINT_REQUEST.name:
                 self._close_part(item.offset)
-                self.parts.append(SessionPart(ByteRange(item.offset, end)))
-            self.parts[-1].messages[title] = ByteRange(item.offset, end)
+                self.parts.append(SessionPart(RecordedBytes(item.offset, end)))
+            self.parts[-1].messages[title] = RecordedBytes(item.offset, end)
         elif kind == UNEXPLAINED:
             self._problem = self._problem or title
         elif kind in _RAM_STARTS and title == RAM_IDSTR:
@@ -212,7 +212,7 @@ class PlaceSink:
     def leave(self) -> None:
         """End it."""
         kind, begin = self._opened.pop()
-        part, extent = self.parts[-1], ByteRange(begin, self._end)
+        part, extent = self.parts[-1], RecordedBytes(begin, self._end)
         if kind == Enclosure.BUFFER.value:
             # What in it cannot be read can be sent all the same.
             if extent.length == self._buffer_bytes:
@@ -220,7 +220,7 @@ class PlaceSink:
             return
         found, self._section = self._section, _OpenSection()
         if found.idstr == RAM_IDSTR:
-            records = ByteRange(found.first, found.last)
+            records = RecordedBytes(found.first, found.last)
             part.ram.append(RAMSectionPlace(extent, records, found.before, self._block))
         elif found.idstr:
             part.devices.append(DevicePlace(found.idstr, extent))
@@ -235,7 +235,7 @@ class PlaceSink:
 
     def _close_part(self, end: int) -> None:
         part = self.parts[-1]
-        part.extent = ByteRange(part.extent.begin, end)
+        part.extent = RecordedBytes(part.extent.begin, end)
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -159,6 +159,15 @@ class Site:
         for session in self.ask("sessions"):
             self.ask(f"sessions/{session['id']}", "DELETE")
 
+    def nodes(self) -> list[psutil.Process]:
+        """Give the living nodes that its kernels have started."""
+        found = []
+        for each in psutil.Process(self._server).children(recursive=True):
+            with suppress(psutil.Error):
+                if each.status() != psutil.STATUS_ZOMBIE and "colobench.node" in each.cmdline():
+                    found.append(each)
+        return found
+
     def ask(self, path: str, method: str = "GET") -> Any:
         """Use the server's REST interface."""
         request = urllib.request.Request(
@@ -270,13 +279,15 @@ class Browser:
 
     Attributes
     ----------
+    site
+        The server.
     refused
         Addresses that were asked for, and are not the site's.
     """
 
     def __init__(self, browser: Any, site: Site) -> None:
         self._browser = browser
-        self._site = site
+        self.site = site
         self.refused: list[str] = []
 
     def new_page(self) -> Any:
@@ -292,8 +303,8 @@ class Browser:
         if throttle > 1:
             session = page.context.new_cdp_session(page)
             session.send("Emulation.setCPUThrottlingRate", {"rate": throttle})
-        page.goto(self._site.address(notebook), wait_until="commit")
-        if wait and self._site.kind != "voila":
+        page.goto(self.site.address(notebook), wait_until="commit")
+        if wait and self.site.kind != "voila":
             page.wait_for_function(IDLE)
         return page
 
@@ -312,14 +323,14 @@ class Browser:
 
     def run_all(self, page: Any) -> None:
         """Run all cells, and wait until they have been sent; Voilà does it by itself."""
-        if self._site.kind != "voila":
+        if self.site.kind != "voila":
             page.evaluate(f"() => void {RUN_ALL}")
 
     def _allowed(self, address: str) -> bool:
-        return address.startswith((self._site.url, "data:", "blob:"))
+        return address.startswith((self.site.url, "data:", "blob:"))
 
     def _refuse(self, route: Any) -> None:
-        if not (self._site.kind == "voila" and ICONS in route.request.url):
+        if not (self.site.kind == "voila" and ICONS in route.request.url):
             self.refused.append(route.request.url)
         route.abort()
 
@@ -327,16 +338,24 @@ class Browser:
 @contextmanager
 def chromium(site: Site) -> Iterator[Browser]:
     """Start Chromium; it is a failure if a page has asked for anything beyond the site."""
+    with browsers([site]) as [browser]:
+        yield browser
+
+
+@contextmanager
+def browsers(sites: Sequence[Site]) -> Iterator[list[Browser]]:
+    """Start Chromium for some sites; a page of one reaches none of the others."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
         )
-        browser = Browser(launched, site)
-        yield browser
+        started = [Browser(launched, site) for site in sites]
+        yield started
         launched.close()
-    browser.check()
+    for browser in started:
+        browser.check()
 
 
 def write_notebook(path: Path, *cells: str) -> None:

@@ -16,9 +16,11 @@ from feeds import frame_of
 _HEAD = '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>views</title>'
 #: Style sheets with the colours of JupyterLab's themes.
 _STYLES = {
-    "light": """:root { --jp-ui-font-color1: rgba(0, 0, 0, 0.87); --jp-ui-font-color2: #616161; }
+    "light": """:root { --jp-layout-color1: #ffffff; --jp-cell-editor-background: #f5f5f5; }
+        :root { --jp-ui-font-color1: rgba(0, 0, 0, 0.87); --jp-ui-font-color2: #616161; }
         body { background: #ffffff; color: #000000; font: 13px sans-serif; margin: 8px; }""",
-    "dark": """:root { --jp-ui-font-color1: #ffffff; --jp-ui-font-color2: #bdbdbd; }
+    "dark": """:root { --jp-layout-color1: #111111; --jp-cell-editor-background: #212121; }
+        :root { --jp-ui-font-color1: #ffffff; --jp-ui-font-color2: #bdbdbd; }
         body { background: #111111; color: #ffffff; font: 13px sans-serif; margin: 8px; }""",
 }
 _SCRIPT = """
@@ -29,16 +31,20 @@ class Model {
   get(name) { return this.values[name]; }
   on() {}
   off() {}
+  set(name, value) { this.values[name] = value; }
+  save_changes() {}
   send() {}
 }
+const drawn = new Model({ values: [] });
 const contact = { rests: true, busy: false, heard: {} };
 const views = VIEWS;
 const library = LIBRARY && new Model({ ...LIBRARY, data: decode(LIBRARY.data) });
 for (const { name, esm, values, frame } of views) {
   frame.data = decode(frame.data);
   const feed = new Model({ frame, contact, library: "library" });
-  const manager = { get_model: async (id) => (id === "library" ? library : feed) };
-  const model = new Model({ ...values, _feed: "feed" });
+  const models = { library, drawn, feed };
+  const manager = { get_model: async (id) => models[id] };
+  const model = new Model({ ...values, _feed: "feed", _drawn: "drawn" });
   model.widget_manager = manager;
   const el = document.body.appendChild(document.createElement("section"));
   el.dataset.view = name;

@@ -154,6 +154,13 @@ def test_an_interrupted_wait_of_a_panel_can_be_repeated_and_waits(kernel: Kernel
     assert (printed, error) == ("thinking\nNone\n1\n", [])
 
 
+def test_an_interrupted_wait_of_a_cockpit_says_that_its_runs_go_on(kernel: Kernel) -> None:
+    kernel.run('panel = ui.Cockpit(ram="8M")\npanel.start(); panel.background.wait()')
+    _, error = kernel.run("interrupt_inside('wait'); panel.wait()")
+    assert error == ["Cockpit.wait() was interrupted: its runs go on, and can be waited for again."]
+    assert kernel.run("print(len(panel.overlay.active())); panel.close()") == ("1\n", [])
+
+
 def test_an_interrupted_wait_does_not_end_before_the_work_does() -> None:
     release, interrupted = threading.Event(), []
     background = Background(lambda: None)

@@ -13,21 +13,30 @@ import numpy as np
 import pytest
 
 from browser import needs_chromium, open_page
+from cockpit_runs import make_run
+from colobench.lab.cockpit.curves import PLOTS
+from colobench.lab.cockpit.form import SettingsForm
 from colobench.lab.compare.growth import Growth
+from colobench.lab.course.prediction import CurveAnswer
 from colobench.lab.session.record import Records
 from colobench.settings.settings import Settings
 from colobench.ui.base.pump import frames
 from colobench.ui.views.comparison_plots import ComparisonPlots
+from colobench.ui.views.curve_input import CurveInput
 from colobench.ui.views.live_plot import LivePlot
+from colobench.ui.views.overlay_plots import OverlayPlots
 from colobench.ui.views.page_map import PageMap
 from colobench.ui.views.page_sets import PageSets
 from colobench.ui.views.plots import FlushPlot
+from colobench.ui.views.settings_form import SettingsFormView
 from records import make_record
 from view_page import page_of
 
 pytestmark = needs_chromium
 #: Widths of pages, pixels.
 WIDTHS = (1000, 900, 500)
+#: Views that are no pictures: all of their parts have labels.
+CONTROLS = {"form", "curve"}
 #: Elements that reach beyond the page's right side.
 CUT = """() => [...document.querySelectorAll("section, section *")]
     .filter((each) => each.getBoundingClientRect().right > innerWidth + 1)
@@ -61,6 +70,12 @@ def views() -> Iterator[dict[str, Any]]:
             "comparison": ComparisonPlots(),
             "nothing": ComparisonPlots(),
         }
+        runs = [make_run(name, number) for number, name in enumerate(("one", "two"))]
+        made["overlay"] = OverlayPlots()
+        made["overlay"].show(runs, list(PLOTS))
+        made["form"] = SettingsFormView(SettingsForm(Settings()), lambda name, text: None)
+        made["form"].show()
+        made["curve"] = CurveInput(CurveAnswer((0.0, 10.0, 20.0), "pages", "bytes", 100.0))
         made["sets"].show({"one": np.array([5], dtype=np.uint64)})
         for name in ("bars", "map", "flush"):
             made[name].refresh()
@@ -93,7 +108,7 @@ def test_views_are_complete_in_words_by_keys_and_on_narrow_pages(
         page.set_content(page_of(shown(views), theme))
         page.wait_for_function("document.body.dataset.ready")
         page.wait_for_function("document.querySelectorAll('[data-figure]').length === 5")
-        for name in shown(views):
+        for name in shown(views).keys() - CONTROLS:
             pictures = page.locator(f"section[data-view='{name}'] [role=img][aria-label]")
             assert pictures.count() >= 1, name
             for label in pictures.evaluate_all("all => all.map((each) => each.ariaLabel)"):

@@ -14,6 +14,7 @@ from colobench.lab.cockpit.run import RunStage
 from colobench.lab.session.session import Session
 from colobench.settings.file import read_settings
 from colobench.settings.settings import Settings
+from colobench.ui.base.feed import feeds
 from colobench.ui.panels import cockpit as cockpit_module
 from colobench.ui.panels.cockpit import Cockpit
 from feeds import data_of
@@ -165,7 +166,7 @@ def test_a_run_that_no_page_shows_any_more_ends(cockpit, monkeypatch):
     press(cockpit, cockpit.start_button)
     [run] = cockpit.overlay.runs
     wait_until_protected(run)
-    monkeypatch.setattr(cockpit_module.feeds, "unseen_seconds", lambda: 1e6)
+    monkeypatch.setattr(feeds, "unseen_seconds", lambda: 1e6)
     cockpit.refresh()
     cockpit.wait()
     cockpit.update()

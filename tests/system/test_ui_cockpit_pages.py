@@ -16,6 +16,7 @@ import share
 from browser import needs_chromium
 from colobench.lab.session.session import Session
 from jupyter import Browser, Site, chromium, serve, write_notebook
+from slow_modules import SLOW_MODULES
 
 pytestmark = [*needs_chromium, pytest.mark.timeout(1200)]
 
@@ -30,21 +31,9 @@ cockpit = ui.Cockpit(ram="8M", guest="uniform", delay=20)
 cockpit.time.value = "10 s"
 cockpit
 """
-SLOW = """
-from colobench.ui.panels import cockpit as module
-from colobench.ui.base.feed import LiveView
-
-def subclasses(view):
-    for each in view.__subclasses__():
-        yield each
-        yield from subclasses(each)
-
-for each in subclasses(LiveView):
-    each._esm = "await new Promise((done) => setTimeout(done, 3000));" + each._esm
-"""
 NOTEBOOKS = {
     "quick": (COCKPIT.format(seconds=SECONDS),),
-    "slow": (SLOW, COCKPIT.format(seconds=SECONDS)),
+    "slow": (SLOW_MODULES, COCKPIT.format(seconds=SECONDS)),
     "long": (COCKPIT.format(seconds=COST_SECONDS),),
 }
 #: Different layouts, transports and outputs.

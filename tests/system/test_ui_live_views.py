@@ -1,13 +1,12 @@
-"""Live views in JupyterLab, Notebook 7 and Voilà: slow, reloaded, second, cut off and deaf pages.
+"""Live views in JupyterLab, Notebook 7 and Voilà: reloaded, second, cut off and deaf pages.
 
 Nothing is stood in for: server, kernel, ipywidgets, anywidget and BokehJS are the installed ones.
 COLOBENCH_LONG=1 tries everything everywhere, and not only what is in doubt the most (see share.py).
-COLOBENCH_BROWSER_REPEATS says how often pages are opened that are slow; once by default.
+Pages that are slow are opened by test_ui_every_view.py.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import statistics
 import time
@@ -23,9 +22,8 @@ import share
 from browser import needs_chromium
 from colobench.lab.compare.metrics import PAUSE
 from jupyter import PATIENCE_MS, Browser, Site, chromium, serve, write_notebook
+from slow_modules import SLOW_MODULES
 
-REPEATS = int(os.environ.get("COLOBENCH_BROWSER_REPEATS", "1"))
-THROTTLE = 12
 PRESS_MS = PATIENCE_MS / 9
 
 pytestmark = [*needs_chromium, pytest.mark.timeout(1200)]
@@ -34,18 +32,6 @@ IMPORTS = """
 import colobench as cb
 from colobench import ui
 import numpy as np
-"""
-#: What anywidget gives up on: a module that needs longer than 2 s.
-SLOW = """
-from colobench.ui.base.feed import LiveView
-
-def subclasses(view):
-    for each in view.__subclasses__():
-        yield each
-        yield from subclasses(each)
-
-for each in subclasses(LiveView):
-    each._esm = "await new Promise((done) => setTimeout(done, 3000));" + each._esm
 """
 #: A kernel that refuses what pages send to widgets, and can send to pages.
 DEAF = """
@@ -86,7 +72,7 @@ WATCHED = f"ui.StrategyComparison({SEEN_OR_NOT}, **{ITS_SETTINGS})"
 LIVE_SECONDS = share.amount(5, 60)
 NOTEBOOKS = {
     "quick": (IMPORTS, VIEWS, CHECKPOINTS),
-    "slow": (IMPORTS, SLOW, VIEWS, CHECKPOINTS),
+    "slow": (IMPORTS, SLOW_MODULES, VIEWS, CHECKPOINTS),
     "deaf": (IMPORTS, DEAF, VIEWS, CHECKPOINTS),
     "comparison": (IMPORTS, COMPARISON),
     "watched": (IMPORTS, WATCHED),
@@ -125,8 +111,7 @@ NEXT = re.compile("Next checkpoint$")
 
 def sites(*always: str, also: tuple[str, ...] = ()) -> Any:
     """Say on which sites a test is done always, and on which also if there is much time."""
-    everywhere = share.LONG or "COLOBENCH_BROWSER_REPEATS" in os.environ
-    long = pytest.mark.skipif(not everywhere, reason="takes long; COLOBENCH_LONG=1 does it")
+    long = pytest.mark.skipif(not share.LONG, reason="takes long; COLOBENCH_LONG=1 does it")
     kinds = [*always, *(pytest.param(kind, marks=long) for kind in also)]
     return pytest.mark.parametrize("site", kinds, indirect=True)
 
@@ -158,9 +143,9 @@ def browser(started: Browser, site: Site) -> Iterator[Browser]:
     started.check()
 
 
-def run(browser: Browser, notebook: str, throttle: int = 1) -> Any:
+def run(browser: Browser, notebook: str) -> Any:
     """Open a notebook and run it."""
-    page = browser.open(f"{notebook}.ipynb", throttle)
+    page = browser.open(f"{notebook}.ipynb")
     browser.run_all(page)
     return page
 
@@ -204,27 +189,6 @@ def cut(site: Site) -> Iterator[None]:
     site.line.cut()
     yield
     site.line.mend()
-
-
-# The next but one does the same in JupyterLab, and more.
-@sites("voila", also=("lab", "notebook"))
-@pytest.mark.parametrize("time", range(REPEATS))
-def test_a_view_whose_module_is_slow_shows_all_and_goes_on(
-    browser: Browser, site: Site, time: int
-) -> None:
-    page = run(browser, "slow")
-    wait_until_filled(page, 3)
-    wait_until_filled(page, press(page))
-
-
-@sites("lab", also=("notebook", "voila"))
-@pytest.mark.parametrize("time", range(REPEATS))
-def test_a_page_with_a_twelfth_of_a_processor_shows_all_and_goes_on(
-    browser: Browser, site: Site, time: int
-) -> None:
-    page = run(browser, "quick", THROTTLE)
-    wait_until_filled(page, 3)
-    wait_until_filled(page, press(page))
 
 
 # Each of Voilà's pages has a kernel of its own: there is no second one, and none to come back to.

@@ -11,6 +11,7 @@ from colobench.ui.panels import stepper as module
 from colobench.ui.panels.stepper import Stepper
 from feeds import sets_of
 from jupyter import chromium, serve, write_notebook
+from slow_modules import SLOW_MODULES
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -134,22 +135,7 @@ def test_a_stepper_made_anew_ends_the_one_before_in_mid_run():
     second.close()
 
 
-CELLS = (
-    """
-from colobench import ui
-from colobench.ui.base.feed import LiveView
-
-def subclasses(view):
-    for each in view.__subclasses__():
-        yield each
-        yield from subclasses(each)
-
-# anywidget gives up on a module that needs longer than 2 s.
-for each in subclasses(LiveView):
-    each._esm = "await new Promise((done) => setTimeout(done, 3000));" + each._esm
-""",
-    "stepper = ui.Stepper()\nstepper",
-)
+CELLS = (SLOW_MODULES, "stepper = ui.Stepper()\nstepper")
 
 
 @needs_chromium[0]

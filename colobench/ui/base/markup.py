@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
 
 from colobench.lab.report.palette import SHADE_COLOUR
@@ -30,6 +30,18 @@ def preformatted(text: str) -> str:
     """Write text as a program prints it; long lines are wrapped."""
     wrapped = "margin: 2px 0; white-space: pre-wrap; overflow-wrap: anywhere"
     return f'<pre style="{_TEXT}; {wrapped}">{escape(text)}</pre>'
+
+
+def consoles(texts: Mapping[str, str], lines: int) -> str:
+    """Write the last lines of guests' serial consoles, by the roles of their nodes."""
+    shown = (
+        "\n".join([f"serial console, {role}", *text.splitlines()[-lines:]])
+        for role, text in texts.items()
+    )
+    boxes = "".join(
+        f'<div style="flex: 1 1 340px; min-width: 0">{preformatted(each)}</div>' for each in shown
+    )
+    return f'<div style="display: flex; flex-wrap: wrap; gap: 0 8px">{boxes}</div>'
 
 
 def table(

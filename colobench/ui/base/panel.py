@@ -5,8 +5,9 @@ from __future__ import annotations
 import atexit
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from textwrap import shorten
 from typing import Any, ClassVar
 
@@ -16,8 +17,10 @@ from traitlets import validate
 from colobench.errors import ColobenchError
 from colobench.lab.interrupt import interruptible
 from colobench.ui.base.abstract import AbstractWidget
-from colobench.ui.base.feed import Contact, LiveView
+from colobench.ui.base.feed import Contact, LiveView, feeds
 
+#: Seconds after which a panel ends its processes that no page shows any more.
+UNSEEN_SECONDS = 45.0
 #: Limit of an error's text, characters.
 LINE_LENGTH = 300
 #: Widgets whose value the panel sets; the values of others are set by the page.
@@ -52,6 +55,7 @@ class Background:
         self._changed = changed
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._following: tuple[str, Callable[[], object]] | None = None
         # Before Python 3.13 a thread whose `join` was interrupted counts as ended.
         self._idle = threading.Event()
         self._idle.set()
@@ -76,6 +80,14 @@ class Background:
             raise
         return True
 
+    def then(self, words: str, action: Callable[[], object]) -> None:
+        """Do work as soon as the present one has ended; of several that wait, the last is done."""
+        while not self.do(words, action):
+            with self._lock:
+                if self.doing is not None:
+                    self._following = words, action
+                    return
+
     def wait(self) -> None:
         """Wait for the end of the work."""
         if self._thread is not threading.current_thread():
@@ -87,11 +99,18 @@ class Background:
         except Exception as error:
             self.error = one_line(error)
         finally:
-            self.doing = None
+            with self._lock:
+                following, self._following = self._following, None
+                self.doing = None if following is None else following[0]
+                if following is not None:
+                    self.error = None
             try:
                 self._changed()
             finally:
-                self._idle.set()
+                if following is None:
+                    self._idle.set()
+                else:
+                    self._run(following[1])
 
 
 class Turn:
@@ -164,6 +183,27 @@ class Panel(ipywidgets.VBox, metaclass=AbstractWidget):  # type: ignore[misc]
     def end(self) -> None:
         """End all processes."""
 
+    def halt(self) -> None:
+        """Let the work that goes on end soon; what was found stays."""
+
+    def forget(self) -> None:
+        """End all processes, and forget what was found; called in the background by Reset."""
+
+    def make_reset(self, controls: Sequence[Any]) -> Any:
+        """Make the button Reset, which ends what runs and restores the present choices."""
+        first = [(each, each.value) for each in controls]
+
+        def restore() -> None:
+            self.forget()
+            for control, value in first:
+                control.value = value
+
+        def reset() -> None:
+            self.halt()
+            self.background.then("ending what runs", restore)
+
+        return button("Reset", reset, "", "refresh")
+
     def _what_goes_on(self) -> str:
         doing = self.background.doing
         return f"'{doing}' goes on, and can be waited for again" if doing else "nothing is done now"
@@ -209,3 +249,29 @@ def button(text: str, action: Callable[[], None], style: str = "", icon: str = "
     made = ipywidgets.Button(description=text, button_style=style, icon=icon, layout=layout)
     made.on_click(lambda _: action())
     return made
+
+
+def kill_buttons(
+    roles: Sequence[str], kill: Callable[[str], None], styles: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Make a button for each role that kills its process.
+
+    Parameters
+    ----------
+    roles
+        Roles of the processes.
+    kill
+        Function that is called with the role.
+    styles
+        Styles of the first buttons; the others are red.
+    """
+    chosen = [*styles, *["danger"] * (len(roles) - len(styles))]
+    return {
+        role: button(f"Kill {role}", partial(kill, role), style, "bolt")
+        for role, style in zip(roles, chosen, strict=True)
+    }
+
+
+def is_unseen() -> bool:
+    """Whether no page has shown a view for so long that processes end."""
+    return feeds.unseen_seconds() > UNSEEN_SECONDS

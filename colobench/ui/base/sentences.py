@@ -1,4 +1,4 @@
-"""Sentences about a takeover."""
+"""Sentences about a takeover and its survivor."""
 
 from __future__ import annotations
 
@@ -23,3 +23,8 @@ def tell_takeover(takeover: TakeoverRecord) -> str:
     if after > before:
         return f"{sentence}; work goes on: {before:,} → {after:,}."
     return f"{sentence}; its work does NOT go on, it stands at {before:,}."
+
+
+def tell_ram(same: bool) -> str:
+    """Say whether the survivor's RAM is what it has to be."""
+    return f"Its RAM is {'' if same else 'NOT '}that of a guest never migrated."

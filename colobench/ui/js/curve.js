@@ -120,12 +120,13 @@ class CurvePlot {
         yName,
       ),
     ];
+    // Labels keep clear of the handles of values that are 0.
     for (const each of x) {
-      const at = { x: this.place(each), y: bottom + 16, "text-anchor": "middle", fill: "currentColor" };
+      const at = { x: this.place(each), y: bottom + 20, "text-anchor": "middle", fill: "currentColor" };
       parts.push(svg("text", at, short(each)));
     }
     for (const share of [0, 0.5, 1]) {
-      const at = { x: left - 6, y: this.height(share * most) + 4, "text-anchor": "end", fill: "currentColor" };
+      const at = { x: left - 10, y: this.height(share * most) + 4, "text-anchor": "end", fill: "currentColor" };
       parts.push(svg("text", at, short(share * most)));
     }
     return parts;

@@ -61,6 +61,8 @@ function ticksOf([low, high], isLog, count) {
     all.push(...[1, 2, 5].map((each) => each * 10 ** power));
   }
   const inside = all.filter((each) => each >= low && each <= high);
+  // One tick says nothing of what is between it and the ends.
+  if (inside.length < 3) return ticksOf([low, high], false, count);
   const decades = inside.filter((each) => Math.abs(Math.log10(each) - Math.round(Math.log10(each))) < 1e-9);
   return inside.length > count && decades.length > 1 ? decades : inside;
 }
@@ -103,7 +105,9 @@ function drawCurve(curve, run, number, [place, raise]) {
   let path = "";
   curve.x.forEach((x, i) => (path += `${i ? "L" : "M"}${place(x).toFixed(1)} ${raise(curve.y[i]).toFixed(1)}`));
   const dash = curve.style === "predicted" ? PREDICTED : curve.label ? DASHES[number % DASHES.length] : "";
-  const line = svg("path", { d: path, fill: "none", stroke: run.colour, "stroke-width": 2, "stroke-dasharray": dash });
+  // A line of one point is a dot.
+  if (curve.x.length === 1) path += "h0";
+  const line = svg("path", { d: path, fill: "none", "stroke-linecap": curve.x.length === 1 ? "round" : "butt", stroke: run.colour, "stroke-width": curve.x.length === 1 ? 5 : 2, "stroke-dasharray": dash });
   const last = curve.x.length - 1;
   if (!curve.label || last < 0) return line;
   const name = text(place(curve.x[last]) - 2, raise(curve.y[last]) - 4, curve.label, { "text-anchor": "end", "font-size": 11 });

@@ -13,7 +13,7 @@ const CSS = `
 .colobench-form label { display: block; overflow-wrap: anywhere; }
 .colobench-form .changed > label { font-weight: 600; }
 .colobench-form .refused > label, .colobench-form .refused > small { opacity: 0.65; }
-.colobench-form select, .colobench-form input:not([type=checkbox]) { box-sizing: border-box; width: 100%; min-height: 26px; padding: 2px 4px; font: inherit; color: inherit; background: var(--jp-cell-editor-background, Canvas); border: 1px solid color-mix(in srgb, currentColor 45%, transparent); border-radius: 3px; }
+.colobench-form select, .colobench-form input:not([type=checkbox]) { box-sizing: border-box; width: 100%; min-height: 26px; padding: 2px 4px; font: inherit; color: inherit; background: var(--jp-cell-editor-background, transparent); border: 1px solid color-mix(in srgb, currentColor 45%, transparent); border-radius: 3px; }
 .colobench-form select:disabled, .colobench-form input:disabled { opacity: 0.6; }
 .colobench-form option { color: var(--jp-ui-font-color1, CanvasText); background: var(--jp-layout-color1, Canvas); }
 .colobench-form small { display: block; font-size: 11px; overflow-wrap: anywhere; }

@@ -50,11 +50,12 @@ class CausePanel(Panel):
         )
         self.run_button = button("Run for 2 s", self.run, "primary", "play")
         self.stop_button = button("Stop", self._stop.set, "", "stop")
+        self.reset_button = self.make_reset([*self.dials.values(), self.ask_time])
         self.status, self.words = ipywidgets.HTML(), ipywidgets.HTML()
         wrapped = ipywidgets.Layout(flex_flow="row wrap")
         self.children = (
             ipywidgets.HBox([*self.dials.values(), self.ask_time], layout=wrapped),
-            ipywidgets.HBox([self.run_button, self.stop_button], layout=wrapped),
+            ipywidgets.HBox([self.run_button, self.stop_button, self.reset_button], layout=wrapped),
             self.status,
             self.words,
         )
@@ -73,6 +74,14 @@ class CausePanel(Panel):
         """Run a pair with the chosen dials."""
         self._stop.clear()
         self.background.do("running a pair that compares output", self._run)
+
+    def halt(self) -> None:
+        """Stop the run."""
+        self._stop.set()
+
+    def forget(self) -> None:
+        """Forget the last run."""
+        self.records = Records()
 
     def _go_on(self) -> bool:
         return not self._stop.is_set()

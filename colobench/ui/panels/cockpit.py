@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,14 @@ from colobench.lab.cockpit.form import SettingsForm
 from colobench.lab.cockpit.overlay import RUNS_LIMIT, Overlay
 from colobench.lab.cockpit.page import figure_rows, write_runs_page
 from colobench.lab.cockpit.run import CockpitRun, RunStage
+from colobench.lab.interrupt import interruptible
 from colobench.lab.report.palette import BAD_COLOUR, BUSY_COLOUR, GOOD_COLOUR, IDLE_COLOUR
 from colobench.settings.settings import Settings
 from colobench.strategy.presets import PRESETS
-from colobench.ui.base.feed import feeds
-from colobench.ui.base.markup import preformatted, status_line, table
-from colobench.ui.base.panel import Panel, button, turn
+from colobench.ui.base.markup import consoles, preformatted, status_line, table
+from colobench.ui.base.panel import Panel, button, is_unseen, kill_buttons, turn
 from colobench.ui.base.pump import frames
-from colobench.ui.base.sentences import tell_takeover
+from colobench.ui.base.sentences import tell_ram, tell_takeover
 from colobench.ui.panels.run_rows import RunRows
 from colobench.ui.views.downloads import Downloads
 from colobench.ui.views.overlay_plots import OverlayPlots
@@ -39,8 +38,6 @@ TIMES = {"10 s": 10.0, "20 s": 20.0, "1 minute": 60.0, "2 minutes": 120.0, "10 m
 FRAME_SECONDS = 1.0
 #: Seconds from one look at log and consoles to the next.
 LOOK_SECONDS = 2.0
-#: Seconds after which runs end that no page shows any more.
-UNSEEN_SECONDS = 45.0
 #: Lines of log and consoles that are shown.
 LOG_LINES, CONSOLE_LINES = 14, 6
 #: Choice of no preset, and of a kill at any point.
@@ -131,10 +128,7 @@ class Cockpit(Panel):
         self.victim = _dropdown("run", [], None, "300px")
         self.victim.observe(lambda _: self._show_points(), "value")
         self.moment = _dropdown("kill", [AT_ONCE], AT_ONCE, "230px")
-        self.kill_buttons = {
-            role: button(f"Kill {role}", partial(self.kill, role), "danger", "bolt")
-            for role in PROCESSES
-        }
+        self.kill_buttons = kill_buttons(PROCESSES, self.kill)
         self.export_buttons = [
             button("JSON", self.export_json, "", "download"),
             button("CSV", self.export_csv, "", "download"),
@@ -222,8 +216,7 @@ class Cockpit(Panel):
             self.update()
             same = run.verify()
             if same is not None:
-                of_guest = f"{'' if same else 'NOT '}that of a guest never migrated"
-                self._story += f" Its RAM is {of_guest}."
+                self._story += f" {tell_ram(same)}"
         else:
             self._story = f"The {role} of {run.name} was killed."
 
@@ -277,7 +270,7 @@ class Cockpit(Panel):
     def refresh(self) -> None:
         """Show new data; called by the pump."""
         active, now = self.overlay.active(), time.monotonic()
-        if active and feeds.unseen_seconds() > UNSEEN_SECONDS:
+        if active and is_unseen():
             self._story = "Ended: no page showed this any more."
             self.overlay.stop()
         if now - self._drawn >= FRAME_SECONDS:
@@ -375,6 +368,7 @@ class Cockpit(Panel):
         super().repeat()
         self.rows.send_state("children")
 
+    @interruptible("its runs go on, and can be waited for again")
     def wait(self) -> None:
         """Wait for the end of the work that a button has started, and of all runs."""
         super().wait()
@@ -413,10 +407,7 @@ def _consoles(run: CockpitRun) -> str:
         found = run.consoles()
     except ColobenchError:
         return ""
-    return "".join(
-        preformatted("\n".join([f"serial console, {role}", *text.splitlines()[-CONSOLE_LINES:]]))
-        for role, text in found.items()
-    )
+    return consoles(found, CONSOLE_LINES)
 
 
 def _put(widget: Any, value: str) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import enum
 import time
 from contextlib import suppress
-from functools import partial
-from html import escape
 from typing import Any
 
 import ipywidgets
@@ -18,16 +16,15 @@ from colobench.lab.report.palette import (
     GOOD_COLOUR,
     IDLE_COLOUR,
     MUTED_COLOUR,
-    SHADE_COLOUR,
 )
 from colobench.lab.report.run_summary import megabytes
 from colobench.lab.session.journal import ROLES
 from colobench.lab.session.session import Session
 from colobench.ui.base.controls import Controls
-from colobench.ui.base.markup import status_line
-from colobench.ui.base.panel import Panel, button
+from colobench.ui.base.markup import consoles, status_line
+from colobench.ui.base.panel import Panel, button, is_unseen, kill_buttons
 from colobench.ui.base.pump import Pump
-from colobench.ui.base.sentences import tell_takeover
+from colobench.ui.base.sentences import tell_ram, tell_takeover
 from colobench.ui.views.live_plot import LivePlot
 from colobench.ui.views.page_map import PageMap
 
@@ -44,9 +41,6 @@ MOMENTS: dict[str, dict[str, str | None]] = {
 watches = Pump(0.5)
 
 _SMALL = f"padding: 0 10px; font-size: 12px; color: {MUTED_COLOUR}"
-_CONSOLE = (
-    f"font: 11px/1.4 monospace; padding: 6px 10px; background: {SHADE_COLOUR}; flex: 1; margin: 0"
-)
 
 
 class PairStage(enum.Enum):
@@ -79,14 +73,15 @@ class Dashboard(Panel):
         self._stage = PairStage.NOTHING
         self._story = "Nothing runs yet. Start begins two processes on this machine."
         self._touched = time.monotonic()
+        # A page that is looked at, and not touched, goes on to say that it is there.
+        self.contact.feed.busy = lambda: (
+            self.background.doing is not None or self._stage is not PairStage.NOTHING
+        )
         # Not started; the views need a session to look at until one is.
         self.session = self._new_session()
         self.start_button = button("Start", self.start, "success", "play")
         self.checkpoint_button = button("Checkpoint", self.checkpoint, "primary", "camera")
-        self.kill_buttons = {
-            role: button(f"Kill {role}", partial(self.kill, role), style, "bolt")
-            for role, style in zip(ROLES, ("danger", "warning"), strict=True)
-        }
+        self.kill_buttons = kill_buttons(ROLES, self.kill, ("danger", "warning"))
         self.moment = ipywidgets.Dropdown(
             options=list(MOMENTS), layout=ipywidgets.Layout(width="230px")
         )
@@ -175,7 +170,7 @@ class Dashboard(Panel):
         self._story = f"{how} {tell_takeover(takeover)}"
         self.update()
         same = self.session.verify(survivor)
-        self._story += f" Its RAM is {'' if same else 'NOT '}that of a guest never migrated."
+        self._story += f" {tell_ram(same)}"
 
     def _reset(self, story: str) -> None:
         self.session.close()
@@ -211,8 +206,10 @@ class Dashboard(Panel):
         """Look at processes and consoles; called by the pump."""
         if self.background.doing is not None or self._stage is PairStage.NOTHING:
             return
-        if time.monotonic() - self._touched > IDLE_SECONDS:
+        unseen = is_unseen()
+        if unseen or time.monotonic() - self._touched > IDLE_SECONDS:
             story = f"Ended: nobody pressed a button for {IDLE_SECONDS / 60:.0f} minutes."
+            story = "Ended: no page showed this any more." if unseen else story
             self.background.do("ending both processes", lambda: self._reset(story))
             return
         dead = [node for node in self.session.nodes.values() if not node.alive()]
@@ -236,13 +233,8 @@ class Dashboard(Panel):
 
     def _consoles(self) -> str:
         """Show the consoles of living nodes side by side."""
-        shown = []
-        for role, node in self.session.nodes.items():
-            if node.alive():
-                lines = self.session.console(role).splitlines()[-CONSOLE_LINES:]
-                text = escape("\n".join([f"serial console, {role}", *lines]))
-                shown.append(f'<pre style="{_CONSOLE}">{text}</pre>')
-        return f'<div style="display: flex; gap: 8px">{"".join(shown)}</div>'
+        living = [role for role, node in self.session.nodes.items() if node.alive()]
+        return consoles({role: self.session.console(role) for role in living}, CONSOLE_LINES)
 
     def end(self) -> None:
         """End all processes and the display."""

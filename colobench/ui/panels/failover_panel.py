@@ -79,12 +79,14 @@ class FailoverPanel(Panel):
         self.holder.observe(lambda _: self._offer_points(), "value")
         self.kill_button = button("Kill", self.kill, "danger", "bolt")
         self.stop_button = button("Stop", self.stop, "", "stop")
+        self._choices = (self.output, self.victim, self.holder, self.point)
+        self.reset_button = self.make_reset(self._choices)
         self.status, self.words = ipywidgets.HTML(), ipywidgets.HTML()
         self.figure = LiveFigure(_draw())
         wrapped = ipywidgets.Layout(flex_flow="row wrap")
-        self._choices = (self.output, self.victim, self.holder, self.point)
+        buttons = [self.kill_button, self.stop_button, self.reset_button]
         self.children = (
-            ipywidgets.HBox([*self._choices, self.kill_button, self.stop_button], layout=wrapped),
+            ipywidgets.HBox([*self._choices, *buttons], layout=wrapped),
             self.status,
             self.figure,
             self.words,
@@ -113,6 +115,16 @@ class FailoverPanel(Panel):
         session = self._session
         if session is not None:
             session.close()
+
+    def halt(self) -> None:
+        """End the pair at once."""
+        self.stop()
+
+    def forget(self) -> None:
+        """Forget the last story."""
+        self._stopped = False
+        self.story, self._dots = None, _Dots()
+        self.figure.show(None, _nothing)
 
     def _live(self) -> None:
         with turn.taken(lambda: not self._stopped) as taken:
@@ -244,6 +256,12 @@ def _figure_data(story: FailoverStory, dots: _Dots) -> FigureData:
     kill = story.spans[1][0] if len(story.spans) > 1 else dots.end
     ranges = {"around": (kill - BEFORE, kill + AFTER), "all": (0.0, max(dots.end, 1.0))}
     return FigureData(tables, ranges)
+
+
+def _nothing() -> FigureData:
+    """Give the data of a figure without a story."""
+    empty = {name: _table((), "seconds", "client") for name in ("whole", "near")}
+    return FigureData(empty | {state: _table((), "left", "right") for state in COLOURS})
 
 
 def _table(rows: Sequence[tuple[float, float]], first: str, second: str) -> Columns:

@@ -85,6 +85,7 @@ class FlushGuess(Panel):
         self._committed: int | None = None
         self._refused = False
         self.flush_button = button("Commit and flush", self.flush, "success", "check")
+        self.reset_button = self.make_reset([*self._controls.values(), self.longer])
         self.status = ipywidgets.HTML()
         self.session: Session | None = None
         self._running: dict[str, Any] = {}
@@ -94,7 +95,7 @@ class FlushGuess(Panel):
         self.maps = [self._map(title) for title in ("received", "written there", "flushed")]
         self.children = (
             self._line(*self._controls.values(), self.longer),
-            self._line(self.take_button, self.guess, self.flush_button),
+            self._line(self.take_button, self.guess, self.flush_button, self.reset_button),
             self.status,
             ipywidgets.HBox(self.maps),
         )
@@ -161,6 +162,14 @@ class FlushGuess(Panel):
         self._running = chosen
         self.session = Session(**self._fixed | chosen)
         self.session.start()
+
+    def forget(self) -> None:
+        """End the pair, and forget its checkpoint and the guess; the first score is what counts."""
+        self._end_session()
+        self.pending = self.record = self.feedback = None
+        self._committed, self._refused, self.guess.value = None, False, ""
+        for each in self.maps:
+            each.show({}, "")
 
     def _end_session(self) -> None:
         session, self.session = self.session, None

@@ -50,8 +50,9 @@ class MuseumPanel(Panel):
         self.progress = ipywidgets.IntProgress(
             max=kills, description="kills", layout=ipywidgets.Layout(width="260px")
         )
+        self.reset_button = self.make_reset([self.bug])
         self.story, self.status, self.found = (ipywidgets.HTML() for _ in range(3))
-        line = [self.bug, self.run_button, self.stop_button, self.progress]
+        line = [self.bug, self.run_button, self.stop_button, self.reset_button, self.progress]
         self.children = (
             ipywidgets.HBox(line, layout=ipywidgets.Layout(flex_flow="row wrap")),
             self.story,
@@ -67,6 +68,14 @@ class MuseumPanel(Panel):
         """Plant the chosen bug, and kill nodes until it is caught."""
         self._stop.clear()
         self.background.do("waiting for another panel's pair to end", self._run)
+
+    def halt(self) -> None:
+        """Stop after the present kill."""
+        self._stop.set()
+
+    def forget(self) -> None:
+        """Forget the last run."""
+        self.hunt = None
 
     def _go_on(self) -> bool:
         return not self._stop.is_set()

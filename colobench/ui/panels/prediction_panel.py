@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import time
 from html import escape
 from typing import Any, ClassVar
 
@@ -19,6 +20,7 @@ from colobench.lab.course.prediction import (
 from colobench.lab.report.palette import BAD_COLOUR, BUSY_COLOUR, GOOD_COLOUR, IDLE_COLOUR
 from colobench.ui.base.markup import status_line
 from colobench.ui.base.panel import Panel, button, turn
+from colobench.ui.base.pump import frames
 from colobench.ui.views.curve_input import CurveInput
 
 GRADE_COLOURS = {
@@ -72,7 +74,11 @@ class PredictionPanel(Panel):
         self.feedback: Feedback | None = None
         self.outcome: Any = None
         self._refused = ""
+        self._began = 0.0
         self.commit_button = button("Commit and run", self.commit, "primary", "check")
+        self.reset_button = self.make_reset(
+            [] if isinstance(self.answer, CurveInput) else [self.answer]
+        )
         self.status = ipywidgets.HTML()
         words = f"<b>{number}</b> {escape(self._asked.question)}"
         question = f'<div style="max-width: 70em; line-height: 1.5">{words}</div>'
@@ -83,11 +89,12 @@ class PredictionPanel(Panel):
         form = self._asked.form
         if isinstance(form, CurveAnswer):
             how = ipywidgets.HTML(f'<div style="line-height: 1.5">{HOW_TO_DRAW}</div>')
-            return (self.answer, how, ipywidgets.HBox([self.commit_button]))
+            return (self.answer, how, ipywidgets.HBox([self.commit_button, self.reset_button]))
         if isinstance(form, NumberAnswer):
-            line = (self.answer, ipywidgets.HTML(escape(form.unit)), self.commit_button)
+            unit = ipywidgets.HTML(escape(form.unit))
+            line = (self.answer, unit, self.commit_button, self.reset_button)
             return (ipywidgets.HBox(line, layout=ipywidgets.Layout(flex_flow="row wrap")),)
-        return (self.answer, ipywidgets.HBox([self.commit_button]))
+        return (self.answer, ipywidgets.HBox([self.commit_button, self.reset_button]))
 
     def __repr__(self) -> str:
         return f"<PredictionPanel {self._asked.number}>"
@@ -116,13 +123,29 @@ class PredictionPanel(Panel):
         except UnfitAnswerError:
             return None
 
+    def forget(self) -> None:
+        """Forget the answer and its score here; the score that counts is the first one."""
+        self.feedback = self.outcome = None
+        self._refused = ""
+        if isinstance(self.answer, CurveInput):
+            self.answer.forget()
+
     def _run(self, committed: Any) -> None:
-        with turn.taken(lambda: self.comm is not None) as mine:
-            if not mine:
-                return
-            self.feedback, self.outcome = self._asked.settle(committed)
+        self._began = time.monotonic()
+        frames.add(self)
+        try:
+            with turn.taken(lambda: self.comm is not None) as mine:
+                if not mine:
+                    return
+                self.feedback, self.outcome = self._asked.settle(committed)
+        finally:
+            frames.remove(self)
         if isinstance(self.answer, CurveInput):
             self.answer.show(self.outcome, ended=False)
+
+    def refresh(self) -> None:
+        """Show for how long the experiment has run; called by the pump."""
+        self.update()
 
     def update(self) -> None:
         """Show the present state."""
@@ -134,7 +157,8 @@ class PredictionPanel(Panel):
         if self.background.error:
             return BAD_COLOUR, f"It failed: {self.background.error}"
         if self.background.doing:
-            return BUSY_COLOUR, f"{self.background.doing} …".capitalize()
+            seconds = time.monotonic() - self._began
+            return BUSY_COLOUR, f"{self.background.doing}, {seconds:.0f} s …".capitalize()
         if self._refused:
             return IDLE_COLOUR, self._refused
         if self.feedback is None:

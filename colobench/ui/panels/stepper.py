@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import ipywidgets
@@ -27,7 +26,7 @@ from colobench.settings.checkpoint import Capture, Layout
 from colobench.settings.transport import Encoding
 from colobench.ui.base.controls import dropdown
 from colobench.ui.base.markup import status_line
-from colobench.ui.base.panel import Panel, button
+from colobench.ui.base.panel import Panel, button, is_unseen, kill_buttons
 from colobench.ui.base.pump import frames
 from colobench.ui.views import steps
 from colobench.ui.views.page_sets import PageSets
@@ -66,6 +65,8 @@ class Stepper(Panel):
         self.stepping: Stepping | None = None
         self._used = time.monotonic()
         self._stopping = False
+        # A page that is looked at, and not touched, goes on to say that it is there.
+        self.contact.feed.busy = lambda: self.background.doing is not None or self._has_pair()
         self._choices = {
             "capture": self._choice("capture", [each.value for each in Capture], "240px"),
             "layout": self._choice("layout", [each.value for each in Layout]),
@@ -77,10 +78,7 @@ class Stepper(Panel):
         self.back_button = button("Back", self.back, "", "step-backward")
         self.next_button = button("Next", self.next, "primary", "step-forward")
         self.run_button = button("Run", self.run, "", "forward")
-        self.kill_buttons = {
-            role: button(f"Kill {role}", partial(self.kill, role), "danger", "bolt")
-            for role in ("primary", "secondary")
-        }
+        self.kill_buttons = kill_buttons(("primary", "secondary"), self.kill)
         self.damage = dropdown("damage", DAMAGES, FLIP)
         self.place = ipywidgets.BoundedIntText(
             value=3,
@@ -96,18 +94,19 @@ class Stepper(Panel):
         self.other.layout.width = "280px"
         self.corrupt_button = button("Corrupt here", self.corrupt, "warning", "random")
         self.damage.observe(lambda _: self.update(), "value")
+        damages = (self.damage, self.where, self.place, self.other)
+        self.reset_button = self.make_reset([*self._choices.values(), *damages])
         self.status, self.machines, self.bytes, self.guests = (ipywidgets.HTML() for _ in range(4))
         self.maps = self._make_maps()
         self.children = (
-            ipywidgets.HBox([*self._choices.values(), self.new_button], layout=_WRAP),
+            ipywidgets.HBox(
+                [*self._choices.values(), self.new_button, self.reset_button], layout=_WRAP
+            ),
             ipywidgets.HBox(
                 [self.back_button, self.next_button, self.run_button, *self.kill_buttons.values()],
                 layout=_WRAP,
             ),
-            ipywidgets.HBox(
-                [self.damage, self.where, self.place, self.other, self.corrupt_button],
-                layout=_WRAP,
-            ),
+            ipywidgets.HBox([*damages, self.corrupt_button], layout=_WRAP),
             self.status,
             self.bytes,
             self.machines,
@@ -206,16 +205,33 @@ class Stepper(Panel):
             self.stepping = None
             raise
 
+    def _has_pair(self) -> bool:
+        # Another thread may forget it.
+        stepping = self.stepping
+        return stepping is not None and not stepping.over
+
     def _end_pair(self) -> None:
         if self.stepping is not None:
             self.stepping.close()
 
+    def halt(self) -> None:
+        """Stop to run to the end of a checkpoint."""
+        self._stopping = True
+
+    def forget(self) -> None:
+        """End the pair, and forget its journal."""
+        self._end_pair()
+        self.stepping = None
+        for each in (self.machines, self.bytes, self.guests):
+            each.value = ""
+        for shown in self.maps:
+            shown.show({}, "")
+
     def refresh(self) -> None:
-        """End a pair that nobody has used for long; called by the pump."""
-        stepping = self.stepping
-        if stepping is None or stepping.over or self.background.doing is not None:
+        """End a pair that nobody has used for long, or sees; called by the pump."""
+        if not self._has_pair() or self.background.doing is not None:
             return
-        if time.monotonic() - self._used > IDLE_SECONDS:
+        if is_unseen() or time.monotonic() - self._used > IDLE_SECONDS:
             self._do("ending a pair that is not used", self._end_pair)
 
     # Display.

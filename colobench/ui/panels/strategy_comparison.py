@@ -26,7 +26,7 @@ from colobench.settings.link import PRESETS as LINKS
 from colobench.strategy.presets import PRESETS
 from colobench.ui.base.controls import dropdown
 from colobench.ui.base.markup import status_line
-from colobench.ui.base.panel import Panel, button, turn
+from colobench.ui.base.panel import Panel, button, is_unseen, turn
 from colobench.ui.base.pump import frames
 from colobench.ui.views.comparison_plots import MARKERS, ComparisonPlots
 
@@ -81,7 +81,7 @@ class StrategyComparison(Panel):
             **{name: name for name in PRESETS},
             **{name_of(each): each for each in strategies},
         }
-        self._stopped = False
+        self._stopped = self._unseen = False
         self._doing = ""
         self._drawn = 0.0
         self._predicted: tuple[int, Predictions] = (0, {})
@@ -105,14 +105,20 @@ class StrategyComparison(Panel):
         self.link = dropdown("link", list(dict.fromkeys([*LINKS, link])), link)
         self.start_button = button("Start", self.start, "success", "play")
         self.stop_button = button("Stop", self.stop, "", "stop")
+        self._choices = (*self.strategies, self.guest, self.link)
+        self.reset_button = self.make_reset(self._choices)
+        self.progress = ipywidgets.IntProgress(
+            max=1, layout=ipywidgets.Layout(width="auto", height="10px", margin="2px 10px")
+        )
         self.status, self.legend, self.words = (ipywidgets.HTML() for _ in range(3))
         self.plots = ComparisonPlots()
         wrapped = ipywidgets.Layout(flex_flow="row wrap")
-        buttons = [self.guest, self.link, self.start_button, self.stop_button]
+        buttons = [self.guest, self.link, self.start_button, self.stop_button, self.reset_button]
         self.children = (
             ipywidgets.HBox(self.strategies, layout=wrapped),
             ipywidgets.HBox(buttons, layout=wrapped),
             self.status,
+            self.progress,
             self.legend,
             self.plots,
             self.words,
@@ -125,7 +131,7 @@ class StrategyComparison(Panel):
 
     def start(self) -> None:
         """Compare the chosen strategies on the chosen guest, over the chosen link."""
-        self._stopped = False
+        self._stopped = self._unseen = False
         self.background.do("waiting for another panel's pair to end", self._compare)
 
     def stop(self) -> None:
@@ -137,6 +143,16 @@ class StrategyComparison(Panel):
         for each in self._underway[-1:]:
             if each.stage is not MeasurementStage.DONE:
                 each.stop()
+
+    def halt(self) -> None:
+        """End the pair that runs."""
+        self.stop()
+
+    def forget(self) -> None:
+        """Forget the comparison."""
+        self.comparison, self._underway = None, []
+        self.plots.show(None, [], [])
+        self.plots.show_latencies(False)
 
     def _compare(self) -> None:
         with turn.taken(lambda: not self._stopped) as taken:
@@ -179,6 +195,9 @@ class StrategyComparison(Panel):
     def refresh(self) -> None:
         """Show new data; called by the pump."""
         running = self.background.doing is not None
+        if running and not self._stopped and is_unseen():
+            self._unseen = True
+            self.stop()
         if running and time.monotonic() - self._drawn < FRAME_SECONDS:
             return
         self._drawn = time.monotonic()
@@ -201,9 +220,10 @@ class StrategyComparison(Panel):
     def update(self) -> None:
         """Show the present state, and enable the buttons that make sense in it."""
         ready = self.background.doing is None
-        for each in (*self.strategies, self.guest, self.link, self.start_button):
+        for each in (*self._choices, self.start_button):
             each.disabled = not ready
         self.stop_button.disabled = ready
+        self._show_progress(ready)
         self.status.value = status_line(*self._status())
         found = self.comparison
         written = (found, 0 if found is None else len(found.measurements))
@@ -211,6 +231,13 @@ class StrategyComparison(Panel):
             self._written = written
             self.legend.value = "" if found is None else _legend(found)
             self.words.value = tables_html(found) if found and found.measurements else ""
+
+    def _show_progress(self, ready: bool) -> None:
+        found = self.comparison
+        total = 1 if found is None else len(found.cells) * found.settings.rounds
+        self.progress.max = total
+        self.progress.value = 0 if found is None else total - found.missing
+        self.progress.layout.visibility = "hidden" if ready else "visible"
 
     def _status(self) -> tuple[str, str]:
         doing, error, found = self.background.doing, self.background.error, self.comparison
@@ -222,7 +249,11 @@ class StrategyComparison(Panel):
             return IDLE_COLOUR, "Choose strategies, a guest and a link; then start."
         total = len(found.cells) * found.settings.rounds
         if found.missing:
-            return IDLE_COLOUR, f"Stopped after {total - found.missing} of {total} measurements."
+            why = ", as no page showed this any more" if self._unseen else ""
+            return (
+                IDLE_COLOUR,
+                f"Stopped after {total - found.missing} of {total} measurements{why}.",
+            )
         return GOOD_COLOUR, f"All {total} measurements are made. {headline(found)}."
 
     def _what(self) -> str:

@@ -73,6 +73,7 @@ class TrackerPanel(Panel):
         self.run_button = button(f"Run {EPOCHS} epochs", self.run, "primary", "play")
         self.stop_button = button("Stop", self._stop.set, "", "stop")
         self.clear_button = button("Clear the plot", self.clear, "", "eraser")
+        self.reset_button = self.make_reset([self.guest, self.writes])
         self.status, self.words, self.below = (ipywidgets.HTML() for _ in range(3))
         self.epoch = ipywidgets.IntSlider(
             description="epoch", min=1, max=EPOCHS, layout=ipywidgets.Layout(width="400px")
@@ -82,7 +83,8 @@ class TrackerPanel(Panel):
         self.figure = LiveFigure(_draw(self._names))
         self.children = (
             self._wrapped(self.guest, self.writes),
-            self._wrapped(self.run_button, self.stop_button, self.clear_button, self.status),
+            self._wrapped(self.run_button, self.stop_button, self.clear_button, self.reset_button),
+            self.status,
             self.words,
             self.epoch,
             self._wrapped(*self.maps.values()),
@@ -133,6 +135,14 @@ class TrackerPanel(Panel):
 
     def _clear(self) -> None:
         self.runs.clear()
+
+    def halt(self) -> None:
+        """Stop the run."""
+        self._stop.set()
+
+    def forget(self) -> None:
+        """Forget all results."""
+        self._clear()
 
     # Display.
 

@@ -66,6 +66,11 @@ class CurveInput(LiveView):
         }
         self.feed.put(frame)
 
+    def forget(self) -> None:
+        """Forget what was drawn and measured."""
+        self.drawn.values = []
+        self.show(None, ended=False)
+
     def close(self) -> None:
         """Close the view and its model."""
         self.drawn.close()

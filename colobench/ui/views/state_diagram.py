@@ -36,7 +36,7 @@ class StateDiagram:
     machine
         The table, with its title and its first state.
     present
-        Name of the present state, which is framed; None if there is none.
+        Name of the present state, which is filled and framed; None if there is none.
     visited
         Names of states that are marked.
 
@@ -102,10 +102,12 @@ class StateDiagram:
     def _box(self, name: str, left: int, top: int) -> str:
         ends = not any(each.before == name for each in self._steps)
         here, seen = name == self.present, name in self.visited
-        stroke = f"{TAKEOVER_COLOUR}" if here else PRIMARY_COLOUR if seen else "currentColor"
+        # The colour of a takeover alone is too dark for a frame on a dark page.
+        stroke = PRIMARY_COLOUR if seen and not here else "currentColor"
+        fill = f'"{TAKEOVER_COLOUR}" fill-opacity="0.3"' if here else '"none"'
         frame = (
             f'<rect x="{left}" y="{top}" width="{_WIDTH}" height="{_HEIGHT}" rx="6" '
-            f'fill="none" stroke="{stroke}" stroke-width="{3 if here or seen else 1}"/>'
+            f'fill={fill} stroke="{stroke}" stroke-width="{3 if here or seen else 1}"/>'
         )
         if ends:
             frame += (

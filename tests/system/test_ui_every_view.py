@@ -1,0 +1,216 @@
+"""Every view in JupyterLab, Notebook 7 and Voilà: modules that are slow, pages that are slow.
+
+One page has them all, and the three servers show it at the same time: it takes about as long as
+one page of one server. Nothing is stood in for: servers, kernels, ipywidgets, anywidget and BokehJS
+are the installed ones. COLOBENCH_BROWSER_REPEATS says how often this is done; once by default.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import psutil
+import pytest
+
+from browser import needs_chromium
+from jupyter import IDLE, PATIENCE_MS, Browser, Site, browsers, serve, write_notebook
+from slow_modules import SLOW_MODULES
+
+REPEATS = int(os.environ.get("COLOBENCH_BROWSER_REPEATS", "1"))
+THROTTLE = 12
+KINDS = ("lab", "notebook", "voila")
+#: Limit of the time from a closed page to the end of its pairs, on a slow machine.
+CLOSED_SECONDS = 120.0
+
+pytestmark = [*needs_chromium, pytest.mark.timeout(2400)]
+
+VIEWS = """
+import tempfile
+import colobench as cb
+from colobench import ui
+from colobench.lab.cockpit import run
+from colobench.ui.base import panel as panels
+
+# What is measured here does not matter.
+run.SETTLING_SECONDS = run.UNPROTECTED_SECONDS = 0.1
+panels.UNSEEN_SECONDS = 1.0
+directory = tempfile.TemporaryDirectory()
+disks = [f"{directory.name}/disk,size=1M"]
+session = cb.Session(
+    ram="8M", guest="uniform", delay=None, report_pages=True, keep_stream=True, disks=disks
+)
+session.start()
+checkpoints = ui.NextCheckpoint(session)
+cockpit = ui.Cockpit(ram="8M", guest="uniform", delay=20)
+stepper = ui.Stepper()
+comparison = ui.StrategyComparison(
+    ["colo_v12,delay=20"], ram="8M", rounds=1, seconds=0.3, unprotected_seconds=0.1, models=False
+)
+prediction = ui.PredictionPanel("04.1")
+display(checkpoints, ui.PageMap(session), ui.DiskMap(session))
+display(ui.FlushPlot(session.records), ui.PagesPlot(session.records))
+display(cockpit, stepper, comparison, prediction)
+display(ui.StateDiagram(cb.protocol_table("primary, v12, stop-and-send")))
+"""
+WORK = """
+for _ in range(3):
+    checkpoints.button.click()
+    checkpoints.wait()
+cockpit.overlay.start(cockpit.form.settings(), seconds=0.3)
+cockpit.wait()
+cockpit.export_json()
+cockpit.wait()
+stepper.next_button.click()
+stepper.wait()
+comparison.start_button.click()
+comparison.wait()
+prediction.answer.drawn.values = [100.0 * each for each in range(1, 6)]
+session.relay.forget()
+session.checkpoint()
+display(ui.SequenceDiagram(session.relay.chunks))
+"""
+#: Checkpoints that the session has taken when all cells are done.
+CHECKPOINTS = 4
+NOTEBOOKS = {"quick": (VIEWS, WORK), "slow": (SLOW_MODULES, VIEWS, WORK)}
+#: Numbers that a page shows, and the least that they are, by what shows them.
+SHOWN = {
+    "bars": ("document.querySelector('[data-rows][data-last]')?.dataset.last", CHECKPOINTS),
+    "page map": (
+        """document.querySelector("canvas[aria-label*='sent by checkpoint']")
+            ?.ariaLabel.match(/sent by checkpoint (\\d+)/)?.[1]""",
+        CHECKPOINTS,
+    ),
+    "disk map": (
+        """document.querySelector("canvas[aria-label*='would undo']")
+            ?.ariaLabel.match(/(\\d+) checkpoints/)?.[1]""",
+        CHECKPOINTS,
+    ),
+    "figures of checkpoints": (
+        f"""[...document.querySelectorAll("[data-figure]")]
+            .filter(({{dataset}}) => Number(dataset.rows) >= {CHECKPOINTS}).length""",
+        2,
+    ),
+    "figures of a comparison": (
+        """[...document.querySelectorAll(".colobench-panel [data-figure]")]
+            .filter(({dataset}) => Number(dataset.rows) > 0).length""",
+        1,
+    ),
+    "settings": ("document.querySelector('[data-fields]')?.dataset.fields", 40),
+    "runs over each other": (
+        "Object.values(JSON.parse(document.querySelector('[data-runs]')?.dataset.runs ?? '{}'))[0]",
+        3,
+    ),
+    "file": ("document.querySelectorAll('[data-file=\"colobench-runs.json\"]').length", 1),
+    "page sets": (
+        """document.querySelectorAll("canvas[aria-label*='of the checkpoint']")
+            .length""",
+        1,
+    ),
+    "drawn curve": (
+        """[...document.querySelectorAll("[role=slider][aria-label]")]
+            .filter((each) => Number(each.getAttribute("aria-valuenow")) >= 100).length""",
+        5,
+    ),
+    "state diagram": (
+        """document.querySelectorAll("svg[aria-label*='State diagram']")
+            .length""",
+        1,
+    ),
+}
+#: Whether no panel stands in a box of Notebook 7 that scrolls, and is some lines high.
+WHOLE = """[...document.querySelectorAll(".jp-Cell-outputArea:has(.colobench-panel)")]
+    .every((each) => getComputedStyle(each).maxHeight === "none")"""
+WORDS = ("Step 1 of 1: live", "All 1 measurements are made", "nothing runs now")
+
+
+@pytest.fixture(scope="module")
+def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Site]]:
+    """Serve the notebooks, by each server."""
+    with ExitStack() as stack:
+        served = []
+        for kind in KINDS:
+            home = tmp_path_factory.mktemp(kind)
+            (home / "notebooks").mkdir()
+            for name, cells in NOTEBOOKS.items():
+                write_notebook(home / "notebooks" / f"{name}.ipynb", *cells)
+            served.append(stack.enter_context(serve(kind, home, home / "notebooks")))
+        yield served
+
+
+@pytest.fixture
+def started(sites: list[Site]) -> Iterator[list[Browser]]:
+    """Start Chromium for the servers; afterwards nobody's kernel is left."""
+    with browsers(sites) as started:
+        yield started
+        started[0].close_pages()
+        for site in sites:
+            site.end_kernels()
+
+
+def open_everywhere(started: list[Browser], notebook: str, throttle: int = 1) -> list[Any]:
+    """Open a notebook by each server, and run it."""
+    pages = [each.open(f"{notebook}.ipynb", throttle, wait=False) for each in started]
+    for browser, page in zip(started, pages, strict=True):
+        # Three servers, kernels and pages share the processors.
+        page.set_default_timeout(4 * PATIENCE_MS)
+        if browser.site.kind != "voila":
+            page.wait_for_function(IDLE)
+        browser.run_all(page)
+    return pages
+
+
+def wait_until_filled(page: Any) -> None:
+    """Wait until every view shows all that there is."""
+    for shown, least in SHOWN.values():
+        page.wait_for_function(f"least => Number({shown}) >= least", arg=least, polling=100)
+    for words in WORDS:
+        page.get_by_text(words).first.wait_for()
+    assert page.evaluate(WHOLE)
+
+
+def go_on(page: Any) -> None:
+    """Press a button of panels that have one, and wait for what comes of it."""
+    page.get_by_role("button", name="Next checkpoint").first.click()
+    bars, _ = SHOWN["bars"]
+    page.wait_for_function(f"Number({bars}) > {CHECKPOINTS}", polling=100)
+    page.locator("button:text-matches('Next$')").first.click()
+    page.get_by_text("Step 2 of 2: live").first.wait_for()
+    first = page.locator("[role=slider][aria-label]").first
+    first.press("ArrowUp")
+    page.wait_for_function(
+        "each => each.isConnected === false || Number(each.getAttribute('aria-valuenow')) > 100",
+        arg=first.element_handle(),
+        polling=100,
+    )
+
+
+@pytest.mark.parametrize("repeat", range(REPEATS))
+@pytest.mark.parametrize(("notebook", "throttle"), [("slow", 1), ("quick", THROTTLE)])
+def test_slow_modules_and_slow_pages_show_every_view_everywhere_and_go_on(
+    started: list[Browser], sites: list[Site], notebook: str, throttle: int, repeat: int
+) -> None:
+    pages = open_everywhere(started, notebook, throttle)
+    for page in pages:
+        wait_until_filled(page)
+    for page in pages:
+        go_on(page)
+    if notebook == "slow":
+        close_the_page_of_a_run(pages[-1], sites[-1])
+
+
+def close_the_page_of_a_run(page: Any, site: Site) -> None:
+    """Close Voilà's page while the cockpit and the stepper have pairs: both end, another stays."""
+    page.get_by_label("run for").select_option("10 minutes")
+    page.locator("button:text-matches('Start$')").first.click()
+    page.get_by_text(": protected").first.wait_for()
+    alive = site.nodes()
+    assert len(alive) == 6
+    page.close()
+    deadline = time.monotonic() + CLOSED_SECONDS
+    while len(alive) > 2:
+        assert time.monotonic() < deadline, alive
+        _, alive = psutil.wait_procs(alive, timeout=0.5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from colobench.errors import LocalError
 from colobench.fields.part import Part, part
@@ -64,7 +64,7 @@ class Settings(Part):
         checkpoint, guest = self.checkpoint, self.guest.program.label
         check_guest_compatible(guest, {"capture": checkpoint.capture.value})
         if self.guest.program.needs_kvm and checkpoint.tracker == "marked":
-            checkpoint = checkpoint.override(tracker="kvm")
+            checkpoint = replace(checkpoint, tracker="kvm")
             object.__setattr__(self, "checkpoint", checkpoint)
         check_guest_compatible(guest, {"tracker": checkpoint.tracker})
 

@@ -6,7 +6,6 @@ import argparse
 import json
 from pathlib import Path
 
-from colobench.cli.options import new_file
 from colobench.errors import LocalError
 
 _EPILOG = """
@@ -14,6 +13,13 @@ A stream comes from a file (xz is unpacked), from a pipe, or from a QEMU that is
 unix:PATH. Exit status 0: every byte is explained; 3: some are not, and are listed with their
 offsets.
 """
+
+
+def _new_file(text: str) -> Path:
+    # The options of other verbs take longer to import than a short stream takes to read.
+    from colobench.cli.options import new_file
+
+    return new_file(text)
 
 
 def _page(text: str) -> tuple[str, int]:
@@ -27,7 +33,7 @@ def _extraction(text: str) -> tuple[str, Path]:
     block, sign, file = text.partition("=")
     if not sign or not block or not file:
         raise argparse.ArgumentTypeError(f"expected BLOCK=FILE, found {text!r}")
-    return block, new_file(file)
+    return block, _new_file(file)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +41,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("source", metavar="FILE|-|unix:PATH", help="the stream: a file, standard input, a socket")
     add("--json", action="store_true", help="print JSON")
-    add("--html", type=new_file, metavar="FILE", help="write a page that opens offline")
+    add("--html", type=_new_file, metavar="FILE", help="write a page that opens offline")
     add("--devices", action="store_true", help="the values of the devices' fields, by name")
     keep = parser.add_mutually_exclusive_group()
     words = "print one page of RAM, and its records"

@@ -14,7 +14,6 @@ from colobench import __version__
 from colobench.cli.console import say_error
 from colobench.cli.verbs import VERBS, Verb, module_of
 from colobench.errors import ColobenchError
-from colobench.processes.resource_limits import check_limits_of_processes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options, verb = _parse(sys.argv[1:] if arguments is None else arguments)
         name = f" {options.verb}"
         if verb.runs_nodes:
+            # A verb without nodes starts without this.
+            from colobench.processes.resource_limits import check_limits_of_processes
+
             check_limits_of_processes()
         status = module_of(options.verb).run(options)
         sys.stdout.flush()
@@ -105,7 +107,8 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Verb]:
     """Parse the arguments; only the verb that they name is imported."""
     parser = argparse.ArgumentParser(prog="colobench", description="A workbench for COLO.")
     parser.add_argument("--version", action="version", version=f"colobench {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    # With `prog`, argparse formats no usage for it, which imports shutil and all compressions.
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", prog="colobench")
     for name, verb in VERBS.items():
         of_verb = verbs.add_parser(name, help=verb.summary, description=verb.summary)
         if name in arguments:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 
 class _Module(Protocol):
@@ -18,8 +17,7 @@ class _Module(Protocol):
         """Do what the options say; returns the exit status."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verb:
+class Verb(NamedTuple):
     """A verb of the command line.
 
     Attributes

@@ -27,7 +27,6 @@ _COMPRESSED_PACKETS = "colobench.kernels.compressed_packets"
 #: Kernels of experiments and of the reader of streams, which no node runs.
 _OF_NO_NODE = (
     "colobench.kernels.bitmap_walks",
-    "colobench.kernels.page_counts",
     "colobench.lab.checker.append_only_log",
 )
 #: Trackers that have no kernels of their own.

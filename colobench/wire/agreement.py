@@ -14,9 +14,10 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from colobench.wire.buffer import StreamBuffer
 from colobench.wire.errors import HeaderError, SettingsDiffer
 from colobench.wire.format import BE32, SectionType, counted_string
-from colobench.wire.reading import Parser, StreamBuffer
+from colobench.wire.steps import Parser
 
 NAME: Final = "configuration/colobench-settings"
 VERSION: Final = 1

@@ -18,10 +18,9 @@ from typing import Final
 from colobench.kernels import page_records
 from colobench.wire.compression import CompressionError, compressed_limit, decompressor
 from colobench.wire.errors import RAMError
+from colobench.wire.format import COMPRESSED_RECORDS as COMPRESSED_RECORDS
 from colobench.wire.reading import Parser, StreamBuffer, parse_bytes, sized_bytes
 
-#: Flag of the record, beyond all of QEMU's.
-COMPRESSED_RECORDS: Final = 0x800
 BLOCK_PAGES: Final = 128
 #: Most bytes of a block's records, with the name of a RAM block and EOS.
 RECORDS_LIMIT: Final = (

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
-from colobench.kernels import page_counts
 from colobench.wire.device_fields import FieldValue, read_fields
 from colobench.wire.errors import StreamError
 from colobench.wire.format import SectionType
 from colobench.wire.grammar import SectionIdentity
 from colobench.wire.messages import Message
+from colobench.wire.page_counts import PageCounts
 from colobench.wire.ram_reader import ReadBlock
 from colobench.wire.reader import UNEXPLAINED
 from colobench.wire.recorded import RECORD_KINDS, Item, RecordRun
@@ -33,7 +29,6 @@ PROBLEMS_LIMIT: Final = 1000
 CHECKPOINTS_LIMIT: Final = 100_000
 
 
-@dataclass(slots=True)
 class StreamPart:
     """A part of a stream, with the parts that it consists of.
 
@@ -48,12 +43,15 @@ class StreamPart:
         What it consists of, if it was divided further.
     """
 
-    kind: str
-    title: str
-    detail: str = ""
-    offset: int = 0
-    length: int = 0
-    parts: list[StreamPart] = field(default_factory=list)
+    # No dataclass, as in `colobench.wire.page_counts`.
+    __slots__ = ("detail", "kind", "length", "offset", "parts", "title")
+
+    def __init__(
+        self, kind: str, title: str, detail: str = "", offset: int = 0, length: int = 0
+    ) -> None:
+        self.kind, self.title, self.detail = kind, title, detail
+        self.offset, self.length = offset, length
+        self.parts: list[StreamPart] = []
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON's values."""
@@ -71,46 +69,7 @@ class StreamPart:
             yield from part.walk()
 
 
-@dataclass(frozen=True, slots=True)
-class PageCounts:
-    """Numbers of page records.
-
-    Attributes
-    ----------
-    pages, zero, xbzrle, compressed
-        Records by kind.
-    xbzrle_bytes, compressed_bytes
-        Bytes of encoded and of compressed pages.
-    duplicates
-        Records of a page that had come before.
-    """
-
-    pages: int = 0
-    zero: int = 0
-    xbzrle: int = 0
-    compressed: int = 0
-    xbzrle_bytes: int = 0
-    compressed_bytes: int = 0
-    duplicates: int = 0
-
-    @classmethod
-    def of(cls, counts: npt.NDArray[np.int64]) -> PageCounts:
-        """Make it of a kernel's counts."""
-        return cls(*counts[: page_counts.FIRST].tolist())
-
-    def as_json(self) -> dict[str, int]:
-        """Return it as JSON's values."""
-        return {name: getattr(self, name) for name in PageCounts.__slots__}
-
-    def __str__(self) -> str:
-        kinds = [(self.pages, "pages"), (self.zero, "zero"), (self.xbzrle, "XBZRLE")]
-        kinds.append((self.compressed, "compressed"))
-        words = [f"{count:,} {name}" for count, name in kinds if count]
-        return ", ".join([*words, *[f"{self.duplicates:,} again"] * bool(self.duplicates)])
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceState:
+class DeviceState(NamedTuple):
     """State of a device, as bytes.
 
     Attributes
@@ -142,8 +101,7 @@ class DeviceState:
             return []
 
 
-@dataclass(frozen=True, slots=True)
-class CheckpointSizes:
+class CheckpointSizes(NamedTuple):
     """Sizes of a checkpoint.
 
     Attributes
@@ -208,15 +166,15 @@ class TreeSink:
 
     def records(self, records: RecordRun) -> None:
         """Add records to those of the same block in the section."""
-        section, counts = self._open[-1], records.counts
-        self._checkpoint.counts[: page_counts.FIRST] += counts[: page_counts.FIRST]
+        section = self._open[-1]
+        self._checkpoint.counts.add(records.counts)
         self._grow(records.offset, records.length)
         for part in section.parts:
             if part.kind == "records" and part.title == records.block:
                 assert isinstance(part, _RecordsPart)
                 part.take(records)
                 return
-        part = _RecordsPart("records", records.block, offset=records.offset)
+        part = _RecordsPart(records.block, records.offset)
         part.take(records)
         section.parts.append(part)
 
@@ -268,7 +226,7 @@ class TreeSink:
             now.number,
             part.offset,
             part.length,
-            PageCounts.of(now.counts),
+            now.counts,
             now.ram_bytes,
             now.device_bytes,
             now.devices,
@@ -300,7 +258,7 @@ class TreeSink:
             return
         oldest = tail.popleft()
         if len(parent.parts) == FIRST_KEPT:
-            parent.parts.append(_Sum("further", "", offset=oldest.offset))
+            parent.parts.append(_Sum(oldest.offset))
         between = parent.parts[-1]
         assert isinstance(between, _Sum)
         between.take(oldest)
@@ -311,39 +269,39 @@ class TreeSink:
         part.parts += self._tails.pop(id(part), ())
 
 
-@dataclass(slots=True)
 class _UnderWay:
     """Sums of the checkpoint that is being read; number 0 is the migration before the first."""
 
-    number: int = 0
-    ram_bytes: int = 0
-    device_bytes: int = 0
-    devices: int = 0
-    complete: bool = True
-    counts: npt.NDArray[np.int64] = field(
-        default_factory=lambda: np.zeros(page_counts.COUNT_SLOTS, dtype=np.int64)
-    )
+    def __init__(self, number: int = 0) -> None:
+        self.number = number
+        self.ram_bytes = self.device_bytes = self.devices = 0
+        self.complete = True
+        self.counts = PageCounts()
 
 
-@dataclass(slots=True)
 class _RecordsPart(StreamPart):
     """Page records of one block in one section."""
 
-    counts: npt.NDArray[np.int64] = field(
-        default_factory=lambda: np.zeros(page_counts.COUNT_SLOTS, dtype=np.int64)
-    )
+    __slots__ = ("counts",)
+
+    def __init__(self, block: str, offset: int) -> None:
+        super().__init__("records", block, offset=offset)
+        self.counts = PageCounts()
 
     def take(self, records: RecordRun) -> None:
-        self.counts[: page_counts.FIRST] += records.counts[: page_counts.FIRST]
+        self.counts.add(records.counts)
         self.length += records.length
-        self.detail = str(PageCounts.of(self.counts))
+        self.detail = str(self.counts)
 
 
-@dataclass(slots=True)
 class _Sum(StreamPart):
     """Parts that are summed up."""
 
-    count: int = 0
+    __slots__ = ("count",)
+
+    def __init__(self, offset: int) -> None:
+        super().__init__("further", "", offset=offset)
+        self.count = 0
 
     def take(self, part: StreamPart) -> None:
         self.count += 1
@@ -351,8 +309,7 @@ class _Sum(StreamPart):
         self.title = f"{self.count:,} further parts"
 
 
-@dataclass(frozen=True, slots=True)
-class DecodedStream:
+class DecodedStream(NamedTuple):
     """A decoded stream.
 
     Attributes
@@ -393,10 +350,10 @@ class DecodedStream:
     @property
     def counts(self) -> PageCounts:
         """Page records of all blocks."""
-        total = np.zeros(page_counts.COUNT_SLOTS, dtype=np.int64)
+        total = PageCounts()
         for block in self.blocks:
-            total += block.counts
-        return PageCounts.of(total)
+            total.add(block.counts)
+        return total
 
     def as_json(self, *, devices: bool = False) -> dict[str, Any]:
         """Return it as JSON's values; with `devices`, the values of their fields as well."""
@@ -408,17 +365,13 @@ class DecodedStream:
             "ram": self.counts.as_json(),
             "blocks": [
                 {"name": block.name, "length": block.length, "address": block.address}
-                | PageCounts.of(block.counts).as_json()
+                | block.counts.as_json()
                 for block in self.blocks
             ],
             "devices": [_device_json(device, devices) for device in self.devices],
             "last_devices": [_device_json(device, devices) for device in self.last_devices],
             "checkpoints": [
-                {
-                    name: getattr(each, name)
-                    for name in CheckpointSizes.__slots__
-                    if name != "counts"
-                }
+                {name: getattr(each, name) for name in CheckpointSizes._fields if name != "counts"}
                 | each.counts.as_json()
                 for each in self.checkpoints
             ],
@@ -458,12 +411,12 @@ def page_map(block: ReadBlock, cells: int = 4096) -> CellMap:
         size *= 2
     kinds = []
     for begin in range(0, len(seen), size):
-        counts = np.bincount(seen[begin : begin + size], minlength=1 + len(RECORD_KINDS))
-        kinds.append(next((name for slot, name in _TELLING if counts[slot]), ""))
+        marks = bytes(seen[begin : begin + size])
+        kinds.append(next((name for mark, name in _TELLING if mark in marks), ""))
     return CellMap(size, kinds)
 
 
-#: Kinds by the value in `ReadBlock.seen`, the most telling one first.
+#: Kinds by their marks in `ReadBlock.seen`, the most telling one first.
 _TELLING: Final = tuple(
     (1 + RECORD_KINDS.index(name), name) for name in ("XBZRLE", "COMPRESS_PAGE", "PAGE", "ZERO")
 )

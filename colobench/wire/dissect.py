@@ -8,11 +8,12 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable
 
+from colobench.wire.buffer import StreamBuffer
 from colobench.wire.lookahead import LOOK_AHEAD_LIMIT as LIMIT
 from colobench.wire.lookahead import WINDOW, Driver
 from colobench.wire.reader import UNEXPLAINED, StreamReader
-from colobench.wire.reading import Steps, StreamBuffer
 from colobench.wire.recorded import Item, ItemList, format_items
+from colobench.wire.steps import Steps
 from colobench.wire.vmstate import Device
 
 __all__ = ["UNEXPLAINED", "Item", "dissect", "dissect_checkpoint", "format_items"]

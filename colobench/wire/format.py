@@ -51,8 +51,21 @@ RAM_INSTANCE_ID: Final = 0
 RAM_VERSION_ID: Final = 4
 
 PAGE_FLAGS_MASK: Final = 0xFFF
+#: Bytes of a page: a record's flags are in the low bits of its offset.
+TARGET_PAGE_SIZE: Final = PAGE_FLAGS_MASK + 1
+
 #: Limit of the number of RAM blocks that are learnt from a stream.
 BLOCKS_LIMIT: Final = 4096
+
+#: Begin of a multifd channel and of each of its packets; bytes of a block's name in them.
+MULTIFD_MAGIC: Final = 0x11223344
+MULTIFD_VERSION: Final = 1
+MULTIFD_NAME_BYTES: Final = 256
+#: Flag of the packet that ends a section's pages on a channel.
+MULTIFD_SYNC: Final = 1
+
+#: Flag of our compressed records, beyond all of QEMU's; see `colobench.wire.compressed_records`.
+COMPRESSED_RECORDS: Final = 0x800
 
 BE16: Final = struct.Struct(">H")
 BE32: Final = struct.Struct(">I")

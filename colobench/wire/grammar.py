@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from colobench.wire import vmdescription
+from colobench.wire.buffer import StreamBuffer
 from colobench.wire.errors import (
     BadFooter,
     HeaderError,
@@ -30,7 +31,7 @@ from colobench.wire.format import (
     section_footer,
     section_type_name,
 )
-from colobench.wire.reading import Steps, StreamBuffer, sized_bytes
+from colobench.wire.steps import Steps, sized_bytes
 
 #: Limit of a machine type's name, bytes.
 MACHINE_LIMIT: Final = 255
@@ -112,7 +113,7 @@ class StreamGrammar(ABC, Generic[Context]):
 
     def sections(self, at: StreamBuffer, context: Context) -> Steps[None]:
         """Parse sections and commands up to EOF."""
-        while True:
+        while not (yield from self.ended(context)):
             offset = at.offset
             kind = (yield 1)[0]
             self.allow(kind, context, offset)
@@ -123,6 +124,11 @@ class StreamGrammar(ABC, Generic[Context]):
                 yield from self.command(at, number, length, context)
             else:
                 yield from self.section(at, kind, context)
+
+    def ended(self, context: Context) -> Steps[bool]:
+        """Say whether the sections have ended without an EOF."""
+        return False
+        yield
 
     @abstractmethod
     def allow(self, kind: int, context: Context, offset: int) -> None:

@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
-from colobench.kernels import page_counts, page_records
+from colobench.wire.buffer import StreamBuffer
 from colobench.wire.errors import StreamEnded
-from colobench.wire.reading import Ahead, LookAhead, Steps, StreamBuffer
+from colobench.wire.page_counts import Marks, RecordCounter
+from colobench.wire.steps import Ahead, LookAhead, Steps
 
 T = TypeVar("T")
 
@@ -37,14 +35,13 @@ class SkipRest(NamedTuple):
 class CountRecords(NamedTuple):
     """Request to count the page records with CONTINUE that follow, and to skip them.
 
-    The answer is `counts` of `colobench.kernels.page_counts`, whose parameters these are, and True
-    if the next record's page, counts[BAD], is none of the block.
+    The answer is a `RecordCounter`, whose parameters these are.
     """
 
-    seen: npt.NDArray[np.uint8]
+    seen: Marks
     block_pages: int
     one_kind: bool
-    kept: npt.NDArray[np.uint8]
+    kept: memoryview | bytes
     first_kept: int
     #: Offset in the stream up to which records are taken.
     limit: int | None = None
@@ -112,8 +109,6 @@ class Driver:
         self._read_into = read_into
         self._progress = progress
         self._final = False
-        self._cursor = np.zeros(page_records.CURSOR_SLOTS, dtype=np.int64)
-        self._counts = np.zeros(page_counts.COUNT_SLOTS, dtype=np.int64)
 
     def run(self, parser: Steps[T]) -> T:
         """Run a parser to its end.
@@ -145,7 +140,7 @@ class Driver:
         if isinstance(request, LookAhead):
             self._fill(request.size)
             end = min(buffer.end, buffer.start + request.size)
-            data = buffer.array[buffer.start : end].tobytes()
+            data = buffer.peek(end - buffer.start)
             return Ahead(data, self._final and end == buffer.end)
         if isinstance(request, SkipRest):
             return self._skip(None)
@@ -176,48 +171,15 @@ class Driver:
             skipped += step
         return skipped
 
-    def _count(self, request: CountRecords) -> tuple[npt.NDArray[np.int64], bool]:
-        buffer, cursor, counts = self._buffer, self._cursor, self._counts
-        total = np.zeros(page_counts.COUNT_SLOTS, dtype=np.int64)
-        taken = False
+    def _count(self, request: CountRecords) -> RecordCounter:
+        buffer, counter = self._buffer, RecordCounter(*request[:5])
         while True:
             stop = buffer.end
             if request.limit is not None:
                 stop = min(stop, buffer.start + request.limit - buffer.offset)
-            cursor[page_records.START], cursor[page_records.STOP] = buffer.start, stop
-            status = page_counts.count_page_records(
-                buffer.array, cursor, counts, *request[:2], int(request.one_kind), *request[3:5]
-            )
-            begin = int(cursor[page_records.START])
-            if begin > buffer.start:
-                total[: page_counts.FIRST] += counts[: page_counts.FIRST]
-                if not taken:
-                    total[page_counts.FIRST] = counts[page_counts.FIRST]
-                total[page_counts.LAST] = counts[page_counts.LAST]
-                taken = True
-            buffer.kernel_took(begin, buffer.end)
-            total[page_counts.BAD] = counts[page_counts.BAD]
+            buffer.kernel_took(counter.take(buffer.view, buffer.start, stop), buffer.end)
             # At the limit, and at the end, whoever asks for the next bytes learns of it.
-            at_limit = request.limit is not None and stop < buffer.end
-            if status != page_records.MORE or at_limit or not self._fill(len(buffer) + 1):
-                return total, status == page_records.BAD_PAGE
-            if request.one_kind and taken and not self._continues(total):
-                return total, False
-
-    def _continues(self, total: npt.NDArray[np.int64]) -> bool:
-        """Say whether the next record may be of the kind of those counted."""
-        buffer = self._buffer
-        if not self._fill(page_records.HEADER_BYTES):
-            return False
-        word = buffer.array[buffer.start : buffer.start + 8].view(">u8")[0]
-        kind = int(np.flatnonzero(total[: page_counts.COMPRESSED + 1])[0])
-        return int(word) & 0xFFF == FLAGS_OF_KINDS[kind] | page_records.CONTINUE
-
-
-#: The flag of each kind of record that the kernel counts.
-FLAGS_OF_KINDS = (
-    page_records.PAGE,
-    page_records.ZERO,
-    page_counts.XBZRLE,
-    page_counts.COMPRESS_PAGE,
-)
+            at_limit = stop < buffer.end
+            is_a_run = request.one_kind and counter.counts.records
+            if not counter.more or at_limit or is_a_run or not self._fill(len(buffer) + 1):
+                return counter

@@ -9,13 +9,15 @@ CHECKPOINT_PASSIVE is one, too; only a primary with the trigger ``hybrid`` sends
 
 from __future__ import annotations
 
+import struct
 from enum import IntEnum
 from typing import Final
 
 from colobench.errors import LocalError
+from colobench.wire.buffer import StreamBuffer
 from colobench.wire.errors import InvalidMessage
 from colobench.wire.format import BE32, BE64
-from colobench.wire.reading import Parser, StreamBuffer
+from colobench.wire.steps import Parser
 
 #: Default limit of the device buffer that a secondary accepts, bytes.
 SIZE_LIMIT: Final = 16 * 1024 * 1024
@@ -46,6 +48,11 @@ class Message(IntEnum):
 _MESSAGES = {message.value: message for message in Message}
 #: The numbers, for errors.
 NUMBERS: Final = "0 to 7, or 256 to 259"
+#: What follows PAGE_HASHES: number of pages, and seed of their hashes; then of each page the
+#: number (be32) and the hash.
+PAGE_HASHES_HEAD: Final = struct.Struct(">Iq")
+HASH_BYTES: Final = 16
+HASHED_PAGE_BYTES: Final = BE32.size + HASH_BYTES
 
 
 def encode_message(message: Message, value: int | None = None) -> bytes:

@@ -11,19 +11,19 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
-from colobench.kernels import page_counts
-from colobench.kernels.multifd_packets import MAGIC, NAME_BYTES, SYNC, VERSION
-from colobench.memory.ram import PAGE_SIZE
+from colobench.wire.buffer import StreamBuffer
 from colobench.wire.errors import HeaderError, RAMError, StreamError
-from colobench.wire.format import BE32, BLOCKS_LIMIT
+from colobench.wire.format import BE32, BLOCKS_LIMIT, TARGET_PAGE_SIZE
+from colobench.wire.format import MULTIFD_MAGIC as MAGIC
+from colobench.wire.format import MULTIFD_NAME_BYTES as NAME_BYTES
+from colobench.wire.format import MULTIFD_SYNC as SYNC
+from colobench.wire.format import MULTIFD_VERSION as VERSION
 from colobench.wire.lookahead import Skip, SkipRest
+from colobench.wire.page_counts import PageCounts
 from colobench.wire.ram_reader import ReadBlock
 from colobench.wire.reader import UNEXPLAINED
-from colobench.wire.reading import Ahead, LookAhead, Steps, StreamBuffer
 from colobench.wire.recorded import Log, Sink
+from colobench.wire.steps import Ahead, LookAhead, Steps
 
 _HANDSHAKE: Final = struct.Struct(">II16sB39x")
 #: What begins all packets, and what follows it in one with pages and in one with a device's state.
@@ -125,7 +125,7 @@ class MultifdReader:
         self._check(room, _OFFSETS_LIMIT, "pages_alloc", begin)
         self._check(normal + zero, room, "number of pages", begin + BE32.size)
         self._check(size, _BYTES_LIMIT, "next_packet_size", begin + 2 * BE32.size)
-        offsets = np.frombuffer((yield 8 * room), dtype=">u8")[: normal + zero].astype(np.int64)
+        offsets = struct.unpack(f">{room}Q", (yield 8 * room))[: normal + zero]
         if normal:
             # Without pages, the size is that of an earlier packet, and nothing follows.
             yield Skip(size)
@@ -138,7 +138,7 @@ class MultifdReader:
             return
         self._count(_text(name), offsets, normal, size if method else 0)
 
-    def _count(self, name: str, offsets: npt.NDArray[np.int64], normal: int, encoded: int) -> None:
+    def _count(self, name: str, offsets: tuple[int, ...], normal: int, encoded: int) -> None:
         if name not in self.blocks and len(self.blocks) >= BLOCKS_LIMIT:
             raise RAMError(
                 "multifd ramblock",
@@ -147,16 +147,15 @@ class MultifdReader:
                 offset=self._at.offset,
             )
         block = self.blocks.setdefault(name, ReadBlock(name))
-        counts = np.zeros(page_counts.COUNT_SLOTS, dtype=np.int64)
-        slot = page_counts.COMPRESSED if encoded else page_counts.PAGES
-        counts[slot] = normal
-        counts[page_counts.ZEROS] = len(offsets) - normal
-        counts[page_counts.COMPRESSED_BYTES] = encoded
-        pages = offsets // PAGE_SIZE
-        counts[page_counts.FIRST], counts[page_counts.LAST] = pages[0], pages[-1]
-        block.counts[: page_counts.FIRST] += counts[: page_counts.FIRST]
+        counts = PageCounts(zero=len(offsets) - normal)
+        if encoded:
+            counts.compressed, counts.compressed_bytes = normal, encoded
+        else:
+            counts.pages = normal
+        block.counts.add(counts)
         # The bytes of a packet with SYNC are in its own item already.
-        self._log.add_records(name, counts)
+        first, last = offsets[0] // TARGET_PAGE_SIZE, offsets[-1] // TARGET_PAGE_SIZE
+        self._log.add_records(name, counts, first, last)
 
     def _check(self, found: int, limit: int, subject: str, offset: int) -> None:
         if found > limit:

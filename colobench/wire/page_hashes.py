@@ -14,7 +14,6 @@ in their settings. A real QEMU never sees it.
 
 from __future__ import annotations
 
-import struct
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -22,16 +21,17 @@ import numpy.typing as npt
 
 from colobench.wire.errors import RAMError
 from colobench.wire.format import BE32
-from colobench.wire.messages import Message, encode_message
+from colobench.wire.messages import (
+    HASH_BYTES,
+    HASHED_PAGE_BYTES,
+    PAGE_HASHES_HEAD,
+    Message,
+    encode_message,
+)
 from colobench.wire.reading import Parser, StreamBuffer, sized_bytes
 
-HASH_BYTES: Final = 16
-#: Number of pages, and seed of their hashes.
-HEAD: Final = struct.Struct(">Iq")
 _PAGE_NUMBER: Final = np.dtype(">i4")
 _HALF_HASH: Final = np.dtype(">u8")
-#: Bytes of PAGE_HASHES for each page: its number and its hash.
-PAGE_BYTES: Final = _PAGE_NUMBER.itemsize + HASH_BYTES
 
 
 class ListedPages(NamedTuple):
@@ -43,12 +43,14 @@ class ListedPages(NamedTuple):
 
 def message_bytes(pages: int) -> int:
     """Give the length in bytes of PAGE_HASHES for that many pages."""
-    return 4 + HEAD.size + pages * PAGE_BYTES
+    return 4 + PAGE_HASHES_HEAD.size + pages * HASHED_PAGE_BYTES
 
 
 def encode_listed_pages(listed: ListedPages) -> bytes:
     """Encode PAGE_HASHES up to the page numbers."""
-    head = encode_message(Message.PAGE_HASHES) + HEAD.pack(len(listed.pages), listed.seed)
+    head = encode_message(Message.PAGE_HASHES) + PAGE_HASHES_HEAD.pack(
+        len(listed.pages), listed.seed
+    )
     return head + listed.pages.astype(_PAGE_NUMBER).tobytes()
 
 
@@ -79,7 +81,7 @@ def listed_pages(at: StreamBuffer, limit: int) -> Parser[ListedPages]:
         If the numbers are no ascending list of such pages.
     """
     offset = at.offset
-    count, seed = HEAD.unpack((yield HEAD.size))
+    count, seed = PAGE_HASHES_HEAD.unpack((yield PAGE_HASHES_HEAD.size))
     if count > limit:
         raise RAMError(
             "number of pages with hashes", expected=f"0 to {limit}", found=count, offset=offset

@@ -5,28 +5,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-from colobench.kernels import page_counts
-from colobench.memory.ram import PAGE_SIZE
-from colobench.wire.compressed_records import COMPRESSED_RECORDS
+from colobench.wire.buffer import StreamBuffer
 from colobench.wire.errors import RAMError
 from colobench.wire.format import (
     BE16,
     BE32,
     BE64,
     BLOCKS_LIMIT,
+    COMPRESSED_RECORDS,
     PAGE_FLAGS_MASK,
     RAMFlag,
     ram_flag_names,
 )
+from colobench.wire.format import TARGET_PAGE_SIZE as PAGE_SIZE
 from colobench.wire.lookahead import CountRecords, Skip
-from colobench.wire.reading import LookAhead, Steps, StreamBuffer
+from colobench.wire.page_counts import (
+    KINDS,
+    MOST_COMPRESSED,
+    Marks,
+    PageCounts,
+    RecordCounter,
+    changed_runs,
+    new_marks,
+)
 from colobench.wire.recorded import Log
+from colobench.wire.steps import LookAhead, Steps
 
 #: Block name of page records with CONTINUE whose previous record was not read.
 UNKNOWN_BLOCK: Final = "the block before"
@@ -34,9 +39,6 @@ UNKNOWN_BLOCK: Final = "the block before"
 TOLD_APART_LIMIT: Final = 1 << 26
 #: Most bytes of a compressed block of ours.
 _COMPRESSED_LIMIT: Final = 16 * 1024 * 1024
-
-_KINDS: Final = (RAMFlag.PAGE, RAMFlag.ZERO, RAMFlag.XBZRLE, RAMFlag.COMPRESS_PAGE)
-_NOTHING: Final = np.zeros(0, dtype=np.uint8)
 
 
 class PageKeeper(Protocol):
@@ -49,21 +51,20 @@ class PageKeeper(Protocol):
     first
         Number of the first page that is kept.
     array
-        uint8, the pages.
+        The pages.
     """
 
     block: str
     first: int
-    array: npt.NDArray[np.uint8]
+    array: memoryview
 
     def resize(self, length: int) -> None:
         """Learn the length of the block, bytes."""
 
     def keep(self, page: int, kind: RAMFlag, body: bytes, offset: int) -> None:
-        """Keep a record's page; the kernel has not taken it."""
+        """Keep a record's page that was not taken with others."""
 
 
-@dataclass(slots=True)
 class ReadBlock:
     """A RAM block as the stream describes it.
 
@@ -74,18 +75,19 @@ class ReadBlock:
     address
         Address in the guest, if the stream tells it (x-ignore-shared).
     seen
-        uint8, one for each page: 0, or 1 + the kind of its last record in `RECORD_KINDS`.
+        Marks of its first pages, see `colobench.wire.page_counts`.
     counts
-        int64[COUNT_SLOTS], sums of all its records, see `colobench.kernels.page_counts`.
+        Sums of all its records.
     """
 
-    name: str
-    length: int | None = None
-    address: int | None = None
-    seen: npt.NDArray[np.uint8] = field(default_factory=lambda: _NOTHING)
-    counts: npt.NDArray[np.int64] = field(
-        default_factory=lambda: np.zeros(page_counts.COUNT_SLOTS, dtype=np.int64)
-    )
+    __slots__ = ("address", "counts", "length", "name", "seen")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.length: int | None = None
+        self.address: int | None = None
+        self.seen: Marks = bytearray()
+        self.counts = PageCounts()
 
     @property
     def pages(self) -> int:
@@ -155,23 +157,21 @@ class RAMReader:
                 yield from self._record(word, offset)
 
     def _count(self) -> Steps[None]:
-        """Count the records with CONTINUE that follow, as far as a kernel takes them."""
+        """Count the records with CONTINUE that follow, as far as they are of the usual kinds."""
         block = self._present_block()
-        kept, first = _NOTHING, 0
+        kept: memoryview | bytes = b""
+        first = 0
         if self._keeper is not None and self._keeper.block == block.name:
             kept, first = self._keeper.array, self._keeper.first
         while True:
-            request = CountRecords(
+            found: RecordCounter = yield CountRecords(
                 self._told_apart(block), block.pages, self._one_kind, kept, first
             )
-            counts, is_bad = yield request
-            if counts[: page_counts.COMPRESSED + 1].any():
-                self._note(block, counts)
-            elif is_bad:
-                self._refuse_page(block, int(counts[page_counts.BAD]), self._at.offset)
-            else:
-                return
-            if not self._one_kind and not is_bad:
+            if found.counts.records:
+                self._note(block, found.counts, found.first, found.last)
+            if found.bad is not None:
+                self._refuse_page(block, found.bad, self._at.offset)
+            if not self._one_kind or not found.counts.records:
                 return
 
     def _present_block(self) -> ReadBlock:
@@ -186,16 +186,16 @@ class RAMReader:
             block = self.blocks[name] = ReadBlock(name)
         return block
 
-    def _told_apart(self, block: ReadBlock) -> npt.NDArray[np.uint8]:
+    def _told_apart(self, block: ReadBlock) -> Marks:
         if not len(block.seen) and block.length:
             pages = min(block.pages, self._left)
             self._left -= pages
-            block.seen = np.zeros(pages, dtype=np.uint8)
+            block.seen = new_marks(pages)
         return block.seen
 
-    def _note(self, block: ReadBlock, counts: npt.NDArray[np.int64]) -> None:
-        block.counts[: page_counts.FIRST] += counts[: page_counts.FIRST]
-        self._log.add_records(block.name, counts)
+    def _note(self, block: ReadBlock, counts: PageCounts, first: int, last: int) -> None:
+        block.counts.add(counts)
+        self._log.add_records(block.name, counts, first, last)
 
     @staticmethod
     def _refuse_page(block: ReadBlock, page: int, offset: int) -> None:
@@ -207,13 +207,13 @@ class RAMReader:
         )
 
     def _record(self, word: int, offset: int) -> Steps[None]:
-        """Read a record that the kernel does not take."""
+        """Read a record that is not counted with others."""
         flags = word & PAGE_FLAGS_MASK
         kind = flags & ~RAMFlag.CONTINUE
-        if kind not in _KINDS:
+        if kind not in KINDS:
             raise RAMError(
                 "RAM record",
-                expected=" or ".join(each.name for each in _KINDS),
+                expected=" or ".join(each.name for each in KINDS),
                 found=ram_flag_names(flags),
                 offset=offset,
             )
@@ -222,27 +222,23 @@ class RAMReader:
         block, page = self._present_block(), word // PAGE_SIZE
         if page >= block.pages:
             self._refuse_page(block, page, offset)
-        counts = np.zeros(page_counts.COUNT_SLOTS, dtype=np.int64)
-        slot = _KINDS.index(RAMFlag(kind))
         body: bytes
         if kind == RAMFlag.PAGE:
-            body = yield PAGE_SIZE
+            body, counts = (yield PAGE_SIZE), PageCounts(pages=1)
         elif kind == RAMFlag.ZERO:
-            body = yield 1
+            body, counts = (yield 1), PageCounts(zero=1)
         elif kind == RAMFlag.XBZRLE:
             body = yield from self._encoding()
-            counts[page_counts.XBZRLE_BYTES] = len(body)
+            counts = PageCounts(xbzrle=1, xbzrle_bytes=len(body))
         else:
             body = yield from self._compressed_page()
-            counts[page_counts.COMPRESSED_BYTES] = len(body)
+            counts = PageCounts(compressed=1, compressed_bytes=len(body))
         self._keep(block, page, RAMFlag(kind), body, offset)
-        counts[slot] = 1
-        counts[[page_counts.FIRST, page_counts.LAST]] = page
         seen = self._told_apart(block)
         if page < len(seen):
-            counts[page_counts.DUPLICATES] = seen[page] != 0
-            seen[page] = 1 + slot
-        self._note(block, counts)
+            counts.duplicates = int(seen[page] != 0)
+            seen[page] = 1 + KINDS.index(RAMFlag(kind))
+        self._note(block, counts, page, page)
 
     def _keep(self, block: ReadBlock, page: int, kind: RAMFlag, body: bytes, offset: int) -> None:
         keeper = self._keeper
@@ -272,7 +268,7 @@ class RAMReader:
                 offset=offset,
             )
         body: bytes = yield length
-        if not _is_encoding(body):
+        if changed_runs(body) is None:
             raise RAMError(
                 "XBZRLE record",
                 expected="runs within the page and the record",
@@ -284,10 +280,10 @@ class RAMReader:
     def _compressed_page(self) -> Steps[bytes]:
         offset = self._at.offset
         (length,) = BE32.unpack((yield BE32.size))
-        if length > page_counts.MOST_COMPRESSED:
+        if length > MOST_COMPRESSED:
             raise RAMError(
                 "compressed page",
-                expected=f"at most {page_counts.MOST_COMPRESSED} bytes",
+                expected=f"at most {MOST_COMPRESSED} bytes",
                 found=length,
                 offset=offset,
             )
@@ -353,22 +349,3 @@ def _is_page_size(data: bytes) -> bool:
     """Say whether the size of a huge page comes next, and not a block's name or a record."""
     size = int.from_bytes(data, "big")
     return size.bit_count() == 1 and PAGE_SIZE < size < 1 << 40
-
-
-def _is_encoding(body: bytes) -> bool:
-    """Say whether `body` is an XBZRLE encoding of changes within one page."""
-    at = place = 0
-    while at < len(body):
-        for is_changed in (False, True):
-            begin = at
-            at += 2 if body[at : at + 1] > b"\x7f" else 1
-            if at > len(body) or (at - begin == 2 and body[begin + 1] > 0x7F):
-                return False
-            length = body[begin] & 0x7F | (body[begin + 1] << 7 if at - begin == 2 else 0)
-            if length == 0 and (is_changed or begin):
-                return False
-            place += length
-            at += length if is_changed else 0
-            if place > PAGE_SIZE or at > len(body):
-                return False
-    return True

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 from enum import Enum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from colobench.wire import agreement, page_hashes, vmdescription
+from colobench.wire import agreement, vmdescription
+from colobench.wire.buffer import StreamBuffer
 from colobench.wire.errors import (
     BadFooter,
     DeviceStateError,
@@ -45,11 +46,19 @@ from colobench.wire.grammar import (
     vmdescription_section,
 )
 from colobench.wire.lookahead import LOOK_AHEAD_LIMIT, Skip, SkipRest, within
-from colobench.wire.messages import NUMBERS, Message, encode_message
+from colobench.wire.messages import (
+    HASHED_PAGE_BYTES,
+    NUMBERS,
+    PAGE_HASHES_HEAD,
+    Message,
+    encode_message,
+)
 from colobench.wire.ram_reader import PageKeeper, RAMReader
-from colobench.wire.reading import Ahead, LookAhead, Steps, StreamBuffer
 from colobench.wire.recorded import Log, Sink
-from colobench.wire.vmstate import Device, State, VMStateError
+from colobench.wire.steps import Ahead, LookAhead, Steps
+
+if TYPE_CHECKING:
+    from colobench.wire.vmstate import Device, State
 
 #: Kind of the item that holds the bytes that could not be read.
 UNEXPLAINED: Final = "unexplained"
@@ -247,21 +256,9 @@ class StreamReader(StreamGrammar[Enclosure]):
                 "stream", expected="a section type", found=section_type_name(kind), offset=offset
             )
 
-    def sections(self, at: StreamBuffer, context: Enclosure) -> Steps[None]:
-        """Read sections up to EOF; those of a package may end without one."""
-        if context is not Enclosure.PACKAGE:
-            yield from super().sections(at, context)
-            return
-        while not (yield from self._at_end()):
-            kind = (yield 1)[0]
-            self.allow(kind, context, at.offset - 1)
-            if kind == SectionType.EOF:
-                return
-            if kind == SectionType.COMMAND:
-                number, length = COMMAND_HEADER.unpack((yield COMMAND_HEADER.size))
-                yield from self.command(at, number, length, context)
-            else:
-                yield from self.section(at, kind, context)
+    def ended(self, context: Enclosure) -> Steps[bool]:
+        """Say whether a package has ended, which may have no EOF."""
+        return context is Enclosure.PACKAGE and (yield from self._at_end())
 
     def command(
         self, at: StreamBuffer, number: int, length: int, context: Enclosure
@@ -403,6 +400,9 @@ class StreamReader(StreamGrammar[Enclosure]):
         self._log.add_payload(identity, data, f"{len(data)} bytes")
 
     def _decode(self, device: Device, identity: SectionIdentity) -> Steps[str]:
+        # Who decodes no device needs none of what states are made of.
+        from colobench.wire.vmstate import VMStateError
+
         begin = self._at.offset
         try:
             return _format_state((yield from device.parse(identity.version_id)))
@@ -609,8 +609,8 @@ class StreamReader(StreamGrammar[Enclosure]):
             self._log.add("message", message.name, f"{size} bytes follow")
             yield from self._part(size, Enclosure.BUFFER)
         elif message is Message.PAGE_HASHES:
-            count, _ = page_hashes.HEAD.unpack((yield page_hashes.HEAD.size))
-            yield Skip(count * page_hashes.PAGE_BYTES)
+            count, _ = PAGE_HASHES_HEAD.unpack((yield PAGE_HASHES_HEAD.size))
+            yield Skip(count * HASHED_PAGE_BYTES)
             self._log.add("message", message.name, f"{count} pages")
         elif message is Message.DIVERGENT_PAGES:
             (count,) = BE32.unpack((yield BE32.size))

@@ -9,24 +9,28 @@ kernel stores pages.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from collections.abc import Callable
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from colobench.errors import LocalError
 from colobench.kernels import page_records
 from colobench.memory.ram import PageMemory, RAMBlock
+from colobench.wire.buffer import CAPACITY as CAPACITY
+from colobench.wire.buffer import GROWTH_LIMIT as GROWTH_LIMIT
+from colobench.wire.buffer import StreamBuffer as StreamBuffer
 from colobench.wire.errors import RAMError, StreamEnded, StreamError, TrailingBytes
+from colobench.wire.steps import REQUEST_LIMIT as REQUEST_LIMIT
+from colobench.wire.steps import Ahead as Ahead
+from colobench.wire.steps import Arrived as Arrived
+from colobench.wire.steps import LookAhead as LookAhead
+from colobench.wire.steps import Parser as Parser
+from colobench.wire.steps import Request as Request
+from colobench.wire.steps import Steps as Steps
+from colobench.wire.steps import sized_bytes as sized_bytes
 
 T = TypeVar("T")
-
-#: Limit of the bytes that a parser asks for at once.
-REQUEST_LIMIT = 65536
-#: Capacity in bytes of a connection's buffer at first, and the limit to which it may grow.
-CAPACITY = 256 * 1024
-GROWTH_LIMIT = 16 * 1024 * 1024
 
 
 class RunDecoder(Protocol):
@@ -67,126 +71,6 @@ class PageSync(NamedTuple):
     """
 
     memory: PageMemory
-
-
-class LookAhead(NamedTuple):
-    """Request for bytes that stay to be read.
-
-    The answer is an `Ahead` with `size` bytes; where a driver has the whole stream, with all that
-    are left if there are fewer.
-    """
-
-    size: int
-
-
-class Arrived(NamedTuple):
-    """Request for all bytes that have arrived, `size` of them at least, which stay to be read.
-
-    The answer is an `Ahead`. So a parser goes on as soon as it can, on a connection whose peer may
-    be silent behind the last byte that it has to send.
-    """
-
-    size: int
-
-
-class Ahead(NamedTuple):
-    """Bytes that follow; `final` is True if none follow behind them."""
-
-    data: bytes
-    final: bool
-
-
-Request: TypeAlias = "int | PageRun | PageSync | LookAhead | Arrived"
-Parser: TypeAlias = Generator[Request, Any, T]
-#: A parser of these requests, or of those of `colobench.wire.lookahead`.
-Steps: TypeAlias = Generator[Any, Any, T]
-
-
-class StreamBuffer:
-    """Bytes that are received and not parsed yet.
-
-    Attributes
-    ----------
-    array
-        uint8[capacity], writable; the bytes are ``array[start:end]``.
-    offset
-        Offset in the stream of ``array[start]``.
-    """
-
-    def __init__(self, capacity: int = CAPACITY, limit: int = GROWTH_LIMIT) -> None:
-        self._limit = limit
-        self._hold(np.empty(capacity, dtype=np.uint8))
-        self.start = 0
-        self.end = 0
-        self.offset = 0
-
-    @classmethod
-    def over(cls, data: bytes | bytearray | memoryview, offset: int = 0) -> StreamBuffer:
-        """Make a buffer that holds exactly `data`, copied only if it is read-only."""
-        array = np.frombuffer(data, dtype=np.uint8)
-        buffer = cls(0, 0)
-        buffer._hold(array if array.flags.writeable else array.copy())
-        buffer.end = len(array)
-        buffer.offset = offset
-        return buffer
-
-    def _hold(self, array: npt.NDArray[np.uint8]) -> None:
-        self.array = array
-        self._view = array.data
-
-    def __len__(self) -> int:
-        """Number of bytes that are not parsed yet."""
-        return self.end - self.start
-
-    def space(self, at_least: int = 1) -> memoryview:
-        """Return the free space, to receive bytes into; call `received` afterwards.
-
-        Raises
-        ------
-        LocalError
-            If the buffer would have to grow beyond its limit.
-        """
-        if self.start == self.end:
-            self.start = self.end = 0
-        if len(self.array) - self.end < at_least:
-            self._make_room(len(self) + at_least)
-        return self._view[self.end :]
-
-    def _make_room(self, needed: int) -> None:
-        waiting = self.array[self.start : self.end]
-        if needed > len(self.array):
-            if needed > self._limit:
-                raise LocalError(
-                    f"stream buffer: expected at most {self._limit} bytes, found {needed}"
-                )
-            self._hold(np.empty(min(2 * needed, self._limit), dtype=np.uint8))
-        self.array[: len(waiting)] = waiting
-        self.start, self.end = 0, len(waiting)
-
-    def received(self, count: int) -> None:
-        """Add `count` bytes, which the caller has written to `space`."""
-        self.end += count
-
-    def feed(self, data: bytes | bytearray | memoryview) -> None:
-        """Append bytes of the stream."""
-        self.space(len(data))[: len(data)] = data
-        self.end += len(data)
-
-    def take(self, count: int) -> bytes:
-        """Take `count` bytes; the buffer must hold them."""
-        start = self.start
-        self.start = stop = start + count
-        self.offset += count
-        return self._view[start:stop].tobytes()
-
-    def peek(self, count: int) -> bytes:
-        """Copy `count` bytes, which stay to be read; the buffer must hold them."""
-        return self._view[self.start : self.start + count].tobytes()
-
-    def kernel_took(self, start: int, end: int, read: int = 0) -> None:
-        """Note that a kernel left ``array[start:end]`` and read `read` bytes from the socket."""
-        self.offset += len(self) + read - (end - start)
-        self.start, self.end = start, end
 
 
 class PageSource:
@@ -423,11 +307,3 @@ def parse_bytes(
             "stream", expected="its end", found=f"{len(buffer)} more bytes", offset=buffer.offset
         )
     return parsing.value
-
-
-def sized_bytes(size: int) -> Parser[bytearray]:
-    """Read `size` bytes as they are; memory is allocated only as they arrive."""
-    data = bytearray()
-    while len(data) < size:
-        data += yield min(size - len(data), REQUEST_LIMIT)
-    return data

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-from colobench.kernels import page_counts
+from colobench.wire.buffer import StreamBuffer
 from colobench.wire.grammar import SectionIdentity
-from colobench.wire.reading import StreamBuffer
+from colobench.wire.page_counts import KINDS, PageCounts
 
 
 class Item(NamedTuple):
@@ -33,13 +30,17 @@ class RecordRun(NamedTuple):
     block
         Name of the block.
     counts
-        int64[COUNT_SLOTS], see `colobench.kernels.page_counts`.
+        Numbers of the records.
+    first, last
+        Pages of the first and of the last record.
     """
 
     offset: int
     length: int
     block: str
-    counts: npt.NDArray[np.int64]
+    counts: PageCounts
+    first: int
+    last: int
 
 
 class Sink(Protocol):
@@ -85,10 +86,10 @@ class Log:
         """Make an item of a device's payload."""
         self._sink.payload(identity, data, self._next("payload", identity.idstr, detail))
 
-    def add_records(self, block: str, counts: npt.NDArray[np.int64]) -> None:
+    def add_records(self, block: str, counts: PageCounts, first: int, last: int) -> None:
         """Make an item of page records."""
         end = self._at.offset
-        self._sink.records(RecordRun(self.done, end - self.done, block, counts))
+        self._sink.records(RecordRun(self.done, end - self.done, block, counts, first, last))
         self.done = end
 
     def _next(self, kind: str, title: str, detail: str) -> Item:
@@ -96,8 +97,8 @@ class Log:
         return Item(begin, self.done - begin, kind, title, detail)
 
 
-#: Names of the kinds of page records, by slot of the counts.
-RECORD_KINDS = ("PAGE", "ZERO", "XBZRLE", "COMPRESS_PAGE")
+#: Names of the kinds of page records, in the order of their marks.
+RECORD_KINDS = tuple(kind.name for kind in KINDS)
 
 
 class _PageRun(NamedTuple):
@@ -136,18 +137,17 @@ class ItemList:
 
     def records(self, records: RecordRun) -> None:
         """Append records, which are of one kind, or add them to the last ones."""
-        counts = records.counts.tolist()
-        slot = next(each for each in range(len(RECORD_KINDS)) if counts[each])
-        kind, pages, last = RECORD_KINDS[slot], counts[slot], counts[page_counts.LAST]
-        run = self._run
+        counts = records.counts
+        numbers = (counts.pages, counts.zero, counts.xbzrle, counts.compressed)
+        kind, pages = next(each for each in zip(RECORD_KINDS, numbers, strict=True) if each[1])
+        run, last = self._run, records.last
         if run is not None and (run.kind, run.block) == (kind, records.block):
             length, pages = run.length + records.length, run.pages + pages
             self._run = run._replace(length=length, last_page=last, pages=pages)
             return
         self._close_run()
-        first = counts[page_counts.FIRST]
         self._run = _PageRun(
-            records.offset, records.length, kind, records.block, first, last, pages
+            records.offset, records.length, kind, records.block, records.first, last, pages
         )
 
     def payload(self, identity: SectionIdentity, data: bytes, item: Item) -> None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from colobench.memory.ram import PAGE_SIZE
 from colobench.wire.errors import VMDescriptionError
-from colobench.wire.vmstate import Device
+from colobench.wire.format import TARGET_PAGE_SIZE
+
+if TYPE_CHECKING:
+    from colobench.wire.vmstate import Device
 
 #: Bytes before a subsection's fields, without its name: type, length of the name, version.
 _SUBSECTION_HEADER = 1 + 1 + 4
@@ -21,7 +23,7 @@ _SUBSECTION_HEADER = 1 + 1 + 4
 
 def vmdescription(devices: Iterable[Device]) -> dict[str, Any]:
     """Describe the present fields of the devices; RAM is not described."""
-    return {"page_size": PAGE_SIZE, "devices": [device.describe() for device in devices]}
+    return {"page_size": TARGET_PAGE_SIZE, "devices": [device.describe() for device in devices]}
 
 
 def decode(text: bytes, *, offset: int = 0) -> dict[str, Any]:

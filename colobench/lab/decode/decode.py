@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 
-from colobench.kernels.multifd_packets import MAGIC
 from colobench.lab.decode.decoding import Decoding
 from colobench.lab.decode.kept_pages import KeptPages
 from colobench.lab.decode.source import open_stream
+from colobench.wire.buffer import StreamBuffer
 from colobench.wire.decoded import DeviceState, TreeSink
-from colobench.wire.format import BE32
+from colobench.wire.format import BE32, MULTIFD_MAGIC
 from colobench.wire.lookahead import LOOK_AHEAD_LIMIT, WINDOW, Driver
-from colobench.wire.multifd_reader import MultifdReader
 from colobench.wire.reader import StreamReader
-from colobench.wire.reading import Ahead, LookAhead, Steps, StreamBuffer
+from colobench.wire.steps import Ahead, LookAhead, Steps
 
 
 def decode(
@@ -51,12 +49,14 @@ def decode(
         at, sink = StreamBuffer(WINDOW, LOOK_AHEAD_LIMIT + WINDOW), TreeSink()
         driver = Driver(at, stream.read_into, lambda count: progress(*stream.position(count)))
         found = driver.run(_whole(at, sink, keeper))
-        return replace(found, name=stream.name, length=at.offset)
+        return found._replace(name=stream.name, length=at.offset)
 
 
 def _whole(at: StreamBuffer, sink: TreeSink, keeper: KeptPages | None) -> Steps[Decoding]:
     ahead: Ahead = yield LookAhead(BE32.size)
-    if ahead.data == BE32.pack(MAGIC):
+    if ahead.data == BE32.pack(MULTIFD_MAGIC):
+        from colobench.wire.multifd_reader import MultifdReader
+
         channel = MultifdReader(at, sink)
         yield from channel.stream()
         sink.end()
@@ -75,8 +75,7 @@ def _whole(at: StreamBuffer, sink: TreeSink, keeper: KeptPages | None) -> Steps[
 
     def with_fields(devices: list[DeviceState]) -> tuple[DeviceState, ...]:
         return tuple(
-            replace(
-                device,
+            device._replace(
                 description=described.get(
                     (device.identity.idstr, str(device.identity.instance_id))
                 ),
@@ -90,7 +89,9 @@ def _whole(at: StreamBuffer, sink: TreeSink, keeper: KeptPages | None) -> Steps[
         0,
         reader.machine,
         sink.root,
-        tuple(block for block in reader.ram.blocks.values() if block.length or block.counts.any()),
+        tuple(
+            block for block in reader.ram.blocks.values() if block.length or block.counts.records
+        ),
         with_fields(sink.devices),
         with_fields(sink.last_devices),
         tuple(sink.checkpoints),

@@ -6,14 +6,11 @@ import mmap
 import zlib
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from colobench.errors import LocalError
-from colobench.kernels import xbzrle
-from colobench.memory.ram import PAGE_SIZE
 from colobench.wire.errors import RAMError
+from colobench.wire.format import TARGET_PAGE_SIZE as PAGE_SIZE
 from colobench.wire.format import RAMFlag
+from colobench.wire.page_counts import changed_runs
 
 #: Records of one page whose offsets are kept.
 _HISTORY_LIMIT = 1000
@@ -34,7 +31,7 @@ class KeptPages:
     Attributes
     ----------
     first, array
-        Number of the first page, and the pages, uint8.
+        Number of the first page, and the pages.
     history
         Offset in the stream and kind of the page's records, if only one is kept; the first ones.
     """
@@ -42,9 +39,7 @@ class KeptPages:
     def __init__(self, block: str, page: int | None = None, file: Path | None = None) -> None:
         self.block, self.page, self._file = block, page, file
         self.first = page or 0
-        self.array: npt.NDArray[np.uint8] = np.zeros(
-            0 if page is None else PAGE_SIZE, dtype=np.uint8
-        )
+        self.array = memoryview(bytearray(0 if page is None else PAGE_SIZE))
         self.history: list[tuple[int, str]] = []
         self._map: mmap.mmap | None = None
 
@@ -69,7 +64,7 @@ class KeptPages:
                 f"{self._file}: expected room for {size:,} bytes of block {self.block!r}, "
                 f"found: {error}"
             ) from error
-        self.array = np.frombuffer(self._map, dtype=np.uint8)
+        self.array = memoryview(self._map)
 
     def keep(self, page: int, kind: RAMFlag, body: bytes, offset: int) -> None:
         """Store a record's page.
@@ -86,17 +81,15 @@ class KeptPages:
             self.history.append((offset, kind.name))
         place = self.array[begin : begin + PAGE_SIZE]
         if kind == RAMFlag.PAGE:
-            place[:] = np.frombuffer(body, dtype=np.uint8)
+            place[:] = body
         elif kind == RAMFlag.ZERO:
-            place[:] = body[0]
+            place[:] = body * PAGE_SIZE
         elif kind == RAMFlag.XBZRLE:
-            data = np.frombuffer(bytearray(body), dtype=np.uint8)
-            if xbzrle.decode(place, 0, data, 0, len(data)) == xbzrle.MALFORMED:
-                raise RAMError(
-                    "XBZRLE record", expected="runs within the page", found="more", offset=offset
-                )
+            # The reader has refused what is no encoding.
+            for at, source, length in changed_runs(body) or ():
+                place[at : at + length] = body[source : source + length]
         else:
-            place[:] = np.frombuffer(_decompressed(body, offset), dtype=np.uint8)
+            place[:] = _decompressed(body, offset)
 
 
 def _decompressed(body: bytes, offset: int) -> bytes:

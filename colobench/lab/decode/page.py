@@ -15,7 +15,7 @@ from colobench.lab.report.palette import (
     MUTED_COLOUR,
     SERIES_COLOURS,
 )
-from colobench.wire.decoded import DecodedStream, PageCounts, page_map
+from colobench.wire.decoded import DecodedStream, page_map
 from colobench.wire.ram_reader import ReadBlock
 from colobench.wire.recorded import RECORD_KINDS
 
@@ -80,6 +80,6 @@ def _map(block: ReadBlock) -> BlockMap:
                     paths.setdefault(row[begin], []).append(run)
                 begin = x
     pages = "a page" if found.pages == 1 else f"{found.pages} pages"
-    words = f"{PageCounts.of(block.counts)}; a cell is {pages}"
+    words = f"{block.counts}; a cell is {pages}"
     drawn = [(COLOURS[kind], "".join(runs)) for kind, runs in paths.items()]
     return BlockMap(block.name, words, min(MAP_WIDTH, len(found.kinds)), len(rows), drawn)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from colobench.errors import LocalError
-from colobench.node import sockets
 
 #: Prefix of a UNIX socket's path.
 UNIX = "unix:"
@@ -20,8 +17,7 @@ UNIX = "unix:"
 _XZ = b"\xfd7zXZ\0"
 
 
-@dataclass(frozen=True, slots=True)
-class StreamSource:
+class StreamSource(NamedTuple):
     """A stream that can be read once.
 
     Attributes
@@ -109,6 +105,11 @@ def _reader(name: str, read: Callable[[memoryview], int | None]) -> Callable[[me
 
 @contextmanager
 def _accepted(path: Path) -> Iterator[BinaryIO]:
+    # Who reads a file waits for none of these.
+    import socket
+
+    from colobench.node import sockets
+
     try:
         listener = sockets.bind(socket.AF_UNIX, str(path))
     except OSError as error:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from colobench.text_table import align
-from colobench.wire.decoded import DecodedStream, DeviceState, PageCounts, StreamPart
+from colobench.wire.decoded import DecodedStream, DeviceState, StreamPart
+from colobench.wire.page_counts import PageCounts
 
 #: Lines of a list of which all are printed; of a longer one, the first and the last.
 MOST_LINES = 40
@@ -45,10 +46,9 @@ def _rows(part: StreamPart, depth: int) -> Iterator[list[str]]:
             yield from _rows(each, depth + 1)
         else:
             # Of a section, what is in it besides its header and its footer.
-            yield from _rows(
-                StreamPart("", "", parts=[one for one in each.parts if one.kind == "records"]),
-                depth + 1,
-            )
+            records = StreamPart("", "")
+            records.parts = [one for one in each.parts if one.kind == "records"]
+            yield from _rows(records, depth + 1)
 
 
 def _shortened(rows: list[list[str]]) -> list[list[str]]:
@@ -70,7 +70,7 @@ def _blocks(stream: DecodedStream) -> str:
     rows = [["RAM block", "bytes", *_KINDS]]
     for block in stream.blocks:
         length = "?" if block.length is None else f"{block.length:,}"
-        rows.append([block.name, length, *_counted(PageCounts.of(block.counts))])
+        rows.append([block.name, length, *_counted(block.counts)])
     if len(stream.blocks) > 1:
         total = sum(block.length or 0 for block in stream.blocks)
         rows.append(["all", f"{total:,}", *_counted(stream.counts)])

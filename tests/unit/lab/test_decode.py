@@ -150,7 +150,7 @@ def test_one_page_has_each_of_its_records_and_its_last_content(name: str, kind: 
     assert kind in [found for _, found in keeper.history]
     counter = int.from_bytes(keeper.array[:4].tobytes(), "little")
     assert counter > 0
-    assert not keeper.array[4:].any()
+    assert not any(keeper.array[4:])
 
 
 def test_many_sections_are_summed_up_between_the_first_and_the_last() -> None:

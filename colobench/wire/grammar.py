@@ -127,8 +127,8 @@ class StreamGrammar(ABC, Generic[Context]):
 
     def ended(self, context: Context) -> Steps[bool]:
         """Say whether the sections have ended without an EOF."""
+        yield from ()
         return False
-        yield
 
     @abstractmethod
     def allow(self, kind: int, context: Context, offset: int) -> None:

@@ -270,12 +270,13 @@ class RecordCounter:
             return at
         word, encoding, length = _XBZRLE_RECORD.unpack_from(view, at)
         begin = at + _XBZRLE_RECORD.size
+        end: int = begin + length
         if encoding != _ENCODING or length > TARGET_PAGE_SIZE:
             return at
-        if self._take_one(word, begin + length, stop, _XBZRLE_MARK, view[begin : begin + length]):
+        if self._take_one(word, end, stop, _XBZRLE_MARK, view[begin:end]):
             self.counts.xbzrle += 1
             self.counts.xbzrle_bytes += length
-            return begin + length
+            return end
         return at
 
     def _take_compressed(self, view: memoryview, at: int, stop: int) -> int:
@@ -283,7 +284,7 @@ class RecordCounter:
         if self.more:
             return at
         word, length = _COMPRESS_RECORD.unpack_from(view, at)
-        end = at + _COMPRESS_RECORD.size + length
+        end: int = at + _COMPRESS_RECORD.size + length
         if length <= MOST_COMPRESSED and self._take_one(word, end, stop, _COMPRESS_MARK):
             self.counts.compressed += 1
             self.counts.compressed_bytes += length

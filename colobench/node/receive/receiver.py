@@ -135,6 +135,9 @@ class Receiver:
         self._listener: socket.socket | None = None
         self._lock = threading.Lock()
         self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._ended = threading.Event()
+        self._ended.set()
         self._began = 0.0
         self._first_byte = self._size = 0
         self._ram, self._devices = Loaded(), Loaded()
@@ -157,12 +160,15 @@ class Receiver:
         for _ in load(kernel_modules()):
             pass
         self._listener, listening = self._address.listen()
+        self._ended.clear()
         self._colo.run(self._run)
         return str(listening)
 
     def wait(self) -> None:
         """Wait for the end."""
-        self._colo.join()
+        # An interrupt of `Thread.join` makes Python 3.11 take the thread for ended.
+        if threading.current_thread() is not self._thread:
+            self._ended.wait()
 
     def stop(self) -> None:
         """End; what is committed is saved first."""
@@ -227,6 +233,17 @@ class Receiver:
             self.error = error
 
     def _run(self) -> None:
+        self._thread = threading.current_thread()
+        try:
+            self._follow()
+        except Interrupted:
+            pass
+        except Exception as error:
+            self.colo_failed(error)
+        finally:
+            self._ended.set()
+
+    def _follow(self) -> None:
         try:
             self._accept()
             self._take_migration()

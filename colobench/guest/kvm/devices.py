@@ -29,8 +29,9 @@ from colobench.guest.kvm.vcpu import TSC, GuestCPU
 from colobench.memory.kvm import KVMError
 from colobench.wire.vmstate import Field, State, StateParser, VMStateDescription, VMStateError
 
-#: Words of 32 bits of the local APIC's page: its timer's current count.
-_CURRENT_COUNT = 0x390 // 4
+#: Words of 32 bits of the local APIC's page: its timer's current count, and the processor priority,
+#: which follows from two other registers, and which KVM brings up to date late.
+_NOT_COMPARED = [0x390 // 4, 0xA0 // 4]
 _LEFT_OUT = ("padding", "reserved")
 #: Beginnings of the fields of structures whose own names are used elsewhere, too.
 _PREFIXES = {"XCRS": "xcr_", "DEBUGREGS": "debug_", "VCPU_EVENTS": "event_"}
@@ -244,7 +245,7 @@ class LocalAPIC(StructureDevice, name="kvm-apic", version_id=1):
 
     def _keep_time(self, loaded: State) -> None:
         registers = self._state["regs"].copy()
-        registers[_CURRENT_COUNT] = loaded["regs"][_CURRENT_COUNT]
+        registers[_NOT_COMPARED] = loaded["regs"][_NOT_COMPARED]
         self._state["regs"] = registers
 
 

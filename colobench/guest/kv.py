@@ -1,10 +1,10 @@
 """A key-value store in guest RAM with Redis's protocol: `execute` and `initialize`.
 
 The protocol is in `resp`, `quoting` and `large`; the commands are in `commands`, `expiry`, `scan`,
-`transactions`, `server_commands`, `client_commands` and `information`; keys, values and counters in
-`keyspace`, their memory in `heap`; the state of clients in `clients`. Every write to RAM is marked.
-A store's answers, and the contents of RAM, are a function of the order of requests and of the
-clock, by which keys expire.
+`transactions`, `server_commands`, `client_commands` and `information`, and `execution` chooses
+among them; keys, values and counters are in `keyspace`, their memory in `heap`; the state of
+clients in `clients`. Every write to RAM is marked. A store's answers, and the contents of RAM, are
+a function of the order of requests and of the clock, by which keys expire.
 """
 
 from __future__ import annotations
@@ -12,31 +12,20 @@ from __future__ import annotations
 import numpy as np
 
 from colobench.guest import (
-    client_commands,
     commands,
-    expiry,
-    information,
-    persistence_commands,
-    scan,
-    server_commands,
     transactions,
 )
 from colobench.guest.append_only_file import (
-    LOADED_MS,
     is_loading,
     log_of,
 )
 from colobench.guest.buffers import BUFFER_BYTES
 from colobench.guest.clients import (
     COMMAND,
-    FLAGS,
     ID,
     LAST,
-    MULTI,
     QUEUE,
-    QUEUED,
     READY,
-    REFUSED_COMMAND,
     REPLY,
     REQUEST,
     SENT,
@@ -44,10 +33,8 @@ from colobench.guest.clients import (
     SLOT_BYTES,
     STAGE,
     area_in,
-    capacity,
     dismiss,
     drop,
-    grow,
     introduce,
     is_area,
     longest_value,
@@ -55,11 +42,17 @@ from colobench.guest.clients import (
     piece,
     reserve,
     slots_in,
-    speaks_resp3,
 )
-from colobench.guest.command_table import ARITIES, index
-from colobench.guest.commands import AS_NUMBER, GIVE_OLD, IF_ABSENT, REPLY_ROOM
-from colobench.guest.expiry import MILLISECONDS, SECONDS, UNIX_MILLISECONDS, UNIX_SECONDS
+from colobench.guest.command_table import index
+from colobench.guest.execution import (
+    BLOCKED,
+    CLOSE,
+    CONSUMED,
+    REPLIED,
+    RESULT_SLOTS,
+    has_arity,
+    run,
+)
 from colobench.guest.heap import ZERO
 from colobench.guest.keyspace import (
     ERRORS,
@@ -74,38 +67,31 @@ from colobench.guest.keyspace import (
 )
 from colobench.guest.large import begin_large, rewrite, take
 from colobench.guest.propagation import (
-    begin_transaction,
     changes_store,
-    end_transaction,
     has_room,
-    propagate,
     put_refusal,
     record_bytes,
     refusal,
 )
+from colobench.guest.queued_commands import execute_queued, is_queued
 from colobench.guest.region import (
     BLOCK,
     DAMAGE,
     DAMAGE_TEXTS,
     HEADER,
-    QUEUED_COMMANDS,
     SMALLEST_STORE,
     apart,
     get_number,
-    note_damage,
     put_number,
 )
+from colobench.guest.replaying import replay
 from colobench.guest.resp import (
-    ARRAY,
     INCOMPLETE,
     INVALID_COUNT,
     QUOTED,
     argument,
-    find_byte,
     find_request,
     is_word,
-    parse_integer,
-    put_head,
     put_part,
     put_protocol_error,
     put_text,
@@ -132,398 +118,18 @@ __all__ = [
     "sweep_expired",
 ]
 
-#: Slots of `execute`'s result: bytes of requests consumed; bytes of replies written; 1 if the
-#: connection is to be closed after sending them; 1 if replies wait for room.
-CONSUMED, REPLIED, CLOSE, BLOCKED = range(4)
-RESULT_SLOTS = 8
 #: Number of a slot for `execute` that stands for commands of the append-only file.
 REPLAY = -1
-#: Limit of the commands that one call of `execute` takes from the append-only file.
-_REPLAYED_COMMANDS = 4096
 #: Results of `_next_request` in addition to those of `resp`: look again; a request was skipped.
 _AGAIN, _NO_MEMORY = np.int64(-20), np.int64(-21)
 
-_MINUS, _HASH, _NEWLINE = ord("-"), ord("#"), np.int64(10)
-_GET, _SET, _SETNX, _GETSET, _MSET, _MGET, _MSETNX = (
-    index(name) for name in ("get", "set", "setnx", "getset", "mset", "mget", "msetnx")
-)
-_INCR, _INCRBY, _DECR, _DECRBY, _APPEND = (
-    index(name) for name in ("incr", "incrby", "decr", "decrby", "append")
-)
-_DEL, _UNLINK, _EXISTS, _TOUCH, _STRLEN, _TYPE = (
-    index(name) for name in ("del", "unlink", "exists", "touch", "strlen", "type")
-)
-_GETRANGE, _SUBSTR, _SETRANGE = (index(name) for name in ("getrange", "substr", "setrange"))
-_EXPIRE, _PEXPIRE, _EXPIREAT, _PEXPIREAT = (
-    index(name) for name in ("expire", "pexpire", "expireat", "pexpireat")
-)
-_TTL, _PTTL, _EXPIRETIME, _PEXPIRETIME, _PERSIST = (
-    index(name) for name in ("ttl", "pttl", "expiretime", "pexpiretime", "persist")
-)
-_SETEX, _PSETEX, _GETEX, _GETDEL = (index(name) for name in ("setex", "psetex", "getex", "getdel"))
-_DBSIZE, _FLUSHALL, _FLUSHDB = (index(name) for name in ("dbsize", "flushall", "flushdb"))
-_SCAN, _KEYS, _OBJECT = (index(name) for name in ("scan", "keys", "object"))
-_PING, _ECHO, _TIME, _INFO, _CONFIG, _CLIENT, _COMMAND = (
-    index(name) for name in ("ping", "echo", "time", "info", "config", "client", "command")
-)
-_BGREWRITEAOF = index("bgrewriteaof")
-_FUNCTION = index("function")
-_HELLO, _AUTH, _SELECT, _QUIT, _RESET = (
-    index(name) for name in ("hello", "auth", "select", "quit", "reset")
-)
-_MULTI, _EXEC, _DISCARD, _WATCH, _UNWATCH = (
-    index(name) for name in ("multi", "exec", "discard", "watch", "unwatch")
-)
+_MINUS = ord("-")
+_EXEC, _QUIT = index("exec"), index("quit")
 _U0, _U1 = np.uint64(0), np.uint64(1)
 _SECOND_US, _MILLISECOND_US = np.uint64(1_000_000), np.uint64(1000)
 _DAMAGES = b"".join(DAMAGE_TEXTS)
 _DAMAGE_BEGINS = np.cumsum([0, *map(len, DAMAGE_TEXTS)], dtype=np.int64)
 assert len(b"-ERR store damaged: \r\n") + max(map(len, DAMAGE_TEXTS)) <= commands.REPLY_ROOM
-
-
-@inlined
-def _run_on_values(
-    memory: Bytes,
-    bitmap: Words,
-    kv: int,
-    resp3: bool,
-    longest: int,
-    request: int,
-    cursor: int,
-    command: int,
-    arguments: int,
-    at: int,
-    limit: int,
-) -> int:
-    """Execute a command on values; return -1 for any other command; see `commands`."""
-    if command == _GET:
-        at = commands.get(memory, bitmap, kv, resp3, request, cursor, at, limit)
-    elif command == _SET:
-        at = expiry.put_with_options(
-            memory, bitmap, kv, resp3, request, cursor, arguments, at, limit
-        )
-    elif command in (_SETNX, _GETSET):
-        options = IF_ABSENT | AS_NUMBER if command == _SETNX else GIVE_OLD
-        at = commands.put_plainly(memory, bitmap, kv, resp3, request, cursor, at, limit, options)
-    elif command in (_INCR, _INCRBY, _DECR, _DECRBY):
-        sign = 1 if command in (_INCR, _INCRBY) else -1
-        at = commands.increment(memory, bitmap, kv, request, cursor, arguments, at, limit, sign)
-    elif command in (_MSET, _MSETNX):
-        absent = command == _MSETNX
-        at = commands.mset(memory, bitmap, kv, request, cursor, arguments, at, limit, absent)
-    elif command == _MGET:
-        at = commands.mget(memory, bitmap, kv, resp3, request, cursor, arguments, at, limit)
-    elif command == _APPEND:
-        at = commands.append(memory, bitmap, kv, longest, request, cursor, at, limit)
-    elif command in (_STRLEN, _TYPE):
-        kind = command == _TYPE
-        at = commands.describe_value(memory, bitmap, kv, request, cursor, at, limit, kind)
-    elif command in (_GETRANGE, _SUBSTR):
-        at = commands.get_range(memory, bitmap, kv, request, cursor, at, limit)
-    elif command == _SETRANGE:
-        at = commands.set_range(memory, bitmap, kv, longest, request, cursor, at, limit)
-    elif command in (_SETEX, _PSETEX):
-        precise = command == _PSETEX
-        at = expiry.put_with_expiry(memory, bitmap, kv, resp3, request, cursor, at, limit, precise)
-    elif command == _GETEX:
-        at = expiry.get_and_expire(memory, bitmap, kv, resp3, request, cursor, arguments, at, limit)
-    elif command == _GETDEL:
-        at = expiry.get_and_delete(memory, bitmap, kv, resp3, request, cursor, at, limit)
-    else:
-        at = np.int64(-1)
-    return at
-
-
-@inlined
-def _run_on_keys(
-    memory: Bytes,
-    bitmap: Words,
-    kv: int,
-    resp3: bool,
-    request: int,
-    cursor: int,
-    command: int,
-    arguments: int,
-    at: int,
-    limit: int,
-) -> int:
-    """Execute a command on keys; return -1 for any other command; see `commands`."""
-    if command in (_DEL, _UNLINK):
-        at = commands.delete(memory, bitmap, kv, request, cursor, arguments, at, limit)
-    elif command in (_EXISTS, _TOUCH):
-        at = commands.exists(memory, bitmap, kv, request, cursor, arguments, at, limit)
-    elif command in (_EXPIRE, _PEXPIRE, _EXPIREAT, _PEXPIREAT):
-        unit = SECONDS
-        if command == _PEXPIRE:
-            unit = MILLISECONDS
-        elif command == _EXPIREAT:
-            unit = UNIX_SECONDS
-        elif command == _PEXPIREAT:
-            unit = UNIX_MILLISECONDS
-        at = expiry.expire(memory, bitmap, kv, request, cursor, arguments, at, limit, unit)
-    elif command in (_TTL, _PTTL, _EXPIRETIME, _PEXPIRETIME):
-        unit = SECONDS
-        if command == _PTTL:
-            unit = MILLISECONDS
-        elif command == _EXPIRETIME:
-            unit = UNIX_SECONDS
-        elif command == _PEXPIRETIME:
-            unit = UNIX_MILLISECONDS
-        at = expiry.time_to_live(memory, bitmap, kv, request, cursor, at, limit, unit)
-    elif command == _PERSIST:
-        at = expiry.persist(memory, bitmap, kv, request, cursor, at, limit)
-    elif command == _DBSIZE:
-        at = commands.count_keys(memory, bitmap, kv, at, limit)
-    elif command in (_FLUSHALL, _FLUSHDB):
-        at = commands.flush(memory, bitmap, kv, request, cursor, arguments, at, limit)
-    elif command == _SCAN:
-        at = scan.scan(memory, bitmap, kv, request, cursor, arguments, at, limit)
-    elif command == _KEYS:
-        at = scan.keys(memory, bitmap, kv, request, cursor, at, limit)
-    elif command == _OBJECT:
-        at = server_commands.object_command(
-            memory, bitmap, kv, resp3, request, cursor, arguments, at, limit
-        )
-    else:
-        at = np.int64(-1)
-    return at
-
-
-@inlined
-def _run_on_server(
-    memory: Bytes,
-    pool: Bytes,
-    bitmap: Words,
-    kv: int,
-    clients: int,
-    area: int,
-    client: int,
-    resp3: bool,
-    longest: int,
-    request: int,
-    cursor: int,
-    command: int,
-    arguments: int,
-    now_us: np.uint64,
-    connected: int,
-    connections: int,
-    at: int,
-    limit: int,
-) -> int:
-    """Execute any other command; see `server_commands`, `client_commands`, `transactions`."""
-    if command in (_PING, _ECHO):
-        at = server_commands.ping(memory, bitmap, request, cursor, arguments, at, limit)
-    elif command == _TIME:
-        at = server_commands.time(memory, bitmap, now_us, at, limit)
-    elif command == _INFO:
-        at = information.info(
-            memory, bitmap, kv, resp3, request, cursor, arguments, now_us, connected, connections,
-            at, limit,
-        )  # fmt: skip
-    elif command == _CONFIG:
-        at = server_commands.config(
-            memory, bitmap, kv, resp3, longest, request, cursor, arguments, at, limit
-        )
-    elif command == _CLIENT:
-        at = client_commands.client_command(
-            memory, pool, bitmap, kv, area, clients, client, request, cursor, arguments, at, limit
-        )
-    elif command == _COMMAND:
-        at = server_commands.command(memory, bitmap, resp3, request, cursor, arguments, at, limit)
-    elif command == _BGREWRITEAOF:
-        at = persistence_commands.rewrite(memory, bitmap, kv, at, limit)
-    elif command == _FUNCTION:
-        at = server_commands.function(memory, bitmap, request, cursor, arguments, at, limit)
-    elif command == _HELLO:
-        at = client_commands.hello(
-            memory, pool, bitmap, kv, area, client, request, cursor, arguments, at, limit
-        )
-    elif command == _AUTH:
-        at = client_commands.authenticate(memory, bitmap, request, cursor, arguments, at, limit)
-    elif command == _SELECT:
-        at = server_commands.select(memory, bitmap, request, cursor, at, limit)
-    elif command == _RESET:
-        at = client_commands.reset(memory, pool, bitmap, kv, area, client, at, limit)
-    elif command == _MULTI:
-        at = transactions.multi(memory, bitmap, client, at, limit)
-    elif command == _DISCARD:
-        at = transactions.discard(memory, pool, bitmap, kv, area, client, at, limit)
-    elif command == _WATCH:
-        at = transactions.watch_keys(
-            memory, bitmap, kv, client, request, cursor, arguments, at, limit
-        )
-    elif command == _UNWATCH:
-        at = transactions.unwatch_keys(memory, bitmap, kv, client, at, limit)
-    else:
-        at = put_text(memory, bitmap, at, limit, b"+OK\r\n")
-    return at
-
-
-@inlined
-def _run(
-    memory: Bytes,
-    pool: Bytes,
-    bitmap: Words,
-    kv: int,
-    clients: int,
-    area: int,
-    client: int,
-    request: int,
-    cursor: int,
-    command: int,
-    arguments: int,
-    now_us: np.uint64,
-    connected: int,
-    connections: int,
-    at: int,
-    limit: int,
-) -> int:
-    """Execute a known command with `arguments` arguments after its name, except EXEC."""
-    apart()
-    resp3, longest = speaks_resp3(memory, client), longest_value(pool, area)
-    end = _run_on_values(
-        memory, bitmap, kv, resp3, longest, request, cursor, command, arguments, at, limit
-    )
-    if end < 0:
-        end = _run_on_keys(
-            memory, bitmap, kv, resp3, request, cursor, command, arguments, at, limit
-        )
-    if end < 0:
-        end = _run_on_server(
-            memory, pool, bitmap, kv, clients, area, client, resp3, longest, request, cursor,
-            command, arguments, now_us, connected, connections, at, limit,
-        )  # fmt: skip
-    log = log_of(memory, kv)
-    if log >= 0 and end <= limit:
-        propagate(memory, bitmap, kv, log, request, cursor, arguments, command, at)
-    return end
-
-
-@inlined
-def _has_arity(command: int, arguments: int) -> bool:
-    """Say whether a command may have that number of arguments, its name included."""
-    arity = ARITIES[command]
-    return arity == arguments if arity > 0 else arguments >= -arity
-
-
-@inlined
-def _run_queue(
-    memory: Bytes,
-    pool: Bytes,
-    bitmap: Words,
-    kv: int,
-    clients: int,
-    area: int,
-    client: int,
-    queued: int,
-    now_us: np.uint64,
-    connected: int,
-    connections: int,
-) -> int:
-    """Execute queued commands, and put their replies into the client's waiting reply.
-
-    The waiting reply has room for REPLY_ROOM bytes of each command already. So only a reply that is
-    a value may lack room; it is replaced by an error.
-    """
-    at = get_number(pool, client + REPLY)
-    length = put_head(memory, bitmap, at, at + 2 * REPLY_ROOM, ARRAY, queued) - at
-    source, size = piece(pool, area, client + QUEUE)
-    offset = 0
-    for number in range(queued):
-        arguments, first, following = find_request(
-            pool, source + offset, source + size, longest_value(pool, area)
-        )
-        request, command, cursor = source + offset, np.int64(-1), first
-        if arguments > 0:
-            name, letters, cursor = argument(memory, request, first)
-            command = find_command(memory, name, letters)
-        if command < 0 or not _has_arity(command, arguments):
-            return note_damage(pool, bitmap, area, QUEUED_COMMANDS)
-        reserved = REPLY_ROOM * (queued - number - 1)
-        if source < at + capacity(pool, area, at) and at < source + size:
-            # The heap is broken: the replies would overwrite the queue.
-            return note_damage(pool, bitmap, area, BLOCK)
-        for _ in range(2):
-            limit = at + capacity(pool, area, at) - reserved
-            begin = at + length
-            end = _run(
-                memory, pool, bitmap, kv, clients, area, client, request, cursor, command,
-                arguments - 1, now_us, connected, connections, begin, limit,
-            )  # fmt: skip
-            if end <= limit:
-                break
-            put_number(pool, bitmap, client + REPLY + 8, length)
-            place = grow(pool, bitmap, area, client + REPLY, end - at + reserved)
-            if place == 0:
-                text = b"-OOM no memory for a reply of this size\r\n"
-                end = put_text(memory, bitmap, begin, limit, text)
-                break
-            at = place
-            if source < at + capacity(pool, area, at) and at < source + size:
-                return note_damage(pool, bitmap, area, BLOCK)
-        if memory[at + length] == _MINUS:
-            count(memory, bitmap, kv + ERRORS)
-        length = end - at
-        offset = following - source
-    return put_number(pool, bitmap, client + REPLY + 8, length)
-
-
-@inlined
-def _exec(
-    memory: Bytes,
-    pool: Bytes,
-    bitmap: Words,
-    kv: int,
-    clients: int,
-    area: int,
-    client: int,
-    now_us: np.uint64,
-    connected: int,
-    connections: int,
-    at: int,
-    limit: int,
-) -> int:
-    """EXEC; a long reply becomes the client's waiting reply."""
-    if at + REPLY_ROOM > limit:
-        return at + REPLY_ROOM
-    if not transactions.is_queueing(memory, client):
-        return put_text(memory, bitmap, at, limit, b"-ERR EXEC without MULTI\r\n")
-    queued = max(ZERO, get_number(memory, client + QUEUED))
-    _, size = piece(pool, area, client + QUEUE)
-    queued = min(queued, size)
-    outdated = transactions.is_outdated(memory, bitmap, kv, client)
-    if get_number(memory, client + FLAGS) & REFUSED_COMMAND:
-        text = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
-        at = put_text(memory, bitmap, at, limit, text)
-    elif outdated:
-        text = b"_\r\n" if speaks_resp3(memory, client) else b"*-1\r\n"
-        at = put_text(memory, bitmap, at, limit, text)
-    elif reserve(pool, bitmap, area, client + REPLY, REPLY_ROOM * (queued + 2)) == 0:
-        text = b"-EXECABORT Transaction discarded because of: no memory for its replies\r\n"
-        at = put_text(memory, bitmap, at, limit, text)
-    else:
-        put_number(memory, bitmap, client + FLAGS, get_number(memory, client + FLAGS) & ~MULTI)
-        unwatch(memory, bitmap, kv, get_number(memory, client + ID))
-        put_number(memory, bitmap, client + SENT, ZERO)
-        log = log_of(memory, kv)
-        if log >= 0:
-            begin_transaction(memory, bitmap, log)
-        _run_queue(
-            memory, pool, bitmap, kv, clients, area, client, queued, now_us, connected,
-            connections,
-        )  # fmt: skip
-        if log >= 0:
-            end_transaction(memory, bitmap, log)
-    transactions.end_transaction(memory, pool, bitmap, kv, area, client)
-    return at
-
-
-@inlined
-def _is_queued(memory: Bytes, client: int, command: int) -> bool:
-    """Say whether a client's command is to be queued for EXEC."""
-    if not transactions.is_queueing(memory, client):
-        return False
-    return command not in (_EXEC, _DISCARD, _MULTI, _WATCH, _QUIT, _RESET)
 
 
 @inlined
@@ -562,7 +168,7 @@ def _waits_for_log(
     command = find_command(memory, name, letters)
     if command < 0 or not (changes_store(command) or command == _EXEC):
         return False
-    if _is_queued(memory, client, command):
+    if is_queued(memory, client, command):
         return False
     needed = _log_bytes(memory, pool, log, area, client, command, following - request, arguments)
     if refusal(memory, log, command, needed) != 0:
@@ -627,7 +233,7 @@ def _answer(
     name, length, cursor = argument(memory, request, first)
     command = find_command(memory, name, length)
     log, refused = log_of(memory, kv), ZERO
-    if log >= 0 and command >= 0 and _has_arity(command, arguments):
+    if log >= 0 and command >= 0 and has_arity(command, arguments):
         refused = _refuse(
             memory, pool, bitmap, kv, log, area, client, command, following - request, arguments,
             at, limit,
@@ -639,25 +245,25 @@ def _answer(
             return at, True
         transactions.note_refusal(memory, bitmap, client)
         end = put_unknown(memory, bitmap, request, first, arguments, at, limit)
-    elif not _has_arity(command, arguments):
+    elif not has_arity(command, arguments):
         transactions.note_refusal(memory, bitmap, client)
         aborts = command == _EXEC
         end = put_arity_error(memory, bitmap, at, limit, name, length, aborts)
         if aborts and end <= limit:
             transactions.end_transaction(memory, pool, bitmap, kv, area, client)
-    elif _is_queued(memory, client, command):
+    elif is_queued(memory, client, command):
         end = transactions.queue(
             memory, pool, bitmap, kv, area, client, request, following, at, limit
         )
     else:
         put_number(memory, bitmap, client + COMMAND, command)
         if command == _EXEC:
-            end = _exec(
+            end = execute_queued(
                 memory, pool, bitmap, kv, clients, area, client, now_us, connected, connections,
                 at, limit,
             )  # fmt: skip
         else:
-            end = _run(
+            end = run(
                 memory, pool, bitmap, kv, clients, area, client, request, cursor, command,
                 arguments - 1, now_us, connected, connections, at, limit,
             )  # fmt: skip
@@ -791,112 +397,6 @@ def _greet(
     return put_number(memory, bitmap, client + LAST, np.int64(now_us // _SECOND_US))
 
 
-@inlined
-def _has_exec(memory: Bytes, at: int, end: int, longest: int) -> bool:
-    """Say whether the commands of the append-only file from an address on include EXEC."""
-    while at < end:
-        if memory[at] == _HASH:
-            at = find_byte(memory, at, end, _NEWLINE) + 1
-            continue
-        arguments, first, following = find_request(memory, at, end, longest)
-        if arguments <= 0:
-            return False
-        name, letters, _ = argument(memory, at, first)
-        if is_word(memory, name, letters, b"exec"):
-            return True
-        at = following
-    return False
-
-
-@inlined
-def _replay_command(
-    memory: Bytes,
-    pool: Bytes,
-    bitmap: Words,
-    kv: int,
-    clients: int,
-    area: int,
-    request: int,
-    first: int,
-    arguments: int,
-    out: int,
-    out_end: int,
-) -> bool:
-    """Execute a command of the append-only file; say whether it could be executed."""
-    name, letters, cursor = argument(memory, request, first)
-    command = find_command(memory, name, letters)
-    if command in (_MULTI, _EXEC):
-        return True
-    if command < 0 or not _has_arity(command, arguments) or not changes_store(command):
-        return False
-    end = _run(
-        memory, pool, bitmap, kv, clients, area, clients, request, cursor, command, arguments - 1,
-        _U0, ZERO, ZERO, out, out_end,
-    )  # fmt: skip
-    return end <= out_end and memory[out] != _MINUS
-
-
-@inlined
-def _replay(
-    memory: Bytes,
-    pool: Bytes,
-    bitmap: Words,
-    kv: int,
-    clients: int,
-    area: int,
-    log: int,
-    begin: int,
-    end: int,
-    out: int,
-    out_end: int,
-    result: Words,
-) -> int:
-    """Execute whole commands and transactions of the append-only file, at their times.
-
-    A command that cannot be executed ends the log: CLOSE is set.
-    """
-    at, executed, failed = begin, 0, False
-    longest = longest_value(pool, area)
-    put_number(memory, bitmap, kv + NOW, get_number(memory, log + LOADED_MS))
-    # A transaction may be longer than a turn, because it is executed whole.
-    within = False
-    while at < end and not failed and (within or executed < _REPLAYED_COMMANDS):
-        if memory[at] == _HASH:
-            newline = find_byte(memory, at, end, _NEWLINE)
-            if newline == end:
-                break
-            valid, when = parse_integer(memory, at + 4, max(ZERO, newline - at - 5))
-            failed = not valid
-            put_number(memory, bitmap, log + LOADED_MS, when)
-            put_number(memory, bitmap, kv + NOW, when)
-            at = newline + 1
-            continue
-        arguments, first, following = find_request(memory, at, end, longest)
-        if arguments == INCOMPLETE:
-            break
-        if arguments <= 0:
-            failed = True
-            break
-        name, letters, _ = argument(memory, at, first)
-        if is_word(memory, name, letters, b"multi"):
-            if not _has_exec(memory, following, end, longest):
-                break
-            within = True
-        elif is_word(memory, name, letters, b"exec"):
-            within = False
-        failed = not _replay_command(
-            memory, pool, bitmap, kv, clients, area, at, first, arguments, out, out_end
-        )
-        executed += 1
-        at = following
-    damage = get_number(memory, kv + DAMAGE)
-    put_number(memory, bitmap, kv + DAMAGE, ZERO)
-    result[CONSUMED], result[REPLIED] = np.uint64(at - begin), _U0
-    result[CLOSE] = _U1 if failed or damage else _U0
-    result[BLOCKED] = _U0
-    return executed
-
-
 @kernel("i8(u1[::1], u8[::1], i8, i8, i8, i8, i8, i8, i8, i8, i8, u8, i8, i8, u8[::1])")
 def execute(
     memory: Bytes,
@@ -958,7 +458,7 @@ def execute(
     client, log = clients + slot * SLOT_BYTES, log_of(memory, kv)
     at, request, requests, closed, blocked = out, begin, 0, False, False
     if slot == REPLAY and log >= 0 and is_store(memory, kv) and is_area(pool, area):
-        return _replay(
+        return replay(
             memory, pool, bitmap, kv, clients, area, log, begin, end, out, out_end, result
         )
     if is_store(memory, kv) and is_area(pool, area) and 0 <= slot < slots_in(clients_size):

@@ -1,4 +1,4 @@
-"""MULTI, DISCARD, WATCH and UNWATCH, and the queue of commands; EXEC itself is in `kv`.
+"""MULTI, DISCARD, WATCH, UNWATCH and the queue of commands; EXEC is in `queued_commands`.
 
 Commands are queued as arrays, one after another, in a piece of the clients' area, see
 `colobench.guest.clients`. If there is no memory for another one, it is refused with Redis's OOM

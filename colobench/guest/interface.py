@@ -109,11 +109,14 @@ class Guest(Protocol):
 
     Attributes
     ----------
+    tracker
+        The tracker, which finds the pages of RAM that the guest wrote.
     devices
         Devices in the order in which they are saved. A node appends its own, such as the
         rewriter's.
     """
 
+    tracker: Tracker
     devices: tuple[Device, ...]
 
     @property
@@ -123,10 +126,6 @@ class Guest(Protocol):
     @property
     def ram(self) -> RAM:
         """The guest's RAM, with the same blocks on both nodes of a pair."""
-
-    @property
-    def tracker(self) -> Tracker:
-        """The tracker, which finds the pages of RAM that the guest wrote."""
 
     @property
     def network(self) -> GuestNetwork:

@@ -13,18 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from colobench.errors import LocalError
-from colobench.kernels import page_counts
 from colobench.wire.format import RAM_IDSTR, RAMFlag, SectionType
 from colobench.wire.grammar import SectionIdentity
 from colobench.wire.lookahead import Driver
 from colobench.wire.messages import Message
+from colobench.wire.page_counts import KINDS
 from colobench.wire.ram_reader import ReadBlock
 from colobench.wire.reader import UNEXPLAINED, Enclosure, StreamReader
 from colobench.wire.reading import StreamBuffer
 from colobench.wire.recorded import Item, RecordRun
 
 #: Mark of a page in `ReadBlock.seen` whose last record was ZERO.
-_WAS_ZERO: Final = 1 + page_counts.ZEROS
+_WAS_ZERO: Final = 1 + KINDS.index(RAMFlag.ZERO)
 _RAM_STARTS: Final = (SectionType.START.name, SectionType.PART.name, SectionType.END.name)
 
 
@@ -128,7 +128,8 @@ class SessionPlaces:
         count
             Number of pages at most.
         """
-        zero: npt.NDArray[np.intp] = np.flatnonzero(self.main_block.seen == _WAS_ZERO)
+        seen = np.frombuffer(self.main_block.seen, np.uint8)
+        zero: npt.NDArray[np.intp] = np.flatnonzero(seen == _WAS_ZERO)
         return [int(page) for page in zero[-count:]]
 
 
@@ -196,7 +197,7 @@ class PlaceSink:
         """Take page records."""
         self._end = self._section.last = records.offset + records.length
         self._block = records.block
-        self.parts[-1].pages += int(records.counts[: page_counts.COMPRESSED + 1].sum())
+        self.parts[-1].pages += records.counts.records
 
     def payload(self, identity: SectionIdentity, data: bytes, item: Item) -> None:
         """Take a device's payload."""

@@ -17,7 +17,7 @@ from typing import Any, Final
 from colobench.wire.buffer import StreamBuffer
 from colobench.wire.errors import HeaderError, SettingsDiffer
 from colobench.wire.format import BE32, SectionType, counted_string
-from colobench.wire.steps import Parser
+from colobench.wire.steps import BytesParser
 
 NAME: Final = "configuration/colobench-settings"
 VERSION: Final = 1
@@ -32,7 +32,7 @@ def encode_agreement(settings: Mapping[str, Any]) -> bytes:
     return _HEAD + BE32.pack(len(text)) + text
 
 
-def parse_agreement(at: StreamBuffer, ours: Mapping[str, Any]) -> Parser[None]:
+def parse_agreement(at: StreamBuffer, ours: Mapping[str, Any]) -> BytesParser[None]:
     """Parse the subsection, and compare it with our own settings.
 
     Raises

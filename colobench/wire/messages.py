@@ -17,7 +17,7 @@ from colobench.errors import LocalError
 from colobench.wire.buffer import StreamBuffer
 from colobench.wire.errors import InvalidMessage
 from colobench.wire.format import BE32, BE64
-from colobench.wire.steps import Parser
+from colobench.wire.steps import BytesParser
 
 #: Default limit of the device buffer that a secondary accepts, bytes.
 SIZE_LIMIT: Final = 16 * 1024 * 1024
@@ -72,7 +72,7 @@ def encode_message(message: Message, value: int | None = None) -> bytes:
 
 def message(
     at: StreamBuffer, *, size_limit: int = SIZE_LIMIT
-) -> Parser[tuple[Message, int | None]]:
+) -> BytesParser[tuple[Message, int | None]]:
     """Parse one message; the value is VMSTATE_SIZE's size in bytes, None for other messages.
 
     Raises

@@ -9,8 +9,8 @@ kernel stores pages.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Generator
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,6 @@ from colobench.wire.steps import REQUEST_LIMIT as REQUEST_LIMIT
 from colobench.wire.steps import Ahead as Ahead
 from colobench.wire.steps import Arrived as Arrived
 from colobench.wire.steps import LookAhead as LookAhead
-from colobench.wire.steps import Parser as Parser
-from colobench.wire.steps import Request as Request
 from colobench.wire.steps import Steps as Steps
 from colobench.wire.steps import sized_bytes as sized_bytes
 
@@ -71,6 +69,10 @@ class PageSync(NamedTuple):
     """
 
     memory: PageMemory
+
+
+Request: TypeAlias = int | PageRun | PageSync | LookAhead | Arrived
+Parser: TypeAlias = Generator[Request, Any, T]
 
 
 class PageSource:

@@ -1,15 +1,12 @@
 """Types of parsers, which are generators: see `colobench.wire.reading`.
 
-Whoever only reads a stream imports no numpy by them, so that it starts quickly and stays small.
+They import no numpy, so that a program which only reads a stream starts quickly and stays small.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
-
-if TYPE_CHECKING:
-    from colobench.wire.reading import PageRun, PageSync
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
@@ -44,13 +41,13 @@ class Ahead(NamedTuple):
     final: bool
 
 
-Request: TypeAlias = "int | PageRun | PageSync | LookAhead | Arrived"
-Parser: TypeAlias = Generator["Request", Any, T]
-#: A parser of these requests, or of those of `colobench.wire.lookahead`.
+#: A parser that asks for bytes alone.
+BytesParser: TypeAlias = Generator[int, Any, T]
+#: A parser of any requests: those of `colobench.wire.reading`, or of `colobench.wire.lookahead`.
 Steps: TypeAlias = Generator[Any, Any, T]
 
 
-def sized_bytes(size: int) -> Parser[bytearray]:
+def sized_bytes(size: int) -> BytesParser[bytearray]:
     """Read `size` bytes as they are; memory is allocated only as they arrive."""
     data = bytearray()
     while len(data) < size:

@@ -14,15 +14,16 @@ from colobench.lab.session.message_splitter import (
 )
 from colobench.settings.checkpoint import Layout
 from colobench.wire.format import BE64, SECTION, RAMFlag, SectionType
-from colobench.wire.messages import Message, encode_message
-from colobench.wire.page_hashes import HEAD, PAGE_BYTES
+from colobench.wire.messages import HASHED_PAGE_BYTES, PAGE_HASHES_HEAD, Message, encode_message
 
 END = SECTION.pack(SectionType.FOOTER, 2) + bytes([SectionType.EOF])
 #: A page that holds what looks like the end of its section.
 PAGE = BE64.pack(RAMFlag.PAGE | RAMFlag.CONTINUE) + END + bytes(4096 - len(END))
 RAM = SECTION.pack(SectionType.END, 2) + 2 * PAGE + BE64.pack(RAMFlag.EOS) + END
 DEVICES = bytes([SectionType.EOF])
-HASHES = encode_message(Message.PAGE_HASHES) + HEAD.pack(3, 0) + bytes(3 * PAGE_BYTES)
+HASHES = (
+    encode_message(Message.PAGE_HASHES) + PAGE_HASHES_HEAD.pack(3, 0) + bytes(3 * HASHED_PAGE_BYTES)
+)
 REQUEST, SEND = map(encode_message, (Message.CHECKPOINT_REQUEST, Message.VMSTATE_SEND))
 
 

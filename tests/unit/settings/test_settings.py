@@ -79,9 +79,10 @@ def test_any_value_of_each_setting_is_kept_on_every_way(name: str, data: st.Data
         assert Settings.from_json(settings.as_json()) == settings
         assert from_command_line(arguments_of(settings, base), base) == settings
         assert from_command_line(arguments_of(settings, run.USUAL), run.USUAL) == settings
-    # A working set must fit into RAM, an interval into a limit; ports and images may come twice.
+    # A working set must fit into RAM, an interval into a limit; ports and images may come twice;
+    # KVM's log goes with a KVM guest alone.
     refused = ("hostfwd", "disks", "working_set", "heartbeat_interval")
-    assert accepted or name in refused, value
+    assert accepted or name in refused or value == "kvm", value
 
 
 def test_no_two_settings_have_one_name_or_one_option() -> None:

@@ -169,7 +169,8 @@ def test_price_of_waiting_is_its_own_optimum():
 def test_output_trigger_takes_one_checkpoint_a_frame(clients):
     load = Workload(ONE_BY_ONE.curve, 10.0, 0.1, clients, latency_ms=1.0, latency_p99_ms=2.0)
     found = predict(Axes(OnOutput()), load, LOCAL, CALIBRATION)
-    assert (found.period_ms if clients else found.run_ms) == pytest.approx(10, rel=1e-6)
+    # A guest makes up for a part of its pauses, so its own frames come a little earlier.
+    assert (found.period_ms if clients else found.run_ms) == pytest.approx(10, rel=0.03)
     assert found.figures["latency_p50_ms"] < 2
 
 

@@ -347,7 +347,7 @@ class Receiver:
         self._colo.happened(LocalEvent.BUFFER_RECEIVED)
 
     def _load(self) -> None:
-        """RAM is the cache already; whoever compares it may look at it now."""
+        """Let RAM be compared: the cache is RAM already, so there is nothing to load."""
         assert self.memory is not None
         self._before_loaded(self._next_number, self.memory)
         self._colo.happened(LocalEvent.LOADED)

@@ -103,9 +103,9 @@ def _left(receiver: Receiver, file: Path | None) -> str:
 
 
 def _print_record(record: Record, as_json: bool) -> None:
-    """Print a line at once; if its reader has gone, the protection goes on."""
+    """Print a line at once; if its reader has gone, or its disk is full, the protection goes on."""
     line = json.dumps(record.as_json()) if as_json else str(record)
-    with suppress(BrokenPipeError):
+    with suppress(OSError):
         # One call: two threads print.
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()

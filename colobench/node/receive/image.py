@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -101,10 +103,7 @@ class Image:
         self._pages = np.zeros(memory.pages, dtype=np.int32)
         self._records = np.zeros((_RUN_PAGES, PAGE_RECORD_BYTES), dtype=np.uint8)
         self.lacking: npt.NDArray[np.uint64] = np.zeros_like(memory.bitmap)
-        for block in memory.blocks:
-            bits = np.zeros(memory.pages, dtype=np.uint8)
-            bits[block.first_page : block.first_page + block.pages] = 1
-            self.lacking |= np.packbits(bits, bitorder="little").view(np.uint64)
+        self._lack_all()
         try:
             # All room is taken now: later writes of pages need no more.
             os.posix_fallocate(file, 0, layout.foot_place + len(layout.foot))
@@ -138,22 +137,47 @@ class Image:
         place = self._layout.foot_place + len(self._layout.foot)
         self._write(devices, place)
         os.ftruncate(self._file, place + len(devices))
-        os.fsync(self._file)
+        try:
+            os.fsync(self._file)
+        except OSError:
+            # The kernel forgets which writes have failed: the next call may succeed without them.
+            self._lack_all()
+            raise
         return place + len(devices)
 
-    def is_read(self) -> bool:
-        """Say whether another process may have the file open, and must find it as it is."""
-        # A lease for writing is granted only if nobody else has it open.
+    def is_at(self, path: Path) -> bool:
+        """Say whether the file has that name."""
         try:
+            return os.path.samestat(os.fstat(self._file), os.lstat(path))
+        except OSError:
+            return False
+
+    def is_ours(self, path: Path) -> bool:
+        """Say whether the file has that name only, and no other process may have it open.
+
+        Another one must find it as it is: a reader, or who has moved or linked it to a name.
+        """
+        if not self.is_at(path) or os.fstat(self._file).st_nlink != 1:
+            return False
+        # A lease for writing is granted only if nobody else has it open. The signal of a process
+        # that opens it meanwhile would end us, if it were not one that is ignored.
+        try:
+            fcntl.fcntl(self._file, fcntl.F_SETSIG, signal.SIGURG)
             fcntl.fcntl(self._file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
             fcntl.fcntl(self._file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
         except OSError:
-            return True
-        return False
+            return False
+        return True
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
+
+    def _lack_all(self) -> None:
+        for block in self._memory.blocks:
+            bits = np.zeros(self._memory.pages, dtype=np.uint8)
+            bits[block.first_page : block.first_page + block.pages] = 1
+            self.lacking |= np.packbits(bits, bitorder="little").view(np.uint64)
 
     def _write_block(self, block: RAMBlock, pages: npt.NDArray[np.int32]) -> None:
         """Write pages of a block, ascending numbers within it."""

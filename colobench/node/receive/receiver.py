@@ -105,7 +105,7 @@ class Receiver:
     Raises
     ------
     LocalError
-        If the address is none.
+        If the address is none, or the file cannot be replaced or is another receiver's.
     """
 
     role = Role.SECONDARY
@@ -251,10 +251,12 @@ class Receiver:
         except OSError as error:
             raise LocalError(error.strerror or str(error)) from error
         finally:
-            self._report()
-            if self._saver is not None:
-                self._saver.finish()
-            self._close()
+            try:
+                self._report()
+            finally:
+                if self._saver is not None:
+                    self._saver.finish()
+                self._close()
 
     def _close(self) -> None:
         with self._lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import glob
 import os
 import tempfile
 from contextlib import suppress
@@ -11,6 +12,8 @@ from pathlib import Path
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+#: Most bytes of a file's name that are part of the name of the file aside (NAME_MAX is 255).
+_NAME_BYTES = 80
 
 
 def new_aside(file: Path) -> tuple[int, Path]:
@@ -24,15 +27,33 @@ def new_aside(file: Path) -> tuple[int, Path]:
     ------
     OSError
     """
-    prefix = f".{file.name[:80]}.receiving-"
-    for left in file.parent.glob(f"{prefix}*"):
+    prefix = f".{os.fsdecode(os.fsencode(file.name)[:_NAME_BYTES])}.receiving-"
+    for left in file.parent.glob(f"{glob.escape(prefix)}*"):
         # A process that is killed leaves its file, and nobody's lock on it.
         with suppress(OSError), open(left, "rb") as old:
             fcntl.flock(old, fcntl.LOCK_EX | fcntl.LOCK_NB)
             left.unlink()
     descriptor, path = tempfile.mkstemp(prefix=prefix, dir=file.parent)
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
+        os.unlink(path)
+        raise
     return descriptor, Path(path)
+
+
+def is_locked(file: Path) -> bool:
+    """Say whether a receiver that lives has locked the file, as `new_aside` does."""
+    with suppress(OSError):
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+    return False
 
 
 def exchange(aside: Path, file: Path) -> bool:

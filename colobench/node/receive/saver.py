@@ -11,13 +11,14 @@ primary's guest runs during that wait: it stops only after the answer.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from colobench.errors import LocalError
 from colobench.kernels import bitmap
@@ -25,7 +26,14 @@ from colobench.memory.ram import PageMemory
 from colobench.memory.tracker import Words
 from colobench.node.receive.image import Image, ImageLayout
 from colobench.node.receive.records import SavedCheckpoint
-from colobench.node.receive.replacing import exchange, new_aside, synchronize_directory
+from colobench.node.receive.replacing import (
+    exchange,
+    is_locked,
+    new_aside,
+    synchronize_directory,
+)
+
+_ANOTHER: Final = "one in which another receiver keeps its checkpoints"
 
 
 class _Commit(NamedTuple):
@@ -50,10 +58,19 @@ class CheckpointSaver:
     ----------
     number
         Number of the checkpoint that is in the file; None if there is none yet.
+
+    Raises
+    ------
+    LocalError
+        If the file is none that can be replaced, or another receiver keeps its checkpoints there.
     """
 
     def __init__(self, file: Path, said: Callable[[SavedCheckpoint], object]) -> None:
         self._file, self._said = Path(os.path.realpath(file)), said
+        if self._file.exists() and not self._file.is_file():
+            raise LocalError(f"{file}: expected a file that can be replaced, found another kind")
+        if is_locked(self._file):
+            raise LocalError(f"{file}: expected a file of our own, found {_ANOTHER}")
         self._changed = threading.Condition()
         self._commit: _Commit | None = None
         self._ended = False
@@ -63,6 +80,7 @@ class CheckpointSaver:
         self._memory: PageMemory | None = None
         self._layout: ImageLayout | None = None
         self._thread: threading.Thread | None = None
+        self._failure: Exception | None = None
         self.number: int | None = None
 
     def start(self, layout: ImageLayout, memory: PageMemory) -> None:
@@ -99,8 +117,16 @@ class CheckpointSaver:
             uint64, a bit for each page of the RAM cache that has changed.
         devices
             Bytes of the file behind RAM.
+
+        Raises
+        ------
+        LocalError
+            If the thread has ended by an error, as one of the function that it calls.
         """
         with self._changed:
+            if self._failure is not None:
+                words = f"{type(self._failure).__name__}: {self._failure}"
+                raise LocalError(f"saver: expected it to go on, found {words}")
             for image in (self._named, self._aside and self._aside[0]):
                 if image is not None:
                     bitmap.union(image.lacking, pages)
@@ -132,6 +158,8 @@ class CheckpointSaver:
                 if commit is None:
                     return
                 self._said(self._try_to_save(commit))
+        except Exception as error:
+            self._failure = error
         finally:
             with self._changed:
                 self._ended = True
@@ -142,7 +170,6 @@ class CheckpointSaver:
         length, error = 0, ""
         try:
             length = self._save(commit)
-            self.number = commit.number
         except (OSError, MemoryError) as failed:
             error = getattr(failed, "strerror", None) or str(failed) or type(failed).__name__
         finally:
@@ -151,8 +178,10 @@ class CheckpointSaver:
         return SavedCheckpoint(commit.number, str(self._file), length, spent, error, self.number)
 
     def _save(self, commit: _Commit) -> int:
-        if self._aside is not None and self._aside[0].is_read():
-            # Whoever reads it has opened it by its name, and reads on in the old file.
+        if not (self._named and self._named.is_at(self._file)) and is_locked(self._file):
+            raise OSError(errno.EBUSY, f"expected a file of our own, found {_ANOTHER}")
+        if self._aside is not None and not self._aside[0].is_ours(self._aside[1]):
+            # A reader has opened it by its name, and reads on in the old file.
             self._drop_aside()
         image, path = self._aside or self._new_aside()
         image.write_pages()
@@ -167,6 +196,7 @@ class CheckpointSaver:
                 self._aside = (old, path)
             elif old is not None:
                 old.close()
+        self.number = commit.number
         synchronize_directory(self._file.parent)
         return length
 

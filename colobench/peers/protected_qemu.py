@@ -17,7 +17,7 @@ from colobench.node.receive.records import ReceivedCheckpoint
 from colobench.peers.qemu import TIMEOUT, QEMUProcess, QEMUUnavailable, uninterrupted
 from colobench.processes.errors import NodeGone, QMPCommandError
 from colobench.processes.qmp import Event
-from colobench.processes.socket_directory import QEMU_PREFIX, make_socket_directory
+from colobench.processes.session_directory import qemu_directory
 
 #: Milliseconds from one checkpoint to the next.
 DELAY_MS: Final = 500
@@ -91,8 +91,7 @@ class ProtectedQEMU(contextlib.AbstractContextManager["ProtectedQEMU"]):
             raise QEMUUnavailable(f"no {' '.join(self._command[:1]) or 'QEMU'} on PATH")
         self._command[0] = program
         try:
-            self._directory = make_socket_directory(QEMU_PREFIX)
-            self._closing.callback(shutil.rmtree, self._directory, ignore_errors=True)
+            self._directory = qemu_directory(self._closing)
             if self._image is not None:
                 (self._directory / "bios").write_bytes(self._image)
                 self._command += ["-bios", str(self._directory / "bios")]

@@ -6,7 +6,6 @@ import contextlib
 import os
 import queue
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -27,7 +26,7 @@ from colobench.peers.qemu import (
 from colobench.processes.errors import NodeGone, QMPCommandError
 from colobench.processes.qmp import Event
 from colobench.processes.resource_limits import usable_memory
-from colobench.processes.socket_directory import QEMU_PREFIX, make_socket_directory
+from colobench.processes.session_directory import qemu_directory
 
 #: RAM (MiB) that QEMU's ``pc`` has in one piece, below what is mapped for devices.
 MOST_RAM_MIB = 3072
@@ -198,8 +197,7 @@ class QEMUPair(contextlib.AbstractContextManager["QEMUPair"]):
 
     def _start(self) -> None:
         program = find_program()
-        self._directory = make_socket_directory(QEMU_PREFIX)
-        self._closing.callback(shutil.rmtree, self._directory, ignore_errors=True)
+        self._directory = qemu_directory(self._closing)
         image = self._directory / "bios"
         image.write_bytes(guest_image(self.pages))
         machine = [program, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]

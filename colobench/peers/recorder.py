@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import shutil
 import socket
 import threading
 import time
@@ -31,7 +30,7 @@ from colobench.peers.recordings import (
 )
 from colobench.processes.errors import NodeGone, QMPCommandError
 from colobench.processes.qmp import Event
-from colobench.processes.socket_directory import QEMU_PREFIX, make_socket_directory
+from colobench.processes.session_directory import qemu_directory
 
 _CHUNK = 1 << 20
 #: Seconds that one recording may take.
@@ -286,9 +285,8 @@ def record(plan: RecordingPlan) -> RecordedStream:
         If QEMU did not migrate.
     """
     find_program()
-    directory = make_socket_directory(QEMU_PREFIX)
     with contextlib.ExitStack() as closing:
-        closing.callback(shutil.rmtree, directory, ignore_errors=True)
+        directory = qemu_directory(closing)
         recording = _Recording(plan, directory, closing)
         version = recording.version()
         peer = directory / "colo" if plan.way in ("colo", "postcopy") else None

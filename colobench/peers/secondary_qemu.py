@@ -17,7 +17,7 @@ from colobench.errors import RemoteError
 from colobench.peers.qemu import PROGRAM, TIMEOUT, QEMUProcess, QEMUUnavailable, uninterrupted
 from colobench.processes.errors import NodeGone, QMPCommandError
 from colobench.processes.qmp import Event, QMPConnection
-from colobench.processes.socket_directory import QEMU_PREFIX, make_socket_directory
+from colobench.processes.session_directory import qemu_directory
 
 #: Events after which QEMU follows no primary.
 _ENDS = ("COLO_EXIT", "SHUTDOWN")
@@ -199,8 +199,7 @@ class SecondaryQEMU(SecondaryMonitor, contextlib.AbstractContextManager["Seconda
         program = shutil.which(self._command[0])
         if program is None:
             raise QEMUUnavailable(f"no {self._command[0]} on PATH")
-        self._directory = make_socket_directory(QEMU_PREFIX)
-        self._closing.callback(shutil.rmtree, self._directory, ignore_errors=True)
+        self._directory = qemu_directory(self._closing)
         command = [program, *self._command[1:], "-incoming", "defer"]
         if self._image is not None:
             (self._directory / "bios").write_bytes(self._image)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import shutil
 import time
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +16,7 @@ import numpy.typing as npt
 from colobench.peers.firmware import FIRST_BYTE, guest_image
 from colobench.peers.qemu import TIMEOUT, QEMUProcess, QEMUUnavailable, find_program
 from colobench.processes.errors import NodeGone
-from colobench.processes.socket_directory import QEMU_PREFIX, make_socket_directory
+from colobench.processes.session_directory import qemu_directory
 
 #: Name of the block of guest RAM, which other processes can look at.
 BLOCK = "ram"
@@ -53,8 +52,7 @@ class QEMUPrimary(contextlib.AbstractContextManager["QEMUPrimary"]):
 
     def __enter__(self) -> QEMUPrimary:
         program = find_program()
-        self.directory = make_socket_directory(QEMU_PREFIX)
-        self._closing.callback(shutil.rmtree, self.directory, ignore_errors=True)
+        self.directory = qemu_directory(self._closing)
         (self.directory / "bios").write_bytes(guest_image(self._pages, self._sleep_ns))
         self.process = self._start(program, "primary", self.directory / "ram", ())
         with open(self.directory / "ram", "r+b") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -12,19 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from colobench.lab.session.session_directory import (
+from colobench.processes.session_directory import (
     SessionDirectory,
     is_running,
+    qemu_directory,
     remove_left,
     running,
 )
-from colobench.processes.socket_directory import SESSION_PREFIX
+from colobench.processes.socket_directory import QEMU_PREFIX, SESSION_PREFIX
 
 #: Makes a directory, says where, and waits; its end is that of a killed session.
 OWNER = """
 import sys, tempfile
 from pathlib import Path
-from colobench.lab.session.session_directory import SessionDirectory
+from colobench.processes.session_directory import SessionDirectory
 made = SessionDirectory(lambda: Path(tempfile.mkdtemp("", "colobench-session-", sys.argv[1])))
 (made.path / "node-0.stderr").write_text("words")
 print(made.path, flush=True)
@@ -57,13 +59,32 @@ def left(tmp_path: Path) -> Path:
 def test_directory_of_a_killed_process_is_removed_and_a_living_ones_is_not(
     left: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("colobench.lab.session.session_directory.parents", lambda: [left.parent])
+    monkeypatch.setattr("colobench.processes.session_directory.parents", lambda: [left.parent])
     mine = make_in(left.parent)
     assert running() == [mine.path]
     assert remove_left(left.parent) == [left]
     assert list(left.parent.iterdir()) == [mine.path]
     mine.remove()
     assert list(left.parent.iterdir()) == []
+
+
+def test_directory_of_a_killed_process_with_a_qemu_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "colobench.processes.session_directory.make_socket_directory",
+        lambda prefix: Path(tempfile.mkdtemp("", prefix, tmp_path)),
+    )
+    left = tmp_path / f"{QEMU_PREFIX}left"
+    left.mkdir()
+    (left / "bios").write_bytes(b"firmware")
+    with contextlib.ExitStack() as closing:
+        mine = qemu_directory(closing)
+        assert list(tmp_path.iterdir()) == [mine]
+        assert remove_left(tmp_path) == []
+        # It is no session.
+        assert mine not in running()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_symbolic_links_are_neither_removed_nor_followed(left: Path, tmp_path: Path) -> None:

@@ -367,7 +367,7 @@ def status(*arguments: str) -> tuple[int, str, str]:
 
 def test_status_says_who_is_protected_and_how_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "colobench.lab.session.session_directory.parents", _only_the_temporary_directory
+        "colobench.processes.session_directory.parents", _only_the_temporary_directory
     )
     assert find() == []
     with serving(delay=None) as pair:

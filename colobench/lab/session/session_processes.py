@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colobench.lab.session.services import forwarded, start_arbiter, start_link, start_switch
-from colobench.lab.session.session_directory import SessionDirectory, remove_left
 from colobench.processes.owner import Owner
 from colobench.processes.process import NodeProcess
 from colobench.processes.qmp import Event
+from colobench.processes.session_directory import SessionDirectory, remove_left
 from colobench.settings.checkpoint import Output
 from colobench.settings.settings import Settings
 from colobench.strategy.own import OwnTrigger

@@ -18,9 +18,9 @@ from typing import Any
 
 from colobench.block.generation import ImageState
 from colobench.errors import ColobenchError, LocalError
-from colobench.lab.session.session_directory import is_running, running
 from colobench.processes.errors import NodeGone
 from colobench.processes.qmp import QMPConnection
+from colobench.processes.session_directory import is_running, running
 
 FILE = "session.json"
 #: Seconds that a node may take to answer; one that is stopped never does.

@@ -5,7 +5,6 @@ Both send their checkpoints to the same receiver, die, and are brought back from
 
 from __future__ import annotations
 
-import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -29,7 +28,7 @@ from colobench.peers.protected_qemu import ProtectedQEMU
 from colobench.peers.qemu import QEMUUnavailable
 from colobench.peers.recorded_session import open_session
 from colobench.peers.session_sender import SentCheckpoint, SessionSender
-from colobench.processes.socket_directory import QEMU_PREFIX, make_socket_directory
+from colobench.processes.session_directory import qemu_directory
 from colobench.wire.replayed_session import ReplayedSession
 
 #: Milliseconds between two checkpoints: the guest sleeps 50 ms after each round over its pages.
@@ -78,8 +77,7 @@ class RealVM(ABC):
 
     def __init__(self) -> None:
         self._closing = ExitStack()
-        self._directory = make_socket_directory(QEMU_PREFIX)
-        self._closing.callback(shutil.rmtree, self._directory, ignore_errors=True)
+        self._directory = qemu_directory(self._closing)
 
     @property
     def file(self) -> Path:

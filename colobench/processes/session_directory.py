@@ -1,4 +1,4 @@
-"""A session's directory: locked while its process lives, and removed later if that was killed.
+"""Directories of sessions and of QEMUs: locked while their process lives, later removed if killed.
 
 The lock is on the directory itself (flock(2)): the kernel releases it, however the process ends.
 """
@@ -9,10 +9,15 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from colobench.processes.socket_directory import SESSION_PREFIX, make_socket_directory, parents
+from colobench.processes.socket_directory import (
+    QEMU_PREFIX,
+    SESSION_PREFIX,
+    make_socket_directory,
+    parents,
+)
 
 #: Limit of attempts: a new directory may be taken for a left one in the moment before its lock.
 _TRIES = 100
@@ -63,10 +68,29 @@ class SessionDirectory:
             os.close(self._descriptor)
 
 
-def remove_left(parent: Path) -> list[Path]:
-    """Remove the directories of sessions whose process was killed.
+def qemu_directory(closing: ExitStack) -> Path:
+    """Make a directory for real QEMUs, and remove those that killed processes have left.
 
-    A directory is removed only if all of this holds: it is in `parent`, is named like a session's,
+    Parameters
+    ----------
+    closing
+        Stack that removes the directory.
+
+    Raises
+    ------
+    LocalError, OSError
+        If it cannot be made.
+    """
+    directory = SessionDirectory(lambda: make_socket_directory(QEMU_PREFIX))
+    closing.callback(directory.remove)
+    remove_left(directory.path.parent)
+    return directory.path
+
+
+def remove_left(parent: Path) -> list[Path]:
+    """Remove the directories of sessions and of real QEMUs whose process was killed.
+
+    A directory is removed only if all of this holds: it is in `parent`, is named like one of these,
     is no symbolic link, belongs to this user, has no subdirectory, is not locked, and has no socket
     of a living process in it.
 
@@ -81,7 +105,7 @@ def remove_left(parent: Path) -> list[Path]:
         Directories that were removed.
     """
     removed = []
-    for path in _candidates(parent):
+    for path in _candidates(parent, SESSION_PREFIX, QEMU_PREFIX):
         with suppress(OSError):
             descriptor = _open(path)
             try:
@@ -95,7 +119,12 @@ def remove_left(parent: Path) -> list[Path]:
 
 def running() -> list[Path]:
     """Find the directories of this user's sessions that run, wherever sessions are made."""
-    return [path for parent in parents() for path in _candidates(parent) if is_running(path)]
+    return [
+        path
+        for parent in parents()
+        for path in _candidates(parent, SESSION_PREFIX)
+        if is_running(path)
+    ]
 
 
 def is_running(path: Path) -> bool:
@@ -117,10 +146,10 @@ def is_running(path: Path) -> bool:
     return False
 
 
-def _candidates(parent: Path) -> Iterator[Path]:
+def _candidates(parent: Path, *prefixes: str) -> Iterator[Path]:
     with suppress(OSError):
         for name in sorted(os.listdir(parent)):
-            if name.startswith(SESSION_PREFIX):
+            if name.startswith(prefixes):
                 yield parent / name
 
 

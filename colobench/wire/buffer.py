@@ -102,9 +102,9 @@ class StreamBuffer:
         self.offset += count
         return self.view[start:stop].tobytes()
 
-    def peek(self, count: int) -> bytes:
-        """Copy `count` bytes, which stay to be read; the buffer must hold them."""
-        return self.view[self.start : self.start + count].tobytes()
+    def peek(self, count: int, skip: int = 0) -> bytes:
+        """Copy `count` bytes but for the first `skip`; they stay, and the buffer must hold them."""
+        return self.view[self.start + skip : self.start + count].tobytes()
 
     def kernel_took(self, start: int, end: int, read: int = 0) -> None:
         """Note that a kernel left ``view[start:end]`` and read `read` bytes from the socket."""

@@ -50,6 +50,8 @@ PEER_RAM: Final = Stage(COLO_RAM.name, COLO_RAM.allowed | {SectionType.COMMAND})
 #: Limits of the devices of a migration, bytes, and of the devices that are learnt.
 DEVICES_LIMIT: Final = 15 * 1024 * 1024
 MOST_DEVICES: Final = 4096
+#: Places that look like the end of the devices, up to which they are tried to be told apart.
+MOST_ENDS: Final = 16
 
 #: A footer, EOF, and the begin of a vmdescription.
 _END: Final = re.compile(rb"(?=\x7e[\x00-\xff]{4}\x00\x06[\x00-\xff]{4}\{)")
@@ -228,23 +230,30 @@ def _ends_in_buffer(at: StreamBuffer, header: SectionHeader) -> Parser[dict[int,
 
 def _ends_in_migration(at: StreamBuffer, header: SectionHeader) -> Parser[dict[int, int]]:
     """Wait for the end of a migration's devices, and tell their payloads apart."""
-    searched, size = 0, 0
+    searched = size = tried = 0
     while True:
-        ahead: Ahead = yield Arrived(size + 1)
-        data, size = ahead.data, len(ahead.data)
-        for found in _END.finditer(data, searched):
-            end = found.start() + SECTION.size
-            split = find_payload_ends(data, header, end + 1, end.__eq__)
+        ahead: Ahead = yield Arrived(size + 1, searched)
+        size = searched + len(ahead.data)
+        for end in [found.start() + searched + SECTION.size for found in _END.finditer(ahead.data)]:
+            whole: Ahead = yield Arrived(end + 1)
+            split = find_payload_ends(whole.data, header, end + 1, end.__eq__)
             if split.ends:
                 return split.ends
-        searched = max(0, size - _END_BYTES)
+            tried += 1
+            if tried > MOST_ENDS:
+                raise _too_long(f"{tried} that look so, with no such sections before", at)
+        searched = max(0, size - _END_BYTES + 1)
         if size > DEVICES_LIMIT:
-            raise DeviceStateError(
-                "devices of the migration",
-                expected=f"at most {DEVICES_LIMIT} bytes, EOF, and a vmdescription",
-                found=f"{size} bytes",
-                offset=at.offset,
-            )
+            raise _too_long(f"{size} bytes", at)
+
+
+def _too_long(found: str, at: StreamBuffer) -> DeviceStateError:
+    return DeviceStateError(
+        "devices of the migration",
+        expected=f"sections, EOF, and a vmdescription within {DEVICES_LIMIT} bytes",
+        found=found,
+        offset=at.offset,
+    )
 
 
 def _kept(parser: Steps[None], into: bytearray) -> Steps[None]:

@@ -210,8 +210,11 @@ class Parsing(Generic[T]):
             elif isinstance(request, (LookAhead, Arrived)):
                 if len(buffer) < request.size:
                     return False
-                size = request.size if isinstance(request, LookAhead) else len(buffer)
-                self._send(Ahead(buffer.peek(size), final=False))
+                if isinstance(request, LookAhead):
+                    data = buffer.peek(request.size)
+                else:
+                    data = buffer.peek(len(buffer), request.skip)
+                self._send(Ahead(data, final=False))
             else:
                 taken = self._source.take_synced(request.memory)
                 if taken is None:

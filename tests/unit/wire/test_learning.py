@@ -14,7 +14,8 @@ from colobench.peers.dataset import read_manifest, read_recording
 from colobench.peers.recordings import CHECKPOINTS
 from colobench.wire import savevm
 from colobench.wire.dissect import dissect
-from colobench.wire.errors import StreamError
+from colobench.wire.errors import DeviceStateError, StreamError
+from colobench.wire.grammar import SectionIdentity
 from colobench.wire.learning import PEER_RAM, LearningLoader
 from colobench.wire.loadvm import COLO_DEVICES, PRECOPY, Loaded, vmdescription_section
 from colobench.wire.messages import Message, message
@@ -128,6 +129,48 @@ def test_no_value_of_a_byte_that_can_end_a_section_splits_a_buffer_wrongly(
         (loaded,) = session.loaded
         assert b"".join(state.data for state in loaded.opaque_states) + savevm.EOF == data
         assert len(loaded.opaque_states) == 31
+
+
+class CountingBuffer(StreamBuffer):
+    """A buffer that counts the bytes that are copied to be looked at."""
+
+    copied = 0
+
+    def peek(self, count: int, skip: int = 0) -> bytes:
+        self.copied += count - skip
+        return super().peek(count, skip)
+
+
+END = bytes.fromhex("7e 00000007 00 06 00000010 7b")
+
+
+def take_payload(data: bytes, piece: int) -> tuple[bytes, int]:
+    """Take the payload of a migration's device 7; give it, and the number of bytes copied."""
+    loader, buffer = (
+        LearningLoader(lambda sizes: pytest.fail("no RAM"), RAM_LIMIT),
+        CountingBuffer(),
+    )
+    device = SectionIdentity(7, "device", 0, 1)
+    parsing = Parsing(loader.payload(buffer, 7, device, PRECOPY), buffer)
+    for place in range(0, len(data), piece):
+        buffer.feed(data[place : place + piece])
+        if parsing.step():
+            return parsing.value, buffer.copied
+    raise parsing.ended()
+
+
+def test_devices_are_not_copied_again_whenever_some_bytes_arrive() -> None:
+    payload = bytes(1 << 20)
+    found, copied = take_payload(payload + END, 4096)
+    assert found == payload
+    assert copied < 3 * len(payload)
+    # An end that arrives byte by byte is seen at its last byte.
+    assert take_payload(payload[:100] + END, 1)[0] == payload[:100]
+
+
+def test_what_looks_like_many_ends_of_the_devices_is_refused() -> None:
+    with pytest.raises(DeviceStateError, match="found 17 that look so"):
+        take_payload(END.replace(b"\x07", b"\x08") * 100, 4096)
 
 
 def test_changed_session_is_loaded_or_refused_by_a_stream_error(

@@ -51,6 +51,12 @@ def diagram():
     )
 
 
+def test_it_scrolls_in_itself_where_the_page_is_narrow(diagram):
+    page = diagram._repr_html_()
+    assert page.startswith('<div style="overflow-x: auto" tabindex="0"')
+    assert page.endswith("</table></div>")
+
+
 def test_as_text_each_line_is_an_arrow_with_its_direction(diagram):
     lines = repr(diagram).splitlines()[1:]
     forward = [True, False, True, True, True, True, False, False]

@@ -287,8 +287,8 @@ def _legend(found: Comparison) -> str:
         'outline: 1px solid; background: {}"></span>'
     )
     names = "".join(
-        f'<span style="margin-right: 16px">{swatch.format(colour_of(number))}'
-        f"{escape(cell.strategy)}</span>"
+        '<span style="display: inline-block; margin-right: 16px">'
+        f"{swatch.format(colour_of(number))}{escape(cell.strategy)}</span>"
         for number, cell in enumerate(found.cells)
     )
     lines = "dots and lines: measured; dashed: predicted" if found.settings.models else ""

@@ -71,7 +71,12 @@ class SequenceDiagram:
             )
         )
         rows = "".join(map(_row, self.messages, self._deeds))
-        return f'<table style="border-collapse: collapse"><tr>{head}</tr>{rows}</table>'
+        table = f'<table style="border-collapse: collapse"><tr>{head}</tr>{rows}</table>'
+        # On a narrow page the diagram scrolls, and can be scrolled by keyboard.
+        return (
+            '<div style="overflow-x: auto" tabindex="0" role="region" '
+            f'aria-label="sequence diagram">{table}</div>'
+        )
 
 
 def _arrow(message: WireMessage) -> str:

@@ -11,7 +11,7 @@ import ipywidgets
 import numpy as np
 import numpy.typing as npt
 from bokeh.layouts import row
-from bokeh.models import ColumnDataSource, LayoutDOM
+from bokeh.models import ColumnDataSource, LayoutDOM, Range1d
 
 from colobench.fields.sizes import parse_size
 from colobench.guest.programs import REPRODUCIBLE
@@ -21,6 +21,7 @@ from colobench.lab.report.palette import (
     SECONDARY_COLOUR,
     TAKEOVER_COLOUR,
 )
+from colobench.lab.report.plot import logarithmic_range
 from colobench.lab.studies.tracker_table import HEADS, TrackerTable, tabulate_trackers
 from colobench.lab.studies.trackers import Epoch, UnavailableTracker, measure_epochs
 from colobench.memory.tracker_names import TRACKERS
@@ -193,8 +194,12 @@ def _figure_data(
         name: _points([each for run in runs for each in _epochs(run) if each.tracker == name])
         for name in names
     }
+    ranges = {
+        field: logarithmic_range(np.concatenate([tables[name][field] for name in names]))
+        for field in FIELDS
+    }
     tables["medians"] = _medians([tabulate_trackers(run) for run in runs], names)
-    return FigureData(tables)
+    return FigureData(tables, ranges)
 
 
 def _points(epochs: Sequence[Epoch]) -> Columns:
@@ -244,9 +249,17 @@ def _html(trackers: TrackerTable) -> str:
 
 def _draw(names: Sequence[str]) -> LayoutDOM:
     """Draw the cost of a step and of a collection against the pages of an epoch; still empty."""
+    # One range for the pages of both plots: empty logarithmic axes know none by themselves.
+    ranges = {field: Range1d(start=0.1, end=100, name=field) for field in FIELDS}
     axes: dict[str, Any] = {"x_axis_type": "log", "y_axis_type": "log", "height": 300}
-    step = make_plot("pages dirty in the epoch", "a step of the guest (ns), ◆ median", **axes)
-    collect = make_plot("pages dirty in the epoch", "a collection (µs), ◆ median", **axes)
+    axes["x_range"] = ranges["pages"]
+    step, collect = (
+        make_plot("pages dirty in the epoch", label, y_range=ranges[field], **axes)
+        for field, label in (
+            ("write_ns", "a step of the guest (ns), ◆ median"),
+            ("collect_ms", "a collection (µs), ◆ median"),
+        )
+    )
     columns = [f"{name} {field}" for name in names for field in FIELDS]
     medians = ColumnDataSource({column: [] for column in columns}, name="medians")
     for name, colour in zip(names, COLOURS, strict=False):

@@ -13,14 +13,21 @@ from colobench.ui.panels.tracker_panel import TrackerPanel
 def test_what_a_logarithmic_axis_has_no_place_for_is_drawn_at_its_edge_and_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    drawn = {}
-    monkeypatch.setattr(
-        LiveFigure, "show", lambda figure, version, make: drawn.update(make().tables)
-    )
+    drawn, ranges = {}, {}
+
+    def show(figure, version, make):
+        drawn.update(make().tables)
+        ranges.update(make().ranges)
+
+    monkeypatch.setattr(LiveFigure, "show", show)
     monkeypatch.setattr(frames, "add", lambda view: None)
     pages = bytes(64)
     panel = TrackerPanel(ram="2M", trackers=["marked", "shadow"])
     try:
+        # An empty logarithmic axis knows no ends by itself.
+        panel.refresh()
+        assert all(0 < low < high for low, high in ranges.values())
+        assert set(ranges) == {"pages", "write_ns", "collect_ms"}
         panel.runs.append(
             [
                 Epoch("marked", 1, 20, 0.0, 0.002, True, pages),
@@ -32,6 +39,8 @@ def test_what_a_logarithmic_axis_has_no_place_for_is_drawn_at_its_edge_and_said(
         assert list(drawn["marked"]["write_ns"]) == [1, 120]
         assert list(drawn["marked"]["pages"]) == [20, 1]
         assert all((column > 0).all() for table in drawn.values() for column in table.values())
+        for name, (low, high) in ranges.items():
+            assert low < min(drawn["marked"][name]) <= max(drawn["shadow"][name]) < high
         words = panel.below.value
         assert "In 1 of 3 epochs (marked) the steps were too short to tell, drawn at 1 ns." in words
         assert "In 1 of 3 epochs (marked) no page was named, drawn at 1." in words

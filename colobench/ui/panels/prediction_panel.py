@@ -74,7 +74,8 @@ class PredictionPanel(Panel):
         self.feedback: Feedback | None = None
         self.outcome: Any = None
         self._refused = ""
-        self._began = 0.0
+        #: When the experiment began that runs now.
+        self._began: float | None = None
         self.commit_button = button("Commit and run", self.commit, "primary", "check")
         self.reset_button = self.make_reset(
             [] if isinstance(self.answer, CurveInput) else [self.answer]
@@ -109,6 +110,7 @@ class PredictionPanel(Panel):
             self.update()
             return
         self._refused = ""
+        self._began = time.monotonic()
         self.background.do("running the experiment", lambda: self._run(committed))
 
     def _committed(self) -> Any:
@@ -131,7 +133,6 @@ class PredictionPanel(Panel):
             self.answer.forget()
 
     def _run(self, committed: Any) -> None:
-        self._began = time.monotonic()
         frames.add(self)
         try:
             with turn.taken(lambda: self.comm is not None) as mine:
@@ -140,6 +141,7 @@ class PredictionPanel(Panel):
                 self.feedback, self.outcome = self._asked.settle(committed)
         finally:
             frames.remove(self)
+            self._began = None
         if isinstance(self.answer, CurveInput):
             self.answer.show(self.outcome, ended=False)
 
@@ -157,8 +159,9 @@ class PredictionPanel(Panel):
         if self.background.error:
             return BAD_COLOUR, f"It failed: {self.background.error}"
         if self.background.doing:
-            seconds = time.monotonic() - self._began
-            return BUSY_COLOUR, f"{self.background.doing}, {seconds:.0f} s …".capitalize()
+            began = self._began
+            since = "" if began is None else f", {time.monotonic() - began:.0f} s"
+            return BUSY_COLOUR, f"{self.background.doing}{since} …".capitalize()
         if self._refused:
             return IDLE_COLOUR, self._refused
         if self.feedback is None:

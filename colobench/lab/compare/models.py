@@ -248,7 +248,8 @@ def lost_beside(found: Sequence[Calibrated], page_ms: float) -> float:
     """Give the share of work that a guest loses while checkpoints are sent and loaded beside it.
 
     It is all work that is missing from what the guest would do with the pauses alone (`done_ms`),
-    divided by all time in which a checkpoint was on its way.
+    divided by all time in which a checkpoint was on its way. A calibration whose guest did not
+    work while it was alone says nothing of that.
     """
     missing = time = 0.0
     for one in found:
@@ -256,8 +257,9 @@ def lost_beside(found: Sequence[Calibrated], page_ms: float) -> float:
         pace = pace_of(program_named(one["settings"]["guest"]), alone["busy"])
         rows = zip(columns["run_ms"], columns["last_pause_ms"], columns["pages"], strict=True)
         expected = sum(done_ms(run, pause, pace, page_ms * pages) for run, pause, pages in rows)
-        missing += expected - sum(columns["work"]) / alone["work_per_ms"]
-        time += sum(columns["beside_ms"])
+        if alone["work_per_ms"] > 0:
+            missing += expected - sum(columns["work"]) / alone["work_per_ms"]
+            time += sum(columns["beside_ms"])
     return min(1.0, max(0.0, missing / time)) if time > 0 else 0.0
 
 

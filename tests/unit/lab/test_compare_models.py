@@ -113,6 +113,9 @@ def test_work_that_is_lost_beside_a_checkpoint_and_by_first_writes_is_found_agai
         work=[rate * (run + pause - lost * 20.0) for run in runs],
     )
     assert lost_beside([calibration], page_ms) == pytest.approx(lost)
+    idle = calibration | {"unprotected": calibration["unprotected"] | {"work_per_ms": 0.0}}
+    assert lost_beside([idle], page_ms) == 0
+    assert lost_beside([idle, calibration], page_ms) == pytest.approx(lost)
     work = sum(calibration["columns"]["work"])
     more = page_ms * 300 / work
     calibration["protected"] = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +20,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run JupyterLab, and give its exit status."""
+    """Become JupyterLab."""
     from colobench.lab.material import DIRECTORY, INDEX, copy_material, served_in_place
 
     if find_spec("jupyterlab") is None:
@@ -37,7 +36,9 @@ def run(options: argparse.Namespace) -> int:
     if os.geteuid() == 0:
         # JupyterLab refuses to run as root, the usual user of a container, unless it is told to.
         command.append("--allow-root")
-    return subprocess.run(command, env=_environment(), check=False).returncode
+    # A process in between would have to hand on signals: JupyterLab ends its kernels when it gets
+    # SIGTERM, and asks its user at Ctrl-C.
+    os.execve(sys.executable, command, _environment())
 
 
 def _environment() -> dict[str, str]:

@@ -117,25 +117,17 @@ def test_an_installation_without_notebooks_says_what_to_do(
 def test_lab_serves_the_directory_that_links_lead_into(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: list[str]
 ) -> None:
-    commands: list[list[str]] = []
-    environments: list[dict[str, str]] = []
-
-    def run(
-        command: list[str], env: dict[str, str], check: bool
-    ) -> subprocess.CompletedProcess[str]:
-        commands.append(command)
-        environments.append(env)
-        return subprocess.CompletedProcess(command, 0)
-
+    calls: list[tuple[str, list[str], dict[str, str]]] = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(lab.subprocess, "run", run)
-    assert main(["lab", *arguments, "--no-browser"]) == 0
-    [command] = commands
+    monkeypatch.setattr(lab.os, "execve", lambda *called: calls.append(called))
+    main(["lab", *arguments, "--no-browser"])
+    [(program, command, environment)] = calls
+    assert command[:3] == [program, "-m", "jupyterlab"]
     root = tmp_path / "copy" if arguments else CLONE
     assert f"--ServerApp.root_dir={root}" in command
     assert f"--LabApp.default_url=/lab/tree/{INDEX}" in command
     assert "--no-browser" in command
-    settings = Path(environments[0]["JUPYTER_CONFIG_PATH"].split(os.pathsep)[0])
+    settings = Path(environment["JUPYTER_CONFIG_PATH"].split(os.pathsep)[0])
     overrides = json.loads((settings / "labconfig/default_setting_overrides.json").read_text())
     assert overrides["@jupyterlab/apputils-extension:notification"]["fetchNews"] == "false"
 

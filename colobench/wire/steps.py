@@ -27,8 +27,9 @@ class LookAhead(NamedTuple):
 class Arrived(NamedTuple):
     """Request for all bytes that have arrived, `size` of them at least, which stay to be read.
 
-    The answer is an `Ahead` without the first `skip` bytes, which are not copied. So a parser goes on as soon as it can, on a connection whose peer may
-    be silent behind the last byte that it has to send.
+    The answer is an `Ahead` without the first `skip` bytes, which are not copied. So a parser goes
+    on as soon as it can, on a connection whose peer may be silent behind the last byte that it has
+    to send.
     """
 
     size: int

@@ -229,18 +229,24 @@ class ForwardGate:
                 action()
                 return
             except (ColobenchError, OSError) as error:
-                self.on_error(error)
+                self.lost(error, left)
+                return
         self._wait_for_guest(left)
 
     def lost(self, error: Exception, left: int) -> None:
         """Tell of a write that has failed on its way; return when the guest may be told.
+
+        An error of a secondary that was left meanwhile is no error of the next one.
 
         Raises
         ------
         BlockError
             If this process ends first.
         """
-        self.on_error(error)
+        with self._changed:
+            was_left = self._left != left
+        if not was_left:
+            self.on_error(error)
         self._wait_for_guest(left)
 
     def end(self, write: ForwardedWrite) -> None:

@@ -56,12 +56,16 @@ class WritingBackend(Protocol):
 
 
 class _Taken(NamedTuple):
-    """A request that was taken from the guest: its backend, in two roles, and the time of that."""
+    """A request that was taken from the guest: its backend, in two roles, and when that was.
+
+    That is the number of loads before it, and a monotonic time.
+    """
 
     disk: GuestDisk
     backend: BlockBackend
     writes: WritingBackend | None
     submitted: SubmittedRequest
+    loads: int
     at: float
 
 
@@ -95,6 +99,8 @@ class GuestDisks(CheckpointParticipant):
         #: Requests that were taken and have not been answered, those among them that are being
         #: done, those of which the thread sleeps until a checkpoint, and the sign that one is done.
         self._under_way = self._begun = self._asleep = 0
+        #: Number of times that the guest's state was replaced.
+        self._loads = 0
         self._idle = threading.Condition(self._lock)
         #: Requests that were taken, and came to no thread before the disks were to rest.
         self._waiting: list[_Taken] = []
@@ -103,6 +109,9 @@ class GuestDisks(CheckpointParticipant):
         for descriptor in (self._wake_fd, *(disk.kick_fd for disk in disks)):
             self._selector.register(descriptor, selectors.EVENT_READ)
         self._pool = ThreadPoolExecutor(POOL_THREADS, "disk")
+        #: Threads for writes that were begun and have to wait after all. All of the pool's threads
+        #: may be waiting for the range of such a write, which has to end without them.
+        self._begun_pool = ThreadPoolExecutor(POOL_THREADS, "disk, begun")
         self._thread = threading.Thread(target=self._run, name="disks", daemon=True)
 
     def set_backend(self, disk: int, backend: BlockBackend) -> None:
@@ -146,10 +155,15 @@ class GuestDisks(CheckpointParticipant):
             self._idle.wait_for(lambda: self._begun <= self._asleep, REST_SECONDS)
 
     def stop(self) -> None:
-        """Take no more requests."""
+        """Take no more requests, and begin none of those that were taken until the next `start`."""
         with self._lock:
-            self._accepting = False
+            self._accepting, self._resting = False, True
             self.figures.stopped(self._under_way)
+
+    def loaded(self) -> None:
+        """Forget requests that were taken and have not begun: those of the new state come again."""
+        with self._lock:
+            self._loads += 1
 
     def close(self) -> None:
         """End the threads; requests that have not begun are not done."""
@@ -158,6 +172,8 @@ class GuestDisks(CheckpointParticipant):
         self._wake()
         if self._thread.is_alive():
             self._thread.join()
+        # First, and all of them: requests in the pool may wait for their ranges.
+        self._begun_pool.shutdown()
         self._pool.shutdown(cancel_futures=True)
         self._selector.close()
         os.close(self._wake_fd)
@@ -187,7 +203,10 @@ class GuestDisks(CheckpointParticipant):
             for disk, backend in zip(self._disks, self._backends, strict=True):
                 if backend is not None:
                     writes = backend if isinstance(backend, WritingBackend) else None
-                    taken += (_Taken(disk, backend, writes, each, now) for each in disk.take())
+                    taken += (
+                        _Taken(disk, backend, writes, each, self._loads, now)
+                        for each in disk.take()
+                    )
             self._under_way += len(taken) - before
         for each in taken:
             if not self._begin_write(each):
@@ -200,7 +219,7 @@ class GuestDisks(CheckpointParticipant):
             return False
         if not self._begin(taken):
             return True
-        on_written = partial(self._answer, taken)
+        on_written = partial(self._written, taken)
         if backend.begin_write(request.offset, request.data, on_written, self._later):
             return True
         with self._idle:
@@ -209,7 +228,11 @@ class GuestDisks(CheckpointParticipant):
         return False
 
     def _later(self, step: Callable[[], None]) -> None:
-        self._pool.submit(self._guarded, step)
+        self._begun_pool.submit(self._guarded, step)
+
+    def _written(self, taken: _Taken, error: BlockError | None) -> None:
+        """Answer a write, in a thread that would not tell the node of an unexpected error."""
+        self._guarded(lambda: self._answer(taken, error))
 
     def _guarded(self, step: Callable[[], None]) -> None:
         try:
@@ -225,6 +248,9 @@ class GuestDisks(CheckpointParticipant):
     def _begin(self, taken: _Taken) -> bool:
         """Count a request that begins; if the disks are to rest, keep it until the guest runs."""
         with self._lock:
+            if taken.loads != self._loads:
+                self._under_way -= 1
+                return False
             if self._resting:
                 self._waiting.append(taken)
             else:

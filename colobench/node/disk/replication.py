@@ -391,6 +391,7 @@ class DiskReplication(CheckpointParticipant):
 
     def loaded(self) -> None:
         """Let the guest's requests be those of the loaded state."""
+        self._host.loaded()
         if self._images:
             self._on(ReplicationEvent.LOADED)
             for number, disk in enumerate(self._following):

@@ -105,6 +105,7 @@ def test_guest_goes_on_from_a_state_with_requests_under_way(guest: SectorsGuest)
         guest.run_until(WRITTEN, guest.word(WRITTEN) + 20)
         # Completions that it has not taken are dropped, and their requests done again.
         guest.machine.load([(each, each.state()) for each in guest.machine.devices])
+        guest.host.loaded()
     verdict = check_sectors(guest.write_images(), guest.ram, SEED)
     assert verdict.right, str(verdict)
 

@@ -465,6 +465,23 @@ def test_a_write_whose_secondary_was_lost_does_not_wait_for_the_end_of_the_next(
         done.result(WAIT)
 
 
+def test_an_error_of_a_secondary_that_was_left_is_no_error_of_the_next(
+    threads: ThreadPoolExecutor,
+) -> None:
+    pair = Pair()
+    pair.protect()
+    pair.remote.may_go.clear()
+    pair.remote.error = BlockError(errno.EIO, "lost")
+    with ends(pair.gate):
+        done = write(pair, threads, 0)
+        assert pair.remote.arrived.acquire(timeout=WAIT)
+        pair.gate.leave()
+        pair.gate.open()
+        pair.remote.may_go.set()
+        done.result(WAIT)
+    assert not pair.errors
+
+
 class OpensWhenLeft:
     """Lock of a gate that is opened, as by another thread, when the lock is first released."""
 

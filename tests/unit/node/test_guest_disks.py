@@ -5,14 +5,20 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Iterator
+from queue import SimpleQueue
 
 import pytest
 
 from colobench.block.backend import BlockError
 from colobench.block.request import BlockRequest, RequestKind
 from colobench.guest.disk_queue import DISK_SLOTS, SlotState
-from colobench.node.disk.guest_disks import GuestDisks
+from colobench.node.connection import PeerLost
+from colobench.node.disk.forward_gate import ForwardGate
+from colobench.node.disk.forwarding import ForwardingBackend
+from colobench.node.disk.guest_disks import POOL_THREADS, GuestDisks
+from colobench.node.disk.nbd_client import OnDone
 from disk_guest import DiskGuest, MemoryBackend
+from memory_disk import MemoryDisk
 
 
 @pytest.fixture
@@ -142,6 +148,93 @@ def test_more_requests_than_threads_are_done_although_the_disks_come_to_rest_mea
     assert {wait_for(guest, slot) for slot in range(DISK_SLOTS)} == {0}
     expected = b"".join(bytes([slot]) * 512 for slot in range(DISK_SLOTS))
     assert backend.contents[: len(expected)] == expected
+
+
+class UnansweringDisk(MemoryDisk):
+    """Disk of a secondary that takes one write, which it answers when the test does."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(bytes(size))
+        self.answers: SimpleQueue[OnDone] = SimpleQueue()
+        self.is_lost = False
+
+    def submit(
+        self, request: BlockRequest, on_done: OnDone, into: memoryview | None = None
+    ) -> None:
+        if self.is_lost:
+            raise PeerLost("the secondary")
+        self.is_lost = True
+        self.answers.put(on_done)
+
+
+@pytest.mark.parametrize(("end", "status"), [("leave", 0), ("close", errno.EIO)])
+def test_a_write_that_fails_on_its_way_ends_although_all_threads_wait_for_its_range(
+    guest: DiskGuest, host: GuestDisks, end: str, status: int
+) -> None:
+    size, gate = guest.machine.disks[0].size, ForwardGate(1000)
+    remote, disk = UnansweringDisk(size), ForwardingBackend(0, MemoryDisk(bytes(size)), gate)
+    gate.on_error = lambda error: getattr(gate, end)()
+    disk.connect(remote)
+    gate.open()
+    host.set_backend(0, disk)
+    host.start()
+    slots = range(2 * POOL_THREADS)
+    guest.submit(0, BlockRequest(RequestKind.WRITE, 0, 512, bytes(512)))
+    answer = remote.answers.get(timeout=60)
+    for slot in slots[1:]:
+        guest.submit(slot, BlockRequest(RequestKind.WRITE, 0, 512, bytes(512)))
+    while len(disk._locks._claims) <= POOL_THREADS:
+        pass
+    answer(memoryview(b""), PeerLost("the secondary"))
+    assert {wait_for(guest, slot) for slot in slots if end == "leave" or slot == 0} == {status}
+
+
+def test_an_unexpected_error_of_an_answer_is_told_to_the_node(
+    guest: DiskGuest, host: GuestDisks, failures: list[BaseException], capfd, monkeypatch
+) -> None:
+    size, gate = guest.machine.disks[0].size, ForwardGate(1000)
+    remote, disk = UnansweringDisk(size), ForwardingBackend(0, MemoryDisk(bytes(size)), gate)
+    disk.connect(remote)
+    gate.open()
+    host.set_backend(0, disk)
+    host.start()
+    guest.submit(0, BlockRequest(RequestKind.WRITE, 0, 512, bytes(512)))
+    answer = remote.answers.get(timeout=60)
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(guest.machine.disks[0], "complete", broken)
+    answer(memoryview(b""), None)
+    assert isinstance(failures.pop(), ZeroDivisionError)
+    assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+def test_a_request_that_waits_for_a_thread_does_not_begin_while_the_guest_stands(
+    guest: DiskGuest, host: GuestDisks
+) -> None:
+    backend = MemoryBackend(guest.machine.disks[0].size)
+    gate = threading.Event()
+    slots = range(POOL_THREADS + 1)
+    backend.gates = dict.fromkeys((512 * slot for slot in slots[:-1]), gate)
+    host.set_backend(0, backend)
+    host.start()
+    for slot in slots:
+        guest.submit(slot, BlockRequest(RequestKind.WRITE, 512 * slot, 512, bytes(512)))
+    while host._under_way < len(slots) or host._begun < POOL_THREADS:
+        pass
+    host.stop()
+    gate.set()
+    host.drain()
+    assert len(backend.done) == POOL_THREADS
+    # Of a state that is replaced it does not begin at all: the new state has it.
+    guest.machine.load([(each, each.state()) for each in guest.machine.devices])
+    host.loaded()
+    host.start()
+    assert {wait_for(guest, slot) for slot in slots} == {0}
+    host.drain()
+    assert len(backend.done) == POOL_THREADS + len(slots)
+    assert host._under_way == 0
 
 
 def test_request_under_way_at_a_load_is_done_again_and_its_old_completion_is_dropped(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from colobench.cli.options import new_file, positive_number
 from colobench.errors import LocalError
 
 if TYPE_CHECKING:
-    from colobench.node.receive.records import ReceivedCheckpoint
+    from colobench.node.receive.records import ReceivedCheckpoint, SavedCheckpoint
     from colobench.peers.protected_qemu import ProtectedQEMU
 
 #: File of the checkpoint if none is named.
@@ -57,6 +58,7 @@ def run(options: argparse.Namespace) -> int:
         delay_ms=options.delay,
         image=example_guest.IMAGE if options.example else None,
         on_checkpoint=_print if options.each else lambda checkpoint: None,
+        on_unsaved=_print,
     )
     try:
         with vm:
@@ -98,7 +100,9 @@ def _left(vm: ProtectedQEMU, file: Path) -> str:
     return f": QEMU is ended, and {file} has checkpoint {vm.receiver.saved}"
 
 
-def _print(line: ReceivedCheckpoint | str) -> None:
-    # One call: checkpoints are printed in another thread.
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+def _print(line: ReceivedCheckpoint | SavedCheckpoint | str) -> None:
+    # If its reader has gone, or its disk is full, the protection goes on.
+    with suppress(OSError):
+        # One call: checkpoints are printed in another thread.
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()

@@ -98,7 +98,7 @@ def _left(receiver: Receiver, file: Path | None) -> str:
     words = f"; the last committed checkpoint is {receiver.committed}"
     if file is None:
         return words
-    saved = "no checkpoint" if receiver.saved is None else f"checkpoint {receiver.saved}"
+    saved = "no checkpoint of this session" if receiver.saved is None else f"checkpoint {receiver.saved}"
     return f"{words}, and {file} has {saved}"
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from colobench.errors import LocalError, RemoteError
 from colobench.node.receive.receiver import Receiver
-from colobench.node.receive.records import ReceivedCheckpoint
+from colobench.node.receive.records import ReceivedCheckpoint, SavedCheckpoint
 from colobench.peers.qemu import TIMEOUT, QEMUProcess, QEMUUnavailable, uninterrupted
 from colobench.processes.errors import NodeGone, QMPCommandError
 from colobench.processes.qmp import Event
@@ -43,6 +43,9 @@ class ProtectedQEMU(contextlib.AbstractContextManager["ProtectedQEMU"]):
         Contents of a firmware's file, which is given to QEMU as ``-bios``; None for none.
     on_checkpoint
         Function that is called with each committed checkpoint, in another thread.
+    on_unsaved
+        Function that is called with each checkpoint that could not be saved, as on a full disk, in
+        another thread. The protection goes on with the next one.
 
     Attributes
     ----------
@@ -65,12 +68,13 @@ class ProtectedQEMU(contextlib.AbstractContextManager["ProtectedQEMU"]):
         delay_ms: int = DELAY_MS,
         image: bytes | None = None,
         on_checkpoint: Callable[[ReceivedCheckpoint], object] = lambda checkpoint: None,
+        on_unsaved: Callable[[SavedCheckpoint], object] = lambda saved: None,
     ) -> None:
         if "-incoming" in command:
             raise LocalError("QEMU: expected a command without -incoming, found one with it")
         self._command, self._image = list(command), image
         self._file, self._delay_ms = Path(file).absolute(), delay_ms
-        self._on_checkpoint = on_checkpoint
+        self._on_checkpoint, self._on_unsaved = on_checkpoint, on_unsaved
         self._closing = contextlib.ExitStack()
         self._directory = Path()
         self._starts = 0
@@ -138,7 +142,7 @@ class ProtectedQEMU(contextlib.AbstractContextManager["ProtectedQEMU"]):
             )
 
     def protect(self) -> ReceivedCheckpoint:
-        """Migrate into COLO, and wait until the migrated state is committed; give its record.
+        """Migrate into COLO, and wait until a checkpoint is saved; give the migration's record.
 
         Raises
         ------
@@ -146,7 +150,9 @@ class ProtectedQEMU(contextlib.AbstractContextManager["ProtectedQEMU"]):
             If that does not work.
         """
         address = f"unix:{self._directory / f'colo-{self._starts}'}"
-        self.receiver = Receiver(address, self._file, on_checkpoint=self._on_checkpoint)
+        self.receiver = Receiver(
+            address, self._file, on_checkpoint=self._on_checkpoint, on_saved=self._saved
+        )
         self.receiver.start()
         self._closing.callback(self.receiver.stop)
         states = [{"capability": name, "state": True} for name in ("x-colo", "events")]
@@ -167,6 +173,10 @@ class ProtectedQEMU(contextlib.AbstractContextManager["ProtectedQEMU"]):
                 raise self._failure("a migration into COLO", f"one that has {status}")
             time.sleep(_POLL_SECONDS)
         return self.receiver.checkpoints[0]
+
+    def _saved(self, record: SavedCheckpoint) -> None:
+        if record.error:
+            self._on_unsaved(record)
 
     def execute(self, command: str, **arguments: Any) -> Any:
         """Execute a command of QEMU's monitor.

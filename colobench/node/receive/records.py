@@ -87,7 +87,7 @@ class SavedCheckpoint:
     error
         Why it is not in the file; "" if it is.
     kept
-        Number of the checkpoint that is in the file; None if there is none.
+        Number of the checkpoint that is in the file; None if it has none of this session.
     """
 
     number: int
@@ -104,7 +104,8 @@ class SavedCheckpoint:
 
     def __str__(self) -> str:
         if self.error:
-            kept = "nothing" if self.kept is None else f"checkpoint {self.kept}"
+            # It may have one of an earlier session.
+            kept = "no checkpoint of this session" if self.kept is None else f"checkpoint {self.kept}"
             return f"checkpoint {self.number} is not saved: {self.error}; {self.file} has {kept}"
         return (
             f"saved checkpoint {self.number}: {self.file}, {self.bytes:,} bytes, "

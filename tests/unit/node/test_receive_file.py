@@ -83,7 +83,9 @@ def test_file_of_another_receiver_is_refused(tmp_path: Path, keepers: list[Keepe
     # Both begin before there is a file.
     keepers += [one := Keeper(file), other := Keeper(file)]
     assert one.save(1).error == ""
-    assert "another receiver" in other.save(2).error
+    refused = other.save(2)
+    assert "another receiver" in refused.error
+    assert str(refused).endswith(f"; {file} has no checkpoint of this session")
     assert one.save(3).error == ""
     assert pages_in(file) == {3}
     with pytest.raises(LocalError, match="another receiver"):

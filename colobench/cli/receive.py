@@ -93,13 +93,14 @@ def _ended(receiver: Receiver, options: argparse.Namespace) -> int:
 
 def _left(receiver: Receiver, file: Path | None) -> str:
     """Say what is committed and what is in the file."""
+    from colobench.node.receive.records import saved_title
+
     if receiver.committed is None:
         return ", before the guest had arrived"
     words = f"; the last committed checkpoint is {receiver.committed}"
     if file is None:
         return words
-    saved = "no checkpoint of this session" if receiver.saved is None else f"checkpoint {receiver.saved}"
-    return f"{words}, and {file} has {saved}"
+    return f"{words}, and {file} has {saved_title(receiver.saved)}"
 
 
 def _print_record(record: Record, as_json: bool) -> None:

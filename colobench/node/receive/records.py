@@ -6,6 +6,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 
+def saved_title(number: int | None) -> str:
+    """Name the checkpoint in a file, which may also have one of an earlier session."""
+    return "no checkpoint of this session" if number is None else f"checkpoint {number}"
+
+
 class Record(Protocol):
     """A record: `str` gives its line for a person."""
 
@@ -104,8 +109,7 @@ class SavedCheckpoint:
 
     def __str__(self) -> str:
         if self.error:
-            # It may have one of an earlier session.
-            kept = "no checkpoint of this session" if self.kept is None else f"checkpoint {self.kept}"
+            kept = saved_title(self.kept)
             return f"checkpoint {self.number} is not saved: {self.error}; {self.file} has {kept}"
         return (
             f"saved checkpoint {self.number}: {self.file}, {self.bytes:,} bytes, "

@@ -7,6 +7,7 @@ linux/kvm.h for x86.
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import os
 import platform
@@ -171,11 +172,14 @@ def call(descriptor: int, name: str, argument: Any = 0) -> int:
         If it fails; the error names the call.
     """
     value = ctypes.c_ulong(argument) if isinstance(argument, int) else ctypes.byref(argument)
-    # Not fcntl.ioctl, whose integers are those of int.
-    result = int(_libc.ioctl(descriptor, ctypes.c_ulong(CALLS[name]), value))
-    if result < 0:
-        raise KVMError(f"kvm: {name}: {os.strerror(ctypes.get_errno())}")
-    return result
+    while True:
+        # Not fcntl.ioctl, whose integers are those of int.
+        result = int(_libc.ioctl(descriptor, ctypes.c_ulong(CALLS[name]), value))
+        if result >= 0:
+            return result
+        # A signal interrupts KVM_CREATE_VM; its handler in Python runs here.
+        if ctypes.get_errno() != errno.EINTR:
+            raise KVMError(f"kvm: {name}: {os.strerror(ctypes.get_errno())}")
 
 
 def open_kvm() -> int:

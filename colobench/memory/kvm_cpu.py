@@ -101,6 +101,8 @@ class VirtualCPU:
             os.close(self.descriptor)
             raise
         self._thread = 0
+        # Held while the thread is sent a signal: an identifier of one that has ended is anybody's.
+        self._kicking = threading.Lock()
 
     def close(self) -> None:
         """Release it; it must not run."""
@@ -113,7 +115,13 @@ class VirtualCPU:
         mask = sum(1 << number - 1 for number in blocked if number != KICK)
         argument = _SignalMask(8, (ctypes.c_uint8 * 8)(*mask.to_bytes(8, "little")))
         call(self.descriptor, "KVM_SET_SIGNAL_MASK", argument)
-        self._thread = threading.get_ident()
+        with self._kicking:
+            self._thread = threading.get_ident()
+
+    def leave_thread(self) -> None:
+        """Note that the calling thread, which ran this CPU, is about to end."""
+        with self._kicking:
+            self._thread = 0
 
     def run(self) -> int:
         """Run until the guest needs its host, or `kick`; return the reason of the exit.
@@ -138,8 +146,9 @@ class VirtualCPU:
     def kick(self) -> None:
         """Make `run` return as soon as the guest's state is whole, now or at its next call."""
         self._run[_IMMEDIATE_EXIT] = 1
-        if self._thread:
-            signal.pthread_kill(self._thread, KICK)
+        with self._kicking:
+            if self._thread:
+                signal.pthread_kill(self._thread, KICK)
 
     def go_on(self) -> None:
         """Take a kick back, so that `run` runs again."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 
 from colobench.memory.kvm import KVMError, VirtualMachine, call
-from colobench.memory.kvm_cpu import EXIT_HLT, VirtualCPU
+from colobench.memory.kvm_cpu import EXIT_HLT, EXIT_INTR, VirtualCPU
 from colobench.memory.ram import PAGE_SIZE, RAM
 
 #: inc byte [es:0]; hlt, in real mode.
@@ -52,7 +52,10 @@ class WritingCPU:
         registers = (ctypes.c_uint64 * 18)()
         registers[_RIP], registers[_FLAGS] = PAGE_SIZE - len(_CODE), 2
         call(self._cpu.descriptor, "KVM_SET_REGS", registers)
-        reason = self._cpu.run()
+        reason = EXIT_INTR
+        while reason == EXIT_INTR:
+            # A signal of the process may come, whose handler in Python runs here.
+            reason = self._cpu.run()
         if reason != EXIT_HLT:
             raise KVMError(
                 f"kvm: expected a CPU that halts, found {self._cpu.describe_exit(reason)}"

@@ -108,8 +108,10 @@ class KVMMachine:
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
         self._closing = False
-        # The host's order to run, and the CPU's word that it stands still.
+        # The host's orders to run, which the CPU takes back itself, so that it misses none, and to
+        # stand still, and the CPU's word that it does.
         self._go, self._stopped = threading.Event(), threading.Event()
+        self._halting = False
 
     def _write_ram(self) -> None:
         block = self.ram.blocks[0]
@@ -144,16 +146,25 @@ class KVMMachine:
         return int(self._work[0])
 
     def start(self) -> None:
-        """Start the CPU, unless it runs."""
+        """Start the CPU, unless it runs.
+
+        Raises
+        ------
+        KVMError
+            If KVM could not run the guest any longer.
+        """
         if self.running:
             return
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._be_the_cpu, name="CPU", daemon=True)
-            self._thread.start()
-        self.running = True
+        self._check()
+        self._halting = False
         self._stopped.clear()
         self._cpu.go_on()
         self._go.set()
+        if self._thread is None:
+            thread = threading.Thread(target=self._be_the_cpu, name="CPU", daemon=True)
+            thread.start()
+            self._thread = thread
+        self.running = True
 
     def stop(self) -> None:
         """Stop the CPU between two instructions, and take its state.
@@ -165,14 +176,18 @@ class KVMMachine:
         """
         if not self.running:
             return
-        self._go.clear()
+        self._halting = True
         self._cpu.kick()
         self._stopped.wait()
         self.running = False
-        if self._error is not None:
-            raise KVMError(str(self._error)) from self._error
+        self._check()
         for device in self._cpu_devices:
             device.fetch()
+
+    def _check(self) -> None:
+        """Raise KVMError if KVM could not run the guest any longer."""
+        if self._error is not None:
+            raise KVMError(str(self._error)) from self._error
 
     def plant(self, bug: int) -> None:
         """Leave the bug: this guest has no place for it."""
@@ -234,10 +249,11 @@ class KVMMachine:
             self._error = error
             self._failed(error)
         finally:
+            self._cpu.leave_thread()
             self._stopped.set()
 
     def _run(self) -> None:
-        """Wait for the host's order, and run until it is taken back."""
+        """Wait for the host's order to run, and run until it is to stand still."""
         self._go.wait()
         while not self._closing:
             reason = self._cpu.run()
@@ -247,7 +263,9 @@ class KVMMachine:
                 raise KVMError(
                     f"kvm: expected a guest that runs, found {self._cpu.describe_exit(reason)}"
                 )
-            elif not self._go.is_set():
+            elif self._halting:
+                # Before the word, as the next order may come at once.
+                self._go.clear()
                 self._stopped.set()
                 return
 

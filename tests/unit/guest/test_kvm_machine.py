@@ -260,7 +260,34 @@ def test_a_guest_that_cannot_go_on_is_one_error_for_its_node() -> None:
         assert failed.wait(60)
         with pytest.raises(KVMError, match="a serial port's registers, found 1 bytes at port 0x80"):
             guest.stop()
+        # It has no thread any longer that could stop.
+        with pytest.raises(KVMError, match="at port 0x80"):
+            guest.start()
     assert len(errors) == 1
+
+
+@needs_kvm
+def test_a_stop_that_comes_before_the_cpu_has_begun_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with machine() as guest:
+        kicked = threading.Event()
+        enter_thread, kick = guest._cpu.enter_thread, guest._cpu.kick
+
+        def enter_late() -> None:
+            assert kicked.wait(60)
+            enter_thread()
+
+        def kick_and_tell() -> None:
+            kick()
+            kicked.set()
+
+        monkeypatch.setattr(guest._cpu, "enter_thread", enter_late)
+        monkeypatch.setattr(guest._cpu, "kick", kick_and_tell)
+        guest.start()
+        guest.stop()
+        assert not guest.running
+        run_for_steps(guest, 2)
 
 
 @needs_kvm

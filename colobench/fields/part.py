@@ -238,8 +238,20 @@ class Part:
         derived = [field.name for field, found in _own(type(self)) if found.derived]
         if not derived:
             return []
-        anew = dataclasses.replace(self, **dict.fromkeys(derived))
+        try:
+            anew = dataclasses.replace(self, **dict.fromkeys(derived))
+        except LocalError:
+            # One that was given has a value that the others need.
+            return [name for name in derived if self._derives(name)]
         return [name for name in derived if getattr(anew, name) == getattr(self, name)]
+
+    def _derives(self, name: str) -> bool:
+        """Say whether a derived field has the value that follows from all others."""
+        try:
+            anew = dataclasses.replace(self, **{name: None})
+        except LocalError:
+            return False
+        return bool(getattr(anew, name) == getattr(self, name))
 
 
 def settings_of(kind: type[Part]) -> Iterator[Setting]:

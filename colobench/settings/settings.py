@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from colobench.errors import LocalError
 from colobench.fields.part import Part, part
@@ -58,6 +60,12 @@ class Settings(Part):
             raise LocalError("compare: expected output compare, found buffer: nothing is compared")
         if self.experiment.arbiter_state is not None and self.heartbeat is None:
             raise LocalError("arbiter_state: expected a heartbeat, found none: nobody asks")
+
+    def _changed(self, changes: Mapping[str, Any]) -> Self:
+        """Give other settings; with another guest, KVM's log gives way to the usual tracker."""
+        if "guest" in changes and self.checkpoint.tracker == "kvm":
+            changes = {"tracker": "marked", **changes}
+        return Part._changed(self, changes)
 
     def _settle_tracker(self) -> None:
         """Replace the usual tracker for a guest of KVM, and check that guest and tracker match."""

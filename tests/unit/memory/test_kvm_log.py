@@ -169,6 +169,8 @@ def test_a_guest_of_kvm_has_kvms_log_unless_another_tracker_is_named() -> None:
     assert named.checkpoint.tracker == "userfault"
     written = Settings().override(guest="kvm:uniform").as_json()
     assert Settings.from_json(written).as_json() == written
+    assert Settings.from_json(written).override(guest="idle").checkpoint.tracker == "marked"
+    assert Settings.from_json(written).override(guest="kvm").checkpoint.tracker == "kvm"
     divergent = Settings().override(guest="kvm", encoding="divergent", variant="upstream")
     assert divergent.checkpoint.variant == "upstream"
 

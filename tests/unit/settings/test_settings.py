@@ -122,6 +122,16 @@ def test_comparing_output_takes_the_variant_whose_secondary_runs() -> None:
     assert Settings().override(variant="upstream", delay=5).checkpoint.variant == "upstream"
 
 
+def test_a_value_that_others_need_stays_as_it_was_given() -> None:
+    given = Settings().override(encoding="divergent", variant="upstream")
+    changed = given.override(tracker="userfault").override(delay=5)
+    assert changed.checkpoint.variant == "upstream"
+    assert changed.override(encoding="none").checkpoint.variant == "upstream"
+    assert given.checkpoint.changes()["variant"] == "upstream"
+    with pytest.raises(LocalError, match="divergent: expected variant upstream"):
+        given.override(variant=None)
+
+
 def test_channels_follow_the_transport() -> None:
     multifd = Settings().override(transport="multifd")
     assert multifd.checkpoint.multifd_channels >= 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import hashlib
 import itertools
@@ -25,6 +24,7 @@ from pathlib import Path
 import psutil
 
 from colobench.errors import LocalError
+from colobench.memory.kvm import API_VERSION, require_kvm
 from colobench.memory.tracker import TrackerUnavailable, tracker_class
 from colobench.memory.tracker_names import ALL_TRACKERS
 from colobench.processes.resource_limits import (
@@ -201,24 +201,12 @@ def check_memory() -> str:
 
 # -- What the kernel offers --------------------------------------------------------------------
 
-# linux/kvm.h
-KVM_GET_API_VERSION = 0xAE00
-KVM_CREATE_VM = 0xAE01
-KVM_API_VERSION = 12
-
 
 @check("KVM")
 def check_kvm() -> str:
     """Create a virtual machine and close it again."""
-    device = os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC)
-    try:
-        version = fcntl.ioctl(device, KVM_GET_API_VERSION, 0)
-        if version != KVM_API_VERSION:
-            raise MissingPart(f"/dev/kvm: expected API version {KVM_API_VERSION}, found {version}")
-        os.close(fcntl.ioctl(device, KVM_CREATE_VM, 0))
-    finally:
-        os.close(device)
-    return f"created a VM (API version {version})"
+    require_kvm(())
+    return f"created a VM (API version {API_VERSION})"
 
 
 @check("guest kvm", kernels=True)

@@ -11,6 +11,7 @@ import errno
 import functools
 import os
 import platform
+from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any
 
@@ -182,22 +183,25 @@ def call(descriptor: int, name: str, argument: Any = 0) -> int:
             raise KVMError(f"kvm: {name}: {os.strerror(ctypes.get_errno())}")
 
 
-def open_kvm() -> int:
+def open_kvm(capabilities: Iterable[str] = CAPABILITIES) -> int:
     """Open /dev/kvm.
+
+    Parameters
+    ----------
+    capabilities
+        Names of the capabilities that it must have, keys of `CAPABILITIES`.
 
     Raises
     ------
     KVMUnavailable
         If it cannot be opened, is of another version, or lacks a capability; one line.
     """
-    if platform.machine() != "x86_64":
-        raise KVMUnavailable(f"kvm: expected an x86-64 processor, found {platform.machine()}")
     try:
         descriptor = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         raise KVMUnavailable(f"kvm: {DEVICE}: {error.strerror}") from error
     try:
-        _check(descriptor)
+        _check(descriptor, capabilities)
     except BaseException as error:
         os.close(descriptor)
         if isinstance(error, KVMError):
@@ -206,25 +210,32 @@ def open_kvm() -> int:
     return descriptor
 
 
-def _check(descriptor: int) -> None:
+def _check(descriptor: int, capabilities: Iterable[str]) -> None:
+    if platform.machine() != "x86_64":
+        raise KVMUnavailable(f"kvm: expected an x86-64 processor, found {platform.machine()}")
     version = call(descriptor, "KVM_GET_API_VERSION")
     if version != API_VERSION:
         raise KVMUnavailable(f"kvm: expected API version {API_VERSION}, found {version}")
-    for name, number in CAPABILITIES.items():
-        if not call(descriptor, "KVM_CHECK_EXTENSION", number):
+    for name in capabilities:
+        if not call(descriptor, "KVM_CHECK_EXTENSION", CAPABILITIES[name]):
             raise KVMUnavailable(f"kvm: expected the capability {name}, found none")
 
 
 @functools.cache
-def require_kvm() -> None:
+def require_kvm(capabilities: tuple[str, ...] = tuple(CAPABILITIES)) -> None:
     """Create a virtual machine on trial.
+
+    Parameters
+    ----------
+    capabilities
+        See `open_kvm`; none for a QEMU.
 
     Raises
     ------
     KVMUnavailable
         If this machine cannot; one line.
     """
-    descriptor = open_kvm()
+    descriptor = open_kvm(capabilities)
     try:
         os.close(call(descriptor, "KVM_CREATE_VM"))
     except KVMError as error:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from colobench.errors import LocalError
+from colobench.memory.kvm import KVMUnavailable, require_kvm
 from colobench.processes.process import NodeProcess
 
 PROGRAM = "qemu-system-x86_64"
@@ -81,13 +82,13 @@ def find_program() -> str:
     Raises
     ------
     QEMUUnavailable
-        If there is none, or no KVM.
+        If there is none, or no KVM that creates a virtual machine.
     """
     program = shutil.which(PROGRAM)
     if program is None:
         raise QEMUUnavailable(f"no {PROGRAM} on PATH")
     try:
-        os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
-    except OSError as error:
-        raise QEMUUnavailable(f"no KVM: {error}") from error
+        require_kvm(())
+    except KVMUnavailable as error:
+        raise QEMUUnavailable(f"no KVM: {str(error).removeprefix('kvm: ')}") from error
     return program

@@ -20,9 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from colobench.errors import LocalError, RemoteError
+from colobench.memory import kvm
 from colobench.peers import firmware
 from colobench.peers import qemu_pair as qemu
 from colobench.peers.qemu_pair import QEMUPair, QEMUPairFailed, QEMUUnavailable
+from kvm_guests import needs_kvm
 
 PAGES = 1000
 Owner: TypeAlias = tuple[subprocess.Popen[str], list[psutil.Process]]
@@ -172,7 +174,22 @@ def test_a_missing_program_is_named(nothing_left: Path, monkeypatch: pytest.Monk
     assert isinstance(caught.value, LocalError)
 
 
-@pytest.mark.skipif(not os.access("/dev/kvm", os.R_OK | os.W_OK), reason="no /dev/kvm")
+def test_a_kvm_that_makes_no_machine_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / qemu.PROGRAM
+    program.touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(kvm, "DEVICE", os.devnull)
+    kvm.require_kvm.cache_clear()
+    try:
+        with pytest.raises(QEMUUnavailable, match=r"^no KVM: KVM_GET_API_VERSION: Inappropriate"):
+            QEMUPair(PAGES).__enter__()
+    finally:
+        kvm.require_kvm.cache_clear()
+
+
+@needs_kvm
 def test_a_qemu_that_does_not_start_is_quoted(
     nothing_left: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import threading
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import kvm_guests
 from colobench.cli.main import main
 from colobench.node.address import Address
 from colobench.node.connection import PeerLost, PeerStalled
@@ -30,9 +30,8 @@ from share import SHARE
 DIRECTORY = CLONE / "datasets/qemu"
 SESSION = DIRECTORY / "colo-pc.xz"
 needs_qemu = pytest.mark.skipif(shutil.which(PROGRAM) is None, reason=f"no {PROGRAM}")
-has_kvm = os.access("/dev/kvm", os.R_OK | os.W_OK)
 #: An emulated secondary needs seconds for some checkpoints.
-CHECKPOINTS = 100 if has_kvm or SHARE else 8
+CHECKPOINTS = 8 if kvm_guests.REASON and not SHARE else 100
 NAMES = ("colo-pc", "colo-q35-xbzrle", "colo-many-devices") if SHARE else ("colo-pc",)
 
 

@@ -293,14 +293,15 @@ class Feeds:
     def unseen_seconds(self) -> float:
         """Give the seconds since a page that shows a feed was last heard; 0 if there was none.
 
-        A page that is hidden pings seldom. One that is left says so if it can.
+        A page that is hidden pings seldom. One that is left says so if it can. While a cell runs,
+        the kernel hears no page.
         """
         with self._lock:
-            if not self._had_pages:
+            if not self._had_pages or cells.running:
                 return 0.0
             now, last = time.monotonic(), [then for _, then in self._pages.values()]
             if last:
-                return max(0.0, now - max(last) - HIDDEN_SECONDS)
+                return max(0.0, now - max(*last, cells.ended) - HIDDEN_SECONDS)
             return now - self._left
 
     def heard(self) -> dict[str, int]:
@@ -316,10 +317,13 @@ class Cells:
     ----------
     running
         Whether one runs: the kernel hears no page until it ends.
+    ended
+        When the last one ended, by the monotonic clock.
     """
 
     def __init__(self) -> None:
         self.running = False
+        self.ended = float("-inf")
         self._shell: Any = None
 
     def watch(self) -> None:
@@ -338,6 +342,8 @@ class Cells:
         return str(self._request().get("session", ""))
 
     def _set(self, running: bool) -> None:
+        if not running:
+            self.ended = time.monotonic()
         self.running = running
 
     def _request(self) -> dict[str, Any]:

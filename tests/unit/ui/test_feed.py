@@ -7,6 +7,7 @@ import pytest
 from colobench.ui.base import feed as feed_module
 from colobench.ui.base import figure
 from colobench.ui.base.feed import (
+    HIDDEN_SECONDS,
     PAGE_SECONDS,
     REPEAT_SECONDS,
     REST_SECONDS,
@@ -277,3 +278,21 @@ def test_a_panel_has_a_line_for_words_whatever_its_children_are(clock):
         assert panel.children.count(panel.contact) == 1
     panel.close()
     assert panel.contact.feed not in feed_module.feeds.all()
+
+
+def test_a_page_that_cannot_be_heard_as_a_cell_runs_does_not_count_as_gone(clock, monkeypatch):
+    cells, feeds = feed_module.cells, feed_module.feeds
+    monkeypatch.setattr(cells, "ended", cells.ended)
+    assert feeds.unseen_seconds() == 0
+    feeds.hear({"page": "one", "ping": 1})
+    clock.now += HIDDEN_SECONDS + 50
+    assert feeds.unseen_seconds() == 50
+    cells._set(True)
+    assert feeds.unseen_seconds() == 0
+    cells._set(False)
+    assert feeds.unseen_seconds() == 0
+    clock.now += HIDDEN_SECONDS + 7
+    assert feeds.unseen_seconds() == 7
+    feeds.hear({"page": "one", "ping": 2, "leaves": True})
+    clock.now += 3
+    assert feeds.unseen_seconds() == 3

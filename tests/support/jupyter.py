@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -296,7 +296,7 @@ class Browser:
         page.route(lambda address: not self._allowed(address), self._refuse)
         return page
 
-    def open(self, notebook: str, throttle: int = 1, *, wait: bool = True) -> Any:
+    def open(self, notebook: str, throttle: int = 1) -> Any:
         """Open a notebook in a page of its own, and wait until it can be run."""
         page = self.new_page()
         page.set_default_timeout(PATIENCE_MS * (4 if throttle > 1 else 1))
@@ -304,7 +304,7 @@ class Browser:
             session = page.context.new_cdp_session(page)
             session.send("Emulation.setCPUThrottlingRate", {"rate": throttle})
         page.goto(self.site.address(notebook), wait_until="commit")
-        if wait and self.site.kind != "voila":
+        if self.site.kind != "voila":
             page.wait_for_function(IDLE)
         return page
 
@@ -338,24 +338,16 @@ class Browser:
 @contextmanager
 def chromium(site: Site) -> Iterator[Browser]:
     """Start Chromium; it is a failure if a page has asked for anything beyond the site."""
-    with browsers([site]) as [browser]:
-        yield browser
-
-
-@contextmanager
-def browsers(sites: Sequence[Site]) -> Iterator[list[Browser]]:
-    """Start Chromium for some sites; a page of one reaches none of the others."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
         )
-        started = [Browser(launched, site) for site in sites]
+        started = Browser(launched, site)
         yield started
         launched.close()
-    for browser in started:
-        browser.check()
+    started.check()
 
 
 def write_notebook(path: Path, *cells: str) -> None:

@@ -74,9 +74,20 @@ def run(options: argparse.Namespace) -> int:
 
 def _protect(vm: ProtectedQEMU, options: argparse.Namespace) -> int:
     """Protect and bring back until QEMU ends by itself; give its exit status."""
+    from colobench.peers.protected_qemu import ProtectionFailed
+
     while True:
-        _print(f"protected: {vm.protect().machine}, every {options.delay} ms in {options.save}")
-        status = vm.wait_for_end()
+        status: int | None
+        try:
+            machine = vm.protect().machine
+        except ProtectionFailed:
+            # One that was brought back may be killed before it is protected again.
+            if not vm.can_come_back():
+                raise
+            status = vm.wait_for_exit()
+        else:
+            _print(f"protected: {machine}, every {options.delay} ms in {options.save}")
+            status = vm.wait_for_end()
         if status is None:
             assert vm.receiver is not None
             _print(f"protection has ended: {vm.receiver.error}; the guest runs on unprotected")

@@ -78,6 +78,8 @@ class ProtectedQEMU(contextlib.AbstractContextManager["ProtectedQEMU"]):
         self._closing = contextlib.ExitStack()
         self._directory = Path()
         self._starts = 0
+        #: Number of the checkpoint that QEMU was brought back from last, if it was.
+        self._brought_back: int | None = None
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._process: QEMUProcess | None = None
         self.receiver: Receiver | None = None
@@ -155,6 +157,15 @@ class ProtectedQEMU(contextlib.AbstractContextManager["ProtectedQEMU"]):
         )
         self.receiver.start()
         self._closing.callback(self.receiver.stop)
+        try:
+            self._migrate(self.receiver, address)
+        except ProtectionFailed:
+            # It may never have been connected to.
+            self.receiver.stop()
+            raise
+        return self.receiver.checkpoints[0]
+
+    def _migrate(self, receiver: Receiver, address: str) -> None:
         states = [{"capability": name, "state": True} for name in ("x-colo", "events")]
         self.execute("migrate-set-capabilities", capabilities=states)
         # The first pass of the migration is the last, however much the guest writes.
@@ -165,14 +176,13 @@ class ProtectedQEMU(contextlib.AbstractContextManager["ProtectedQEMU"]):
             downtime_limit=2_000_000,
         )
         self.execute("migrate", uri=address)
-        while self.receiver.saved is None:
-            if self.receiver.error is not None or not self.process.alive():
-                raise self._failure("the first checkpoint", str(self.receiver.error or "an end"))
+        while receiver.saved is None:
+            if receiver.error is not None or not self.process.alive():
+                raise self._failure("the first checkpoint", str(receiver.error or "an end"))
             status = self.execute("query-migrate").get("status")
             if status in ("failed", "cancelled", "completed"):
                 raise self._failure("a migration into COLO", f"one that has {status}")
             time.sleep(_POLL_SECONDS)
-        return self.receiver.checkpoints[0]
 
     def _saved(self, record: SavedCheckpoint) -> None:
         if record.error:
@@ -217,6 +227,18 @@ class ProtectedQEMU(contextlib.AbstractContextManager["ProtectedQEMU"]):
             time.sleep(_POLL_SECONDS)
         return int(self.process.process.returncode)
 
+    def can_come_back(self) -> bool:
+        """Say whether a signal has ended QEMU, and the file has a checkpoint of it."""
+        return (
+            self.process.is_gone() and self.wait_for_exit() < 0 and self._saved_number is not None
+        )
+
+    @property
+    def _saved_number(self) -> int | None:
+        assert self.receiver is not None
+        saved = self.receiver.saved
+        return self._brought_back if saved is None else saved
+
     def bring_back(self) -> int:
         """Start a fresh QEMU from the last checkpoint of the one that has ended.
 
@@ -233,7 +255,7 @@ class ProtectedQEMU(contextlib.AbstractContextManager["ProtectedQEMU"]):
         assert self.receiver is not None
         # What is committed is saved first.
         self.receiver.wait()
-        number = self.receiver.saved
+        number = self._brought_back = self._saved_number
         if number is None:
             raise self._failure("a saved checkpoint", "none")
         self.process.release()

@@ -8,15 +8,18 @@ import shutil
 import signal
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
+from colobench.cli import protect
 from colobench.cli.main import main
 from colobench.errors import LocalError
-from colobench.peers.protected_qemu import ProtectedQEMU
+from colobench.peers.protected_qemu import ProtectedQEMU, ProtectionFailed
 from colobench.peers.qemu import PROGRAM, QEMUUnavailable, find_program
 
 STARTED = re.compile(r"QEMU started.*: pid (\d+)")
@@ -86,6 +89,46 @@ def test_killed_qemu_comes_back_counts_on_and_is_protected_again(
     assert command.returncode == 128 + signal.SIGINT
     assert not psutil.pid_exists(third)
     assert (tmp_path / "guest").stat().st_size > 1 << 20
+
+
+class FakeVM:
+    """A VM that is killed twice: protected, and brought back but not protected again."""
+
+    process = SimpleNamespace(pid=1)
+
+    def __init__(self, saved: bool) -> None:
+        self._saved = saved
+        self._protections = 0
+
+    def protect(self) -> SimpleNamespace:
+        self._protections += 1
+        if self._protections == 2:
+            raise ProtectionFailed("QEMU has ended")
+        return SimpleNamespace(machine="pc")
+
+    def can_come_back(self) -> bool:
+        return self._saved
+
+    def wait_for_exit(self) -> int:
+        return -signal.SIGKILL
+
+    def wait_for_end(self) -> int:
+        return -signal.SIGKILL if self._protections == 1 else 0
+
+    def bring_back(self) -> int:
+        return 5
+
+
+def test_qemu_that_is_killed_before_it_is_protected_again_is_brought_back_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = Namespace(delay=50, save=tmp_path / "guest", example=False)
+    assert protect._protect(FakeVM(saved=True), options) == 0  # type: ignore[arg-type]
+    starts = [line.split(",")[0].split(":")[0] for line in capsys.readouterr().out.splitlines()]
+    killed = ["QEMU was killed by SIGKILL", "QEMU started from checkpoint 5"]
+    assert starts == ["protected", *killed, *killed, "protected"]
+    with pytest.raises(ProtectionFailed):
+        protect._protect(FakeVM(saved=False), options)  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(shutil.which(PROGRAM) is None, reason=f"no {PROGRAM}")

@@ -241,6 +241,8 @@ def test_a_drawn_score_is_judged_by_where_it_is_least():
     wrong_words = {each.words for each in found.values() if each.grade is Grade.WRONG}
     assert len(wrong_words) == 4
     assert judge((0.9, 0.5, 0.4, 0.3, 1.2), (1.0, 0.9, 0.6, 0.4, 0.5)).grade is Grade.RIGHT
+    # Where pauses are long, the longest interval may be the best.
+    assert judge((0.9, 0.5, 0.4, 0.3, 0.2), (9.0, 5.0, 3.0, 2.0, 1.5)).grade is Grade.RIGHT
 
 
 def test_an_unknown_number_is_one_clear_error():

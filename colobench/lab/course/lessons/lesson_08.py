@@ -125,10 +125,10 @@ def _judge_scores(answer: tuple[float, ...], outcome: tuple[float, ...]) -> Feed
     )
     if max(answer) - min(answer) <= 0.1 * max(answer):
         return wrong(f"A flat line says that the interval does not matter. {why}")
-    if lowest == len(answer) - 1:
-        return wrong(f"Waiting has its price, too: on average half of the interval. {why}")
     if outcome[lowest] <= EQUAL * outcome[least]:
         return right(why)
+    if lowest == len(answer) - 1:
+        return wrong(f"Waiting has its price, too: on average half of the interval. {why}")
     if lowest == 0:
         return wrong(f"A checkpoint costs a pause, however short the interval is. {why}")
     return near(why) if abs(lowest - least) == 1 else wrong(why)

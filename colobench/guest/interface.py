@@ -1,4 +1,4 @@
-"""Interface of a guest for its node. `colobench.guest.numba` has one; a KVM guest would be another.
+"""Interface of a guest for its node: `colobench.guest.numba` and `colobench.guest.kvm` have one.
 
 A node makes a guest, which is stopped at first, and starts it. At a checkpoint the node stops the
 guest, saves its devices one by one, collects the written pages from the tracker, sends them from

@@ -144,7 +144,6 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self.settings = identify_disks(self.settings)
         check_memory(self.settings)
         check_guest(self.settings.guest)
-        check_guest(self.settings.guest)
         check_libraries(self.settings)
         self.settings = identify_trace(self.settings)
         self.journal = Journal(self.settings)

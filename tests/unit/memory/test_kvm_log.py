@@ -100,11 +100,15 @@ def test_a_page_that_is_written_while_the_log_is_taken_is_in_no_epoch_less_than_
         shadow = machine.ram.array.copy()
         machine.start()
         found: set[int] = set()
-        for _ in range(amount(50, 1000)):
+        rounds, until = 0, time.monotonic() + 60
+        while rounds < amount(50, 1000) or machine.work < 500:
+            assert time.monotonic() < until
             found |= collected(machine.tracker)
+            rounds += 1
         machine.stop()
         found |= collected(machine.tracker)
         pages = (machine.ram.array != shadow).reshape(-1, PAGE_SIZE).any(axis=1)
+        assert pages.any()
         assert set(np.flatnonzero(pages).tolist()) <= found
 
 

@@ -112,6 +112,7 @@ def run(options: argparse.Namespace) -> int:
         lacks, address, monitor = _secondary(options, closing)
         session = ReplayedSession(data, places, _changes(options, lacks))
         count = options.checkpoints or session.recorded
+        _check_numbers(session.changes, count)
         connection = Address.parse(address).connect(options.timeout)
         sender = SessionSender(session, connection, monitor, options.timeout)
         said = (lambda line: None) if options.json else _say
@@ -136,6 +137,16 @@ def _changes(options: argparse.Namespace, lacks: tuple[str, ...]) -> SessionChan
 
     devices = tuple(dict.fromkeys([*options.leave_out_device, *lacks]))
     return SessionChanges(tuple(options.edit_page), options.tear, tuple(options.leave_out), devices)
+
+
+def _check_numbers(changes: SessionChanges, count: int) -> None:
+    """Refuse a change of a checkpoint that is not sent."""
+    numbers = [("--leave-out", each.checkpoint) for each in changes.messages]
+    if changes.tear is not None:
+        numbers.append(("--tear", changes.tear.checkpoint))
+    for option, number in numbers:
+        if number > count:
+            raise LocalError(f"{option}: expected a checkpoint of 1 to {count}, found {number}")
 
 
 def _secondary(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -93,6 +94,11 @@ class SessionPart:
     devices: list[DevicePlace] = field(default_factory=list)
     pages: int = 0
 
+    def is_complete(self) -> bool:
+        """Say whether a checkpoint has all that is sent of it."""
+        sent = {Message.VMSTATE_SEND.name, Message.VMSTATE_SIZE.name}
+        return self.buffer is not None and sent <= self.messages.keys()
+
 
 @dataclass(frozen=True, slots=True)
 class SessionPlaces:
@@ -107,7 +113,7 @@ class SessionPlaces:
     migration
         The migration before the checkpoints.
     checkpoints
-        The complete checkpoints.
+        The complete checkpoints, up to the first that is not.
     """
 
     machine: str | None
@@ -152,7 +158,8 @@ def find_places(data: memoryview) -> SessionPlaces:
             "session: expected a COLO session, which has the command ENABLE_COLO, found an "
             "ordinary migration"
         )
-    complete = [part for part in sink.parts[1:] if part.buffer is not None]
+    # What follows an incomplete one would lack its pages.
+    complete = list(takewhile(SessionPart.is_complete, sink.parts[1:]))
     if not complete:
         raise LocalError(f"session: expected a complete checkpoint, found none: {sink.reason()}")
     return SessionPlaces(reader.machine, reader.ram.blocks, sink.parts[0], tuple(complete))

@@ -163,6 +163,16 @@ def test_answer_that_the_table_does_not_have_ends_the_session(
         assert send(near) == [problem]
 
 
+@pytest.mark.parametrize("change", ["--tear=7", "--leave-out=VMSTATE_SEND:7"])
+def test_change_of_a_checkpoint_that_is_not_sent_is_refused(
+    change: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["send", str(SESSION), "unix:nobody", change]) == 1
+    option = change.partition("=")[0]
+    words = f"colobench send: {option}: expected a checkpoint of 1 to 6, found 7\n"
+    assert capsys.readouterr().err == words
+
+
 def test_address_where_nobody_listens_is_one_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -87,7 +87,8 @@ class RealVM(ABC):
     @property
     def checkpoints(self) -> list[ReceivedCheckpoint]:
         """The committed checkpoints, without the migration before them."""
-        return [each for each in self.receiver.checkpoints if each.number]
+        # A copy in one step: another thread appends.
+        return [each for each in self.receiver.checkpoints.copy() if each.number]
 
     @abstractmethod
     def run(self, count: int) -> list[ReceivedCheckpoint]:

@@ -182,6 +182,21 @@ def test_torn_or_damaged_recording_is_refused_or_has_whole_checkpoints(
             assert bytes_of(session, 1) == each[: session.places.checkpoints[0].extent.end]
 
 
+@pytest.mark.parametrize("message", [Message.CHECKPOINT_READY, Message.CHECKPOINT_REQUEST])
+def test_checkpoints_behind_one_without_a_message_are_not_sent(
+    message: Message, recordings: dict[str, Recording]
+) -> None:
+    data, places = recordings["colo-pc"]
+    changed = bytearray(data)
+    place = places.checkpoints[2].messages["VMSTATE_SEND"]
+    changed[place.begin : place.end] = encode_message(message)
+    found = find_places(memoryview(changed))
+    assert found.checkpoints == places.checkpoints[:2]
+    assert bytes_of(ReplayedSession(memoryview(changed), found), 3).startswith(
+        data[: places.checkpoints[1].extent.end]
+    )
+
+
 def test_other_files_are_refused_with_their_names(tmp_path: Path) -> None:
     path = tmp_path / "file"
     for data, words in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -131,6 +132,21 @@ def test_a_steppers_pair_ends_when_no_page_shows_it_and_reset_forgets_it(opened,
     assert panel.stepping is None
     assert panel.machines.value == panel.bytes.value == ""
     assert "Next starts a pair" in panel.status.value
+
+
+def test_a_pair_that_waits_for_a_guess_ends_when_no_page_shows_it(opened, monkeypatch):
+    panel, ended = opened(FlushGuess), []
+    panel.session = SimpleNamespace(close=lambda: ended.append(True))
+    panel.pending = object()
+    assert panel.contact.feed.busy()
+    monkeypatch.setattr(feeds, "unseen_seconds", lambda: 1e6)
+    panel.refresh()
+    panel.wait()
+    assert ended == [True]
+    assert panel.session is panel.pending is None
+    assert "Choose a guest" in panel.status.value
+    assert not panel.take_button.disabled
+    assert not panel.contact.feed.busy()
 
 
 def test_a_dashboards_pair_ends_when_no_page_shows_it(opened, monkeypatch):

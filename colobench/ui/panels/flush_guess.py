@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import ipywidgets
@@ -22,7 +23,8 @@ from colobench.lab.session.session import Session
 from colobench.lab.studies.flush_prediction import PendingFlush, hold_before_flush
 from colobench.ui.base.controls import GUESTS, WRITES, dropdown, slider
 from colobench.ui.base.markup import status_line
-from colobench.ui.base.panel import Panel, button
+from colobench.ui.base.panel import Panel, button, is_unseen
+from colobench.ui.base.pump import frames
 from colobench.ui.panels.prediction_panel import GRADE_COLOURS
 from colobench.ui.views.page_sets import PageSets
 
@@ -35,6 +37,8 @@ LONGER = {"neither": None, "the secondary's": "secondary", "the primary's": "pri
 LONGER_TICKS = 100
 #: Seconds for which a pair may be held while the reader thinks.
 PATIENCE_SECONDS = 3600.0
+#: Seconds without a press after which the pair is ended.
+IDLE_SECONDS = 600.0
 DEFAULTS: dict[str, Any] = {
     "guest": "hotcold",
     "variant": "upstream",
@@ -45,6 +49,8 @@ DEFAULTS: dict[str, Any] = {
 
 class FlushGuess(Panel):
     """Holds a secondary before the flush, asks how many pages that will copy, and shows it.
+
+    The pair ends after ten minutes without a press, and when no page shows it.
 
     Parameters
     ----------
@@ -88,6 +94,11 @@ class FlushGuess(Panel):
         self.reset_button = self.make_reset([*self._controls.values(), self.longer])
         self.status = ipywidgets.HTML()
         self.session: Session | None = None
+        self._used = time.monotonic()
+        # A page that is looked at, and not touched, goes on to say that it is there.
+        self.contact.feed.busy = lambda: (
+            self.background.doing is not None or self.session is not None
+        )
         self._running: dict[str, Any] = {}
         self.pending: PendingFlush | None = None
         self.record: CheckpointRecord | None = None
@@ -100,6 +111,7 @@ class FlushGuess(Panel):
             ipywidgets.HBox(self.maps),
         )
         self.update()
+        frames.add(self)
 
     def __repr__(self) -> str:
         return f"<FlushGuess {'with' if self.pending else 'without'} a checkpoint>"
@@ -115,10 +127,12 @@ class FlushGuess(Panel):
 
     def take(self) -> None:
         """Take a checkpoint up to its commit, of a new pair if another guest is chosen."""
+        self._used = time.monotonic()
         self.background.do("sending a checkpoint, with a new pair if need be", self._take)
 
     def flush(self) -> None:
         """Let the secondary commit and flush, if there is a guess."""
+        self._used = time.monotonic()
         if self.background.doing is not None:
             return
         guess = self._read_guess()
@@ -176,6 +190,12 @@ class FlushGuess(Panel):
         if session is not None:
             session.close()
 
+    def _leave(self) -> None:
+        """End the pair; a flush that was shown stays, and one that waits is given up."""
+        self._end_session()
+        if self.record is None:
+            self.pending = None
+
     def _flush(self) -> None:
         assert self.pending is not None
         pending = self.pending
@@ -199,6 +219,13 @@ class FlushGuess(Panel):
         )
 
     # Display.
+
+    def refresh(self) -> None:
+        """End a pair that nobody has used for long, or sees; called by the pump."""
+        if self.session is None or self.background.doing is not None:
+            return
+        if is_unseen() or time.monotonic() - self._used > IDLE_SECONDS:
+            self.background.do("ending a pair that is not used", self._leave)
 
     def right(self) -> bool:
         """Whether the flush copied exactly the predicted pages."""
@@ -250,5 +277,6 @@ class FlushGuess(Panel):
         return f"That was foretold, {pages}. {equal[record.verified]} on both sides."
 
     def end(self) -> None:
-        """End both processes."""
+        """End both processes and the display."""
+        frames.remove(self)
         self._end_session()

@@ -13,6 +13,7 @@ from colobench.lab.course.prediction import (
     PredictedExperiment,
 )
 from colobench.lab.course.score_book import book
+from colobench.ui.base.panel import turn
 from colobench.ui.panels import prediction_panel
 from colobench.ui.panels.prediction_panel import PredictionPanel
 from colobench.ui.views.curve_input import CurveInput
@@ -105,6 +106,20 @@ def test_an_experiment_that_fails_is_told_and_not_scored(panel_of):
     panel.wait()
     assert "It failed: RuntimeError: no pair" in panel.status.value
     assert book.all() == ()
+
+
+def test_a_panel_that_waits_for_its_turn_waits_no_more_when_it_is_reset_or_closed(panel_of):
+    panel, runs = panel_of(CHOICE, "no")
+    with turn.taken(lambda: True):
+        panel.answer.value = "yes"
+        panel.commit()
+        panel.reset_button.click()
+        panel.wait()
+        assert panel.answer.value is None
+        panel.answer.value = "yes"
+        panel.commit()
+        panel.close()
+    assert runs == []
 
 
 def test_a_question_has_one_panel_and_others_stay_open(panel_of, monkeypatch):

@@ -158,13 +158,14 @@ class FailoverPanel(Panel):
 
     def refresh(self) -> None:
         """Show new data; called by the pump."""
-        story = self.story
+        story, dots = self.story, self._dots
         if story is None:
             return
-        self._dots.take(story)
-        dots = self._dots
+        dots.take(story)
         version = (dots, len(dots.whole), len(dots.near), len(story.spans))
-        self.figure.show(version, lambda: _figure_data(story, dots))
+        # Reset may have forgotten it meanwhile.
+        if self.story is story:
+            self.figure.show(version, lambda: _figure_data(story, dots))
 
     def update(self) -> None:
         """Show the present state, and enable the buttons that make sense in it."""

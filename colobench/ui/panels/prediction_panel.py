@@ -74,6 +74,7 @@ class PredictionPanel(Panel):
         self.feedback: Feedback | None = None
         self.outcome: Any = None
         self._refused = ""
+        self._given_up = False
         #: When the experiment began that runs now.
         self._began: float | None = None
         self.commit_button = button("Commit and run", self.commit, "primary", "check")
@@ -109,7 +110,7 @@ class PredictionPanel(Panel):
             self._refused = f"{NOT_COMMITTED}: the experiment runs when there is one."
             self.update()
             return
-        self._refused = ""
+        self._refused, self._given_up = "", False
         self._began = time.monotonic()
         self.background.do("running the experiment", lambda: self._run(committed))
 
@@ -125,6 +126,10 @@ class PredictionPanel(Panel):
         except UnfitAnswerError:
             return None
 
+    def halt(self) -> None:
+        """Wait no more for another panel's pair; an experiment that runs goes on to its end."""
+        self._given_up = True
+
     def forget(self) -> None:
         """Forget the answer and its score here; the score that counts is the first one."""
         self.feedback = self.outcome = None
@@ -135,7 +140,7 @@ class PredictionPanel(Panel):
     def _run(self, committed: Any) -> None:
         frames.add(self)
         try:
-            with turn.taken(lambda: self.comm is not None) as mine:
+            with turn.taken(lambda: not self._given_up) as mine:
                 if not mine:
                     return
                 self.feedback, self.outcome = self._asked.settle(committed)
@@ -169,7 +174,8 @@ class PredictionPanel(Panel):
         return GRADE_COLOURS[self.feedback.grade], str(self.feedback)
 
     def end(self) -> None:
-        """Do nothing: an experiment ends its processes itself."""
+        """Wait no more for another panel's pair; an experiment ends its processes itself."""
+        self._given_up = True
 
     def close(self) -> None:
         """Wait for the experiment, and close the panel."""

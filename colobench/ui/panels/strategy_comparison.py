@@ -215,7 +215,9 @@ class StrategyComparison(Panel):
         if (count := len(found.measurements)) != self._predicted[0]:
             self._predicted = count, found.predictions()
         predicted = [self._predicted[1].get(cell.key, {}) for cell in found.cells]
-        self.plots.show((found, count, sizes), growths, predicted)
+        # Reset may have forgotten it meanwhile.
+        if self.comparison is found:
+            self.plots.show((found, count, sizes), growths, predicted)
 
     def update(self) -> None:
         """Show the present state, and enable the buttons that make sense in it."""

@@ -42,10 +42,12 @@ class KVMLog(Tracker):
 
     def close(self) -> None:
         """Release the virtual machine."""
-        super().close()
-        if self._writer is not None:
-            self._writer.close()
-        self.vm.close()
+        try:
+            super().close()
+        finally:
+            if self._writer is not None:
+                self._writer.close()
+            self.vm.close()
 
     def _arm(self) -> None:
         self.vm.log_dirty_pages(True)

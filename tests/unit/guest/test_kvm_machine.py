@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import random
 import threading
@@ -15,6 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from colobench.errors import LocalError
+from colobench.guest.kvm import vcpu
 from colobench.guest.kvm.assembler import Jump, Label, LabelAddress, assemble
 from colobench.guest.kvm.boot import BANNER, CODE_AT, alias_table, data_pages
 from colobench.guest.kvm.devices import CPURegisters, ModelSpecificRegisters
@@ -22,6 +25,7 @@ from colobench.guest.kvm.machine import KVMMachine
 from colobench.guest.making import check_guest, follows_from_seed, known_devices
 from colobench.guest.programs import Program
 from colobench.guest.settings import GuestSettings
+from colobench.memory import kvm, kvm_cpu, kvm_trial
 from colobench.memory.kvm import KVMError
 from colobench.wire.vmstate import Device, State, VMStateError
 from kvm_guests import KVM_PROGRAMS, needs_kvm
@@ -307,6 +311,30 @@ def test_a_guest_is_started_and_stopped_at_once_and_leaves_nothing() -> None:
         pass
     assert os.listdir("/proc/self/fd") == descriptors
     assert threading.active_count() == threads
+
+
+@needs_kvm
+def test_whichever_call_of_kvm_fails_no_descriptor_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    done, failing, real = 0, 0, kvm.call
+
+    def call(*arguments: Any) -> int:
+        nonlocal done
+        done += 1
+        if done == failing:
+            raise KVMError(f"the call {arguments[1]} failed")
+        return real(*arguments)
+
+    for module in (kvm, kvm_cpu, kvm_trial, vcpu):
+        monkeypatch.setattr(module, "call", call)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    with machine():
+        number = done
+    for failing in some(range(1, number + 1), 15):  # noqa: B007 - `call` reads it
+        done = 0
+        with pytest.raises(LocalError, match=r"the call \w+ failed"), machine():
+            pass
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
 @needs_kvm

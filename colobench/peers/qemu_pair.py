@@ -41,10 +41,13 @@ _FLUSHED = "colo_flush_ram_cache_begin"
 
 _RECEIVER = """
 import sys
-from colobench.cli.main import main
 from colobench.node.parent import die_with
+from colobench.node.receive.receiver import Receiver
 die_with(int(sys.argv[1]))
-sys.exit(main(["receive", sys.argv[2], "--json"]))
+with Receiver(sys.argv[2]) as receiver:
+    # Nobody reads more than this line: a pipe that fills up would stop the receiver.
+    print("listening", flush=True)
+    receiver.wait()
 """
 
 _ENDS = {"COLO_EXIT", "SHUTDOWN"}
@@ -343,7 +346,7 @@ def default_delay(pages: int) -> int:
 
 
 def _start_receiver(uri: str) -> subprocess.Popen[str]:
-    """Start ``colobench receive``, and wait until it listens."""
+    """Start a receiver, and wait until it listens."""
     command = [sys.executable, "-P", "-c", _RECEIVER, str(os.getpid()), uri]
     process = subprocess.Popen(
         command,
@@ -358,7 +361,7 @@ def _start_receiver(uri: str) -> subprocess.Popen[str]:
     assert process.stdout is not None
     if not process.stdout.readline():
         _end(process)
-        raise QEMUPairFailed(f"colobench receive {uri}: expected a line, found its end")
+        raise QEMUPairFailed(f"receiver of {uri}: expected it to listen, found its end")
     return process
 
 

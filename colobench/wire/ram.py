@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from colobench.kernels import bitmap
-from colobench.memory.ram import PAGE_SIZE, PageMemory, RAMBlock
+from colobench.memory.ram import PAGE_SIZE, WORD_BITS, PageMemory, RAMBlock
 from colobench.wire.compressed_records import COMPRESSED_RECORDS, CompressedRecordsDecoder
 from colobench.wire.errors import RAMError
 from colobench.wire.format import (
@@ -22,6 +22,8 @@ from colobench.wire.format import (
 )
 from colobench.wire.reading import PageRun, PageSync, Parser, RunDecoder, StreamBuffer
 
+#: Most bytes by which learnt blocks may be padded to whole words of a bitmap.
+PADDING_LIMIT: Final = 32 << 20
 _EMPTY: Final = np.zeros(0, dtype=np.uint8)
 
 
@@ -303,6 +305,7 @@ def learn_block_list(at: StreamBuffer, limit: int) -> Parser[dict[str, int]]:
         If it is not a list of blocks, or RAM is larger than `limit`.
     """
     sizes: dict[str, int] = {}
+    padding = 0
     offset = at.offset
     word = BE64.unpack((yield 8))[0]
     left = word - RAMFlag.MEM_SIZE
@@ -330,6 +333,14 @@ def learn_block_list(at: StreamBuffer, limit: int) -> Parser[dict[str, int]]:
                 expected=f"a multiple of {PAGE_SIZE}, at most {left:#x}",
                 found=f"{length:#x}",
                 offset=at.offset - 8,
+            )
+        padding += -length % (WORD_BITS * PAGE_SIZE)
+        if padding > PADDING_LIMIT:
+            raise RAMError(
+                "RAM block list",
+                expected=f"blocks that are padded by at most {PADDING_LIMIT} bytes in all",
+                found=f"{padding} up to block {name!r}",
+                offset=offset,
             )
         sizes[name] = length
         left -= length

@@ -14,11 +14,12 @@ from colobench.peers.dataset import read_manifest, read_recording
 from colobench.peers.recordings import CHECKPOINTS
 from colobench.wire import savevm
 from colobench.wire.dissect import dissect
-from colobench.wire.errors import DeviceStateError, StreamError
+from colobench.wire.errors import DeviceStateError, RAMError, StreamError
 from colobench.wire.grammar import SectionIdentity
 from colobench.wire.learning import PEER_RAM, LearningLoader
 from colobench.wire.loadvm import COLO_DEVICES, PRECOPY, Loaded, vmdescription_section
 from colobench.wire.messages import Message, message
+from colobench.wire.ram import encode_block_list, learn_block_list
 from colobench.wire.reader import VMDESCRIPTION_LIMIT
 from colobench.wire.reading import Parser, Parsing, StreamBuffer, parse_bytes, sized_bytes
 from places import CLONE
@@ -166,6 +167,18 @@ def test_devices_are_not_copied_again_whenever_some_bytes_arrive() -> None:
     assert copied < 3 * len(payload)
     # An end that arrives byte by byte is seen at its last byte.
     assert take_payload(payload[:100] + END, 1)[0] == payload[:100]
+
+
+def test_blocks_that_would_need_far_more_memory_than_their_bytes_are_refused() -> None:
+    def block_list(count: int) -> bytes:
+        return encode_block_list(lay_out({f"block{i}": 4096 for i in range(count)}))
+
+    def learn(data: bytes) -> dict[str, int]:
+        return parse_bytes(lambda at: learn_block_list(at, RAM_LIMIT), data)
+
+    assert len(learn(block_list(130))) == 130
+    with pytest.raises(RAMError, match="33804288 up to block"):
+        learn(block_list(131))
 
 
 def test_what_looks_like_many_ends_of_the_devices_is_refused() -> None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from colobench.lab.compare.cells import Cell
 from colobench.lab.compare.findings import Findings, Group
+from colobench.lab.compare.judged import doubt
 from colobench.lab.compare.metrics import HELD_RATE, digits
 from colobench.lab.compare.models import Calibrations, calibrations_of
 
@@ -41,7 +42,10 @@ def ratio_rows(group: Group) -> list[tuple[str, ...]]:
 
 
 def rate_notes(comparison: Findings) -> list[str]:
-    """Say, for each guest over links, below which rate a strategy commits more than the first."""
+    """Say, for each guest over links, below which rate a strategy commits more than the first.
+
+    Where the models of one of both are not judged, the sentence says so, and why.
+    """
     calibrations, found = calibrations_of(comparison), dict[str, None]()
     for group in comparison.groups():
         first, *others = group.cells
@@ -50,7 +54,9 @@ def rate_notes(comparison: Findings) -> list[str]:
         for cell in others:
             rate = commits_more_below(calibrations, cell, first)
             if rate is not None:
-                found[_sentence(cell, first, rate)] = None
+                doubts = (doubt(comparison, each, calibrations) for each in (cell, first))
+                why = next(filter(None, doubts), "")
+                found[_sentence(cell, first, rate) + (f" Not judged: {why}." if why else "")] = None
     return list(found)
 
 

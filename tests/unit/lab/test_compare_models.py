@@ -8,7 +8,7 @@ import math
 import pytest
 
 from colobench.guest.programs import Program
-from colobench.lab.compare.beside import commits_more_below, ratio_rows
+from colobench.lab.compare.beside import commits_more_below, rate_notes, ratio_rows
 from colobench.lab.compare.calibrate import LONGEST_MS, SHORTEST_MS, calibration_settings, runs_ms
 from colobench.lab.compare.cells import make_cells
 from colobench.lab.compare.judged import BOUNDS, Judge, judge_value
@@ -338,3 +338,15 @@ def test_fewer_bytes_win_below_the_rate_at_which_both_take_equally_long():
         assert (committed[0] > committed[1]) is wins
     assert commits_more_below(both, plain, plain) == 0
     assert commits_more_below(Calibrations([quick]), small, plain) is None
+
+
+def test_a_rate_from_models_that_are_not_judged_says_so():
+    for change, reason in ((lambda *_: {}, ""), (drifted_copy, "the rate of memcpy")):
+        comparison = make_comparison(
+            lambda cell, number, change=change: as_predicted(cell, number) | change(cell, number),
+            rounds=2,
+            link="1GbE",
+        )
+        notes = rate_notes(comparison)
+        assert len(notes) == len(NAMES) - 1
+        assert all((f"Not judged: {reason}" in each) is bool(reason) for each in notes)

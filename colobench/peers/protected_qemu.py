@@ -70,7 +70,7 @@ class ProtectedQEMU(contextlib.AbstractContextManager["ProtectedQEMU"]):
         on_checkpoint: Callable[[ReceivedCheckpoint], object] = lambda checkpoint: None,
         on_unsaved: Callable[[SavedCheckpoint], object] = lambda saved: None,
     ) -> None:
-        if "-incoming" in command:
+        if {"-incoming", "--incoming"} & set(command):
             raise LocalError("QEMU: expected a command without -incoming, found one with it")
         self._command, self._image = list(command), image
         self._file, self._delay_ms = Path(file).absolute(), delay_ms

@@ -143,8 +143,9 @@ def test_emulating_qemu_is_refused_with_one_sentence(
 
 
 def test_wrong_commands_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(LocalError, match="without -incoming"):
-        ProtectedQEMU([PROGRAM, "-incoming", "defer"], tmp_path / "guest")
+    for option in ("-incoming", "--incoming"):
+        with pytest.raises(LocalError, match="without -incoming"):
+            ProtectedQEMU([PROGRAM, option, "defer"], tmp_path / "guest")
     for command in ([], ["--", "no-such-qemu"]):
         assert main(["protect", "--save", str(tmp_path / "guest"), *command]) == 1
         assert len(capsys.readouterr().err.splitlines()) == 1

@@ -154,14 +154,19 @@ class Receiver:
         Raises
         ------
         LocalError
-            If the address cannot be had.
+            If the address cannot be had, or no thread can be started.
         """
         # A primary stands still while its checkpoint arrives: nothing is compiled then.
         for _ in load(kernel_modules()):
             pass
         self._listener, listening = self._address.listen()
         self._ended.clear()
-        self._colo.run(self._run)
+        try:
+            self._colo.run(self._run)
+        except RuntimeError as error:
+            self._ended.set()
+            self._close()
+            raise LocalError(f"receiver: {error}") from error
         return str(listening)
 
     def wait(self) -> None:

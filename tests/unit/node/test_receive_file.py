@@ -1,4 +1,4 @@
-"""File of a receiver's checkpoints: whoever else has it, links it or locks it finds it whole."""
+"""File of a receiver's checkpoints: it is whole for all that have it, link it or lock it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import pytest
 
 from colobench.errors import LocalError
 from colobench.memory.ram import PAGE_SIZE, RAMCache, lay_out
+from colobench.node.colo_thread import ColoThread
+from colobench.node.receive import receiver
 from colobench.node.receive.image import Image, ImageLayout
 from colobench.node.receive.records import SavedCheckpoint
 from colobench.node.receive.replacing import new_aside
@@ -135,6 +137,19 @@ def test_file_aside_is_found_again_whatever_its_name(tmp_path: Path) -> None:
             fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
         os.close(descriptor)
         path.unlink()
+
+
+def test_receiver_that_has_no_thread_leaves_no_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(thread: ColoThread, body: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(ColoThread, "run", fail)
+    monkeypatch.setattr(receiver, "load", lambda names: ())
+    with pytest.raises(LocalError, match="can't start new thread"):
+        receiver.Receiver(f"unix:{tmp_path / 'colo'}").start()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_error_of_the_function_that_is_told_ends_the_protection(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def open_session(path: str | os.PathLike[str]) -> Iterator[tuple[memoryview, Ses
             raise LocalError(f"{name}: {error}") from error
         yield data, places
     finally:
-        # Whoever still has a part of it keeps the mapping.
+        # A part of it that is still in use keeps the mapping.
         with contextlib.suppress(BufferError):
             data.release()
             mapped.close()

@@ -1,4 +1,4 @@
-"""Buffer of a stream's bytes between whoever receives them and a parser."""
+"""Buffer of a stream's bytes between their receiver and a parser."""
 
 from __future__ import annotations
 

@@ -178,7 +178,7 @@ class Driver:
             if request.limit is not None:
                 stop = min(stop, buffer.start + request.limit - buffer.offset)
             buffer.kernel_took(counter.take(buffer.view, buffer.start, stop), buffer.end)
-            # At the limit, and at the end, whoever asks for the next bytes learns of it.
+            # At the limit, and at the end, the parser that asks for the next bytes learns of it.
             at_limit = stop < buffer.end
             is_a_run = request.one_kind and counter.counts.records
             if not counter.more or at_limit or is_a_run or not self._fill(len(buffer) + 1):

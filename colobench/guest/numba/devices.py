@@ -179,7 +179,8 @@ class Serial(Registers):
         """Take output of a guest that has no kernel for it."""
         for byte in data:
             self.scrollback[self["transmitted"] % SERIAL_SCROLLBACK] = byte
-            self["transmitted"] += 1
+            # It wraps as the kernels' counter does: a state of the peer may have any value.
+            self["transmitted"] = (self["transmitted"] + 1) % 2**64
 
     def text(self) -> str:
         """Return the output that is still in the scrollback."""

@@ -135,7 +135,7 @@ def test_bench_prints_a_table_and_writes_both_files(
     assert main(["bench", *names, "--json", str(files[0]), "--html", str(files[1])]) == 0
     printed = capsys.readouterr().out
     found = json.loads(files[0].read_text())
-    assert [each["name"] for each in found["results"]] == ["runs"] * 10 + ["peers"] * 6
+    assert [each["name"] for each in found["results"]] == ["runs"] * 10 + ["peers"] * 9
     assert found["machine"]["memcpy_two_threads_ratio"] > 0
     assert all(each["case"] in printed for each in found["results"])
     assert files[1].stat().st_size > 100_000

@@ -132,7 +132,8 @@ def test_every_figure_of_a_guest_that_serves_is_measured():
     # All but takeover and the worst pause have a model.
     predicted = comparison.predictions()[comparison.cells[0].key]
     assert found.figures.keys() - predicted.keys() == {"pause_p99_ms", "takeover_ms"}
-    assert predicted["checkpoints_per_s"] <= 100 * (1 + 1e-9)
+    # Pauses vary, and a longer one leaves a shorter run behind it.
+    assert predicted["checkpoints_per_s"] <= 100 * 1.01
 
 
 def test_comparison_grows_where_others_see_it():

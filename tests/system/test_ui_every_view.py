@@ -18,6 +18,7 @@ import pytest
 
 from browser import needs_chromium
 from jupyter import PATIENCE_MS, Browser, Site, chromium, serve, write_notebook
+from share import some
 from slow_modules import SLOW_MODULES
 
 REPEATS = int(os.environ.get("COLOBENCH_BROWSER_REPEATS", "1"))
@@ -128,7 +129,7 @@ FIRST_POINT = "document.querySelector('svg [role=slider]').getAttribute('aria-va
 WORDS = ("Step 1 of 1: live", "All 1 measurements are made", "nothing runs now")
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module")
 def site(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
@@ -170,8 +171,13 @@ def go_on(page: Any) -> None:
     page.wait_for_function(f"Number({FIRST_POINT}) > 1", polling=100)
 
 
+# Each takes most of a minute, so a short run has others each day.
 @pytest.mark.parametrize("repeat", range(REPEATS))
-@pytest.mark.parametrize(("notebook", "throttle"), [("slow", 1), ("quick", THROTTLE)])
+@pytest.mark.parametrize(
+    ("site", "notebook", "throttle"),
+    some([(kind, *way) for kind in KINDS for way in (("slow", 1), ("quick", THROTTLE))], 2),
+    indirect=["site"],
+)
 def test_slow_modules_and_slow_pages_show_every_view_and_go_on(
     browser: Browser, site: Site, notebook: str, throttle: int, repeat: int
 ) -> None:

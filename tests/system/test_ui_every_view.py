@@ -171,11 +171,17 @@ def go_on(page: Any) -> None:
     page.wait_for_function(f"Number({FIRST_POINT}) > 1", polling=100)
 
 
-# Each takes most of a minute, so a short run has others each day.
+SLOW = [(kind, "slow", 1) for kind in KINDS]
+THROTTLED = [(kind, "quick", THROTTLE) for kind in KINDS]
+CASES = SLOW + THROTTLED
+
+
+# Each takes most of a minute or minutes, so a short run has others each day; test_ui_live_views
+# has a throttled page.
 @pytest.mark.parametrize("repeat", range(REPEATS))
 @pytest.mark.parametrize(
     ("site", "notebook", "throttle"),
-    some([(kind, *way) for kind in KINDS for way in (("slow", 1), ("quick", THROTTLE))], 2),
+    CASES if "COLOBENCH_BROWSER_REPEATS" in os.environ else some(SLOW, 2) + some(THROTTLED, 0),
     indirect=["site"],
 )
 def test_slow_modules_and_slow_pages_show_every_view_and_go_on(

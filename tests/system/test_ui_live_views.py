@@ -106,6 +106,8 @@ WRITTEN_IN = """theme => {
         && axis.axis_label_text_color === colour);
 }"""
 CHANGE_THEME = "theme => jupyterapp.commands.execute('apputils:change-theme', {theme})"
+#: So much slower than the machine's is a throttled page's processor.
+THROTTLE = 12
 NEXT = re.compile("Next checkpoint$")
 
 
@@ -143,9 +145,9 @@ def browser(started: Browser, site: Site) -> Iterator[Browser]:
     started.check()
 
 
-def run(browser: Browser, notebook: str) -> Any:
+def run(browser: Browser, notebook: str, throttle: int = 1) -> Any:
     """Open a notebook and run it."""
-    page = browser.open(f"{notebook}.ipynb")
+    page = browser.open(f"{notebook}.ipynb", throttle)
     browser.run_all(page)
     return page
 
@@ -192,6 +194,15 @@ def cut(site: Site) -> Iterator[None]:
 
 
 # Each of Voilà's pages has a kernel of its own: there is no second one, and none to come back to.
+@sites("lab", also=("notebook", "voila"))
+def test_a_page_with_a_twelfth_of_a_processor_shows_all_and_goes_on(
+    browser: Browser, site: Site
+) -> None:
+    page = run(browser, "quick", THROTTLE)
+    wait_until_filled(page, 3)
+    wait_until_filled(page, press(page))
+
+
 @sites("lab", also=("notebook",))
 def test_reloaded_and_second_pages_show_all_and_both_go_on(browser: Browser, site: Site) -> None:
     first = run(browser, "slow")

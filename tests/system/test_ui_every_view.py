@@ -181,7 +181,7 @@ CASES = SLOW + THROTTLED
 @pytest.mark.parametrize("repeat", range(REPEATS))
 @pytest.mark.parametrize(
     ("site", "notebook", "throttle"),
-    CASES if "COLOBENCH_BROWSER_REPEATS" in os.environ else some(SLOW, 2) + some(THROTTLED, 0),
+    CASES if "COLOBENCH_BROWSER_REPEATS" in os.environ else some(SLOW, 1) + some(THROTTLED, 0),
     indirect=["site"],
 )
 def test_slow_modules_and_slow_pages_show_every_view_and_go_on(

@@ -194,7 +194,7 @@ def cut(site: Site) -> Iterator[None]:
 
 
 # Each of Voilà's pages has a kernel of its own: there is no second one, and none to come back to.
-@sites("lab", also=("notebook", "voila"))
+@sites("voila", also=("lab", "notebook"))
 def test_a_page_with_a_twelfth_of_a_processor_shows_all_and_goes_on(
     browser: Browser, site: Site
 ) -> None:

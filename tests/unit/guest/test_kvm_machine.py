@@ -326,6 +326,8 @@ def test_whichever_call_of_kvm_fails_no_descriptor_is_left(monkeypatch: pytest.M
 
     for module in (kvm, kvm_cpu, kvm_trial, vcpu):
         monkeypatch.setattr(module, "call", call)
+    # Those of earlier tests may be collected in between.
+    gc.collect()
     descriptors = len(os.listdir("/proc/self/fd"))
     with machine():
         number = done
@@ -334,7 +336,7 @@ def test_whichever_call_of_kvm_fails_no_descriptor_is_left(monkeypatch: pytest.M
         with pytest.raises(LocalError, match=r"the call \w+ failed"), machine():
             pass
     gc.collect()
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
 
 
 @needs_kvm

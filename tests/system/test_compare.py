@@ -109,14 +109,15 @@ def test_killed_comparison_goes_on(tmp_path):
     assert "Traceback" not in other.stderr
 
 
-def test_every_figure_of_a_guest_that_serves_is_measured():
+def test_every_figure_of_a_guest_that_serves_is_measured(tmp_path):
     seen = []
     comparison = cb.compare(
         STRATEGIES[:1],
         guest="kv",
         rounds=1,
         progress=lambda done, total: seen.append((done, total)),
-        **QUICK | {"models": True, "unprotected_seconds": 0.5},
+        disks=[f"{tmp_path}/disk,size=16M"],
+        **QUICK | {"models": True, "unprotected_seconds": 0.5, "ram": "16M"},
     )
     assert seen == [(0, 1), (1, 1)]
     [found] = comparison.measurements
@@ -124,14 +125,15 @@ def test_every_figure_of_a_guest_that_serves_is_measured():
     assert None not in found.figures.values()
     # A secondary's guest has not run, so with so little RAM its process may need less.
     memory = {"primary_memory_bytes", "secondary_memory_bytes"}
-    positive = found.figures.keys() - memory - {"degradation"}
+    positive = found.figures.keys() - memory - {"degradation", "disk_wait_ms_per_s"}
     assert all(found.figures[name] > 0 for name in positive)
     assert found.figures["commit_age_mean_ms"] < found.figures["commit_age_p99_ms"]
     assert found.unprotected["latency_p50_ms"] > 0
     assert Settings.from_json(found.settings) == comparison.cells[0].settings
-    # All but takeover and the worst pause have a model.
+    # All but takeover, the worst pause and the disk have a model.
     predicted = comparison.predictions()[comparison.cells[0].key]
-    assert found.figures.keys() - predicted.keys() == {"pause_p99_ms", "takeover_ms"}
+    of_disks = {name for name in found.figures if name.startswith("disk_")}
+    assert found.figures.keys() - predicted.keys() == {"pause_p99_ms", "takeover_ms"} | of_disks
     # Pauses vary, and a longer one leaves a shorter run behind it.
     assert predicted["checkpoints_per_s"] <= 100 * 1.01
 

@@ -30,16 +30,23 @@ class _Connection:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.waiting: deque[tuple[Request, int]] = deque()
         self.parser = ReplyParser()
+        self._name = f"probe: expected answers on connection {number}"
 
     def ask(self, request: Request) -> None:
         self.waiting.append((request, time.monotonic_ns()))
-        self.socket.sendall(encode(*request))
+        try:
+            self.socket.sendall(encode(*request))
+        except OSError as error:
+            raise ClientsStalled(f"{self._name}, found: {error}") from error
 
     def receive(self) -> Iterator[Answered]:
-        data = self.socket.recv(RECEIVE_BYTES)
+        try:
+            data = self.socket.recv(RECEIVE_BYTES)
+        except OSError as error:
+            raise ClientsStalled(f"{self._name}, found: {error}") from error
         returned = time.monotonic_ns()
         if not data:
-            raise ClientsStalled(f"probe: expected answers, found connection {self.number} closed")
+            raise ClientsStalled(f"{self._name}, found it closed")
         for reply in self.parser.feed(data):
             request, call = self.waiting.popleft()
             yield Answered(self.number, request, call, returned, reply)

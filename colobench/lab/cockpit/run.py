@@ -268,8 +268,8 @@ class CockpitRun:
     def _measure_unprotected(self) -> None:
         self._enter(RunStage.UNPROTECTED)
         primary = self.session.nodes["primary"]
-        wait_for_work(primary)
         address = self.session.address() if self.serves else None
+        wait_for_work(primary, address)
         asked = SETTLING_SECONDS + UNPROTECTED_SECONDS
         with asking_clients(address, asked, EVERY_MS) as answers:
             self._stop.wait(SETTLING_SECONDS)

@@ -131,7 +131,7 @@ def _run(cell: Cell, session: Session, every_ms: int) -> dict[str, Any]:
 
     def unprotected() -> None:
         node = session.nodes["primary"]
-        wait_for_work(node)
+        wait_for_work(node, session.address() if cell.serves else None)
         begin = time.monotonic() + settled
         with _asking(session, cell, settled + UNPROTECTED_SECONDS, every_ms) as answers:
             time.sleep(settled)

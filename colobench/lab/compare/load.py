@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from colobench.lab.clients.closed_loop import Answered, Request
+from colobench.lab.clients.closed_loop import Answered, ClientsStalled, Request
 from colobench.lab.clients.open_loop import probe
+from colobench.lab.clients.resp import ErrorReply
+from colobench.lab.clients.store_connection import StoreConnection
 
 #: Number of keys that requests cycle through.
 KEYS = 100
@@ -71,6 +74,31 @@ def asking_clients(
         finally:
             stop.set()
         asking.result()
+
+
+def wait_for_answer(address: tuple[str, int], timeout: float) -> None:
+    """Wait until a guest that has just started answers; nothing may hold its output.
+
+    Raises
+    ------
+    ClientsStalled
+        If it does not answer within `timeout` seconds.
+    """
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            with StoreConnection(address, timeout) as store:
+                answer = store.ask(b"PING")
+        except ClientsStalled:
+            if time.monotonic() >= end:
+                raise
+        else:
+            # A store that has a disk says so while it loads it.
+            if not isinstance(answer, ErrorReply):
+                return
+            if time.monotonic() >= end:
+                raise ClientsStalled(f"PING: expected an answer, found {answer.message}")
+        time.sleep(0.02)
 
 
 def _requests() -> Iterator[Request]:

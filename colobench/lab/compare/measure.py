@@ -14,7 +14,7 @@ import psutil
 from colobench.errors import ColobenchError, RemoteError
 from colobench.lab.compare.cells import Cell
 from colobench.lab.compare.commit_age import commit_age
-from colobench.lab.compare.load import Asked, asking_clients
+from colobench.lab.compare.load import Asked, asking_clients, wait_for_answer
 from colobench.lab.compare.measurement import Measurement
 from colobench.lab.compare.settings import ComparisonSettings
 from colobench.lab.compare.underway import (
@@ -132,7 +132,7 @@ class _Measuring:
         """Measure the primary's guest before there is a secondary."""
         self.underway.enter(MeasurementStage.UNPROTECTED)
         primary = self._session.nodes["primary"]
-        wait_for_work(primary)
+        wait_for_work(primary, self._session.address() if self._cell.serves else None)
         work, answers, _, _ = self._work(self._settings.unprotected_seconds)
         answered = answers_per_s(answers)
         self.underway.work_per_s = answered if self._cell.serves else work
@@ -229,7 +229,7 @@ class _Measuring:
         return {
             "pause_p50_ms": p50,
             "pause_p99_ms": p99,
-            **_rates(records, end - begin),
+            **_rates(records, end - begin, disks=bool(self._cell.settings.guest.disks)),
             "commit_lag_p50_ms": lag,
             "commit_age_mean_ms": None if age is None else 1000 * age[0],
             "commit_age_p99_ms": None if age is None else 1000 * age[1],
@@ -266,19 +266,35 @@ def work_now(node: NodeProcess) -> tuple[float, int]:
     return (asked + time.monotonic()) / 2, work
 
 
-def wait_for_work(node: NodeProcess) -> None:
-    """Wait until the guest of a node that has just started has done some work.
+def wait_for_work(node: NodeProcess, address: tuple[str, int] | None) -> None:
+    """Wait until the guest of a node that has just started has done some work, and serves.
 
     Its process loads its kernels first, which takes seconds on a machine with other work. A guest
     that has nothing to do is not waited for without end.
+
+    Parameters
+    ----------
+    node
+        The node.
+    address
+        Host and port of a guest that serves; it may load its disk before it does. None for others.
+
+    Raises
+    ------
+    ClientsStalled
+        If a guest that serves does not answer in `WORK_TIMEOUT` seconds.
     """
     end = time.monotonic() + WORK_TIMEOUT
     while not work_now(node)[1] and time.monotonic() < end:
         time.sleep(0.02)
+    if address is not None:
+        wait_for_answer(address, WORK_TIMEOUT)
 
 
-def _rates(records: Sequence[CheckpointRecord], seconds: float) -> dict[str, float]:
-    """Give bytes and checkpoints a second, from the first stop to the last.
+def _rates(
+    records: Sequence[CheckpointRecord], seconds: float, disks: bool
+) -> dict[str, float | None]:
+    """Give bytes and checkpoints a second, from the first stop to the last; and those of disks.
 
     So they do not depend on where the measured time begins and ends between two checkpoints. With
     fewer than three checkpoints they are those of all the measured time.
@@ -289,6 +305,19 @@ def _rates(records: Sequence[CheckpointRecord], seconds: float) -> dict[str, flo
     return {
         "bytes_per_s": sum(each.bytes for each in counted) / time,
         "checkpoints_per_s": len(counted) / time,
+        **_of_disks(counted, time if disks else None),
+    }
+
+
+def _of_disks(
+    records: Sequence[CheckpointRecord], seconds: float | None
+) -> dict[str, float | None]:
+    """Give the figures of disks; they are None without one."""
+    writes = [each.disk_write_p50_ms for each in records if each.disk_write_p50_ms is not None]
+    return {
+        "disk_bytes_per_s": seconds and sum(each.disk_bytes for each in records) / seconds,
+        "disk_write_p50_ms": statistics.median(writes) if writes else None,
+        "disk_wait_ms_per_s": seconds and sum(each.disk_wait_ms for each in records) / seconds,
     }
 
 

@@ -71,4 +71,8 @@ METRICS = (
     PRIMARY_MEMORY,
     SECONDARY_MEMORY,
     Metric("takeover_ms", "takeover", "ms", "quickest"),
+    # None without a disk.
+    Metric("disk_bytes_per_s", "disk writes", "MB/s", "highest", factor=1e-6, more_is_better=True),
+    Metric("disk_write_p50_ms", "disk write, p50", "ms", "shortest"),
+    Metric("disk_wait_ms_per_s", "wait of disk writes for a full journal", "ms/s", "shortest"),
 )

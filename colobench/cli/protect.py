@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,9 +20,17 @@ if TYPE_CHECKING:
 
 #: File of the checkpoint if none is named.
 DEFAULT_FILE = Path("colobench-guest.migration")
-_EPILOG = """
+#: QEMUs in a row that may crash, each within so many seconds of its start: those that follow would
+#: crash, too.
+CRASHES, CRASH_SECONDS = 5, 10.0
+#: Signals by which a program ends because of an error of its own.
+CRASH_SIGNALS = frozenset(
+    {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGSYS}
+)
+_EPILOG = f"""
 QEMU has to use KVM. It ends with this command, and is started again only after a signal has
-ended it: then a fresh one, with the same arguments, goes on from the last checkpoint.
+ended it: then a fresh one, with the same arguments, goes on from the last checkpoint. After
+{CRASHES} crashes in a row, each within {CRASH_SECONDS:g} s of its start, it is not started again.
 """
 
 
@@ -76,6 +85,7 @@ def _protect(vm: ProtectedQEMU, options: argparse.Namespace) -> int:
     """Protect and bring back until QEMU ends by itself; give its exit status."""
     from colobench.peers.protected_qemu import ProtectionFailed
 
+    crashes, started = 0, time.monotonic()
     while True:
         status: int | None
         try:
@@ -94,7 +104,16 @@ def _protect(vm: ProtectedQEMU, options: argparse.Namespace) -> int:
             return vm.wait_for_exit()
         if status >= 0:
             return status
-        _print(f"QEMU was killed by {signal.Signals(-status).name}")
+        name = signal.Signals(-status).name
+        _print(f"QEMU was killed by {name}")
+        early = time.monotonic() - started < CRASH_SECONDS
+        crashes = crashes + 1 if -status in CRASH_SIGNALS and early else 0
+        if crashes == CRASHES:
+            raise ProtectionFailed(
+                f"QEMU: expected it to run for {CRASH_SECONDS:g} s, found {crashes} crashes in a "
+                f"row, the last one by {name}; {options.save} has the last checkpoint"
+            )
+        started = time.monotonic()
         number = vm.bring_back()
         _print(f"QEMU started from checkpoint {number}: pid {vm.process.pid}{_count(vm, options)}")
 

@@ -131,6 +131,30 @@ def test_qemu_that_is_killed_before_it_is_protected_again_is_brought_back_again(
         protect._protect(FakeVM(saved=False), options)  # type: ignore[arg-type]
 
 
+class CrashingVM(FakeVM):
+    """A VM that is ended by one signal after the other."""
+
+    def __init__(self, signals: list[int]) -> None:
+        super().__init__(saved=True)
+        self.signals = signals
+
+    def protect(self) -> SimpleNamespace:
+        return SimpleNamespace(machine="pc")
+
+    def wait_for_end(self) -> int:
+        return -self.signals.pop(0) if self.signals else 0
+
+
+def test_qemu_that_crashes_each_time_is_not_brought_back_for_ever(tmp_path: Path) -> None:
+    options = Namespace(delay=50, save=tmp_path / "guest", example=False)
+    vm = CrashingVM([signal.SIGSEGV] * 100)
+    with pytest.raises(ProtectionFailed, match=r"5 crashes in a row, .* SIGSEGV; .*guest has"):
+        protect._protect(vm, options)  # type: ignore[arg-type]
+    assert len(vm.signals) == 95
+    mixed = [*[signal.SIGABRT] * 4, signal.SIGKILL] * 3
+    assert protect._protect(CrashingVM(mixed), options) == 0  # type: ignore[arg-type]
+
+
 @pytest.mark.skipif(shutil.which(PROGRAM) is None, reason=f"no {PROGRAM}")
 def test_emulating_qemu_is_refused_with_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -278,5 +278,6 @@ class Reproduced:
 
     @property
     def state(self) -> State:
-        """The worst outcome of all gates."""
-        return overall([each.state for each in self.verdicts()])
+        """The worst outcome of all gates; a measurement that failed is not valid."""
+        failed = [State.UNKNOWN] if self.failure else []
+        return overall([*(each.state for each in self.verdicts()), *failed])

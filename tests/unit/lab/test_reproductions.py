@@ -305,6 +305,14 @@ def test_a_machine_that_drifted_judges_counts_alone() -> None:
     assert found.state is State.VALID
 
 
+def test_a_measurement_that_failed_is_not_valid_by_its_earlier_rounds() -> None:
+    [claim] = chosen(["copied"])
+    found = Reproduced(claim, captures(0.2), failure="the secondary's process has ended")
+    assert {each.state for each in found.verdicts()} == {State.VALID}
+    assert found.state is State.UNKNOWN
+    assert Reproduced(claim, captures(2.0), failure="…").state is State.INVALID
+
+
 def test_a_busy_machine_makes_no_claim_invalid() -> None:
     assert judge(GATE, [0.9] * 3, share=LEAST_SHARE).state is State.INVALID
     verdict = judge(GATE, [0.9] * 3, share=0.4)

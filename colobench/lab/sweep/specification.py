@@ -83,7 +83,7 @@ class _Specification:
     def plan(self) -> SweepPlan:
         """Check everything, and make the cells."""
         self._check_names("", self._found, (*KEYS, *TABLES))
-        measurement = self._values("measurement", _MEASUREMENT, lambda name, value: value)
+        measurement = self._values("measurement", _MEASUREMENT, _read)
         settings = self._values("settings", _SETTINGS, _read)
         with self._place("settings"):
             chosen = ComparisonSettings().override(**measurement, **settings)
@@ -199,7 +199,7 @@ def _make_points(
 
 def _read(name: str, value: Any) -> Any:
     """Check one value of a setting; a text is read as on the command line, such as ``"none"``."""
-    setting = _SETTINGS[name]
+    setting = _SETTINGS[name] if name in _SETTINGS else _MEASUREMENT[name]
     if isinstance(value, str):
         value = read_setting(setting, value)
     if value is None and setting.or_none:

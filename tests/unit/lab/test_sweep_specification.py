@@ -111,6 +111,10 @@ def test_refused_combinations_are_listed_with_the_reason_and_others_run(plan):
             "strategies = ['colo_v12']\n[measurement]\nrounds = 3",
             r"line 3: \[measurement\] rounds: expected one of seconds",
         ),
+        (
+            "strategies = ['colo_v12']\n[settings]\nram = '4M'\n[measurement]\nseconds = nan",
+            r"line 5: \[measurement\] seconds: expected 0\.1 to 100000 s, found nan",
+        ),
         ("strategies = ['colo_v12']\n[settings]\nram = '3K'", r"\[settings\] ram: expected"),
         ("strategies = ['memfd']\nlinks = ['1GbE']", r"found all of them refused: link 1GbE"),
         ("strategies = ['colo_v12', 'colo_v12']", r"each cell once, found colo_v12 on"),

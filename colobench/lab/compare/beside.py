@@ -1,4 +1,4 @@
-"""Strategies beside the first one of a table: ratios, and the link below which one commits more."""
+"""Strategies beside the first one of a table: ratios, and the links over which one commits more."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def ratio_rows(group: Group) -> list[tuple[str, ...]]:
 
 
 def rate_notes(comparison: Findings) -> list[str]:
-    """Say, for each guest over links, below which rate a strategy commits more than the first.
+    """Say, for each guest over links, at which rates a strategy commits more than the first.
 
     Where the models of one of both are not judged, the sentence says so, and why.
     """
@@ -52,25 +52,36 @@ def rate_notes(comparison: Findings) -> list[str]:
         if not first.settings.link.link.rate:
             continue
         for cell in others:
-            rate = commits_more_below(calibrations, cell, first)
-            if rate is not None:
+            rates = commits_more_between(calibrations, cell, first)
+            if rates is not None:
                 doubts = (doubt(comparison, each, calibrations) for each in (cell, first))
                 why = next(filter(None, doubts), "")
-                found[_sentence(cell, first, rate) + (f" Not judged: {why}." if why else "")] = None
+                found[_sentence(cell, first, rates) + (f" Not judged: {why}." if why else "")] = (
+                    None
+                )
     return list(found)
 
 
-def commits_more_below(calibrations: Calibrations, cell: Cell, first: Cell) -> float | None:
-    """Give the rate of a link below which a cell commits more checkpoints a second than another.
+class Rates(NamedTuple):
+    """Rates of links, bits a second: from 0 if there is no lower end, up to infinity if no upper.
 
-    Both are predicted over links of all rates with the delay of the cell's. The rate at which
-    they change places is found by bisection.
+    Both ends are 0 if there is no such rate.
+    """
+
+    low: float
+    high: float
+
+
+def commits_more_between(calibrations: Calibrations, cell: Cell, first: Cell) -> Rates | None:
+    """Give the rates of a link at which a cell commits more checkpoints a second than another.
+
+    Both are predicted over the slowest and the fastest link, with the delay of the cell's. If they
+    change places in between, the rate at which they do so is found by bisection.
 
     Returns
     -------
-    float
-        Bits a second; 0 if it never does so, infinite if it does over all links from `SLOWEST` to
-        `FASTEST`; None if one has no calibration or no model.
+    Rates
+        The rates; None if one has no calibration or no model.
     """
     link = cell.settings.link.link
 
@@ -80,23 +91,25 @@ def commits_more_below(calibrations: Calibrations, cell: Cell, first: Cell) -> f
         rates = [each.figures["checkpoints_per_s"] for each in found if each is not None]
         return rates[0] > rates[1] if len(rates) == 2 else None
 
-    slow = better(SLOWEST)
-    if not slow:
-        return None if slow is None else 0.0
+    slow, fast = better(SLOWEST), better(FASTEST)
+    if slow is None or fast is None:
+        return None
+    if slow == fast:
+        return Rates(0.0, math.inf if slow else 0.0)
     low, high = SLOWEST, FASTEST
-    if better(high):
-        return math.inf
     while high / low > _CLOSE:
         middle = math.sqrt(low * high)
-        low, high = (middle, high) if better(middle) else (low, middle)
-    return low
+        low, high = (middle, high) if better(middle) == slow else (low, middle)
+    return Rates(0.0, low) if slow else Rates(high, math.inf)
 
 
-def _sentence(cell: Cell, first: Cell, rate: float) -> str:
+def _sentence(cell: Cell, first: Cell, rates: Rates) -> str:
     begin = f"By the models, on {cell.guest} {cell.strategy}"
     more = f"commits more checkpoints a second than {first.strategy}"
-    if math.isinf(rate):
-        return f"{begin} {more} over a link of any rate."
-    if not rate:
+    if not rates.high:
         return f"{begin} never {more}."
-    return f"{begin} {more} below {digits(rate / 1e9)} Gbit/s."
+    if math.isfinite(rates.high):
+        return f"{begin} {more} below {digits(rates.high / 1e9)} Gbit/s."
+    if rates.low:
+        return f"{begin} {more} above {digits(rates.low / 1e9)} Gbit/s."
+    return f"{begin} {more} over a link of any rate."

@@ -42,12 +42,23 @@ class MetricRow(NamedTuple):
         """Whether several are best only because one round has no intervals."""
         return len(self.best) > 1 and all(self.estimates[name].low is None for name in self.best)
 
+    @property
+    def leaders(self) -> tuple[str, ...]:
+        """Those of the best that have the very best median."""
+        return tuple(
+            name
+            for name in self.best
+            if self.estimates[name].median == self.estimates[self.best[0]].median
+        )
+
     def verdict(self) -> str:
         """Name the winner, or say that there is none."""
         if len(self.estimates) < 2 or not self.best:
             return "–"
         if self.undecided:
-            return f"after one round: {self.best[0]}"
+            leaders = self.leaders
+            equal = len(leaders) == len(self.estimates)
+            return f"after one round: {'equal' if equal else ', '.join(leaders)}"
         return self.best[0] if len(self.best) == 1 else f"tie: {', '.join(self.best)}"
 
 

@@ -44,11 +44,14 @@ def _short(group: Group) -> str:
         return f"{group.name}: nothing was measured yet"
     if len(group.strategies) == 1:
         return f"{group.name}: {row.best[0]} alone was measured"
+    if len(row.estimates) == 1:
+        return f"{group.name}: only {row.best[0]} has a {_plain(row.metric)} so far"
     waiting = f"{row.metric.superlative} {_plain(row.metric)}"
     if len(row.best) == 1:
         return f"{group.name}: {row.best[0]} has the {waiting}"
     if row.undecided:
-        return f"{group.name}: after one round, {row.best[0]} has the {waiting}"
+        have = "has" if len(row.leaders) == 1 else "have"
+        return f"{group.name}: after one round, {_list(row.leaders)} {have} the {waiting}"
     return f"{group.name}: {_list(row.best)} tie in the {waiting}"
 
 
@@ -60,7 +63,7 @@ def _verdict(group: Group) -> str:
     cost = group.row(DEGRADATION)
     if cost.estimates:
         sentences.append(_cost(group, row.best))
-    if len(group.strategies) > 1 and cost.best and not cost.undecided:
+    if min(len(row.estimates), len(cost.estimates)) > 1 and not cost.undecided:
         sentences.append(_cheapest(group, row.best, cost.best))
     return " ".join(sentences)
 

@@ -50,6 +50,24 @@ def test_one_round_names_no_winner():
     assert "One round has no intervals" in words
 
 
+def test_one_round_of_equal_values_prefers_none():
+    equal = make_comparison(lambda cell, number: {"disk_wait_ms_per_s": 0.0}, rounds=1)
+    assert "after one round, colo_v12 and multifd have the shortest median pause" in repr(equal)
+    [group] = equal.groups()
+    assert {row.verdict() for row in group.rows()} == {"after one round: equal"}
+
+
+def test_a_strategy_without_a_rival_wins_nothing():
+    comparison = make_comparison(
+        lambda cell, number: clearly(cell, number) if cell.strategy == NAMES[0] else None
+    )
+    words = repr(comparison)
+    assert "only colo_v12 has a median pause so far: 1.03 ms" in words
+    assert "It costs 10.3 % of the guest's work" in words
+    assert "shortest" not in words
+    assert "as little work" not in words
+
+
 def test_few_rounds_tell_their_chance_of_a_false_winner():
     assert "in 33 % of comparisons" in repr(make_comparison(clearly, rounds=2))
     assert "by chance" not in repr(make_comparison(clearly, rounds=5))

@@ -17,6 +17,7 @@ from colobench.lab.compare.load import Asked, asking_clients
 from colobench.lab.compare.measure import CellFailed, proportional_bytes, wait_for_work
 from colobench.lab.compare.settings import ComparisonSettings
 from colobench.lab.percentiles import percentiles
+from colobench.lab.session.own_images import own_images
 from colobench.lab.session.record import CheckpointRecord
 from colobench.lab.session.session import Session
 from colobench.node.phases import durations
@@ -105,7 +106,8 @@ def calibrate(
     Returns
     -------
     dict
-        ``settings`` of the pair, whole; ``columns`` with a value for each checkpoint but the first:
+        ``settings`` of the pair, whole, with the images of disks as the user named them;
+        ``columns`` with a value for each checkpoint but the first:
         see `columns_of`; ``unprotected`` and ``protected``: ``work_per_ms``, ``busy`` and
         ``processor_ms_per_step`` of the guest, see `pace_between`; ``latency_ms`` and
         ``latency_p99_ms`` of the unprotected guest, and
@@ -118,9 +120,13 @@ def calibrate(
         If the pair breaks; the error names the cell.
     """
     try:
-        session = Session(calibration_settings(cell.settings))
-        opened(session)
-        return _run(cell, session, settings.every_ms)
+        asked = calibration_settings(cell.settings)
+        with own_images(asked) as own:
+            session = Session(own)
+            opened(session)
+            found = _run(cell, session, settings.every_ms)
+        digest = session.settings.guest.trace_sha256
+        return {"settings": asked.as_json() | {"trace_sha256": digest}, **found}
     except ColobenchError as error:
         raise CellFailed(f"calibration for {cell}, round {number}: {error}") from error
 
@@ -162,7 +168,6 @@ def _run(cell: Cell, session: Session, every_ms: int) -> dict[str, Any]:
         }
     latency, protected = before["latency"], _latencies([a for a in answers if a.time >= begin])
     return {
-        "settings": session.settings.as_json(),
         "columns": columns_of(records),
         "unprotected": before["pace"],
         "protected": pace,

@@ -24,10 +24,12 @@ from colobench.lab.compare.underway import (
     stopped_at,
 )
 from colobench.lab.percentiles import percentiles
+from colobench.lab.session.own_images import own_images
 from colobench.lab.session.record import COLUMNS, CheckpointRecord
 from colobench.lab.session.session import Session
 from colobench.processes.hostinfo import Cores
 from colobench.processes.process import NodeProcess
+from colobench.settings.settings import Settings
 
 #: Seconds before anything counts: buffers grow to their size, and connections open.
 SETTLING_SECONDS = 0.5
@@ -70,14 +72,15 @@ def measure_cell(
         If it was stopped by `Underway.stop`.
     """
     before = check_machine()
-    measuring = _Measuring(cell, number, settings, watch)
-    show(measuring.underway)
-    try:
-        measuring.run()
-    except ColobenchError as error:
-        if measuring.underway.stopped:
-            raise MeasurementStopped(f"{cell}, round {number}: stopped") from error
-        raise CellFailed(f"{cell}, round {number}: {error}") from error
+    with own_images(cell.settings) as own:
+        measuring = _Measuring(cell, own, number, settings, watch)
+        show(measuring.underway)
+        try:
+            measuring.run()
+        except ColobenchError as error:
+            if measuring.underway.stopped:
+                raise MeasurementStopped(f"{cell}, round {number}: stopped") from error
+            raise CellFailed(f"{cell}, round {number}: {error}") from error
     return Measurement(
         *cell.key,
         round=number,
@@ -104,10 +107,15 @@ class _Measuring:
     """One measurement, which grows by the figures of each stage of the pair's life."""
 
     def __init__(
-        self, cell: Cell, number: int, settings: ComparisonSettings, watch: Callable[[], None]
+        self,
+        cell: Cell,
+        own: Settings,
+        number: int,
+        settings: ComparisonSettings,
+        watch: Callable[[], None],
     ) -> None:
         self._cell, self._settings, self._watch = cell, settings, watch
-        self._session = Session(cell.settings)
+        self._session = Session(own)
         self.underway = Underway(cell, number, self._session)
         self.figures: dict[str, float | None] = {}
         self.unprotected: dict[str, float | None] = {}

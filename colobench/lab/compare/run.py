@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from colobench.errors import LocalError
-from colobench.lab.compare.calibrate import calibrate, calibration_settings
+from colobench.lab.compare.calibrate import calibrate
 from colobench.lab.compare.cells import (
     AXES,
     USUAL_GUESTS,
@@ -20,7 +20,7 @@ from colobench.lab.compare.cells import (
 from colobench.lab.compare.comparison import Comparison
 from colobench.lab.compare.measure import measure_cell
 from colobench.lab.compare.measurement import Measurement, MeasurementFile
-from colobench.lab.compare.models import axes_of
+from colobench.lab.compare.models import Calibrations, axes_of
 from colobench.lab.compare.settings import ComparisonSettings
 from colobench.lab.compare.underway import Underway
 from colobench.lab.interrupt import interruptible
@@ -165,12 +165,8 @@ def _needs_calibration(comparison: Comparison, number: int, cell: Cell) -> bool:
     """Say whether a cell has a model, and the round no calibration for it that others share."""
     if not has_model(axes_of(cell.settings)):
         return False
-    needed = calibration_settings(cell.settings).as_json()
-    return not any(
-        each.calibration is not None and each.calibration["settings"] == needed
-        for each in comparison.measurements
-        if each.round == number
-    )
+    of_round = (each.calibration for each in comparison.measurements if each.round == number)
+    return not Calibrations(each for each in of_round if each is not None).of_pair(cell.settings)
 
 
 def _place(measurement: Measurement) -> tuple[int, str, str, str]:

@@ -21,13 +21,13 @@ import psutil
 from colobench.errors import LocalError, RemoteError
 from colobench.lab.clients.closed_loop import Clients
 from colobench.lab.session.disk_images import identify_disks
+from colobench.lab.session.own_images import have_own_images, own_images
 from colobench.lab.session.session import Session
 from colobench.lab.torture.double_round import DoubleSectorsRound, DoubleStoreRound
 from colobench.lab.torture.kill_plan import OUTPUTS, Kill
 from colobench.lab.torture.kill_results import KillResult
 from colobench.lab.torture.kill_round import KillRound, LostWithoutAKill, unequal_checkpoints
 from colobench.lab.torture.log_judge import judge_log
-from colobench.lab.torture.own_images import have_own_images, own_images
 from colobench.lab.torture.sectors_round import SectorsRound, judge_sectors
 from colobench.lab.torture.settings import TortureSettings
 from colobench.lab.torture.store_round import (

@@ -8,9 +8,11 @@ import math
 import pytest
 
 from colobench.guest.programs import Program
-from colobench.lab.compare.beside import commits_more_below, rate_notes, ratio_rows
+from colobench.lab.compare import run
+from colobench.lab.compare.beside import Rates, commits_more_between, rate_notes, ratio_rows
 from colobench.lab.compare.calibrate import LONGEST_MS, SHORTEST_MS, calibration_settings, runs_ms
 from colobench.lab.compare.cells import make_cells
+from colobench.lab.compare.comparison import Comparison
 from colobench.lab.compare.judged import BOUNDS, Judge, judge_value
 from colobench.lab.compare.load import Asked
 from colobench.lab.compare.measure import answers_per_s
@@ -25,13 +27,14 @@ from colobench.lab.compare.models import (
     pace_of,
     predict_settings,
 )
+from colobench.lab.compare.settings import ComparisonSettings
 from colobench.lab.compare.statistics import Estimate
 from colobench.settings.link import Link
 from colobench.settings.settings import Settings
 from colobench.settings.strategy import preset
 from colobench.strategy.model.predict import has_model
 from colobench.strategy.presets import PRESETS
-from measurements import NAMES, make_calibration, make_comparison
+from measurements import NAMES, make_calibration, make_comparison, make_measurement
 
 #: 4 writes a millisecond, half of them to new pages, for the 100 ms between two checkpoints.
 PAUSE_MS = 0.5 + 0.199
@@ -177,7 +180,7 @@ def drifted_work(cell, number):
 
 
 def few_checkpoints(cell, number):
-    return {"checkpoints": 2}
+    return {"checkpoints": 2 if number == 1 else 9}
 
 
 @pytest.mark.parametrize(
@@ -186,7 +189,7 @@ def few_checkpoints(cell, number):
         (drifted_copy, "the rate of memcpy beside it drifted"),
         (drifted_calibration, "its calibrations drifted from round to round"),
         (drifted_work, "its unprotected guest worked at another rate from round to round"),
-        (few_checkpoints, "it had too few checkpoints"),
+        (few_checkpoints, "a round had too few checkpoints"),
     ],
 )
 def test_nothing_is_judged_where_the_machine_drifted_or_too_little_was_measured(change, reason):
@@ -281,6 +284,30 @@ def test_replay_is_predicted_although_its_session_alone_knows_the_digest_of_the_
     assert predict_settings(cell.settings, [calibration]) is not None
 
 
+def test_a_round_has_one_calibration_for_all_cells_that_share_it(monkeypatch):
+    calibrated = []
+
+    def calibrate(cell, number, *_):
+        calibrated.append(number)
+        found = make_calibration(cell)
+        found["settings"]["trace_sha256"] = "0" * 64
+        return found
+
+    monkeypatch.setattr(run, "calibrate", calibrate)
+    monkeypatch.setattr(
+        run,
+        "measure_cell",
+        lambda cell, number, settings, show: make_measurement(cell, number, settings),
+    )
+    cells = cells_of(
+        "colo_v12", "colo_v12,delay=20", guest="replay,trace=datasets/traces/sqlite.npz"
+    )
+    comparison = Comparison(tuple(cells), ComparisonSettings().override(rounds=2))
+    run.measure_missing(comparison)
+    assert calibrated == [1, 2]
+    assert comparison.predictions().keys() == {cell.key for cell in cells}
+
+
 def test_guest_s_own_frames_follow_its_work_and_not_the_time():
     [cell] = cells_of("kemari")
     # One frame for 256 steps, from a guest that a checkpoint slows down to half of its rate.
@@ -328,7 +355,8 @@ def test_fewer_bytes_win_below_the_rate_at_which_both_take_equally_long():
         small, pages_per_step=500, pause_per_page=3e-3, bytes=[1000 + 2052 * each for each in pages]
     )
     both = Calibrations([quick, slow])
-    found = commits_more_below(both, small, plain)
+    low, found = commits_more_between(both, small, plain)
+    assert low == 0
     for rate, wins in ((0.9 * found, True), (1.1 * found, False)):
         link = Link(round(rate))
         committed = [
@@ -336,8 +364,10 @@ def test_fewer_bytes_win_below_the_rate_at_which_both_take_equally_long():
             for each in (small, plain)
         ]
         assert (committed[0] > committed[1]) is wins
-    assert commits_more_below(both, plain, plain) == 0
-    assert commits_more_below(Calibrations([quick]), small, plain) is None
+    above = commits_more_between(both, plain, small)
+    assert above == (pytest.approx(found, rel=0.02), math.inf)
+    assert commits_more_between(both, plain, plain) == Rates(0, 0)
+    assert commits_more_between(Calibrations([quick]), small, plain) is None
 
 
 def test_a_rate_from_models_that_are_not_judged_says_so():

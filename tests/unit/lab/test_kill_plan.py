@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colobench.errors import LocalError
+from colobench.lab.session.own_images import own_images
 from colobench.lab.torture.kill_plan import (
     LAYERS,
     OUTPUTS,
@@ -21,7 +22,6 @@ from colobench.lab.torture.kill_plan import (
     plan,
     points_of_capture,
 )
-from colobench.lab.torture.own_images import own_images
 from colobench.lab.torture.run import torture
 from colobench.lab.torture.settings import USUAL_PAIR, TortureSettings
 from colobench.node.breakpoints import PRIMARY_POINTS, SECONDARY_POINTS, check_point

@@ -15,7 +15,7 @@ from colobench.settings.settings import Settings
 
 @contextmanager
 def own_images(settings: Settings, layers_in_files: bool = False) -> Iterator[Settings]:
-    """Give settings in which each disk without an image has new ones, for as long as a context.
+    """Give settings in which each missing image is a new one, for as long as a context.
 
     They are in a directory of their own, beside the place of the image that is missing. So are the
     files of the secondary's layers: in the settings' directory for them, if there is one.
@@ -53,7 +53,9 @@ def have_own_images(settings: Settings) -> bool:
 
 
 def _is_missing(disk: DiskSettings) -> bool:
-    return not (os.path.exists(disk.image) or os.path.exists(disk.replica))
+    # Without a size none can be made; the session says so of the path that the user knows.
+    there = os.path.exists(disk.image) or os.path.exists(disk.replica)
+    return disk.size is not None and not there
 
 
 def _own(disk: DiskSettings, stack: ExitStack) -> DiskSettings:

@@ -6,10 +6,10 @@ import os
 import uuid
 from typing import Any
 
-from colobench.block.generation import Relation, relate
+from colobench.block.generation import Generation, Relation, relate
 from colobench.errors import LocalError
 from colobench.guest.disk_settings import DiskSettings
-from colobench.node.disk.generation_file import load_generation
+from colobench.node.disk.generation_file import GENERATION_SUFFIX, load_generation
 from colobench.processes.process import NodeProcess
 from colobench.settings.settings import Settings
 
@@ -77,13 +77,16 @@ class PairDisks:
 
 
 def _is_replica_current(disk: DiskSettings) -> bool:
-    known = [
-        load_generation(os.path.realpath(path), disk.known_size())
-        for path in (disk.image, disk.replica)
-    ]
-    image, replica = known
-    if image is None or replica is None:
+    image, replica = (_known(path, disk.known_size()) for path in (disk.image, disk.replica))
+    if replica is None:
         return False
+    if image is None:
+        # The copy to the replica would overwrite what may be the only good image.
+        raise LocalError(
+            f"disk {disk.image}: expected the image that {disk.replica} is the replica of, found "
+            f"{_found(disk.image)}; --disk {disk.replica} goes on from the replica; remove the "
+            "replica to begin anew"
+        )
     relation = relate(image, replica)
     if relation is Relation.SPLIT:
         raise LocalError(
@@ -91,3 +94,15 @@ def _is_replica_current(disk: DiskSettings) -> bool:
             f"from it and another one from {disk.replica}; see colobench disk repair"
         )
     return relation is Relation.SECOND_IS_CURRENT
+
+
+def _known(path: str, size: int) -> Generation | None:
+    """Read what an image is; a generation whose image is missing is that of no image."""
+    real = os.path.realpath(path)
+    return load_generation(real, size) if os.path.exists(real) else None
+
+
+def _found(image: str) -> str:
+    if not os.path.exists(image):
+        return "no file"
+    return f"no {image}{GENERATION_SUFFIX}"

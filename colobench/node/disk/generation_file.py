@@ -126,7 +126,8 @@ class DiskImage:
         self._text = -1
         self._noted: ClusterSet | None = None
         try:
-            known = load_generation(self.file.path, self.file.size)
+            # One that lies beside a file that has just been made is that of another file.
+            known = None if file.created else load_generation(file.path, file.size)
         except BaseException:
             self.file.close()
             raise

@@ -55,6 +55,8 @@ class FileImage:
         The file's real path.
     size
         Size of the disk in bytes.
+    created
+        Whether the file was missing, and has been made.
 
     Raises
     ------
@@ -74,12 +76,12 @@ class FileImage:
         #: Error of the first flush that failed: later ones may not say that all is well.
         self._lost: OSError | None = None
         try:
-            self._file, created = _open(self.path, size, read_only)
+            self._file, self.created = _open(self.path, size, read_only)
         except OSError as error:
             raise LocalError(f"image {path}: cannot be opened: {error.strerror}") from error
         try:
             self._lock()
-            self.size = self._find_size(size, created)
+            self.size = self._find_size(size)
         except BaseException:
             self.close()
             raise
@@ -230,12 +232,12 @@ class FileImage:
                 "that has it open"
             ) from error
 
-    def _find_size(self, size: int | None, created: bool) -> int:
+    def _find_size(self, size: int | None) -> int:
         """Check what the file is, and give its size; give a new one its size."""
         status = os.fstat(self._file)
         if not stat.S_ISREG(status.st_mode):
             raise LocalError(f"image {self.path}: expected a regular file, found another kind")
-        if created and size is not None and not status.st_size:
+        if self.created and size is not None and not status.st_size:
             try:
                 os.ftruncate(self._file, size)
             except OSError as error:

@@ -202,3 +202,14 @@ def test_an_image_beside_which_something_else_lies_is_not_opened(paths):
     with pytest.raises(ImageInUse):
         DiskImage(paths[0])
     image.close()
+
+
+def test_an_image_that_is_made_anew_has_not_the_generation_of_the_one_before(paths):
+    image = DiskImage(paths[1], SIZE)
+    image.on(ImageEvent.COPY_BEGINS)
+    image.on(ImageEvent.PAIRED)
+    image.close()
+    os.unlink(paths[1])
+    image = DiskImage(paths[1], SIZE)
+    assert (image.found.state, image.found.peer) == (ImageState.CLEAN, "")
+    image.close()

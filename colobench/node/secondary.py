@@ -74,7 +74,9 @@ class Secondary(Node):
         self._status = "none"
         self._size = 0
         self._device_states: list[tuple[Device, DeviceState]] = []
-        self._loading = self._applying = False
+        self._loading = False
+        #: Whether RAM and disks may be of two checkpoints.
+        self._applying = False
         #: Whether the guest stands still after the checkpoint that has been requested.
         self._passive = False
         self._flushed_pages = 0
@@ -227,7 +229,7 @@ class Secondary(Node):
         is being loaded, and a failover that waited for its load can go on.
         """
         if not self.in_colo() or self._applying:
-            # RAM has a part of a checkpoint: this guest must never serve.
+            # RAM or disks have a part of a checkpoint: this guest must never serve.
             self._status = "failed"
             self.runtime.died(self.role.value, error)
             return
@@ -348,14 +350,16 @@ class Secondary(Node):
             if self.takeover.begun:
                 raise Interrupted
             self._loading = True
+            # Disks may be the checkpoint's from the next call on, so RAM has to be, too.
+            self._applying = bool(self.guest.machine.disks)
         self.guest.received()
         self._phases.end("commit")
         try:
             self.colo.send(Message.VMSTATE_RECEIVED)
         except RemoteError:
-            if not self.guest.machine.disks:
+            if not self._applying:
                 raise
-            # The disks are the checkpoint's from now on, so RAM has to be. LOADED will fail, too.
+            # LOADED will fail, too.
         self.breakpoints.reach("received")
 
     def _flush(self) -> int:

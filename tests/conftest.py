@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from share import SEED, SHARE, amount
 UNIT = Path(__file__).parent / "unit"
 
 # The first call of a kernel compiles it; a deadline would measure that.
-settings.register_profile("colobench", deadline=None, max_examples=amount(50, 100))
+settings.register_profile("colobench", deadline=None, max_examples=amount(30, 100))
 settings.load_profile("colobench")
 
 # Containers often forbid bytecode files. Each of a thousand nodes would compile all modules anew,
@@ -27,7 +28,48 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+#: Files whose tests take turns, and in how many days each of them has one. Together they take more
+#: than half of the time that a run of all tests may take.
+TURNS = {
+    "test_append_only_file.py": 2,
+    "test_bench.py": 2,
+    "test_cli.py": 2,
+    "test_compare.py": 2,
+    "test_copy_on_write.py": 2,
+    "test_disks.py": 2,
+    "test_divergent.py": 2,
+    "test_failover_story.py": 2,
+    "test_kernels_jit.py": 2,
+    "test_latency.py": 2,
+    "test_link.py": 2,
+    "test_notebooks_browser.py": 3,
+    "test_serving.py": 3,
+    "test_session.py": 2,
+    "test_strategies.py": 2,
+    "test_supervise.py": 3,
+    "test_sweep_cluster.py": 2,
+    "test_torture.py": 3,
+    "test_ui_cockpit.py": 2,
+    "test_ui_cockpit_pages.py": 2,
+    "test_ui_comparison.py": 2,
+    "test_ui_live_views.py": 3,
+    "test_ui_stepper.py": 2,
+}
+#: Variable that tells the workers of pytest-xdist that tests take turns.
+TAKE_TURNS = "COLOBENCH_TURNS"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have tests take turns if all of them were asked for, and no long run: not one by name."""
+    if hasattr(config, "workerinput"):
+        return
+    os.environ.pop(TAKE_TURNS, None)
+    everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if everything and not config.option.keyword and not SHARE:
+        os.environ[TAKE_TURNS] = "1"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark each test outside of tests/unit as one of the system, and do these first.
 
     pytest-xdist gives whole files to its workers in this order. Many short tests at the end keep
@@ -37,6 +79,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if UNIT not in item.path.parents:
             item.add_marker("system")
     items.sort(key=lambda item: UNIT in item.path.parents)
+    if TAKE_TURNS in os.environ:
+        places: Counter[str] = Counter()
+        todays, others = [], []
+        for item in items:
+            name = item.path.name
+            places[name] += 1
+            (others if (places[name] + SEED) % TURNS.get(name, 1) else todays).append(item)
+        config.hook.pytest_deselected(items=others)
+        items[:] = todays
 
 
 def pytest_report_header() -> str:

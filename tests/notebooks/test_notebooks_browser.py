@@ -12,7 +12,6 @@ import pytest
 from browser import needs_chromium
 from jupyter import IDLE, PATIENCE_MS, Browser, Site, chromium, serve
 from places import CLONE
-from share import some
 
 NOTEBOOKS = CLONE / "notebooks"
 
@@ -36,14 +35,6 @@ def browser(lab: Site) -> Iterator[Browser]:
     """Start a browser for the server."""
     with chromium(lab) as browser:
         yield browser
-
-
-def on_its_day(notebook: str) -> pytest.MarkDecorator:
-    """Let a notebook be used if it is one of today's: each takes most of a minute."""
-    today = some(("01", "02", "03", "04", "05", "06"), 3)
-    return pytest.mark.skipif(
-        notebook not in today, reason="another day; COLOBENCH_LONG=1 uses all notebooks"
-    )
 
 
 @pytest.fixture
@@ -75,7 +66,6 @@ def assert_no_errors(page: Any) -> None:
     assert errors.count() == 0
 
 
-@on_its_day("01")
 def test_a_click_in_notebook_01_takes_a_checkpoint_that_table_and_plot_show(
     page: Any, lab: Site
 ) -> None:
@@ -90,7 +80,6 @@ def test_a_click_in_notebook_01_takes_a_checkpoint_that_table_and_plot_show(
     assert_no_errors(page)
 
 
-@on_its_day("02")
 def test_in_notebook_02_a_run_goes_through_the_epochs_and_fills_the_table(
     page: Any, lab: Site
 ) -> None:
@@ -106,7 +95,6 @@ def test_in_notebook_02_a_run_goes_through_the_epochs_and_fills_the_table(
     assert_no_errors(page)
 
 
-@on_its_day("03")
 def test_in_notebook_03_one_guesses_and_sees_what_is_flushed(page: Any, lab: Site) -> None:
     send = run_all(page, lab, "03_ram_cache_and_flush", "Send a checkpoint")
     page.get_by_text("Without, RAM is of no checkpoint at all").wait_for()
@@ -126,7 +114,6 @@ def test_in_notebook_03_one_guesses_and_sees_what_is_flushed(page: Any, lab: Sit
     assert_no_errors(page)
 
 
-@on_its_day("04")
 def test_in_notebook_04_a_curve_is_drawn_committed_and_joined_by_the_measured_one(
     page: Any, lab: Site
 ) -> None:
@@ -157,7 +144,6 @@ def test_in_notebook_04_a_curve_is_drawn_committed_and_joined_by_the_measured_on
     assert_no_errors(page)
 
 
-@on_its_day("05")
 def test_in_notebook_05_latencies_are_drawn_and_a_turned_dial_makes_miscompares(
     page: Any, lab: Site
 ) -> None:
@@ -172,7 +158,6 @@ def test_in_notebook_05_latencies_are_drawn_and_a_turned_dial_makes_miscompares(
     assert_no_errors(page)
 
 
-@on_its_day("06")
 def test_in_notebook_06_a_click_kills_the_secondary_and_the_clients_history_is_judged(
     page: Any, lab: Site
 ) -> None:

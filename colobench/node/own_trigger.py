@@ -16,13 +16,14 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from colobench.errors import LocalError
 from colobench.fields.checks import show
 from colobench.strategy.own import OwnTrigger
-from colobench.strategy.trigger import TIMER, Answer, Situation
+from colobench.strategy.trigger import NODE_CAUSES, TIMER, Answer, Situation
 
 #: Seconds for which a trigger may think, and steps in which they are waited for: time in which this
 #: process does not run counts as no more than a step.
@@ -68,19 +69,26 @@ class OwnTriggerRunner:
         Raises
         ------
         LocalError
-            If it fails, thinks for too long, or returns something else.
+            If it fails, thinks for too long, or returns something else, also one of `NODE_CAUSES`.
         """
         left = self.longest_ms - seen.ran_ms
         if left <= 0:
             return TIMER
         answer = self._in_time(lambda: self._instance.ask(seen))
         if isinstance(answer, str) and answer:
+            if answer in NODE_CAUSES:
+                raise LocalError(
+                    f"trigger {self.kind}: expected a cause that is not the node's own, found "
+                    f"{answer!r}"
+                )
             return answer
-        number = isinstance(answer, int | float) and not isinstance(answer, bool)
-        if not number or math.isnan(answer):
-            words = "expected a cause, or the milliseconds until it is asked again"
-            raise LocalError(f"trigger {self.kind}: {words}, found {show(answer)}")
-        return min(float(answer), left)
+        if isinstance(answer, int | float) and not isinstance(answer, bool):
+            # A whole number may be larger than any float.
+            with suppress(OverflowError):
+                if not math.isnan(answer):
+                    return min(float(answer), left)
+        words = "expected a cause, or the milliseconds until it is asked again"
+        raise LocalError(f"trigger {self.kind}: {words}, found {show(answer)}")
 
     def learn(self, seen: Situation, memory: Any) -> None:
         """Tell it of a checkpoint, if it has a method for that."""

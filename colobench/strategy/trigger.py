@@ -20,6 +20,8 @@ DIRTY_PAGES, OUTPUT_FRAMES, MISCOMPARE = "dirty_pages", "output_frames", "miscom
 NEEDS = (DIRTY_PAGES, OUTPUT_FRAMES, MISCOMPARE)
 #: The cause of a checkpoint that comes because the trigger's longest time is over.
 TIMER = "timer"
+#: Causes of the node itself, which no trigger gives: by a shutdown, the pair ends.
+NODE_CAUSES = frozenset({"requested", "shutdown", "disk"})
 
 #: A cause: take a checkpoint now, for that reason. A number: ask again after so many milliseconds
 #: at the latest; 0 or less is a checkpoint now, too.

@@ -103,6 +103,18 @@ def test_any_other_answer_is_an_error(runners: list[OwnTriggerRunner], answer: A
         run(runners, answer)
 
 
+def test_a_number_too_large_for_a_float_is_an_error(runners: list[OwnTriggerRunner]) -> None:
+    for answer in (10**400, -(10**400)):
+        with pytest.raises(LocalError, match="trigger Answers: expected a cause, or the millisec"):
+            run(runners, answer)
+
+
+@pytest.mark.parametrize("answer", ["requested", "shutdown", "disk"])
+def test_no_trigger_gives_a_cause_of_the_node(runners: list[OwnTriggerRunner], answer: str) -> None:
+    with pytest.raises(LocalError, match=f"not the node's own, found '{answer}'"):
+        run(runners, answer)
+
+
 def test_an_error_has_the_users_line(runners: list[OwnTriggerRunner]) -> None:
     with open(__file__, encoding="utf-8") as file:
         lines = file.read().splitlines()

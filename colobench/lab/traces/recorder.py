@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from colobench.errors import LocalError
+from colobench.fields.checks import check_integer
 from colobench.lab.percentiles import percentiles
 from colobench.lab.traces.contents import ContentSample
 from colobench.lab.traces.page_numbers import Scan, number_pages
@@ -23,7 +24,7 @@ from colobench.lab.traces.tracee import END_SECONDS, Stop, Tracee
 from colobench.lab.traces.written_pages import AddressRange, Runs, WrittenPages
 from colobench.memory.dirty_curve import dirty_at, dirty_curve
 from colobench.memory.ram import PAGE_SIZE
-from colobench.memory.trace import INTERVAL_LIMIT, Trace
+from colobench.memory.trace import INTERVAL_LIMIT, INTERVAL_MS_LIMIT, Numbers, Trace
 from colobench.processes.hostinfo import processor_model
 
 #: Limit of a recording: pages written, each once for each interval.
@@ -128,10 +129,11 @@ def record(
     Raises
     ------
     LocalError
-        If the program cannot be started, or writes no page.
+        If the interval is too long, or the program cannot be started, or writes no page.
     RecordingUnavailable
         If the machine cannot record it.
     """
+    check_integer("interval_ms", interval_ms, 1, INTERVAL_MS_LIMIT, unit="ms")
     tracee = Tracee(command, stdin=stdin)
     recorder = _Recorder(tracee, interval_ms, clock, seconds, progress)
     try:
@@ -176,6 +178,7 @@ class _Recorder:
             raise
         self._timeline = _Timeline(tracee.pid, clock, interval_ms)
         self._cpu_begin = time.process_time()
+        self._cpu_share = 0.0
 
     def run(self) -> str:
         """Record until the program ends or is ended; return the reason."""
@@ -200,6 +203,10 @@ class _Recorder:
                     return "full"
         except KeyboardInterrupt:
             return "interrupted"
+        finally:
+            # What is computed from the scans afterwards costs the program nothing.
+            wall = time.monotonic() - self._timeline.begin
+            self._cpu_share = (time.process_time() - self._cpu_begin) / wall
 
     def close(self) -> None:
         """End the program if it lives, and release all resources."""
@@ -225,7 +232,7 @@ class _Recorder:
         if not len(found.lengths):
             raise LocalError("record: expected a program that writes pages, found none written")
         cpu_us, wall_us = (
-            np.array(self._timeline.spent_us[clock], dtype=np.uint32)
+            interval_times(self._timeline.spent_us[clock])
             for clock in (RecordingClock.CPU, RecordingClock.WALL)
         )
         intervals = len(cpu_us)
@@ -276,13 +283,21 @@ class _Recorder:
     def _figures(self, intervals: int) -> dict[str, Any]:
         """Give the recorder's own cost, and the intervals in which it was late."""
         p50, p99 = percentiles(np.array(self._seconds) * 1e6, [50, 99], without=0.0)
-        wall = time.monotonic() - self._timeline.begin
         return {
             "scan_us_p50": round(p50, 1),
             "scan_us_p99": round(p99, 1),
-            "cpu_share": round((time.process_time() - self._cpu_begin) / wall, 3),
+            "cpu_share": round(self._cpu_share, 3),
             "intervals_without_scan": intervals - len(self._timeline.numbers),
         }
+
+
+def interval_times(microseconds: Sequence[int]) -> Numbers:
+    """Give the array of times of intervals; one of more than 71 minutes counts as 71.
+
+    By the processor's clock, an interval of a program that waits lasts as long as it waits.
+    """
+    most = np.iinfo(np.uint32).max
+    return np.minimum(np.array(microseconds, dtype=np.int64), most).astype(np.uint32)
 
 
 def complete_sheet(trace: Trace) -> Trace:

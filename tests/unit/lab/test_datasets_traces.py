@@ -6,7 +6,8 @@ import hashlib
 
 import pytest
 
-from colobench.lab.traces.recorder import sheet_figures
+from colobench.errors import LocalError
+from colobench.lab.traces.recorder import interval_times, record, sheet_figures
 from colobench.memory.trace import Trace
 from places import CLONE
 
@@ -37,3 +38,13 @@ def test_readme_has_command_and_figures_of_each_trace(path) -> None:
     dirty = " | ".join(f"{pages:,.0f}" for pages in sheet["dirty_pages"].values())
     assert f"| `{path.stem}` |" in text
     assert dirty in next(line for line in text.splitlines() if f"| `{path.stem}` |" in line)
+
+
+def test_an_interval_that_no_trace_has_is_refused_before_the_program_runs(tmp_path) -> None:
+    with pytest.raises(LocalError, match="interval_ms: expected 1 to 10000 ms, found 10001"):
+        record(["touch", f"{tmp_path}/ran"], interval_ms=10_001)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_program_that_waits_for_hours_in_one_interval_has_a_trace() -> None:
+    assert interval_times([5, 3 * 3600 * 10**6]).tolist() == [5, 2**32 - 1]

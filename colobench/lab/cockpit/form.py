@@ -349,7 +349,9 @@ def _write(value: Any) -> str:
         return "on" if value else "off"
     if isinstance(value, list):
         return f"{SEPARATOR} ".join(map(str, value))
-    return "" if value is None else str(value).removesuffix(".0")
+    if isinstance(value, float):
+        return str(value).removesuffix(".0")
+    return "" if value is None else str(value)
 
 
 def _empty(setting: Setting, value: Any) -> str:

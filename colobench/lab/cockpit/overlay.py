@@ -44,6 +44,10 @@ def _has_trigger(settings: Settings) -> bool:
     return settings.checkpoint.has_own_trigger()
 
 
+def _name_is_taken(name: str) -> LocalError:
+    return LocalError(f"name: expected one that no other run has, found {name!r}")
+
+
 class Overlay:
     """Runs that are drawn over each other.
 
@@ -104,7 +108,8 @@ class Overlay:
         Raises
         ------
         LocalError
-            If there are too many runs, or the settings cannot be had on this machine.
+            If there are too many runs, another one has the name, or the settings cannot be had on
+            this machine.
         """
         with self._changes:
             if len(self.runs) >= RUNS_LIMIT:
@@ -114,6 +119,8 @@ class Overlay:
             taken = frozenset(each.name for each in self.runs)
             free = min(set(range(RUNS_LIMIT)) - {each.number for each in self.runs})
             chosen = name.strip() or name_of_settings(settings, taken)
+            if chosen in taken:
+                raise _name_is_taken(chosen)
             run = CockpitRun(chosen, settings, seconds, free)
             self.runs.append(run)
             thread = threading.Thread(
@@ -192,7 +199,7 @@ class Overlay:
         """
         name = name.strip()
         if not name or any(each.name == name for each in self.runs if each is not run):
-            raise LocalError(f"name: expected one that no other run has, found {name!r}")
+            raise _name_is_taken(name)
         run.name = name
 
     def delete(self, run: CockpitRun) -> None:

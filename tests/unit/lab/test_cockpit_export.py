@@ -6,15 +6,17 @@ import ast
 import csv
 import io
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
 from cockpit_runs import make_run
+from colobench.errors import LocalError
 from colobench.lab.cockpit.curves import PLOTS, POINTS, CurveStyle, curves_of, phase_means
 from colobench.lab.cockpit.export import changed_settings, repeat_cell, runs_as_csv, runs_as_json
-from colobench.lab.cockpit.overlay import name_of_settings
+from colobench.lab.cockpit.overlay import Overlay, name_of_settings
 from colobench.lab.cockpit.page import figure_rows, write_runs_page
 from colobench.lab.session.record import COLUMNS
 from colobench.settings.file import read_settings
@@ -117,3 +119,12 @@ def test_a_run_is_named_by_what_is_unusual_and_no_name_comes_twice():
     assert name == "delay 20, layout buffered"
     assert name_of_settings(settings, frozenset({name})) == f"{name} (2)"
     assert name_of_settings(Settings(), frozenset()) == "usual"
+
+
+def test_no_two_runs_have_one_name():
+    overlay = Overlay(lambda wanted: nullcontext(False))
+    run = overlay.start(Settings(), name="a")
+    overlay.wait(run)
+    with pytest.raises(LocalError, match="name: expected one that no other run has, found 'a'"):
+        overlay.start(Settings(), name=" a ")
+    assert overlay.runs == [run]

@@ -140,3 +140,10 @@ def test_a_preset_is_chosen_whole_and_recognized(name):
 def test_a_name_of_no_setting_is_refused():
     with pytest.raises(LocalError, match="expected the name of one"):
         SettingsForm().choose("colour", "red")
+
+
+def test_a_number_loses_its_point_and_the_name_of_a_file_does_not():
+    form = SettingsForm()
+    form.choose("guest", "replay")
+    form.choose("trace", "/a/b.0")
+    assert form.field("trace").text == "/a/b.0"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -76,8 +76,19 @@ def asking_clients(
         asking.result()
 
 
-def wait_for_answer(address: tuple[str, int], timeout: float) -> None:
+def wait_for_answer(
+    address: tuple[str, int], timeout: float, go_on: Callable[[], object] = lambda: None
+) -> None:
     """Wait until a guest that has just started answers; nothing may hold its output.
+
+    Parameters
+    ----------
+    address
+        Host and port of the guest.
+    timeout
+        Seconds to wait.
+    go_on
+        Function that is called before each try; an exception from it ends the wait.
 
     Raises
     ------
@@ -86,6 +97,7 @@ def wait_for_answer(address: tuple[str, int], timeout: float) -> None:
     """
     end = time.monotonic() + timeout
     while True:
+        go_on()
         try:
             with StoreConnection(address, timeout) as store:
                 answer = store.ask(b"PING")

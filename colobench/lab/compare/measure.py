@@ -140,7 +140,8 @@ class _Measuring:
         """Measure the primary's guest before there is a secondary."""
         self.underway.enter(MeasurementStage.UNPROTECTED)
         primary = self._session.nodes["primary"]
-        wait_for_work(primary, self._session.address() if self._cell.serves else None)
+        address = self._session.address() if self._cell.serves else None
+        wait_for_work(primary, address, self._watch)
         work, answers, _, _ = self._work(self._settings.unprotected_seconds)
         answered = answers_per_s(answers)
         self.underway.work_per_s = answered if self._cell.serves else work
@@ -274,7 +275,11 @@ def work_now(node: NodeProcess) -> tuple[float, int]:
     return (asked + time.monotonic()) / 2, work
 
 
-def wait_for_work(node: NodeProcess, address: tuple[str, int] | None) -> None:
+def wait_for_work(
+    node: NodeProcess,
+    address: tuple[str, int] | None,
+    watch: Callable[[], None] = lambda: None,
+) -> None:
     """Wait until the guest of a node that has just started has done some work, and serves.
 
     Its process loads its kernels first, which takes seconds on a machine with other work. A guest
@@ -286,17 +291,26 @@ def wait_for_work(node: NodeProcess, address: tuple[str, int] | None) -> None:
         The node.
     address
         Host and port of a guest that serves; it may load its disk before it does. None for others.
+    watch
+        Function that is called all the time; an exception from it ends the wait.
 
     Raises
     ------
+    NodeGone
+        If the node has ended, by itself or with its session.
     ClientsStalled
         If a guest that serves does not answer in `WORK_TIMEOUT` seconds.
     """
+
+    def work() -> int:
+        watch()
+        return work_now(node)[1]
+
     end = time.monotonic() + WORK_TIMEOUT
-    while not work_now(node)[1] and time.monotonic() < end:
+    while not work() and time.monotonic() < end:
         time.sleep(0.02)
     if address is not None:
-        wait_for_answer(address, WORK_TIMEOUT)
+        wait_for_answer(address, WORK_TIMEOUT, work)
 
 
 def _rates(

@@ -12,6 +12,8 @@ import pytest
 from colobench.errors import LocalError
 from colobench.lab.clients.closed_loop import ClientsStalled
 from colobench.lab.clients.open_loop import probe
+from colobench.lab.compare.load import wait_for_answer
+from colobench.processes.errors import NodeGone
 
 
 class Server:
@@ -104,3 +106,17 @@ def test_nobody_there_is_told():
         address = free.getsockname()
     with pytest.raises(ClientsStalled, match="expected to connect"):
         probe(address, itertools.cycle(PINGS), seconds=1, seen=print)
+
+
+def test_waiting_for_an_answer_ends_with_its_node() -> None:
+    tries: list[int] = []
+
+    def go_on() -> None:
+        tries.append(1)
+        if len(tries) == 3:
+            raise NodeGone("primary: expected a living node, found it ended")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = server.getsockname()
+    with pytest.raises(NodeGone):
+        wait_for_answer(address, 60.0, go_on)

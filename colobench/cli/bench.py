@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from colobench import __version__
 from colobench.cli.kernels import compile_all_kernels
-from colobench.cli.options import new_file
+from colobench.cli.options import check_different_files, new_file
 from colobench.cli.requirements import require_bokeh
 from colobench.errors import LocalError
 from colobench.lab.output_file import write_output_file
@@ -59,6 +59,7 @@ def run(options: argparse.Namespace) -> int:
             f"{'pause':<{width}}  the steps of a checkpoint's pause; only by this name, and alone"
         )
         return 0
+    check_different_files(json=options.json, html=options.html)
     if "pause" in options.names:
         return _bench_pause(options)
     if options.html is not None:

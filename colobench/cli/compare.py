@@ -7,10 +7,16 @@ import signal
 from typing import TYPE_CHECKING
 
 from colobench.cli.console import say_error
-from colobench.cli.options import add_settings_options, chosen_settings, new_file
+from colobench.cli.options import (
+    add_settings_options,
+    check_different_files,
+    chosen_settings,
+    new_file,
+)
 from colobench.cli.requirements import require_bokeh
 from colobench.lab.compare.cells import AXES, USUAL_GUESTS, USUAL_STRATEGIES, make_cells
 from colobench.lab.compare.settings import ComparisonSettings
+from colobench.lab.output_file import check_output_file
 
 if TYPE_CHECKING:
     from colobench.lab.compare.comparison import Comparison
@@ -32,20 +38,27 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--html", type=new_file, metavar="FILE", help="write a page that opens offline")
     words = "write a row for each checkpoint, and to FILE-cells one for each measurement"
     add("--parquet", type=new_file, metavar="FILE", help=words)
-    add_settings_options(parser, ComparisonSettings(), leave_out=("guest", "link", *AXES))
+    # Figures are those of all checkpoints.
+    left_out = ("guest", "link", "keep_records", *AXES)
+    add_settings_options(parser, ComparisonSettings(), leave_out=left_out)
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure what is missing, and print what was found."""
     from tqdm import tqdm
 
-    from colobench.lab.compare.parquet import require_pyarrow
+    from colobench.lab.compare.parquet import cells_path, require_pyarrow
     from colobench.lab.compare.run import measure_missing, plan_comparison
 
     if options.html is not None:
         require_bokeh("--html")
+    of_cells = None
     if options.parquet is not None:
         require_pyarrow()
+        of_cells = check_output_file(cells_path(options.parquet))
+    check_different_files(
+        results=options.results, html=options.html, parquet=options.parquet, cells=of_cells
+    )
     settings = chosen_settings(options, ComparisonSettings())
     cells = make_cells(options.strategies, options.guests, options.link, settings.pair)
     comparison = plan_comparison(cells, settings, options.results)

@@ -46,9 +46,10 @@ def run(options: argparse.Namespace) -> int:
         elif counts.runs:
             print(counts, flush=True)
     if interrupted:
+        shown = "and are shown above" if counts.runs else "so there is nothing to show"
         say_error(
             f"colobench miscompares: interrupted: {len(counts.runs)} of {counts.total} runs were "
-            "done and are shown above"
+            f"done, {shown}"
         )
         return 128 + signal.SIGINT
     return 0

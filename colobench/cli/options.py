@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Collection, Container
 from pathlib import Path
@@ -95,6 +96,17 @@ def positive_number(text: str) -> int:
     if not re.fullmatch("[0-9]{1,20}", text) or not int(text):
         raise argparse.ArgumentTypeError(f"expected a number from 1 up, found {text!r}")
     return int(text)
+
+
+def check_different_files(**files: Path | None) -> None:
+    """Refuse, with LocalError, to write one file for two options, which are given by name."""
+    seen: dict[str, str] = {}
+    for option, path in files.items():
+        # Devices such as /dev/null take any number of outputs.
+        if path is not None and (path.is_file() or not path.exists()):
+            other = seen.setdefault(os.path.realpath(path), option)
+            if other != option:
+                raise LocalError(f"{path}: expected a file each, found it for {other} and {option}")
 
 
 def new_file(text: str) -> Path:

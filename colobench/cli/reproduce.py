@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from colobench import __version__
 from colobench.cli.console import say_error
 from colobench.cli.kernels import compile_all_kernels
-from colobench.cli.options import new_file
+from colobench.cli.options import check_different_files, new_file
 from colobench.cli.requirements import require_bokeh
 from colobench.errors import LocalError
 from colobench.lab.output_file import write_output_file
@@ -49,6 +49,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if options.rounds < 1:
         raise LocalError(f"rounds: expected at least 1, found {options.rounds}")
+    check_different_files(json=options.json, html=options.html)
     if options.html is not None:
         require_bokeh("--html")
     compile_all_kernels()
@@ -71,9 +72,10 @@ def run(options: argparse.Namespace) -> int:
         _write(found, options)
     if interrupted:
         rounds = sum(len({point.round for point in each.points}) for each in found)
+        shown = "and are shown above" if rounds else "so nothing is judged"
         say_error(
-            f"colobench reproduce: interrupted: {rounds} of {bar.total} rounds were measured, and "
-            "are shown above"
+            f"colobench reproduce: interrupted: {rounds} of {bar.total} rounds were measured, "
+            f"{shown}"
         )
         return 128 + signal.SIGINT
     return STATUS[found.state.value]

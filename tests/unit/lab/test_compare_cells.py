@@ -125,3 +125,18 @@ def test_error_of_a_verb_names_it_once(arguments, words, capsys):
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith(f"colobench {words}")
     assert line.count(f"{arguments[0]}: ") == 1
+
+
+def test_no_output_replaces_another(tmp_path, capsys):
+    file, cells = tmp_path / "found.parquet", tmp_path / "found-cells.parquet"
+    for options in (
+        ["compare", "--results", f"{file}", "--html", f"{tmp_path}/./found.parquet"],
+        ["reproduce", "xbzrle", "--json", f"{file}", "--html", f"{file}"],
+        ["bench", "--json", f"{file}", "--html", f"{file}"],
+    ):
+        assert main(options) != 0
+        assert "found.parquet: expected a file each, found it for" in capsys.readouterr().err
+    pytest.importorskip("pyarrow")
+    cells.mkdir()
+    assert main(["compare", "--parquet", f"{file}"]) != 0
+    assert "found-cells.parquet: expected a file that can be written" in capsys.readouterr().err

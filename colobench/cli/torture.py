@@ -6,7 +6,8 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
+from typing import TYPE_CHECKING
 
 from colobench.cli.options import (
     add_settings_options,
@@ -20,6 +21,10 @@ from colobench.fields.command_line import given_options
 from colobench.lab.torture.museum import Exhibit, exhibit
 from colobench.lab.torture.settings import DECIDED, TortureSettings
 from colobench.settings.transport import PageTransport
+
+if TYPE_CHECKING:
+    from colobench.lab.torture.kill_plan import Kill
+    from colobench.lab.torture.kill_results import Results
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -63,18 +68,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--results", type=new_file, metavar="FILE", help=words)
     add("--clean", type=positive_number, metavar="N", help="take N checkpoints without a kill")
     add("--json", action="store_true", help="print the summary as one JSON object")
-    add_settings_options(parser, TortureSettings(), leave_out=(*DECIDED, "seed"))
+    # Every checkpoint is judged.
+    left_out = (*DECIDED, "seed", "keep_records")
+    add_settings_options(parser, TortureSettings(), leave_out=left_out)
     parser.epilog = "With --bug, torture stops when the bug is caught: see docs/bug-museum.md."
 
 
 def run(options: argparse.Namespace) -> int:
     """Kill by plan, and print the results."""
-    from tqdm import tqdm
-
     from colobench.lab.torture.kill_plan import SECONDS, SIDES, plan, points_of_capture
-    from colobench.lab.torture.kill_results import Results, summarize
-    from colobench.lab.torture.run import torture
-    from colobench.lab.torture.text import as_json, render
+    from colobench.lab.torture.kill_results import Results
 
     settings, shown = _settings(options)
     if shown is not None and not shown.catch.kills:
@@ -100,6 +103,24 @@ def run(options: argparse.Namespace) -> int:
         layers=options.layers or (None,),
     )
     file = None if options.results is None else Results(options.results)
+    with nullcontext() if file is None else file.alone():
+        return _run_plan(options, planned, settings, shown, file)
+
+
+def _run_plan(
+    options: argparse.Namespace,
+    planned: Sequence[Kill],
+    settings: TortureSettings,
+    shown: Exhibit | None,
+    file: Results | None,
+) -> int:
+    """Make the kills of a plan that the file of results lacks."""
+    from tqdm import tqdm
+
+    from colobench.lab.torture.kill_results import summarize
+    from colobench.lab.torture.run import torture
+    from colobench.lab.torture.text import as_json, render
+
     results = [] if file is None else file.load()
     left = planned if file is None else file.remaining(planned, settings.of_result)
     if shown and any(result.violations for result in results):

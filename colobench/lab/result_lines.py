@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from colobench.errors import LocalError
@@ -30,16 +33,45 @@ class ResultLines:
         self.path = Path(path)
         self._beginning, self._what = beginning, what
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from adding to the file meanwhile.
+
+        Raises
+        ------
+        LocalError
+            If one adds to it, or it cannot be written.
+        """
+        try:
+            lock = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            words = error.strerror or error
+            raise LocalError(f"{self.path}: cannot be written: {words}") from error
+        with ExitStack() as stack:
+            stack.callback(os.close, lock)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise LocalError(
+                    f"{self.path}: expected no other run that adds {self._what}, found one"
+                ) from error
+            stack.callback(self._remove_if_empty)
+            yield
+
     def load(self) -> list[bytes]:
         """Read the whole lines.
 
         Raises
         ------
         LocalError
-            If there is anything else in the file.
+            If there is anything else in the file, or it cannot be read.
         """
-        data = self.path.read_bytes() if self.path.exists() else b""
-        return data[: self._whole()].splitlines()
+        try:
+            data = self.path.read_bytes() if self.path.exists() else b""
+            return data[: self._whole()].splitlines()
+        except OSError as error:
+            words = error.strerror or error
+            raise LocalError(f"{self.path}: expected {self._what}, found: {words}") from error
 
     def append(self, line: str) -> None:
         """Write a line behind the others, so that it is on disk when this returns.
@@ -63,6 +95,11 @@ class ResultLines:
             raise LocalError(
                 f"{self.path}: cannot be written: {words}; the results before are kept"
             ) from error
+
+    def _remove_if_empty(self) -> None:
+        with suppress(FileNotFoundError):
+            if not self.path.stat().st_size:
+                self.path.unlink()
 
     def _whole(self) -> int:
         """Give the length of the whole lines; behind them there may be the beginning of one more.

@@ -158,7 +158,7 @@ def _run(cell: Cell, session: Session, every_ms: int) -> dict[str, Any]:
                 time.sleep(length / 1000)
                 session.checkpoint()
             pace = pace_between(first_time, cpu_time(session.nodes["primary"]))
-            records = session.records[first - 1 :]
+            records = session.records.since(first - 1)
             # The last answers are released, too.
             parameters = {"x-checkpoint-delay": _LAST_ANSWERS_MS}
             session.nodes["primary"].execute("migrate-set-parameters", **parameters)

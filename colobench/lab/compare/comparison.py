@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,24 @@ class Comparison(Findings):
         finally:
             # An interrupt may come when the line is written already.
             self.measurements.append(measurement)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep others from adding to the file meanwhile, and take in what they added before.
+
+        Raises
+        ------
+        LocalError
+            If another process adds to it.
+        """
+        if self._file is None:
+            yield
+            return
+        with self._file.alone():
+            have = {(each.round, each.key) for each in self.measurements}
+            found = self._file.load(self.cells, self.settings)
+            self.measurements += [each for each in found if (each.round, each.key) not in have]
+            yield
 
     def __repr__(self) -> str:
         """Write the verdict, and a table for each guest and link."""

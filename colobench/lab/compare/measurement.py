@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,7 +105,35 @@ class Measurement:
         """Make it of its values by name, in JSON's form; others raise any error."""
         row = dict(found)
         before, after = row.pop("memcpy_gb_per_s")
-        return cls(memcpy_gb_per_s=(float(before), float(after)), **row)
+        made = cls(memcpy_gb_per_s=(float(before), float(after)), **row)
+        if not made._is_whole():
+            raise TypeError("a value is of another type than in a measurement")
+        return made
+
+    def _is_whole(self) -> bool:
+        """Say whether all values have their types, as a file may have anything."""
+        tables = self.settings, self.comparison, self.figures, self.unprotected, self.checkpoints
+        if not all(isinstance(each, Mapping) for each in tables):
+            return False
+        numbers = [*self.figures.values(), *self.unprotected.values()]
+        columns, link, calibration = self.checkpoints, self.link_use, self.calibration
+        return (
+            all(isinstance(each, str) for each in self.key)
+            and isinstance(self.round, int)
+            and all(each is None or isinstance(each, int | float) for each in numbers)
+            and all(0 < each < math.inf for each in self.memcpy_gb_per_s)
+            and {"pause_ms", "stopped_s"} <= columns.keys()
+            and all(isinstance(each, list) for each in columns.values())
+            and len({len(each) for each in columns.values()}) == 1
+            and (link is None or {"held", "held_rate"} <= link.keys())
+            and (
+                calibration is None
+                or all(
+                    isinstance(calibration[name], Mapping)
+                    for name in ("settings", "columns", "unprotected", "protected")
+                )
+            )
+        )
 
 
 class MeasurementFile:
@@ -121,27 +152,37 @@ class MeasurementFile:
         """Write a measurement behind the others; see `ResultLines.append`."""
         self._lines.append(measurement.to_json())
 
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep other processes from adding to the file; see `ResultLines.alone`."""
+        return self._lines.alone()
+
     def load(self, cells: Sequence[Cell], settings: ComparisonSettings) -> list[Measurement]:
         """Read the measurements, which must be those of these cells and settings.
 
         Raises
         ------
         LocalError
-            If there is anything else in the file; the error names the settings that differ.
+            If there is anything else in the file, or one of them twice; the error names the
+            settings that differ.
         """
         found = [Measurement.from_json(line) for line in self._lines.load()]
         by_key = {cell.key: cell for cell in cells}
+        seen: set[tuple[int, tuple[str, str, str]]] = set()
         for each in found:
+            if (each.round, each.key) in seen:
+                raise LocalError(
+                    f"{self._lines.path}: expected each measurement once, found round {each.round} "
+                    f"of {' on '.join(each.key[:2])} twice"
+                )
+            seen.add((each.round, each.key))
             if each.key not in by_key:
                 raise LocalError(
                     f"{self._lines.path}: expected measurements of "
                     f"{'; '.join(map(str, cells))}, found one of {' on '.join(each.key[:2])}"
                 )
-            expected = {
-                **by_key[each.key].settings.as_json(),
-                **settings.of_measurement(),
-            }
-            there = {**each.settings, **each.comparison}
+            of_cell = by_key[each.key].settings.as_json()
+            expected = _comparable({**of_cell, **settings.of_measurement()})
+            there = _comparable({**each.settings, **each.comparison})
             if there != expected:
                 names = [
                     name for name in {**expected, **there} if there.get(name) != expected.get(name)
@@ -153,5 +194,24 @@ class MeasurementFile:
         return found
 
 
+def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out where a user's trigger is written: a notebook's kernel names its cells anew."""
+    found, trigger = dict(settings), settings.get("trigger")
+    if isinstance(trigger, Mapping):
+        found["trigger"] = {
+            name: each for name, each in trigger.items() if name not in ("file", "line")
+        }
+    return found
+
+
 def _shown(settings: Mapping[str, Any], names: Sequence[str]) -> str:
-    return ", ".join(f"{name} {settings.get(name)}" for name in names)
+    return ", ".join(f"{name} {_shown_value(settings.get(name))}" for name in names)
+
+
+def _shown_value(value: Any) -> str:
+    """Write a value; a user's trigger with a digest in the place of its source."""
+    if isinstance(value, Mapping) and isinstance(value.get("code"), str):
+        digest = hashlib.sha256(value["code"].encode()).hexdigest()[:8]
+        others = {name: each for name, each in value.items() if name not in ("name", "code")}
+        return f"{value.get('name')} {others} with source {digest}…"
+    return str(value)

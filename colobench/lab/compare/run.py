@@ -134,23 +134,26 @@ def measure_missing(
 
     Raises
     ------
+    LocalError
+        If another process adds to the file of results.
     CellFailed
         If a pair breaks.
     MeasurementStopped
         If a measurement was stopped by `Underway.stop`.
     """
     total = len(comparison.cells) * comparison.settings.rounds
-    left = list(_left(comparison))
-    progress(total - len(left), total)
-    for done, (number, cell) in enumerate(left, total - len(left) + 1):
-        calibration = None
-        if comparison.settings.models and _needs_calibration(comparison, number, cell):
-            say(f"calibrating {cell}")
-            calibration = calibrate(cell, number, comparison.settings, opened)
-        say(str(cell))
-        measurement = measure_cell(cell, number, comparison.settings, show=show)
-        comparison.add(dataclasses.replace(measurement, calibration=calibration))
-        progress(done, total)
+    with comparison.alone():
+        left = list(_left(comparison))
+        progress(total - len(left), total)
+        for done, (number, cell) in enumerate(left, total - len(left) + 1):
+            calibration = None
+            if comparison.settings.models and _needs_calibration(comparison, number, cell):
+                say(f"calibrating {cell}")
+                calibration = calibrate(cell, number, comparison.settings, opened)
+            say(str(cell))
+            measurement = measure_cell(cell, number, comparison.settings, show=show)
+            comparison.add(dataclasses.replace(measurement, calibration=calibration))
+            progress(done, total)
 
 
 def _left(comparison: Comparison) -> Iterator[tuple[int, Cell]]:

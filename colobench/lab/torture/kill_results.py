@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,10 @@ class Results:
     def __init__(self, path: Path | str) -> None:
         self._path = Path(path)
         self._lines = ResultLines(path, _BEGINNING, "results of kills")
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep other processes from adding to the file; see `ResultLines.alone`."""
+        return self._lines.alone()
 
     def load(self) -> list[KillResult]:
         """Read the results.

@@ -37,7 +37,7 @@ class KillRound(ABC):
 
     def __init__(self, session: Session, kill: Kill, settings: TortureSettings) -> None:
         self._session, self._kill, self._settings = session, kill, settings
-        self._first_record = len(session.records)
+        self._first_record = session.records.total
         self._violations: list[str] = []
         self._details: dict[str, Any] = {}
         self._linearizable: bool | None = None
@@ -132,9 +132,9 @@ def unequal_checkpoints(session: Session, since: int) -> list[str]:
     session
         Session that has taken them.
     since
-        Index of the first of the session's records that is judged.
+        Number of the session's records before the first one that is judged.
     """
-    unequal = [each.number for each in session.records[since:] if each.verified is False]
+    unequal = [each.number for each in session.records.since(since) if each.verified is False]
     if not unequal:
         return []
     return [f"{len(unequal)} checkpoints were not equal, the first is {unequal[0]}"]

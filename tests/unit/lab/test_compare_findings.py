@@ -10,10 +10,14 @@ import re
 import pytest
 
 from colobench.errors import LocalError
+from colobench.lab.compare.cells import make_cells
 from colobench.lab.compare.measurement import Measurement, MeasurementFile
-from colobench.lab.compare.run import plan_comparison
+from colobench.lab.compare.run import measure_missing, plan_comparison
+from colobench.lab.compare.settings import ComparisonSettings
+from colobench.settings.checkpoint import Strategy
+from colobench.settings.own_trigger import make_trigger
 from colobench.settings.settings import Settings
-from measurements import NAMES, make_comparison
+from measurements import NAMES, make_comparison, make_measurement
 
 
 def clearly(cell, number):
@@ -196,6 +200,87 @@ def test_other_settings_are_refused_with_both_values(kept):
         plan_comparison(other.cells, comparison.settings, path)
     with pytest.raises(LocalError, match="found one of multifd on hotcold"):
         plan_comparison(comparison.cells[:1], comparison.settings, path)
+
+
+def test_a_measurement_that_is_there_twice_is_refused(kept):
+    comparison, path = kept
+    path.write_bytes(path.read_bytes() + path.read_bytes().splitlines(keepends=True)[0])
+    with pytest.raises(LocalError, match=r"once, found round 1 of colo_v12 on hotcold twice"):
+        plan_comparison(comparison.cells, comparison.settings, path)
+
+
+def test_two_comparisons_do_not_add_to_one_file_at_once(kept):
+    comparison, path = kept
+    one, other = (plan_comparison(comparison.cells, comparison.settings, path) for _ in range(2))
+    words = "no other run that adds measurements, found one"
+    with one.alone(), pytest.raises(LocalError, match=words):
+        measure_missing(other)
+
+
+def test_what_another_run_added_meanwhile_is_not_measured_again(tmp_path):
+    whole, path = make_comparison(clearly, rounds=2), tmp_path / "results.jsonl"
+    late = plan_comparison(whole.cells, whole.settings, path)
+    with late.alone():
+        pass
+    assert not path.exists()
+    for each in whole.measurements:
+        MeasurementFile(path).append(each)
+    measure_missing(late)
+    assert late.measurements == whole.measurements
+
+
+class Own:
+    """A trigger of a user's."""
+
+    def ask(self, seen):
+        return 5
+
+
+def test_results_of_an_own_trigger_do_not_depend_on_the_place_of_its_source(tmp_path):
+    settings, path = ComparisonSettings().override(rounds=1), tmp_path / "results.jsonl"
+
+    def cell_of(**changes):
+        own = make_trigger(Own())
+        trigger = dataclasses.replace(own, **changes)
+        [cell] = make_cells([Strategy(trigger=trigger)], ["hotcold"], [], settings.pair)
+        return cell
+
+    cell = cell_of(file="/tmp/ipykernel_1/2.py", line=3)
+    MeasurementFile(path).append(make_measurement(cell, 1, settings))
+    again = cell_of(file="/tmp/ipykernel_4/5.py", line=6)
+    assert plan_comparison([again], settings, path).missing == 0
+    other = cell_of(code="class Own:\n" + 100 * "    # Another line.\n")
+    with pytest.raises(LocalError, match=r"source [0-9a-f]{8}…, found") as refused:
+        plan_comparison([other], settings, path)
+    assert "Another line" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"settings": []},
+        {"settings": None},
+        {"unprotected": None},
+        {"unprotected": {"work_per_s": "x"}},
+        {"memcpy_gb_per_s": [0, 0]},
+        {"checkpoints": {}},
+        {"checkpoints": {"pause_ms": [1], "stopped_s": []}},
+        {"link_use": {}},
+        {"calibration": {"settings": None}},
+        {"round": "1"},
+    ],
+    ids=str,
+)
+def test_a_line_with_values_of_other_types_is_refused(wrong):
+    [first, *_] = make_comparison(clearly).measurements
+    with pytest.raises(LocalError, match="expected a measurement"):
+        Measurement.from_json(json.dumps(dataclasses.asdict(first) | wrong))
+
+
+def test_a_directory_is_no_file_of_results(tmp_path):
+    comparison = make_comparison(clearly)
+    with pytest.raises(LocalError, match="expected measurements, found: Is a directory"):
+        plan_comparison(comparison.cells, comparison.settings, tmp_path)
 
 
 def test_other_files_are_refused(tmp_path):

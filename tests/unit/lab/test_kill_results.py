@@ -121,3 +121,10 @@ def test_nothing_has_no_percentiles():
     summary = summarize([])
     assert summary.takeover_ms == {}
     assert summary.clean
+
+
+def test_two_runs_do_not_add_to_one_file_of_results_at_once(tmp_path) -> None:
+    path = tmp_path / "results.jsonl"
+    with Results(path).alone(), pytest.raises(LocalError, match="no other run that adds results"):
+        Results(path).alone().__enter__()
+    assert not path.exists()

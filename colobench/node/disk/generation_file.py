@@ -233,8 +233,9 @@ class DiskImage:
         self.file.close()
 
     def _will_change(self, offset: int, length: int) -> None:
-        if self.generation.changed is not None:
-            self.generation.changed.touch(offset, length)
+        # What a primary writes here, its own image has noted.
+        if self._noted is not None:
+            self._noted.touch(offset, length)
 
     def _write_in_place(self, beginning: str) -> None:
         try:

@@ -62,7 +62,8 @@ def undo(path: str, directory: str) -> int:
     ------
     LocalError
         If the image is not a killed secondary's, its layers are not there whole, or the secondary
-        was killed while it merged writes of its own guest. The image is as before.
+        was killed while it merged writes of its own guest into clusters that the primary had not
+        written. The image is as before.
     """
     image = DiskImage(path)
     try:
@@ -77,7 +78,10 @@ def undo(path: str, directory: str) -> int:
         for place, _ in hidden:
             undone.touch(*place)
         if found.changed is None or len(found.changed.union(undone)) > len(undone):
-            raise LocalError(f"{path}: expected no writes of the secondary's own guest, found some")
+            raise LocalError(
+                f"{path}: expected no writes of the secondary's own guest, found that it may have "
+                "some: the node was killed while it took over"
+            )
         image.note(undone)
         for place, data in hidden:
             image.file.write(place.offset, data)

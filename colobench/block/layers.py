@@ -52,7 +52,7 @@ class LayerBuffer(Protocol):
         """Take note, before the base is changed, of old bytes of it that are at a place."""
 
     def empty(self) -> None:
-        """Take note that the layers are empty, whenever this process ends."""
+        """Take note of a checkpoint: the layers are empty, whenever this process ends."""
 
 
 class MemoryLayerBuffer:
@@ -172,7 +172,8 @@ class SecondaryLayers:
     def merge(self) -> None:
         """Write the hidden layer and then the active one into the base, and flush it.
 
-        No write may be forwarded any more. The layers are empty afterwards.
+        No write may be forwarded any more. The layers are empty afterwards, but not a buffer in a
+        file: until the takeover is noted, for all disks, the merge can be undone from it.
 
         Raises
         ------
@@ -189,7 +190,6 @@ class SecondaryLayers:
                     length = min(_MERGE_LENGTH, end - offset)
                     self._base.write(offset, self._buffer.read(place + offset - begin, length))
         self._base.flush()
-        self._buffer.empty()
         self._since = _Since()
 
     def missing(self, offset: int, length: int) -> list[Extent]:

@@ -4,7 +4,9 @@ The file begins with a header: a line that names the format, the image's generat
 which it was written, and the number of the epoch, which each checkpoint raises by one. Then comes
 the index of the hidden layer, entries of the epoch, the offset on the disk, the length, and the
 place in the buffer, each of 64 bits; and then the buffer. The entries that count are the first
-ones whose epoch is the header's, so that one small write empties the layers.
+ones whose epoch is the header's, so that one small write empties the layers. A guest with several
+disks has a file for each. The first of them whose epoch is raised commits the checkpoint for all:
+the epoch that counts is the newest of all files of a generation in the directory.
 
 SIGKILL keeps the order of what was written: old bytes are in the buffer and in the index before
 the image is changed. A crash of the machine does not, so after another boot a file is not used.
@@ -16,6 +18,7 @@ import errno
 import fcntl
 import os
 import struct
+from contextlib import ExitStack, suppress
 from typing import Final
 
 from colobench.block.backend import BlockData, BlockError
@@ -136,6 +139,9 @@ class FileLayerBuffer:
 def load_hidden(path: str, generation: str) -> list[tuple[ByteRange, bytes]]:
     """Read the hidden layer that a killed secondary has left behind.
 
+    If it was killed while a checkpoint emptied the layers of one disk after the other, those of
+    all its disks in the directory become empty now.
+
     Parameters
     ----------
     path
@@ -155,30 +161,64 @@ def load_hidden(path: str, generation: str) -> list[tuple[ByteRange, bytes]]:
     LocalError
         If it is not readable, of another generation, of another boot, or damaged.
     """
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise _cannot(path, "opened", error) from error
-    try:
-        _lock(file, path)
-        return _load(file, path, generation)
-    except OSError as error:
-        raise _cannot(path, "read", error) from error
-    finally:
-        os.close(file)
+    with ExitStack() as stack:
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise _cannot(path, "opened", error) from error
+        stack.callback(os.close, file)
+        try:
+            _lock(file, path)
+            found = os.pread(file, _EPOCH_PLACE, 0).rstrip(b"\0")
+            if (size := _buffer_size(found, generation)) is None:
+                raise LocalError(
+                    f"{path}: expected layers of the generation {generation}, written in this boot "
+                    f"of the machine, found {found[:120]!r}"
+                )
+            files = {path: file, **_of_other_disks(path, generation, stack)}
+            return _load(file, path, size, _settle(files))
+        except OSError as error:
+            raise _cannot(path, "read", error) from error
 
 
-def _load(file: int, path: str, generation: str) -> list[tuple[ByteRange, bytes]]:
-    found = os.pread(file, _EPOCH_PLACE, 0).rstrip(b"\0")
-    limit = found.rpartition(b" ")[2].strip()
-    expected = _header(generation, int(limit) if limit.isdigit() and len(limit) < 16 else 0)
-    if found != expected:
-        raise LocalError(
-            f"{path}: expected layers of the generation {generation}, written in this boot of the "
-            f"machine, found {found[:120]!r}"
-        )
-    size = int(limit)
-    (epoch,) = _EPOCH.unpack(os.pread(file, _EPOCH.size, _EPOCH_PLACE))
+def _of_other_disks(path: str, generation: str, stack: ExitStack) -> dict[str, int]:
+    """Open the layers of the secondary's other disks, until a stack is closed."""
+    found = {}
+    directory, own = os.path.split(path)
+    for name in os.listdir(directory or "."):
+        if name == own or not name.endswith(LAYERS_SUFFIX):
+            continue
+        other = os.path.join(directory, name)
+        try:
+            file = os.open(other, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            # The secondary's own can all be opened by the one who repairs its images.
+            continue
+        stack.callback(os.close, file)
+        with suppress(OSError):
+            header = os.pread(file, _EPOCH_PLACE, 0).rstrip(b"\0")
+            if _buffer_size(header, generation) is not None:
+                _lock(file, other)
+                found[other] = file
+    return found
+
+
+def _settle(files: dict[str, int]) -> int:
+    """Give all files the epoch of the last checkpoint; returns it."""
+    epochs = {}
+    for path, file in files.items():
+        packed = os.pread(file, _EPOCH.size, _EPOCH_PLACE)
+        if len(packed) != _EPOCH.size:
+            raise LocalError(f"{path}: expected the number of an epoch, found the file's end")
+        (epochs[path],) = _EPOCH.unpack(packed)
+    newest = max(epochs.values())
+    for path, epoch in epochs.items():
+        if epoch != newest:
+            os.pwrite(files[path], _EPOCH.pack(newest), _EPOCH_PLACE)
+    return newest
+
+
+def _load(file: int, path: str, size: int, epoch: int) -> list[tuple[ByteRange, bytes]]:
     hidden = []
     for entry in _ENTRY.iter_unpack(os.pread(file, _data_place(size) - _PAGE, _PAGE)):
         of_epoch, offset, length, place = entry
@@ -194,6 +234,13 @@ def _load(file: int, path: str, generation: str) -> list[tuple[ByteRange, bytes]
 def _data_place(limit: int) -> int:
     """Return where the buffer begins: behind as many entries as it can have clusters, and one."""
     return _PAGE + -(-(limit // CLUSTER_SIZE + 1) * _ENTRY.size // _PAGE) * _PAGE
+
+
+def _buffer_size(header: bytes, generation: str) -> int | None:
+    """Return the buffer's size if this is the header of layers of a generation and this boot."""
+    limit = header.rpartition(b" ")[2].strip()
+    size = int(limit) if limit.isdigit() and len(limit) < 16 else 0
+    return size if header == _header(generation, size) else None
 
 
 def _header(generation: str, limit: int) -> bytes:

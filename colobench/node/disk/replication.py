@@ -484,13 +484,14 @@ class DiskReplication(CheckpointParticipant):
         self._on(ReplicationEvent.STOP)
         if self._replication.state is ReplicationState.FAILED:
             raise LocalError(f"disks: expected them to follow, found {self._error}")
+        # All are merged: from here on, none may be undone alone.
+        self._close_buffers(remove=True)
         event = ImageEvent.TAKEN_OVER if self._following else ImageEvent.LEFT_ALONE
         for disk, image in zip(self._forwarding, self._images, strict=True):
             with disk.settled():
                 image.on(event)
         if self._following:
             self._following = []
-            self._close_buffers(remove=True)
             self._replication = Replication(Role.PRIMARY)
             # It waits for threads that may wait for the lock, so it comes last.
             self._close_server()

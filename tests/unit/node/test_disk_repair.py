@@ -158,6 +158,33 @@ def test_a_merge_that_was_killed_is_not_undone_in_part(paths, tmp_path, capsys):
     assert describe_image(paths[1]).generation.state is ImageState.FOLLOWING
 
 
+@pytest.mark.parametrize(("own", "refused"), [(None, False), (1024, False), (CLUSTER_SIZE, True)])
+def test_a_merge_that_was_killed_is_undone_if_the_layers_have_all_that_it_wrote(
+    paths, tmp_path, capsys, own, refused
+):
+    image = DiskImage(paths[1], SIZE)
+    image.on(ImageEvent.COPY_BEGINS)
+    identifier = image.on(ImageEvent.PAIRED).identifier
+    buffer = FileLayerBuffer(layers_path(str(tmp_path), paths[1]), 1 << 20, identifier)
+    layers = SecondaryLayers(image, buffer)
+    # A write of a checkpoint, which is not to be undone, before one of no checkpoint.
+    layers.forwarded.write(5 * CLUSTER_SIZE, b"1" * 512)
+    layers.checkpoint()
+    layers.forwarded.write(0, b"2" * 512)
+    if own is not None:
+        layers.guest.write(own, b"3" * 512)
+    image.note(layers.clusters())
+    layers.merge()
+    image.close()
+    buffer.close(remove=False)
+    status = main(["disk", "repair", paths[1], "--disk-buffer", str(tmp_path)])
+    assert status == int(refused)
+    assert ("own guest, found that it may have some" in capsys.readouterr().err) == refused
+    with FileImage(paths[1]) as base:
+        assert base.read(5 * CLUSTER_SIZE, 512) == b"1" * 512
+        assert refused or base.read(0, 2 * CLUSTER_SIZE) == bytes(2 * CLUSTER_SIZE)
+
+
 def test_images_that_cannot_be_compared_or_read_are_errors(paths, capsys):
     FileImage(paths[0], SIZE).close()
     FileImage(paths[1], SIZE + 512).close()

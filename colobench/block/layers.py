@@ -88,8 +88,8 @@ class _Since:
 
     def __init__(self) -> None:
         self.hidden, self.active = ExtentMap(), ExtentMap()
-        #: Bytes of the buffer that are used, from place 0 on.
-        self.used = 0
+        #: Bytes of the buffer that are used, from place 0 on, and those of the active layer.
+        self.used = self.active_used = 0
 
 
 class SecondaryLayers:
@@ -271,7 +271,7 @@ class SecondaryLayers:
         active = self._since.active
         pieces = active.pieces(offset, offset + len(data))
         new = [piece for piece in pieces if piece.place < 0]
-        self._check_room(sum(piece.length for piece in new), len(new))
+        self._check_guests_room(sum(piece.length for piece in new), len(new))
         view = memoryview(data)
         for piece in pieces:
             part = view[piece.begin - offset : piece.end - offset]
@@ -279,12 +279,13 @@ class SecondaryLayers:
                 self._buffer.write(piece.place, part)
             else:
                 active.put(piece.begin, piece.end, self._store(part))
+                self._since.active_used += piece.length
 
     def zero_active(self, offset: int, length: int) -> None:
         """Let sectors of the active layer be zeros; errors are those of `write_active`."""
         active = self._since.active
         pieces = active.pieces(offset, offset + length)
-        self._check_room(0, sum(piece.place == ABSENT for piece in pieces))
+        self._check_guests_room(0, sum(piece.place == ABSENT for piece in pieces))
         for piece in pieces:
             if piece.place >= 0:
                 # In place, so that a sector that is written again needs no further room.
@@ -305,6 +306,22 @@ class SecondaryLayers:
     def _with_extents(self, used: int, extents: int) -> int:
         since = self._since
         return used + EXTENT_COST * (len(since.hidden) + len(since.active) + extents)
+
+    def _check_guests_room(self, length: int, extents: int) -> None:
+        """Check room for the guest's writes, which leave half of the buffer to the primary's.
+
+        The primary asks for a checkpoint when its own have used up their half. It knows nothing of
+        the guest's here, and would wait for room that no checkpoint makes.
+        """
+        self._check_room(length, extents)
+        active, half = self._since.active, self.limit // 2
+        needed = self._since.active_used + length + EXTENT_COST * (len(active) + extents)
+        if (length or extents) and needed > half:
+            raise LayersFull(
+                errno.ENOSPC,
+                f"layers of the secondary's disk: expected at most {half} bytes of its own guest "
+                f"between two checkpoints, found {needed}",
+            )
 
     def _check_room(self, length: int, extents: int) -> None:
         needed = self._with_extents(self._since.used + length, extents)

@@ -187,6 +187,23 @@ def test_a_write_for_which_the_layers_have_no_room_changes_nothing_and_fits_afte
     layers.forwarded.write(CLUSTER_SIZE, b"2" * (CLUSTER_SIZE + 512))
 
 
+def test_the_guests_writes_leave_half_of_the_buffer_to_the_primarys():
+    """The primary asks for a checkpoint before its half is full, and knows of no other half."""
+    clusters = 4
+    size = 4 * clusters * CLUSTER_SIZE
+    _, layers = paired(2 * clusters * (CLUSTER_SIZE + EXTENT_COST), size)
+    with pytest.raises(LayersFull, match="of its own guest"):
+        for sector in range(0, size, 1024):
+            layers.guest.write(sector, b"g" * 512)
+    with pytest.raises(LayersFull, match="of its own guest"):
+        for sector in range(512, size, 1024):
+            layers.guest.discard(sector, 512)
+    for cluster in range(clusters):
+        layers.forwarded.write(2 * cluster * CLUSTER_SIZE, b"p" * 512)
+    layers.checkpoint()
+    layers.guest.write(size - 512, b"g" * 512)
+
+
 def test_sectors_that_the_guest_writes_again_and_again_need_room_once():
     _, layers = paired()
     for number in range(100):

@@ -148,9 +148,7 @@ class ClientConversation(NBDConversation[ClientEvent]):
     def __init__(
         self, export: str = "", *, structured: bool = True, allocation: bool = False
     ) -> None:
-        self._name = export.encode()
-        if len(self._name) > nbd.TEXT_LIMIT:
-            raise LocalError(f"export: expected a name of at most {nbd.TEXT_LIMIT} bytes")
+        self._name = nbd.encode_name(export)
         self._wants_structured = structured
         self._wants_allocation = structured and allocation
         self._structured = False

@@ -7,6 +7,7 @@ from enum import IntEnum, IntFlag
 from typing import Final
 
 from colobench.block.request import NBD_LENGTH_MAX
+from colobench.errors import LocalError
 
 #: First words of a server: the greeting, then the magic of options.
 GREETING_MAGIC: Final = 0x4E42444D41474943
@@ -175,6 +176,25 @@ class ExtentState(IntFlag):
 
     HOLE = 1
     ZERO = 2
+
+
+def encode_name(export: str) -> bytes:
+    """Encode the name of an export.
+
+    Raises
+    ------
+    LocalError
+        If it is not text, as a file's name may be, or too long.
+    """
+    try:
+        encoded = export.encode()
+    except UnicodeEncodeError:
+        raise LocalError(f"export: expected a name in UTF-8, found {export[:80]!r}") from None
+    if len(encoded) > TEXT_LIMIT:
+        raise LocalError(
+            f"export: expected a name of at most {TEXT_LIMIT} bytes, found {len(encoded)}"
+        )
+    return encoded
 
 
 def number_name(kind: type[IntEnum], number: int) -> str:

@@ -274,6 +274,9 @@ class ServerConversation(NBDConversation[ServerEvent]):
                 option == NBDOption.EXPORT_NAME and length > nbd.TEXT_LIMIT
             ):
                 raise NBDError("option", expected="data of sensible length", found=length)
+            if option == NBDOption.SET_META_CONTEXT:
+                # The contexts that were chosen before are gone, also if this option fails.
+                self._contexts_of, self._allocation = None, False
             if length > nbd.OPTION_LIMIT:
                 yield from skip(length)
                 self._say(option, NBDOptionReply.ERR_TOO_BIG, _text(f"{length} bytes of data"))
@@ -360,7 +363,7 @@ class ServerConversation(NBDConversation[ServerEvent]):
         if data:
             raise _BadOption("expected no data")
         for name, export in self._exports.items():
-            encoded = name.encode()
+            encoded = nbd.encode_name(name)
             words = nbd.WORD.pack(len(encoded)) + encoded + _text(export.description)
             self._say(NBDOption.LIST, NBDOptionReply.SERVER, words)
         self._say(NBDOption.LIST, NBDOptionReply.ACK)
@@ -516,11 +519,10 @@ def check_exports(exports: Iterable[tuple[str, NBDExport]]) -> None:
     Raises
     ------
     LocalError
-        If a name is too long, or a size is not a whole number of blocks.
+        If a name is too long or not in UTF-8, or a size is not a whole number of blocks.
     """
     for name, export in exports:
-        if len(name.encode(errors="replace")) > nbd.TEXT_LIMIT:
-            raise LocalError(f"export: expected a name of at most {nbd.TEXT_LIMIT} bytes")
+        nbd.encode_name(name)
         if export.size % SECTOR_SIZE or not 0 <= export.size <= nbd.SIZE_LIMIT:
             raise LocalError(
                 f"export {name!r}: expected a multiple of {SECTOR_SIZE} bytes, found {export.size}"

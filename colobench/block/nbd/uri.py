@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+from colobench.block.nbd.format import encode_name
 from colobench.errors import LocalError
 
 #: Port of a URI that names none.
@@ -59,6 +60,7 @@ def parse_nbd_uri(uri: str) -> NBDLocation:
         raise LocalError(f"NBD URI {uri!r}: {error}") from error
     query = parse_qs(parts.query, keep_blank_values=True)
     export = unquote(parts.path.removeprefix("/"))
+    encode_name(export)
     if parts.scheme == "nbd" and parts.hostname and not parts.username and not query:
         return NBDLocation(f"tcp:{parts.hostname}:{port}", export)
     if parts.scheme == "nbd+unix" and not parts.netloc and set(query) == {"socket"}:

@@ -11,8 +11,9 @@ from typing import Final, Protocol, TypeAlias
 import numpy as np
 
 from colobench.block.nbd.conversation import fresh_memory
+from colobench.block.nbd.format import TransmissionFlag
 from colobench.block.nbd.uri import is_nbd_uri, parse_nbd_uri
-from colobench.block.request import NBD_LENGTH_MAX, BlockRequest, RequestKind
+from colobench.block.request import NBD_LENGTH_MAX, SECTOR_SIZE, BlockRequest, RequestKind
 from colobench.errors import LocalError
 from colobench.node.address import Address
 from colobench.node.disk.generation_file import GENERATION_SUFFIX
@@ -22,6 +23,7 @@ from colobench.node.disk.nbd_client import NBDClient
 #: Bytes of a request, and requests at once.
 REQUEST_BYTES: Final = 1 << 20
 REQUESTS: Final = 16
+_ZEROES: Final = bytes(REQUEST_BYTES)
 #: Bytes whose extents are asked for at once, and most of these.
 _EXTENT_BYTES: Final = 1 << 30
 _EXTENTS: Final = 4096
@@ -36,6 +38,14 @@ class _End(Protocol):
     @property
     def size(self) -> int:
         """Size, bytes."""
+
+    @property
+    def largest(self) -> int:
+        """Most bytes that are read or written at once."""
+
+    @property
+    def largest_clear(self) -> int:
+        """Most bytes that are cleared at once."""
 
     def extents(self, offset: int, length: int) -> list[tuple[int, bool]]:
         """Return length and emptiness of each extent from an offset on."""
@@ -77,10 +87,13 @@ def copy_disk(
     Raises
     ------
     LocalError
-        If an end cannot be opened, or has another size; a `BlockError` if a request failed.
+        If both ends are one file, or one cannot be opened or has another size; a `BlockError` if a
+        request failed.
     RemoteError
         If a server fails.
     """
+    if not is_nbd_uri(source) and os.path.realpath(source) == os.path.realpath(destination):
+        raise LocalError(f"{destination}: expected another file than the source, found the same")
     with ExitStack() as stack:
         end = _open_source(source)
         stack.callback(end.close)
@@ -128,7 +141,8 @@ def _copy(source: _End, destination: _End, progress: Callable[[int, int], None])
         return length
 
     copied = in_flight = 0
-    for offset, length, empty in _ranges(source):
+    largest = min(source.largest, destination.largest)
+    for offset, length, empty in _ranges(source, largest, destination.largest_clear):
         (clear if empty else copy)(offset, length)
         in_flight += 1
         while in_flight >= REQUESTS:
@@ -140,12 +154,12 @@ def _copy(source: _End, destination: _End, progress: Callable[[int, int], None])
         progress(copied, source.size)
 
 
-def _ranges(source: _End) -> Iterator[tuple[int, int, bool]]:
+def _ranges(source: _End, largest: int, largest_clear: int) -> Iterator[tuple[int, int, bool]]:
     """Divide a disk into requests: offset, length, and whether the range is empty."""
     at = 0
     while at < source.size:
         for size, empty in source.extents(at, min(_EXTENT_BYTES, source.size - at)):
-            most = NBD_LENGTH_MAX if empty else REQUEST_BYTES
+            most = largest_clear if empty else largest
             for offset in range(at, at + size, most):
                 yield offset, min(most, at + size - offset), empty
             at += size
@@ -162,6 +176,22 @@ class _NBDEnd:
     def size(self) -> int:
         return self._client.size
 
+    @property
+    def largest(self) -> int:
+        return min(REQUEST_BYTES, self._limit())
+
+    @property
+    def largest_clear(self) -> int:
+        return self._limit() if self._clears() else self.largest
+
+    def _limit(self) -> int:
+        """Return the most bytes that the server takes at once, in whole sectors."""
+        limit = min(NBD_LENGTH_MAX, self._client.export.largest)
+        return max(limit - limit % SECTOR_SIZE, SECTOR_SIZE)
+
+    def _clears(self) -> bool:
+        return bool(self._client.export.flags & TransmissionFlag.SEND_WRITE_ZEROES)
+
     def extents(self, offset: int, length: int) -> list[tuple[int, bool]]:
         return self._client.extents(offset, length)
 
@@ -174,6 +204,9 @@ class _NBDEnd:
         self._client.submit(request, lambda _, error: done(error))
 
     def clear(self, offset: int, length: int, done: _Done) -> None:
+        if not self._clears():
+            self.write(offset, memoryview(_ZEROES)[:length], done)
+            return
         request = BlockRequest(RequestKind.DISCARD, offset, length)
         self._client.submit(request, lambda _, error: done(error))
 
@@ -193,6 +226,14 @@ class _FileEnd:
     @property
     def size(self) -> int:
         return self._image.size
+
+    @property
+    def largest(self) -> int:
+        return REQUEST_BYTES
+
+    @property
+    def largest_clear(self) -> int:
+        return NBD_LENGTH_MAX
 
     def extents(self, offset: int, length: int) -> list[tuple[int, bool]]:
         return self._image.extents(offset, length, _EXTENTS)

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 from colobench.block.backend import BlockBackend
 from colobench.block.generation import ImageEvent
+from colobench.block.nbd.format import encode_name
 from colobench.block.nbd.uri import NBDLocation
 from colobench.errors import LocalError
 from colobench.node.address import Address
@@ -39,11 +40,12 @@ def serve_images(
     Raises
     ------
     LocalError
-        If two files have the same name, an image cannot be opened or may not be written, or the
-        address cannot be had.
+        If two files have the same name, a name is not in UTF-8, an image cannot be opened or may
+        not be written, or the address cannot be had.
     """
     names = [os.path.basename(path) for path in paths]
     for name in names:
+        encode_name(name)
         if names.count(name) > 1:
             raise LocalError(f"disk serve: expected files of different names, found {name} twice")
     with ExitStack() as stack:

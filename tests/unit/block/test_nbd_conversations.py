@@ -27,6 +27,7 @@ from colobench.block.nbd.server_conversation import (
     ServerConversation,
     check_exports,
 )
+from colobench.block.nbd.uri import parse_nbd_uri
 from colobench.errors import LocalError
 from nbd_pair import EXTREMES, SIZE, Pair, client_with, recorded, rounds, server_with
 from share import SEED, amount, each_with_some
@@ -221,6 +222,31 @@ def test_wrong_option_is_refused_and_does_not_end_the_connection(number, data, e
     assert answers(server, option(NBDOption.GO, named("other")))[-1][0] == NBDOptionReply.ACK
 
 
+@pytest.mark.parametrize(
+    "again",
+    [
+        b"",
+        named("nothing")[:-2] + struct.pack(">I", 0),
+        bytes(nbd.OPTION_LIMIT + 1),
+        named("disk")[:-2] + struct.pack(">I", 0),
+    ],
+)
+def test_contexts_are_forgotten_when_they_are_chosen_anew_even_if_that_fails(again):
+    server = ServerConversation({"disk": NBDExport(SIZE, allocation=True)})
+    server.take_outgoing()
+    server.feed(nbd.CLIENT_FLAGS.pack(3))
+    answers(server, option(NBDOption.STRUCTURED_REPLY))
+    context = nbd.BASE_ALLOCATION.encode()
+    query = struct.pack(">II", 1, len(context)) + context
+    chosen = answers(server, option(NBDOption.SET_META_CONTEXT, named("disk")[:-2] + query))
+    assert [kind for kind, _ in chosen] == [NBDOptionReply.META_CONTEXT, NBDOptionReply.ACK]
+    answers(server, option(NBDOption.SET_META_CONTEXT, again))
+    assert answers(server, option(NBDOption.GO, named("disk")))[-1][0] == NBDOptionReply.ACK
+    server.feed(nbd.REQUEST.pack(nbd.REQUEST_MAGIC, 0, NBDCommand.BLOCK_STATUS, 1, 0, 512))
+    assert not server.in_flight
+    assert b"is not supported" in server.take_outgoing()
+
+
 def test_information_tells_size_flags_and_blocks():
     found = answers(greeted(), option(NBDOption.INFO, named("other", 1, 2, 3, 99)))
     assert [kind for kind, _ in found] == [NBDOptionReply.INFO] * 3 + [NBDOptionReply.ACK]
@@ -312,6 +338,15 @@ def test_exports_that_nbd_cannot_serve_are_refused():
         check_exports([("disk", NBDExport(1000))])
     with pytest.raises(LocalError, match="4096"):
         check_exports([("d" * 5000, NBDExport(512))])
+    with pytest.raises(LocalError, match=r"expected a name in UTF-8, found 'bad\\udcff.img'"):
+        check_exports([("bad\udcff.img", NBDExport(512))])
+
+
+def test_export_of_a_name_that_is_no_text_is_no_place():
+    with pytest.raises(LocalError, match="expected a name in UTF-8"):
+        parse_nbd_uri("nbd://127.0.0.1:1/\udcff")
+    with pytest.raises(LocalError, match="expected a name in UTF-8"):
+        ClientConversation("\udcff")
 
 
 # -- What a server may not say -------------------------------------------------------------------

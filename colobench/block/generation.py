@@ -356,10 +356,13 @@ def _generation(found: dict[str, Any]) -> Generation:
     for name, pattern in _TEXTS.items():
         if not isinstance(found[name], str) or not re.fullmatch(pattern, found[name]):
             raise LocalError(f"{name}: expected {pattern}, found {show(found[name])}")
+    state = ImageState(found["state"])
+    if state is ImageState.COPYING and found["peer"]:
+        raise LocalError(f"peer: expected none of an incomplete copy, found {show(found['peer'])}")
     return Generation(
         identifier=found["generation"],
         size=size,
-        state=ImageState(found["state"]),
+        state=state,
         peer=found["peer"],
         checkpoint=found["checkpoint"],
         changed=_unpacked(size, found["changed"]),

@@ -11,11 +11,11 @@ from colobench.block.generation import (
     Generation,
     ImageState,
     Relation,
-    WrongImageState,
     differing,
     relate,
 )
 from colobench.errors import LocalError
+from colobench.guest.disk_settings import check_size
 from colobench.node.disk.generation_file import load_generation
 from colobench.node.disk.image import FileImage, ImageInUse
 
@@ -60,9 +60,10 @@ class ImageDescription:
         if self.is_open:
             return "a process has it open"
         try:
+            check_size(self.path, self.size)
             if self.generation is not None:
                 self.generation.check_guest()
-        except WrongImageState as error:
+        except LocalError as error:
             return str(error)
         return ""
 

@@ -50,7 +50,7 @@ class FaultRule:
     torn: bool = False
 
     @classmethod
-    def from_json(cls, members: Mapping[str, Any]) -> FaultRule:
+    def from_json(cls, members: object) -> FaultRule:
         """Read a rule, as of the monitor's command.
 
         Parameters
@@ -63,8 +63,10 @@ class FaultRule:
         Raises
         ------
         LocalError
-            If a member is unknown or out of range.
+            If it is no object, or a member is unknown or out of range.
         """
+        if not isinstance(members, Mapping):
+            raise LocalError(f"fault: expected an object, found {show(members)}")
         unknown = members.keys() - _MEMBERS
         kinds = members.get("kinds")
         if unknown or not isinstance(kinds, list) or not kinds:
@@ -84,12 +86,12 @@ class FaultRule:
         ):
             if name in members:
                 values[name.replace("-", "_")] = check_integer(name, members[name], low, high)
-        if "errno" in members and members["errno"] != 0:
-            values["errno"] = FAULT_ERRNOS[
-                check_choice("errno", members["errno"], list(FAULT_ERRNOS))
-            ]
-        elif "errno" in members:
-            values["errno"] = 0
+        if "errno" in members:
+            number = members["errno"]
+            none = number == 0 and type(number) is int
+            values["errno"] = (
+                0 if none else FAULT_ERRNOS[check_choice("errno", number, list(FAULT_ERRNOS))]
+            )
         if not isinstance(members.get("torn", False), bool):
             raise LocalError(f"torn: expected true or false, found {show(members['torn'])}")
         return cls(**values, torn=members.get("torn", False))

@@ -76,7 +76,7 @@ def load_generation(path: str, size: int) -> Generation | None:
     except (InvalidGeneration, UnicodeDecodeError) as error:
         raise InvalidGeneration(f"{beside}: {error}") from error
     if generation.size != size:
-        raise LocalError(
+        raise InvalidGeneration(
             f"{beside}: expected the generation of an image of {size} bytes, "
             f"found one of {generation.size}"
         )

@@ -38,6 +38,8 @@ def accept(path: str) -> None:
             os.unlink(locked.path + GENERATION_SUFFIX)
         image = DiskImage(path)
     try:
+        # A clean image is one that a loss of power leaves as it is.
+        image.flush()
         image.on(ImageEvent.REPAIRED)
     finally:
         image.close()
@@ -111,9 +113,11 @@ def restore(path: str, current: str) -> int:
     Raises
     ------
     LocalError
-        If the first image is the current one of the two, no guest can be started on the other, or
-        they have different sizes. `BlockError` if one cannot be read or written.
+        If both are the same image, the first is the current one of the two, no guest can be started
+        on the other, or they have different sizes. `BlockError` if one cannot be read or written.
     """
+    if os.path.realpath(path) == os.path.realpath(current):
+        raise LocalError(f"{path}: expected another image than the current one, found the same")
     source = DiskImage(current)
     try:
         source.generation.check_guest()
@@ -124,6 +128,8 @@ def restore(path: str, current: str) -> int:
             copy = DiskCopy(differing(target.generation, source.generation))
             target.on(ImageEvent.COPY_BEGINS)
             _copy(copy, source.file, target.file)
+            # A killed node may have written it, and flushed nothing.
+            source.flush()
             shared = new_generation()
             target.on(ImageEvent.PAIRED, identifier=shared)
             target.on(ImageEvent.CLEAN_END)

@@ -92,7 +92,7 @@ class VolatileCache:
 
     def extents(self, offset: int, length: int, limit: int) -> list[tuple[int, bool]]:
         """Return one extent of data: where holes will be is not known before a flush."""
-        return [(length, True)]
+        return [(length, False)]
 
     def _write_back(self, begin: int, end: int) -> None:
         for first, last in list(self._runs(begin, end)):

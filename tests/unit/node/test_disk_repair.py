@@ -13,7 +13,7 @@ from colobench.block.generation import IMAGE_TABLE, ImageEvent, ImageState
 from colobench.block.layers import SecondaryLayers
 from colobench.cli.main import main
 from colobench.node.disk.description import describe_image
-from colobench.node.disk.generation_file import DiskImage, new_generation
+from colobench.node.disk.generation_file import DiskImage, load_generation, new_generation
 from colobench.node.disk.image import FileImage
 from colobench.node.disk.layer_file import FileLayerBuffer, layers_path
 from colobench.protocol.table import text
@@ -183,6 +183,64 @@ def test_a_merge_that_was_killed_is_undone_if_the_layers_have_all_that_it_wrote(
     with FileImage(paths[1]) as base:
         assert base.read(5 * CLUSTER_SIZE, 512) == b"1" * 512
         assert refused or base.read(0, 2 * CLUSTER_SIZE) == bytes(2 * CLUSTER_SIZE)
+
+
+@pytest.fixture
+def flushed(monkeypatch):
+    """List each file that is flushed, with what it is by then."""
+    found = []
+
+    def flush(image):
+        generation = load_generation(image.path, image.size)
+        found.append((image.path, generation and generation.state))
+
+    monkeypatch.setattr(FileImage, "flush", flush)
+    return found
+
+
+def test_an_image_is_flushed_before_a_repair_says_that_it_is_clean(paths, flushed):
+    killed_pair(paths)
+    assert main(["disk", "repair", paths[1], "--from", paths[0]]) == 0
+    assert (paths[0], ImageState.IN_USE) in flushed
+    assert (paths[1], ImageState.COPYING) in flushed
+
+
+def test_an_image_is_flushed_before_it_is_accepted(paths, flushed):
+    killed_pair(paths)
+    assert main(["disk", "repair", paths[1], "--accept"]) == 0
+    assert flushed == [(paths[1], ImageState.FOLLOWING)]
+
+
+def test_an_image_is_not_repaired_from_itself(paths, tmp_path, capsys):
+    killed_pair(paths)
+    os.symlink(paths[0], tmp_path / "link")
+    assert main(["disk", "repair", paths[0], "--from", str(tmp_path / "link")]) == 1
+    assert "expected another image than the current one" in capsys.readouterr().err
+
+
+def test_an_image_of_another_size_than_before_is_told_and_accepted(paths, capsys):
+    killed_pair(paths)
+    os.truncate(paths[0], 2 * SIZE)
+    assert told(capsys, "show", paths[0])[0] == 3
+    assert main(["disk", "repair", paths[0], "--accept"]) == 0
+    capsys.readouterr()
+    assert told(capsys, "show", paths[0])[0] == 0
+
+
+def test_an_image_of_a_size_that_no_disk_has_is_refused(paths, capsys):
+    Path(paths[0]).write_bytes(bytes(1024))
+    assert main(["disk", "show", paths[0]]) == 3
+    assert "multiple of 4096" in capsys.readouterr().out
+
+
+def test_an_incomplete_copy_that_claims_to_be_one_of_a_pair_is_not_read(paths, capsys):
+    killed_pair(paths)
+    for path in paths:
+        beside = Path(f"{path}.generation")
+        members = json.loads(beside.read_text())
+        beside.write_text(json.dumps(members | {"state": "copying", "peer": members["generation"]}))
+    assert main(["disk", "show", *paths]) == 3
+    assert "peer: expected none of an incomplete copy" in capsys.readouterr().out
 
 
 def test_images_that_cannot_be_compared_or_read_are_errors(paths, capsys):

@@ -87,3 +87,10 @@ def test_image_below_a_volatile_cache_is_one_of_another_boot(tmp_path: Path) -> 
         again = DiskImage(path)
         assert (again.found.changed is not None) == known
         again.close()
+
+
+def test_extents_of_a_cache_are_data(tmp_path: Path) -> None:
+    cache = VolatileCache(FileImage(str(tmp_path / "image"), SIZE))
+    cache.write(0, b"d" * 512)
+    assert cache.extents(0, SIZE, 10) == [(SIZE, False)]
+    cache.close()

@@ -205,7 +205,7 @@ def _of_other_disks(path: str, generation: str, stack: ExitStack) -> dict[str, i
 
 def _settle(files: dict[str, int]) -> int:
     """Give all files the epoch of the last checkpoint; returns it."""
-    epochs = {}
+    epochs: dict[str, int] = {}
     for path, file in files.items():
         packed = os.pread(file, _EPOCH.size, _EPOCH_PLACE)
         if len(packed) != _EPOCH.size:

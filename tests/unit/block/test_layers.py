@@ -192,12 +192,15 @@ def test_the_guests_writes_leave_half_of_the_buffer_to_the_primarys():
     clusters = 4
     size = 4 * clusters * CLUSTER_SIZE
     _, layers = paired(2 * clusters * (CLUSTER_SIZE + EXTENT_COST), size)
+
+    def fill(change, begin):
+        for sector in range(begin, size, 1024):
+            change(sector)
+
     with pytest.raises(LayersFull, match="of its own guest"):
-        for sector in range(0, size, 1024):
-            layers.guest.write(sector, b"g" * 512)
+        fill(lambda sector: layers.guest.write(sector, b"g" * 512), 0)
     with pytest.raises(LayersFull, match="of its own guest"):
-        for sector in range(512, size, 1024):
-            layers.guest.discard(sector, 512)
+        fill(lambda sector: layers.guest.discard(sector, 512), 512)
     for cluster in range(clusters):
         layers.forwarded.write(2 * cluster * CLUSTER_SIZE, b"p" * 512)
     layers.checkpoint()

@@ -166,6 +166,8 @@ def doubt(comparison: Findings, cell: Cell, calibrations: Calibrations) -> str:
     The machine's own checks are the copy beside each measurement, and the calibrations: these are
     runs with fixed settings, one in each round, so they differ as much as the machine does.
     """
+    if cell.settings.guest.disks:
+        return "they leave out the disks of its guest"
     if comparison.drifted(cell):
         return "the rate of memcpy beside it drifted"
     if not comparison.held(cell):

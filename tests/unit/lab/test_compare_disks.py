@@ -10,10 +10,11 @@ import pytest
 from colobench.errors import RemoteError
 from colobench.lab.compare import calibrate, measure
 from colobench.lab.compare.cells import make_cells
+from colobench.lab.compare.comparison import Comparison
 from colobench.lab.compare.models import Calibrations
 from colobench.lab.compare.settings import ComparisonSettings
 from colobench.lab.session.disk_images import identify_disks
-from measurements import make_calibration
+from measurements import make_calibration, make_measurement
 
 
 @pytest.fixture
@@ -72,3 +73,11 @@ def test_a_calibration_counts_for_the_disks_that_the_user_named(sessions, tmp_pa
     monkeypatch.setattr(calibrate, "_run", lambda *_: columns)
     found = calibrate.calibrate(cell, 1, settings)
     assert Calibrations([found]).of_pair(cell.settings)
+
+
+def test_models_are_not_judged_by_a_guest_with_disks(tmp_path):
+    cell, settings = make_cell(f"{tmp_path}/store.img,size=1M")
+    comparison = Comparison((cell,), settings)
+    comparison.add(make_measurement(cell, 1, settings, calibration=make_calibration(cell)))
+    assert "because they leave out the disks of its guest: colo_v12 on kv" in repr(comparison)
+    assert "%) !" not in repr(comparison)

@@ -89,9 +89,9 @@ def load_generation(path: str, size: int) -> Generation | None:
 class DiskImage:
     """An image that is open for writing, and what it is.
 
-    Its owner tells it each event, one at a time. As a backend it is the disk of a guest that runs
-    on it, for several threads: a cluster is noted before it is changed. `file` is the same image
-    without notes, for the writes of a copy and of the primary.
+    Its owner tells it each event, one at a time. As a backend it is a disk for several threads.
+    While a guest runs on it, a cluster is noted before it is changed. `file` is the same image
+    without notes, for the writes of a copy.
 
     Parameters
     ----------

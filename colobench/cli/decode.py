@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 from colobench.errors import LocalError
@@ -58,6 +59,8 @@ def run(options: argparse.Namespace) -> int:
     from colobench.lab.decode.text import render
     from colobench.lab.progress import bar
 
+    if options.html or options.extract:
+        _check_files(options)
     keeper = None
     if options.pages:
         keeper = KeptPages(*options.pages)
@@ -81,6 +84,15 @@ def run(options: argparse.Namespace) -> int:
         if options.html:
             print(f"\npage: {options.html}")
     return 3 if found.problems else 0
+
+
+def _check_files(options: argparse.Namespace) -> None:
+    from colobench.cli.options import check_different_files
+
+    # "-" and unix:PATH are no files that an output could replace.
+    source = Path(options.source) if os.path.isfile(options.source) else None
+    extracted = options.extract[1] if options.extract else None
+    check_different_files(source=source, html=options.html, extract=extracted)
 
 
 def _shown_page(number: int, page: bytes, history: list[tuple[int, str]]) -> str:

@@ -39,8 +39,8 @@ class MetricRow(NamedTuple):
 
     @property
     def undecided(self) -> bool:
-        """Whether several are best only because one round has no intervals."""
-        return len(self.best) > 1 and all(self.estimates[name].low is None for name in self.best)
+        """Whether several are best because one of them has one round, which has no interval."""
+        return len(self.best) > 1 and any(self.estimates[name].low is None for name in self.best)
 
     @property
     def leaders(self) -> tuple[str, ...]:

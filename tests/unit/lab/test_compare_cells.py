@@ -136,6 +136,12 @@ def test_no_output_replaces_another(tmp_path, capsys):
     ):
         assert main(options) != 0
         assert "found.parquet: expected a file each, found it for" in capsys.readouterr().err
+    stream = tmp_path / "stream"
+    stream.write_bytes(b"QEVM")
+    for options in (["--html", f"{stream}"], ["--extract", f"pc.ram={stream}"]):
+        assert main(["decode", f"{stream}", *options]) != 0
+        assert "stream: expected a file each" in capsys.readouterr().err
+    assert stream.read_bytes() == b"QEVM"
     pytest.importorskip("pyarrow")
     cells.mkdir()
     assert main(["compare", "--parquet", f"{file}"]) != 0

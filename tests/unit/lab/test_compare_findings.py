@@ -54,6 +54,19 @@ def test_one_round_names_no_winner():
     assert "One round has no intervals" in words
 
 
+def test_one_round_beside_two_is_no_tie():
+    words = repr(
+        make_comparison(
+            lambda cell, number: (
+                None if (cell.strategy, number) == (NAMES[1], 2) else clearly(cell, number)
+            ),
+            rounds=2,
+        )
+    )
+    assert "after one round, colo_v12 has the shortest median pause" in words
+    assert "tie" not in words
+
+
 def test_one_round_of_equal_values_prefers_none():
     equal = make_comparison(lambda cell, number: {"disk_wait_ms_per_s": 0.0}, rounds=1)
     assert "after one round, colo_v12 and multifd have the shortest median pause" in repr(equal)

@@ -120,6 +120,10 @@ def one_write_too_many():
     return cb.compare_trackers("16M", "uniform", 1, 50, trackers=["marked"])
 
 
+def one_tracker():
+    return cb.compare_trackers("16M", "uniform", 1, 1, trackers=["marked"])
+
+
 def nothing_written():
     return cb.compare_trackers("16M", "idle", 1, 50, trackers=["marked"])
 
@@ -161,11 +165,11 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "01.2": ("sized buffer", "VMSTATE_SIZE"),
     "01.3": (0, lambda: records_of(delay=20)[-1].device_bytes, 1e6),
     "02.1": ((64 << 30) // 4096 // 8, 64 << 30, 64),
-    "02.2": (one_write_too_many, nothing_written),
+    "02.2": (one_write_too_many, nothing_written, one_tracker),
     "02.3": (100, 50_000),
     "03.1": (*(rule for rule, _ in lesson_03.WRONG_RULES), lambda received, written: received[0]),
     "03.2": (7,),
-    "04.1": (17.18, 16.03, 68.85, 4104 * (64 << 30) / 4096 / 4, 1),
+    "04.1": (17.18, 16.03, 68.85, 4104 * (64 << 30) / 4096 / 4, 17213, 1),
     "04.2": (lambda: sent("separated", 2), lambda: sent("buffered", 20)),
     "05.1": ("SET", "SET and INCR", "none of them"),
     "06.2": ("SET", "GET", "DEL"),
@@ -193,6 +197,8 @@ WRONG: dict[str, tuple[Any, ...]] = {
         ["COLO_DEVICES", "COLO_RAM"],
         lambda: stages_of_pages("COLO_PASS"),
         lambda: stages_of_pages("PRECOPY"),
+        lambda: stages_of_pages("COLO_BUFFER"),
+        lambda: stages_of_pages("COLO_RAM"),
         ["COLO_RAM"],
     ),
     "09.2": (1, 2, 7),
@@ -208,7 +214,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "12.2": (
         lesson_12.WRITTEN * lesson_12.SECTOR_SIZE,
         (lesson_12.WRITTEN + 1) * lesson_12.CLUSTER_SIZE,
-        1,
+        *(640, lesson_12.WRITTEN, 1),
     ),
     "12.3": (["active", "hidden"],),
 }

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from colobench.errors import LocalError
+from colobench.fields.checks import show
 
 
 class Grade(StrEnum):
@@ -85,10 +86,14 @@ def as_number(answer: Any) -> float:
         If it is none.
     """
     if isinstance(answer, bool) or not isinstance(answer, numbers.Real):
-        raise UnfitAnswerError(f"answer: expected a number, found {_shown(answer)}")
-    if not math.isfinite(answer):
-        raise UnfitAnswerError(f"answer: expected a finite number, found {answer}")
-    return float(answer)
+        raise UnfitAnswerError(f"answer: expected a number, found {shown(answer)}")
+    try:
+        found = float(answer)
+    except OverflowError:
+        found = math.inf
+    if not math.isfinite(found):
+        raise UnfitAnswerError(f"answer: expected a finite number, found {shown(answer)}")
+    return found
 
 
 def as_choice(answer: Any, options: tuple[str, ...]) -> str:
@@ -104,7 +109,7 @@ def as_choice(answer: Any, options: tuple[str, ...]) -> str:
         if option.casefold() == found:
             return option
     raise UnfitAnswerError(
-        f"answer: expected one of {', '.join(map(repr, options))}, found {_shown(answer)}"
+        f"answer: expected one of {', '.join(map(repr, options))}, found {shown(answer)}"
     )
 
 
@@ -117,7 +122,7 @@ def as_instance(answer: Any, kind: type, what: str) -> Any:
         If it is of another class; the text describes the expected object with `what`.
     """
     if not isinstance(answer, kind):
-        raise UnfitAnswerError(f"answer: expected {what}, found {_shown(answer)}")
+        raise UnfitAnswerError(f"answer: expected {what}, found {shown(answer)}")
     return answer
 
 
@@ -142,7 +147,8 @@ def judge_number(
     why
         Reason, for an answer that is right.
     hints
-        Hints by typical wrong numbers, which are met as exactly as the right one.
+        Hints by typical wrong numbers, which are met as exactly as the right one, and within 1 % at
+        most: a guess that may be far off must not meet a hint from far off, too.
     otherwise
         Hint for all other numbers.
     exact, close
@@ -150,18 +156,18 @@ def judge_number(
     """
     found = as_number(answer)
     error = abs(found - truth) / abs(truth) if truth else float(found != truth)
+    hint_error = min(max(exact, 1e-9), 0.01)
     if error <= exact:
         return right(why)
     for typical, hint in (hints or {}).items():
-        if math.isclose(found, typical, rel_tol=max(exact, 1e-9), abs_tol=1e-9):
+        if math.isclose(found, typical, rel_tol=hint_error, abs_tol=1e-9):
             return wrong(hint)
     if error <= close:
         return near(f"It is {truth:,.4g}. {why}")
     return wrong(otherwise)
 
 
-def _shown(answer: Any) -> str:
-    text = repr(answer)
-    if len(text) > 60:
-        text = f"{text[:57]}..."
+def shown(answer: Any) -> str:
+    """Write an answer for a sentence about it: shortened, with its type unless that is plain."""
+    text = show(answer)
     return text if isinstance(answer, str | int | float) else f"{type(answer).__name__} {text}"

@@ -271,7 +271,7 @@ def term(name: str) -> Term:
     LocalError
         If the glossary does not have it.
     """
-    wanted = name.strip().casefold()
+    wanted = str(name).strip().casefold()
     for each in _GLOSSARY:
         if wanted in (each.name.casefold(), *map(str.casefold, each.also)):
             return each

@@ -6,12 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from colobench.lab.course.feedback import (
     Feedback,
     Grade,
     UnfitAnswerError,
     as_choice,
     as_number,
+    shown,
 )
 from colobench.lab.course.score_book import PREDICTION, book
 
@@ -49,11 +52,11 @@ class ChoiceAnswer:
 
     def read(self, answer: Any) -> str:
         """Take an answer of this form; a number counts the options from 1."""
-        if isinstance(answer, int) and not isinstance(answer, bool):
+        if isinstance(answer, int | np.integer) and not isinstance(answer, bool):
             if 1 <= answer <= len(self.options):
-                return self.options[answer - 1]
+                return self.options[int(answer) - 1]
             raise UnfitAnswerError(
-                f"answer: expected a number from 1 to {len(self.options)}, found {answer}"
+                f"answer: expected a number from 1 to {len(self.options)}, found {shown(answer)}"
             )
         return as_choice(answer, self.options)
 
@@ -79,8 +82,10 @@ class CurveAnswer:
 
     def read(self, answer: Any) -> tuple[float, ...]:
         """Take an answer of this form: a value for each place."""
+        if isinstance(answer, np.ndarray):
+            answer = answer.tolist()
         if isinstance(answer, str) or not isinstance(answer, Sequence):
-            raise UnfitAnswerError(f"answer: expected {len(self.x)} numbers, found {answer!r}")
+            raise UnfitAnswerError(f"answer: expected {len(self.x)} numbers, found {shown(answer)}")
         if len(answer) != len(self.x):
             raise UnfitAnswerError(
                 f"answer: expected {len(self.x)} numbers, one for each of {self.x}, "

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import colobench as cb
@@ -13,6 +15,7 @@ from colobench.lab.course.exercise import Exercise
 from colobench.lab.course.feedback import Feedback, Grade, judge_number, near, right, wrong
 from colobench.lab.course.glossary import meaning_of
 from colobench.lab.course.lesson import exercise, lesson, lesson_numbers, predicted_experiment
+from colobench.lab.course.lessons import lesson_03, lesson_04, lesson_07b
 from colobench.lab.course.notebook_cells import exercises_markdown
 from colobench.lab.course.prediction import (
     ChoiceAnswer,
@@ -21,7 +24,10 @@ from colobench.lab.course.prediction import (
     PredictedExperiment,
 )
 from colobench.lab.course.score_book import EXERCISE, PREDICTION, ScoreBook, book
-from colobench.lab.course.score_sheet import NOTE, ScoreSheet, read_scores
+from colobench.lab.course.score_sheet import FORMAT, NOTE, ScoreSheet, _hash, read_scores
+from colobench.lab.studies.sweep import Line
+from colobench.lab.studies.trackers import Epoch, UnavailableTracker
+from colobench.memory.tracker_names import TRACKERS
 from colobench.ui.base.controls import dropdown, slider
 from places import CLONE
 
@@ -80,6 +86,60 @@ def test_a_file_of_scores_collects_the_notebooks_and_has_no_times(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["scores.json"]
 
 
+def scores_in(file):
+    return {(each.kind, each.points, each.tries) for each in read_scores(file).scores}
+
+
+def test_an_export_of_another_kernel_adds_tries_and_keeps_best_answers_and_first_predictions(
+    tmp_path,
+):
+    file = tmp_path / "scores.json"
+    sheet((EXERCISE, "03.1", right()), (PREDICTION, "03.1", wrong(""))).export(file)
+    # The same file under another name: this process has put nothing into it, as a new kernel.
+    file = file.rename(tmp_path / "moved.json")
+    sheet((EXERCISE, "03.1", wrong("")), (PREDICTION, "03.1", right())).export(file)
+    assert scores_in(file) == {(EXERCISE, 1.0, 2), (PREDICTION, 0.0, 2)}
+
+
+def test_a_second_export_of_one_kernel_counts_no_try_twice(tmp_path):
+    file = tmp_path / "scores.json"
+    book.note(EXERCISE, "03.1", wrong(""))
+    for _ in range(2):
+        cb.scores().export(file)
+    book.note(EXERCISE, "03.1", right())
+    cb.scores().export(file)
+    assert scores_in(file) == {(EXERCISE, 1.0, 2)}
+    book.forget()
+    book.note(EXERCISE, "03.1", wrong(""))
+    cb.scores().export(file)
+    assert scores_in(file) == {(EXERCISE, 1.0, 3)}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tries": float("inf")},
+        {"tries": float("nan")},
+        {"points": float("inf")},
+        {"number": "03.99"},
+        {"number": "99.1"},
+        {"number": "03\x1b[2J.1"},
+        {"kind": "mark"},
+    ],
+)
+def test_scores_that_nothing_gives_are_refused_and_the_others_are_shown(tmp_path, capsys, change):
+    row = {"kind": EXERCISE, "number": "03.1", "points": 1.0, "tries": 1}
+    files = [tmp_path / "good.json", tmp_path / "bad.json"]
+    for file, each in zip(files, (row, row | change), strict=True):
+        content = {"format": FORMAT, "note": NOTE, "name": "Ada", "scores": [each]}
+        file.write_text(json.dumps(content | {"sha256": _hash(content)}))
+    assert main(["course", "scores", *map(str, files)]) == 1
+    printed = capsys.readouterr()
+    assert re.search(r"good\.json +Ada +1 +1", printed.out)
+    assert "bad.json: expected scores" in printed.err
+    assert "\x1b" not in printed.out + printed.err
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -117,6 +177,7 @@ def test_scores_of_many_students_are_a_table_and_csv(tmp_path, capsys):
 def test_a_name_cannot_command_the_terminal(tmp_path):
     file = sheet((EXERCISE, "03.1", right())).export(tmp_path / "s.json", name="A\x1b[2Jda\n")
     assert read_scores(file).name == "A[2Jda"
+    assert read_scores(sheet().export(tmp_path / "s.json", name="\ud800Bob")).name == "Bob"
 
 
 def test_the_same_score_twice_is_refused(tmp_path):
@@ -139,9 +200,12 @@ def never():
 @pytest.mark.parametrize(
     ("form", "unfit"),
     [
-        (NumberAnswer("ms"), (None, "5", True, float("nan"))),
-        (ChoiceAnswer(("yes", "no")), (None, "perhaps", 0, 3, True)),
-        (CurveAnswer((1, 2), "x", "y", 5), (None, "12", (1,), (1, "2"), 7)),
+        (NumberAnswer("ms"), (None, "5", True, float("nan"), 10**400, 10**5000)),
+        (ChoiceAnswer(("yes", "no")), (None, "perhaps", 0, 3, True, 10**5000)),
+        (
+            CurveAnswer((1, 2), "x", "y", 5),
+            (None, "12", (1,), (1, "2"), 7, np.ones((2, 2)), np.array(1), (1, 10**400), {"a": 1}),
+        ),
     ],
 )
 def test_without_an_answer_of_its_kind_an_experiment_does_not_run(form, unfit):
@@ -150,7 +214,14 @@ def test_without_an_answer_of_its_kind_an_experiment_does_not_run(form, unfit):
         feedback = asked.commit(answer)
         assert feedback.grade is Grade.NONE
         assert "Commit to an answer first" in str(feedback)
+        assert len(str(feedback)) < 300
     assert book.all() == ()
+
+
+def test_numpys_numbers_are_answers_as_pythons_are():
+    assert CurveAnswer((1, 2), "x", "y", 5).read(np.array([1, 2])) == (1.0, 2.0)
+    assert ChoiceAnswer(("yes", "no")).read(np.int64(2)) == "no"
+    assert NumberAnswer("ms").read(np.float32(2)) == 2.0
 
 
 def test_a_committed_answer_runs_the_experiment_and_is_scored():
@@ -190,6 +261,113 @@ def test_numbers_are_right_near_or_wrong():
         Grade.WRONG,
     ]
     assert str(judged(400)) == "Not right. bytes"
+
+
+def test_a_hint_for_a_typical_number_leaves_room_for_answers_that_are_near():
+    judge = predicted_experiment("05.1").judge
+    found = {answer: judge(answer, 33.0) for answer in (10, 30, 45, 56, 60, 90)}
+    grades = [each.grade for each in found.values()]
+    assert grades == [Grade.NEAR, Grade.RIGHT, Grade.NEAR, Grade.NEAR, Grade.WRONG, Grade.WRONG]
+    assert "Only a request just after a checkpoint" in found[60].words
+
+
+def test_an_honest_rounding_is_right_and_another_unit_has_its_hint(monkeypatch):
+    monkeypatch.setattr(lesson_04, "_buffer_line", lambda: Line(750.0, 4104.27))
+    monkeypatch.setattr(lesson_07b, "_page_bytes", lambda: 4104)
+    for number, answer in (("04.1", 17.213), ("04.1", 17.2), ("07b.1", 4104), ("07b.1", 4104.05)):
+        assert exercise(number).check(answer).grade is Grade.RIGHT
+    assert "Those are MB" in str(exercise("04.1").check(17213))
+    assert "be64" in str(exercise("04.1").check(17.18))
+    assert exercise("07b.1").check(4096).grade is Grade.WRONG
+    for measured in (9, 8.99):
+        assert "the devices and the messages" in str(exercise("04b.1").check(measured))
+    assert "KiB" in str(exercise("12.2").check(640))
+
+
+def test_a_rule_of_the_flush_is_tried_with_sets_of_which_neither_has_the_other(monkeypatch):
+    less, more = np.zeros((2, 64), np.uint64)
+    less[0], more[0] = 0b1, 0b11
+    monkeypatch.setattr(
+        lesson_03, "_real_flushes", lambda: [(more, less, more), (less, more, more)]
+    )
+    check = exercise("03.1").check
+    assert check(lambda received, written: received | written).grade is Grade.RIGHT
+    for rule in (np.maximum, lambda one, other: max(one, other, key=np.sum)):
+        found = check(rule)
+        assert found.grade is Grade.WRONG
+        assert "one of the sets had all pages of the other" in found.words
+    hints = {check(rule).words for rule, _ in lesson_03.WRONG_RULES}
+    assert hints == {hint for _, hint in lesson_03.WRONG_RULES}
+
+
+def test_pages_that_upstream_writes_have_their_hint_however_many_they_are(monkeypatch):
+    monkeypatch.setattr(lesson_03, "_still_guest", lambda: 0)
+    assert exercise("03.2").check(0).grade is Grade.RIGHT
+    for answer in (187, 192, 272):
+        assert "Set the variant to `v12`" in exercise("03.2").check(answer).words
+
+
+def test_every_tracker_that_runs_here_is_to_be_tried():
+    def epochs(names):
+        return [Epoch(name, 1, 1, 0.0, 0.0, True, b"") for name in names]
+
+    check = exercise("02.2").check
+    *some, last = TRACKERS
+    assert check(epochs(TRACKERS)).grade is Grade.RIGHT
+    assert check([UnavailableTracker(last, "no"), *epochs(some)]).grade is Grade.RIGHT
+    assert last in check(epochs(some)).words
+
+
+def test_an_undecided_verdict_is_not_called_an_error(monkeypatch):
+    verdict = SimpleNamespace(linearizable=None, in_words="undecided")
+    monkeypatch.setattr(cb.FailoverStory, "compares", False)
+    story = object.__new__(cb.FailoverStory)
+    story.takeover = SimpleNamespace(role="primary")
+    story.verdict = verdict
+    story.history = SimpleNamespace(lost=[])
+    assert "undecided" in exercise("06.1").check(story).words
+    verdict.linearizable = False
+    assert "has seen an error" in exercise("06.1").check(story).words
+
+
+class Needs:
+    def __init__(self, needs):
+        self.needs = needs
+
+    def ask(self, seen):
+        return "due" if seen.dirty_pages >= 200 or seen.ran_ms >= 40 else 1
+
+
+@pytest.mark.parametrize(
+    ("number", "answer", "words"),
+    [
+        ("08.2", Needs(None), "List `dirty_pages` in `needs`"),
+        ("08.2", Needs(5), "refuses what it needs"),
+        ("12.1", lambda active, hidden, image: np.frombuffer(image, np.uint8), "three sectors"),
+        ("12.1", lambda active, hidden, image: 7, "three sectors"),
+        ("12.1", b"x" * 10_000, "a function of three sectors"),
+        ("12.3", [None, "hidden"], "expected one of 'hidden', 'active', found NoneType None"),
+        ("12.3", ["hidden", 2], "expected one of 'hidden', 'active', found 2"),
+        ("12.3", ["hidden", "hidden"], "each name once"),
+        ("12.3", "hidden" * 1000, "a list of two names"),
+        ("03.1", "x" * 10_000, "a function of two bitmaps"),
+        ("09.1", "x" * 10_000, "a list of names"),
+    ],
+)
+def test_an_odd_answer_gets_a_short_sentence(number, answer, words):
+    found = exercise(number).check(answer)
+    assert found.grade in (Grade.NONE, Grade.WRONG)
+    assert words in found.words
+    assert len(found.words) < 300
+
+
+def test_names_of_layers_may_be_written_in_capitals():
+    assert exercise("12.3").check(["Hidden", "Active"]).grade is Grade.RIGHT
+
+
+def test_blanks_behind_the_commas_of_a_strategy_are_no_fault():
+    text = "colo_v12, transport=memfd, capture=copy-then-send, delay=20"
+    assert exercise("07.1").check(text).grade is Grade.RIGHT
 
 
 @pytest.mark.parametrize("number", LESSONS)
@@ -259,6 +437,8 @@ def test_the_glossary_has_the_words_and_the_document_is_written_from_it():
     assert names == sorted(names)
     with pytest.raises(cb.LocalError, match=r"term: expected a word of the glossary"):
         cb.term("quux")
+    with pytest.raises(cb.LocalError, match=r"term: expected a word of the glossary"):
+        cb.term(None)
 
 
 def test_the_tooltip_of_a_control_is_the_glossarys():

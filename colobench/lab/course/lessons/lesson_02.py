@@ -14,11 +14,13 @@ from colobench.lab.course.feedback import (
     judge_number,
     near,
     right,
+    shown,
     wrong,
 )
 from colobench.lab.course.lesson import Lesson
 from colobench.lab.course.prediction import NumberAnswer, PredictedExperiment
-from colobench.lab.studies.trackers import Epoch, compare_trackers
+from colobench.lab.studies.trackers import Epoch, UnavailableTracker, compare_trackers
+from colobench.memory.tracker_names import TRACKERS
 
 RAM_BYTES = 64 << 30
 SMALL_PAGES = 4096
@@ -44,7 +46,7 @@ def _judge_bits(answer: Any) -> Feedback:
 def _judge_one_page(answer: Any) -> Feedback:
     if not isinstance(answer, list) or not answer:
         raise UnfitAnswerError(
-            f"answer: expected the list that `cb.compare_trackers` returns, found {answer!r:.60}"
+            f"answer: expected the list that `cb.compare_trackers` returns, found {shown(answer)}"
         )
     epochs = [each for each in answer if isinstance(each, Epoch)]
     if not epochs:
@@ -58,6 +60,12 @@ def _judge_one_page(answer: Any) -> Feedback:
         return wrong(
             f"There are epochs with {max(pages):,} dirty pages. One write dirties one page: let "
             "the guest do fewer, with `writes`."
+        )
+    tried = {each.tracker for each in answer if isinstance(each, Epoch | UnavailableTracker)}
+    if missing := [each for each in TRACKERS if each not in tried]:
+        return wrong(
+            f"The trackers {', '.join(missing)} were not tried. Leave `trackers` out: then all of "
+            "them run."
         )
     return right(
         "Each tracker named that one page. Its collection still costs something: the cost that "
@@ -76,7 +84,7 @@ def _judge_half(answer: Any) -> Feedback:
     writes = as_number(answer)
     if writes != round(writes) or not 1 <= writes <= MOST_WRITES:
         raise UnfitAnswerError(
-            f"answer: expected a whole number from 1 to {MOST_WRITES:,}, found {answer}"
+            f"answer: expected a whole number from 1 to {MOST_WRITES:,}, found {shown(answer)}"
         )
     share = _dirty_pages(int(writes)) / SMALL_PAGES
     words = f"With {writes:,.0f} writes {share:.0%} of the pages were dirty."

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from colobench.kernels.bitmap import popcount
+from colobench.fields.checks import show
 from colobench.lab.course.exercise import Exercise
 from colobench.lab.course.feedback import (
     Feedback,
@@ -18,6 +18,7 @@ from colobench.lab.course.feedback import (
     judge_number,
     near,
     right,
+    shown,
     wrong,
 )
 from colobench.lab.course.lesson import Lesson
@@ -50,6 +51,17 @@ def _real_flushes() -> list[tuple[Words, Words, Words]]:
             flushed = np.frombuffer(pending.go_on().flushed_bitmap or b"", "<u8")
             found.append((pending.received, pending.written, flushed.astype(np.uint64)))
     return found
+
+
+def _overlapping() -> tuple[Words, Words, Words]:
+    """Give sets of which neither has the other, and what a flush copies.
+
+    On real flushes alone, a rule that takes the larger of the two sets would be right.
+    """
+    received, written = np.zeros((2, *_real_flushes()[0][0].shape), np.uint64)
+    received[0], written[0] = 0b0110, 0b0011
+    received[1], written[2] = 0b1, 0b1
+    return received, written, received | written
 
 
 #: Typical rules that are not right, with their hints.
@@ -85,22 +97,28 @@ WRONG_RULES: tuple[tuple[Callable[[Words, Words], Words], str], ...] = (
 
 def _judge_rule(answer: Any) -> Feedback:
     if not callable(answer):
-        raise UnfitAnswerError(f"answer: expected a function of two bitmaps, found {answer!r}")
-    flushes = _real_flushes()
+        raise UnfitAnswerError(f"answer: expected a function of two bitmaps, found {shown(answer)}")
+    flushes = [*_real_flushes(), _overlapping()]
     try:
         found = [
             np.asarray(answer(received.copy(), written.copy()), dtype=np.uint64)
             for received, written, _ in flushes
         ]
     except Exception as error:
-        return wrong(f"Your function ended with {type(error).__name__}: {error}.")
+        return wrong(f"Your function ended with {show(error)}.")
 
     def gives(rule: Callable[[Words, Words], Words]) -> bool:
         expected = [rule(received, written) for received, written, _ in flushes]
         return all(map(np.array_equal, found, expected))
 
-    if all(map(np.array_equal, found, (flushed for *_, flushed in flushes))):
+    copied = [flushed for *_, flushed in flushes]
+    if all(map(np.array_equal, found, copied)):
         return right("It names the pages that two real flushes have just copied, one by one.")
+    if all(map(np.array_equal, found[:-1], copied[:-1])):
+        return wrong(
+            "In two real flushes that is right, as one of the sets had all pages of the other. It "
+            "is not if each side has written a page that the other one has not."
+        )
     for rule, hint in WRONG_RULES:
         if gives(rule):
             return wrong(hint)
@@ -115,17 +133,14 @@ def _still_guest() -> int:
 
 
 def _judge_v12(answer: Any) -> Feedback:
-    _, written, _ = _real_flushes()[1]
     return judge_number(
         answer,
         _still_guest(),
         why="With v12 the secondary's guest stands still until a takeover, so it writes nothing.",
-        hints={
-            int(
-                popcount(written)
-            ): "That is what it writes with `upstream`. Set the variant to v12."
-        },
-        otherwise="Read 'the secondary's own guest wrote', not the pages received.",
+        otherwise=(
+            "With `upstream` it writes pages. Set the variant to `v12`, and read 'the secondary's "
+            "own guest wrote', not the pages received."
+        ),
     )
 
 

@@ -58,9 +58,11 @@ def _judge_large(answer: Any) -> Feedback:
             page_bytes * pages / 2**30: "Those are GiB. Divide by 10⁹.",
             page_bytes * LARGE_PAGES / 1e9: "That is all of RAM. A quarter of it is dirty.",
             page_bytes * pages: "Those are bytes. Divide by 10⁹.",
+            page_bytes * pages / 1e6: "Those are MB. Divide by 1,000.",
         },
         otherwise="Multiply the dirty pages by the bytes that a page takes in the buffer.",
-        exact=5e-4,
+        exact=1e-3,
+        close=0.02,
     )
 
 

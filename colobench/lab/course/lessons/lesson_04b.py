@@ -8,7 +8,15 @@ from typing import Any
 from colobench.errors import LocalError
 from colobench.kernels.page_records import PAGE_RECORD_BYTES
 from colobench.lab.course.exercise import Exercise
-from colobench.lab.course.feedback import Feedback, as_choice, judge_number, right, wrong
+from colobench.lab.course.feedback import (
+    Feedback,
+    as_choice,
+    as_number,
+    judge_number,
+    near,
+    right,
+    wrong,
+)
 from colobench.lab.course.lesson import Lesson
 from colobench.lab.course.prediction import ChoiceAnswer, PredictedExperiment
 from colobench.lab.studies.transport_table import TransportTable, tabulate_transports
@@ -38,9 +46,15 @@ def _judge_least(answer: str, outcome: str) -> Feedback:
 
 
 def _judge_record(answer: Any) -> Feedback:
+    truth = PAGE_RECORD_BYTES - PAGE_SIZE
+    if truth < as_number(answer) < 2 * truth:
+        return near(
+            "The table's bytes on the stream have the devices and the messages, too, which are no "
+            "part of a record. An address and its flags take fewer bytes."
+        )
     return judge_number(
         answer,
-        PAGE_RECORD_BYTES - PAGE_SIZE,
+        truth,
         why="One be64 has the page's address and its flags; the block's name comes only once.",
         hints={
             0: "Then the secondary could not know where the page belongs.",

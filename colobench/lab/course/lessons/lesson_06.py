@@ -53,8 +53,13 @@ def _judge_story(answer: Any) -> Feedback:
         return wrong('There the primary died. `victim="secondary"` kills the other one.')
     if story.compares:
         return wrong('That pair compares output. `cb.serving_pair("buffer")` buffers it.')
-    if not story.verdict.linearizable or story.history is None or story.history.lost:
+    if story.history is None or story.history.lost or story.verdict.linearizable is False:
         return wrong("A client has seen an error. Look at the story.")
+    if story.verdict.linearizable is None:
+        return wrong(
+            f"Its verdict is {story.verdict.in_words}: the checker found no error, and cannot say "
+            "that there is none. Run another story."
+        )
     return right(
         "Clients wait even so: output is held for a checkpoint that can never be committed, until "
         "the primary is sure to be alone, and releases it."

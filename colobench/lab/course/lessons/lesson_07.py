@@ -11,6 +11,7 @@ from colobench.lab.course.feedback import (
     UnfitAnswerError,
     as_instance,
     right,
+    shown,
     wrong,
 )
 from colobench.lab.course.lesson import Lesson
@@ -25,7 +26,7 @@ MORE, AS_MANY, FEWER = "more", "about as many", "fewer"
 
 def _judge_text(answer: Any) -> Feedback:
     if not isinstance(answer, str):
-        raise UnfitAnswerError(f"answer: expected a text, found {answer!r:.60}")
+        raise UnfitAnswerError(f"answer: expected a text, found {shown(answer)}")
     wanted = Session(strategy=WANTED).settings.checkpoint
     try:
         found = Session(strategy=answer).settings.checkpoint

@@ -36,7 +36,11 @@ def _judge_page_bytes(answer: Any) -> Feedback:
             4096: "A loader must know which page it is. Something stands before each page.",
             8: "That is what stands before a page. Add the page.",
         },
-        otherwise="Divide what the buffer has besides the devices by the pages.",
+        otherwise=(
+            "Divide what the buffer has besides the devices by the pages, in a checkpoint of many "
+            "pages: the section of RAM has some bytes of its own."
+        ),
+        exact=5e-4,
     )
 
 

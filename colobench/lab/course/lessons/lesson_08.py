@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from colobench.errors import ColobenchError
+from colobench.errors import ColobenchError, LocalError
+from colobench.fields.checks import check_texts, show
 from colobench.lab.compare.run import compare
 from colobench.lab.compare.score import score
 from colobench.lab.course.exercise import Exercise
@@ -14,6 +15,7 @@ from colobench.lab.course.feedback import (
     judge_number,
     near,
     right,
+    shown,
     wrong,
 )
 from colobench.lab.course.lesson import Lesson
@@ -56,17 +58,21 @@ def _run(trigger: Any) -> int:
 def _judge_trigger(answer: Any) -> Feedback:
     if isinstance(answer, type) or not hasattr(answer, "ask"):
         raise UnfitAnswerError(
-            f"answer: expected an object with a method `ask`, found {answer!r:.60}"
+            f"answer: expected an object with a method `ask`, found {shown(answer)}"
         )
     for ran_ms, dirty_pages, due, hint in CASES:
         seen = Situation(now_ms=ran_ms, ran_ms=ran_ms, pause_ms=1.0, dirty_pages=dirty_pages)
         try:
             asked = answer.ask(seen)
         except Exception as error:
-            return wrong(f"`ask` ended with {type(error).__name__}: {error}.")
+            return wrong(f"`ask` ended with {show(error)}.")
         if isinstance(asked, str) is not due:
             return wrong(hint)
-    if "dirty_pages" not in getattr(answer, "needs", ()):
+    try:
+        needs = check_texts("needs", getattr(answer, "needs", None) or ())
+    except LocalError as error:
+        return wrong(f"Its rule is right, and the node refuses what it needs: {error}.")
+    if "dirty_pages" not in needs:
         return wrong("Its rule is right. List `dirty_pages` in `needs`, or the node counts none.")
     try:
         taken = _run(answer)

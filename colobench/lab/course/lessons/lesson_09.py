@@ -12,6 +12,7 @@ from colobench.lab.course.feedback import (
     as_choice,
     judge_number,
     right,
+    shown,
     wrong,
 )
 from colobench.lab.course.lesson import Lesson
@@ -43,7 +44,7 @@ def _judge_device(answer: str, outcome: str) -> Feedback:
 
 def _judge_stages(answer: Any) -> Feedback:
     if isinstance(answer, str) or not hasattr(answer, "__iter__"):
-        raise UnfitAnswerError(f"answer: expected a list of names, found {answer!r}")
+        raise UnfitAnswerError(f"answer: expected a list of names, found {shown(answer)}")
     names = tuple(stage.name for stage in STAGES)
     found = {as_choice(each, names) for each in answer}
     truth = {each.stage for each in probe_stages() if each.section == "PART" and each.accepted}
@@ -55,6 +56,12 @@ def _judge_stages(answer: Any) -> Feedback:
         return wrong("A pass between checkpoints brings pages, too.")
     if truth - found == {"PRECOPY"}:
         return wrong("Live migration brings pages, too, before there is any checkpoint.")
+    if truth - found == {"COLO_BUFFER"}:
+        return wrong("With the layout `buffered` the pages are in the sized buffer.")
+    if truth - found == {"COLO_RAM"}:
+        return wrong(
+            "With the layout `separated` a checkpoint's pages come in a stage of their own."
+        )
     return wrong("Read the column PART of the table.")
 
 

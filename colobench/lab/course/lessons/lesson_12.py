@@ -10,12 +10,15 @@ from colobench.block.backend import BlockBackend, BlockData
 from colobench.block.clusters import CLUSTER_SIZE
 from colobench.block.layers import MemoryLayerBuffer, SecondaryLayers
 from colobench.block.request import SECTOR_SIZE
+from colobench.fields.checks import show
 from colobench.lab.course.exercise import Exercise
 from colobench.lab.course.feedback import (
     Feedback,
     UnfitAnswerError,
+    as_choice,
     judge_number,
     right,
+    shown,
     wrong,
 )
 from colobench.lab.course.lesson import Lesson
@@ -79,7 +82,9 @@ class _Disk:
 
 def _judge_read(answer: Any) -> Feedback:
     if not callable(answer):
-        raise UnfitAnswerError(f"answer: expected a function of three sectors, found {answer!r}")
+        raise UnfitAnswerError(
+            f"answer: expected a function of three sectors, found {shown(answer)}"
+        )
     disk = _Disk()
     before = bytes(disk.image.bytes)
     disk.write_at_random()
@@ -93,7 +98,9 @@ def _judge_read(answer: Any) -> Feedback:
         try:
             found = answer(active, hidden, disk.image.read(at, SECTOR_SIZE))
         except Exception as error:
-            return wrong(f"Your function ended with {type(error).__name__}: {error}.")
+            return wrong(f"Your function ended with {show(error)}.")
+        if found is not None and not isinstance(found, bytes | bytearray | memoryview):
+            return wrong(f"Your function returned {shown(found)}. Return one of the three sectors.")
         if found != seen:
             return wrong(_hint(active, hidden))
     return right("It reads every sector as the layers of a node do, after writes of both guests.")
@@ -127,6 +134,8 @@ def _judge_kept(answer: Any) -> Feedback:
             WRITTEN * SECTOR_SIZE: "That is what was written. What is kept are whole clusters.",
             (WRITTEN + 1) * SECTOR_SIZE: "That is what was written. What is kept are clusters.",
             (WRITTEN + 1) * CLUSTER_SIZE: "The second write to a cluster finds it kept already.",
+            WRITTEN * CLUSTER_SIZE / 1024: "That is in KiB. Multiply by 1,024.",
+            WRITTEN: "Those are the clusters. How many bytes has each of them?",
         },
         otherwise="`cb.query_disk(session, 'secondary').hidden` lists what is kept.",
     )
@@ -134,15 +143,18 @@ def _judge_kept(answer: Any) -> Feedback:
 
 def _judge_merge(answer: Any) -> Feedback:
     names = ("hidden", "active")
-    if not isinstance(answer, list | tuple) or sorted(answer) != sorted(names):
-        raise UnfitAnswerError(f"answer: expected the two names in an order, found {answer!r}")
+    if not isinstance(answer, list | tuple):
+        raise UnfitAnswerError(f"answer: expected a list of two names, found {shown(answer)}")
+    order = [as_choice(each, names) for each in answer]
+    if sorted(order) != sorted(names):
+        raise UnfitAnswerError(f"answer: expected each name once, found {shown(answer)}")
     disk = _Disk()
     disk.write_at_random()
     seen = disk.layers.guest.read(0, disk.image.size)
     base = bytearray(disk.image.bytes)
     ranges = {"hidden": disk.layers.hidden_ranges(), "active": disk.layers.active_ranges()}
     original = bytes([1]) * len(base)
-    for name in answer:
+    for name in order:
         source = original if name == "hidden" else seen
         for offset, length in ranges[name]:
             base[offset : offset + length] = source[offset : offset + length]

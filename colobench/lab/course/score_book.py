@@ -1,4 +1,4 @@
-"""Scores of one student in this process: the best answer to exercises, the first prediction."""
+"""Scores of one student: the best answer to exercises, the first prediction."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ EXERCISE, PREDICTION = "exercise", "prediction"
 
 @dataclass(frozen=True, slots=True)
 class ScoredAnswer:
-    """ScoredAnswer of one exercise or prediction.
+    """Score of one exercise or prediction.
+
+    An exercise counts with its best answer. A prediction counts with its first: the second was made
+    by somebody who had seen the run.
 
     Attributes
     ----------
@@ -36,13 +39,14 @@ class ScoredAnswer:
         """Number of the notebook."""
         return self.number.partition(".")[0]
 
+    def after(self, points: float, tries: int) -> ScoredAnswer:
+        """Give the score after more answers to the same question, which earned so many points."""
+        best = max(self.points, points) if self.kind == EXERCISE else self.points
+        return replace(self, points=best, tries=self.tries + tries)
+
 
 class ScoreBook:
-    """Scores of all answers of this process.
-
-    An exercise counts with its best answer. A prediction counts with its first: the second was made
-    by somebody who had seen the run.
-    """
+    """Scores of all answers of this process."""
 
     def __init__(self) -> None:
         self._scores: dict[tuple[str, str], ScoredAnswer] = {}
@@ -57,8 +61,7 @@ class ScoreBook:
             if old is None:
                 score = ScoredAnswer(kind, number, feedback.points, 1)
             else:
-                best = max(old.points, feedback.points) if kind == EXERCISE else old.points
-                score = replace(old, points=best, tries=old.tries + 1)
+                score = old.after(feedback.points, 1)
             self._scores[kind, number] = score
 
     def all(self) -> tuple[ScoredAnswer, ...]:

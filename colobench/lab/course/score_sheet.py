@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from colobench.errors import LocalError
+from colobench.fields.checks import show
 from colobench.lab.course.lesson import lesson, lesson_numbers
 from colobench.lab.course.score_book import ScoredAnswer, book
 from colobench.text_table import align
@@ -20,11 +21,13 @@ NOTE = (
     "The hash shows a change by accident. It is not secure: everybody can compute it, so it does "
     "not prove who solved anything."
 )
-KINDS = {"exercise", "prediction"}
 #: Bytes; a file of scores has about 10,000.
 SIZE_LIMIT = 1_000_000
 #: Characters of a name.
 NAME_LIMIT = 60
+#: Tries that this process has put into files, by file, kind and number: the next export to the
+#: same file adds those since.
+_exported: dict[tuple[Path, str, str], int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +57,9 @@ class ScoreSheet:
     def export(self, path: str | os.PathLike[str], *, name: str = "") -> Path:
         """Write the scores into a JSON file, with a hash over it.
 
-        Scores of other notebooks that the file has already are kept, so one file can collect a
-        whole course. The file has no times.
+        Scores that the file has already are kept, so one file can collect a whole course, from
+        many kernels: of an exercise the best answer counts, of a prediction the first, which is the
+        file's. The file has no times.
 
         Parameters
         ----------
@@ -71,9 +75,12 @@ class ScoreSheet:
         """
         target = Path(path)
         kept = read_scores(target) if target.exists() else ScoreSheet("", ())
-        merged = {(each.kind, each.number): each for each in (*kept.scores, *self.scores)}
+        merged = {(each.kind, each.number): each for each in kept.scores}
+        for each in self.scores:
+            key = each.kind, each.number
+            merged[key] = _after(merged[key], each, target) if key in merged else each
         scores = [_as_json(merged[key]) for key in sorted(merged)]
-        known = name or self.name or kept.name
+        known = _legible(str(name or self.name or kept.name))
         content = {"format": FORMAT, "note": NOTE, "name": known, "scores": scores}
         text = json.dumps(content | {"sha256": _hash(content)}, indent=1, ensure_ascii=False)
         fresh = target.with_name(f".{target.name}.{os.getpid()}")
@@ -82,6 +89,8 @@ class ScoreSheet:
             fresh.replace(target)
         except OSError as error:
             raise LocalError(f"scores: {target} cannot be written: {error.strerror}") from error
+        for each in self.scores:
+            _exported[target.resolve(), each.kind, each.number] = each.tries
         return target
 
     def __repr__(self) -> str:
@@ -95,9 +104,17 @@ class ScoreSheet:
         return "\n".join(align(rows, right={1, 2, 3, 4}))
 
 
+def _after(kept: ScoredAnswer, own: ScoredAnswer, target: Path) -> ScoredAnswer:
+    """Add to a file's score what this process has not put into the file yet."""
+    earlier = _exported.get((target.resolve(), own.kind, own.number), 0)
+    # Fewer tries than were exported are those of a book that was emptied in between.
+    tries = own.tries - earlier if own.tries >= earlier else own.tries
+    return kept.after(own.points, tries)
+
+
 def possible(notebook: str) -> str:
-    """Give the points that a notebook has, as text; ``?`` if this version does not have it."""
-    return str(len(lesson(notebook).numbers())) if notebook in lesson_numbers() else "?"
+    """Give the points that a notebook has, as text."""
+    return str(len(lesson(notebook).numbers()))
 
 
 def scores() -> ScoreSheet:
@@ -123,19 +140,20 @@ def read_scores(path: str | os.PathLike[str]) -> ScoreSheet:
         if source.stat().st_size > SIZE_LIMIT:
             raise LocalError(f"{source}: expected at most {SIZE_LIMIT:,} bytes of scores")
         content = json.loads(source.read_text(encoding="utf-8"))
+        claimed = content.pop("sha256", None) if isinstance(content, dict) else None
+        found = _hash(content)
     except OSError as error:
         raise LocalError(f"{source}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise LocalError(f"{source}: expected JSON, found {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise LocalError(f"{source}: expected the format {FORMAT!r}, found another")
-    claimed = content.pop("sha256", None)
-    if claimed != _hash(content):
+    if claimed != found:
         raise LocalError(f"{source}: expected the hash of its contents, found another: was changed")
     try:
         return ScoreSheet(_legible(str(content["name"])), tuple(_read_all(content["scores"])))
-    except (KeyError, TypeError, ValueError) as error:
-        raise LocalError(f"{source}: expected scores, found {error!r}") from error
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise LocalError(f"{source}: expected scores, found {show(error)}") from error
 
 
 def _legible(name: str) -> str:
@@ -163,9 +181,16 @@ def _read_all(rows: Iterable[Mapping[str, Any]]) -> Iterable[ScoredAnswer]:
         score = ScoredAnswer(
             str(row["kind"]), str(row["number"]), float(row["points"]), int(row["tries"])
         )
-        if score.kind not in KINDS or not 0 <= score.points <= 1 or score.tries < 1:
+        if not _is_known(score.kind, score.number):
+            raise ValueError(f"unknown: {score.kind} {score.number}")
+        if not 0 <= score.points <= 1 or score.tries < 1:
             raise ValueError(f"impossible: {score}")
         if (score.kind, score.number) in seen:
             raise ValueError(f"{score.kind} {score.number} occurs twice")
         seen.add((score.kind, score.number))
         yield score
+
+
+def _is_known(kind: str, number: str) -> bool:
+    notebook = number.partition(".")[0]
+    return notebook in lesson_numbers() and (kind, number) in lesson(notebook).numbers()

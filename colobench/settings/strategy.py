@@ -40,7 +40,7 @@ def make_strategy(found: object) -> Strategy:
         return found
     if not isinstance(found, str):
         raise LocalError(f"strategy: expected a Strategy or a text, found {show(found)}")
-    name, *items = found.split(",")
+    name, *items = map(str.strip, found.split(","))
     chosen, texts, last = preset(name), {}, ""
     for item in items:
         axis, equals, value = item.partition("=")

@@ -352,6 +352,7 @@ class Needs:
         ("12.3", "hidden" * 1000, "a list of two names"),
         ("03.1", "x" * 10_000, "a function of two bitmaps"),
         ("09.1", "x" * 10_000, "a list of names"),
+        ("09.1", np.array("COLO_RAM"), "a list of names"),
     ],
 )
 def test_an_odd_answer_gets_a_short_sentence(number, answer, words):

@@ -68,8 +68,9 @@ def _judge_trigger(answer: Any) -> Feedback:
             return wrong(f"`ask` ended with {show(error)}.")
         if isinstance(asked, str) is not due:
             return wrong(hint)
+    needs = getattr(answer, "needs", None)
     try:
-        needs = check_texts("needs", getattr(answer, "needs", None) or ())
+        needs = check_texts("needs", () if needs is None else needs)
     except LocalError as error:
         return wrong(f"Its rule is right, and the node refuses what it needs: {error}.")
     if "dirty_pages" not in needs:

@@ -43,10 +43,14 @@ def _judge_device(answer: str, outcome: str) -> Feedback:
 
 
 def _judge_stages(answer: Any) -> Feedback:
-    if isinstance(answer, str) or not hasattr(answer, "__iter__"):
+    try:
+        given = None if isinstance(answer, str) else list(answer)
+    except TypeError:
+        given = None
+    if given is None:
         raise UnfitAnswerError(f"answer: expected a list of names, found {shown(answer)}")
     names = tuple(stage.name for stage in STAGES)
-    found = {as_choice(each, names) for each in answer}
+    found = {as_choice(each, names) for each in given}
     truth = {each.stage for each in probe_stages() if each.section == "PART" and each.accepted}
     if found == truth:
         return right("All stages in which pages of RAM may come.")

@@ -106,12 +106,14 @@ def _thin(
     return Curve(x[::step].astype(np.float64), y[::step].astype(np.float64), style, label)
 
 
-def _level(run: CockpitRun, name: str, factor: float, growth: Growth) -> list[Curve]:
-    """Draw a predicted figure as a line through all of the measured time."""
+def _level(
+    run: CockpitRun, name: str, factor: float, growth: Growth, least: float = -np.inf
+) -> list[Curve]:
+    """Draw a predicted figure, at least `least`, as a line through all measured time."""
     if name not in run.predicted:
         return []
     end = float(growth.seconds.max(initial=0.0)) or 1.0
-    value = run.predicted[name] * factor
+    value = max(least, run.predicted[name] * factor)
     return [Curve(np.array([0.0, end]), np.array([value, value]), CurveStyle.PREDICTED)]
 
 
@@ -131,7 +133,7 @@ def _distribution(values: Column) -> list[Curve]:
 
 def _pauses(run: CockpitRun, growth: Growth) -> list[Curve]:
     measured = _thin(growth.seconds, np.maximum(growth.pause_ms, LEAST_MS), CurveStyle.DOTS)
-    return [measured, *_level(run, PAUSE.name, PAUSE.factor, growth)]
+    return [measured, *_level(run, PAUSE.name, PAUSE.factor, growth, LEAST_MS)]
 
 
 def _of_records(run: CockpitRun, name: str, factor: float = 1.0, label: str = "") -> list[Curve]:

@@ -39,6 +39,7 @@ function rangeOf(curves, axis, isLog) {
   let high = -Infinity;
   for (const curve of curves) {
     for (const value of curve[axis]) {
+      if (isLog && !(value > 0)) continue;
       if (value < low) low = value;
       if (value > high) high = value;
     }
@@ -46,13 +47,15 @@ function rangeOf(curves, axis, isLog) {
   if (low > high) return isLog ? [0.1, 10] : [0, 1];
   if (isLog) return [low / DECADE, high * DECADE];
   const from = Math.min(0, low);
-  return [from, high + 0.05 * (high - from) || 1];
+  const to = Math.max(0, high);
+  return [from, to > from ? to + 0.05 * (to - from) : 1];
 }
 
 function ticksOf([low, high], isLog, count) {
   if (!isLog) {
     const step = ticks(high - low, count)[1];
     const all = [];
+    if (!step) return all;
     for (let i = Math.ceil(low / step); i * step <= high; i++) all.push(i * step);
     return all;
   }

@@ -11,8 +11,9 @@ const svg = (tag, attributes, ...children) => {
   return made;
 };
 
-// About `count` round numbers from 0 to `end`.
+// About `count` round numbers from 0 to `end`; none if that is not above 0.
 function ticks(end, count) {
+  if (!(end > 0 && end < Infinity)) return [];
   const rough = end / count;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = power * [1, 2, 5, 10].find((each) => each * power >= rough);

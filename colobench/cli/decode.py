@@ -6,8 +6,10 @@ import argparse
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from colobench.errors import LocalError
+if TYPE_CHECKING:
+    from colobench.lab.decode.kept_pages import KeptPages
 
 _EPILOG = """
 A stream comes from a file (xz is unpacked), from a pipe, or from a QEMU that is told to migrate to
@@ -68,9 +70,8 @@ def run(options: argparse.Namespace) -> int:
         keeper = KeptPages(options.extract[0], file=options.extract[1])
     with bar("decoding", "bytes") as progress:
         found = decode(options.source, keeper=keeper, progress=progress)
-    if keeper is not None and keeper.block not in {block.name for block in found.blocks}:
-        names = [block.name for block in found.blocks]
-        raise LocalError(f"RAM block: expected one of {names}, found {keeper.block!r}")
+    if keeper is not None:
+        keeper.check(found.blocks, damaged=bool(found.problems))
     if options.html:
         from colobench.lab.decode.page import write_decoded_page
 
@@ -80,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(render(found, devices=options.devices))
         if options.pages and keeper is not None:
-            print(f"\n{_shown_page(keeper.first, keeper.array.tobytes(), keeper.history)}")
+            print(f"\n{_shown_page(keeper)}")
         if options.html:
             print(f"\npage: {options.html}")
     return 3 if found.problems else 0
@@ -89,15 +90,24 @@ def run(options: argparse.Namespace) -> int:
 def _check_files(options: argparse.Namespace) -> None:
     from colobench.cli.options import check_different_files
 
-    # "-" and unix:PATH are no files that an output could replace.
-    source = Path(options.source) if os.path.isfile(options.source) else None
+    # unix:PATH is no file that an output could replace, but standard input may be one.
+    place = "/dev/stdin" if options.source == "-" else options.source
+    source = Path(place) if os.path.isfile(place) else None
     extracted = options.extract[1] if options.extract else None
     check_different_files(source=source, html=options.html, extract=extracted)
 
 
-def _shown_page(number: int, page: bytes, history: list[tuple[int, str]]) -> str:
-    lines = [f"page {number}: {len(history)} records"]
-    lines += [f"  {kind} at offset {offset:,}" for offset, kind in history]
+def _shown_page(keeper: KeptPages) -> str:
+    if not keeper.records:
+        return (
+            f"page {keeper.first}: no record of it is in this stream; with multifd, other "
+            "connections may have some"
+        )
+    lines = [f"page {keeper.first}: {keeper.records} records"]
+    lines += [f"  {kind} at offset {offset:,}" for offset, kind in keeper.history]
+    if further := keeper.records - len(keeper.history):
+        lines.append(f"  and {further:,} further ones")
+    page = keeper.content
     before = b""
     for at in range(0, len(page), 16):
         line = page[at : at + 16]

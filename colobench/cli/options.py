@@ -100,11 +100,14 @@ def positive_number(text: str) -> int:
 
 def check_different_files(**files: Path | None) -> None:
     """Refuse, with LocalError, to write one file for two options, which are given by name."""
-    seen: dict[str, str] = {}
+    seen: dict[object, str] = {}
     for option, path in files.items():
         # Devices such as /dev/null take any number of outputs.
         if path is not None and (path.is_file() or not path.exists()):
-            other = seen.setdefault(os.path.realpath(path), option)
+            # Two names of one file are two links to it, or are equal.
+            found = path.stat() if path.exists() else None
+            key = (found.st_dev, found.st_ino) if found else os.path.realpath(path)
+            other = seen.setdefault(key, option)
             if other != option:
                 raise LocalError(f"{path}: expected a file each, found it for {other} and {option}")
 

@@ -137,12 +137,16 @@ class TreeSink:
         self.root = StreamPart("stream", "")
         self._open = [self.root]
         self._tails: dict[int, deque[StreamPart]] = {}
+        #: Records of the parts that are open, by block.
+        self._records: list[dict[str, _RecordsPart]] = [{}]
         self._payload_bytes = 0
         #: Devices of the migration, and of the last checkpoint that had any.
         self.devices: list[DeviceState] = []
         self.last_devices: list[DeviceState] = []
         self.checkpoints: list[CheckpointSizes] = []
         self.problems: list[StreamPart] = []
+        #: All that could not be read: its bytes, and the number of its parts.
+        self.unexplained_bytes = self.unexplained_parts = 0
         self.commands: list[str] = []
         self._checkpoint = _UnderWay()
 
@@ -155,6 +159,8 @@ class TreeSink:
         self._add(part)
         if kind == UNEXPLAINED:
             self._checkpoint.complete = False
+            self.unexplained_bytes += part.length
+            self.unexplained_parts += 1
             if len(self.problems) < PROBLEMS_LIMIT:
                 self.problems.append(part)
         elif kind == SectionType.COMMAND.name and len(self.commands) < PROBLEMS_LIMIT:
@@ -166,17 +172,13 @@ class TreeSink:
 
     def records(self, records: RecordRun) -> None:
         """Add records to those of the same block in the section."""
-        section = self._open[-1]
         self._checkpoint.counts.add(records.counts)
         self._grow(records.offset, records.length)
-        for part in section.parts:
-            if part.kind == "records" and part.title == records.block:
-                assert isinstance(part, _RecordsPart)
-                part.take(records)
-                return
-        part = _RecordsPart(records.block, records.offset)
+        part = self._records[-1].get(records.block)
+        if part is None:
+            part = self._records[-1][records.block] = _RecordsPart(records.block, records.offset)
+            self._place(self._open[-1], part)
         part.take(records)
-        section.parts.append(part)
 
     def payload(self, identity: SectionIdentity, data: bytes, item: Item) -> None:
         """Keep a device's payload."""
@@ -189,11 +191,11 @@ class TreeSink:
 
     def enter(self, kind: str, title: str) -> None:
         """Begin a part."""
-        self._open.append(StreamPart(kind, title, offset=-1))
+        self._push(StreamPart(kind, title, offset=-1))
 
     def leave(self) -> None:
         """End a part."""
-        part = self._open.pop()
+        part = self._pop()
         if part.offset < 0:
             # Nothing of it was read.
             return
@@ -216,12 +218,12 @@ class TreeSink:
         for device in self.last_devices:
             self._payload_bytes -= len(device.payload or b"")
         self.last_devices = []
-        self._open.append(StreamPart("checkpoint", str(number + 1), offset=offset))
+        self._push(StreamPart("checkpoint", str(number + 1), offset=offset))
 
     def _end_checkpoint(self) -> None:
         if not self._checkpoint.number:
             return
-        part, now = self._open.pop(), self._checkpoint
+        part, now = self._pop(), self._checkpoint
         sizes = CheckpointSizes(
             now.number,
             part.offset,
@@ -237,6 +239,14 @@ class TreeSink:
         part.detail = f"RAM {now.ram_bytes:,} bytes, devices {now.device_bytes:,} bytes"
         self._place(self._open[-1], part)
 
+    def _push(self, part: StreamPart) -> None:
+        self._open.append(part)
+        self._records.append({})
+
+    def _pop(self) -> StreamPart:
+        self._records.pop()
+        return self._open.pop()
+
     def _add(self, part: StreamPart) -> None:
         self._grow(part.offset, part.length)
         self._place(self._open[-1], part)
@@ -248,7 +258,10 @@ class TreeSink:
             part.length = offset + length - part.offset
 
     def _place(self, parent: StreamPart, part: StreamPart) -> None:
-        """Add a part; if there are many, the last ones wait, and older ones are summed up."""
+        """Add a part; if there are many, the last ones wait, and older ones are summed up.
+
+        Those of records stay, because records may still be added to them.
+        """
         if len(parent.parts) < FIRST_KEPT:
             parent.parts.append(part)
             return
@@ -257,10 +270,13 @@ class TreeSink:
         if len(tail) <= LAST_KEPT:
             return
         oldest = tail.popleft()
-        if len(parent.parts) == FIRST_KEPT:
-            parent.parts.append(_Sum(oldest.offset))
-        between = parent.parts[-1]
-        assert isinstance(between, _Sum)
+        if isinstance(oldest, _RecordsPart):
+            parent.parts.append(oldest)
+            return
+        between = parent.parts[FIRST_KEPT] if len(parent.parts) > FIRST_KEPT else None
+        if not isinstance(between, _Sum):
+            between = _Sum(oldest.offset)
+            parent.parts.insert(FIRST_KEPT, between)
         between.take(oldest)
         for each in oldest.walk():
             self._tails.pop(id(each), None)
@@ -331,9 +347,9 @@ class DecodedStream(NamedTuple):
     checkpoints
         Sizes of the checkpoints.
     problems
-        What could not be read: the error is the title.
-    pages
-        Pages that were asked for, by number, with their bytes.
+        What could not be read, the first `PROBLEMS_LIMIT` parts: the error is the title.
+    unexplained_bytes, unexplained_parts
+        Bytes and parts of all that could not be read.
     """
 
     name: str
@@ -346,6 +362,8 @@ class DecodedStream(NamedTuple):
     last_devices: tuple[DeviceState, ...] = ()
     checkpoints: tuple[CheckpointSizes, ...] = ()
     problems: tuple[StreamPart, ...] = ()
+    unexplained_bytes: int = 0
+    unexplained_parts: int = 0
 
     @property
     def counts(self) -> PageCounts:
@@ -376,6 +394,8 @@ class DecodedStream(NamedTuple):
                 for each in self.checkpoints
             ],
             "problems": [problem.as_json() for problem in self.problems],
+            "unexplained_bytes": self.unexplained_bytes,
+            "unexplained_parts": self.unexplained_parts,
             "tree": self.tree.as_json(),
         }
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from colobench.wire.buffer import StreamBuffer
 from colobench.wire.errors import StreamEnded
-from colobench.wire.page_counts import Marks, RecordCounter
+from colobench.wire.page_counts import Marks, Pages, RecordCounter
 from colobench.wire.steps import Ahead, LookAhead, Steps
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class CountRecords(NamedTuple):
     seen: Marks
     block_pages: int
     one_kind: bool
-    kept: memoryview | bytes
+    kept: Pages
     first_kept: int
     #: Offset in the stream up to which records are taken.
     limit: int | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from mmap import mmap
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from colobench.wire.format import BE64, PAGE_FLAGS_MASK, TARGET_PAGE_SIZE, RAMFlag
 
@@ -117,6 +117,20 @@ def new_marks(pages: int) -> Marks:
     return mmap(-1, pages) if pages else bytearray()
 
 
+class PageStore(Protocol):
+    """Bytes of pages that are stored by slices, elsewhere than in memory."""
+
+    def __len__(self) -> int:
+        """Give their number."""
+
+    def __setitem__(self, place: slice, body: bytes | memoryview) -> None:
+        """Store bytes of the same number at a place."""
+
+
+#: Whole pages, to which records are stored.
+Pages: TypeAlias = "memoryview | bytes | PageStore"
+
+
 class RecordCounter:
     """Counter of records with CONTINUE, which stops in front of what it does not take.
 
@@ -150,7 +164,7 @@ class RecordCounter:
         seen: Marks,
         block_pages: int,
         one_kind: bool = False,
-        kept: memoryview | bytes = b"",
+        kept: Pages = b"",
         first_kept: int = 0,
     ) -> None:
         self._seen, self._block_pages, self._one_kind = seen, block_pages, one_kind

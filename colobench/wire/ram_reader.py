@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
+from colobench.errors import LocalError
 from colobench.wire.buffer import StreamBuffer
 from colobench.wire.errors import RAMError
 from colobench.wire.format import (
@@ -26,6 +27,7 @@ from colobench.wire.page_counts import (
     MOST_COMPRESSED,
     Marks,
     PageCounts,
+    Pages,
     RecordCounter,
     changed_runs,
     new_marks,
@@ -50,13 +52,14 @@ class PageKeeper(Protocol):
         Name of the block.
     first
         Number of the first page that is kept.
-    array
-        The pages.
     """
 
     block: str
     first: int
-    array: memoryview
+
+    @property
+    def array(self) -> Pages:
+        """The pages."""
 
     def resize(self, length: int) -> None:
         """Learn the length of the block, bytes."""
@@ -138,6 +141,8 @@ class RAMReader:
         ------
         RAMError
             If a record is of an unknown kind, or its page is none of its block.
+        LocalError
+            If pages are to be kept, and are compressed together.
         """
         at = self._at
         while True:
@@ -159,7 +164,7 @@ class RAMReader:
     def _count(self) -> Steps[None]:
         """Count the records with CONTINUE that follow, as far as they are of the usual kinds."""
         block = self._present_block()
-        kept: memoryview | bytes = b""
+        kept: Pages = b""
         first = 0
         if self._keeper is not None and self._keeper.block == block.name:
             kept, first = self._keeper.array, self._keeper.first
@@ -299,6 +304,12 @@ class RAMReader:
                 expected=f"at most {_COMPRESSED_LIMIT} bytes",
                 found=length,
                 offset=offset + BE32.size,
+            )
+        if self._keeper is not None:
+            raise LocalError(
+                f"pages of {self._keeper.block!r}: expected records that are not compressed "
+                f"together, found COMPRESSED_RECORDS at offset {offset - BE64.size:,}, whose pages "
+                "are not decoded"
             )
         yield Skip(length)
         self._log.add("COMPRESSED_RECORDS", "", f"{size} bytes of records in {length}")

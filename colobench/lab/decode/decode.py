@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from colobench.errors import LocalError
 from colobench.lab.decode.decoding import Decoding
 from colobench.lab.decode.kept_pages import KeptPages
 from colobench.lab.decode.source import open_stream
@@ -43,12 +44,20 @@ def decode(
     Raises
     ------
     LocalError
-        If the source cannot be read.
+        If the source cannot be read, or pages are to be kept that this does not decode.
     """
     with open_stream(source) as stream:
         at, sink = StreamBuffer(WINDOW, LOOK_AHEAD_LIMIT + WINDOW), TreeSink()
         driver = Driver(at, stream.read_into, lambda count: progress(*stream.position(count)))
-        found = driver.run(_whole(at, sink, keeper))
+        try:
+            found = driver.run(_whole(at, sink, keeper))
+        except LocalError:
+            if keeper is not None:
+                keeper.close(discard=True)
+            raise
+        finally:
+            if keeper is not None:
+                keeper.close()
         return found._replace(name=stream.name, length=at.offset)
 
 
@@ -57,11 +66,26 @@ def _whole(at: StreamBuffer, sink: TreeSink, keeper: KeptPages | None) -> Steps[
     if ahead.data == BE32.pack(MULTIFD_MAGIC):
         from colobench.wire.multifd_reader import MultifdReader
 
+        if keeper is not None:
+            raise LocalError(
+                f"pages of {keeper.block!r}: expected a main connection's stream, found a multifd "
+                "channel, whose pages are not decoded"
+            )
         channel = MultifdReader(at, sink)
         yield from channel.stream()
         sink.end()
         blocks, problems = tuple(channel.blocks.values()), tuple(sink.problems)
-        return Decoding("", "multifd channel", 0, None, sink.root, blocks, problems=problems)
+        return Decoding(
+            "",
+            "multifd channel",
+            0,
+            None,
+            sink.root,
+            blocks,
+            problems=problems,
+            unexplained_bytes=sink.unexplained_bytes,
+            unexplained_parts=sink.unexplained_parts,
+        )
     reader = StreamReader(at, sink, keeper=keeper)
     # A session that was recorded without its migration begins with a message.
     begins_with_message = ahead.data[:2] == bytes(2)
@@ -96,4 +120,6 @@ def _whole(at: StreamBuffer, sink: TreeSink, keeper: KeptPages | None) -> Steps[
         with_fields(sink.last_devices),
         tuple(sink.checkpoints),
         tuple(sink.problems),
+        sink.unexplained_bytes,
+        sink.unexplained_parts,
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import mmap
+import os
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from colobench.errors import LocalError
@@ -11,6 +12,7 @@ from colobench.wire.errors import RAMError
 from colobench.wire.format import TARGET_PAGE_SIZE as PAGE_SIZE
 from colobench.wire.format import RAMFlag
 from colobench.wire.page_counts import changed_runs
+from colobench.wire.ram_reader import UNKNOWN_BLOCK, ReadBlock
 
 #: Records of one page whose offsets are kept.
 _HISTORY_LIMIT = 1000
@@ -34,14 +36,19 @@ class KeptPages:
         Number of the first page, and the pages.
     history
         Offset in the stream and kind of the page's records, if only one is kept; the first ones.
+    records
+        Number of all of them.
     """
 
     def __init__(self, block: str, page: int | None = None, file: Path | None = None) -> None:
         self.block, self.page, self._file = block, page, file
         self.first = page or 0
-        self.array = memoryview(bytearray(0 if page is None else PAGE_SIZE))
+        self._content = bytearray(PAGE_SIZE * (page is not None))
+        self.array: memoryview | PageFile = memoryview(self._content)
         self.history: list[tuple[int, str]] = []
-        self._map: mmap.mmap | None = None
+        self.records = 0
+        #: Offset of an XBZRLE record whose page had not come before.
+        self._baseless: int | None = None
 
     def resize(self, length: int) -> None:
         """Make room for a block of `length` bytes, as soon as the stream tells it.
@@ -49,22 +56,75 @@ class KeptPages:
         Raises
         ------
         LocalError
-            If the file cannot be so large.
+            If the file cannot be so large, or the block has no such page.
         """
-        if self._file is None or len(self.array) == -(-length // PAGE_SIZE) * PAGE_SIZE:
-            return
-        size = -(-length // PAGE_SIZE) * PAGE_SIZE
-        try:
-            with open(self._file, "r+b" if self._file.exists() else "w+b") as file:
-                file.truncate(0)
-                file.truncate(size)
-                self._map = mmap.mmap(file.fileno(), size)
-        except (OSError, ValueError, OverflowError) as error:
+        pages = -(-length // PAGE_SIZE)
+        if self.page is not None and self.page >= pages:
             raise LocalError(
-                f"{self._file}: expected room for {size:,} bytes of block {self.block!r}, "
-                f"found: {error}"
-            ) from error
-        self.array = memoryview(self._map)
+                f"page: expected one below {pages:,} in block {self.block!r}, found {self.page:,}"
+            )
+        if self._file is None:
+            return
+        if not isinstance(self.array, PageFile) or len(self.array) != pages * PAGE_SIZE:
+            self.close()
+            self.array = PageFile(self._file, pages * PAGE_SIZE)
+
+    @property
+    def content(self) -> bytes:
+        """Bytes of the only page."""
+        return bytes(self._content)
+
+    def close(self, *, discard: bool = False) -> None:
+        """Close the file; with `discard`, remove it, because it has not what was asked for."""
+        if isinstance(self.array, PageFile):
+            self.array.close(discard=discard)
+
+    def check(self, blocks: Sequence[ReadBlock], *, damaged: bool) -> None:
+        """Refuse what is not the block's content, once the stream was read.
+
+        Parameters
+        ----------
+        blocks
+            The blocks of the stream.
+        damaged
+            True if parts of it could not be read: the pages are then what the others have.
+
+        Raises
+        ------
+        LocalError
+            If the stream has no such block, not its length or not its pages.
+        """
+        named = {block.name: block for block in blocks}
+        block = named.get(self.block)
+        if block is None:
+            raise LocalError(f"RAM block: expected one of {list(named)}, found {self.block!r}")
+        if self._file is not None and block.length is None:
+            raise LocalError(
+                f"block list: expected one with the length of {self.block!r}, found none: the "
+                "stream begins behind it"
+            )
+        if damaged:
+            return
+        unknown = named.get(UNKNOWN_BLOCK)
+        if unknown is not None and unknown is not block and unknown.counts.records:
+            raise LocalError(
+                f"pages of {self.block!r}: expected records that name their blocks, found "
+                f"{unknown.counts.records:,} of {UNKNOWN_BLOCK}, with which the stream begins"
+            )
+        if self._baseless is not None:
+            raise LocalError(
+                f"page {self.page:,} of {self.block!r}: expected the whole page before its "
+                f"changes, found XBZRLE at offset {self._baseless:,} first"
+            )
+        # Marks are made by the first record.
+        missing = block.seen[: block.pages].count(0) if block.counts.records else block.pages
+        if self._file is not None and missing:
+            self.close(discard=True)
+            raise LocalError(
+                f"pages of {self.block!r}: expected all {block.pages:,} in the stream, found "
+                f"none of {missing:,}: with multifd they are on other connections, with "
+                "x-ignore-shared in a file of QEMU's"
+            )
 
     def keep(self, page: int, kind: RAMFlag, body: bytes, offset: int) -> None:
         """Store a record's page.
@@ -77,19 +137,81 @@ class KeptPages:
         begin = (page - self.first) * PAGE_SIZE
         if not 0 <= begin < len(self.array):
             return
-        if self.page is not None and len(self.history) < _HISTORY_LIMIT:
-            self.history.append((offset, kind.name))
-        place = self.array[begin : begin + PAGE_SIZE]
+        if self.page is not None:
+            self.records += 1
+            if kind == RAMFlag.XBZRLE and self.records == 1:
+                self._baseless = offset
+            if len(self.history) < _HISTORY_LIMIT:
+                self.history.append((offset, kind.name))
+        place = slice(begin, begin + PAGE_SIZE)
         if kind == RAMFlag.PAGE:
-            place[:] = body
+            self.array[place] = body
         elif kind == RAMFlag.ZERO:
-            place[:] = body * PAGE_SIZE
+            self.array[place] = body * PAGE_SIZE
         elif kind == RAMFlag.XBZRLE:
             # The reader has refused what is no encoding.
             for at, source, length in changed_runs(body) or ():
-                place[at : at + length] = body[source : source + length]
+                changed = slice(begin + at, begin + at + length)
+                self.array[changed] = body[source : source + length]
         else:
-            place[:] = _decompressed(body, offset)
+            self.array[place] = _decompressed(body, offset)
+
+
+class PageFile:
+    """File of a block's pages, sparse where none came.
+
+    It is written and not mapped: where the disk is full, a write to a mapping ends the process.
+
+    Parameters
+    ----------
+    path
+        The file; what it had is lost.
+    size
+        Its length, bytes.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path, self._size = path, size
+        try:
+            self._file = open(path, "wb", buffering=0)  # noqa: SIM115
+        except OSError as error:
+            raise self._no_room(error) from error
+        try:
+            self._file.truncate(size)
+        except (OSError, OverflowError) as error:
+            self.close(discard=True)
+            raise self._no_room(error) from error
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __setitem__(self, place: slice, body: bytes | memoryview) -> None:
+        """Write bytes to ``file[place]``.
+
+        Raises
+        ------
+        LocalError
+            If they cannot be written, as on a full disk.
+        """
+        view, at = memoryview(body), int(place.start)
+        try:
+            while view:
+                count = os.pwrite(self._file.fileno(), view, at)
+                view, at = view[count:], at + count
+        except OSError as error:
+            raise self._no_room(error) from error
+
+    def close(self, *, discard: bool = False) -> None:
+        """Close it; with `discard`, remove it, if it is a file."""
+        self._file.close()
+        if discard and self._path.is_file():
+            self._path.unlink()
+
+    def _no_room(self, error: Exception) -> LocalError:
+        return LocalError(
+            f"{self._path}: expected room for a block of {self._size:,} bytes, found: "
+            f"{getattr(error, 'strerror', None) or error}"
+        )
 
 
 def _decompressed(body: bytes, offset: int) -> bytes:

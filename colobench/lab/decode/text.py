@@ -23,12 +23,14 @@ def render(stream: DecodedStream, *, devices: bool = False) -> str:
         parts.append(_checkpoints(stream))
     if devices:
         parts += [_fields(device) for device in stream.last_devices or stream.devices]
-    explained = stream.length - sum(problem.length for problem in stream.problems)
+    explained = stream.length - stream.unexplained_bytes
     parts.append(f"explained: {explained:,} of {stream.length:,} bytes")
     parts += [
         f"not explained: {problem.length:,} bytes at offset {problem.offset:,}: {problem.title}"
         for problem in stream.problems
     ]
+    if further := stream.unexplained_parts - len(stream.problems):
+        parts.append(f"not explained, and not listed: {further:,} further parts")
     return "\n\n".join(parts)
 
 

@@ -220,7 +220,7 @@ def _counter_in(stream: Path) -> int:
     """Give the guest's counter as a stream leaves it."""
     keeper = KeptPages("pc.ram", page=FIRST_BYTE // PAGE_SIZE)
     decode(stream, keeper=keeper)
-    return int.from_bytes(keeper.array[:4].tobytes(), "little")
+    return int.from_bytes(keeper.content[:4], "little")
 
 
 def real_vm() -> RealVM:

@@ -138,9 +138,12 @@ def test_no_output_replaces_another(tmp_path, capsys):
         assert "found.parquet: expected a file each, found it for" in capsys.readouterr().err
     stream = tmp_path / "stream"
     stream.write_bytes(b"QEVM")
-    for options in (["--html", f"{stream}"], ["--extract", f"pc.ram={stream}"]):
-        assert main(["decode", f"{stream}", *options]) != 0
-        assert "stream: expected a file each" in capsys.readouterr().err
+    link = tmp_path / "link-of-stream"
+    link.hardlink_to(stream)
+    for name in (stream, link):
+        for options in (["--html", f"{name}"], ["--extract", f"pc.ram={name}"]):
+            assert main(["decode", f"{stream}", *options]) != 0
+            assert "stream: expected a file each" in capsys.readouterr().err
     assert stream.read_bytes() == b"QEVM"
     pytest.importorskip("pyarrow")
     cells.mkdir()

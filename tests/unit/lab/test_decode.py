@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import lzma
@@ -15,15 +16,26 @@ import pytest
 
 from colobench.cli.main import main
 from colobench.lab.decode.decode import decode
+from colobench.lab.decode.decoding import Decoding
 from colobench.lab.decode.kept_pages import KeptPages
 from colobench.lab.decode.page import render_fragment
 from colobench.lab.decode.text import render
 from colobench.peers.dataset import read_manifest, read_recording
 from colobench.wire import savevm
-from colobench.wire.decoded import FIRST_KEPT, LAST_KEPT, StreamPart
+from colobench.wire.decoded import FIRST_KEPT, LAST_KEPT, StreamPart, TreeSink
 from colobench.wire.device_fields import read_fields
 from colobench.wire.errors import DeviceStateError
-from colobench.wire.format import SectionType
+from colobench.wire.format import (
+    BE32,
+    BE64,
+    COMPRESSED_RECORDS,
+    RAMFlag,
+    SectionType,
+    counted_string,
+)
+from colobench.wire.messages import Message, encode_message
+from colobench.wire.reader import UNEXPLAINED
+from colobench.wire.recorded import Item
 from places import CLONE
 from wire_streams import Primary, fill
 
@@ -148,16 +160,126 @@ def test_one_page_has_each_of_its_records_and_its_last_content(name: str, kind: 
     keeper = KeptPages("pc.ram", page=4100)
     decode(DIRECTORY / f"{name}.xz", keeper=keeper)
     assert kind in [found for _, found in keeper.history]
-    counter = int.from_bytes(keeper.array[:4].tobytes(), "little")
+    counter = int.from_bytes(keeper.content[:4], "little")
     assert counter > 0
-    assert not any(keeper.array[4:])
+    assert not any(keeper.content[4:])
+
+
+def stream_with(tmp_path: Path, *records: bytes, blocks: bool = True) -> str:
+    """Write checkpoints' sections with these records, and give the file's path."""
+    length = BE64.pack(8192)
+    listed = BE64.pack(8192 | RAMFlag.MEM_SIZE) + counted_string("pc.ram") + length
+    body = b"".join([listed * blocks, *records])
+    section = savevm.ram_section_begin(SectionType.PART, 2) + body + savevm.ram_section_finish(2)
+    begin = encode_message(Message.CHECKPOINT_REQUEST) + encode_message(Message.VMSTATE_SEND)
+    (tmp_path / "records").write_bytes(begin + section + savevm.EOF)
+    return str(tmp_path / "records")
+
+
+def page_record(page: int, kind: RAMFlag, body: bytes, *, named: bool = True) -> bytes:
+    flags = kind | (0 if named else RAMFlag.CONTINUE)
+    return BE64.pack(page * 4096 | flags) + counted_string("pc.ram") * named + body
+
+
+ZEROS = [page_record(page, RAMFlag.ZERO, b"\0") for page in (0, 1)]
+CHANGES = page_record(0, RAMFlag.XBZRLE, b"\1\0\3\0\1c")
+TOGETHER = BE64.pack(COMPRESSED_RECORDS) + BE32.pack(9) + BE32.pack(2) + b"xx"
+
+
+@pytest.mark.parametrize(
+    ("records", "blocks", "page", "words"),
+    [
+        ([*ZEROS, TOGETHER], True, 0, "found COMPRESSED_RECORDS at offset 68, whose pages"),
+        ([*ZEROS, TOGETHER], True, None, "found COMPRESSED_RECORDS at offset"),
+        (ZEROS, True, 2, "page: expected one below 2 in block 'pc.ram', found 2"),
+        (ZEROS, False, None, "block list: expected one with the length of 'pc.ram', found none"),
+        (ZEROS[:1], True, None, "expected all 2 in the stream, found none of 1: with multifd"),
+        ([], True, None, "expected all 2 in the stream, found none of 2"),
+        ([CHANGES], True, 0, "expected the whole page before its changes, found XBZRLE at offset"),
+        (
+            [page_record(0, RAMFlag.ZERO, b"\0", named=False), *ZEROS],
+            False,
+            0,
+            "expected records that name their blocks, found 1 of the block before",
+        ),
+    ],
+)
+def test_content_that_the_stream_does_not_tell_is_refused(
+    records: list[bytes],
+    blocks: bool,
+    page: int | None,
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file, out = stream_with(tmp_path, *records, blocks=blocks), tmp_path / "ram"
+    wanted = ["--extract", f"pc.ram={out}"] if page is None else ["--pages", f"pc.ram:{page}"]
+    assert main(["decode", file, *wanted]) == 1
+    assert words in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_pages_on_other_connections_are_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    channel, out = str(DIRECTORY / "multifd-channel-0.xz"), tmp_path / "ram"
+    for wanted in (["--pages", "pc.ram:1"], ["--extract", f"pc.ram={out}"]):
+        assert main(["decode", channel, *wanted]) == 1
+        assert "expected a main connection's stream, found a multifd channel" in (
+            capsys.readouterr().err
+        )
+        assert not out.exists()
+
+
+def test_page_without_a_record_has_no_content(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = stream_with(tmp_path, ZEROS[0])
+    assert main(["decode", file, "--pages", "pc.ram:1"]) == 0
+    text = capsys.readouterr().out
+    assert "page 1: no record of it is in this stream" in text
+    assert "0000  00" not in text
+    assert main(["decode", file, "--pages", "pc.ram:0"]) == 0
+    assert "page 0: 1 records\n  ZERO at offset" in capsys.readouterr().out
+
+
+def test_full_disk_is_an_error_with_a_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    file, out = stream_with(tmp_path, *ZEROS, page_record(1, RAMFlag.PAGE, b"x" * 4096)), "ram"
+    monkeypatch.setattr(os, "pwrite", full)
+    assert main(["decode", file, "--extract", f"pc.ram={tmp_path / out}"]) == 1
+    assert "ram: expected room for a block of 8,192 bytes, found: No space left on device" in (
+        capsys.readouterr().err
+    )
+    assert not (tmp_path / out).exists()
+
+
+def test_all_that_is_not_explained_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("colobench.wire.decoded.PROBLEMS_LIMIT", 2)
+    sink = TreeSink()
+    for number in range(3):
+        sink.item(Item(7 * number, 7, UNEXPLAINED, f"error {number}", ""))
+    sink.item(Item(21, 1, SectionType.EOF.name, "", ""))
+    sink.end()
+    found = Decoding("", "migration", 22, None, sink.root, problems=tuple(sink.problems))
+    found = found._replace(
+        unexplained_bytes=sink.unexplained_bytes, unexplained_parts=sink.unexplained_parts
+    )
+    text = render(found)
+    assert "explained: 1 of 22 bytes" in text
+    assert text.endswith("not explained, and not listed: 1 further parts")
+    assert "1 further parts are not" in render_fragment(found)
+    assert (found.as_json()["unexplained_bytes"], len(found.as_json()["problems"])) == (21, 2)
 
 
 def test_many_sections_are_summed_up_between_the_first_and_the_last() -> None:
     with closing(Primary()) as primary:
         sections = [primary.ram_section(SectionType.PART, [1]) for _ in range(2 * FIRST_KEPT)]
     data = b"".join([*sections, savevm.EOF])
-    from colobench.wire.decoded import TreeSink
     from colobench.wire.lookahead import Driver
     from colobench.wire.reader import StreamReader
     from colobench.wire.reading import StreamBuffer

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import random
+import struct
 import tracemalloc
 from functools import cache
 
@@ -16,11 +17,20 @@ from hypothesis import strategies as st
 
 from colobench.peers.dataset import read_manifest, read_recording
 from colobench.wire import savevm
-from colobench.wire.decoded import DecodedStream, TreeSink
+from colobench.wire.decoded import FIRST_KEPT, LAST_KEPT, DecodedStream, TreeSink
 from colobench.wire.dissect import UNEXPLAINED, dissect, dissect_checkpoint
-from colobench.wire.format import BE16, BE32, BE64, MigrationCommand, RAMFlag, counted_string
+from colobench.wire.format import (
+    BE16,
+    BE32,
+    BE64,
+    MULTIFD_MAGIC,
+    MigrationCommand,
+    RAMFlag,
+    counted_string,
+)
 from colobench.wire.lookahead import Driver
 from colobench.wire.messages import Message, encode_message
+from colobench.wire.multifd import handshake, sync_packet
 from colobench.wire.multifd_reader import MultifdReader
 from colobench.wire.reader import StreamReader
 from colobench.wire.reading import StreamBuffer
@@ -210,6 +220,27 @@ def test_endless_runs_of_nothing_are_read_in_constant_memory() -> None:
         sink.end()
         assert sum(1 for _ in sink.root.walk()) < 600
         assert sum(part.length for part in sink.root.walk() if not part.parts) == len(data)
+
+
+def test_block_that_a_channel_names_late_is_in_its_tree() -> None:
+    def pages(block: bytes) -> bytes:
+        head = struct.pack(">6IQ32x256s", MULTIFD_MAGIC, 1, 0, 1, 1, 4096, 0, block)
+        return head + BE64.pack(0) + bytes(4096)
+
+    late = 300
+    parts = [pages(b"pc.ram"), *map(sync_packet, range(late)), pages(b"vga.vram"), pages(b"pc.ram")]
+    data = b"".join([handshake(0, 1), *parts, *map(sync_packet, range(late)), pages(b"vga.vram")])
+    at, sink = StreamBuffer(4096, 1 << 24), TreeSink()
+    Driver(at, io.BytesIO(data).readinto).run(MultifdReader(at, sink).stream())
+    sink.end()
+    assert sink.problems == []
+    assert len(sink.root.parts) <= FIRST_KEPT + LAST_KEPT + 3
+    assert sum(part.length for part in sink.root.parts) == len(data)
+    records = [part for part in sink.root.parts if part.kind == "records"]
+    assert [(part.title, part.detail) for part in records] == [
+        ("pc.ram", "2 pages"),
+        ("vga.vram", "2 pages"),
+    ]
 
 
 @settings(deadline=None, max_examples=amount(50, 2000))

@@ -100,3 +100,17 @@ def test_another_session_begins_anew(page_map, session):
     assert frame["blocks"][0]["pages"] == 2048
     page_map.refresh()
     assert heat(page_map) == {}
+
+
+def test_it_goes_on_when_old_records_are_dropped(monkeypatch):
+    monkeypatch.setattr(frames, "add", lambda view: None)
+    session = Session(ram="4M", report_pages=True, keep_records=10)
+    page_map = PageMap(session)
+    for number in range(1, 61):
+        session.records.append(make_record(number, pages=[number]))
+        # In some refreshes nothing is new, in some much is.
+        if number % 4 or number > 56:
+            page_map.refresh()
+            assert heat(page_map)[number] == 255
+            assert page_map.feed.frame["checkpoint"] == number
+    assert heat(page_map)[50] == pytest.approx(faded(10), abs=1)

@@ -16,6 +16,7 @@ from colobench.fields.kinds import Choice, Flag, Integer, Kind, Number, Size, Te
 from colobench.fields.part import Setting, settings_of
 from colobench.fields.sizes import write_size
 from colobench.lab.session.places import check_libraries, check_memory
+from colobench.lab.session.record import check_all_are_kept
 from colobench.settings.checkpoint import Strategy
 from colobench.settings.settings import Settings
 from colobench.strategy.presets import PRESETS
@@ -26,7 +27,9 @@ SEPARATOR = ";"
 #: A path that the checks of settings take, as they open no file.
 _SOME_FILE = "/some/file"
 
-_SETTINGS = {each.name: each for each in settings_of(Settings)}
+#: Settings without a field: figures are those of all checkpoints.
+LEFT_OUT = ("keep_records",)
+_SETTINGS = {each.name: each for each in settings_of(Settings) if each.name not in LEFT_OUT}
 _AXES = {each.name: each for each in settings_of(Strategy)}
 
 
@@ -102,7 +105,7 @@ class SettingsForm:
     Parameters
     ----------
     usual
-        First choices.
+        First choices, with all records kept.
 
     Attributes
     ----------
@@ -124,6 +127,9 @@ class SettingsForm:
     changes: dict[str, Any] = field(default_factory=dict)
     unread: dict[str, tuple[str, str]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        check_all_are_kept(self.usual)
+
     def choose(self, name: str, text: str) -> None:
         """Choose the value of a setting by its text; the empty text is none, or the derived value.
 
@@ -132,7 +138,7 @@ class SettingsForm:
         Raises
         ------
         LocalError
-            If no setting has this name.
+            If no field has this name.
         """
         if name not in _SETTINGS:
             raise LocalError(f"settings: expected the name of one, found {name!r}")

@@ -17,7 +17,7 @@ from colobench.lab.compare.measure import answers_per_s, wait_for_work
 from colobench.lab.compare.underway import Underway, stopped_at
 from colobench.lab.session.journal import ROLES
 from colobench.lab.session.node_pair import PEERS
-from colobench.lab.session.record import Records
+from colobench.lab.session.record import Records, check_all_are_kept
 from colobench.lab.session.session import Session
 from colobench.lab.session.takeover import TakeoverRecord
 from colobench.processes.process import NodeProcess
@@ -113,6 +113,7 @@ class CockpitRun:
     def __init__(self, name: str, settings: Settings, seconds: float, number: int = 0) -> None:
         if not 0 < seconds <= SECONDS_LIMIT:
             raise LocalError(f"seconds: expected more than 0 to {SECONDS_LIMIT:g}, found {seconds}")
+        check_all_are_kept(settings)
         self.name, self.seconds, self.number = name, seconds, number
         self.settings = let_clients_in(settings)
         self.session = Session(self.settings)

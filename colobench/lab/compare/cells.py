@@ -13,6 +13,7 @@ from colobench.fields.part import settings_of
 from colobench.guest.programs import Program
 from colobench.guest.settings import GuestSettings
 from colobench.lab.session.places import check_memory
+from colobench.lab.session.record import check_all_are_kept
 from colobench.lab.session.serving import serving_settings
 from colobench.settings.checkpoint import Strategy
 from colobench.settings.settings import Settings
@@ -131,6 +132,7 @@ def make_cell(
         of_link = {"link": link} if link else {}
         settings = usual.override(**{**of_guest, **of_strategy, **of_link, **(changes or {})})
         settings = let_clients_in(settings)
+        check_all_are_kept(settings)
         check_memory(settings)
     except LocalError as error:
         raise LocalError(f"{name} on {guest}: {error}") from error

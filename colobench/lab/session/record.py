@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, overload
 import numpy as np
 import numpy.typing as npt
 
+from colobench.errors import LocalError
 from colobench.lab.percentiles import percentiles
 from colobench.node.phases import Mark, durations
 from colobench.protocol.colo import VARIANTS
@@ -387,6 +388,22 @@ class Records(Sequence[CheckpointRecord]):
                     self._records, key=lambda record: record.settings
                 )
             ]
+        )
+
+
+def check_all_are_kept(settings: Settings) -> None:
+    """Check that a session keeps all of its records, as sums and means over them need.
+
+    Raises
+    ------
+    LocalError
+        If it drops old ones.
+    """
+    kept = settings.experiment.keep_records
+    if kept is not None:
+        raise LocalError(
+            "keep_records: expected none where figures are those of all checkpoints, "
+            f"found {kept:,}"
         )
 
 

@@ -154,7 +154,7 @@ def _measure(
     say: Callable[[str], None],
 ) -> None:
     say(f"asking; output: {state}")
-    begin, checkpoints = time.monotonic() + SETTLING_SECONDS, len(session.records)
+    begin, checkpoints = time.monotonic() + SETTLING_SECONDS, session.records.total
 
     def note(answered: Answered) -> None:
         nonlocal checkpoints
@@ -162,7 +162,7 @@ def _measure(
         if asked >= 0:
             latency = (answered.returned - answered.call) / 1e6
             found.answers.append(TimedAnswer(state, asked, latency))
-        for record in session.records[checkpoints:]:
+        for record in session.records.since(checkpoints):
             checkpoints += 1
             found.checkpoints.append((state, session.began + record.time - begin))
 

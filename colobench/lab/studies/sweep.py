@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from colobench.errors import LocalError
 from colobench.lab.interrupt import interruptible
-from colobench.lab.session.record import Records
+from colobench.lab.session.record import Records, check_all_are_kept
 from colobench.lab.session.session import Session
 
 #: First checkpoints of a pair, which are not recorded: buffers grow to their size in them.
@@ -42,10 +42,17 @@ def sweep(
     -------
     Records
         `into`, or new ones: point after point; numbers and times are those within the point.
+
+    Raises
+    ------
+    LocalError
+        If settings do not go together, or old records are dropped.
     """
     records = Records() if into is None else into
     for point in points:
-        with Session(**{**settings, **point}) as session:
+        session = Session(**{**settings, **point})
+        check_all_are_kept(session.settings)
+        with session:
             session.run(SETTLING)
             _record(session, checkpoints, records)
     return records

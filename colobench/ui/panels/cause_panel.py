@@ -104,8 +104,8 @@ class CausePanel(Panel):
     def refresh(self) -> None:
         """Show new data; called by the pump."""
         records = self.records
-        if len(records) != self._shown:
-            self._shown = len(records)
+        if records.total != self._shown:
+            self._shown = records.total
             self.words.value = _html(self.table)
             self.update()
 

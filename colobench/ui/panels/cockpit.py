@@ -72,8 +72,9 @@ class Cockpit(Panel):
     _current = None
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__()
+        # What is refused closes no other cockpit.
         self.form = SettingsForm(Settings().override(**USUAL | settings))
+        super().__init__()
         self.overlay = Overlay(turn.taken)
         self.contact.feed.busy = lambda: bool(self.background.doing or self.overlay.active())
         self._story = "Choose settings; Start begins a pair of processes with them."

@@ -103,7 +103,7 @@ class Dashboard(Panel):
         watches.add(self)
 
     def __repr__(self) -> str:
-        return f"<Dashboard after {len(self.session.records)} checkpoints>"
+        return f"<Dashboard after {self.session.records.total} checkpoints>"
 
     def _button_line(self) -> Any:
         line = [self.start_button, self.checkpoint_button, self.kill_buttons["primary"]]
@@ -192,7 +192,7 @@ class Dashboard(Panel):
 
     def _status_line(self) -> str:
         doing, error = self.background.doing, self.background.error
-        count = len(self.session.records)
+        count = self.session.records.total
         stage, text = self._stage, self._story
         if error:
             stage, text = PairStage.BROKEN, f"It failed: {error}"

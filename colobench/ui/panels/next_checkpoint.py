@@ -33,7 +33,7 @@ class NextCheckpoint(Panel):
         self.children = (line, self.table, self.plot)
 
     def __repr__(self) -> str:
-        return f"<NextCheckpoint after {len(self.session.records)} checkpoints>"
+        return f"<NextCheckpoint after {self.session.records.total} checkpoints>"
 
     def next(self) -> None:
         """Take a checkpoint."""

@@ -51,9 +51,8 @@ class LivePlot(LiveView):
     def refresh(self) -> None:
         """Show the records that came since the last time."""
         records, followed = self.records, self._followed
-        count = len(records)
-        newest = records[max(0, count - WINDOW) : count]
-        self.update((followed, count), lambda: _frame(newest))
+        total, newest = records.total, records[-WINDOW:]
+        self.update((followed, total), lambda: _frame(newest))
 
     def close(self) -> None:
         """Close the plot."""

@@ -57,13 +57,16 @@ class PageMap(LiveView):
             self._follow()
 
     def _follow(self) -> None:
-        new = self._records[self._shown :]
+        total = self._records.total
+        new = self._records.since(self._shown)
         if not new:
             return
-        self._shown += len(new)
+        # Some may not be kept any more.
+        passed = max(len(new), total - self._shown)
+        self._shown += passed
         bitmaps = [np.frombuffer(record.dirty_bitmap or b"", "<u8") for record in new]
         before = reduce(np.bitwise_or, bitmaps[:-1], np.zeros_like(bitmaps[-1]))
-        self._heat *= np.float32(FADE ** len(new))
+        self._heat *= np.float32(FADE**passed)
         self._warm(before, FADE)
         self._warm(bitmaps[-1], 1.0)
         self._show(new[-1].number, new[-1].pages)

@@ -65,7 +65,7 @@ class LiveRecords(ipywidgets.VBox, metaclass=AbstractWidget):  # type: ignore[mi
     def refresh(self) -> None:
         """Show the records that came since the last time."""
         records, followed = self.records, self._followed
-        self.figure.show((followed, len(records)), lambda: self.figure_data(records[:]))
+        self.figure.show((followed, records.total), lambda: self.figure_data(records[:]))
 
     @abstractmethod
     def figure_data(self, records: Records) -> FigureData:

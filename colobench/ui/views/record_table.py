@@ -54,10 +54,10 @@ class RecordTable(ipywidgets.HTML):  # type: ignore[misc]
 
     def refresh(self) -> None:
         """Show the records that came since the last time."""
-        count = len(self._records)
-        if count != self._shown:
-            self._shown = count
-            self.value = format_table(self._records[max(0, count - ROWS) : count])
+        total = self._records.total
+        if total != self._shown:
+            self._shown = total
+            self.value = format_table(self._records[-ROWS:])
 
     def close(self) -> None:
         """Close the table."""

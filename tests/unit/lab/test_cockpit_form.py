@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from colobench.errors import LocalError
 from colobench.fields.part import settings_of
 from colobench.lab.cockpit import form as form_module
-from colobench.lab.cockpit.form import FieldKind, SettingsForm
+from colobench.lab.cockpit.form import LEFT_OUT, FieldKind, SettingsForm
 from colobench.settings.settings import Settings
 from colobench.strategy.compatibility import REQUIREMENTS
 from colobench.strategy.presets import PRESETS
@@ -34,7 +34,7 @@ def error_of(settings, name, text):
 
 def test_every_declared_setting_is_a_field_in_its_group():
     fields = SettingsForm().fields()
-    declared = list(settings_of(Settings))
+    declared = [each for each in settings_of(Settings) if each.name not in LEFT_OUT]
     assert [(each.name, each.title) for each in fields] == [(s.name, s.title) for s in declared]
     assert all(each.help for each in fields)
 
@@ -49,6 +49,7 @@ def test_a_new_setting_appears_by_itself(monkeypatch):
 @settings(max_examples=amount(5, 50))
 @given(settings_values())
 def test_the_texts_of_all_fields_make_the_same_settings_again(drawn):
+    drawn = drawn.override(keep_records=None)
     form = SettingsForm()
     for each in SettingsForm(drawn).fields():
         form.choose(each.name, each.text)
@@ -147,3 +148,10 @@ def test_a_number_loses_its_point_and_the_name_of_a_file_does_not():
     form.choose("guest", "replay")
     form.choose("trace", "/a/b.0")
     assert form.field("trace").text == "/a/b.0"
+
+
+def test_records_that_a_run_would_drop_cannot_be_chosen():
+    with pytest.raises(LocalError, match="expected the name of one, found 'keep_records'"):
+        SettingsForm().choose("keep_records", "10")
+    with pytest.raises(LocalError, match="keep_records: expected none"):
+        SettingsForm(Settings().override(keep_records=10))

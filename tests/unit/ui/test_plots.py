@@ -10,6 +10,7 @@ from colobench.ui.base.figure import ROLLOVER, bokehjs
 from colobench.ui.base.pump import frames
 from colobench.ui.views.live_plot import FIRST_WINDOW, WINDOW, LivePlot
 from colobench.ui.views.plots import FlushPlot, PagesPlot
+from colobench.ui.views.record_table import RecordTable
 from feeds import bars_of, tables_of
 from records import make_record, make_records
 
@@ -185,3 +186,14 @@ def test_a_closed_plot_is_refreshed_no_more(monkeypatch):
     assert plot in frames._views
     plot.close()
     assert plot not in frames._views
+
+
+@pytest.mark.parametrize("kind", [*PLOTS, RecordTable])
+def test_what_is_shown_goes_on_when_old_records_are_dropped(kind):
+    records = Records(keep=1)
+    view, shown = kind(records), []
+    for number in range(1, 4):
+        records.append(make_record(number, pages=range(number)))
+        view.refresh()
+        shown.append(view.value if kind is RecordTable else bytes(send(view).frame["data"]))
+    assert len(set(shown)) == 3

@@ -271,8 +271,8 @@ class Feeds:
             try:
                 feed.tend()
             except Exception:
-                _logger.exception("a feed cannot be sent any more: %r", feed)
-                self.remove(feed)
+                # The next frame may be sent again, and a feed without beats is out of touch.
+                _logger.exception("a feed cannot be sent: %r", feed)
 
     def hear(self, message: Mapping[str, Any]) -> None:
         """Note a page's ping; send everything anew if the page has missed something."""

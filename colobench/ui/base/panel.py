@@ -152,6 +152,8 @@ class Panel(ipywidgets.VBox, metaclass=AbstractWidget):  # type: ignore[misc]
             place._current.close()
         place._current = self
         self.background = Background(self.update)
+        #: Why the display could not be refreshed the last time.
+        self._unrefreshed: str | None = None
         self.contact = Contact()
         self.contact.feed.busy = lambda: self.background.doing is not None
         self.contact.feed.repeat = self.repeat
@@ -182,6 +184,14 @@ class Panel(ipywidgets.VBox, metaclass=AbstractWidget):  # type: ignore[misc]
     @abstractmethod
     def end(self) -> None:
         """End all processes."""
+
+    def tell_failure(self, error: Exception | None) -> None:
+        """Say that the display cannot be refreshed, or can be again; called by the pump."""
+        background, before = self.background, self._unrefreshed
+        self._unrefreshed = None if error is None else one_line(error)
+        if background.doing is None and (self._unrefreshed or background.error == before):
+            background.error = self._unrefreshed
+            self.update()
 
     def halt(self) -> None:
         """Let the work that goes on end soon; what was found stays."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import threading
+from contextlib import suppress
 from typing import Protocol
 
 #: Seconds from one frame to the next. Slow browsers have to draw each frame of each view.
@@ -19,7 +20,11 @@ class View(Protocol):
     """View of something that changes."""
 
     def refresh(self) -> None:
-        """Show new data; called periodically in the pump's thread."""
+        """Show new data; called periodically in the pump's thread.
+
+        After an exception it is called again, as what failed may be over. A view with a method
+        `tell_failure` gets the exception, and None when that is over.
+        """
 
 
 class Pump:
@@ -37,6 +42,7 @@ class Pump:
     def __init__(self, seconds: float = FRAME_SECONDS) -> None:
         self._seconds = seconds
         self._views: list[View] = []
+        self._failing: set[View] = set()
         # Reentrant: a view may remove itself, or another, while it is refreshed.
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
@@ -61,6 +67,7 @@ class Pump:
         with self._lock:
             if view in self._views:
                 self._views.remove(view)
+                self._failing.discard(view)
             if self._views or self._thread is None:
                 return
             thread, self._thread = self._thread, None
@@ -82,9 +89,21 @@ class Pump:
     def _refresh(self, view: View) -> None:
         try:
             view.refresh()
-        except Exception:
-            _logger.exception("a view cannot be refreshed any more: %r", view)
-            self.remove(view)
+        except Exception as error:
+            _logger.exception("a view cannot be refreshed: %r", view)
+            self._failing.add(view)
+            _tell(view, error)
+        else:
+            if view in self._failing:
+                self._failing.remove(view)
+                _tell(view, None)
+
+
+def _tell(view: View, error: Exception | None) -> None:
+    tell = getattr(view, "tell_failure", None)
+    if tell is not None:
+        with suppress(Exception):
+            tell(error)
 
 
 #: The pump of all plots and page maps.

@@ -215,9 +215,18 @@ function follow({ model, el }, begin, ofPanel = false) {
   words.setAttribute("role", "status");
   words.className = "colobench-words";
   words.hidden = true;
+  const broken = el.appendChild(element("div", WORDS_STYLE));
+  broken.setAttribute("role", "alert");
+  broken.hidden = true;
   const box = el.appendChild(element("div", "min-width: 0"));
   const ends = [];
   let ended = false;
+
+  function complain(error) {
+    console.error(error);
+    broken.textContent = `This cannot be shown: ${error.message}`;
+    broken.hidden = false;
+  }
 
   async function run() {
     const feed = await findModel(model.widget_manager, () => model.get("_feed"), () => ended);
@@ -233,22 +242,26 @@ function follow({ model, el }, begin, ofPanel = false) {
       // A page that is slower than the kernel skips frames.
       if (drawing) return;
       drawing = true;
-      while (again && !ended) {
-        again = false;
-        draw(...(await readFrame(feed)));
-        await pause(0);
+      try {
+        while (again && !ended) {
+          again = false;
+          draw(...(await readFrame(feed)));
+          broken.hidden = true;
+          await pause(0);
+        }
+      } catch (error) {
+        // The next frame may be drawn again.
+        complain(error);
+      } finally {
+        drawing = false;
       }
-      drawing = false;
     };
     feed.on("change:frame", redraw);
     ends.push(() => feed.off("change:frame", redraw));
     await redraw();
   }
 
-  run().catch((error) => {
-    console.error(error);
-    box.replaceChildren(element("div", WORDS_STYLE, `This cannot be shown: ${error.message}`));
-  });
+  run().catch(complain);
   return () => {
     ended = true;
     ends.forEach((end) => end());

@@ -211,7 +211,23 @@ def test_one_broken_feed_stops_no_other(feed, clock, monkeypatch):
     clock.now += 2
     feed_module.feeds.refresh()
     assert feed.contact["beat"] == before + 1
-    assert broken not in feed_module.feeds.all()
+
+
+def test_a_feed_whose_frame_cannot_be_sent_beats_on_and_sends_the_next_one(feed, sent, clock):
+    def refuse(names):
+        raise TypeError("not JSON")
+
+    def refresh_for(seconds):
+        for _ in range(round(seconds / FRAME_SECONDS)):
+            clock.now += FRAME_SECONDS
+            feed_module.feeds.refresh()
+
+    feed.repeat = lambda: refuse(())
+    before = feed.contact["beat"]
+    refresh_for(3 * REPEAT_SECONDS)
+    assert feed.contact["beat"] - before >= 2 * REPEAT_SECONDS
+    feed.put({"value": 2})
+    assert feed.frame["value"] == 2
 
 
 def test_another_pages_first_figure_brings_bokehjs_along_and_all_others_refer_to_it(

@@ -64,8 +64,26 @@ def test_a_broken_view_stops_no_other(pump):
     pump.add(broken)
     pump.add(view)
     view.wait(3)
-    broken.wait(1)
-    assert not broken.refreshed.acquire(blocking=False)
+    broken.wait(3)
+
+
+def test_a_view_that_recovers_is_refreshed_on_and_is_told_what_failed(pump):
+    class Recovers(View):
+        told = ()
+
+        def refresh(self):
+            super().refresh()
+            if len(self.told) < 2:
+                raise RuntimeError("busy")
+
+        def tell_failure(self, error):
+            self.told += (error and str(error),)
+            raise RuntimeError("it cannot be told")
+
+    view = Recovers()
+    pump.add(view)
+    view.wait(4)
+    assert view.told == ("busy", "busy", None)
 
 
 def test_a_broken_view_says_nothing_into_somebody_elses_cell(pump, capfd):

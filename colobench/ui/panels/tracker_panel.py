@@ -162,7 +162,12 @@ class TrackerPanel(Panel):
         self._show_epoch()
 
     def _show_epoch(self) -> None:
-        for each in _epochs(self.runs[-1] if self.runs else ()):
+        epochs = _epochs(self.runs[-1] if self.runs else ())
+        measured = {each.tracker for each in epochs}
+        for name, shown in self.maps.items():
+            if name not in measured:
+                shown.show({})
+        for each in epochs:
             if each.epoch == self.epoch.value:
                 dirty = np.frombuffer(each.bitmap, "<u8")
                 self.maps[each.tracker].show({"dirty": dirty})

@@ -69,6 +69,7 @@ def test_every_run_adds_to_the_plot_until_it_is_cleared(panel, sent):
     panel.wait()
     panel.refresh()
     assert sent["marked"]["pages"] == sent["medians"]["marked pages"] == []
+    assert not any(sets_of(each) for each in panel.maps.values())
 
 
 def test_nothing_is_drawn_when_nothing_is_new(panel, sent):

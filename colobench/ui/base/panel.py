@@ -17,7 +17,7 @@ from traitlets import validate
 from colobench.errors import ColobenchError
 from colobench.lab.interrupt import interruptible
 from colobench.ui.base.abstract import AbstractWidget
-from colobench.ui.base.feed import Contact, LiveView, feeds
+from colobench.ui.base.feed import Contact, feeds
 
 #: Seconds after which a panel ends its processes that no page shows any more.
 UNSEEN_SECONDS = 45.0
@@ -233,10 +233,24 @@ class Panel(ipywidgets.VBox, metaclass=AbstractWidget):  # type: ignore[misc]
         self.end()
         self.wait()
         self.end()
-        for widget in _descendants(self):
-            if isinstance(widget, LiveView):
-                widget.close()
+        for widget in self.children:
+            close_all(widget)
         super().close()
+        _close_parts(self)
+
+
+def close_all(widget: Any) -> None:
+    """Close a widget with all that is in it: ipywidgets keeps open ones until the kernel ends."""
+    for each in [*_descendants(widget), widget]:
+        each.close()
+        _close_parts(each)
+
+
+def _close_parts(widget: Any) -> None:
+    for name in ("layout", "style"):
+        part = getattr(widget, name, None)
+        if isinstance(part, ipywidgets.Widget):
+            part.close()
 
 
 def _descendants(widget: Any) -> Iterator[Any]:

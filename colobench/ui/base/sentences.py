@@ -1,9 +1,14 @@
-"""Sentences about a takeover and its survivor."""
+"""Sentences of panels, those about a takeover and its survivor among them."""
 
 from __future__ import annotations
 
 from colobench.lab.report.run_summary import milliseconds
 from colobench.lab.session.takeover import TakeoverRecord
+
+
+def begin_sentence(text: str) -> str:
+    """Begin a sentence with a text; the names in it stay as they are."""
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def tell_takeover(takeover: TakeoverRecord) -> str:

@@ -14,6 +14,7 @@ from colobench.ui.base.controls import slider
 from colobench.ui.base.markup import status_line, table
 from colobench.ui.base.panel import Panel, button, turn
 from colobench.ui.base.pump import frames
+from colobench.ui.base.sentences import begin_sentence
 
 CLOCKS_US = (0, 1000, 10_000, 100_000, 1_000_000)
 JITTERS_US = (0, 100, 1000, 5000)
@@ -120,7 +121,7 @@ class CausePanel(Panel):
     def _words(self) -> tuple[str, str]:
         doing, error = self.background.doing, self.background.error
         if doing:
-            return BUSY_COLOUR, f"{doing} … so far by cause: {self.table.counted()}".capitalize()
+            return BUSY_COLOUR, f"{begin_sentence(doing)} … so far by cause: {self.table.counted()}"
         if error:
             return BAD_COLOUR, f"It failed: {error}"
         if not self.records:

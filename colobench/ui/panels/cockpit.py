@@ -23,8 +23,8 @@ from colobench.settings.settings import Settings
 from colobench.strategy.presets import PRESETS
 from colobench.ui.base.markup import consoles, preformatted, status_line, table
 from colobench.ui.base.panel import Panel, button, is_unseen, kill_buttons, turn
-from colobench.ui.base.pump import frames
-from colobench.ui.base.sentences import tell_ram, tell_takeover
+from colobench.ui.base.pump import Pump, frames
+from colobench.ui.base.sentences import begin_sentence, tell_ram, tell_takeover
 from colobench.ui.panels.run_rows import RunRows
 from colobench.ui.views.downloads import Downloads
 from colobench.ui.views.overlay_plots import OverlayPlots
@@ -44,8 +44,10 @@ LOG_LINES, CONSOLE_LINES = 14, 6
 OWN, AT_ONCE = "–", "at once"
 #: Processes in their order; a button for each.
 PROCESSES = ("primary", "secondary", "switch", "arbiter", "link")
+#: Apart from the frames, as a process that is asked may answer late.
+looks = Pump(LOOK_SECONDS)
 
-_WRAPPED = ipywidgets.Layout(flex_flow="row wrap", align_items="center")
+_WRAPPED = {"flex_flow": "row wrap", "align_items": "center"}
 
 
 class Cockpit(Panel):
@@ -78,7 +80,7 @@ class Cockpit(Panel):
         self.overlay = Overlay(turn.taken)
         self.contact.feed.busy = lambda: bool(self.background.doing or self.overlay.active())
         self._story = "Choose settings; Start begins a pair of processes with them."
-        self._drawn = self._looked = float("-inf")
+        self._drawn = float("-inf")
         self._make_controls()
         self._make_displays()
         self.children = (
@@ -98,9 +100,13 @@ class Cockpit(Panel):
             self.downloads,
             self.cell,
         )
+        own = (self.name, self.time, self.together, self.predict, *self.plot_choices.values())
+        self._first = [(each, each.value) for each in own]
         self.form_view.show()
         self.update()
+        self._looks = _Looks(self)
         frames.add(self)
+        looks.add(self._looks)
 
     def __repr__(self) -> str:
         return f"<Cockpit with {len(self.overlay.runs)} runs>"
@@ -190,7 +196,7 @@ class Cockpit(Panel):
     def stop(self) -> None:
         """End what runs; what was measured stays."""
         self.overlay.stop()
-        self._story = "Stopped; what was measured stays."
+        self._tell("Stopped; what was measured stays.")
 
     def reset(self) -> None:
         """End what runs, and go back to the first choices; the runs stay."""
@@ -199,6 +205,8 @@ class Cockpit(Panel):
     def _reset(self) -> None:
         self.overlay.close()
         self.form.reset()
+        for control, value in self._first:
+            control.value = value
         self._story = "Ended. The runs stay; the choices are the first ones again."
         self._form_changed()
 
@@ -255,8 +263,12 @@ class Cockpit(Panel):
         self.plots.forget(run)
         self._story = f"{run.name} is deleted."
 
+    def _tell(self, words: str) -> None:
+        """Show words in place of earlier ones, also of those of an error."""
+        self._story, self.background.error = words, None
+
     def _row_changed(self, error: str) -> None:
-        self._story = error
+        self._tell(error)
         self._draw()
         self.update()
 
@@ -278,9 +290,6 @@ class Cockpit(Panel):
             self._drawn = now
             self._draw()
             self.update()
-        if now - self._looked >= LOOK_SECONDS:
-            self._looked = now
-            self._look()
 
     def _draw(self) -> None:
         names = [name for name, each in self.plot_choices.items() if each.value]
@@ -346,7 +355,7 @@ class Cockpit(Panel):
         doing, error = self.background.doing, self.background.error
         failed = [each for each in self.overlay.runs[-1:] if each.stage is RunStage.FAILED]
         if doing:
-            return BUSY_COLOUR, f"{doing} …".capitalize()
+            return BUSY_COLOUR, f"{begin_sentence(doing)} …"
         if error:
             return BAD_COLOUR, f"It failed: {error}"
         if current:
@@ -355,14 +364,18 @@ class Cockpit(Panel):
             more = f" {waiting} more wait for their turn." if waiting else ""
             return BUSY_COLOUR, f"{words}.{more} {self._story}".strip()
         if failed:
-            return BAD_COLOUR, f"{failed[0].name} failed: {failed[0].error}"
+            return BAD_COLOUR, self._with_story(f"{failed[0].name} failed: {failed[0].error}")
         if self.form.error:
-            return BAD_COLOUR, f"These settings do not go together: {self.form.error}"
+            words = f"These settings do not go together: {self.form.error}"
+            return BAD_COLOUR, self._with_story(words)
         if not self.overlay.runs:
             return IDLE_COLOUR, self._story
         count = sum(len(each.records()) for each in self.overlay.runs)
         kept = f"{len(self.overlay.runs)} runs, {count:,} checkpoints; nothing runs now."
         return GOOD_COLOUR, f"{self._story} {kept}".strip()
+
+    def _with_story(self, words: str) -> str:
+        return f"{words.rstrip('.')}. {self._story}" if self._story else words
 
     def repeat(self) -> None:
         """Send the panel's state again, for a page that was cut off."""
@@ -378,7 +391,17 @@ class Cockpit(Panel):
     def end(self) -> None:
         """End all processes and the display."""
         frames.remove(self)
+        # A process that has ended answers no question any more, so that a look ends, too.
         self.overlay.close()
+        looks.remove(self._looks)
+
+
+class _Looks:
+    """What `looks` refreshes of a cockpit."""
+
+    def __init__(self, cockpit: Cockpit) -> None:
+        self.refresh = cockpit._look
+        self.tell_failure = cockpit.tell_failure
 
 
 def _page(runs: Sequence[CockpitRun]) -> str:

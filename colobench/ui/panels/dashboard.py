@@ -24,7 +24,7 @@ from colobench.ui.base.controls import Controls
 from colobench.ui.base.markup import consoles, status_line
 from colobench.ui.base.panel import Panel, button, is_unseen, kill_buttons
 from colobench.ui.base.pump import Pump
-from colobench.ui.base.sentences import tell_ram, tell_takeover
+from colobench.ui.base.sentences import begin_sentence, tell_ram, tell_takeover
 from colobench.ui.views.live_plot import LivePlot
 from colobench.ui.views.page_map import PageMap
 
@@ -197,7 +197,7 @@ class Dashboard(Panel):
         if error:
             stage, text = PairStage.BROKEN, f"It failed: {error}"
         elif doing:
-            text = f"{doing} …".capitalize()
+            text = f"{begin_sentence(doing)} …"
         elif stage is PairStage.PAIR:
             text = f"Primary and secondary are in COLO: {count:,} checkpoints are committed."
         return status_line(stage.value, text)

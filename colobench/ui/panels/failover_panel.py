@@ -36,6 +36,7 @@ from colobench.ui.base.figure import Columns, FigureData, LiveFigure
 from colobench.ui.base.markup import status_line, table, verdict_text
 from colobench.ui.base.panel import Panel, button, turn
 from colobench.ui.base.pump import frames
+from colobench.ui.base.sentences import begin_sentence
 from colobench.ui.views.plots import legend_above, make_plot
 
 NOBODY = "nobody: any moment"
@@ -127,6 +128,12 @@ class FailoverPanel(Panel):
         self.figure.show(None, _nothing)
 
     def _live(self) -> None:
+        try:
+            self._take_turn()
+        finally:
+            self._doing = ""
+
+    def _take_turn(self) -> None:
         with turn.taken(lambda: not self._stopped) as taken:
             if not taken:
                 return
@@ -181,7 +188,7 @@ class FailoverPanel(Panel):
     def _status(self) -> tuple[str, str]:
         doing, error, story = self.background.doing, self.background.error, self.story
         if doing:
-            return BUSY_COLOUR, f"{self._doing or doing} …".capitalize()
+            return BUSY_COLOUR, f"{begin_sentence(self._doing or doing)} …"
         if self._stopped:
             return IDLE_COLOUR, "Stopped."
         if error:

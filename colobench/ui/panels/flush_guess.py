@@ -25,6 +25,7 @@ from colobench.ui.base.controls import GUESTS, WRITES, dropdown, slider
 from colobench.ui.base.markup import status_line
 from colobench.ui.base.panel import Panel, button, is_unseen
 from colobench.ui.base.pump import frames
+from colobench.ui.base.sentences import begin_sentence
 from colobench.ui.panels.prediction_panel import GRADE_COLOURS
 from colobench.ui.views.page_sets import PageSets
 
@@ -247,7 +248,7 @@ class FlushGuess(Panel):
         if error:
             return BAD_COLOUR, f"It failed: {error}"
         if doing:
-            return IDLE_COLOUR, f"{doing} …".capitalize()
+            return IDLE_COLOUR, f"{begin_sentence(doing)} …"
         if pending is None:
             return (
                 IDLE_COLOUR,

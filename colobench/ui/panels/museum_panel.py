@@ -14,6 +14,7 @@ from colobench.settings.bug import Bug
 from colobench.ui.base.controls import dropdown
 from colobench.ui.base.markup import status_line, verdict_text
 from colobench.ui.base.panel import Panel, button, turn
+from colobench.ui.base.sentences import begin_sentence
 
 KILLS = 20
 _STORY = "padding: 4px 10px; font-size: 14px; line-height: 1.5; max-width: 860px"
@@ -82,10 +83,13 @@ class MuseumPanel(Panel):
 
     def _run(self) -> None:
         self.hunt = None
-        with turn.taken(self._go_on) as taken:
-            if taken:
-                bug, kills = self.bug.value, self.progress.max
-                hunt_bug(bug, kills, into=self._watch, say=self._say, go_on=self._go_on)
+        try:
+            with turn.taken(self._go_on) as taken:
+                if taken:
+                    bug, kills = self.bug.value, self.progress.max
+                    hunt_bug(bug, kills, into=self._watch, say=self._say, go_on=self._go_on)
+        finally:
+            self._doing = ""
 
     def _watch(self, hunt: BugHunt) -> None:
         self.hunt = hunt
@@ -112,7 +116,7 @@ class MuseumPanel(Panel):
     def _words(self) -> tuple[str, str]:
         doing, error, hunt = self.background.doing, self.background.error, self.hunt
         if doing:
-            return BUSY_COLOUR, f"{self._doing or doing} …".capitalize()
+            return BUSY_COLOUR, f"{begin_sentence(self._doing or doing)} …"
         if error:
             return BAD_COLOUR, f"It failed: {error}"
         if hunt is None:

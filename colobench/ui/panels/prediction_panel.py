@@ -21,6 +21,7 @@ from colobench.lab.report.palette import BAD_COLOUR, BUSY_COLOUR, GOOD_COLOUR, I
 from colobench.ui.base.markup import status_line
 from colobench.ui.base.panel import Panel, button, turn
 from colobench.ui.base.pump import frames
+from colobench.ui.base.sentences import begin_sentence
 from colobench.ui.views.curve_input import CurveInput
 
 GRADE_COLOURS = {
@@ -166,7 +167,7 @@ class PredictionPanel(Panel):
         if self.background.doing:
             began = self._began
             since = "" if began is None else f", {time.monotonic() - began:.0f} s"
-            return BUSY_COLOUR, f"{self.background.doing}{since} …".capitalize()
+            return BUSY_COLOUR, f"{begin_sentence(self.background.doing)}{since} …"
         if self._refused:
             return IDLE_COLOUR, self._refused
         if self.feedback is None:

@@ -12,13 +12,13 @@ from colobench.errors import LocalError
 from colobench.lab.cockpit.overlay import Overlay
 from colobench.lab.cockpit.run import CockpitRun
 from colobench.lab.compare.plots import colour_of
-from colobench.ui.base.panel import button
+from colobench.ui.base.panel import button, close_all
 
 _SWATCH = (
     '<span style="display: inline-block; width: 12px; height: 12px; margin: 0 6px; '
     'outline: 1px solid; background: {}"></span>'
 )
-_WRAPPED = ipywidgets.Layout(flex_flow="row wrap", align_items="center")
+_WRAPPED = {"flex_flow": "row wrap", "align_items": "center"}
 
 
 class RunRows(ipywidgets.VBox):  # type: ignore[misc]
@@ -49,8 +49,12 @@ class RunRows(ipywidgets.VBox):  # type: ignore[misc]
         runs = list(self._overlay.runs)
         kept = {id(run): self._rows.get(id(run)) or self._make(run) for run in runs}
         if list(kept) != list(self._rows):
+            gone = [row for run, row in self._rows.items() if run not in kept]
             self._rows = kept
             self.children = tuple(row.box for row in kept.values())
+            for row in gone:
+                # Open widgets are kept by ipywidgets, and a row keeps its run.
+                close_all(row.box)
         for row in kept.values():
             row.show(ready)
 

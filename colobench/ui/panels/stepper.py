@@ -28,6 +28,7 @@ from colobench.ui.base.controls import dropdown
 from colobench.ui.base.markup import status_line
 from colobench.ui.base.panel import Panel, button, is_unseen, kill_buttons
 from colobench.ui.base.pump import frames
+from colobench.ui.base.sentences import begin_sentence
 from colobench.ui.views import steps
 from colobench.ui.views.page_sets import PageSets
 from colobench.wire.messages import Message
@@ -243,8 +244,10 @@ class Stepper(Panel):
         over = stepping is None or stepping.over
         # Next, Back and Run stay enabled while a step is taken: a disabled button loses the focus.
         self.back_button.disabled = moment is None
+        busy = self.background.doing is not None
+        self.new_button.disabled = busy
         for each in (*self.kill_buttons.values(), self.corrupt_button):
-            each.disabled = over
+            each.disabled = over or busy
         self.place.disabled = self.damage.value != FLIP
         self.other.disabled = self.damage.value != REPLACE
         self._offer_channels()
@@ -303,7 +306,7 @@ class Stepper(Panel):
         elif doing is None and error is None:
             lines.append((IDLE_COLOUR, "Next starts a pair, and holds its first message."))
         if doing:
-            lines.append((BUSY_COLOUR, f"{doing} …".capitalize()))
+            lines.append((BUSY_COLOUR, f"{begin_sentence(doing)} …"))
         elif error:
             lines.append((BAD_COLOUR, f"It failed: {error}"))
         written = "".join(status_line(*line) for line in lines)

@@ -28,6 +28,7 @@ from colobench.ui.base.controls import dropdown
 from colobench.ui.base.markup import status_line
 from colobench.ui.base.panel import Panel, button, is_unseen, turn
 from colobench.ui.base.pump import frames
+from colobench.ui.base.sentences import begin_sentence
 from colobench.ui.views.comparison_plots import MARKERS, ComparisonPlots
 
 #: Choice of no strategy.
@@ -244,7 +245,7 @@ class StrategyComparison(Panel):
     def _status(self) -> tuple[str, str]:
         doing, error, found = self.background.doing, self.background.error, self.comparison
         if doing:
-            return BUSY_COLOUR, f"{self._what() or doing.capitalize()} …"
+            return BUSY_COLOUR, f"{self._what() or begin_sentence(doing)} …"
         if error:
             return BAD_COLOUR, f"It failed: {error}"
         if found is None:

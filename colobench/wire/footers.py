@@ -12,7 +12,7 @@ from typing import NamedTuple
 from colobench.wire.format import SECTION, SECTION_IDENTITY, SectionType
 
 #: Bytes that the search goes over, for each byte of the sections; beyond, it gives up.
-_PASSES = 256
+PASSES = 256
 
 
 class SectionHeader(NamedTuple):
@@ -34,10 +34,13 @@ class PayloadEnds(NamedTuple):
         The end of each payload by its beginning. Empty if the bytes cannot be split.
     cut
         True if some of the search ended at the end of the bytes: more bytes may change the result.
+    effort
+        Bytes that the search went over.
     """
 
     ends: dict[int, int]
     cut: bool
+    effort: int = 0
 
 
 def section_header(data: bytes, at: int, stop: int) -> SectionHeader | None:
@@ -55,7 +58,11 @@ def section_header(data: bytes, at: int, stop: int) -> SectionHeader | None:
 
 
 def find_payload_ends(
-    data: bytes, header: SectionHeader, stop: int, may_end: Callable[[int], bool]
+    data: bytes,
+    header: SectionHeader,
+    stop: int,
+    may_end: Callable[[int], bool],
+    effort: int | None = None,
 ) -> PayloadEnds:
     """Find the ends of the payloads of a FULL section and of all FULL sections that follow it.
 
@@ -69,6 +76,8 @@ def find_payload_ends(
         Offset at which the sections have ended at the latest.
     may_end
         Function of an offset behind a footer; True if the FULL sections may end there.
+    effort
+        Bytes that the search may go over, if it is less than usual.
 
     Returns
     -------
@@ -87,23 +96,24 @@ def find_payload_ends(
     # The bytes from these payloads on cannot be split, however the payloads were reached.
     dead: set[int] = set()
     search = header.payload
-    effort = _PASSES * (stop - header.payload)
+    most = PASSES * (stop - header.payload)
+    left = most = most if effort is None else min(most, effort)
     cut = False
-    while effort > 0:
+    while left > 0:
         end = data.find(SECTION.pack(SectionType.FOOTER, header.section_id), search, stop)
         if end < 0:
-            effort -= stop - search
+            left -= stop - search
             cut = True
             dead.add(header.payload)
             if not path:
                 break
             header, search = path.pop()
             continue
-        effort -= end - search
+        left -= end - search
         search, behind = end + 1, end + SECTION.size
         if may_end(behind):
             ends = [(each.payload, search_from - 1) for each, search_from in path]
-            return PayloadEnds(dict([*ends, (header.payload, end)]), cut)
+            return PayloadEnds(dict([*ends, (header.payload, end)]), cut, most - left)
         if behind < stop and data[behind] == SectionType.FULL:
             following = section_header(data, behind, stop)
             if (
@@ -113,4 +123,4 @@ def find_payload_ends(
             ):
                 path.append((header, search))
                 header, search = following, following.payload
-    return PayloadEnds({}, cut)
+    return PayloadEnds({}, cut, most - left)

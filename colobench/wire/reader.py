@@ -24,7 +24,13 @@ from colobench.wire.errors import (
     UnknownSection,
     VMDescriptionError,
 )
-from colobench.wire.footers import PayloadEnds, SectionHeader, find_payload_ends, section_header
+from colobench.wire.footers import (
+    PASSES,
+    PayloadEnds,
+    SectionHeader,
+    find_payload_ends,
+    section_header,
+)
 from colobench.wire.format import (
     BE32,
     BE64,
@@ -83,6 +89,9 @@ _COMMAND_LENGTHS: Final = {
     MigrationCommand.SWITCHOVER_START: 0,
 }
 _FIRST_LOOK = 64 * 1024
+#: Passes over its bytes that a search in vain counts more: about 25 of them are made over the same
+#: bytes.
+_VAIN = 8
 _WINDOW = 256 * 1024
 
 
@@ -140,6 +149,8 @@ class StreamReader(StreamGrammar[Enclosure]):
         self._started: dict[int, SectionIdentity] = {}
         # Ends of payloads that were found by looking ahead, by their beginnings.
         self._payload_ends: dict[int, int] = {}
+        # Offset up to which was looked ahead, and the bytes that all searches went over.
+        self._looked = self._effort = 0
         self._has_configuration = False
         self._are_footers_known = False
         self.machine: str | None = None
@@ -418,11 +429,18 @@ class StreamReader(StreamGrammar[Enclosure]):
         begin = self._at.offset
         if begin not in self._payload_ends:
             self._payload_ends.clear()
-            yield from self._look_for_ends(identity, context)
+            # Where one search was in vain, those for each of the sections behind it may be, too.
+            self._looked = max(self._looked, begin)
+            if self._left() > 0:
+                yield from self._look_for_ends(identity, context)
         end = self._payload_ends.pop(begin, None)
         if end is not None:
             return end
         raise self._no_footer(identity, begin)
+
+    def _left(self) -> int:
+        """Say how many bytes searches may go over: their time is proportional to the stream."""
+        return PASSES * self._looked - self._effort
 
     def _look_for_ends(self, identity: SectionIdentity, context: Enclosure) -> Steps[None]:
         """Look ahead until the payloads of this section and of those behind it are told apart."""
@@ -431,6 +449,8 @@ class StreamReader(StreamGrammar[Enclosure]):
         while True:
             ahead: Ahead = yield LookAhead(count)
             is_last = ahead.final or count >= LOOK_AHEAD_LIMIT
+            self._looked = max(self._looked, begin + len(ahead.data))
+            self._effort += len(ahead.data)
             if context in (Enclosure.MIGRATION, Enclosure.PACKAGE):
                 self._see_description(ahead)
             found: dict[int, int] = {}
@@ -445,6 +465,8 @@ class StreamReader(StreamGrammar[Enclosure]):
             if found or is_last:
                 break
             count *= 2
+        if not found:
+            self._effort += _VAIN * len(ahead.data)
         self._payload_ends = {begin + start: begin + end for start, end in found.items()}
 
     def _describes(self, data: bytes, ends: dict[int, int]) -> bool:
@@ -455,8 +477,13 @@ class StreamReader(StreamGrammar[Enclosure]):
     def _split(self, ahead: Ahead, header: SectionHeader, context: Enclosure) -> PayloadEnds:
         data, final = ahead
         split = find_payload_ends(
-            data, header, len(data), lambda at: self._may_end(data, final, at, context)
+            data,
+            header,
+            len(data),
+            lambda at: self._may_end(data, final, at, context),
+            self._left(),
         )
+        self._effort += split.effort
         if split.ends or not final:
             return split
         # Torn or damaged: as far as each footer has a section, or an end, behind it.
@@ -477,13 +504,15 @@ class StreamReader(StreamGrammar[Enclosure]):
         end = data.find(footer, header.payload)
         while end >= 0:
             behind = end + len(footer)
-            if self._may_end(data, final, behind, context):
-                return end
-            if data[behind : behind + 1] == bytes([SectionType.FULL]):
+            is_end = self._may_end(data, final, behind, context)
+            if not is_end and data[behind : behind + 1] == bytes([SectionType.FULL]):
                 following = section_header(data, behind, len(data))
-                if following is not None and following.section_id > header.section_id:
-                    return end
+                is_end = following is not None and following.section_id > header.section_id
+            if is_end:
+                self._effort += end - header.payload
+                return end
             end = data.find(footer, end + 1)
+        self._effort += len(data) - header.payload
         return None
 
     def _may_end(self, data: bytes, final: bool, at: int, context: Enclosure) -> bool:
@@ -539,7 +568,9 @@ class StreamReader(StreamGrammar[Enclosure]):
         while at >= 0:
             begin = at + len(mark) + BE32.size
             length = int.from_bytes(data[at + len(mark) : begin], "big")
-            if data.startswith(b"{", begin) and begin + length <= len(data):
+            fits = length <= VMDESCRIPTION_LIMIT and begin + length <= len(data)
+            if fits and data.startswith(b"{", begin) and self._left() > 0:
+                self._effort += length
                 with suppress(VMDescriptionError):
                     self.description = vmdescription.decode(data[begin : begin + length])
                     return

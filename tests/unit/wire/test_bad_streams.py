@@ -10,6 +10,7 @@ import random
 import struct
 import tracemalloc
 from functools import cache
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +20,8 @@ from colobench.peers.dataset import read_manifest, read_recording
 from colobench.wire import savevm
 from colobench.wire.decoded import FIRST_KEPT, LAST_KEPT, DecodedStream, TreeSink
 from colobench.wire.dissect import UNEXPLAINED, dissect, dissect_checkpoint
+from colobench.wire.errors import VMDescriptionError
+from colobench.wire.footers import PayloadEnds, find_payload_ends
 from colobench.wire.format import (
     BE16,
     BE32,
@@ -241,6 +244,42 @@ def test_block_that_a_channel_names_late_is_in_its_tree() -> None:
         ("pc.ram", "2 pages"),
         ("vga.vram", "2 pages"),
     ]
+
+
+def test_sections_that_cannot_be_told_apart_cost_few_searches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    passed = 0
+
+    def counted(data: bytes, *rest: Any) -> PayloadEnds:
+        nonlocal passed
+        found = find_payload_ends(data, *rest)
+        passed += found.effort
+        return found
+
+    monkeypatch.setattr("colobench.wire.reader.find_payload_ends", counted)
+    section = b"\4" + BE32.pack(5) + counted_string("d") + bytes(8) + b"\x7e" + BE32.pack(5)
+    data = savevm.stream_header("pc") + 400 * section
+    assert len(tree_of(data).problems) == 400
+    assert passed < 40 * len(data)
+
+
+def test_descriptions_that_are_none_are_decoded_a_few_times(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decoded = 0
+
+    def counted(text: bytes, **_: int) -> dict[str, Any]:
+        nonlocal decoded
+        decoded += len(text)
+        raise VMDescriptionError("vmdescription", expected="JSON", found="none", offset=0)
+
+    monkeypatch.setattr("colobench.wire.vmdescription.decode", counted)
+    begin = savevm.stream_header("pc") + b"\4" + BE32.pack(5) + counted_string("d") + bytes(8)
+    piece = savevm.EOF + b"\6" + BE32.pack(10_000) + b"{"
+    data = begin + 2000 * piece + bytes(10_000)
+    tree_of(data)
+    assert 0 < decoded < 300 * len(data)
 
 
 @settings(deadline=None, max_examples=amount(50, 2000))

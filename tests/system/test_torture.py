@@ -160,6 +160,14 @@ def test_clean_checkpoints_raise_no_alarm() -> None:
         assert judgement.violations == ()
 
 
+@pytest.mark.parametrize("guest", [["--guest", "sectors"], ["--appendfsync", "always"]])
+def test_clean_checkpoints_of_a_guest_with_a_disk_are_judged_by_it(
+    tmp_path: Path, guest: list[str]
+) -> None:
+    disk = ["--disk", f"{tmp_path}/disk,size=16M"]
+    assert main(["torture", "--clean", "4", *disk, *guest]) == 0
+
+
 def test_clean_checkpoints_are_those_of_the_strategy(capsys: pytest.CaptureFixture[str]) -> None:
     strategy = ["--strategy", "remus,transport=multifd"]
     assert main(["torture", "--clean", "10", *strategy, "--json"]) == 0

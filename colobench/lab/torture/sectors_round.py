@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import numpy as np
 from colobench.lab.checker.sectors import SectorsVerdict, check_sectors
 from colobench.lab.session.node_pair import PEERS
 from colobench.lab.session.session import Session
+from colobench.lab.session.status import PairState
 from colobench.lab.torture.kill_round import KillRound, unequal_checkpoints
 
 #: Checkpoints before a kill, and after another secondary has joined.
@@ -44,23 +47,37 @@ class SectorsRound(KillRound):
 
 
 def judge_sectors(session: Session, role: str) -> SectorsVerdict:
-    """Stop a survivor's guest, and compare its disks with its RAM; the guest runs on.
+    """Let a guest stand still, and compare its disks with its RAM; the guest runs on.
 
     Parameters
     ----------
     session
         Session with a guest that runs one of the programs ``sectors``.
     role
-        Role of the survivor.
+        Role of the survivor, or of the primary of a pair.
     """
     node, guest = session.nodes[role], session.settings.guest
     with tempfile.TemporaryDirectory(prefix="colobench-") as directory:
         ram = Path(directory, "ram")
-        node.execute("stop")
-        try:
+        with standing(session, role):
             # It waits for the requests under way.
             node.execute("x-query-digest")
             node.execute("pmemsave", val=0, size=guest.ram_bytes, filename=str(ram))
             return check_sectors(session.images(), np.fromfile(ram, np.uint8), guest.seed)
-        finally:
+
+
+@contextmanager
+def standing(session: Session, role: str) -> Iterator[None]:
+    """Let a guest stand still meanwhile; that of a pair stands in a checkpoint."""
+    node, paired = session.nodes[role], session.state is PairState.PROTECTED
+    if paired:
+        session.hold(role, "stop")
+    else:
+        node.execute("stop")
+    try:
+        yield
+    finally:
+        if paired:
+            session.go_on(role)
+        else:
             node.execute("cont")

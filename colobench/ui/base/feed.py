@@ -404,7 +404,10 @@ class LiveView(anywidget.AnyWidget):
 
     def close(self) -> None:
         """Close the view."""
-        self.feed.close()
+        # One whose making has failed is closed by its finalizer.
+        feed: Feed | None = getattr(self, "feed", None)
+        if feed is not None:
+            feed.close()
         super().close()
 
 

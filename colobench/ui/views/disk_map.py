@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
 import traitlets
 
 from colobench.block.clusters import ByteRange
+from colobench.errors import LocalError
 from colobench.lab.report.palette import (
     ACTIVE_COLOUR,
     COLD_COLOUR,
@@ -21,7 +22,7 @@ from colobench.lab.report.palette import (
 from colobench.lab.session.disk_layers import NodeDisk, query_disk
 from colobench.lab.session.session import Session
 from colobench.ui.base.feed import LiveView, read_module
-from colobench.ui.base.pump import FRAME_SECONDS
+from colobench.ui.base.pump import FRAME_SECONDS, Pump
 
 #: Height of all squares, pixels, and most squares of a layer: a square is a range of a large disk.
 HEIGHT, SQUARES_MAX = 260, 8192
@@ -43,13 +44,18 @@ LAYERS: Final = (
     "secondary's disk",
 )
 
+#: Apart from the frames, as a node may answer late.
+watches = Pump(FRAME_SECONDS)
+
 _Squares = npt.NDArray[np.uint8]
+_Nodes = dict[str, NodeDisk | None]
 
 
 class DiskMap(LiveView):
     """Shows the sectors of a disk: the primary's image, and the three layers of the secondary's.
 
-    The nodes are asked four times a second, by a thread of this view.
+    The nodes are asked four times a second, once for all maps of a disk, until the session has
+    ended.
 
     Parameters
     ----------
@@ -61,40 +67,45 @@ class DiskMap(LiveView):
     Examples
     --------
     >>> ui.DiskMap(session)
+
+    Raises
+    ------
+    LocalError
+        If the guest has no such disk.
     """
 
     _esm = read_module("pages.js", "disk_map.js")
     _height = traitlets.Int().tag(sync=True)
 
     def __init__(self, session: Session, disk: int = 0) -> None:
+        disks = session.settings.guest.disk_settings()
+        if not 0 <= disk < len(disks):
+            raise LocalError(f"disk: expected one of the guest's {len(disks)}, found number {disk}")
+        size = disks[disk].known_size()
         super().__init__(_height=HEIGHT)
         self._session, self._disk = session, disk
         self._lock = threading.Lock()
-        size = session.settings.guest.disk_settings()[disk].known_size()
         self._bytes = SECTOR_BYTES
         while -(-size // self._bytes) > SQUARES_MAX:
             self._bytes *= 2
         self._count = -(-size // self._bytes)
         #: What the secondary's image had that was no checkpoint's, and what a takeover undid.
         self._newer, self._undone = self._none(), self._none()
-        self._closed = threading.Event()
         self.refresh()
-        self._thread = threading.Thread(target=self._run, name="disk map", daemon=True)
-        self._thread.start()
+        _Watch.join(self, session, disk)
 
     def refresh(self) -> None:
         """Ask both nodes, and show what they tell."""
+        self.show(_ask(self._session, self._disk))
+
+    def show(self, nodes: _Nodes) -> None:
+        """Show what nodes have told, by their roles."""
         with self._lock:
-            nodes = {role: query_disk(self._session, role, self._disk) for role in _ROLES}
             committed = self._session.records.total
             shown = self._layers(nodes["primary"], nodes["secondary"])
             title = _title(nodes, committed)
             data = np.concatenate(shown).tobytes()
             self.update((title, data), lambda: (self._frame(title), data))
-
-    def _run(self) -> None:
-        while not self._closed.wait(FRAME_SECONDS):
-            self.refresh()
 
     def _layers(self, primary: NodeDisk | None, secondary: NodeDisk | None) -> list[_Squares]:
         """Give the squares of each of `LAYERS`."""
@@ -140,14 +151,66 @@ class DiskMap(LiveView):
 
     def close(self) -> None:
         """Close the map."""
-        self._closed.set()
+        _Watch.leave(self)
         super().close()
+
+
+class _Watch:
+    """Asks the nodes of a session for a disk, for all maps of it, until the session has ended."""
+
+    _all: ClassVar[dict[tuple[Session, int], _Watch]] = {}
+    _lock = threading.Lock()
+
+    def __init__(self, session: Session, disk: int) -> None:
+        self._session, self._disk = session, disk
+        self._maps: list[DiskMap] = []
+
+    @classmethod
+    def join(cls, disk_map: DiskMap, session: Session, disk: int) -> None:
+        """Show a map what the nodes tell from now on."""
+        with cls._lock:
+            watch = cls._all.setdefault((session, disk), cls(session, disk))
+            watch._maps.append(disk_map)
+        watches.add(watch)
+
+    @classmethod
+    def leave(cls, disk_map: DiskMap) -> None:
+        """Show a map nothing more."""
+        with cls._lock:
+            left = [each for each in cls._all.values() if disk_map in each._maps]
+            for watch in left:
+                watch._maps.remove(disk_map)
+                if not watch._maps:
+                    del cls._all[watch._session, watch._disk]
+        for watch in left:
+            if not watch._maps:
+                watches.remove(watch)
+
+    def refresh(self) -> None:
+        """Ask both nodes; called by the pump."""
+        over = _has_ended(self._session)
+        nodes = _ask(self._session, self._disk)
+        for each in list(self._maps):
+            each.show(nodes)
+        if over:
+            with self._lock:
+                self._all.pop((self._session, self._disk), None)
+            watches.remove(self)
 
 
 _ROLES: Final = ("primary", "secondary")
 
 
-def _title(nodes: dict[str, NodeDisk | None], committed: int) -> str:
+def _ask(session: Session, disk: int) -> _Nodes:
+    return {role: query_disk(session, role, disk) for role in _ROLES}
+
+
+def _has_ended(session: Session) -> bool:
+    nodes = list(session.nodes.values())
+    return bool(nodes) and session.state is None and not any(each.alive() for each in nodes)
+
+
+def _title(nodes: _Nodes, committed: int) -> str:
     """Say what each image is, and how much the secondary would undo."""
     words = [
         f"{role}'s image: {'none' if disk is None else disk.state.value}"

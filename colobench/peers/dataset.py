@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import lzma
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ def write_recordings(
         entry = _write(directory, plan, record(plan))
         entries[plan.name] = entry
         text = json.dumps([_as_json(each) for each in entries.values()], indent=1) + "\n"
-        (directory / MANIFEST).write_text(text)
+        _replace(directory / MANIFEST, text.encode())
         said(f"{plan.name}: {sum(file['bytes'] for file in entry.files):,} bytes, {plan.summary}")
     return list(entries.values())
 
@@ -78,7 +79,7 @@ def _write(directory: Path, plan: RecordingPlan, stream: RecordedStream) -> Reco
     files = []
     for number, data in enumerate(stream.channels):
         name = plan.name if number == 0 else f"{plan.name}-channel-{number - 1}"
-        (directory / f"{name}.xz").write_bytes(lzma.compress(data, preset=9))
+        _replace(directory / f"{name}.xz", lzma.compress(data, preset=9))
         digest = hashlib.sha256(data).hexdigest()
         files.append({"name": f"{name}.xz", "bytes": len(data), "sha256": digest})
     return RecordingEntry(
@@ -93,22 +94,52 @@ def _write(directory: Path, plan: RecordingPlan, stream: RecordedStream) -> Reco
     )
 
 
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file whole, or keep the old one."""
+    aside = path.with_name(f".{path.name}.new")
+    try:
+        aside.write_bytes(data)
+        os.replace(aside, path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise LocalError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
 def _as_json(entry: RecordingEntry) -> dict[str, Any]:
     return {name: getattr(entry, name) for name in RecordingEntry.__slots__}
 
 
 def read_manifest(directory: Path) -> list[RecordingEntry]:
-    """Read the entries of a directory's manifest; none if there is none."""
+    """Read the entries of a directory's manifest; none if there is none.
+
+    Raises
+    ------
+    LocalError
+        If it cannot be read, or is another program's.
+    """
+    path = directory / MANIFEST
     try:
-        text = (directory / MANIFEST).read_text()
+        return [_entry(each) for each in json.loads(path.read_text("utf-8"))]
     except FileNotFoundError:
         return []
-    return [_entry(each) for each in json.loads(text)]
+    except OSError as error:
+        raise LocalError(
+            f"{path}: expected a file that can be read, found: {error.strerror or error}"
+        ) from error
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        raise LocalError(
+            f"{path}: expected a manifest of recordings, as colobench record-qemu writes it, "
+            f"found {error!r}"
+        ) from error
 
 
 def _entry(values: dict[str, Any]) -> RecordingEntry:
     lists = ("arguments", "capabilities", "files")
-    return RecordingEntry(**values | {name: tuple(values[name]) for name in lists})
+    entry = RecordingEntry(**{**values, **{name: tuple(values[name]) for name in lists}})
+    texts = [entry.name, *entry.arguments, *[file["name"] for file in entry.files]]
+    if wrong := [each for each in texts if not isinstance(each, str)]:
+        raise TypeError(f"expected text, found {wrong[0]!r}")
+    return entry
 
 
 def read_recording(path: Path, sha256: str | None = None) -> bytes:

@@ -11,10 +11,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from colobench.errors import LocalError, RemoteError
+from colobench.errors import RemoteError
 from colobench.node.receive.receiver import Receiver
 from colobench.node.receive.records import ReceivedCheckpoint, SavedCheckpoint
-from colobench.peers.qemu import TIMEOUT, QEMUProcess, QEMUUnavailable, uninterrupted
+from colobench.peers.qemu import (
+    TIMEOUT,
+    QEMUProcess,
+    QEMUUnavailable,
+    check_command,
+    uninterrupted,
+)
 from colobench.processes.errors import NodeGone, QMPCommandError
 from colobench.processes.qmp import Event
 from colobench.processes.session_directory import qemu_directory
@@ -34,7 +40,7 @@ class ProtectedQEMU(contextlib.AbstractContextManager["ProtectedQEMU"]):
     Parameters
     ----------
     command
-        QEMU's program and arguments, without ``-incoming``. It has to use KVM.
+        QEMU's program and arguments, without ``-incoming`` and ``-daemonize``. It has to use KVM.
     file
         File of the last checkpoint, see `Receiver`.
     delay_ms
@@ -51,6 +57,11 @@ class ProtectedQEMU(contextlib.AbstractContextManager["ProtectedQEMU"]):
     ----------
     receiver
         The secondary of the QEMU that runs.
+
+    Raises
+    ------
+    LocalError
+        If the command has one of these options.
 
     Examples
     --------
@@ -70,8 +81,7 @@ class ProtectedQEMU(contextlib.AbstractContextManager["ProtectedQEMU"]):
         on_checkpoint: Callable[[ReceivedCheckpoint], object] = lambda checkpoint: None,
         on_unsaved: Callable[[SavedCheckpoint], object] = lambda saved: None,
     ) -> None:
-        if {"-incoming", "--incoming"} & set(command):
-            raise LocalError("QEMU: expected a command without -incoming, found one with it")
+        check_command(command)
         self._command, self._image = list(command), image
         self._file, self._delay_ms = Path(file).absolute(), delay_ms
         self._on_checkpoint, self._on_unsaved = on_checkpoint, on_unsaved

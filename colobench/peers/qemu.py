@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from colobench.errors import LocalError
@@ -30,6 +30,18 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 class QEMUUnavailable(LocalError):
     """No QEMU on this machine does the task under KVM; the message says what is missing."""
+
+
+def check_command(command: Sequence[str]) -> None:
+    """Refuse options that are added here, or by which QEMU would outlive its parent.
+
+    Raises
+    ------
+    LocalError
+    """
+    for option in ("-incoming", "-daemonize"):
+        if {option, f"-{option}"} & set(command):
+            raise LocalError(f"QEMU: expected a command without {option}, found one with it")
 
 
 class QEMUProcess(NodeProcess):

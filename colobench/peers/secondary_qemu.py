@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from colobench.errors import RemoteError
-from colobench.peers.qemu import PROGRAM, TIMEOUT, QEMUProcess, QEMUUnavailable, uninterrupted
+from colobench.peers.qemu import (
+    PROGRAM,
+    TIMEOUT,
+    QEMUProcess,
+    QEMUUnavailable,
+    check_command,
+    uninterrupted,
+)
 from colobench.processes.errors import NodeGone, QMPCommandError
 from colobench.processes.qmp import Event, QMPConnection
 from colobench.processes.session_directory import qemu_directory
@@ -152,7 +159,7 @@ class SecondaryQEMU(SecondaryMonitor, contextlib.AbstractContextManager["Seconda
     Parameters
     ----------
     command
-        Its program and arguments, without ``-incoming``.
+        Its program and arguments, without ``-incoming`` and ``-daemonize``.
     image
         Contents of a firmware's file, which is given to QEMU as ``-bios``; None for none.
 
@@ -160,9 +167,15 @@ class SecondaryQEMU(SecondaryMonitor, contextlib.AbstractContextManager["Seconda
     ----------
     address
         Where it waits, as a migration URI.
+
+    Raises
+    ------
+    LocalError
+        If the command has one of these options.
     """
 
     def __init__(self, command: Sequence[str], image: bytes | None = None) -> None:
+        check_command(command)
         super().__init__()
         self._command, self._image = list(command), image
         self._closing = contextlib.ExitStack()

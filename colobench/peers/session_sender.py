@@ -120,7 +120,9 @@ class SessionSender(contextlib.AbstractContextManager["SessionSender"]):
             self._send(pieces)
             self._expect(Message.CHECKPOINT_READY)
         except RemoteError as error:
-            raise type(error)(f"migration: {self._with_words(str(error))}") from error
+            # Errors of the stream are made of other parts than a text.
+            kind = type(error) if type(error) in (PeerLost, PeerStalled) else RemoteError
+            raise kind(f"migration: {self._with_words(str(error))}") from error
         return (
             f"migration: {sum(map(len, pieces)):,} bytes, machine type "
             f"{self._session.places.machine}; CHECKPOINT_READY {self._ms():.1f} ms"

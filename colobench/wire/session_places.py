@@ -145,7 +145,7 @@ def find_places(data: memoryview) -> SessionPlaces:
     Raises
     ------
     LocalError
-        If it is no COLO session, or lacks its migration or a complete checkpoint.
+        If it is no COLO session, or lacks its migration, RAM or a complete checkpoint.
     """
     at, sink = StreamBuffer(), PlaceSink()
     reader = StreamReader(at, sink)
@@ -158,6 +158,8 @@ def find_places(data: memoryview) -> SessionPlaces:
             "session: expected a COLO session, which has the command ENABLE_COLO, found an "
             "ordinary migration"
         )
+    if not any(block.length for block in reader.ram.blocks.values()):
+        raise LocalError("session: expected RAM in its migration, found no block of it")
     # What follows an incomplete one would lack its pages.
     complete = list(takewhile(SessionPart.is_complete, sink.parts[1:]))
     if not complete:

@@ -8,6 +8,7 @@ payload ends.
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -64,11 +65,14 @@ def payload_sizes(description: dict[str, Any], *, offset: int = 0) -> dict[tuple
     for device in description["devices"]:
         try:
             sizes[str(device["name"]), int(device["instance_id"])] = _size(device)
-        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        except (
+            *(LookupError, TypeError, ValueError, AttributeError, OverflowError),
+            RecursionError,
+        ) as error:
             raise VMDescriptionError(
                 "vmdescription",
                 expected="a device's name, instance_id and sizes",
-                found=f"{error!r} in {str(device)[:80]}",
+                found=f"{error!r} in {reprlib.repr(device)[:80]}",
                 offset=offset,
             ) from error
     return sizes

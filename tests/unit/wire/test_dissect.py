@@ -1,5 +1,6 @@
 """A recorded stream is explained to the last byte, and a torn or damaged one as far as it goes."""
 
+import sys
 from contextlib import closing
 
 import pytest
@@ -276,6 +277,14 @@ def test_payload_size_counts_arrays_and_subsections():
     assert payload_sizes(description) == {("timer", 0): 8 + 10 + 7 + (1 + 1 + 9 + 4) + 1}
 
 
+def nested(levels):
+    """Describe a device with subsections within subsections."""
+    section = {"vmsd_name": "a", "fields": []}
+    for _ in range(levels):
+        section = {"vmsd_name": "a", "fields": [], "subsections": [section]}
+    return {"name": "a", "instance_id": 0} | section
+
+
 @pytest.mark.parametrize(
     "device",
     [
@@ -288,6 +297,7 @@ def test_payload_size_counts_arrays_and_subsections():
         {"name": "a", "instance_id": 0, "fields": [{"size": float("inf")}]},
         {"name": "a", "instance_id": 0, "fields": [7]},
         {"name": "a", "instance_id": 0, "fields": [], "subsections": [{"fields": []}]},
+        nested(sys.getrecursionlimit()),
     ],
 )
 def test_device_without_a_size_is_refused(device):

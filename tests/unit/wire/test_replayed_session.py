@@ -15,7 +15,8 @@ from colobench.lab.decode.decode import decode
 from colobench.lab.decode.decoding import Decoding
 from colobench.lab.decode.kept_pages import KeptPages
 from colobench.peers.recorded_session import open_session
-from colobench.wire.format import BE64
+from colobench.wire import savevm
+from colobench.wire.format import BE64, MigrationCommand
 from colobench.wire.messages import Message, encode_message
 from colobench.wire.replayed_session import (
     STAMP,
@@ -197,6 +198,13 @@ def test_checkpoints_behind_one_without_a_message_are_not_sent(
     )
 
 
+def session_without_ram() -> bytes:
+    migration = savevm.stream_header("pc") + savevm.command(MigrationCommand.ENABLE_COLO, b"")
+    begin = encode_message(Message.CHECKPOINT_REQUEST) + encode_message(Message.VMSTATE_SEND)
+    size = encode_message(Message.VMSTATE_SIZE, len(savevm.EOF))
+    return migration + savevm.EOF + begin + size + savevm.EOF
+
+
 def test_other_files_are_refused_with_their_names(tmp_path: Path) -> None:
     path = tmp_path / "file"
     for data, words in (
@@ -207,6 +215,9 @@ def test_other_files_are_refused_with_their_names(tmp_path: Path) -> None:
         path.write_bytes(data)
         with pytest.raises(LocalError, match=f"{path}: .*{words}"), open_session(path):
             pass
+    path.write_bytes(session_without_ram())
+    with pytest.raises(LocalError, match="expected RAM in its migration"), open_session(path):
+        pass
     words = "found an ordinary migration"
     with pytest.raises(LocalError, match=words), open_session(DIRECTORY / "pc.xz"):
         pass

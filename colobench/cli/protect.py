@@ -104,7 +104,7 @@ def _protect(vm: ProtectedQEMU, options: argparse.Namespace) -> int:
             return vm.wait_for_exit()
         if status >= 0:
             return status
-        name = signal.Signals(-status).name
+        name = _signal_name(-status)
         _print(f"QEMU was killed by {name}")
         early = time.monotonic() - started < CRASH_SECONDS
         crashes = crashes + 1 if -status in CRASH_SIGNALS and early else 0
@@ -116,6 +116,14 @@ def _protect(vm: ProtectedQEMU, options: argparse.Namespace) -> int:
         started = time.monotonic()
         number = vm.bring_back()
         _print(f"QEMU started from checkpoint {number}: pid {vm.process.pid}{_count(vm, options)}")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        # Realtime signals have names only at both ends of their range.
+        return f"signal {number}"
 
 
 def _count(vm: ProtectedQEMU, options: argparse.Namespace) -> str:

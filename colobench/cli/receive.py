@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 _EPILOG = """
 In QEMU's monitor: migrate_set_capability x-colo on, then migrate to the same address. The file is
 a migration file: qemu-system-x86_64 … -incoming "exec: cat FILE" resumes the guest. Exit status 0:
-the primary has ended after it entered COLO, or N checkpoints are committed.
+the primary has ended after it entered COLO, or N checkpoints are committed; and one of them is in
+the file, if there is to be one.
 """
 
 
@@ -54,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
     from colobench.node.kernels import compile_kernels
     from colobench.node.receive.receiver import Receiver, kernel_modules
     from colobench.node.receive.records import Listening
+    from colobench.processes.resource_limits import free_memory
 
     compile_kernels(kernel_modules(), lambda step: None)
     say = partial(_print_record, as_json=options.json)
@@ -62,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
         options.save,
         checkpoints=options.checkpoints,
         stall_timeout=options.timeout,
+        ram_limit=free_memory(),
         on_checkpoint=say,
         on_saved=say,
     )
@@ -81,14 +84,15 @@ def _ended(receiver: Receiver, options: argparse.Namespace) -> int:
     from colobench.node.connection import PeerLost
 
     left = _left(receiver, options.save)
-    if receiver.error is None:
-        return 0
     is_end = isinstance(receiver.error, PeerLost) and receiver.committed is not None
-    if is_end and options.checkpoints is None:
-        say_error(f"colobench receive: the primary has ended{left}")
-        return 0
-    say_error(f"colobench receive: {receiver.error}{left}")
-    return 1
+    if receiver.error is not None and not (is_end and options.checkpoints is None):
+        say_error(f"colobench receive: {receiver.error}{left}")
+        return 1
+    is_unsaved = options.save is not None and receiver.saved is None
+    if is_end or is_unsaved:
+        by = "the primary has ended" if is_end else "all checkpoints have come"
+        say_error(f"colobench receive: {by}{left}")
+    return 1 if is_unsaved else 0
 
 
 def _left(receiver: Receiver, file: Path | None) -> str:

@@ -23,6 +23,7 @@ from colobench.peers.qemu import (
 )
 from colobench.processes.errors import NodeGone, QMPCommandError
 from colobench.processes.qmp import Event
+from colobench.processes.resource_limits import free_memory
 from colobench.processes.session_directory import qemu_directory
 
 #: Milliseconds from one checkpoint to the next.
@@ -163,7 +164,11 @@ class ProtectedQEMU(contextlib.AbstractContextManager["ProtectedQEMU"]):
         """
         address = f"unix:{self._directory / f'colo-{self._starts}'}"
         self.receiver = Receiver(
-            address, self._file, on_checkpoint=self._on_checkpoint, on_saved=self._saved
+            address,
+            self._file,
+            ram_limit=free_memory(),
+            on_checkpoint=self._on_checkpoint,
+            on_saved=self._saved,
         )
         self.receiver.start()
         self._closing.callback(self.receiver.stop)

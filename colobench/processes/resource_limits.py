@@ -109,6 +109,11 @@ def usable_memory() -> float:
     return min(float(psutil.virtual_memory().total), memory_limit())
 
 
+def free_memory() -> int:
+    """Give the bytes of memory that may still be had, none beyond the cgroups' limit."""
+    return int(min(float(psutil.virtual_memory().available), memory_limit()))
+
+
 def _soft_limit(which: int) -> float:
     limit, _ = resource.getrlimit(which)
     return math.inf if limit == resource.RLIM_INFINITY else float(limit)

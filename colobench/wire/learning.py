@@ -22,6 +22,7 @@ from colobench.wire.errors import (
 )
 from colobench.wire.footers import SectionHeader, find_payload_ends
 from colobench.wire.format import (
+    BE32,
     RAM_IDSTR,
     RAM_INSTANCE_ID,
     SECTION,
@@ -95,7 +96,9 @@ class _OpaqueDevice:
                 offset=offset,
             )
         payload = yield from self._loader.payload(at, section_id, self._parts, context.stage)
-        data = SECTION.pack(kind, section_id) + counted_identity(self._identity) + payload
+        # Its version may be another one in each checkpoint.
+        identity = self._identity[: -BE32.size] + BE32.pack(version_id)
+        data = SECTION.pack(kind, section_id) + counted_identity(identity) + payload
         loaded.opaque_keys.add(key)
         loaded.opaque_states.append(
             OpaqueSection(section_id, *key, data + section_footer(section_id))

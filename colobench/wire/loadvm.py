@@ -57,6 +57,9 @@ from colobench.wire.vmstate import Device, State
 #: thirty times its size.
 VMDESCRIPTION_LIMIT: Final = 256 * 1024
 
+#: Headers that are remembered: a peer may give a device another version in each checkpoint.
+_IDENTIFIED_LIMIT: Final = 8192
+
 #: Commands that we accept; they need no answer and carry no data.
 _COMMANDS: Final = (MigrationCommand.ENABLE_COLO, MigrationCommand.SWITCHOVER_START)
 
@@ -292,7 +295,8 @@ class SectionLoader(StreamGrammar[Loading]):
         identified = self._identified.get((kind, identity))
         if identified is None:
             identified = self._identify(kind, identity, offset)
-            self._identified[kind, identity] = identified
+            if len(self._identified) < _IDENTIFIED_LIMIT:
+                self._identified[kind, identity] = identified
         handler, version_id = identified
         if section_id in self._started or handler in self._started.values():
             raise UnexpectedSection(

@@ -145,12 +145,16 @@ class CrashingVM(FakeVM):
         return -self.signals.pop(0) if self.signals else 0
 
 
-def test_qemu_that_crashes_each_time_is_not_brought_back_for_ever(tmp_path: Path) -> None:
+def test_qemu_that_crashes_each_time_is_not_brought_back_for_ever(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = Namespace(delay=50, save=tmp_path / "guest", example=False)
     vm = CrashingVM([signal.SIGSEGV] * 100)
     with pytest.raises(ProtectionFailed, match=r"5 crashes in a row, .* SIGSEGV; .*guest has"):
         protect._protect(vm, options)  # type: ignore[arg-type]
     assert len(vm.signals) == 95
+    assert protect._protect(CrashingVM([signal.SIGRTMIN + 1]), options) == 0  # type: ignore[arg-type]
+    assert f"QEMU was killed by signal {signal.SIGRTMIN + 1}" in capsys.readouterr().out
     mixed = [*[signal.SIGABRT] * 4, signal.SIGKILL] * 3
     assert protect._protect(CrashingVM(mixed), options) == 0  # type: ignore[arg-type]
 

@@ -103,7 +103,7 @@ class Image:
         self._pages = np.zeros(memory.pages, dtype=np.int32)
         self._records = np.zeros((_RUN_PAGES, PAGE_RECORD_BYTES), dtype=np.uint8)
         self.lacking: npt.NDArray[np.uint64] = np.zeros_like(memory.bitmap)
-        self._lack_all()
+        self._lacks_all = True
         try:
             # All room is taken now: later writes of pages need no more.
             os.posix_fallocate(file, 0, layout.foot_place + len(layout.foot))
@@ -121,6 +121,9 @@ class Image:
         OSError
             If that fails; the file lacks them still.
         """
+        if self._lacks_all:
+            self._lack_all()
+            self._lacks_all = False
         count = int(bitmap.list_pages(self.lacking, self._pages))
         for block, begin, end in self._split.slices(self._pages[:count]):
             self._write_block(block, self._pages[begin:end] - block.first_page)
@@ -141,7 +144,8 @@ class Image:
             os.fsync(self._file)
         except OSError:
             # The kernel forgets which writes have failed: the next call may succeed without them.
-            self._lack_all()
+            # The bits are set later, because the next checkpoint may be adding its own just now.
+            self._lacks_all = True
             raise
         return place + len(devices)
 

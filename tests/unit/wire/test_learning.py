@@ -12,9 +12,10 @@ import pytest
 from colobench.memory.ram import PageMemory, lay_out
 from colobench.peers.dataset import read_manifest, read_recording
 from colobench.peers.recordings import CHECKPOINTS
-from colobench.wire import savevm
+from colobench.wire import loadvm, savevm
 from colobench.wire.dissect import dissect
 from colobench.wire.errors import DeviceStateError, RAMError, StreamError
+from colobench.wire.format import BE32, counted_string, section_footer
 from colobench.wire.grammar import SectionIdentity
 from colobench.wire.learning import PEER_RAM, LearningLoader
 from colobench.wire.loadvm import COLO_DEVICES, PRECOPY, Loaded, vmdescription_section
@@ -179,6 +180,17 @@ def test_blocks_that_would_need_far_more_memory_than_their_bytes_are_refused() -
     assert len(learn(block_list(130))) == 130
     with pytest.raises(RAMError, match="33804288 up to block"):
         learn(block_list(131))
+
+
+def test_versions_that_always_change_take_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loadvm, "_IDENTIFIED_LIMIT", 5)
+    loader = LearningLoader(lambda sizes: PageMemory("none", lay_out(sizes)), RAM_LIMIT)
+    for version in range(9):
+        section = b"\4" + BE32.pack(3) + counted_string("d") + BE32.pack(0) + BE32.pack(version)
+        data = section + b"state" + section_footer(3) + savevm.EOF
+        [state] = parse_bytes(lambda at: loader.load_sections(at, COLO_DEVICES), data).opaque_states
+        assert state.data == data[:-1]
+    assert len(loader._identified) == 5
 
 
 def test_what_looks_like_many_ends_of_the_devices_is_refused() -> None:

@@ -1,14 +1,18 @@
-"""A manifest, a command or a peer's greeting that is none of ours is refused by its name."""
+"""Peers and their files: what is none of ours is refused by name, and what was kept is told."""
 
 from __future__ import annotations
 
 import json
 import os
 import socket
+from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from colobench.cli import receive
 from colobench.cli.main import main
 from colobench.errors import LocalError, RemoteError
 from colobench.node.connection import PeerLost
@@ -21,6 +25,7 @@ from colobench.peers.recorder import RecordedStream
 from colobench.peers.recordings import PLANS
 from colobench.peers.secondary_qemu import SecondaryQEMU
 from colobench.peers.session_sender import SessionSender
+from colobench.processes import resource_limits
 from colobench.wire.replayed_session import ReplayedSession
 from places import CLONE
 
@@ -93,3 +98,36 @@ def test_peer_that_is_no_secondary_is_named() -> None:
                 with pytest.raises(RemoteError, match=r"^migration: ") as error:
                     sender.migrate()
                 assert type(error.value) is kind
+
+
+def test_free_memory_is_not_beyond_the_cgroups_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource_limits, "memory_limit", lambda: 4096.0)
+    assert resource_limits.free_memory() == 4096
+    monkeypatch.setattr(resource_limits, "memory_limit", lambda: float("inf"))
+    assert resource_limits.free_memory() > 4096
+
+
+@pytest.mark.parametrize(
+    ("error", "most", "file", "saved", "status", "words"),
+    [
+        (PeerLost("gone"), None, "guest", 2, 0, "primary has ended; the last committed"),
+        (PeerLost("gone"), None, "guest", None, 1, "and guest has no checkpoint of this session"),
+        (PeerLost("gone"), None, None, None, 0, "primary has ended; the last committed"),
+        (PeerLost("gone"), 5, "guest", 2, 1, "gone; the last committed checkpoint is 2"),
+        (None, 2, "guest", None, 1, "all checkpoints have come; the last"),
+        (None, 2, "guest", 2, 0, ""),
+    ],
+)
+def test_receiver_that_saved_nothing_has_failed(
+    error: RemoteError | None,
+    most: int | None,
+    file: str | None,
+    saved: int | None,
+    status: int,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    receiver: Any = SimpleNamespace(error=error, committed=2, saved=saved)
+    assert receive._ended(receiver, Namespace(checkpoints=most, save=file)) == status
+    said = capsys.readouterr().err
+    assert words in said if words else not said

@@ -38,7 +38,10 @@ def run(options: argparse.Namespace) -> int:
     if find_spec("voila") is None:
         raise LocalError("Voilà is not installed: pip install 'colobench[app]'")
     notebook = find_material() / COCKPIT
-    port, token = options.port or _free_port(), secrets.token_urlsafe(16)
+    port, token = (
+        _check_free(options.port) if options.port else _free_port(),
+        secrets.token_urlsafe(16),
+    )
     url = f"http://127.0.0.1:{port}/?token={token}"
     command = [*_command(notebook, port, token, open=options.open), *options.further]
     # Ctrl-C of a terminal reaches a whole group of processes; this process tells the server.
@@ -57,6 +60,8 @@ def run(options: argparse.Namespace) -> int:
 def _command(notebook: Path, port: int, token: str, *, open: bool) -> list[str]:
     command = [sys.executable, "-m", "voila", str(notebook), f"--port={port}"]
     command += ["--Voila.ip=127.0.0.1", f"--Voila.token={token}"]
+    # On another port than the printed one, nobody would find it.
+    command += ["--Voila.port_retries=0"]
     command += ["--Voila.log_level=WARN", "--theme=light"]
     # A page that is left leaves a kernel behind, which ends its pairs and is idle then.
     command += [f"--MappingKernelManager.cull_idle_timeout={IDLE_SECONDS}"]
@@ -91,6 +96,19 @@ def _end(server: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+
+
+def _check_free(port: int) -> int:
+    with socket.socket() as free:
+        # As the server does, which does not wait for the ends of old connections.
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            free.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise LocalError(
+                f"port: expected a free one of 127.0.0.1, found {port}: {error.strerror}"
+            ) from error
+    return port
 
 
 def _free_port() -> int:

@@ -26,11 +26,12 @@ BEAT_SECONDS = 1.0
 REST_SECONDS = 60.0
 #: A feed in use sends all of its state this often, for pages that have missed some and cannot ask.
 REPEAT_SECONDS = 5.0
-#: Seconds without a ping after which a page is forgotten.
-PAGE_SECONDS = 60.0
 #: Browsers let a hidden page ping once a minute.
 HIDDEN_SECONDS = 130.0
-#: Jupyter's server drops messages of a kernel that sends more than 1 MB/s over 3 s.
+#: Seconds without a ping after which a page is forgotten.
+PAGE_SECONDS = HIDDEN_SECONDS
+#: A connection that is slower than its views lags behind them; Jupyter's server drops nothing of
+#: theirs, as it counts the bytes of cells' output alone.
 BYTES_PER_SECOND = 500_000
 #: Longer data is compressed.
 PLAIN_BYTES = 8192
@@ -83,6 +84,8 @@ class Feed(CoreModel):
         Function that returns whether work is going on, during which the feed sends beats.
     repeat
         Function that sends state outside of this feed again; called when pages may have missed it.
+    repeats
+        Whether the frame is sent again from time to time, also if no page says that it missed any.
     told
         Function that is called with what a page says of its own accord, other than pings.
 
@@ -108,6 +111,7 @@ class Feed(CoreModel):
         self._missed = False
         self.busy: Callable[[], bool] = lambda: False
         self.repeat: Callable[[], None] = lambda: None
+        self.repeats = True
         self.told: Callable[[dict[str, Any]], None] = lambda message: None
         super().__init__(frame={"number": 0, "data": b"", "deflated": False}, contact=_contact(0))
         self.on_msg(self._hear)
@@ -146,7 +150,8 @@ class Feed(CoreModel):
                 return
             if self._next is not None and now - self._sent >= 0.8 * FRAME_SECONDS:
                 self._send_frame(*self._next, now)
-            if self._missed or (self._in_use(now) and now - self._repeated >= REPEAT_SECONDS):
+            due = self.repeats and now - self._repeated >= REPEAT_SECONDS
+            if self._missed or (due and self._in_use(now)):
                 self._send_again(now)
             if now - self._beaten >= BEAT_SECONDS and (
                 self._in_use(now) or not self.contact["rests"]
@@ -203,7 +208,7 @@ def _contact(beat: int, rests: bool = False) -> dict[str, Any]:
 
 
 class Pace:
-    """Limit of the rate at which bytes are sent, so that the server drops none.
+    """Limit of the rate at which bytes are sent, so that live views do not lag behind.
 
     Parameters
     ----------

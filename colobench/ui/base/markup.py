@@ -13,8 +13,8 @@ _CELL = "padding: 1px 18px 1px 0; line-height: 1.5; text-align: "
 
 
 def status_line(colour: str, text: str) -> str:
-    """Write a sentence with a bar of a colour at its left."""
-    return f'<div style="{_LINE.format(colour=colour)}">{escape(text)}</div>'
+    """Write a sentence with a bar of a colour at its left, which screen readers read anew."""
+    return f'<div role="status" style="{_LINE.format(colour=colour)}">{escape(text)}</div>'
 
 
 def verdict_text(text: str) -> str:

@@ -25,6 +25,8 @@ UNSEEN_SECONDS = 45.0
 LINE_LENGTH = 300
 #: Widgets whose value the panel sets; the values of others are set by the page.
 DISPLAYS = (ipywidgets.HTML, ipywidgets.IntProgress)
+#: Widgets that panels hide where they make no sense.
+HIDDEN_AT_TIMES = (ipywidgets.Button, ipywidgets.IntProgress)
 
 
 def one_line(error: Exception) -> str:
@@ -172,10 +174,11 @@ class Panel(ipywidgets.VBox, metaclass=AbstractWidget):  # type: ignore[misc]
     def repeat(self) -> None:
         """Send the panel's state again, for a page that was cut off; the page keeps its choices."""
         for widget in _descendants(self):
-            names = ["value"] if isinstance(widget, DISPLAYS) else ["disabled", "_options_labels"]
-            names = [name for name in names if widget.has_trait(name)]
+            names = [name for name in _repeated(widget) if widget.has_trait(name)]
             if names:
                 widget.send_state(names)
+            if isinstance(widget, HIDDEN_AT_TIMES):
+                widget.layout.send_state(["display", "visibility"])
 
     @abstractmethod
     def update(self) -> None:
@@ -251,6 +254,15 @@ def _close_parts(widget: Any) -> None:
         part = getattr(widget, name, None)
         if isinstance(part, ipywidgets.Widget):
             part.close()
+
+
+def _repeated(widget: Any) -> tuple[str, ...]:
+    """Name the state of a widget that a panel changes, and a page does not."""
+    if isinstance(widget, DISPLAYS):
+        return "value", "max"
+    if isinstance(widget, ipywidgets.Button):
+        return "disabled", "description", "tooltip"
+    return "disabled", "_options_labels"
 
 
 def _descendants(widget: Any) -> Iterator[Any]:

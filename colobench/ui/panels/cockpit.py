@@ -148,7 +148,10 @@ class Cockpit(Panel):
             ipywidgets.HTML() for _ in range(5)
         )
         self.progress = ipywidgets.IntProgress(
-            max=1000, layout=ipywidgets.Layout(width="auto", height="10px", margin="2px 10px")
+            max=1000,
+            description="progress",
+            style={"description_width": "initial"},
+            layout=ipywidgets.Layout(width="auto", margin="2px 10px"),
         )
         self.rows = RunRows(self.overlay, self._row_changed, self._delete)
         self.plots, self.downloads = OverlayPlots(), Downloads()

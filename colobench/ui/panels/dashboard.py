@@ -83,7 +83,10 @@ class Dashboard(Panel):
         self.checkpoint_button = button("Checkpoint", self.checkpoint, "primary", "camera")
         self.kill_buttons = kill_buttons(ROLES, self.kill, ("danger", "warning"))
         self.moment = ipywidgets.Dropdown(
-            options=list(MOMENTS), layout=ipywidgets.Layout(width="230px")
+            description="moment",
+            options=list(MOMENTS),
+            style={"description_width": "initial"},
+            layout=ipywidgets.Layout(width="290px"),
         )
         self.reset_button = button("Reset", self.reset, "", "refresh")
         self.status, self.processes, self.console = (ipywidgets.HTML() for _ in range(3))

@@ -309,8 +309,7 @@ class Stepper(Panel):
             lines.append((BUSY_COLOUR, f"{begin_sentence(doing)} …"))
         elif error:
             lines.append((BAD_COLOUR, f"It failed: {error}"))
-        written = "".join(status_line(*line) for line in lines)
-        return f'<div role="status">{written}</div>'
+        return "".join(status_line(*line) for line in lines)
 
     def end(self) -> None:
         """End the pair and the display."""

@@ -109,7 +109,10 @@ class StrategyComparison(Panel):
         self._choices = (*self.strategies, self.guest, self.link)
         self.reset_button = self.make_reset(self._choices)
         self.progress = ipywidgets.IntProgress(
-            max=1, layout=ipywidgets.Layout(width="auto", height="10px", margin="2px 10px")
+            max=1,
+            description="progress",
+            style={"description_width": "initial"},
+            layout=ipywidgets.Layout(width="auto", margin="2px 10px"),
         )
         self.status, self.legend, self.words = (ipywidgets.HTML() for _ in range(3))
         self.plots = ComparisonPlots()

@@ -10,6 +10,11 @@ class Downloads(LiveView):
 
     _esm = read_module("downloads.js")
 
+    def __init__(self) -> None:
+        super().__init__()
+        # A file may be large, and its bytes are those that live views lack.
+        self.feed.repeats = False
+
     def put(self, name: str, data: bytes, type: str) -> None:
         """Offer a file.
 

@@ -18,6 +18,7 @@ from colobench.ui.base.feed import (
 )
 from colobench.ui.base.panel import Panel
 from colobench.ui.base.pump import FRAME_SECONDS, frames
+from colobench.ui.views.downloads import Downloads
 from feeds import data_of
 
 
@@ -110,7 +111,7 @@ def test_long_data_is_compressed(clock, sent):
     view.close()
 
 
-def test_what_the_server_would_drop_is_sent_later(feed, clock, monkeypatch):
+def test_what_is_too_much_for_a_second_is_sent_later(feed, clock, monkeypatch):
     monkeypatch.setattr(feed_module, "pace", Pace(1000))
     clock.pass_by(1)
     feed.put({"value": 1}, bytes(2000))
@@ -204,6 +205,17 @@ def test_a_feed_in_use_repeats_itself_for_pages_that_cannot_ask(feed, sent, cloc
     assert numbers(sent) == [1, 1, 1]
 
 
+def test_a_file_is_sent_once_and_again_only_to_pages_that_have_missed_it(sent, clock):
+    downloads = Downloads()
+    downloads.put("runs.json", b"data", "text/json")
+    clock.pass_by(3 * REPEAT_SECONDS)
+    assert numbers(sent) == [1]
+    ping(downloads.feed, missed=True)
+    clock.pass_by(1)
+    assert numbers(sent) == [1, 1]
+    downloads.close()
+
+
 def test_one_broken_feed_stops_no_other(feed, clock, monkeypatch):
     broken = Feed()
     monkeypatch.setattr(broken, "tend", lambda: 1 / 0)
@@ -269,16 +281,21 @@ def test_a_panel_repeats_what_it_shows_and_not_what_one_chooses(clock, monkeypat
     panel = Buttons()
     press, read = ipywidgets.Button(), ipywidgets.HTML("words")
     choice, number = ipywidgets.Dropdown(options=["a"]), ipywidgets.BoundedIntText(7)
-    panel.children = (ipywidgets.HBox([press, choice]), read, number)
+    bar = ipywidgets.IntProgress(max=7)
+    panel.children = (ipywidgets.HBox([press, choice]), read, number, bar)
     states = {}
-    for each in (press, read, choice, number):
+    for each in (press, read, choice, number, bar, press.layout, bar.layout):
         monkeypatch.setattr(
             each, "send_state", lambda names, each=each: states.update({each: names})
         )
     panel.contact.feed.miss()
     clock.pass_by(1)
     assert states[read] == ["value"]
-    assert states[press] == states[number] == ["disabled"]
+    assert states[number] == ["disabled"]
+    # Also what was hidden or named anew while the page was cut off.
+    assert states[press] == ["disabled", "description", "tooltip"]
+    assert states[press.layout] == states[bar.layout] == ["display", "visibility"]
+    assert states[bar] == ["value", "max"]
     assert "index" not in states[choice]
     assert "value" not in states[choice]
     panel.close()
@@ -312,3 +329,13 @@ def test_a_page_that_cannot_be_heard_as_a_cell_runs_does_not_count_as_gone(clock
     feeds.hear({"page": "one", "ping": 2, "leaves": True})
     clock.now += 3
     assert feeds.unseen_seconds() == 3
+
+
+def test_a_hidden_page_that_pings_once_a_minute_is_not_forgotten(clock):
+    feeds = feed_module.feeds
+    feeds.hear({"page": "hidden", "ping": 1})
+    clock.now += 70
+    feeds.hear({"page": "other", "ping": 1})
+    feeds.hear({"page": "other", "ping": 2, "leaves": True})
+    clock.now += 40
+    assert feeds.unseen_seconds() == 0

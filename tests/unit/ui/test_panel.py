@@ -8,7 +8,9 @@ import weakref
 from types import SimpleNamespace
 
 import pytest
+from ipywidgets import IntProgress, Text
 from ipywidgets.widgets.widget import _instances
+from ipywidgets.widgets.widget_selection import _Selection
 
 from cockpit_runs import make_run
 from colobench.errors import LocalError
@@ -221,4 +223,17 @@ def test_a_run_that_waits_does_not_show_the_last_words_of_the_one_before(
         assert "Waiting for another panel" in panel.status.value
         panel.halt()
         panel.wait()
+    panel.close()
+
+
+@pytest.mark.parametrize("kind", [Cockpit, Dashboard, FailoverPanel, MuseumPanel, Stepper])
+def test_every_control_and_bar_has_a_label_and_the_status_is_read_anew(still, kind):
+    panel = kind()
+    shown = [panel]
+    while shown:
+        each = shown.pop()
+        shown += getattr(each, "children", ())
+        if isinstance(each, Text | IntProgress | _Selection):
+            assert each.description or each.tooltip, each
+    assert 'role="status"' in panel.status.value
     panel.close()

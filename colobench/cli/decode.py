@@ -77,7 +77,10 @@ def run(options: argparse.Namespace) -> int:
 
         write_decoded_page(options.html, found)
     if options.json:
-        print(json.dumps(found.as_json(devices=options.devices), indent=1))
+        values = found.as_json(devices=options.devices)
+        if options.pages and keeper is not None:
+            values["page"] = keeper.as_json()
+        print(json.dumps(values, indent=1))
     else:
         print(render(found, devices=options.devices))
         if options.pages and keeper is not None:

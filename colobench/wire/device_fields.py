@@ -66,7 +66,10 @@ def read_fields(description: dict[str, Any], payload: bytes) -> list[FieldValue]
     walk = _Walk(payload)
     try:
         found = list(walk.section(description, "", 0))
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (
+        *(LookupError, TypeError, ValueError, AttributeError, OverflowError),
+        RecursionError,
+    ) as error:
         raise DeviceStateError(
             "fields of a device",
             expected="their names and sizes",

@@ -6,6 +6,7 @@ import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from colobench.errors import LocalError
 from colobench.wire.errors import RAMError
@@ -73,6 +74,16 @@ class KeptPages:
     def content(self) -> bytes:
         """Bytes of the only page."""
         return bytes(self._content)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the only page as JSON's values."""
+        return {
+            "block": self.block,
+            "number": self.page,
+            "records": self.records,
+            "history": [{"offset": offset, "kind": kind} for offset, kind in self.history],
+            "content": self.content.hex() if self.records else None,
+        }
 
     def close(self, *, discard: bool = False) -> None:
         """Close the file; with `discard`, remove it, because it has not what was asked for."""

@@ -91,7 +91,7 @@ def test_every_byte_of_every_device_has_a_name(name: str) -> None:
 
 
 def test_description_that_does_not_fit_is_refused() -> None:
-    for size in (3, 5, -1):
+    for size in (3, 5, -1, float("inf")):
         with pytest.raises(DeviceStateError):
             read_fields({"fields": [{"name": "a", "type": "uint32", "size": size}]}, bytes(4))
 
@@ -241,6 +241,9 @@ def test_page_without_a_record_has_no_content(
     assert "0000  00" not in text
     assert main(["decode", file, "--pages", "pc.ram:0"]) == 0
     assert "page 0: 1 records\n  ZERO at offset" in capsys.readouterr().out
+    assert main(["decode", file, "--pages", "pc.ram:0", "--json"]) == 0
+    page = json.loads(capsys.readouterr().out)["page"]
+    assert (page["records"], page["content"]) == (1, "00" * 4096)
 
 
 def test_full_disk_is_an_error_with_a_name(

@@ -347,7 +347,7 @@ JSON_WRITERS = {
     "cli/run.py: run": "run",
     "cli/status.py: run": "status",
     "cli/strategies.py: run": "the table of strategies",
-    "cli/torture.py: run": "torture",
+    "cli/torture.py: _run_plan": "torture",
     "cli/torture.py: _catch_without_kills": "how a bug was caught without a kill",
     "lab/cockpit/export.py: changed_settings": "settings as JSON has them, to be compared",
     "lab/cockpit/export.py: runs_as_json": "runs of the cockpit, which test_cockpit_export repeats",

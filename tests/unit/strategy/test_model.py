@@ -75,7 +75,8 @@ def test_more_pages_and_a_slower_link_cost_no_less(lines, capture, link, two, wo
         each = checkpoint(found, CAPTURES[capture], link, pages, work)
         return np.array([each.pause, each.commit, each.release, each.pause + each.busy, each.sent])
 
-    slack = 1e-9 * (1 + times(link, many))
+    # Times come from an iteration that ends within less than a nanosecond.
+    slack = 1e-6 * (1 + times(link, many))
     assert (times(link, few) <= times(link, many) + slack).all()
     assert (times(LOCAL, many) <= times(link, many) + slack).all()
     if link.rate:

@@ -422,6 +422,10 @@ def test_a_drawn_score_is_judged_by_where_it_is_least():
     assert judge((0.9, 0.5, 0.4, 0.3, 1.2), (1.0, 0.9, 0.6, 0.4, 0.5)).grade is Grade.RIGHT
     # Where pauses are long, the longest interval may be the best.
     assert judge((0.9, 0.5, 0.4, 0.3, 0.2), (9.0, 5.0, 3.0, 2.0, 1.5)).grade is Grade.RIGHT
+    # A machine with other work: its own run is right, another guess is not called wrong for it.
+    disturbed = (0.1, 0.05, 0.3, -2.0, 1.1)
+    assert judge(disturbed, disturbed).grade is Grade.RIGHT
+    assert judge((0.9, 0.1, 0.3, 0.6, 1.1), disturbed).grade is Grade.NEAR
 
 
 def test_an_unknown_number_is_one_clear_error():

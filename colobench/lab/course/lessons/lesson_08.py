@@ -132,8 +132,13 @@ def _judge_scores(answer: tuple[float, ...], outcome: tuple[float, ...]) -> Feed
     )
     if max(answer) - min(answer) <= 0.1 * max(answer):
         return wrong(f"A flat line says that the interval does not matter. {why}")
-    if outcome[lowest] <= EQUAL * outcome[least]:
+    if outcome[lowest] <= max(outcome[least], EQUAL * outcome[least]):
         return right(why)
+    if outcome[least] < 0:
+        return near(
+            "This machine did other work meanwhile: a protected guest was faster than the same one "
+            "unprotected. Run it again."
+        )
     if lowest == len(answer) - 1:
         return wrong(f"Waiting has its price, too: on average half of the interval. {why}")
     if lowest == 0:

@@ -28,7 +28,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help=words)
     words = "file for the report, an HTML page [colobench-report.html]"
     parser.add_argument("--report", type=new_file, metavar="FILE", help=words)
-    add_settings_options(parser, Settings())
+    # Its figures are those of all checkpoints.
+    add_settings_options(parser, Settings(), leave_out=("keep_records",))
 
 
 def run(options: argparse.Namespace) -> int:

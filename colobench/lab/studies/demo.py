@@ -8,7 +8,7 @@ from typing import Any
 
 from colobench.errors import LocalError
 from colobench.lab.report.run_summary import compute_statistics
-from colobench.lab.session.record import Records
+from colobench.lab.session.record import Records, check_all_are_kept
 from colobench.lab.session.session import Session
 from colobench.lab.session.takeover import Killed, TakeoverRecord
 from colobench.processes.hostinfo import describe_machine
@@ -42,8 +42,9 @@ def run_demo(
     Raises
     ------
     LocalError
-        If the RAM of the session's guest does not follow from its seed.
+        If the RAM of the session's guest does not follow from its seed, or old records are dropped.
     """
+    check_all_are_kept(session.settings)
     program = session.settings.guest.program
     if not program.is_reproducible:
         raise LocalError(

@@ -8,6 +8,8 @@ import colobench as cb
 from colobench.errors import LocalError
 from colobench.lab.cockpit.run import CockpitRun
 from colobench.lab.compare.run import begin_comparison
+from colobench.lab.session.session import Session
+from colobench.lab.studies.demo import run_demo
 from colobench.settings.settings import Settings
 
 
@@ -18,6 +20,7 @@ from colobench.settings.settings import Settings
         lambda **settings: begin_comparison(["colo_v12"], guest="uniform", **settings),
         lambda **settings: cb.compare(["colo_v12"], guest="uniform", **settings),
         lambda **settings: cb.sweep([{}], checkpoints=1, ram="8M", **settings),
+        lambda **settings: run_demo(Session(ram="8M", **settings), 1),
     ],
 )
 def test_figures_of_all_checkpoints_refuse_to_drop_some(use):

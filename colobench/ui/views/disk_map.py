@@ -64,14 +64,14 @@ class DiskMap(LiveView):
     disk
         Number of the disk.
 
-    Examples
-    --------
-    >>> ui.DiskMap(session)
-
     Raises
     ------
     LocalError
         If the guest has no such disk.
+
+    Examples
+    --------
+    >>> ui.DiskMap(session)
     """
 
     _esm = read_module("pages.js", "disk_map.js")

@@ -36,7 +36,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     words = "a line of JSON for each measurement; those that are there are not made again"
     add("--results", type=new_file, metavar="FILE", help=words)
     add("--html", type=new_file, metavar="FILE", help="write a page that opens offline")
-    words = "write a row for each checkpoint, and to FILE-cells one for each measurement"
+    words = "write a row for each checkpoint, and to NAME-cells.parquet, beside NAME.parquet, one "
+    words += "for each measurement"
     add("--parquet", type=new_file, metavar="FILE", help=words)
     # Figures are those of all checkpoints.
     left_out = ("guest", "link", "keep_records", *AXES)

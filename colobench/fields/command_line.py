@@ -7,7 +7,7 @@ from collections.abc import Callable, Container
 from typing import Any
 
 from colobench.errors import LocalError
-from colobench.fields.kinds import Flag, Texts
+from colobench.fields.kinds import Choice, Flag, Texts
 from colobench.fields.part import Part, Setting, settings_of
 
 #: Word on a command line for None, and for an empty list.
@@ -51,6 +51,9 @@ def given_options(options: argparse.Namespace, kind: type[Part]) -> dict[str, An
 
 def _add_option(group: Any, each: Setting, usual: Any) -> None:
     words = each.help.replace("%", "%%")
+    if isinstance(each.kind, Choice) and each.kind.metavar == "NAME":
+        # Too many for the usage line.
+        words += f": {', '.join(each.kind.choices)}"
     if each.qemu:
         words += f"; QEMU: {each.qemu}"
     words += f" [{_shown(usual)}]"

@@ -89,7 +89,9 @@ class GuestSettings(Part):
         "seed of the program; with the work done, it determines the contents of RAM",
     )
     writes_per_tick: int = setting(
-        Integer(1, WRITES_LIMIT), 4, "words that the program writes in each millisecond"
+        Integer(1, WRITES_LIMIT),
+        4,
+        "words that the program writes in each millisecond; of sectors, requests of 16 KiB",
     )
     working_set: int = setting(
         Integer(0, RAM_LIMIT // PAGE_SIZE, "pages"),

@@ -22,7 +22,7 @@ class DiskBufferSettings(Part):
     limit: int = setting(
         Size(LIMIT_MIN, LIMIT_MAX),
         64 << 20,
-        "most bytes of each disk that the secondary keeps in memory between two checkpoints; at a "
+        "most bytes of each disk that the secondary keeps between two checkpoints; at a "
         "quarter of it a checkpoint is taken, at half of it the guest's writes wait",
         name="disk_buffer_limit",
     )

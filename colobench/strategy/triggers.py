@@ -234,7 +234,7 @@ class _Past(NamedTuple):
 #: Factor with which a checkpoint counts in the line of the pause after each further one.
 KEPT = 0.9
 #: Factor by which every other run is longer than the best one, and the others are shorter: a line
-#: needs runs that differ. It costs 2 % more, as T + 1 / T has its least at T = 1.
+#: needs runs that differ. It costs 2.5 % more, as T + 1 / T has its least at T = 1.
 STRETCH = 1.25
 #: Least ratio of the standard deviation of runs to their mean, for a line.
 LEAST_SPREAD = 0.05

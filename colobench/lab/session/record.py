@@ -38,8 +38,9 @@ class CheckpointRecord:
     number
         1 for the first after migration.
     cause
-        ``timer``, ``requested`` or ``shutdown``; where output is compared, also ``miscompare`` or
-        ``timeout`` (output that waited too long for its counterpart) or ``overflow``.
+        ``timer``, ``requested``, ``shutdown`` or ``disk``, or that of the trigger; where output is
+        compared, also ``miscompare``, ``passive``, ``timeout`` (output that waited too long for its
+        counterpart) or ``overflow``.
     cause_connection, cause_offset
         Connection whose output differed, and the offset of the difference; None unless the cause is
         a miscompare.

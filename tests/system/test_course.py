@@ -133,11 +133,10 @@ def records_of(**settings):
         return s.run(7)
 
 
-def sent(layout, ticks):
-    with cb.Session(
-        ram="16M", guest="uniform", writes_per_tick=64, verify=False, delay=None, layout=layout
-    ) as session:
-        session.wait_for_ticks(ticks)
+def sent(layout, writes_per_tick):
+    settings = {"guest": "uniform", "writes_per_tick": writes_per_tick, "layout": layout}
+    with cb.Session(ram="16M", verify=False, delay=None, **settings) as session:
+        session.wait_for_ticks(20)
         return session.checkpoint()
 
 
@@ -170,7 +169,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "03.1": (*(rule for rule, _ in lesson_03.WRONG_RULES), lambda received, written: received[0]),
     "03.2": (7,),
     "04.1": (17.18, 16.03, 68.85, 4104 * (64 << 30) / 4096 / 4, 17213, 1),
-    "04.2": (lambda: sent("separated", 2), lambda: sent("buffered", 20)),
+    "04.2": (lambda: sent("separated", 1), lambda: sent("buffered", 64)),
     "05.1": ("SET", "SET and INCR", "none of them"),
     "06.2": ("SET", "GET", "DEL"),
     "07.1": (

@@ -79,6 +79,7 @@ class Takeover:
         self._node, self._monitor, self._lock = node, monitor, lock
         self.standing, self.failover = NodeStanding(), Failover()
         self._watchdog: PeerWatchdog | None = None
+        self._colo_failed = False
         self._holder = ""
         self._standing_steps: Mapping[StandingAction, Callable[[], None]] = {
             StandingAction.ASK: self._ask,
@@ -110,9 +111,16 @@ class Takeover:
             if not self._node.in_colo() or self._watchdog is not None:
                 raise LocalError("heartbeat: expected a node in COLO that has none yet")
             self._watchdog = PeerWatchdog(pairing, self._peer_lost)
+            if self._colo_failed:
+                # The peer may have failed as early, and would hear our beats for ever.
+                self._watchdog.colo_failed()
 
     def colo_failed(self) -> None:
-        """Stop the heartbeat, and count the peer as lost when the heartbeat's limit has passed."""
+        """Stop the heartbeat, and count the peer as lost when the heartbeat's limit has passed.
+
+        A heartbeat that begins only later is stopped at once.
+        """
+        self._colo_failed = True
         if self._watchdog is not None:
             self._watchdog.colo_failed()
 

@@ -11,6 +11,7 @@ from colobench.node.monitor import MonitorCommand
 from colobench.node.own_trigger import OwnTriggerRunner, run_own_trigger
 from colobench.node.trigger import CheckpointTrigger
 from colobench.settings.checkpoint import CheckpointSettings, Output, check_lead
+from colobench.strategy.compatibility import check_compatible
 from colobench.strategy.trigger import NEVER_MS, Trigger
 from colobench.strategy.triggers import usual_trigger
 from colobench.strategy.written import parse_trigger
@@ -72,10 +73,14 @@ class MigrationParameters:
     ) -> None:
         if x_checkpoint_delay is not None and x_trigger is not None:
             raise LocalError("x-trigger: expected no x-checkpoint-delay beside it, found both")
+        if x_trigger is None and x_trigger_source is not None:
+            raise LocalError("x-trigger-source: expected an x-trigger beside it, found none")
         if x_trigger is not None and x_trigger_source is not None:
             self._set_trigger(run_own_trigger(x_trigger, x_trigger_source))
         elif x_trigger is not None:
             trigger = parse_trigger(x_trigger)
+            output, variant = self._settings.output.value, self._settings.variant
+            check_compatible({"trigger": trigger.kind, "output": output, "variant": variant})
             check_lead(trigger, self._settings.stall_timeout)
             self._set_trigger(trigger)
         if x_checkpoint_delay is not None:

@@ -87,12 +87,16 @@ class PageMemory:
         self.blocks = blocks
         self.pages = memory_bytes(blocks) // PAGE_SIZE
         self.fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(self.fd, self.pages * PAGE_SIZE)
-        # A process that receives the descriptor can rely on the length.
-        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-        self._map = mmap.mmap(
-            self.fd, self.pages * PAGE_SIZE, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE
-        )
+        try:
+            os.ftruncate(self.fd, self.pages * PAGE_SIZE)
+            # A process that receives the descriptor can rely on the length.
+            fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+            self._map = mmap.mmap(
+                self.fd, self.pages * PAGE_SIZE, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE
+            )
+        except BaseException:
+            os.close(self.fd)
+            raise
         self.array: npt.NDArray[np.uint8] = np.frombuffer(self._map, dtype=np.uint8)
         self.bitmap: npt.NDArray[np.uint64] = np.zeros(self.pages // WORD_BITS, dtype=np.uint64)
 
@@ -106,13 +110,16 @@ class PageMemory:
         return self.array[begin : begin + block.used_length]
 
     def close(self) -> None:
-        """Release the memory. Views of it must not be used afterwards."""
+        """Release the memory, once. Views of it must not be used afterwards."""
         self.array = np.zeros(0, dtype=np.uint8)
         self.bitmap = np.zeros(0, dtype=np.uint64)
         # While a view is alive, the mapping stays; it is removed with the last view.
         with suppress(BufferError):
             self._map.close()
-        os.close(self.fd)
+        # Its number may be another file's at a second call.
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 class RAM(PageMemory):

@@ -256,7 +256,8 @@ class Primary(Node):
             settings = self.settings.agreed()
             channel.write(savevm.stream_header(machine.machine_type, settings))
             channel.flush()
-            sender = checkpoint_sender(
+            # From here on a migration that fails releases its memory for copies.
+            self._sender = sender = checkpoint_sender(
                 self.settings.checkpoint,
                 machine,
                 workers,
@@ -279,7 +280,6 @@ class Primary(Node):
                 to_mirror = mirror.connect_while(self._waiting_for("the mirror connection", main))
                 link, pcap = FrameSocket(to_mirror, pcap), None
                 self.network.attach_mirror(link)
-            self._sender = sender
             self._set_status("active")
             sender.precopy(self._dirty_pages)
         except Interrupted:
@@ -359,7 +359,7 @@ class Primary(Node):
             self.colo.close()
             if self._sender is not None:
                 self._sender.close()
-            self.colo.channel = self._sender = None
+            self.colo.channel = self._sender = self._outgoing = None
             self.guest.machine.tracker.disarm()
             self.monitor.emit("X_MIGRATION_ERROR", {"x-why": str(error) or repr(error)})
             self._set_status("failed")

@@ -110,8 +110,14 @@ class EpochCopies(CopyOnWrite):
     def __init__(self, tracker: Tracker, workers: Workers, freezes: bool = True) -> None:
         super().__init__(tracker, workers, freezes)
         first = self.memory
-        more = (PageMemory("colobench-ram-copy", first.blocks) for _ in range(EPOCHS - 1))
-        self._memories = (first, *more)
+        self._memories = [first]
+        try:
+            for _ in range(EPOCHS - 1):
+                self._memories.append(PageMemory("colobench-ram-copy", first.blocks))
+        except BaseException:
+            for each in self._memories:
+                each.close()
+            raise
         self.memory = self._chosen = ChosenMemory(self._memories)
 
     @property

@@ -67,6 +67,23 @@ def checkpoint_sender(
         page_copy = copies(machine.tracker, workers, freezes)
     elif settings.capture is Capture.COPY_THEN_SEND:
         page_copy = PageCopy(machine.ram, workers)
+    try:
+        return _sender_from(page_copy, settings, machine, workers, channel, breakpoints)
+    except BaseException:
+        if page_copy is not None:
+            page_copy.close()
+        raise
+
+
+def _sender_from(
+    page_copy: PageCopy | None,
+    settings: CheckpointSettings,
+    machine: Guest,
+    workers: Workers,
+    channel: Channel,
+    breakpoints: Breakpoints,
+) -> CheckpointSender:
+    """Make a sender from a copy of pages or, if there is none, from RAM."""
     memory = machine.ram if page_copy is None else page_copy.memory
     compression = settings.encoding.compression
     if settings.transport.pages is PageTransport.MULTIFD and compression is not None:

@@ -188,6 +188,9 @@ class Node(ABC):
     def run_alone(self) -> None:
         """Let the guest run without a peer."""
         with self.lock:
+            if self.quitting.is_set():
+                # `end` closes what a takeover needs.
+                return
             try:
                 self.guest.take_over()
             except ColobenchError as error:
@@ -195,8 +198,9 @@ class Node(ABC):
                 self.runtime.died(self.role.value, error)
                 return
             self._begin_to_run_alone()
+            self.runtime.succeed(self.successor())
         # The threads that are joined here may wait for the lock, so it is not held.
-        self.runtime.succeed(self.successor())
+        self.retire()
         self.monitor.emit("RESUME", {})
 
     def fence(self, holder: str) -> None:
@@ -291,13 +295,20 @@ class Node(ABC):
     # End.
 
     def end(self) -> None:
-        """Leave the pair, in an order in which no thread waits for one that has ended."""
+        """Leave the pair, in an order in which no thread waits for one that has ended.
+
+        A takeover that has begun is waited for; then this side is its successor's predecessor.
+        """
         self.breakpoints.go_on()
         self.colo.shut_down()
         self.guest.cut_off()
         self.wake()
         self.colo.join()
-        self.retire()
+        self.takeover.stop()
+        with self.lock:
+            succeeded = self.runtime.side is not self
+        if not succeeded:
+            self.retire()
 
     def retire(self) -> None:
         """Release the resources of this node, which its successor does not take over."""

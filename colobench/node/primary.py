@@ -223,7 +223,8 @@ class Primary(Node):
     def run_alone(self) -> None:
         """Let the guest run without a peer."""
         super().run_alone()
-        self._set_status("completed")
+        if self.runtime.side is not self:
+            self._set_status("completed")
 
     def wake(self) -> None:
         """Wake the COLO thread from its wait for the next checkpoint."""

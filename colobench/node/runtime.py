@@ -46,9 +46,6 @@ class PairSide(Protocol):
     def participant_failed(self, error: Exception) -> None:
         """End the pair because of a participant of its checkpoints, from any thread."""
 
-    def retire(self) -> None:
-        """Release the resources of this side, which its successor does not take over."""
-
 
 class NodeRuntime:
     """Parts that a process has from its start to its end.
@@ -135,9 +132,8 @@ class NodeRuntime:
 
     def succeed(self, successor: PairSide) -> None:
         """Replace the side by its successor."""
-        predecessor, self.side = self.side, successor
+        self.side = successor
         self.monitor.set_commands(successor.commands())
-        predecessor.retire()
 
     def run(self) -> int:
         """Serve until told to quit; return the exit status."""
@@ -174,7 +170,11 @@ class NodeRuntime:
     def _end(self) -> None:
         """Stop all parts, in an order in which no thread waits for one that has ended."""
         self.quitting.set()
-        self.side.end()
+        ended = None
+        while ended is not self.side:
+            # A takeover that was under way may have put a successor in its place.
+            ended = self.side
+            ended.end()
         self.guest.close()
         self.workers.close()
         self.monitor.close(flush=True)

@@ -52,6 +52,10 @@ class FilterBuffer:
         self._sealed.clear()
         return released
 
+    def unsealed(self) -> int:
+        """Return the number of frames that were held after the last seal."""
+        return len(self._held) - (self._sealed[-1] if self._sealed else 0)
+
     def counters(self) -> dict[str, int]:
         """Return the number of frames that are held."""
         return {"held": len(self._held)}

@@ -194,6 +194,10 @@ class ColoCompare:
         self._held = 0
         return frames
 
+    def unsealed(self) -> int:
+        """Return the number of frames that are held: a sealed checkpoint releases all at once."""
+        return self._held
+
     def counters(self) -> dict[str, int]:
         """Return `Counters` so far, and the numbers of frames held and connections known now."""
         self._counters.dropped_secondary += self._gate.dropped

@@ -31,5 +31,8 @@ class OutputFilter(Protocol):
     def failover(self) -> list[bytes]:
         """Return all held frames in order: the secondary is gone."""
 
+    def unsealed(self) -> int:
+        """Count the held frames that no sealed checkpoint covers."""
+
     def counters(self) -> dict[str, int]:
         """Return counters, among them ``held``, the number of frames that are held now."""

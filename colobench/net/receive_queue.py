@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from colobench.net import frame as frames
-from colobench.net.mirror import EpochGate
+from colobench.net.mirror import MARK, EpochGate
 
 
 class ReceiveQueue:
@@ -20,7 +20,7 @@ class ReceiveQueue:
     Attributes
     ----------
     refused
-        Number of frames whose length no NIC takes.
+        Number of frames whose length no NIC takes, or that would count as a `MARK` when mirrored.
     """
 
     def __init__(self, to_guest: Callable[[bytes], Sequence[bytes]]) -> None:
@@ -45,7 +45,9 @@ class ReceiveQueue:
     def arrived(self, arrived: Iterable[bytes]) -> None:
         """Take in frames from outside."""
         for frame in arrived:
-            if self._fits(frame):
+            if frame == MARK:
+                self.refused += 1
+            elif self._fits(frame):
                 self._frames.extend(self._to_guest(frame))
 
     def mirrored(self, arrived: Iterable[bytes]) -> None:

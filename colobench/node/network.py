@@ -108,7 +108,7 @@ class Network(CheckpointParticipant):
         self._request_checkpoint: Callable[[CheckpointCause], None] = lambda cause: None
         #: Whether held output is that of a checkpoint: the first seal ends live migration.
         self._seals = False
-        #: Whether output has begun to wait since the last checkpoint.
+        #: Whether output has begun to wait since the last seal.
         self._output_waits = False
         self._selector = selectors.DefaultSelector()
         self._link = NetworkLink(
@@ -145,6 +145,8 @@ class Network(CheckpointParticipant):
                 f"Ethernet frame: expected {frames.FRAME_MIN} to {frames.FRAME_MAX} bytes, "
                 f"found {len(frame)}"
             )
+        if frame == MARK:
+            raise LocalError("Ethernet frame: expected none that marks a checkpoint, found one")
         with self._lock:
             if len(self._queue) >= BACKLOG_LIMIT:
                 return False
@@ -167,9 +169,9 @@ class Network(CheckpointParticipant):
             }
 
     def waiting_frames(self) -> int:
-        """Count the frames of the guest's output that are held now."""
+        """Count the held frames of the guest's output that no sealed checkpoint covers."""
         with self._lock:
-            return self._filter.counters()["held"]
+            return self._filter.unsealed()
 
     # Methods of a `CheckpointParticipant`.
 
@@ -201,7 +203,7 @@ class Network(CheckpointParticipant):
         ----------
         request_checkpoint
             Function that is called in the network's thread when colo-compare requests a checkpoint,
-            and when the first frame since the last one begins to wait.
+            and when the first frame since the last seal begins to wait.
         """
         with self._lock:
             self._role = NetworkRole.PRIMARY
@@ -236,6 +238,7 @@ class Network(CheckpointParticipant):
         with self._lock:
             if self._seals:
                 self._filter.seal()
+                self._output_waits = False
             self._seals = self._role is NetworkRole.PRIMARY
             self._mirror.send(MARK, always=True)
             self._mirror.flush()
@@ -244,7 +247,6 @@ class Network(CheckpointParticipant):
         """Release the output that the committed checkpoint covers."""
         with self._lock:
             released = self._filter.checkpoint()
-            self._output_waits = False
             self.released += len(released)
             self._let_out(released)
             self._flush()
@@ -375,7 +377,7 @@ class Network(CheckpointParticipant):
             if not self._output_waits:
                 self._output_waits = True
                 self._request_checkpoint(CheckpointCause(OUTPUT))
-        elif self._output is Output.COMPARE:
+        elif self._output is Output.COMPARE and frame != MARK:
             for each in self._from_guest(frame):
                 self._mirror.send(each)
         else:

@@ -53,8 +53,8 @@ class Situation:
     dirty_pages
         Pages written since the last one; None unless the trigger needs it.
     output_frames
-        Frames of output that wait for a checkpoint; None unless the trigger needs it. A node asks
-        at once when the first frame begins to wait.
+        Frames of output that wait and that no checkpoint has, not even one that is still sent; None
+        unless the trigger needs it. A node asks at once when the first of them begins to wait.
     miscompare
         Why colo-compare wants a checkpoint: miscompare, timeout or overflow; None if it does not,
         or unless the trigger needs it. A node asks at once when it begins to want one.

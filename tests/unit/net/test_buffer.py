@@ -29,6 +29,7 @@ def test_each_frame_leaves_once_in_order_at_the_checkpoint_that_covers_it(steps)
         held = [frame for epoch in [*epochs, newest] for frame in epoch]
         assert buffer.scan(now) == buffer.secondary(b"said", now) == NOTHING
         assert buffer.counters() == {"held": len(held)}
+        assert buffer.unsealed() == len(newest)
     assert buffer.failover() == held
 
 

@@ -41,6 +41,13 @@ def test_frames_that_no_nic_takes_are_refused_and_counted_once():
     assert queue.take(lambda frame: True) == [bytes(FRAME_MAX), bytes(FRAME_MIN)]
 
 
+def test_a_station_cannot_mark_a_checkpoint():
+    queue = plain()
+    queue.arrived([MARK, frame(1)])
+    assert queue.refused == 1
+    assert queue.take(lambda frame: True) == [frame(1)]
+
+
 def test_a_load_drops_what_its_checkpoint_contains_and_lets_the_next_epoch_in():
     queue = plain()
     queue.mirrored([frame(1), MARK, frame(2)])

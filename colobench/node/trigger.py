@@ -6,8 +6,8 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -112,6 +112,8 @@ class CheckpointTrigger:
         self._lock = threading.Lock()
         self._closed = False
         self._memory: Any = None
+        #: The trigger that the COLO thread asks, or teaches, just now; it may have been replaced.
+        self._used: Trigger | OwnTriggerRunner | None = None
         self._entered = 0.0
         self._last = _Last()
         self._requested: CheckpointCause | None = None
@@ -136,7 +138,9 @@ class CheckpointTrigger:
         """Ask another trigger from now on, which remembers nothing."""
         with self._lock:
             before, self.trigger, self._memory = self.trigger, trigger, None
-        _close(before)
+            used = before is self._used
+        if not used:
+            _close(before)
 
     def begin(self) -> None:
         """Enter COLO: the guest is about to run, and times count from now on."""
@@ -187,11 +191,11 @@ class CheckpointTrigger:
         self.woken()
         with self._lock:
             requested, self._requested = self._requested, None
-            trigger, memory = self.trigger, self._memory
         wanted, now = self._wanted, time.monotonic()
         if requested is None and wanted is not None and not wanted.need:
             requested = wanted
-        cause = requested or self._ask(trigger, memory, wanted, now)
+        with self._use() as (trigger, memory):
+            cause = requested or self._ask(trigger, memory, wanted, now)
         if not isinstance(cause, CheckpointCause):
             return cause
         self._last.began, self._last.cause = now, cause.name
@@ -220,9 +224,8 @@ class CheckpointTrigger:
         last.count += 1
         last.pages, last.frames = pages, frames
         seen = self._observe(time.monotonic(), frozenset(), None)
-        with self._lock:
-            trigger, memory = self.trigger, self._memory
-        memory = trigger.learn(seen, memory)
+        with self._use() as (trigger, memory):
+            memory = trigger.learn(seen, memory)
         with self._lock:
             if self.trigger is trigger:
                 self._memory = memory
@@ -240,6 +243,21 @@ class CheckpointTrigger:
                 self._closed = True
                 os.close(self.wake_fd)
         _close(self.trigger)
+
+    @contextmanager
+    def _use(self) -> Iterator[tuple[Trigger | OwnTriggerRunner, Any]]:
+        """Give the trigger and its memory; if it is replaced meanwhile, it is closed afterwards."""
+        with self._lock:
+            trigger, memory = self.trigger, self._memory
+            self._used = trigger
+        try:
+            yield trigger, memory
+        finally:
+            with self._lock:
+                self._used = None
+                replaced = self.trigger is not trigger
+            if replaced:
+                _close(trigger)
 
     def _ask(
         self,

@@ -108,8 +108,6 @@ class Network(CheckpointParticipant):
         self._request_checkpoint: Callable[[CheckpointCause], None] = lambda cause: None
         #: Whether held output is that of a checkpoint: the first seal ends live migration.
         self._seals = False
-        #: Whether output has begun to wait since the last seal.
-        self._output_waits = False
         self._selector = selectors.DefaultSelector()
         self._link = NetworkLink(
             self._selector, self._from_link, lambda: len(self._queue) >= BACKLOG_LIMIT
@@ -203,11 +201,10 @@ class Network(CheckpointParticipant):
         ----------
         request_checkpoint
             Function that is called in the network's thread when colo-compare requests a checkpoint,
-            and when the first frame since the last seal begins to wait.
+            and when output begins to wait that no sealed checkpoint covers.
         """
         with self._lock:
             self._role = NetworkRole.PRIMARY
-            self._output_waits = False
             self._request_checkpoint = request_checkpoint
             self._filter = make_output_filter(self._output, self._compare, self._bug)
             self._seals = False
@@ -238,7 +235,6 @@ class Network(CheckpointParticipant):
         with self._lock:
             if self._seals:
                 self._filter.seal()
-                self._output_waits = False
             self._seals = self._role is NetworkRole.PRIMARY
             self._mirror.send(MARK, always=True)
             self._mirror.flush()
@@ -373,9 +369,9 @@ class Network(CheckpointParticipant):
         if self._role is NetworkRole.ALONE:
             self._let_out([frame])
         elif self._role is NetworkRole.PRIMARY:
+            waited = self._filter.unsealed()
             self._filtered(self._filter.primary(frame, time.monotonic()))
-            if not self._output_waits:
-                self._output_waits = True
+            if not waited and self._filter.unsealed():
                 self._request_checkpoint(CheckpointCause(OUTPUT))
         elif self._output is Output.COMPARE and frame != MARK:
             for each in self._from_guest(frame):

@@ -13,6 +13,7 @@ import pytest
 
 from colobench.errors import LocalError
 from colobench.guest.interface import NoNetwork
+from colobench.net.frame import GUEST_IP, GUEST_MAC, HOST_IP, HOST_MAC, ICMP, build_ipv4
 from colobench.net.mirror import MARK
 from colobench.node.network import Network
 from colobench.node.trigger import CheckpointCause
@@ -116,3 +117,19 @@ def test_output_after_a_seal_wakes_the_trigger_though_output_before_it_still_wai
         card.sent = [FRAME]
         network.stop()
         assert (len(causes), network.waiting_frames()) == (4, 2)
+
+
+def test_compared_output_wakes_the_trigger_when_it_begins_to_wait(card):
+    causes: list[CheckpointCause] = []
+    network = Network(card, Output.COMPARE, CompareSettings(), lambda error: None)
+    ip = build_ipv4(HOST_MAC, GUEST_MAC, GUEST_IP, HOST_IP, ICMP, bytes(8))
+    with closing(network):
+        network.lead(causes.append)
+        network.seal()
+        network.start()
+        for times in (1, 2):
+            card.sent = [FRAME, ip, ip]
+            network.stop()
+            assert len(causes) == times
+            network._from_mirror([ip, ip])
+            assert network.waiting_frames() == 0

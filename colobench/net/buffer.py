@@ -52,6 +52,10 @@ class FilterBuffer:
         self._sealed.clear()
         return released
 
+    def early(self) -> int:
+        """Return 0: no frame of the secondary is kept."""
+        return 0
+
     def unsealed(self) -> int:
         """Return the number of frames that were held after the last seal."""
         return len(self._held) - (self._sealed[-1] if self._sealed else 0)

@@ -194,6 +194,10 @@ class ColoCompare:
         self._held = 0
         return frames
 
+    def early(self) -> int:
+        """Return the number of frames and marks of the secondary for later checkpoints."""
+        return self._gate.early
+
     def unsealed(self) -> int:
         """Return the number of frames that are held: a sealed checkpoint releases all at once."""
         return self._held

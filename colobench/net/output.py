@@ -31,6 +31,9 @@ class OutputFilter(Protocol):
     def failover(self) -> list[bytes]:
         """Return all held frames in order: the secondary is gone."""
 
+    def early(self) -> int:
+        """Count the frames and marks of the secondary that wait for later checkpoints."""
+
     def unsealed(self) -> int:
         """Count the held frames that no sealed checkpoint covers."""
 

@@ -323,8 +323,10 @@ class Network(CheckpointParticipant):
         self._mirror.flush()
 
     def _is_mirror_full(self) -> bool:
-        # Output of the secondary's guest is compared at once.
-        return self._role is NetworkRole.SECONDARY and self._queue.all >= MIRRORED_LIMIT
+        if self._role is NetworkRole.SECONDARY:
+            return self._queue.all >= MIRRORED_LIMIT
+        # Output of the secondary's guest is compared at once, unless it is of a later epoch.
+        return self._filter.early() >= MIRRORED_LIMIT
 
     # Frames from outside.
 

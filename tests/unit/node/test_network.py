@@ -15,7 +15,7 @@ from colobench.errors import LocalError
 from colobench.guest.interface import NoNetwork
 from colobench.net.frame import GUEST_IP, GUEST_MAC, HOST_IP, HOST_MAC, ICMP, build_ipv4
 from colobench.net.mirror import MARK
-from colobench.node.network import Network
+from colobench.node.network import MIRRORED_LIMIT, Network
 from colobench.node.trigger import CheckpointCause
 from colobench.settings.checkpoint import Output
 from colobench.settings.compare import CompareSettings
@@ -133,3 +133,15 @@ def test_compared_output_wakes_the_trigger_when_it_begins_to_wait(card):
             assert len(causes) == times
             network._from_mirror([ip, ip])
             assert network.waiting_frames() == 0
+
+
+def test_a_secondary_waits_with_frames_of_epochs_that_its_primary_has_not_entered(card):
+    network = Network(card, Output.COMPARE, CompareSettings(), lambda error: None)
+    with closing(network):
+        network.lead(lambda cause: None)
+        network._from_mirror([MARK] + [FRAME] * (MIRRORED_LIMIT - 2))
+        assert not network._is_mirror_full()
+        network._from_mirror([FRAME])
+        assert network._is_mirror_full()
+        network.commit()
+        assert not network._is_mirror_full()

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from colobench.errors import LocalError
@@ -227,6 +227,8 @@ def test_whatever_is_in_a_state_it_is_accepted_whole_or_refused_in_one_sentence(
             st.integers(0, 3),
             st.lists(st.tuples(st.integers(0, 8191), st.integers(1, 255)), min_size=1, max_size=4),
         )
+        # Another list of MSRs is refused in any case.
+        @example(number=3, changes=[(8, 255)])
         @settings(max_examples=amount(20, 2000))
         def check(number: int, changes: list[tuple[int, int]]) -> None:
             device, data = guest.devices[number], bytearray(before[number])

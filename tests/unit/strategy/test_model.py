@@ -69,8 +69,10 @@ links = st.builds(
 )
 def test_more_pages_and_a_slower_link_cost_no_less(lines, capture, link, two, work):
     request, pause, send, *later = lines
-    # Nothing is committed, released or loaded before it was sent.
-    ends = (LinearCost(send.base + each.base, send.per_page + each.per_page) for each in later)
+    # Nothing is committed, released or loaded before it was sent, and a pause may have the sending.
+    pause, *ends = (
+        LinearCost(send.base + each.base, send.per_page + each.per_page) for each in (pause, *later)
+    )
     found = CheckpointCosts(request, pause, send, *ends, ByteCosts(100.0, 4104.0, 2.0))
     few, many = sorted(two)
 

@@ -374,7 +374,9 @@ class Cockpit(Panel):
         if not self.overlay.runs:
             return IDLE_COLOUR, self._story
         count = sum(len(each.records()) for each in self.overlay.runs)
-        kept = f"{len(self.overlay.runs)} runs, {count:,} checkpoints; nothing runs now."
+        runs = len(self.overlay.runs)
+        words = f"{runs} run{'s' * (runs != 1)}"
+        kept = f"{words}, {count:,} checkpoints; nothing runs now."
         return GOOD_COLOUR, f"{self._story} {kept}".strip()
 
     def _with_story(self, words: str) -> str:

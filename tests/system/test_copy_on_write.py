@@ -94,13 +94,18 @@ def test_page_that_is_written_while_the_checkpoint_is_held_is_sent_as_it_was(pai
     pair.checkpoint()
     primary = pair.nodes["primary"]
 
-    def held_while_the_guest_writes() -> int:
-        """Hold a checkpoint before a page of it is copied until the guest has written all again."""
-        number = pair.hold("primary", "resumed")
+    def wait_for_writes(count: int) -> None:
         work = primary.execute("x-query-guest")["work"]
         pair.wait_for(
-            lambda: primary.execute("x-query-guest")["work"] > work + 20_000, "writes", 30.0
+            lambda: primary.execute("x-query-guest")["work"] > work + count, "writes", 30.0
         )
+
+    def held_while_the_guest_writes() -> int:
+        """Hold a checkpoint before a page of it is copied until the guest has written all again."""
+        # Else a guest that has not run since the last checkpoint would leave no page to copy.
+        wait_for_writes(2_000)
+        number = pair.hold("primary", "resumed")
+        wait_for_writes(20_000)
         return number
 
     number = held_while_the_guest_writes()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from colobench.lab.compare.cells import Cell
 from colobench.lab.compare.findings import Findings, Group
 from colobench.lab.compare.judged import doubt
-from colobench.lab.compare.metrics import HELD_RATE, digits
-from colobench.lab.compare.models import Calibrations, calibrations_of
+from colobench.lab.compare.metrics import CHECKPOINTS, HELD_RATE, digits
+from colobench.lab.compare.models import Calibrations, calibrations_of, unprotected_figures
 
 #: Rates of links that are looked at, bits a second.
 SLOWEST, FASTEST = 1e7, 1e11
@@ -44,22 +45,52 @@ def ratio_rows(group: Group) -> list[tuple[str, ...]]:
 def rate_notes(comparison: Findings) -> list[str]:
     """Say, for each guest over links, at which rates a strategy commits more than the first.
 
-    Where the models of one of both are not judged, the sentence says so, and why.
+    Links that differ by their rates alone have one sentence. Where no cell's models are judged, it
+    says so, and why. Where a cell was measured to be otherwise, it says that, too.
     """
-    calibrations, found = calibrations_of(comparison), dict[str, None]()
+    calibrations = calibrations_of(comparison)
+    pairs: dict[tuple[str, str, int, int], list[tuple[Group, Cell]]] = {}
     for group in comparison.groups():
-        first, *others = group.cells
-        if not first.settings.link.link.rate:
-            continue
-        for cell in others:
-            rates = commits_more_between(calibrations, cell, first)
-            if rates is not None:
-                doubts = (doubt(comparison, each, calibrations) for each in (cell, first))
-                why = next(filter(None, doubts), "")
-                found[_sentence(cell, first, rates) + (f" Not judged: {why}." if why else "")] = (
-                    None
-                )
-    return list(found)
+        link = group.cells[0].settings.link.link
+        for cell in group.cells[1:] if link.rate else ():
+            place = (cell.guest, cell.strategy, link.delay_us, link.jitter_us)
+            pairs.setdefault(place, []).append((group, cell))
+    notes = []
+    for over in pairs.values():
+        group, cell = over[0]
+        alone = unprotected_figures(comparison, cell.guest)
+        rates = commits_more_between(calibrations, cell, group.cells[0], alone)
+        if rates is not None:
+            notes.append(
+                _sentence(cell, group.cells[0], rates)
+                + _doubt(comparison, calibrations, over)
+                + "".join(_measured_otherwise(rates, *each) for each in over)
+            )
+    return notes
+
+
+def _doubt(
+    comparison: Findings, calibrations: Calibrations, over: Sequence[tuple[Group, Cell]]
+) -> str:
+    """Say why models are not judged over any of the links; nothing if they are over one."""
+    doubts = [
+        next(filter(None, (doubt(comparison, each, calibrations) for each in (cell, first))), "")
+        for (first, *_), cell in ((group.cells, cell) for group, cell in over)
+    ]
+    return f" Not judged: {doubts[0]}." if all(doubts) else ""
+
+
+def _measured_otherwise(rates: Rates, group: Group, cell: Cell) -> str:
+    """Give the measured ratio over a link, if it contradicts the rates; else nothing."""
+    names = cell.strategy, group.cells[0].strategy
+    found = [group.estimate(each, CHECKPOINTS) for each in names]
+    medians = [each.median for each in found if each is not None]
+    if len(medians) < len(found) or not medians[-1]:
+        return ""
+    ratio = medians[0] / medians[-1]
+    if (ratio > 1) is (rates.low < cell.settings.link.link.rate < rates.high):
+        return ""
+    return f" Measured otherwise over {cell.link}: {digits(ratio)} times as many."
 
 
 class Rates(NamedTuple):
@@ -72,11 +103,17 @@ class Rates(NamedTuple):
     high: float
 
 
-def commits_more_between(calibrations: Calibrations, cell: Cell, first: Cell) -> Rates | None:
+def commits_more_between(
+    calibrations: Calibrations,
+    cell: Cell,
+    first: Cell,
+    unprotected: Mapping[str, float] | None = None,
+) -> Rates | None:
     """Give the rates of a link at which a cell commits more checkpoints a second than another.
 
     Both are predicted over the slowest and the fastest link, with the delay of the cell's. If they
-    change places in between, the rate at which they do so is found by bisection.
+    change places in between, the rate at which they do so is found by bisection. `unprotected` has
+    figures of the unprotected guest, see `Calibrations.predict`.
 
     Returns
     -------
@@ -87,7 +124,7 @@ def commits_more_between(calibrations: Calibrations, cell: Cell, first: Cell) ->
 
     def better(rate: float) -> bool | None:
         way = _Way(round(rate), link.delay_us, link.jitter_us)
-        found = [calibrations.predict(each.settings, link=way) for each in (cell, first)]
+        found = [calibrations.predict(each.settings, unprotected, way) for each in (cell, first)]
         rates = [each.figures["checkpoints_per_s"] for each in found if each is not None]
         return rates[0] > rates[1] if len(rates) == 2 else None
 

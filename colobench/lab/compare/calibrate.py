@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -31,6 +32,8 @@ SHORTEST_MS, LONGEST_MS, RUNS_PER_DECADE = 1.0, 200.0, 10
 REPETITIONS, REPEATED_MS = 3, 200.0
 #: Seconds in which buffers grow and connections open, and in which the guest is measured alone.
 SETTLING_SECONDS, UNPROTECTED_SECONDS = 0.5, 0.4
+#: Time for which a guest is stopped to see how it makes up for it, and time that it has for that.
+_STOPPED_MS, _CAUGHT_UP_MS = 100, 10
 #: Programs whose steps of work in a tick are the setting `writes_per_tick`.
 TICK_WRITERS = frozenset({Program.UNIFORM, Program.HOTCOLD, Program.SEQUENTIAL})
 #: Ratio of the rate of writes of a calibration to that of the cell; below 1, as a guest may not
@@ -109,7 +112,8 @@ def calibrate(
         ``settings`` of the pair, whole, with the images of disks as the user named them;
         ``columns`` with a value for each checkpoint but the first:
         see `columns_of`; ``unprotected`` and ``protected``: ``work_per_ms``, ``busy`` and
-        ``processor_ms_per_step`` of the guest, see `pace_between`; ``latency_ms`` and
+        ``processor_ms_per_step`` of the guest, see `pace_between`, and ``busy_behind`` of an
+        unprotected one that replays a trace, see `busy_behind`; ``latency_ms`` and
         ``latency_p99_ms`` of the unprotected guest, and
         ``protected_latency_ms`` and ``protected_latency_p99_ms``, None if it does not serve;
         ``primary_memory_bytes`` and ``secondary_memory_bytes``, as in a measurement.
@@ -144,6 +148,8 @@ def _run(cell: Cell, session: Session, every_ms: int) -> dict[str, Any]:
             first = cpu_time(node)
             time.sleep(UNPROTECTED_SECONDS)
             before["pace"] = pace_between(first, cpu_time(node))
+        if cell.settings.guest.program.takes_trace:
+            before["pace"]["busy_behind"] = busy_behind(node)
         before["memory"] = proportional_bytes(node)
         before["latency"] = _latencies([each for each in answers if each.time >= begin])
 
@@ -232,6 +238,24 @@ def pace_between(first: CPUTime, last: CPUTime) -> dict[str, float]:
         "busy": min(1.0, (processor + waited) / ns),
         "processor_ms_per_step": processor / 1e6 / max(work, 1),
     }
+
+
+def busy_behind(node: NodeProcess) -> float:
+    """Stop a guest that loses no work, and give the share of time that it needs to make up for it.
+
+    The share is the processor's time of the guest divided by the time from its stop until it has
+    caught up. It is far less than that of a guest that wakes up at each tick.
+    """
+    shares = []
+    for _ in range(REPETITIONS):
+        node.execute("stop")
+        first = cpu_time(node)
+        time.sleep(_STOPPED_MS / 1000)
+        node.execute("cont")
+        time.sleep(_CAUGHT_UP_MS / 1000)
+        last = cpu_time(node)
+        shares.append((last.processor_ns - first.processor_ns) / (last.ns - first.ns))
+    return statistics.median(shares)
 
 
 def columns_of(records: Sequence[CheckpointRecord]) -> dict[str, list[Any]]:

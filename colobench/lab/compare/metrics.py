@@ -48,6 +48,7 @@ LATENCY = Metric("latency_p50_ms", "output latency, p50", "ms", "shortest")
 COMMIT_LAG = Metric("commit_lag_p50_ms", "commit lag, p50", "ms", "shortest")
 COMMIT_AGE = Metric("commit_age_mean_ms", "age of the newest commit, mean", "ms", "lowest")
 BYTES = Metric("bytes_per_s", "traffic", "MB/s", "smallest", factor=1e-6)
+CHECKPOINTS = Metric("checkpoints_per_s", "checkpoints", "/s", "highest", more_is_better=True)
 PRIMARY_MEMORY = Metric(
     "primary_memory_bytes", "extra memory, primary (PSS)", "MiB", "smallest", factor=2**-20
 )
@@ -64,7 +65,7 @@ METRICS = (
     LATENCY,
     Metric("latency_p99_ms", "output latency, p99", "ms", "shortest"),
     BYTES,
-    Metric("checkpoints_per_s", "checkpoints", "/s", "highest", more_is_better=True),
+    CHECKPOINTS,
     COMMIT_LAG,
     COMMIT_AGE,
     Metric("commit_age_p99_ms", "age of the newest commit, p99", "ms", "lowest"),

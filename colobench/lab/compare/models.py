@@ -254,7 +254,8 @@ def lost_beside(found: Sequence[Calibrated], page_ms: float) -> float:
     missing = time = 0.0
     for one in found:
         columns, alone = one["columns"], one["unprotected"]
-        pace = pace_of(program_named(one["settings"]["guest"]), alone["busy"])
+        program = program_named(one["settings"]["guest"])
+        pace = pace_of(program, alone["busy"], alone.get("busy_behind"))
         rows = zip(columns["run_ms"], columns["last_pause_ms"], columns["pages"], strict=True)
         expected = sum(done_ms(run, pause, pace, page_ms * pages) for run, pause, pages in rows)
         if alone["work_per_ms"] > 0:
@@ -263,13 +264,13 @@ def lost_beside(found: Sequence[Calibrated], page_ms: float) -> float:
     return min(1.0, max(0.0, missing / time)) if time > 0 else 0.0
 
 
-def pace_of(program: Program, busy: float) -> GuestPace:
-    """Give the pace of a guest that does not rest in a share of the time.
+def pace_of(program: Program, busy: float, busy_behind: float | None = None) -> GuestPace:
+    """Give the pace of a guest that does not rest in a share of the time, see `GuestPace`.
 
     A trace goes on with the time, and clients wait for their answers, so these lose no tick's work.
     """
     kept = math.inf if program.takes_trace or program is Program.KV else 1.0
-    return GuestPace(TICK_NS / 1e6, busy, kept)
+    return GuestPace(TICK_NS / 1e6, busy, kept, busy_behind)
 
 
 def workload_of(
@@ -297,6 +298,7 @@ def workload_of(
     # A guest that cannot work more than all the time has no more work at a higher rate.
     ratio = busy / alone if alone > 0 else 1.0
     rate = statistics.median(each["unprotected"]["work_per_ms"] for each in of_guest)
+    behind = [known for each in of_guest if (known := each["unprotected"].get("busy_behind"))]
     clients = _median(of_guest, "latency_ms") is not None
     if clients:
         # Requests come with the time, whether or not the guest stands still.
@@ -315,7 +317,7 @@ def workload_of(
         matched_ms=_median(of_pair, "protected_latency_ms") if compares else None,
         matched_p99_ms=_median(of_pair, "protected_latency_p99_ms") if compares else None,
         miscompares_per_ms=_miscompares(of_pair),
-        pace=pace_of(guest.program, busy),
+        pace=pace_of(guest.program, busy, statistics.median(behind) if behind else None),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class GuestPace:
-    """GuestPace of a guest that is not protected.
+    """Pace of a guest that is not protected.
 
     Attributes
     ----------
@@ -20,11 +20,20 @@ class GuestPace:
         Ticks that wait for it while it stands still, whose work it does later; further ones are
         lost. Infinite where no work is lost, as that of a trace or of clients, which goes on with
         the time.
+    busy_behind
+        Share of the time that its work takes while it makes up for a pause: less than `busy`, which
+        includes that it wakes up at each tick. None: as `busy`.
     """
 
     tick_ms: float = 1.0
     busy: float = 0.0
     kept: float = 1.0
+    busy_behind: float | None = None
+
+    @property
+    def busy_at_most(self) -> float:
+        """Share of the time that its work takes if it does not rest."""
+        return self.busy if self.busy_behind is None else min(self.busy, self.busy_behind)
 
 
 def done_ms(ran: float, pause: float, pace: GuestPace, slowed: float = 0.0) -> float:
@@ -43,9 +52,10 @@ def done_ms(ran: float, pause: float, pace: GuestPace, slowed: float = 0.0) -> f
 
     What is kept is made up for out of the rests, at the rate 1 - u. The guest cannot do more than
     without any rest, (T - s) / u, if a part s of T is lost to something else. So a guest that never
-    rests (u = 1) loses the whole pause, and one that rests loses a tick less.
+    rests (u = 1) loses the whole pause, and one that rests loses a tick less. One that takes many
+    ticks at once wakes up once for all of them, so it needs only the share v <= u of the time.
 
-    If all ticks are kept, L is 0, and (T - s) / u alone limits the work. These are a server with
+    If all ticks are kept, L is 0, and (T - s) / v alone limits the work. These are a server with
     vacations that has one place for waiting, and one with a queue that has no limit (B. Doshi,
     "Queueing systems with vacations: a survey", Queueing Systems 1, 1986), with constant times.
 
@@ -54,14 +64,15 @@ def done_ms(ran: float, pause: float, pace: GuestPace, slowed: float = 0.0) -> f
     ran, pause
         Times T and p, milliseconds.
     pace
-        GuestPace of the guest: τ, u, and the ticks that are kept.
+        Pace of the guest: τ, u, v, and the ticks that are kept.
     slowed
         Part s of T, milliseconds, in which a guest that would work cannot.
     """
     due = ran + pause
     if math.isfinite(pace.kept):
         due -= pace.tick_ms * lost_ticks(pause / pace.tick_ms, pace.busy)
-    return min(due, max(0.0, ran - slowed) / pace.busy) if pace.busy > 0 else due
+    busy = pace.busy_at_most
+    return min(due, max(0.0, ran - slowed) / busy) if busy > 0 else due
 
 
 def lost_ticks(pause: float, busy: float) -> float:

@@ -380,3 +380,21 @@ def test_a_rate_from_models_that_are_not_judged_says_so():
         notes = rate_notes(comparison)
         assert len(notes) == len(NAMES) - 1
         assert all((f"Not judged: {reason}" in each) is bool(reason) for each in notes)
+
+
+def test_links_that_differ_by_rate_have_one_sentence_which_names_a_measurement_that_contradicts():
+    """The second strategy is said to commit more below a rate, and does so over one link of two."""
+    settings = ComparisonSettings().override(rounds=2)
+    cells = make_cells(("colo_v12", "xbzrle"), ("hotcold",), ("1GbE", "10GbE"), settings.pair)
+    comparison = Comparison(tuple(cells), settings)
+    for cell in cells:
+        for number in (1, 2):
+            more = 5.0 if cell.strategy == "xbzrle" and cell.link == "1GbE" else 1.0
+            calibration = make_calibration(cell, pause_per_page=1e-3 * (cell.strategy == "xbzrle"))
+            comparison.add(
+                make_measurement(
+                    cell, number, settings, checkpoints_per_s=more, calibration=calibration
+                )
+            )
+    [note] = rate_notes(comparison)
+    assert ("over 1GbE: 5.00 times" in note) is not ("over 10GbE: 1.00 times" in note)

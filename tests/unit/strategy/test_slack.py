@@ -97,3 +97,12 @@ def test_guest_that_never_rests_loses_all_of_a_pause_and_first_writes_beside():
     assert done_ms(80, 20, GuestPace(busy=1.0)) == 80
     assert done_ms(80, 20, GuestPace(busy=1.0), slowed=5) == 75
     assert done_ms(80, 20, GuestPace(busy=0.5, kept=math.inf)) == 100
+
+
+def test_guest_that_wakes_up_once_for_many_ticks_makes_up_for_more():
+    pace = GuestPace(busy=0.5, kept=math.inf, busy_behind=0.1)
+    assert done_ms(10, 60, pace) == 70
+    assert done_ms(10, 120, pace) == 100
+    assert done_ms(10, 60, GuestPace(busy=0.5, kept=math.inf)) == 20
+    # It never needs more than with each tick by itself.
+    assert GuestPace(busy=0.1, busy_behind=0.5).busy_at_most == 0.1

@@ -10,6 +10,7 @@ import gc
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Protocol
 
 from colobench.guest.bugs import LOST_RETRANSMISSION
@@ -170,12 +171,14 @@ class NodeRuntime:
     def _end(self) -> None:
         """Stop all parts, in an order in which no thread waits for one that has ended."""
         self.quitting.set()
-        ended = None
-        while ended is not self.side:
-            # A takeover that was under way may have put a successor in its place.
-            ended = self.side
-            ended.end()
-        self.guest.close()
-        self.workers.close()
-        self.monitor.close(flush=True)
-        self.guest.machine.close()
+        with ExitStack() as rest:
+            # The last one first; an error of one does not keep the others.
+            rest.callback(self.guest.machine.close)
+            rest.callback(self.monitor.close, flush=True)
+            rest.callback(self.workers.close)
+            rest.callback(self.guest.close)
+            ended = None
+            while ended is not self.side:
+                # A takeover that was under way may have put a successor in its place.
+                ended = self.side
+                ended.end()

@@ -135,12 +135,15 @@ class CheckpointTrigger:
         return trigger.kind if isinstance(trigger, OwnTriggerRunner) else write_trigger(trigger)
 
     def set(self, trigger: Trigger | OwnTriggerRunner) -> None:
-        """Ask another trigger from now on, which remembers nothing."""
+        """Ask another trigger from now on, which remembers nothing; none if all has ended."""
         with self._lock:
-            before, self.trigger, self._memory = self.trigger, trigger, None
-            used = before is self._used
-        if not used:
-            _close(before)
+            if self._closed:
+                unused: Trigger | OwnTriggerRunner | None = trigger
+            else:
+                before, self.trigger, self._memory = self.trigger, trigger, None
+                unused = None if before is self._used else before
+        if unused is not None:
+            _close(unused)
 
     def begin(self) -> None:
         """Enter COLO: the guest is about to run, and times count from now on."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from colobench.lab.compare.findings import DRIFT_LIMIT, Findings, Group
+from colobench.lab.compare.findings import DRIFT_LIMIT, Findings, Group, MetricRow
 from colobench.lab.compare.judged import BOUNDS, Judge
 from colobench.lab.compare.metrics import (
     BYTES,
@@ -46,13 +46,19 @@ def _short(group: Group) -> str:
         return f"{group.name}: {row.best[0]} alone was measured"
     if len(row.estimates) == 1:
         return f"{group.name}: only {row.best[0]} has a {_plain(row.metric)} so far"
-    waiting = f"{row.metric.superlative} {_plain(row.metric)}"
+    waiting = f"{row.metric.superlative} {_plain(row.metric)}{_of_some(row, group.strategies)}"
     if len(row.best) == 1:
         return f"{group.name}: {row.best[0]} has the {waiting}"
     if row.undecided:
         have = "has" if len(row.leaders) == 1 else "have"
         return f"{group.name}: after one round, {_list(row.leaders)} {have} the {waiting}"
     return f"{group.name}: {_list(row.best)} tie in the {waiting}"
+
+
+def _of_some(row: MetricRow, strategies: Sequence[str]) -> str:
+    """Say among how many strategies one is best, as long as others have no value."""
+    found, all_ = len(row.estimates), len(strategies)
+    return "" if found == all_ else f" of the {found} of {all_} strategies that have one so far"
 
 
 def _verdict(group: Group) -> str:

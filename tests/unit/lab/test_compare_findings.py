@@ -11,8 +11,10 @@ import pytest
 
 from colobench.errors import LocalError
 from colobench.lab.compare.cells import make_cells
+from colobench.lab.compare.comparison import Comparison
 from colobench.lab.compare.measurement import Measurement, MeasurementFile
 from colobench.lab.compare.run import measure_missing, plan_comparison
+from colobench.lab.compare.sentences import headline
 from colobench.lab.compare.settings import ComparisonSettings
 from colobench.settings.checkpoint import Strategy
 from colobench.settings.own_trigger import make_trigger
@@ -83,6 +85,18 @@ def test_a_strategy_without_a_rival_wins_nothing():
     assert "It costs 10.3 % of the guest's work" in words
     assert "shortest" not in words
     assert "as little work" not in words
+
+
+def test_the_best_of_some_is_not_called_the_best_of_all():
+    settings = ComparisonSettings().override(rounds=1)
+    cells = make_cells((*NAMES, "remus"), ("hotcold",), (), settings.pair)
+    comparison = Comparison(tuple(cells), settings)
+    for cell in cells[:2]:
+        comparison.add(make_measurement(cell, 1, settings, **clearly(cell, 1)))
+    of_some = "of the 2 of 3 strategies that have one so far"
+    assert of_some in headline(comparison)
+    comparison.add(make_measurement(cells[2], 1, settings))
+    assert of_some not in headline(comparison)
 
 
 def test_few_rounds_tell_their_chance_of_a_false_winner():

@@ -97,3 +97,15 @@ def test_a_takeover_that_fails_completes_no_migration(process, monkeypatch):
     process.side.run_alone()
     assert len(died) == 1
     assert process.events == []
+
+
+def test_an_error_of_one_part_keeps_no_other_from_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = Process(monkeypatch)
+
+    def end() -> None:
+        raise OSError("no side any more")
+
+    process.runtime.side = SimpleNamespace(end=end)
+    with pytest.raises(OSError, match="no side"):
+        process.runtime._end()
+    assert process.calls == ["guest", "workers", "monitor", "machine"]

@@ -74,3 +74,12 @@ def test_a_trigger_that_is_replaced_while_it_is_asked_still_answers(at: str) -> 
             node.set(FixedDelay(1000))
         # It has no other end: its thread is told that the trigger is closed.
         trigger._thread.join()
+
+
+def test_a_trigger_that_is_set_after_the_end_is_closed_at_once() -> None:
+    node = CheckpointTrigger(lambda: 0, lambda: 0)
+    node.close()
+    late = Replaced(node, "never")
+    node.set(late)
+    assert node.trigger is not late
+    late._thread.join()

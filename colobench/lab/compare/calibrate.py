@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from colobench.errors import ColobenchError
 from colobench.guest.programs import Program
+from colobench.guest.replay_table import load_trace
 from colobench.guest.settings import SEED_LIMIT, WRITES_LIMIT, GuestSettings
 from colobench.lab.compare.cells import Cell
 from colobench.lab.compare.load import Asked, asking_clients
@@ -21,6 +22,7 @@ from colobench.lab.percentiles import percentiles
 from colobench.lab.session.own_images import own_images
 from colobench.lab.session.record import CheckpointRecord
 from colobench.lab.session.session import Session
+from colobench.memory.dirty_curve import dirty_curve
 from colobench.node.phases import durations
 from colobench.processes.process import NodeProcess
 from colobench.settings.checkpoint import Capture
@@ -110,7 +112,7 @@ def calibrate(
     -------
     dict
         ``settings`` of the pair, whole, with the images of disks as the user named them;
-        ``columns`` with a value for each checkpoint but the first:
+        ``trace_curve``, see there; ``columns`` with a value for each checkpoint but the first:
         see `columns_of`; ``unprotected`` and ``protected``: ``work_per_ms``, ``busy`` and
         ``processor_ms_per_step`` of the guest, see `pace_between`, and ``busy_behind`` of an
         unprotected one that replays a trace, see `busy_behind`; ``latency_ms`` and
@@ -129,8 +131,12 @@ def calibrate(
             session = Session(own)
             opened(session)
             found = _run(cell, session, settings.every_ms)
-        digest = session.settings.guest.trace_sha256
-        return {"settings": asked.as_json() | {"trace_sha256": digest}, **found}
+        guest = session.settings.guest
+        return {
+            "settings": asked.as_json() | {"trace_sha256": guest.trace_sha256},
+            "trace_curve": trace_curve(guest),
+            **found,
+        }
     except ColobenchError as error:
         raise CellFailed(f"calibration for {cell}, round {number}: {error}") from error
 
@@ -238,6 +244,24 @@ def pace_between(first: CPUTime, last: CPUTime) -> dict[str, float]:
         "busy": min(1.0, (processor + waited) / ns),
         "processor_ms_per_step": processor / 1e6 / max(work, 1),
     }
+
+
+def trace_curve(guest: GuestSettings) -> list[tuple[float, float]] | None:
+    """Give the curve of the trace that a guest replays: page writes, and distinct pages.
+
+    It is a mean over all windows of the trace, while the checkpoints of a calibration meet few of a
+    program's phases. None without a trace, or where its pages are mapped into fewer.
+
+    Raises
+    ------
+    LocalError
+        If the trace cannot be read.
+    """
+    if guest.trace is None or guest.working_set:
+        return None
+    trace = load_trace(guest.trace, guest.trace_sha256)
+    per_ms = trace.writes / (trace.intervals * trace.interval_ms)
+    return [(per_ms * milliseconds, pages) for milliseconds, pages in dirty_curve(trace)]
 
 
 def busy_behind(node: NodeProcess) -> float:

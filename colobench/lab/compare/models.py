@@ -34,7 +34,7 @@ from colobench.strategy.model.costs import (
     LinearCost,
     fit_costs,
 )
-from colobench.strategy.model.curve import Numbers, measured_curve
+from colobench.strategy.model.curve import DirtyCurve, Numbers, measured_curve
 from colobench.strategy.model.inputs import Axes, Calibration, LinkProperties, Workload
 from colobench.strategy.model.predict import Prediction, predict
 from colobench.strategy.model.slack import GuestPace, done_ms
@@ -308,7 +308,7 @@ def workload_of(
         frames_per_ms = per_step(columns["frames"], columns["work"]) * rate * ratio
     compares = settings.checkpoint.output.value == "compare"
     return Workload(
-        curve=measured_curve(columns["work"], columns["pages"], _pages(guest)),
+        curve=curve_of(guest, of_guest, columns),
         work_per_ms=rate * ratio,
         frames_per_ms=frames_per_ms,
         clients=clients,
@@ -319,6 +319,17 @@ def workload_of(
         miscompares_per_ms=_miscompares(of_pair),
         pace=pace_of(guest.program, busy, statistics.median(behind) if behind else None),
     )
+
+
+def curve_of(
+    guest: GuestSettings, found: Sequence[Calibrated], columns: Mapping[str, Numbers]
+) -> DirtyCurve:
+    """Give the curve of a guest's dirty pages: that of its trace, or that of its calibrations."""
+    traced = next((curve for each in found if (curve := each.get("trace_curve"))), None)
+    if traced is None:
+        return measured_curve(columns["work"], columns["pages"], _pages(guest))
+    work, pages = zip(*traced, strict=True)
+    return DirtyCurve(work, pages, min(_pages(guest), pages[-1]))
 
 
 def answers_per_ms(columns: Mapping[str, Numbers]) -> float:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
 import pytest
 
 from colobench.guest.programs import Program
+from colobench.guest.settings import GuestSettings
 from colobench.lab.compare import run
 from colobench.lab.compare.beside import Rates, commits_more_between, rate_notes, ratio_rows
-from colobench.lab.compare.calibrate import LONGEST_MS, SHORTEST_MS, calibration_settings, runs_ms
+from colobench.lab.compare.calibrate import (
+    LONGEST_MS,
+    SHORTEST_MS,
+    calibration_settings,
+    runs_ms,
+    trace_curve,
+)
 from colobench.lab.compare.cells import make_cells
 from colobench.lab.compare.comparison import Comparison
 from colobench.lab.compare.judged import BOUNDS, Judge, judge_value
@@ -35,6 +43,7 @@ from colobench.settings.strategy import preset
 from colobench.strategy.model.predict import has_model
 from colobench.strategy.presets import PRESETS
 from measurements import NAMES, make_calibration, make_comparison, make_measurement
+from traces import trace_file
 
 #: 4 writes a millisecond, half of them to new pages, for the 100 ms between two checkpoints.
 PAUSE_MS = 0.5 + 0.199
@@ -398,3 +407,23 @@ def test_links_that_differ_by_rate_have_one_sentence_which_names_a_measurement_t
             )
     [note] = rate_notes(comparison)
     assert ("over 1GbE: 5.00 times" in note) is not ("over 10GbE: 1.00 times" in note)
+
+
+# -- A trace has a curve of its own --------------------------------------------------------------
+
+
+def test_a_replayed_trace_has_the_curve_of_all_its_windows(tmp_path):
+    # Each tenth interval has 50 pages, the others one of two: few windows are not like all.
+    writes = [list(range(50)) if at % 10 == 0 else [50 + at % 2] for at in range(100)]
+    path = trace_file(tmp_path / "trace.npz", writes)
+    guest = GuestSettings(program=Program.REPLAY, trace=str(path))
+    curve = trace_curve(guest)
+    assert curve[-1] == (590, 52)
+    cell, *_ = make_cells(("colo_v12",), (f"replay,trace={path}",), (), Settings())
+    calibration = make_calibration(cell) | {"trace_curve": curve}
+    found = Calibrations([calibration]).workload(cell.settings).curve
+    assert [found.at(work) for work, _ in curve] == pytest.approx([pages for _, pages in curve])
+    # The trace begins again, and has no other pages.
+    assert found.at(5900) == pytest.approx(52)
+    assert trace_curve(dataclasses.replace(guest, working_set=16)) is None
+    assert trace_curve(GuestSettings()) is None

@@ -13,8 +13,12 @@ from typing import TYPE_CHECKING
 
 from colobench.cli.console import say_error
 from colobench.cli.options import new_file, positive_number
+from colobench.errors import LocalError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from colobench.node.receive.disks import ReceivedDisks
     from colobench.node.receive.receiver import Receiver
     from colobench.node.receive.records import Record
 
@@ -32,6 +36,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("address", metavar="unix:PATH|tcp:HOST:PORT", help="address for QEMU's migrate command")
     words = "keep the last committed checkpoint in FILE, which is replaced whole"
     add("--save", type=new_file, metavar="FILE", help=words)
+    words = "keep a disk that QEMU writes to at the same checkpoint; once for each disk"
+    add("--disk", action="append", default=[], metavar="FILE[,size=SIZE]", help=words)
+    words = "address of the disks' NBD server [unix:PATH.nbd]"
+    add("--nbd", metavar="unix:PATH|tcp:HOST:PORT", help=words)
     words = "end after N checkpoints"
     add("--checkpoints", type=positive_number, metavar="N", help=words)
     words = "time without progress after which the primary is lost [10]"
@@ -59,9 +67,11 @@ def run(options: argparse.Namespace) -> int:
 
     compile_kernels(kernel_modules(), lambda step: None)
     say = partial(_print_record, as_json=options.json)
+    disks = _disks(options, say)
     receiver = Receiver(
         options.address,
         options.save,
+        disks=disks,
         checkpoints=options.checkpoints,
         stall_timeout=options.timeout,
         ram_limit=free_memory(),
@@ -69,7 +79,8 @@ def run(options: argparse.Namespace) -> int:
         on_saved=say,
     )
     try:
-        say(Listening(receiver.start()))
+        address = receiver.start()
+        say(Listening(address, tuple(map(str, disks.locations)) if disks else ()))
         receiver.wait()
     except (KeyboardInterrupt, SystemExit) as interrupt:
         receiver.stop()
@@ -77,6 +88,21 @@ def run(options: argparse.Namespace) -> int:
         is_interrupt = isinstance(interrupt, KeyboardInterrupt)
         return 128 + (signal.SIGINT if is_interrupt else signal.SIGTERM)
     return _ended(receiver, options)
+
+
+def _disks(options: argparse.Namespace, say: Callable[[Record], object]) -> ReceivedDisks | None:
+    from colobench.node.receive.disks import ReceivedDisks
+
+    if not options.disk:
+        if options.nbd is not None:
+            raise LocalError("--nbd: expected --disk FILE with it, found none")
+        return None
+    address = options.nbd
+    if address is None:
+        if not options.address.startswith("unix:"):
+            raise LocalError("--disk: expected --nbd ADDRESS with it, found none")
+        address = f"{options.address}.nbd"
+    return ReceivedDisks(options.disk, address, say)
 
 
 def _ended(receiver: Receiver, options: argparse.Namespace) -> int:

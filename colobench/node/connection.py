@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import select
 import socket
 import struct
 import sys
@@ -77,6 +78,22 @@ class Connection:
             # The socket was closed meanwhile.
             return 0
         return int.from_bytes(found, sys.byteorder)
+
+    def has_ended(self, within: float = 0.0) -> bool:
+        """Say whether the peer has ended it, even if bytes that it sent before are yet to come.
+
+        Parameters
+        ----------
+        within
+            Seconds to wait for that.
+        """
+        poll = select.poll()
+        try:
+            poll.register(self._socket, select.POLLRDHUP)
+        except ValueError:
+            # It was closed here.
+            return True
+        return bool(poll.poll(1000 * within))
 
     def send_now(self, data: bytes | bytearray | memoryview) -> None:
         """Send bytes at once.

@@ -27,7 +27,7 @@ _RESET_VECTOR = 0xFFF0
 _TAIL_SIZE = 1024
 
 
-def guest_image(pages: int, sleep_ns: int = SLEEP_NS) -> bytes:
+def guest_image(pages: int, sleep_ns: int = SLEEP_NS, more: bytes = b"") -> bytes:
     """Assemble the guest: it writes a word in each of its pages, sleeps, and begins again.
 
     Parameters
@@ -36,6 +36,9 @@ def guest_image(pages: int, sleep_ns: int = SLEEP_NS) -> bytes:
         Number of pages, from `FIRST_BYTE` upwards.
     sleep_ns
         Sleep after each round, in nanoseconds of the local APIC's timer.
+    more
+        Instructions that are done in each round after the pages are written, with the round's
+        number in eax. They change no register and no page.
 
     Returns
     -------
@@ -61,6 +64,7 @@ def guest_image(pages: int, sleep_ns: int = SLEEP_NS) -> bytes:
             b"\x40",  # inc eax
             # mov [edi+…], eax, for each page
             *(b"\x89\x87" + le32(page * PAGE_SIZE) for page in range(pages)),
+            more,
             b"\xc7\x83" + le32(0x380) + le32(sleep_ns),  # mov dword [ebx+0x380], …: start timer
             b"\xfb",  # sti: after the next instruction
             b"\xf4",  # hlt

@@ -35,6 +35,8 @@ class QEMUPrimary(contextlib.AbstractContextManager["QEMUPrimary"]):
         See `guest_image`; 0 for a guest that never sleeps long.
     options
         More options of QEMU.
+    more
+        More instructions of a round, see `guest_image`.
     """
 
     def __init__(
@@ -44,16 +46,18 @@ class QEMUPrimary(contextlib.AbstractContextManager["QEMUPrimary"]):
         ram_mib: int = 32,
         sleep_ns: int = 50_000_000,
         options: tuple[str, ...] = (),
+        more: bytes = b"",
     ) -> None:
         self.directory = Path()
         self._pages, self._machine, self._ram_mib = pages, machine, ram_mib
-        self._sleep_ns, self._options = sleep_ns, options
+        self._sleep_ns, self._more, self.options = sleep_ns, more, options
         self._closing = contextlib.ExitStack()
 
     def __enter__(self) -> QEMUPrimary:
         program = find_program()
         self.directory = qemu_directory(self._closing)
-        (self.directory / "bios").write_bytes(guest_image(self._pages, self._sleep_ns))
+        image = guest_image(self._pages, self._sleep_ns, self._more)
+        (self.directory / "bios").write_bytes(image)
         self.process = self._start(program, "primary", self.directory / "ram", ())
         with open(self.directory / "ram", "r+b") as file:
             self._map = mmap.mmap(file.fileno(), self._ram_mib << 20)
@@ -71,7 +75,7 @@ class QEMUPrimary(contextlib.AbstractContextManager["QEMUPrimary"]):
     def _start(self, program: str, role: str, ram: Path, more: tuple[str, ...]) -> QEMUProcess:
         backend = f"memory-backend-file,id={BLOCK},size={self._ram_mib}M,share=on,mem-path={ram}"
         arguments = [program, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
-        arguments += ["-object", backend, "-m", str(self._ram_mib), *self._options]
+        arguments += ["-object", backend, "-m", str(self._ram_mib), *self.options]
         arguments += ["-machine", f"{self._machine},accel=kvm,memory-backend={BLOCK}"]
         arguments += ["-bios", str(self.directory / "bios"), *more]
         process = QEMUProcess(role, self.directory, arguments, lambda *_: None)
@@ -121,6 +125,9 @@ class QEMUPrimary(contextlib.AbstractContextManager["QEMUPrimary"]):
             with open(ram, "r+b") as opened, mmap.mmap(opened.fileno(), 0) as memory:
                 deadline = time.monotonic() + TIMEOUT
                 while (count := _word(memory)) <= first:
+                    # One that stood still when it was migrated does not run by itself.
+                    if process.execute("query-status")["status"] == "paused":
+                        process.execute("cont")
                     assert process.alive(), process.last_words()
                     assert time.monotonic() < deadline, f"resumed at {first}, stays at {count}"
         finally:

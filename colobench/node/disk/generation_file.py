@@ -173,7 +173,7 @@ class DiskImage:
         after = self.generation.on(
             event, identifier=identifier or new_generation(), checkpoint=checkpoint
         )
-        if event is ImageEvent.COMMIT:
+        if event is ImageEvent.COMMIT and self._text >= 0:
             self._write_in_place(checkpoint_text(checkpoint))
             self.generation = after
         else:

@@ -18,7 +18,8 @@ import errno
 import fcntl
 import os
 import struct
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
 from colobench.block.backend import BlockData, BlockError
@@ -52,16 +53,18 @@ class FileLayerBuffer:
         Size of the buffer in bytes.
     generation
         Generation that the image shares with the primary's, before a write is forwarded.
+    reserves
+        Whether the whole space is allocated now, so that a full disk is found now.
 
     Raises
     ------
     ImageInUse
         If another process uses the file.
     LocalError
-        If it cannot be made, as on a full disk: its whole space is allocated now.
+        If it cannot be made, as on a full disk.
     """
 
-    def __init__(self, path: str, limit: int, generation: str) -> None:
+    def __init__(self, path: str, limit: int, generation: str, *, reserves: bool = True) -> None:
         self._path, self.limit = path, limit
         self._data = _data_place(limit)
         self._epoch, self._kept = 0, 0
@@ -73,7 +76,8 @@ class FileLayerBuffer:
             _lock(self._file, path)
             # An old file is none from here on, whenever this process ends.
             os.ftruncate(self._file, 0)
-            os.posix_fallocate(self._file, 0, self._data + limit)
+            if reserves:
+                os.posix_fallocate(self._file, 0, self._data + limit)
             self.empty()
             header = _header(generation, limit)
             os.pwrite(self._file, header, 0)
@@ -108,8 +112,12 @@ class FileLayerBuffer:
 
     def empty(self) -> None:
         """Begin the next epoch; raises `BlockError` if that failed."""
-        self._write(_EPOCH_PLACE, _EPOCH.pack(self._epoch + 1))
-        self._epoch, self._kept = self._epoch + 1, 0
+        self.begin(self._epoch + 1)
+
+    def begin(self, epoch: int) -> None:
+        """Begin an epoch, empty; raises `BlockError` if that failed."""
+        self._write(_EPOCH_PLACE, _EPOCH.pack(epoch))
+        self._epoch, self._kept = epoch, 0
 
     def close(self, *, remove: bool = True) -> None:
         """Close the file, and remove it: the layers were merged, or are no longer needed."""
@@ -162,23 +170,44 @@ def load_hidden(path: str, generation: str) -> list[tuple[ByteRange, bytes]]:
         If it is not readable, of another generation, of another boot, or damaged.
     """
     with ExitStack() as stack:
+        file, size = _open(path, generation, stack)
         try:
-            file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except OSError as error:
-            raise _cannot(path, "opened", error) from error
-        stack.callback(os.close, file)
-        try:
-            _lock(file, path)
-            found = os.pread(file, _EPOCH_PLACE, 0).rstrip(b"\0")
-            if (size := _buffer_size(found, generation)) is None:
-                raise LocalError(
-                    f"{path}: expected layers of the generation {generation}, written in this boot "
-                    f"of the machine, found {found[:120]!r}"
-                )
             files = {path: file, **_of_other_disks(path, generation, stack)}
-            return _load(file, path, size, _settle(files))
+            return list(_load(file, path, size, _settle(files)))
         except OSError as error:
             raise _cannot(path, "read", error) from error
+
+
+@contextmanager
+def epoch_in(path: str, generation: str) -> Iterator[tuple[int, Iterator[tuple[ByteRange, bytes]]]]:
+    """Give the number of a file's epoch, and its old bytes as `load_hidden` does; errors too."""
+    with ExitStack() as stack:
+        file, size = _open(path, generation, stack)
+        try:
+            epoch = _epoch_of(path, file)
+            yield epoch, _load(file, path, size, epoch)
+        except OSError as error:
+            raise _cannot(path, "read", error) from error
+
+
+def _open(path: str, generation: str, stack: ExitStack) -> tuple[int, int]:
+    """Open and lock a file until a stack is closed; give it and its buffer's size."""
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise _cannot(path, "opened", error) from error
+    stack.callback(os.close, file)
+    _lock(file, path)
+    try:
+        found = os.pread(file, _EPOCH_PLACE, 0).rstrip(b"\0")
+    except OSError as error:
+        raise _cannot(path, "read", error) from error
+    if (size := _buffer_size(found, generation)) is None:
+        raise LocalError(
+            f"{path}: expected layers of the generation {generation}, written in this boot "
+            f"of the machine, found {found[:120]!r}"
+        )
+    return file, size
 
 
 def _of_other_disks(path: str, generation: str, stack: ExitStack) -> dict[str, int]:
@@ -207,10 +236,7 @@ def _settle(files: dict[str, int]) -> int:
     """Give all files the epoch of the last checkpoint; returns it."""
     epochs: dict[str, int] = {}
     for path, file in files.items():
-        packed = os.pread(file, _EPOCH.size, _EPOCH_PLACE)
-        if len(packed) != _EPOCH.size:
-            raise LocalError(f"{path}: expected the number of an epoch, found the file's end")
-        (epochs[path],) = _EPOCH.unpack(packed)
+        epochs[path] = _epoch_of(path, file)
     newest = max(epochs.values())
     for path, epoch in epochs.items():
         if epoch != newest:
@@ -218,8 +244,14 @@ def _settle(files: dict[str, int]) -> int:
     return newest
 
 
-def _load(file: int, path: str, size: int, epoch: int) -> list[tuple[ByteRange, bytes]]:
-    hidden = []
+def _epoch_of(path: str, file: int) -> int:
+    packed = os.pread(file, _EPOCH.size, _EPOCH_PLACE)
+    if len(packed) != _EPOCH.size:
+        raise LocalError(f"{path}: expected the number of an epoch, found the file's end")
+    return int.from_bytes(packed, "little")
+
+
+def _load(file: int, path: str, size: int, epoch: int) -> Iterator[tuple[ByteRange, bytes]]:
     for entry in _ENTRY.iter_unpack(os.pread(file, _data_place(size) - _PAGE, _PAGE)):
         of_epoch, offset, length, place = entry
         if of_epoch != epoch:
@@ -227,8 +259,7 @@ def _load(file: int, path: str, size: int, epoch: int) -> list[tuple[ByteRange, 
         data = os.pread(file, length, _data_place(size) + place) if place + length <= size else b""
         if len(data) != length:
             raise LocalError(f"{path}: expected an entry within {size} bytes, found {entry}")
-        hidden.append((ByteRange(offset, length), data))
-    return hidden
+        yield ByteRange(offset, length), data
 
 
 def _data_place(limit: int) -> int:

@@ -123,6 +123,11 @@ class NBDServer:
         """Number of connected clients."""
         return len(self._clients)
 
+    def connected(self, export: str) -> list[object]:
+        """Return the clients of an export whose connections have not ended: a value for each."""
+        with self._lock:
+            return [each for each in self._clients if each.is_connected(export)]
+
     def close(self) -> None:
         """End all connections, and return when no request is worked on any more.
 
@@ -283,6 +288,7 @@ class _Client:
             connection, self._conversation, stall_timeout
         )
         self._backends = backends
+        self._export: str | None = None
         self._backend: BlockBackend | None = None
         self._prompt: PromptBackend | None = None
         self._on_end = on_end
@@ -292,6 +298,10 @@ class _Client:
     def start(self) -> None:
         """Start to receive; raises RuntimeError if no thread can be started."""
         self._reader.start()
+
+    def is_connected(self, export: str) -> bool:
+        """Say whether it has chosen an export, and has not gone."""
+        return self._export == export and not self._connection.has_ended()
 
     def shut_down(self) -> None:
         """End the connection; requests that are worked on are not answered."""
@@ -325,6 +335,7 @@ class _Client:
 
     def _take(self, event: ServerEvent) -> None:
         if isinstance(event, ExportChosen):
+            self._export = event.name
             self._backend = backend = self._backends[event.name]
             self._prompt = backend if isinstance(backend, PromptBackend) else None
             return

@@ -12,8 +12,8 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -26,8 +26,10 @@ from colobench.memory.ram import PageMemory, RAMCache, lay_out
 from colobench.node.address import Address
 from colobench.node.channel import Channel
 from colobench.node.colo_thread import ColoThread, Interrupted
+from colobench.node.connection import PeerLost
 from colobench.node.migration.stream import StreamReceiver
 from colobench.node.primary_stream import PrimaryStream, follow
+from colobench.node.receive.disks import DiskNotFollowed, ReceivedDisks
 from colobench.node.receive.image import ImageLayout
 from colobench.node.receive.records import ReceivedCheckpoint, SavedCheckpoint
 from colobench.node.receive.saver import CheckpointSaver
@@ -48,6 +50,8 @@ from colobench.wire.reader import VMDESCRIPTION_LIMIT
 
 #: Seconds without progress, where the primary has something to send, after which it counts as lost.
 STALL_TIMEOUT: Final = 10.0
+#: Seconds from the end of a primary's first connection to that of its last one.
+_END_SECONDS: Final = 1.0
 #: Records that are kept.
 KEPT_RECORDS: Final = 10_000
 
@@ -72,6 +76,9 @@ class Receiver:
     save
         File that gets the last committed checkpoint, for ``-incoming "exec: cat FILE"``; None for
         none.
+    disks
+        Disks that the primary writes to, which are kept at the checkpoint in the file; None for
+        none. They need a file.
     checkpoints
         Number of checkpoints after which it ends; None for no limit.
     stall_timeout
@@ -105,7 +112,8 @@ class Receiver:
     Raises
     ------
     LocalError
-        If the address is none, or the file cannot be replaced or is another receiver's.
+        If the address is none, the file cannot be replaced or is another receiver's, or there are
+        disks and no file.
     """
 
     role = Role.SECONDARY
@@ -115,6 +123,7 @@ class Receiver:
         address: str,
         save: Path | str | None = None,
         *,
+        disks: ReceivedDisks | None = None,
         checkpoints: int | None = None,
         stall_timeout: float = STALL_TIMEOUT,
         ram_limit: int | None = None,
@@ -126,6 +135,9 @@ class Receiver:
         self._most, self._stall_timeout = checkpoints, stall_timeout
         self._on_checkpoint, self._before_loaded = on_checkpoint, before_loaded
         self._saver = None if save is None else CheckpointSaver(Path(save), on_saved)
+        if disks is not None and save is None:
+            raise LocalError("disks: expected a file for the guest's state, found none")
+        self._disks, self._file = disks, Path(save or "")
         limit = psutil.virtual_memory().available if ram_limit is None else ram_limit
         self._loader = LearningLoader(self._make_memory, limit)
         self._colo = ColoThread(
@@ -154,18 +166,23 @@ class Receiver:
         Raises
         ------
         LocalError
-            If the address cannot be had, or no thread can be started.
+            If the address cannot be had, a disk cannot be served, or no thread can be started.
         """
         # A primary stands still while its checkpoint arrives: nothing is compiled then.
         for _ in load(kernel_modules()):
             pass
-        self._listener, listening = self._address.listen()
-        self._ended.clear()
+        if self._disks is not None:
+            self._disks.serve(self._file)
         try:
+            self._listener, listening = self._address.listen()
+            self._ended.clear()
             self._colo.run(self._run)
-        except RuntimeError as error:
+        except (LocalError, RuntimeError) as error:
             self._ended.set()
+            self._end_disks()
             self._close()
+            if isinstance(error, LocalError):
+                raise
             raise LocalError(f"receiver: {error}") from error
         return str(listening)
 
@@ -216,7 +233,7 @@ class Receiver:
             ColoAction.SEND_CHECKPOINT_REPLY: self._reply,
             ColoAction.RECEIVE_RAM: self._receive_ram,
             ColoAction.RECEIVE_BUFFER: self._receive_buffer,
-            ColoAction.SEND_VMSTATE_RECEIVED: lambda: self._colo.send(Message.VMSTATE_RECEIVED),
+            ColoAction.SEND_VMSTATE_RECEIVED: self._say_received,
             ColoAction.FLUSH_AND_LOAD: self._load,
             ColoAction.SEND_VMSTATE_LOADED: self._say_loaded,
         }
@@ -261,7 +278,14 @@ class Receiver:
             finally:
                 if self._saver is not None:
                     self._saver.finish()
-                self._close()
+                try:
+                    self._end_disks()
+                finally:
+                    self._close()
+
+    def _end_disks(self) -> None:
+        if self._disks is not None:
+            self._disks.end(self._file, is_saved=self.saved is not None)
 
     def _close(self) -> None:
         with self._lock:
@@ -307,6 +331,9 @@ class Receiver:
         if self._saver is not None:
             header, ram = self._loader.header, self._loader.ram_section_id
             self._saver.start(ImageLayout.of(header, ram, self.memory.blocks), self.memory)
+        if self._disks is not None:
+            with self._unless_it_ends():
+                self._disks.begin()
         self._colo.happened(LocalEvent.MIGRATED)
         self._colo.step()
         self._commit()
@@ -337,6 +364,22 @@ class Receiver:
         """Wait until the last checkpoint's pages were written: the primary's guest runs on."""
         if self._saver is not None:
             self._saver.wait_until_captured()
+        self._check_disks()
+
+    def _check_disks(self) -> None:
+        if self._disks is not None:
+            with self._unless_it_ends():
+                self._disks.check(self._next_number, self.saved)
+
+    @contextmanager
+    def _unless_it_ends(self) -> Iterator[None]:
+        """Tell a primary that ends, one connection after the other, from one without a disk."""
+        try:
+            yield
+        except DiskNotFollowed as error:
+            if self._channel().has_ended(within=_END_SECONDS):
+                raise PeerLost(f"connection closed, and one of a disk before: {error}") from error
+            raise
 
     def _reply(self) -> None:
         self._began = time.perf_counter()
@@ -352,6 +395,13 @@ class Receiver:
         assert self._stream is not None
         self._devices = self._stream.sized(self._size, COLO_DEVICES)
         self._colo.happened(LocalEvent.BUFFER_RECEIVED)
+
+    def _say_received(self) -> None:
+        if self._disks is not None:
+            # Its guest stands still: whatever it has written is here, if its quorum still writes.
+            self._check_disks()
+            self._disks.commit()
+        self._colo.send(Message.VMSTATE_RECEIVED)
 
     def _load(self) -> None:
         """Let RAM be compared: the cache is RAM already, so there is nothing to load."""
@@ -383,6 +433,8 @@ class Receiver:
         )
         if self._saver is not None:
             sections = b"".join(section.data for section in devices) + savevm.EOF
+            if self._disks is not None:
+                sections += self._disks.mark(checkpoint.number)
             self._saver.committed(checkpoint.number, memory.bitmap, sections)
         bitmap.clear(memory.bitmap)
         self.checkpoints.append(checkpoint)

@@ -20,16 +20,50 @@ class Record(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """The address that a primary may migrate to."""
+    """The address that a primary may migrate to, and URIs of the disks that it may write to."""
 
     address: str
+    disks: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Give the record as JSON values."""
-        return {"event": "listening", "address": self.address}
+        disks = {"disks": list(self.disks)} if self.disks else {}
+        return {"event": "listening", "address": self.address, **disks}
 
     def __str__(self) -> str:
-        return f"listening on {self.address}"
+        return ", ".join([f"listening on {self.address}", *self.disks])
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredDisks:
+    """Disks that have become those of the checkpoint in the file.
+
+    Attributes
+    ----------
+    number
+        Number of the checkpoint.
+    file
+        Path of the file.
+    disks
+        Paths of the disks' images.
+    bytes
+        Bytes of them that were undone.
+    """
+
+    number: int
+    file: str
+    disks: list[str]
+    bytes: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the record as JSON values."""
+        return {"event": "restored", **asdict(self)}
+
+    def __str__(self) -> str:
+        return (
+            f"restored checkpoint {self.number} of {self.file} on {', '.join(self.disks)}: "
+            f"{self.bytes:,} bytes undone"
+        )
 
 
 @dataclass(frozen=True, slots=True)

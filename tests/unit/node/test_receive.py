@@ -11,9 +11,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from functools import cache
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,6 @@ from colobench.memory.ram import PageMemory
 from colobench.node.connection import PeerLost, PeerStalled
 from colobench.node.receive.receiver import MoreConnections, Receiver
 from colobench.node.receive.records import SavedCheckpoint
-from colobench.peers.dataset import read_manifest, read_recording
 from colobench.peers.recordings import CHECKPOINTS
 from colobench.wire.dissect import dissect
 from colobench.wire.errors import (
@@ -40,44 +38,16 @@ from colobench.wire.errors import (
     StreamError,
     UnexpectedSection,
 )
-from places import CLONE
+from recorded_primary import ENTRIES, recording, send
 from share import SEED, amount
 
-DIRECTORY = CLONE / "datasets/qemu"
-ENTRIES = {entry.name: entry for entry in read_manifest(DIRECTORY)}
 SESSIONS = [name for name, entry in ENTRIES.items() if entry.way == "colo"]
-
-
-@cache
-def recording(name: str) -> bytes:
-    file = ENTRIES[name].files[0]
-    return read_recording(DIRECTORY / file["name"], file["sha256"])
 
 
 def migration_end(data: bytes) -> int:
     """Give the offset behind a recorded session's vmdescription."""
     items = dissect(data, conversation=True)
     return next(item.offset + item.length for item in items if item.kind == "VMDESCRIPTION")
-
-
-def send(address: str, data: bytes, then: Callable[[socket.socket], object] | None = None) -> None:
-    """Be a primary that sends all its bytes, without waiting for an answer."""
-    with socket.socket(socket.AF_UNIX) as peer:
-        peer.connect(address.removeprefix("unix:"))
-        reader = threading.Thread(target=_drain, args=(peer,))
-        reader.start()
-        with suppress(OSError):
-            peer.sendall(data)
-            if then is not None:
-                then(peer)
-            peer.shutdown(socket.SHUT_WR)
-        reader.join()
-
-
-def _drain(peer: socket.socket) -> None:
-    with suppress(OSError):
-        while peer.recv(4096):
-            pass
 
 
 @contextmanager

@@ -98,7 +98,7 @@ def receiving() -> Iterator[subprocess.Popen[str]]:
 def test_each_checkpoint_leaves_ram_equal_to_the_stopped_guest_s(
     machine: str, xbzrle: bool, pages: int, sleep: int
 ) -> None:
-    wanted = amount(3, 100)
+    wanted = amount(5, 100)
     different: list[int] = []
     compared: list[int] = []
     with QEMUPrimary(pages, machine, sleep_ns=sleep) as primary:

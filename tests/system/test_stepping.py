@@ -107,9 +107,16 @@ def step_to(stepping, name):
             return message
 
 
+def step_to_written_pages(stepping):
+    """Let the guest run until it has written pages, and step until they travel next."""
+    stepping.next()
+    stepping.session.wait_for_ticks(2)
+    return step_to(stepping, RAM_SECTION)
+
+
 def test_a_message_that_waits_has_not_reached_its_receiver():
     with Stepping(ram="4M") as stepping:
-        step_to(stepping, RAM_SECTION)
+        step_to_written_pages(stepping)
         query = stepping.session.nodes["secondary"].execute
         before = query("x-query-colo")["received"]
         assert query("x-query-ram-cache")["pages"] == 0
@@ -188,8 +195,10 @@ def test_the_receiver_of_a_damaged_message_says_what_it_expected_and_found(name,
 
 def test_a_damaged_page_is_noticed_by_nobody_but_the_comparison_of_digests():
     with Stepping(ram="4M") as stepping:
-        message = step_to(stepping, RAM_SECTION)
-        moment = stepping.corrupt(FLIP, at=len(message.part.data) // 2)
+        message = step_to_written_pages(stepping)
+        pages = next(each for each in message.part.items if each.title == "pc.ram")
+        # Behind the first record's header is its page, which is longer than that.
+        moment = stepping.corrupt(FLIP, at=pages.offset + 1000)
         assert moment.said == ()
         stepping.run()
         assert stepping.journal.present.equal is False
@@ -201,7 +210,7 @@ def test_a_damaged_page_is_noticed_by_nobody_but_the_comparison_of_digests():
 )
 def test_the_receiver_of_a_damaged_packet_says_what_it_expected_and_found(how, at, words):
     with Stepping(ram="4M", transport="multifd") as stepping:
-        step_to(stepping, RAM_SECTION)
+        step_to_written_pages(stepping)
         moment = stepping.corrupt(how, at=at, channel=0)
         assert "packet of channel 0" in moment.happened
         assert any("COLO_EXIT of the secondary" in each and words in each for each in moment.said)
@@ -211,7 +220,7 @@ def test_the_receiver_of_a_damaged_packet_says_what_it_expected_and_found(how, a
 
 def test_a_damaged_page_of_a_channel_is_noticed_by_the_digests_alone():
     with Stepping(ram="4M", transport="multifd") as stepping:
-        step_to(stepping, RAM_SECTION)
+        step_to_written_pages(stepping)
         assert stepping.corrupt(FLIP, at=1344 + 7, channel=0).said == ()
         stepping.run()
         assert stepping.journal.present.equal is False

@@ -74,6 +74,8 @@ def test_a_torn_checkpoint_ends_in_the_middle():
         session.relay.forget()
         session.wait_for_ticks(2)
         session.kill("primary", at="ram")
+        # Then all that it had sent has crossed.
+        session.wait_for_event("secondary", "COLO_EXIT", reason="error")
         session.failover()
         said = read_messages(session.relay.chunks)
         assert [message.name for message in said] == MESSAGES[:4]

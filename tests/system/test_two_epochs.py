@@ -16,6 +16,7 @@ from colobench.lab.torture.settings import TortureSettings
 from colobench.node.breakpoints import TWO_OPEN_POINTS, points_of
 from colobench.protocol.colo import Role
 from colobench.settings.checkpoint import Capture, Layout
+from pairs import run_in_a_row
 from share import SEED, amount, each_with_some, some
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -60,10 +61,7 @@ def assert_survived(pair: Session, role: str) -> None:
 @pytest.mark.parametrize("way", some(tuple(WAYS), 2))
 def test_checkpoints_in_a_row_verify_equal_while_two_are_open(way: str) -> None:
     with session(way) as pair:
-        records = pair.run(CHECKPOINTS)
-        # Checkpoints follow each other without a pause, so some may lie before the run.
-        numbers = [record.number for record in records]
-        assert numbers == list(range(numbers[0], numbers[0] + CHECKPOINTS))
+        records = run_in_a_row(pair, CHECKPOINTS)
         assert all(record.verified for record in records)
         assert sum(record.pages for record in records) > CHECKPOINTS
         for record in records:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from colobench.lab.session.record import Records
@@ -48,8 +49,12 @@ def assert_survived(pair: Session, takeover: TakeoverRecord, role: str) -> None:
 
 def copies(pid: int) -> int:
     """Count a process's descriptors of memories for copies."""
-    links = (os.readlink(f"/proc/{pid}/fd/{each}") for each in os.listdir(f"/proc/{pid}/fd"))
-    return sum("colobench-ram-copy" in link for link in links)
+    count = 0
+    for each in os.listdir(f"/proc/{pid}/fd"):
+        # Another descriptor may be closed between the two looks.
+        with suppress(FileNotFoundError):
+            count += "colobench-ram-copy" in os.readlink(f"/proc/{pid}/fd/{each}")
+    return count
 
 
 def assert_kills_lose_nothing(kills: Sequence[Kill], **changes: Any) -> None:

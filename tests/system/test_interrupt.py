@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from colobench.lab.cockpit.overlay import Overlay
+from colobench.lab.cockpit.run import CockpitRun
 from colobench.lab.interrupt import explain, explain_again, interruptible
+from colobench.settings.settings import Settings
 from colobench.ui.base.panel import Background
 from kernels import Kernel
 
@@ -155,10 +158,40 @@ def test_an_interrupted_wait_of_a_panel_can_be_repeated_and_waits(kernel: Kernel
 
 
 def test_an_interrupted_wait_of_a_cockpit_says_that_its_runs_go_on(kernel: Kernel) -> None:
-    kernel.run('panel = ui.Cockpit(ram="8M")\npanel.start(); panel.background.wait()')
+    kernel.run(
+        'panel = ui.Cockpit(ram="8M")\npanel.time.value = "10 minutes"\n'
+        "panel.start(); panel.background.wait()"
+    )
     _, error = kernel.run("interrupt_inside('wait'); panel.wait()")
     assert error == ["Cockpit.wait() was interrupted: its runs go on, and can be waited for again."]
-    assert kernel.run("print(len(panel.overlay.active())); panel.close()") == ("1\n", [])
+    count = "print(len(panel.overlay.active()))"
+    # An interrupted wait does not keep a later one from waiting.
+    assert kernel.run(f"{count}; panel.close(); {count}") == ("1\n0\n", [])
+
+
+def interrupt(wait: Callable[[], None]) -> None:
+    """Wait, and be interrupted; on a busy machine before it waits."""
+    timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+    try:
+        timer.start()
+        wait()
+    finally:
+        timer.join()
+
+
+def test_an_interrupted_wait_for_runs_does_not_end_a_later_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    release, overlay = threading.Event(), Overlay()
+    monkeypatch.setattr(CockpitRun, "conduct", lambda *_: release.wait())
+    overlay.start(Settings())
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(overlay.wait)
+    later = threading.Timer(0.1, release.set)
+    later.start()
+    overlay.wait()
+    assert release.is_set()
+    later.join()
 
 
 def test_an_interrupted_wait_does_not_end_before_the_work_does() -> None:
@@ -166,11 +199,8 @@ def test_an_interrupted_wait_does_not_end_before_the_work_does() -> None:
     background = Background(lambda: None)
     background.do("work", release.wait)
     for _ in range(3):
-        timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
         with pytest.raises(KeyboardInterrupt):
-            background.wait()
-        timer.join()
+            interrupt(background.wait)
         interrupted.append(background.doing)
     assert interrupted == ["work"] * 3
     release.set()

@@ -78,7 +78,9 @@ class Overlay:
         self._taken = taken
         self._turn = threading.Lock()
         self._changes = threading.RLock()
-        self._threads: dict[int, threading.Thread] = {}
+        #: Threads of the runs, with what says that they have ended: before Python 3.13 a thread
+        #: whose `join` was interrupted counts as ended.
+        self._threads: dict[int, tuple[threading.Thread, threading.Event]] = {}
         self._calibrations: list[dict[str, Any]] = []
 
     def start(
@@ -123,19 +125,30 @@ class Overlay:
                 raise _name_is_taken(chosen)
             run = CockpitRun(chosen, settings, seconds, free)
             self.runs.append(run)
+            ended = threading.Event()
             thread = threading.Thread(
                 target=self._conduct,
-                args=(run, together, predict),
+                args=(run, together, predict, ended),
                 name=f"colobench run {free}",
                 daemon=True,
             )
-            self._threads[id(run)] = thread
-        thread.start()
+            self._threads[id(run)] = thread, ended
+        try:
+            thread.start()
+        except BaseException:
+            if thread.ident is None:
+                ended.set()
+            raise
         return run
 
-    def _conduct(self, run: CockpitRun, together: bool, predict: bool) -> None:
+    def _conduct(
+        self, run: CockpitRun, together: bool, predict: bool, ended: threading.Event
+    ) -> None:
         turn = nullcontext(True) if together else self._wait_for_turn(run)
-        run.conduct(turn, self._predict if predict else None)
+        try:
+            run.conduct(turn, self._predict if predict else None)
+        finally:
+            ended.set()
 
     @contextmanager
     def _wait_for_turn(self, run: CockpitRun) -> Iterator[bool]:
@@ -219,9 +232,9 @@ class Overlay:
     def wait(self, run: CockpitRun | None = None) -> None:
         """Wait until a run, or every run, is over."""
         for each in list(self.runs) if run is None else [run]:
-            thread = self._threads.get(id(each))
-            if thread is not None and thread is not threading.current_thread():
-                thread.join()
+            thread, ended = self._threads.get(id(each), (None, None))
+            if ended is not None and thread is not threading.current_thread():
+                ended.wait()
 
     def close(self) -> None:
         """End all runs, and wait for their ends."""

@@ -195,6 +195,8 @@ class References:
                 errors="replace",
                 check=False,
                 timeout=COMPILE_TIMEOUT,
+                # A compiler that is interrupted leaves its own files behind.
+                env=os.environ | {"TMPDIR": str(self._directory)},
             )
         if finished.returncode:
             complaint = (finished.stderr.strip().splitlines() or ["it says nothing"])[0]

@@ -68,10 +68,10 @@ def test_disks_are_equal_at_each_checkpoint(
 ) -> None:
     with pair(tmp_path, variant=variant, capture=capture, verify=True, **way) as session:
         session.run(amount(5, 200))
-        assert {record.verified for record in session.records} == {True}
-        digests = [session.journal.digests[record.number] for record in session.records]
-        # The guest writes to its disk all the time.
-        assert len({str(each["disk0"]) for each in digests}) > 1
+        # The guest writes to its disk all the time, unless it has none of a busy machine's.
+        while len({_disk_at(session, record.number) for record in session.records[:]}) == 1:
+            session.run(1)
+        assert {record.verified for record in session.records[:]} == {True}
 
 
 @pytest.mark.parametrize(("variant", "capture", "way"), some(CASES, 1))
@@ -115,6 +115,8 @@ def test_qemu_img_finds_both_disks_equal_at_each_commit(tmp_path: Path) -> None:
     copies = [str(tmp_path / "primary"), str(tmp_path / "secondary")]
     with pair(tmp_path) as session:
         for number in range(amount(3, 100)):
+            # So that the guest has written since the digest before, whoever had the processor.
+            session.wait_for_ticks(2)
             session.hold("primary", "received")
             # It waits for the requests under way; the guest stands.
             digest = session.nodes["primary"].execute("x-query-digest")["disk0"]
@@ -127,7 +129,6 @@ def test_qemu_img_finds_both_disks_equal_at_each_commit(tmp_path: Path) -> None:
                 compared = subprocess.run(command, capture_output=True, text=True, check=False)
             assert compared.stdout == "Images are identical.\n", compared.stderr
             found.add(digest)
-    # The guest writes to its disk all the time.
     assert len(found) == amount(3, 100)
 
 
@@ -199,6 +200,11 @@ def test_next_session_goes_on_from_the_image_that_is_current(tmp_path: Path) -> 
         assert session.journal.digests[0]["disk0"] == digest
         session.run(1)
         assert session.records[0].verified
+
+
+def _disk_at(session: Session, number: int) -> str:
+    """Give the digest of the primary's disk at a checkpoint."""
+    return str(session.journal.digests[number]["disk0"])
 
 
 def _stopped_digest(session: Session) -> str:

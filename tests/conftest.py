@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -100,11 +101,13 @@ def pytest_report_header() -> str:
 
 def nodes() -> set[int]:
     """Find the nodes that this process, or a child of it, has started."""
-    return {
-        child.pid
-        for child in psutil.Process().children(recursive=True)
-        if child.status() != psutil.STATUS_ZOMBIE and "colobench.node" in child.cmdline()
-    }
+    found = set()
+    for child in psutil.Process().children(recursive=True):
+        # Another child, such as one of a browser's, may end just now.
+        with suppress(psutil.NoSuchProcess):
+            if child.status() != psutil.STATUS_ZOMBIE and "colobench.node" in child.cmdline():
+                found.add(child.pid)
+    return found
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import psutil
@@ -42,7 +43,14 @@ def family(process: Any) -> list[psutil.Process]:
 
 
 def nodes(process: Any) -> list[psutil.Process]:
-    return [each for each in family(process) if "colobench.node" in each.cmdline()]
+    return [each for each in family(process) if "colobench.node" in command_line(each)]
+
+
+def command_line(process: psutil.Process) -> list[str]:
+    """Give a process's command line; nothing of one that has ended just now."""
+    with suppress(psutil.NoSuchProcess):
+        return process.cmdline()
+    return []
 
 
 @pytest.fixture
@@ -87,7 +95,7 @@ def test_a_closed_page_ends_its_pair_and_its_kernel(app: tuple[Any, str], page: 
     page.close(run_before_unload=False)
     _, alive = psutil.wait_procs(pair, timeout=300)
     assert alive == []
-    kernels = [each for each in family(process) if "ipykernel_launcher" in str(each.cmdline())]
+    kernels = [each for each in family(process) if "ipykernel_launcher" in str(command_line(each))]
     _, alive = psutil.wait_procs(kernels, timeout=300)
     assert alive == []
     assert process.poll() is None

@@ -94,7 +94,7 @@ def test_slow_disk_of_the_secondary_slows_writes_and_loses_none(tmp_path: Path) 
 
 
 def test_server_that_stops_is_noticed_and_the_guest_goes_on(tmp_path: Path) -> None:
-    with pair(tmp_path, stall_timeout=1) as session:
+    with pair(tmp_path, stall_timeout=3) as session:
         session.run(1)
         os.kill(session.nodes["secondary"].pid, signal.SIGSTOP)
         is_told(session)

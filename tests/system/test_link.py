@@ -82,7 +82,7 @@ def test_primary_goes_on_when_the_secondary_is_killed_across_a_link(at: str, way
 
 @pytest.mark.parametrize("role", ["primary", "secondary"])
 def test_survivors_get_new_secondaries_over_the_same_link(role: str) -> None:
-    with session("10GbE", delay=5, heartbeat_limit=1000, **WAYS["multifd"]) as pair:
+    with session("10GbE", delay=5, heartbeat_limit=3000, **WAYS["multifd"]) as pair:
         for _ in range(amount(2, 5)):
             before = pair.link_use()
             pair.run(2)
@@ -98,7 +98,7 @@ def test_survivors_get_new_secondaries_over_the_same_link(role: str) -> None:
 
 
 def test_one_node_serves_when_the_link_dies_and_a_new_link_brings_a_secondary() -> None:
-    with session("10GbE", delay=5, heartbeat_limit=1000) as pair:
+    with session("10GbE", delay=5, heartbeat_limit=3000) as pair:
         pair.run(2)
         dead = pair.others["link"]
         dead.kill()

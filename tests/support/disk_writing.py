@@ -83,10 +83,10 @@ def replicate(qemu: QEMUProcess, export: NBDLocation, driver: str) -> None:
     """
     job = {"device": "disk", "mode": "existing", "format": "raw", "sync": "full"}
     qemu.execute("drive-mirror", **job, **{"job-id": "copy"}, target=str(export))
-    _wait_for(lambda: any(each["ready"] for each in qemu.execute("query-block-jobs")))
+    wait_for(lambda: any(each["ready"] for each in qemu.execute("query-block-jobs")))
     qemu.execute("stop")
     qemu.execute("block-job-cancel", device="copy")
-    _wait_for(lambda: not qemu.execute("query-block-jobs"))
+    wait_for(lambda: not qemu.execute("query-block-jobs"))
     server = {"type": "unix", "path": export.address.removeprefix("unix:")}
     child = {"driver": "nbd", "server": server, "export": export.export}
     mode = {"mode": "primary"} if driver == "replication" else {}
@@ -97,7 +97,8 @@ def replicate(qemu: QEMUProcess, export: NBDLocation, driver: str) -> None:
         qemu.execute("cont")
 
 
-def _wait_for(condition: Callable[[], bool]) -> None:
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds."""
     deadline = time.monotonic() + TIMEOUT
     while not condition():
         assert time.monotonic() < deadline

@@ -23,11 +23,12 @@ from colobench.cli.main import main
 from colobench.memory.ram import PageMemory
 from colobench.node.connection import PeerLost
 from colobench.node.disk.generation_file import load_generation
+from colobench.node.disk.image import ImageInUse
 from colobench.node.receive.disks import DiskNotFollowed, ReceivedDisks
 from colobench.node.receive.receiver import Receiver
 from colobench.node.receive.records import RestoredDisks, SavedCheckpoint
 from colobench.peers.qemu import TIMEOUT, QEMUUnavailable, find_program
-from disk_writing import DISK_BYTES, WRITE_SECTOR, disk_after, disk_options, replicate
+from disk_writing import DISK_BYTES, WRITE_SECTOR, disk_after, disk_options, replicate, wait_for
 from qemu_primary import BLOCK, QEMUPrimary, count_in, ram_of
 from share import SEED, amount
 
@@ -131,6 +132,7 @@ def test_disk_has_the_last_committed_checkpoint_whenever_the_primary_is_killed(
 RECEIVER = """
 import json, os, sys
 from colobench.node.parent import die_with
+from colobench.node.disk.image import ImageInUse
 from colobench.node.receive.disks import ReceivedDisks
 from colobench.node.receive.receiver import Receiver
 
@@ -195,6 +197,13 @@ def lines_of(process: subprocess.Popen[str]) -> queue.SimpleQueue[object]:
     return said
 
 
+def test_disk_that_a_qemu_has_open_is_not_served(tmp_path: Path) -> None:
+    with writing_primary(tmp_path):
+        disks = ReceivedDisks([str(tmp_path / "primary.img")], f"unix:{tmp_path / 'nbd'}")
+        with pytest.raises(ImageInUse, match="found it locked by a QEMU"):
+            disks.serve(tmp_path / "guest.migration")
+
+
 def test_primary_that_writes_to_a_disk_no_more_ends_its_protection(tmp_path: Path) -> None:
     file, disk = tmp_path / "guest.migration", tmp_path / "disk.img"
     reached = threading.Event()
@@ -209,6 +218,7 @@ def test_primary_that_writes_to_a_disk_no_more_ends_its_protection(tmp_path: Pat
             assert reached.wait(TIMEOUT)
             primary.process.execute("x-blockdev-change", parent="disk", child="children.1")
             primary.process.execute("blockdev-del", **{"node-name": "replica"})
+            wait_for(lambda: receiver.error is not None)
             receiver.wait()
         assert isinstance(receiver.error, DiskNotFollowed)
         check_that_they_belong_together(primary, file, disk)

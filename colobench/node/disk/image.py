@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import stat
+import struct
 from contextlib import suppress
 from types import TracebackType
 from typing import Final
@@ -28,6 +29,10 @@ _TOLD: Final = {
     errno.EROFS: errno.EPERM,
     errno.ENOMEM: errno.ENOMEM,
 }
+#: Bytes of an image that QEMU locks if it writes to it, and if nobody else may write to it.
+_QEMU_LOCKS: Final = (101, 201)
+#: struct flock: type, whence, start, length, pid.
+_FLOCK: Final = struct.Struct("@hhqqi4x")
 _fallocate = ctypes.CDLL(None, use_errno=True).fallocate
 _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
@@ -61,7 +66,7 @@ class FileImage:
     Raises
     ------
     ImageInUse
-        If the file is locked (flock(2)) by whoever else has it open.
+        If the file is locked by whoever else has it open: by flock(2), or in QEMU's way.
     LocalError
         If it cannot be opened or created, is no regular file, or has another size.
     """
@@ -231,6 +236,20 @@ class FileImage:
                 f"image {self.path}: expected one that is not in use, found it locked by a process "
                 "that has it open"
             ) from error
+        if not self.read_only and any(self._is_locked_at(byte) for byte in _QEMU_LOCKS):
+            raise ImageInUse(
+                f"image {self.path}: expected one that is not in use, found it locked by a QEMU"
+            )
+
+    def _is_locked_at(self, byte: int) -> bool:
+        """Say whether another open file description has a lock of fcntl(2) on a byte."""
+        wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
+        try:
+            kind, *_ = _FLOCK.unpack(fcntl.fcntl(self._file, fcntl.F_OFD_GETLK, wanted))
+        except OSError:
+            # A file system without such locks has none.
+            return False
+        return bool(kind != fcntl.F_UNLCK)
 
     def _find_size(self, size: int | None) -> int:
         """Check what the file is, and give its size; give a new one its size."""

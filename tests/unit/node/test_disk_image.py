@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import struct
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -99,6 +101,19 @@ def test_an_image_is_open_for_writing_once_or_for_reading_by_several(path):
     ):
         FileImage(path)
     FileImage(path).close()
+
+
+@pytest.mark.parametrize("byte", [101, 201])
+def test_image_that_a_qemu_writes_or_wants_for_itself_is_in_use(tmp_path, byte):
+    path = tmp_path / "disk.img"
+    path.write_bytes(bytes(SIZE))
+    with open(path, "rb") as of_qemu:
+        lock = struct.pack("@hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0)
+        fcntl.fcntl(of_qemu, fcntl.F_OFD_SETLK, lock)
+        with pytest.raises(ImageInUse, match="found it locked by a QEMU"):
+            FileImage(str(path))
+        FileImage(str(path), read_only=True).close()
+    FileImage(str(path)).close()
 
 
 def test_a_file_that_has_shrunk_fails_with_its_path_and_is_not_made_longer(path):

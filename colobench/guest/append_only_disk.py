@@ -948,5 +948,4 @@ def initialize(
     """
     ram = begin + area_of(size)
     store = store_begin(ram, begin + size - ram)
-    capacity = (ram - begin - HEADER_BYTES) // 2
-    return initialize_log(memory, bitmap, begin, capacity, store, policy, wanted)
+    return initialize_log(memory, bitmap, begin, ram - begin, store, policy, wanted)

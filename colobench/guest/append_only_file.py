@@ -342,14 +342,25 @@ def superblock_sequence(memory: Bytes, at: int, disk: int) -> int:
 
 
 @inlined
+def place_log(memory: Bytes, bitmap: Words, log: int, bytes_of_area: int, kv: int) -> int:
+    """Write where the area of a store is, and how large its buffers are; of 0 bytes: it has none.
+
+    All of that follows from pc.ram, so RAM that says something else is wrong.
+    """
+    if bytes_of_area == 0:
+        return put_number(memory, bitmap, kv + LOG, np.int64(0))
+    put_number(memory, bitmap, log + MAGIC, MAGIC_WORD)
+    put_number(memory, bitmap, log + CAPACITY, (bytes_of_area - HEADER_BYTES) // 2)
+    return put_number(memory, bitmap, kv + LOG, kv - log)
+
+
+@inlined
 def initialize_log(
-    memory: Bytes, bitmap: Words, log: int, capacity: int, kv: int, policy: int, wanted: int
+    memory: Bytes, bitmap: Words, log: int, bytes_of_area: int, kv: int, policy: int, wanted: int
 ) -> int:
     """Make the area of a store that is to be loaded from its disk."""
     clear_bytes(memory, bitmap, log, HEADER_BYTES)
-    put_number(memory, bitmap, log + MAGIC, MAGIC_WORD)
-    put_number(memory, bitmap, log + CAPACITY, capacity)
+    place_log(memory, bitmap, log, bytes_of_area, kv)
     put_number(memory, bitmap, log + PHASE, READING)
     put_number(memory, bitmap, log + POLICY, policy)
-    put_number(memory, bitmap, log + WANTS_LOG, wanted)
-    return put_number(memory, bitmap, kv + LOG, kv - log)
+    return put_number(memory, bitmap, log + WANTS_LOG, wanted)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from colobench.guest import append_only_file as aof
 from colobench.guest import clients, heap, keyspace, region, rings
 from colobench.guest.buffers import BUFFER_BYTES
 from colobench.guest.heap import CLASS_BITS, FIRST_BLOCK, LISTS, TOTAL_BYTES
@@ -261,6 +262,38 @@ def test_machine_with_a_broken_store_answers_goes_on_and_can_be_stopped(damage: 
         expected = b"-ERR store damaged" if damage in ("CHAINS", "SIZE") else b"+PONG\r\n"
         assert call(machine, other, b"ping").startswith(expected)
         machine.stop()
+    finally:
+        machine.close()
+
+
+@pytest.mark.parametrize("disks", [(), ("/never-opened,size=8M",)])
+def test_the_append_only_file_lies_where_pc_ram_says_and_nowhere_else(
+    disks: tuple[str, ...],
+) -> None:
+    size = 4 << 20
+    machine = Machine(GuestSettings(size, Program.KV, disks=disks))
+    try:
+        words = machine.ram.array.view(np.int64)
+        log = machine.ram.blocks[0].first_page * PAGE
+        area = aof.area_bytes(size) if disks else 0
+        connections = (size - area) // rings.BYTES_PER_CONNECTION
+        stack = connections * (2 * BUFFER_BYTES + clients.BYTES_PER_CLIENT) + rings.BUFFERS_AT
+        store = log + area + stack
+        places = [(log + word) // 8 for word in (aof.MAGIC, aof.CAPACITY)] if disks else []
+        places.append((store + aof.LOG) // 8)
+        right = words[places].copy()
+        # A buffer that reaches into the stack, an area among the connections' buffers, or none.
+        for wrong in ((store - log) // 2, store - log - PAGE, 0):
+            words[places] = wrong
+            machine.start()
+            client = Client(40_000 + wrong % 1000, 6379)
+            ask(machine, client, [client.syn()])
+            reply = call(machine, client, b"set", b"a", b"b")
+            assert reply == (
+                b"-LOADING Redis is loading the dataset in memory\r\n" if disks else b"+OK\r\n"
+            )
+            machine.stop()
+            assert words[places].tolist() == right.tolist()
     finally:
         machine.close()
 

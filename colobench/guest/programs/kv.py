@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from colobench.guest import append_only_disk, keyspace, kv, tcp
-from colobench.guest.append_only_file import POLICIES, area_bytes, area_of
+from colobench.guest.append_only_file import POLICIES, area_bytes, area_of, place_log
 from colobench.guest.bugs import DOUBLE_EXECUTION
 from colobench.guest.disk import kick
 from colobench.guest.numba import cpu as parts
@@ -94,7 +94,9 @@ def serve_clients(
         # The program's number is in a register, which may come from a peer with more RAM.
         return False
     control[ENTROPY] = parts.splitmix64(control[ENTROPY])
-    keys_at = store_begin(ram, size) + keyspace.KEYS
+    store = store_begin(ram, size)
+    place_log(memory, bitmap, log, area, store)
+    keys_at = store + keyspace.KEYS
     if get_word(memory, keys_at) != cpu[KEYS]:
         put_word(memory, bitmap, keys_at, cpu[KEYS])
     now_us = host_clock_us(control, cpu[CLOCK_US])

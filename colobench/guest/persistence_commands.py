@@ -52,9 +52,11 @@ from colobench.kernels.jit import Bytes, Words, inlined
 
 _ONE = np.int64(1)
 _YES, _NO = np.int64(1), ZERO
-#: Results of reading a parameter and its value: valid; no such parameter; it cannot be set; a wrong
-#: value of appendonly or of appendfsync; the file cannot be turned on.
-_VALID, _UNKNOWN, _FIXED, _NOT_BOOLEAN, _NOT_POLICY, _CANNOT = (np.int64(n) for n in range(6))
+#: Results of reading a parameter and its value: valid; no such parameter; it cannot be set; it is
+#: there twice; a wrong value of appendonly or of appendfsync; the file cannot be turned on.
+_VALID, _UNKNOWN, _FIXED, _TWICE, _NOT_BOOLEAN, _NOT_POLICY, _CANNOT = (
+    np.int64(n) for n in range(7)
+)
 
 
 @inlined
@@ -83,17 +85,19 @@ def rewrite(memory: Bytes, bitmap: Words, kv: int, at: int, limit: int) -> int:
 
 
 @inlined
-def _check_parameter(
-    memory: Bytes, log: int, name: int, letters: int, value: int, length: int
-) -> int:
-    """Check a parameter of CONFIG SET and its value."""
+def _bit_of(memory: Bytes, name: int, letters: int) -> int:
+    """Return the bit of a parameter that can be set; 0 for any other."""
     if is_word(memory, name, letters, b"appendonly"):
-        yes = is_word(memory, value, length, b"yes")
-        if not yes and not is_word(memory, value, length, b"no"):
-            return _NOT_BOOLEAN
-        return _CANNOT if yes and get_number(memory, log + AREA_BYTES) == 0 else _VALID
-    if is_word(memory, name, letters, b"appendfsync"):
-        return _NOT_POLICY if _policy(memory, value, length) < 0 else _VALID
+        return 1
+    return 2 if is_word(memory, name, letters, b"appendfsync") else 0
+
+
+@inlined
+def _check_name(memory: Bytes, name: int, letters: int, seen: int) -> int:
+    """Check the name of a parameter of CONFIG SET; `seen` has the bits of those before it."""
+    bit = _bit_of(memory, name, letters)
+    if bit:
+        return _TWICE if seen & bit else _VALID
     fixed = (
         is_word(memory, name, letters, b"save")
         or is_word(memory, name, letters, b"databases")
@@ -102,6 +106,19 @@ def _check_parameter(
         or is_word(memory, name, letters, b"proto-max-bulk-len")
     )
     return _FIXED if fixed else _UNKNOWN
+
+
+@inlined
+def _check_value(
+    memory: Bytes, log: int, name: int, letters: int, value: int, length: int, last: bool
+) -> int:
+    """Check the value of a parameter of CONFIG SET; only the `last` check looks at the disk."""
+    if _bit_of(memory, name, letters) == 2:
+        return _NOT_POLICY if _policy(memory, value, length) < 0 else _VALID
+    yes = is_word(memory, value, length, b"yes")
+    if not yes and not is_word(memory, value, length, b"no"):
+        return _NOT_BOOLEAN
+    return _CANNOT if last and yes and get_number(memory, log + AREA_BYTES) == 0 else _VALID
 
 
 @inlined
@@ -153,6 +170,8 @@ def _put_wrong(
         text = b"') - argument must be 'yes' or 'no'\r\n"
     elif result == _NOT_POLICY:
         text = b"') - argument(s) must be one of the following: everysec, always, no\r\n"
+    elif result == _TWICE:
+        text = b"') - duplicate parameter\r\n"
     elif result == _CANNOT:
         text = b"') - Unable to turn on AOF. Check server logs.\r\n"
     return put_text(memory, bitmap, at, limit, text)
@@ -171,21 +190,30 @@ def config_set(
     at: int,
     limit: int,
 ) -> int:
-    """CONFIG SET parameter value..., `count` arguments; all are checked before one is set."""
+    """CONFIG SET parameter value..., `count` arguments; all are checked before one is set.
+
+    As in Redis, all names are checked before the first value, and the disk after all values.
+    """
     if at + 3 * REPLY_ROOM > limit:
         return at + 3 * REPLY_ROOM
     if count < 2 or count % 2:
         return put_subcommand_arity_error(memory, bitmap, at, limit, word, letters, b"config|")
-    first = cursor
+    seen = 0
+    for turn in range(3):
+        place = cursor
+        for _ in range(count // 2):
+            name, size, place = argument(memory, request, place)
+            value, length, place = argument(memory, request, place)
+            if turn == 0:
+                result = _check_name(memory, name, size, seen)
+                seen |= _bit_of(memory, name, size)
+            else:
+                result = _check_value(memory, log, name, size, value, length, turn == 2)
+            if result != _VALID:
+                return _put_wrong(memory, bitmap, at, limit, result, name, size)
     for _ in range(count // 2):
         name, size, cursor = argument(memory, request, cursor)
         value, length, cursor = argument(memory, request, cursor)
-        result = _check_parameter(memory, log, name, size, value, length)
-        if result != _VALID:
-            return _put_wrong(memory, bitmap, at, limit, result, name, size)
-    for _ in range(count // 2):
-        name, size, first = argument(memory, request, first)
-        value, length, first = argument(memory, request, first)
         if is_word(memory, name, size, b"appendonly"):
             _turn(memory, bitmap, log, is_word(memory, value, length, b"yes"))
         else:

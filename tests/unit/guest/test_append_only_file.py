@@ -367,5 +367,32 @@ def test_appendonly_is_turned_off_and_on_as_in_redis() -> None:
     assert guest.call(b"config", b"set", b"foo", b"1").startswith(b"-ERR Unknown option")
 
 
+@pytest.mark.parametrize(
+    ("words", "name", "why"),
+    [
+        ("appendonly maybe nope x", "nope", None),
+        ("nope x appendonly maybe", "nope", None),
+        ("appendfsync wrong databases 2", "databases", "can't set immutable config"),
+        ("databases 2 nope x", "databases", "can't set immutable config"),
+        ("appendfsync always appendfsync no", "appendfsync", "duplicate parameter"),
+        ("appendonly yes appendonly maybe", "appendonly", "duplicate parameter"),
+        ("appendfsync no APPENDFSYNC no nope x", "APPENDFSYNC", "duplicate parameter"),
+        ("appendonly maybe appendfsync x", "appendonly", "argument must be 'yes' or 'no'"),
+    ],
+)
+def test_errors_of_config_set_are_found_in_the_order_of_redis(
+    words: str, name: str, why: str | None
+) -> None:
+    # What redis-server 7.0.15 answers, in which save can be set, too.
+    guest = DurableGuest(empty())
+    error = f"Unknown option or number of arguments for CONFIG SET - '{name}'"
+    if why:
+        error = f"CONFIG SET failed (possibly related to argument '{name}') - {why}"
+    reply = guest.call(b"config", b"set", *words.encode().split())
+    assert reply == f"-ERR {error}\r\n".encode()
+    policy = encode(b"appendfsync", b"always")
+    assert guest.call(b"config", b"get", b"appendfsync") == policy
+
+
 def test_slots_of_the_two_logs_and_of_the_flush_are_apart() -> None:
     assert 2 * BLOCKS <= FLUSH_SLOT

@@ -14,6 +14,12 @@ from colobench.lab.torture.kill_plan import Kill
 from colobench.lab.torture.kill_results import summarize
 from colobench.lab.torture.run import torture
 from colobench.lab.torture.settings import TortureSettings
+from colobench.node.kernels import compile_kernels, modules_for
+
+
+def compile_before(session: Session) -> None:
+    """Have a session's kernels in the cache, so that it says nothing of them on standard error."""
+    compile_kernels(modules_for(session.settings), lambda step: None)
 
 
 def run_and_write(pair: Session, checkpoints: int) -> None:

@@ -17,6 +17,7 @@ from colobench.lab.compare.metrics import METRICS
 from colobench.lab.compare.run import begin_comparison
 from colobench.settings.settings import Settings
 from measurements import make_comparison
+from pairs import compile_before
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -34,6 +35,12 @@ OPTIONS = [
     "2",
     "--no-models",
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled():
+    for strategy in STRATEGIES:
+        compile_before(cb.Session(strategy=strategy, guest="hotcold", ram="8M"))
 
 
 def command(*arguments: str) -> list[str]:

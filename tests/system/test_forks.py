@@ -10,6 +10,9 @@ from contextlib import suppress
 
 import pytest
 
+from colobench.lab.session.session import Session
+from pairs import compile_before
+
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 BEGIN = """
@@ -38,6 +41,11 @@ def status_of(child):
         os._exit(status)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled() -> None:
+    compile_before(Session(ram="1M", delay=None, guest="idle"))
 
 
 def python(script: str, timeout: float = 120) -> str:

@@ -251,7 +251,7 @@ def test_a_program_that_hangs_is_ended_with_its_children(monkeypatch, tmp_path):
     script = f"exec 3>'{fifo}'; echo started >&3; sleep 1000 & wait"
     program(tmp_path, "qemu-system-x86_64", script)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(doctor, "PROGRAM_TIMEOUT", 1.0)
+    monkeypatch.setattr(doctor, "PROGRAM_TIMEOUT", 3.0)
     finding = doctor.check_qemu()
     assert finding.available is False
     assert "timed out" in finding.detail

@@ -11,13 +11,16 @@ from colobench.lab.torture.kill_results import KillResult
 from colobench.lab.torture.museum import MUSEUM, exhibit
 from colobench.lab.torture.story import ALONE, PROTECTED, SILENT, FailoverStory, serving_pair
 from colobench.settings.bug import Bug
+from colobench.settings.heartbeat import HeartbeatSettings
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 @pytest.mark.parametrize("output", ["buffer", "compare"])
 def test_two_failovers_of_a_pair_lose_nothing_and_are_told_in_order(output):
-    with serving_pair(output, ram="8M") as session:
+    # What else the machine does is no death.
+    heartbeat = HeartbeatSettings(limit_ms=2000)
+    with serving_pair(output, ram="8M", heartbeat=heartbeat) as session:
         with pytest.raises(LocalError, match="expected primary or secondary"):
             FailoverStory(session, "arbiter")
         first = FailoverStory(session, "primary", "ram")

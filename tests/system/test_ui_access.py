@@ -117,8 +117,9 @@ def test_views_are_complete_in_words_by_keys_and_on_narrow_pages(
         assert "ms, up to 1.2 × p95 against pages flushed" in labels
         for width in WIDTHS:
             page.set_viewport_size({"width": width, "height": 800})
+            # Figures follow in a moment, and what follows them.
             page.wait_for_timeout(300)
-            assert page.evaluate(CUT) == [], width
+            page.wait_for_function(f"({CUT})().length === 0")
         _use_keys(page)
         _read_numbers(page)
     assert [each for each in said if each[0] in ("error", "warning")] == []

@@ -203,7 +203,14 @@ dashboard.start()
 dashboard.wait()
 print(*(node.pid for node in dashboard.session.nodes.values()))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        # On a slow machine there would be bars of progress.
+        env=os.environ | {"TQDM_DISABLE": "1"},
+    )
     found = [int(pid) for pid in done.stdout.split()]
     assert len(found) == 2
     assert not any(map(psutil.pid_exists, found))

@@ -83,16 +83,18 @@ def wait_a_moment(started: subprocess.Popen[str]) -> None:
 
 
 def worker_in_a_cell(started: subprocess.Popen[str]) -> psutil.Process:
-    """Wait for a worker whose cell has a node."""
+    """Stop a worker whose cell has a node, so that the cell does not end."""
     while True:
         for child in psutil.Process(started.pid).children(recursive=True):
-            try:
+            with contextlib.suppress(psutil.NoSuchProcess):
                 if "colobench.node" in child.cmdline():
-                    parent = child.parent()
-                    assert parent is not None
-                    return parent
-            except psutil.NoSuchProcess:
-                continue
+                    worker = child.parent()
+                    assert worker is not None
+                    worker.suspend()
+                    # The cell may have ended meanwhile.
+                    if child.status() != psutil.STATUS_ZOMBIE:
+                        return worker
+                    worker.resume()
         wait_a_moment(started)
 
 
@@ -120,7 +122,8 @@ def test_killed_workers_cell_runs_elsewhere_and_a_killed_sweep_runs_nothing_twic
     assert len(first) == 2
     assert not [line for line in first if json.loads(line)["worker"].endswith(f":{worker.pid}")]
 
-    sweep.repeat(2)
+    # More cells than workers, so that it is not over with the first of them.
+    sweep.repeat(3)
     with sweep.start() as started:
         while len(sweep.lines()) == 2:
             wait_a_moment(started)
@@ -131,12 +134,12 @@ def test_killed_workers_cell_runs_elsewhere_and_a_killed_sweep_runs_nothing_twic
         sweep.finish(started)
     after = sweep.lines()
     assert after[: len(before)] == before
-    assert len({json.loads(line)["cell"] for line in after}) == len(after) == 4
+    assert len({json.loads(line)["cell"] for line in after}) == len(after) == 6
     rows = parquet.read_table(sweep.results / "cells.parquet").to_pylist()
     assert sorted((row["strategy"], row["round"]) for row in rows) == sorted(
         (strategy, number)
         for strategy in ("colo_v12,delay=10", "memfd,delay=10")
-        for number in (1, 2)
+        for number in (1, 2, 3)
     )
     with sweep.start() as started:
         sweep.finish(started)
@@ -147,13 +150,16 @@ def test_killed_workers_cell_runs_elsewhere_and_a_killed_sweep_runs_nothing_twic
 def test_interrupted_sweep_says_how_to_go_on_and_leaves_no_process(sweep):
     sweep.repeat(1)
     with sweep.start() as started:
-        worker_in_a_cell(started)
+        worker = worker_in_a_cell(started)
         children = psutil.Process(started.pid).children(recursive=True)
         # A terminal's Ctrl-C reaches the workers, too.
         for each in children:
-            if "colobench.node" not in each.cmdline():
-                each.send_signal(signal.SIGINT)
+            # A node of the other worker may have ended.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "colobench.node" not in each.cmdline():
+                    each.send_signal(signal.SIGINT)
         started.send_signal(signal.SIGINT)
+        worker.resume()
         _, err = started.communicate(timeout=_SECONDS)
     assert started.returncode == 130
     [sentence] = said(err)

@@ -66,6 +66,8 @@ assert HEAP + heap.HEAP_BYTES <= NOW
 assert watches.RECORDS + 16 * watches.MOST_WATCHES <= SUPERBLOCK_BYTES
 #: The year 2248, in ms since 1970: the sum of a million of these fits into a word.
 FURTHEST = 1 << 43
+#: Longest step back of the clock that `set_time` does not follow, ms: a day.
+LONGEST_STEP = 86_400_000
 #: Number of chains that `sweep` checks, at most once in a millisecond.
 SWEPT_CHAINS = 256
 #: First word of a store, "colokv01".
@@ -84,7 +86,7 @@ _V0, _V1, _V2, _V3 = (
 _FINAL = np.uint64(0xFF)
 _13, _16, _17, _21, _32, _56 = (np.uint64(n) for n in (13, 16, 17, 21, 32, 56))
 _51, _48, _47, _43, _8 = (np.uint64(n) for n in (51, 48, 47, 43, 8))
-_U0, _U1 = np.uint64(0), np.uint64(1)
+_U0, _U1, _THOUSAND = np.uint64(0), np.uint64(1), np.uint64(1000)
 
 
 @inlined
@@ -362,6 +364,19 @@ def remove(memory: Bytes, bitmap: Words, kv: int, link: int, entry: int) -> int:
     put_number(memory, bitmap, link, get_number(memory, entry + LINK))
     heap.release(memory, bitmap, kv + HEAP, entry)
     return put_word(memory, bitmap, kv + KEYS, get_word(memory, kv + KEYS) - _U1)
+
+
+@inlined
+def set_time(memory: Bytes, bitmap: Words, kv: int, now_us: np.uint64) -> int:
+    """Store the time; it stands still when the clock was set back, until the clock has caught up.
+
+    Otherwise a key could be gone whose time, by the clock, is yet to come. The append-only file
+    does not say which keys have expired; so its commands, executed again, would find that key.
+    """
+    now, before = np.int64(now_us // _THOUSAND), get_number(memory, kv + NOW)
+    if 0 < before - now <= LONGEST_STEP:
+        return 0
+    return put_number(memory, bitmap, kv + NOW, now)
 
 
 @inlined

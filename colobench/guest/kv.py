@@ -57,12 +57,12 @@ from colobench.guest.heap import ZERO
 from colobench.guest.keyspace import (
     ERRORS,
     EXPIRING,
-    NOW,
     REQUESTS,
     count,
     is_region,
     is_store,
     make,
+    set_time,
     sweep,
 )
 from colobench.guest.large import begin_large, rewrite, take
@@ -126,7 +126,7 @@ _AGAIN, _NO_MEMORY = np.int64(-20), np.int64(-21)
 _MINUS = ord("-")
 _EXEC, _QUIT = index("exec"), index("quit")
 _U0, _U1 = np.uint64(0), np.uint64(1)
-_SECOND_US, _MILLISECOND_US = np.uint64(1_000_000), np.uint64(1000)
+_SECOND_US = np.uint64(1_000_000)
 _DAMAGES = b"".join(DAMAGE_TEXTS)
 _DAMAGE_BEGINS = np.cumsum([0, *map(len, DAMAGE_TEXTS)], dtype=np.int64)
 assert len(b"-ERR store damaged: \r\n") + max(map(len, DAMAGE_TEXTS)) <= commands.REPLY_ROOM
@@ -391,7 +391,7 @@ def _greet(
     memory: Bytes, pool: Bytes, bitmap: Words, kv: int, area: int, client: int, now_us: np.uint64
 ) -> int:
     """Store the time, and make the slot of a client that is new."""
-    put_number(memory, bitmap, kv + NOW, np.int64(now_us // _MILLISECOND_US))
+    set_time(memory, bitmap, kv, now_us)
     if get_number(memory, client + ID) == 0:
         introduce(pool, bitmap, area, client, ZERO, np.int64(now_us))
     return put_number(memory, bitmap, client + LAST, np.int64(now_us // _SECOND_US))
@@ -624,6 +624,6 @@ def sweep_expired(
     if is_loading(memory, kv):
         # Commands that follow in the append-only file are to find the keys of their time.
         return 0
-    put_number(memory, bitmap, kv + NOW, np.int64(now_us // _MILLISECOND_US))
+    set_time(memory, bitmap, kv, now_us)
     sweep(memory, bitmap, kv, tick)
     return put_number(memory, bitmap, kv + DAMAGE, ZERO)

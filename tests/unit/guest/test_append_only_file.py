@@ -367,6 +367,22 @@ def test_appendonly_is_turned_off_and_on_as_in_redis() -> None:
     assert guest.call(b"config", b"set", b"foo", b"1").startswith(b"-ERR Unknown option")
 
 
+@pytest.mark.parametrize("back_us", [150_000, 86_000_000_000])
+def test_log_is_executed_again_as_it_was_though_the_clock_was_set_back(back_us: int) -> None:
+    guest = DurableGuest(empty())
+    for key in (b"gone", b"still there"):
+        guest.call(b"set", key, b"no number", b"px", b"100")
+    guest.now += 200_000
+    assert guest.call(b"get", b"gone") == b"$-1\r\n"
+    guest.now -= back_us
+    assert guest.call(b"incr", b"gone") == b":1\r\n"
+    assert guest.call(b"incr", b"still there") == b":1\r\n"
+    guest.settle()
+    again = DurableGuest(bytearray(guest.disk.image), now=guest.now)
+    assert again.contents() == {b"gone": (b"1", 0), b"still there": (b"1", 0)}
+    assert again.call(b"set", b"new", b"x") == b"+OK\r\n"
+
+
 @pytest.mark.parametrize(
     ("words", "name", "why"),
     [

@@ -37,11 +37,14 @@ class ResultLines:
     def alone(self) -> Iterator[None]:
         """Keep other processes from adding to the file meanwhile.
 
+        A file that this makes is removed again if it stays empty.
+
         Raises
         ------
         LocalError
-            If one adds to it, or it cannot be written.
+            If one adds to it, or it cannot be written, or is a device or a pipe.
         """
+        is_new = not os.path.lexists(self.path)
         try:
             lock = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
@@ -55,7 +58,9 @@ class ResultLines:
                 raise LocalError(
                     f"{self.path}: expected no other run that adds {self._what}, found one"
                 ) from error
-            stack.callback(self._remove_if_empty)
+            self._check_regular()
+            if is_new:
+                stack.callback(self._remove_if_empty)
             yield
 
     def load(self) -> list[bytes]:
@@ -67,8 +72,9 @@ class ResultLines:
             If there is anything else in the file, or it cannot be read.
         """
         try:
-            data = self.path.read_bytes() if self.path.exists() else b""
-            return data[: self._whole()].splitlines()
+            # A device may have no end.
+            whole = self._whole()
+            return self.path.read_bytes()[:whole].splitlines() if whole else []
         except OSError as error:
             words = error.strerror or error
             raise LocalError(f"{self.path}: expected {self._what}, found: {words}") from error
@@ -96,6 +102,11 @@ class ResultLines:
                 f"{self.path}: cannot be written: {words}; the results before are kept"
             ) from error
 
+    def _check_regular(self) -> None:
+        """Refuse what may have no end, or is no file of this user's, with LocalError."""
+        if not self.path.is_file():
+            raise LocalError(f"{self.path}: expected a file of {self._what}, found no regular file")
+
     def _remove_if_empty(self) -> None:
         with suppress(FileNotFoundError):
             if not self.path.stat().st_size:
@@ -108,6 +119,7 @@ class ResultLines:
         """
         if not self.path.exists():
             return 0
+        self._check_regular()
         torn = b""
         with open(self.path, "rb") as file:
             at = file.seek(0, os.SEEK_END)

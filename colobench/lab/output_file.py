@@ -29,7 +29,7 @@ def check_output_file(path: Path | str) -> Path:
     LocalError
         If it is a directory, or nothing can be written there.
     """
-    place = Path(os.path.realpath(path))
+    place = _place(path)
     try:
         if place.is_dir():
             raise LocalError(f"{path}: expected a file that can be written, found a directory")
@@ -73,7 +73,7 @@ def write_output_bytes(path: Path | str, data: bytes) -> Path:
     LocalError
         If it cannot be written, as on a full disk; an old file is kept.
     """
-    place = Path(os.path.realpath(path))
+    place = _place(path)
     try:
         if _is_written_in_place(place):
             with open(place, "wb") as device:
@@ -86,10 +86,19 @@ def write_output_bytes(path: Path | str, data: bytes) -> Path:
     return Path(path)
 
 
+def _place(path: Path | str) -> Path:
+    """Follow links to the file.
+
+    A link of /proc, as /dev/stdout is one, may stand for a pipe, which has no other path.
+    """
+    place = Path(os.path.realpath(path))
+    return Path(path) if os.path.exists(path) and not place.exists() else place
+
+
 def _is_written_in_place(place: Path) -> bool:
     """Say whether the file exists and is not a regular one, over which nothing may be renamed."""
     with suppress(FileNotFoundError):
-        return not stat.S_ISREG(place.stat().st_mode)
+        return place.is_symlink() or not stat.S_ISREG(place.stat().st_mode)
     return False
 
 

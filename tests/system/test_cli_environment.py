@@ -217,6 +217,17 @@ def test_device_is_written_and_not_replaced(tmp_path: Path) -> None:
         write_output_file(check_output_file("/dev/full"), "words")
 
 
+def test_standard_output_that_is_a_pipe_is_a_file_that_can_be_written() -> None:
+    program = """
+from colobench.lab.output_file import check_output_file, write_output_file
+write_output_file(check_output_file("/dev/stdout"), "words")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr) == ("words", "")
+
+
 def test_results_that_a_full_disk_takes_no_more_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -418,7 +429,7 @@ def test_interrupt_at_any_import_is_one_sentence(verb: str, moment: int, tmp_pat
 @pytest.mark.parametrize(
     ("verb", "moment"),
     each_with_some(
-        ("demo", "run --seconds 1 --hostfwd tcp:127.0.0.1:0-:6379", "torture --clean 1", "warmup"),
+        ("demo", "run --seconds 1 --hostfwd tcp:127.0.0.1:0-:6379", "torture --clean 2", "warmup"),
         (100, 400),
     ),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,36 @@ def test_program_is_ended_after_the_seconds() -> None:
 def test_program_that_does_not_exist_is_a_sentence() -> None:
     with pytest.raises(LocalError, match=r"not-there cannot be started: .*No such file"):
         record(["not-there"])
+
+
+def test_trace_of_a_very_long_command_is_read_again() -> None:
+    trace = record(["true", *["é" * 60_000] * 13]).trace
+    assert Trace.from_bytes(trace.to_bytes()).sheet["command"].startswith("true 'é")
+
+
+def test_program_of_32_bits_is_a_sentence(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_bytes(program_of_32_bits())
+    program.chmod(0o755)
+    try:
+        assert subprocess.run([program], check=False).returncode == 0
+    except OSError as error:
+        pytest.skip(f"no program of 32 bits runs here: {error}")
+    with pytest.raises(LocalError, match="expected a program of 64 bits, found one of 32"):
+        record([str(program)])
+
+
+def program_of_32_bits() -> bytes:
+    """Make an ELF file for i386, which exits with 0."""
+    code = bytes.fromhex("b801000000 31db cd80")
+    base, head = 0x8048000, 52 + 32
+    size = head + len(code)
+    identity = b"\x7fELF\1\1\1" + bytes(9)
+    header = struct.pack(
+        *("<HHIIIIIHHHHHH", 2, 3, 1, base + head, 52, 0, 0, 52, 32, 1, 0, 0, 0),
+    )
+    segment = struct.pack("<8I", 1, 0, base, base, size, size, 5, 0x1000)
+    return identity + header + segment + code
 
 
 def test_command_line_writes_a_trace_and_prints_its_data_sheet(tmp_path: Path) -> None:

@@ -10,7 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from colobench.lab.traces.written_pages import AddressRange, Runs
+from colobench.memory.trace import PAGE_LIMIT
 
+#: Mappings of a data sheet, which a reader accepts up to `trace.SHEET_LIMIT` bytes.
+_MAPPING_LIMIT = 5000
 #: Pages of the addresses of one program: a program's number is above these bits of a key.
 _PROGRAM_SHIFT = 45
 _PAGE_SHIFT = 12
@@ -60,19 +63,32 @@ def number_pages(scans: Sequence[Scan], programs: Sequence[Iterable[AddressRange
     area = np.searchsorted(starts, keys, side="right") - 1
     is_known = area >= 0
     is_known[is_known] = keys[is_known] < ends[area[is_known]]
-    keys, intervals, area = keys[is_known], intervals[is_known], area[is_known]
-    used = np.unique(area)
-    mappings: list[dict[str, Any]] = []
-    shift = np.zeros(len(starts), dtype=np.int64)
-    total = 0
-    for each in used:
-        inside = keys[area == each]
-        first, last = int(inside.min()), int(inside.max())
-        shift[each] = total - first
-        program = first >> _PROGRAM_SHIFT
-        mappings.append({"name": names[each], "program": program, "pages": last - first + 1})
-        total += last - first + 1
-    return NumberedRuns(mappings, *_join(intervals, keys + shift[area]))
+    intervals = intervals[is_known]
+    written, place = np.unique(keys[is_known], return_inverse=True)
+    # Areas ascend, and so do their pages.
+    used, at = np.unique(np.searchsorted(starts, written, side="right") - 1, return_index=True)
+    counts = np.diff(np.append(at, len(written)))
+    firsts = written[at]
+    sizes = written[at + counts - 1] - firsts + 1
+    numbers = written + np.repeat(np.cumsum(sizes) - sizes - firsts, counts)
+    if int(sizes.sum()) > PAGE_LIMIT:
+        # Of a mapping of terabytes, pages that were never written get no number.
+        sizes, numbers = counts, np.arange(len(written), dtype=np.int64)
+    mappings = [
+        {"name": names[each], "program": int(first >> _PROGRAM_SHIFT), "pages": int(size)}
+        for each, first, size in zip(used, firsts, sizes, strict=True)
+    ]
+    return NumberedRuns(_shortened(mappings), *_join(intervals, numbers[place]))
+
+
+def _shortened(mappings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give at most `_MAPPING_LIMIT` mappings: the last ones of very many are listed as one."""
+    if len(mappings) <= _MAPPING_LIMIT:
+        return mappings
+    kept, more = mappings[: _MAPPING_LIMIT - 1], mappings[_MAPPING_LIMIT - 1 :]
+    words = f"{len(more)} more mappings"
+    pages = sum(each["pages"] for each in more)
+    return [*kept, {"name": words, "program": more[0]["program"], "pages": pages}]
 
 
 def _expand(scans: Sequence[Scan]) -> tuple[Keys, Keys]:

@@ -29,6 +29,8 @@ from colobench.processes.hostinfo import processor_model
 
 #: Limit of a recording: pages written, each once for each interval.
 WRITE_LIMIT = 20_000_000
+#: Characters of a command that a data sheet has.
+COMMAND_LIMIT = 1 << 16
 #: T in milliseconds for which a data sheet has D(T).
 SHEET_MS = (1, 10, 100, 1000)
 
@@ -141,12 +143,18 @@ def record(
     finally:
         recorder.close()
     sheet = {
-        "command": shlex.join(command),
+        "command": _shown(command),
         "description": description,
         "colobench": version,
     }
     trace = recorder.trace(sheet | {"end": end, "exit_status": recorder.status})
     return Recording(trace, recorder.status, end)
+
+
+def _shown(command: Sequence[str]) -> str:
+    """Write a command as for a shell; of a very long one, the beginning."""
+    words = shlex.join(command)
+    return words if len(words) <= COMMAND_LIMIT else f"{words[:COMMAND_LIMIT]}…"
 
 
 class _Recorder:

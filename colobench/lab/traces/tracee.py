@@ -32,7 +32,9 @@ PR_SET_THP_DISABLE = 41
 #: x86-64: the instruction `syscall`; places in struct user_regs_struct.
 SYSCALL_INSTRUCTION = b"\x0f\x05"
 REGISTERS = 27
-R10, R9, R8, RAX, RDX, RSI, RDI, ORIG_RAX, RIP = 7, 8, 9, 10, 12, 13, 14, 15, 16
+R10, R9, R8, RAX, RDX, RSI, RDI, ORIG_RAX, RIP, CS = 7, 8, 9, 10, 12, 13, 14, 15, 16, 17
+#: Last byte of the code segment of a program of 32 bits, whose system calls have other numbers.
+_CODE_OF_32_BITS = 0x23
 _ARGUMENTS = (RDI, RSI, RDX, R10, R8, R9)
 _NO_SYSCALL = 2**64 - 1
 SYS_CLOSE = 3
@@ -151,8 +153,12 @@ class Tracee:
         ------
         OSError
             If the system call fails.
+        RecordingUnavailable
+            If it is a program of 32 bits.
         """
         registers = self._registers()
+        if registers[CS] & 0xFF == _CODE_OF_32_BITS:
+            raise RecordingUnavailable("record: expected a program of 64 bits, found one of 32")
         changed = list(registers)
         changed[RAX], changed[ORIG_RAX] = number, _NO_SYSCALL
         for place, argument in zip(_ARGUMENTS, arguments, strict=False):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from colobench.lab.traces.page_numbers import Scan, number_pages
 from colobench.lab.traces.written_pages import AddressRange, recorded_ranges
+from colobench.memory import trace as trace_module
+from traces import trace_of
 
 MAPS = """\
 00400000-00401000 r-xp 00000000 fe:01 1234   /usr/bin/program
@@ -69,3 +73,28 @@ def test_pages_of_no_mapping_are_left_out() -> None:
     found = number_pages([scan(0, 0, (0x1000, 0x2000))], [RANGES])
     assert found.mappings == []
     assert len(found.lengths) == 0
+
+
+def test_pages_of_a_mapping_of_terabytes_are_numbered_without_gaps() -> None:
+    end = 0x1000000 + (trace_module.PAGE_LIMIT + 10) * 4096
+    ranges = [AddressRange(0x600000, 0x602000, "program"), AddressRange(0x1000000, end, "big")]
+    runs = (0x601000, 0x602000), (0x1000000, 0x1001000), (end - 0x2000, end)
+    found = number_pages([scan(0, 0, *runs), scan(0, 1, (end - 0x1000, end))], [ranges])
+    assert [(each["name"], each["pages"]) for each in found.mappings] == [
+        ("program", 1),
+        ("big", 3),
+    ]
+    assert found.first_pages.tolist() == [0, 3]
+    assert found.lengths.tolist() == [4, 1]
+
+
+def test_trace_with_very_many_mappings_is_read_again() -> None:
+    count = 70_000
+    starts = range(0x1000000, 0x1000000 + count * 0x2000, 0x2000)
+    ranges = [AddressRange(start, start + 0x1000, "a thread's stack") for start in starts]
+    found = number_pages([scan(0, 0, *((each.start, each.end) for each in ranges))], [ranges])
+    made = trace_of([list(range(count))])
+    sheet = dict(made.sheet) | {"mappings": found.mappings}
+    again = trace_module.Trace.from_bytes(dataclasses.replace(made, sheet=sheet).to_bytes())
+    assert again.pages == count
+    assert again.sheet["mappings"][-1]["name"].endswith(" more mappings")

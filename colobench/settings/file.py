@@ -46,8 +46,11 @@ def read_settings(
         If the file cannot be read, has no settings, or has different ones of which none is chosen.
     """
     name, number = _split(str(path))
-    written = _documents(name)
-    runs = [_of_run(run, name, more_keys) for each in written for run in _runs(each)]
+    try:
+        written = _documents(name)
+        runs = [_of_run(run, name, more_keys) for each in written for run in _runs(each)]
+    except RecursionError as error:
+        raise LocalError(f"settings: {name}: expected JSON, found it nested too deeply") from error
     if not runs:
         return _alone(name, written)
     found = [run for run in runs if run is not None]

@@ -320,7 +320,14 @@ class History:
                     history.lost.append(lost)
                 else:
                     history.operations.append(_operation(row))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (
+                ValueError,
+                LookupError,
+                TypeError,
+                AttributeError,
+                ArithmeticError,
+                RecursionError,
+            ) as error:
                 raise LocalError(
                     f"history, line {number}: expected an operation or a lost connection, "
                     f"found {line[:80]!r}"

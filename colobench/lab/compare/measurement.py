@@ -97,7 +97,7 @@ class Measurement:
         """
         try:
             return cls.from_row(json.loads(line))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise LocalError(f"results: expected a measurement, found {line[:80]!r}") from error
 
     @classmethod

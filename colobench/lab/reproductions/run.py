@@ -180,7 +180,7 @@ def read_reproductions(path: Path | str) -> Reproductions:
         for row in written["results"]:
             if row["name"] in known:
                 found.add(_read_row(known[row["name"]], row))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise LocalError(f"{path}: expected results of colobench reproduce: {error}") from error
     return found
 

@@ -81,7 +81,7 @@ class SweepResult:
             measurement = found.pop("measurement")
             made = None if measurement is None else Measurement.from_row(measurement)
             return cls(measurement=made, **found)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise LocalError(f"results: expected those of a sweep, found {line[:80]!r}") from error
 
 

@@ -83,11 +83,38 @@ class KillResult:
         """
         try:
             row = json.loads(line)
-            kill, violations = Kill(**row.pop("kill")), tuple(row.pop("violations"))
-            undecided = tuple(row.pop("undecided", ()))
-            return cls(kill=kill, violations=violations, undecided=undecided, **row)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            kill, violations = Kill(**row.pop("kill")), _sentences(row.pop("violations"))
+            undecided = _sentences(row.pop("undecided", []))
+            found = cls(kill=kill, violations=violations, undecided=undecided, **row)
+            found._check()
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise LocalError(f"result: expected one of a kill, found {line[:80]!r}") from error
+        return found
+
+    def _check(self) -> None:
+        """Check that everything is of its type, with TypeError."""
+        parts = (self.details, self.settings, self.torture)
+        names = self.kill.named().values()
+        if not (
+            all(isinstance(each, dict) for each in parts)
+            and all(isinstance(each, str) for each in names)
+            and all(map(_is_number, (self.kill.number, self.operations)))
+            and all(each is None or _is_number(each) for each in (self.takeover_ms, self.every_ms))
+            and self.linearizable in (True, False, None)
+            and _is_number(self.details.get(UNDER_WAY, 0))
+            and (self.details.get(LOST_MS) is None or _is_number(self.details[LOST_MS]))
+        ):
+            raise TypeError
+
+
+def _sentences(found: object) -> tuple[str, ...]:
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise TypeError
+    return tuple(found)
+
+
+def _is_number(found: object) -> bool:
+    return isinstance(found, int | float) and not isinstance(found, bool)
 
 
 class Results:
@@ -113,9 +140,20 @@ class Results:
         Raises
         ------
         LocalError
-            If there is anything else in the file.
+            If there is anything else in the file, or one of them twice.
         """
-        return [KillResult.from_json(line) for line in self._lines.load()]
+        found: dict[int, KillResult] = {}
+        for number, line in enumerate(self._lines.load(), start=1):
+            try:
+                result = KillResult.from_json(line)
+            except LocalError as error:
+                raise LocalError(f"{self._path}: line {number}: {error}") from error
+            if found.setdefault(result.kill.number, result) is not result:
+                raise LocalError(
+                    f"{self._path}: line {number}: expected each kill once, found kill "
+                    f"{result.kill.number} twice"
+                )
+        return list(found.values())
 
     def append(self, result: KillResult) -> None:
         """Write a result behind the others; see `ResultLines.append`."""
@@ -208,8 +246,8 @@ class Summary:
 
     @property
     def clean(self) -> bool:
-        """Whether there is no violation and everything was decided."""
-        return not (self.violations or self.undecided or self.without_answer)
+        """Whether there were kills, all without a violation, and everything was decided."""
+        return self.kills > 0 and not (self.violations or self.undecided or self.without_answer)
 
 
 def summarize(results: Iterable[KillResult]) -> Summary:

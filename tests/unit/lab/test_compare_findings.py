@@ -194,6 +194,8 @@ def test_measurement_survives_json():
     assert Measurement.from_json(first.to_json()) == first
     with pytest.raises(LocalError, match="expected a measurement"):
         Measurement.from_json(b'{"strategy": "x"}')
+    with pytest.raises(LocalError, match="expected"):
+        Measurement.from_json("[" * 100_000)
 
 
 @pytest.fixture

@@ -607,7 +607,12 @@ def test_a_history_is_kept_in_a_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", ["", "{}", "[1]", "null", '{"client": 1, "lost": "x"}', '{"key": 1']
+    "line",
+    [
+        *("", "{}", "[1]", "null", '{"client": 1, "lost": "x"}', '{"key": 1'),
+        '{"client": 1e999, "at": 1, "lost": "x"}',
+        pytest.param("[" * 100_000, id="deep"),
+    ],
 )
 def test_a_line_that_is_none_of_a_history_is_refused(line):
     with pytest.raises(LocalError, match="history, line 1: expected"):

@@ -117,10 +117,75 @@ def test_results_are_summed_up():
     assert summarize(results[:6]).clean
 
 
-def test_nothing_has_no_percentiles():
+def test_nothing_has_no_percentiles_and_does_not_pass():
     summary = summarize([])
     assert summary.takeover_ms == {}
-    assert summary.clean
+    assert not summary.clean
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"takeover_ms": "soon"},
+        {"every_ms": True},
+        {"operations": "many"},
+        {"linearizable": "maybe"},
+        {"violations": "torn"},
+        {"undecided": [5]},
+        {"details": [1]},
+        {"details": {"requests_under_way": "x"}},
+        {"details": {"lost_ms": "x"}},
+        {"settings": [1]},
+        {"kill": {"victim": ["primary"]}},
+    ],
+)
+def test_a_result_with_a_value_of_another_type_is_named_by_file_and_line(tmp_path, changes):
+    path, kill = tmp_path / "results.jsonl", plan(1, 1)[0]
+    row = json.loads(result(kill).to_json())
+    for name, value in changes.items():
+        row[name] = row["kill"] | value if name == "kill" else value
+    path.write_text(json.dumps(row) + "\n")
+    with pytest.raises(LocalError, match=f"{path}: line 1: result: expected one of a kill"):
+        Results(path).load()
+
+
+def test_a_result_that_is_nested_too_deeply_is_named_by_file_and_line(tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.write_text('{"kill": {"number": ' + "[" * 100_000 + "\n")
+    with pytest.raises(LocalError, match=f"{path}: line 1: result: expected one of a kill"):
+        Results(path).load()
+
+
+def test_a_kill_that_is_in_the_file_twice_is_refused(tmp_path):
+    path = tmp_path / "results.jsonl"
+    line = result(plan(1, 1)[0]).to_json() + "\n"
+    path.write_text(line + line)
+    with pytest.raises(LocalError, match=f"{path}: line 2: .* found kill 0 twice"):
+        Results(path).load()
+
+
+def test_a_device_is_no_file_of_results_and_is_left_alone(tmp_path):
+    # A link, so that a fault removes no device of the machine.
+    path = tmp_path / "device"
+    path.symlink_to("/dev/null")
+    results = Results(path)
+    acts = (
+        lambda: results.alone().__enter__(),
+        results.load,
+        lambda: results.append(result(plan(1, 1)[0])),
+    )
+    for act in acts:
+        with pytest.raises(LocalError, match="expected a file of results of kills"):
+            act()
+    assert path.is_symlink()
+
+
+def test_an_empty_file_that_was_there_is_not_removed(tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.touch()
+    with Results(path).alone():
+        pass
+    assert path.exists()
 
 
 def test_two_runs_do_not_add_to_one_file_of_results_at_once(tmp_path) -> None:

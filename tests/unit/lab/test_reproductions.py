@@ -367,9 +367,10 @@ def test_results_read_back_are_judged_alike(tmp_path) -> None:
     assert repr(again) == repr(found)
     assert again.machine == {"cores": 2}
     assert [each.settings for each in again] == [each.settings for each in found]
-    file.write_text('{"machine": {}}')
-    with pytest.raises(LocalError, match="expected results of colobench reproduce"):
-        read_reproductions(file)
+    for words in ('{"machine": {}}', "[" * 100_000):
+        file.write_text(words)
+        with pytest.raises(LocalError, match="expected results of colobench reproduce"):
+            read_reproductions(file)
 
 
 def test_the_table_names_each_claim_once_with_all_of_its_gates() -> None:

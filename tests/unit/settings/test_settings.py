@@ -172,6 +172,7 @@ def test_wrong_json_is_one_clear_error(found: Any, words: str) -> None:
     [
         ("", "expected JSON, found"),
         ("{", "expected JSON, found"),
+        pytest.param("[" * 100_000, "expected JSON, found it nested too deeply", id="deep"),
         ("[1]", r"expected a JSON object, found \[1\]"),
         ('{"settings": 1}', "expected a JSON object, found 1"),
     ],

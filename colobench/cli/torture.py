@@ -26,16 +26,26 @@ if TYPE_CHECKING:
     from colobench.lab.torture.kill_plan import Kill
     from colobench.lab.torture.kill_results import Results
 
+#: Options of a plan of kills, and what they are if they are left out.
+_OF_PLAN = {
+    "kills": 20,
+    "seed": 1,
+    "jobs": 1,
+    "transport": None,
+    "double": False,
+    "layers": None,
+    "results": None,
+}
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the verb's options."""
     add = parser.add_argument
-    add("--kills", type=positive_number, default=20, metavar="N", help="number of kills [20]")
-    add("--seed", type=whole_number, default=1, help="seed of the plan of kills [1]")
+    add("--kills", type=positive_number, metavar="N", help="number of kills [20]")
+    add("--seed", type=whole_number, help="seed of the plan of kills [1]")
     add(
         "--jobs",
         type=positive_number,
-        default=1,
         metavar="N",
         help="pairs that run at the same time [1]",
     )
@@ -71,6 +81,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     # Every checkpoint is judged.
     left_out = (*DECIDED, "seed", "keep_records")
     add_settings_options(parser, TortureSettings(), leave_out=left_out)
+    parser.set_defaults(**_OF_PLAN)
     parser.epilog = "With --bug, torture stops when the bug is caught: see docs/bug-museum.md."
 
 
@@ -81,6 +92,14 @@ def run(options: argparse.Namespace) -> int:
 
     settings, shown = _settings(options)
     if shown is not None and not shown.catch.kills:
+        # How many kills there are at most is said for all bugs alike.
+        of_kills = [each for each in _OF_PLAN if each not in ("kills", "seed")]
+        _check_without(f"--bug {shown.bug.value}", options, *of_kills, "output", "clean")
+        if settings != TortureSettings().override(**shown.changes()):
+            raise LocalError(
+                f"torture --bug {shown.bug.value}: expected no other settings, as it is caught "
+                "without a kill, found some"
+            )
         return _catch_without_kills(shown, options)
     outputs = options.output or (shown.outputs if shown else _outputs(options, settings))
     if options.clean:
@@ -89,6 +108,7 @@ def run(options: argparse.Namespace) -> int:
                 "torture --clean: expected a transport as a part of --strategy, such as "
                 f"colo_v12,transport=memfd, found --transport {options.transport[0]}"
             )
+        _check_without("--clean", options, *_OF_PLAN)
         return _torture_nobody(options, settings, outputs)
     checkpoint = settings.pair.checkpoint
     points = points_of_capture(checkpoint.capture, checkpoint.encoding, checkpoint.layout)
@@ -143,11 +163,13 @@ def _run_plan(
     finally:
         # Interrupted or not, what was found is there.
         summary = summarize(results)
-        text = json.dumps(as_json(summary, settings)) if options.json else render(summary, settings)
-        print(text, flush=True)
+        if options.json:
+            print(json.dumps(as_json(summary, settings)), flush=True)
+        elif results:
+            print(render(summary, settings), flush=True)
     if shown:
         return 0 if summary.violations else 1
-    return 0 if summary.clean and summary.kills else 1
+    return 0 if summary.clean else 1
 
 
 def _catch_without_kills(shown: Exhibit, options: argparse.Namespace) -> int:
@@ -169,6 +191,15 @@ def _catch_without_kills(shown: Exhibit, options: argparse.Namespace) -> int:
     else:
         print(hunt)
     return 0 if hunt.caught else 1
+
+
+def _check_without(what: str, options: argparse.Namespace, *names: str) -> None:
+    """Refuse options that would have no effect."""
+    for each in names:
+        found = getattr(options, each)
+        if found != _OF_PLAN.get(each):
+            words = "" if found is True else f" {found[0] if isinstance(found, list) else found}"
+            raise LocalError(f"torture {what}: expected no --{each}, found --{each}{words}")
 
 
 def _settings(options: argparse.Namespace) -> tuple[TortureSettings, Exhibit | None]:

@@ -9,18 +9,23 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from colobench.cli.main import main
 from colobench.lab.checker.linearizability import Effort
+from colobench.lab.checker.sectors import SectorsVerdict
+from colobench.lab.session.record import Records
 from colobench.lab.torture.bug_hunt import hunt_bug
 from colobench.lab.torture.catch import Catch
+from colobench.lab.torture.double_round import DoubleSectorsRound
 from colobench.lab.torture.kill_plan import LAYERS, SECONDS, TRANSPORTS, Kill, plan
 from colobench.lab.torture.kill_results import KillResult, Results, summarize
 from colobench.lab.torture.museum import MUSEUM
 from colobench.lab.torture.needless_checkpoints import WAVES, count_needless
-from colobench.lab.torture.run import in_blocks, run_clean, torture
+from colobench.lab.torture.run import _judge_clean, in_blocks, run_clean, torture
 from colobench.lab.torture.settings import USUAL_PAIR, TortureSettings
 from colobench.lab.torture.store_round import Judgement
 from colobench.lab.torture.text import render
@@ -92,7 +97,10 @@ def test_kills_of_both_nodes_lose_no_flushed_sector(tmp_path: Path) -> None:
 
 def test_two_kills_need_a_log_on_a_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["torture", "--double", "--kills", "1"]) == 1
-    assert "expected a guest with its log on a disk, found no disk" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "expected a guest with its log on a disk, found no disk" in printed.err
+    # Where nothing was found out, nothing is said of violations.
+    assert printed.out == ""
     disk = ["--disk", f"{tmp_path}/disk,size=4M"]
     assert main(["torture", "--double", "--kills", "1", *disk, "--appendonly", "no"]) == 1
     assert "found one without a log" in capsys.readouterr().err
@@ -180,6 +188,42 @@ def test_clean_checkpoints_are_those_of_the_strategy(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--clean", "4", "--double"], "--clean: expected no --double, found --double"),
+        (["--clean", "4", "--kills", "7"], "--clean: expected no --kills, found --kills 7"),
+        (["--clean", "4", "--layers", "ram"], "--clean: expected no --layers, found --layers ram"),
+        (["--clean", "1"], "checkpoints: expected at least one for each way of output: 2, found 1"),
+        (["--bug", "empty-sync", "--clean", "4"], "expected no --clean, found --clean 4"),
+        (["--bug", "empty-sync", "--jobs", "2"], "expected no --jobs, found --jobs 2"),
+        (["--bug", "empty-sync", "--output", "buffer"], "expected no --output"),
+        (["--bug", "kept-request", "--clients", "3"], "expected no other settings"),
+    ],
+)
+def test_options_that_would_have_no_effect_are_refused(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["torture", *arguments]) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_guest_that_has_written_nothing_is_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = SectorsVerdict(*[0] * 7, ())
+    settings = TortureSettings().override(guest="sectors", hostfwd=(), disks="disk,size=4M")
+    [kill] = plan(1, 1, seconds=SECONDS)
+    session = SimpleNamespace(records=Records(), settings=settings.pair)
+    monkeypatch.setattr("colobench.lab.torture.run.judge_sectors", lambda *_: nothing)
+    monkeypatch.setattr(
+        "colobench.lab.torture.double_round.check_sectors", lambda *_, **__: nothing
+    )
+    assert not _judge_clean(session, None, settings).clean  # type: ignore[arg-type]
+    both = DoubleSectorsRound(session, kill, settings)  # type: ignore[arg-type]
+    monkeypatch.setattr(both, "carry_out", lambda: both._judge([], np.zeros(0)))
+    assert both.result().linearizable is None
+    assert both.result().undecided
+
+
+@pytest.mark.parametrize(
     ("number", "said"),
     some([(signal.SIGINT, "colobench torture: interrupted\n"), (signal.SIGTERM, "")], 1),
 )
@@ -233,7 +277,10 @@ def test_more_clients_than_the_guest_takes_are_refused(capsys: pytest.CaptureFix
     assert "clients: expected at most 63 of a guest with 16M" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("more", [[], ["--json"], ["--clean", "4"], ["--clean", "4", "--json"]])
+@pytest.mark.parametrize(
+    "more",
+    [["--kills", "1"], ["--kills", "1", "--json"], ["--clean", "4"], ["--clean", "4", "--json"]],
+)
 def test_a_history_that_is_undecided_does_not_pass(
     more: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -253,7 +300,7 @@ def test_a_history_that_is_undecided_does_not_pass(
     monkeypatch.setattr("colobench.lab.torture.run.torture", torture)
     monkeypatch.setattr("colobench.lab.torture.run.run_clean", run_clean)
     limits = ["--checker-seconds", "7", "--checker-memory", "3M"]
-    assert main(["torture", "--kills", "1", *limits, *more]) == 1
+    assert main(["torture", *limits, *more]) == 1
     assert tried[0] in capsys.readouterr().out
     assert asked == [Effort(seconds=7, bytes=3 * 2**20)]
 

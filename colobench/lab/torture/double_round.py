@@ -24,6 +24,7 @@ from colobench.lab.torture.guest_ram import GuestRAM
 from colobench.lab.torture.kill_plan import AFTER_TAKEOVER
 from colobench.lab.torture.kill_results import LOST_MS
 from colobench.lab.torture.kill_round import KillRound, unequal_checkpoints
+from colobench.lab.torture.sectors_round import NOTHING_CROSSED
 from colobench.lab.torture.store_round import (
     ANSWER_SECONDS,
     ANSWERS_BEFORE,
@@ -180,6 +181,10 @@ class DoubleSectorsRound(DoubleRound):
             images, ram, settings.guest.seed, cache_lost=settings.experiment.volatile_cache
         )
         self._operations = verdict.written
-        self._linearizable = verdict.right and self._linearizable is not False
         if not verdict.right:
+            self._linearizable = False
             self._violations.append(f"wrong disk: {verdict}")
+        elif not verdict.written:
+            self._undecided = (NOTHING_CROSSED,)
+        elif self._linearizable is None:
+            self._linearizable = True

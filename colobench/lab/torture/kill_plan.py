@@ -216,12 +216,13 @@ def _balanced(every: Sequence[_Combination], seed: int) -> Iterator[_Combination
     """Give the combinations round after round, at each time one that is needed most."""
     generator = random.Random(f"plan/{seed}")
     counts: Counter[tuple[tuple[int, object], ...]] = Counter()
+    parts = {each: tuple(_parts(each)) for each in every}
     while True:
         left = sorted(every, key=lambda _: generator.random())
         while left:
-            following = min(left, key=lambda each: sum(counts[part] for part in _parts(each)))
+            following = min(left, key=lambda each: sum(map(counts.__getitem__, parts[each])))
             left.remove(following)
-            counts.update(_parts(following))
+            counts.update(parts[following])
             yield following
 
 

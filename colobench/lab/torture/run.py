@@ -19,6 +19,7 @@ from queue import Empty, SimpleQueue
 import psutil
 
 from colobench.errors import LocalError, RemoteError
+from colobench.fields.checks import check_integer
 from colobench.lab.clients.closed_loop import Clients
 from colobench.lab.session.disk_images import identify_disks
 from colobench.lab.session.own_images import have_own_images, own_images
@@ -190,7 +191,15 @@ def _suffer_block(
 
 
 def _judge_clean(session: Session, clients: Clients | None, settings: TortureSettings) -> Judgement:
-    """Judge a pair that nobody has killed: clients' history and log, or sectors; and digests."""
+    """Judge a pair that nobody has killed, which is undecided if its guest has done nothing."""
+    found = _judge_work(session, clients, settings)
+    if found.operations or found.linearizable is not True:
+        return found
+    return replace(found, linearizable=None, undecided=("expected operations, found none",))
+
+
+def _judge_work(session: Session, clients: Clients | None, settings: TortureSettings) -> Judgement:
+    """Judge the clients' history and the log, or sectors; and digests."""
     if clients is None:
         verdict = judge_sectors(session, "primary")
         wrong = [] if verdict.right else [f"wrong disk: {verdict}"]
@@ -230,8 +239,15 @@ def run_clean(
     Yields
     ------
     output, judgement
+
+    Raises
+    ------
+    LocalError
+        If there is not a checkpoint for each way of output, or the settings are impossible.
     """
     settings.check_room()
+    expected = f"at least one for each way of output: {len(outputs)}"
+    check_integer("checkpoints", checkpoints, len(outputs), expected=expected)
     done = 0
     for number, output in enumerate(outputs, start=1):
         count = checkpoints * number // len(outputs) - done

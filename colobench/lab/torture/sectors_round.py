@@ -18,6 +18,8 @@ from colobench.lab.torture.kill_round import KillRound, unequal_checkpoints
 
 #: Checkpoints before a kill, and after another secondary has joined.
 BEFORE, AFTER = 2, 1
+#: Why a kill is undecided under a guest that had done no write.
+NOTHING_CROSSED = "nothing crossed the failover: expected writes done, found none"
 
 
 class SectorsRound(KillRound):
@@ -38,7 +40,7 @@ class SectorsRound(KillRound):
         # A guest that had done no write shows nothing.
         self._linearizable = verdict.right if verdict.written or not verdict.right else None
         if self._linearizable is None:
-            self._undecided = ("nothing crossed the failover: expected writes done, found none",)
+            self._undecided = (NOTHING_CROSSED,)
         if not verdict.right:
             self._violations.append(f"wrong disk: {verdict}")
         session.rejoin()

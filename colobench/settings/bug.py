@@ -39,6 +39,8 @@ class Bug(enum.Enum):
     EARLY_ANSWER = "early-answer"
     #: The hidden layer keeps what the primary's last write but one has left in a cluster.
     OVERWRITTEN_HIDDEN = "overwritten-hidden"
+    #: The hidden layer keeps nothing of what the primary discards.
+    FORGOTTEN_DISCARD = "forgotten-discard"
     #: A takeover merges the active layer before the hidden one.
     SWAPPED_MERGE = "swapped-merge"
     #: A flush of a disk with a volatile cache writes nothing back.

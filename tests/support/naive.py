@@ -212,6 +212,37 @@ def splitmix64(x: int) -> int:
     return x ^ x >> 31
 
 
+def sector(disk: int, number: int, sequence: int, seed: int) -> bytes:
+    """Give a sector as a write with a sequence number leaves it."""
+    key = splitmix64(splitmix64(splitmix64(seed ^ disk) ^ number) ^ sequence)
+    words = [int.from_bytes(b"COLOSECT", "little"), disk, number, sequence, seed]
+    words += [splitmix64((key + place) & WORD_MASK) for place in range(len(words), 64)]
+    return b"".join(word.to_bytes(8, "little") for word in words)
+
+
+def right_contents(history: Iterable[tuple[str, int]], cache_lost: bool) -> set[int]:
+    """Give the writes of which a sector may be, 0 for zeros, by the history of its run.
+
+    Parameters
+    ----------
+    history
+        In order ``begin-write`` and ``begin-discard`` with a sequence number, ``done`` and
+        ``done-fua`` if the last one has succeeded, and ``flush``, of all that is done.
+    cache_lost
+        Whether only what was flushed is sure.
+    """
+    right, sure = [0], 0
+    for what, sequence in history:
+        if what.startswith("begin"):
+            right.append(sequence if what == "begin-write" else 0)
+            continue
+        if what != "flush":
+            sure = len(right) - 1
+        if what != "done" or not cache_lost:
+            right, sure = right[sure:], 0
+    return set(right)
+
+
 def guest_step(
     program: str, seed: int, work: int, ram: bytearray, screen: bytearray, table: list[int]
 ) -> set[int]:

@@ -42,7 +42,8 @@ def is_told(session: Session) -> None:
 def test_guest_is_told_of_an_error_of_its_disk_and_goes_on(tmp_path: Path, error: str) -> None:
     with pair(tmp_path, experiment=True, verify=True) as session:
         session.run(1)
-        rule = {"kinds": ["write", "flush"], "errno": error, "offset": 1 << 20, "length": 1 << 20}
+        kinds = ["write", "flush", "discard"]
+        rule = {"kinds": kinds, "errno": error, "offset": 1 << 20, "length": 1 << 20}
         session.disk_fault("primary", [rule])
         session.wait_for(lambda: errors(session) >= 20, "errors of the guest's disk", WAIT)
         session.disk_fault("primary", [])
@@ -52,12 +53,14 @@ def test_guest_is_told_of_an_error_of_its_disk_and_goes_on(tmp_path: Path, error
         survives(session, tmp_path, "secondary")
 
 
-@pytest.mark.parametrize("fault", some(["EIO", "ENOSPC", "shrunk"], 2))
+@pytest.mark.parametrize("fault", some(["EIO", "ENOSPC", "discard", "shrunk"], 2))
 def test_secondary_whose_image_fails_ends_and_the_guest_goes_on(tmp_path: Path, fault: str) -> None:
     with pair(tmp_path, experiment=True) as session:
         session.run(1)
         if fault == "shrunk":
             os.truncate(tmp_path / "disk.replica", 64 << 10)
+        elif fault == "discard":
+            session.disk_fault("secondary", [{"kinds": ["discard"], "torn": True}])
         else:
             session.disk_fault("secondary", [{"kinds": ["write"], "errno": fault}])
         is_told(session)

@@ -5,7 +5,8 @@ Each millisecond they submit as many requests as the setting ``writes_per_tick``
 disks are slower. The fourth, ``pages_and_sectors``, writes as many pages of RAM instead, those of
 its working set at the end of pc.ram, one after the other. Besides, it submits 4 requests each
 millisecond, which its disks do not slow down. An eighth of them are reads, whose sectors are
-compared with the table in RAM. An error is counted, and the program goes on: a write that failed
+compared with the table in RAM. A few runs are discarded instead of written, but not by the fourth,
+whose load measurements compare. An error is counted, and the program goes on: a request that failed
 may have changed any sector of its run, or none. See `colobench.guest.sector_table`.
 """
 
@@ -41,6 +42,7 @@ from colobench.guest.programs.hotcold import draw_page, zipf_distribution
 from colobench.guest.sector_table import (
     ACKNOWLEDGED,
     COMPARED,
+    DISCARDED,
     DURABLE,
     ENTRY_BYTES,
     FAILED,
@@ -72,8 +74,8 @@ if TYPE_CHECKING:
 
 #: Most requests of a disk that are under way.
 IN_FLIGHT = 32
-#: One of so many requests is a read, is a flush; one of so many writes is FUA.
-STEPS_PER_READ, STEPS_PER_FLUSH, WRITES_PER_FUA = 8, 64, 16
+#: One of so many requests is a read, or a flush; one of so many writes is FUA, or a discard.
+STEPS_PER_READ, STEPS_PER_FLUSH, WRITES_PER_FUA, WRITES_PER_DISCARD = 8, 64, 16, 32
 #: Runs that are tried before a step does nothing because requests to all of them are under way.
 TRIES = 8
 #: Ways of choosing runs; the last one is UNIFORM, with pages of RAM between the requests.
@@ -86,8 +88,9 @@ _EMPTY, _TORN = np.uint64(0), np.uint64(2**64 - 1)
 _U0, _U1, _U16 = np.uint64(0), np.uint64(1), np.uint64(16)
 _LINE = np.uint64(STEPS_PER_LINE)
 _MAGIC = np.uint64(SECTOR_MAGIC)
-_READ, _WRITE, _FLUSH = (
-    int(kind) for kind in (RequestKind.READ, RequestKind.WRITE, RequestKind.FLUSH)
+_READ, _WRITE, _FLUSH, _DISCARD = (
+    int(kind)
+    for kind in (RequestKind.READ, RequestKind.WRITE, RequestKind.FLUSH, RequestKind.DISCARD)
 )
 _FREE = np.uint64(SlotState.FREE)
 
@@ -154,12 +157,14 @@ def compare_run(
 ) -> int:  # fmt: skip
     """Compare the sectors of a run that was read to the address `at` with the run's entry."""
     least, most = get_word(memory, entry + ACKNOWLEDGED), get_word(memory, entry + SUBMITTED)
+    discarded = get_word(memory, entry + DISCARDED)
     base = np.int64(address(memory)) + at
     count(memory, bitmap, ram + COMPARED)
     for i in range(RUN_SECTORS):
         sector = run * RUN_SECTORS + i
         found = sequence_of(base + i * SECTOR_BYTES, disk, sector, seed)
-        if found == _TORN or found < least or found > most:
+        written = discarded if found == _EMPTY else found
+        if found == _TORN or written < least or found > most:
             count(memory, bitmap, ram + MISMATCHED)
             put_word(memory, bitmap, ram + MISMATCH_DISK, np.uint64(disk))
             put_word(memory, bitmap, ram + MISMATCH_SECTOR, np.uint64(sector))
@@ -170,7 +175,7 @@ def compare_run(
 def acknowledge(
     memory: Bytes, bitmap: Words, ram: int, entry: int, sequence: np.uint64, fua: bool
 ) -> int:  # fmt: skip
-    """Note that a write of a run is done; at each moment the entry is right if the CPU dies."""
+    """Note that a change of a run is done; at each moment the entry is right if the CPU dies."""
     place = get_word(memory, ram + WRITTEN) + _U1
     if fua:
         put_word(memory, bitmap, entry + FLUSH_COVERS, sequence)
@@ -206,7 +211,7 @@ def finish(
     if run < 0 or run >= runs_in(disks, disk, size):
         return 0
     entry = entry_at(disks, disk, ram, size, run)
-    if kind == _WRITE:
+    if kind != _READ:
         fua = disks_parts.word_of(memory, disk_at, slot, FLAGS) & FUA != 0
         return acknowledge(memory, bitmap, ram, entry, tag, fua)
     at = disks_parts.buffer_at(disk_at, slot)
@@ -265,24 +270,36 @@ def choose_run(
 
 
 @inlined
-def write_run(
-    memory: Bytes, bitmap: Words, disks: Words, disk: int, slot: int, ram: int, size: int, run: int,
-    seed: np.uint64, fua: bool,
-) -> int:  # fmt: skip
-    """Submit a write of a run with the next sequence number."""
-    disk_at = disks_parts.disk_block(disks, disk)
+def begin_change(
+    memory: Bytes, bitmap: Words, ram: int, entry: int, discards: bool
+) -> np.uint64:  # fmt: skip
+    """Note a write or a discard of a run that is about to be submitted; return its number."""
     sequence = get_word(memory, ram + SEQUENCE) + _U1
     put_word(memory, bitmap, ram + SEQUENCE, sequence)
-    put_word(memory, bitmap, entry_at(disks, disk, ram, size, run) + SUBMITTED, sequence)
-    at = disks_parts.buffer_at(disk_at, slot)
-    keep_bytes(memory, bitmap, at, RUN_BYTES)
-    base = np.int64(address(memory)) + at
-    for i in range(RUN_SECTORS):
-        fill_sector(base + i * SECTOR_BYTES, disk, run * RUN_SECTORS + i, sequence, seed)
-    mark_bytes(bitmap, at, RUN_BYTES)
-    flags = FUA if fua else 0
+    put_word(memory, bitmap, entry + SUBMITTED, sequence)
+    if discards:
+        put_word(memory, bitmap, entry + DISCARDED, sequence)
+    return sequence
+
+
+@inlined
+def change_run(
+    memory: Bytes, bitmap: Words, disks: Words, disk: int, slot: int, ram: int, size: int, run: int,
+    seed: np.uint64, kind: int, flags: int,
+) -> int:  # fmt: skip
+    """Submit a write or a discard of a run with the next sequence number."""
+    disk_at = disks_parts.disk_block(disks, disk)
+    entry = entry_at(disks, disk, ram, size, run)
+    sequence = begin_change(memory, bitmap, ram, entry, kind == _DISCARD)
+    if kind == _WRITE:
+        at = disks_parts.buffer_at(disk_at, slot)
+        keep_bytes(memory, bitmap, at, RUN_BYTES)
+        base = np.int64(address(memory)) + at
+        for i in range(RUN_SECTORS):
+            fill_sector(base + i * SECTOR_BYTES, disk, run * RUN_SECTORS + i, sequence, seed)
+        mark_bytes(bitmap, at, RUN_BYTES)
     return disks_parts.submit(
-        memory, bitmap, disk_at, slot, _WRITE, run * RUN_BYTES, RUN_BYTES, flags, np.int64(sequence)
+        memory, bitmap, disk_at, slot, kind, run * RUN_BYTES, RUN_BYTES, flags, np.int64(sequence)
     )
 
 
@@ -315,9 +332,11 @@ def submit_next(
         return True
     if chance % STEPS_PER_READ == 0:
         disks_parts.submit(memory, bitmap, disk_at, slot, _READ, run * RUN_BYTES, RUN_BYTES, 0, 0)
+    elif pattern != WITH_PAGES and (chance >> 12) % WRITES_PER_DISCARD == 0:
+        change_run(memory, bitmap, disks, disk, slot, ram, size, run, seed, _DISCARD, 0)
     else:
-        fua = (chance >> 8) % WRITES_PER_FUA == 0
-        write_run(memory, bitmap, disks, disk, slot, ram, size, run, seed, fua)
+        flags = FUA if (chance >> 8) % WRITES_PER_FUA == 0 else 0
+        change_run(memory, bitmap, disks, disk, slot, ram, size, run, seed, _WRITE, flags)
     disks_parts.kick(control, disks, disk)
     return True
 

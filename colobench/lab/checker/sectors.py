@@ -1,12 +1,13 @@
 """Check of the disks of a guest that ran the program ``sectors``: images against the guest's RAM.
 
-The RAM says for each run of sectors which write was acknowledged last, and which was submitted
-last (`colobench.guest.sector_table`). Each sector of the run must hold one of the writes between
-the two. If the host's cache was lost, the last write that a flush has covered takes the place of
-the one that was acknowledged. A sector is
+The RAM says for each run of sectors which write or discard was acknowledged last, and which was
+submitted last (`colobench.guest.sector_table`). Each sector of the run must be as one of those
+between the two has left it: with a write, or with the zeros of a discard. If the host's cache was
+lost, the last one that a flush has covered takes the place of the one that was acknowledged. A
+sector is
 
 * *torn* if it is mixed of two writes, or was written by nobody;
-* *lost* if it holds an older write than it must, or none;
+* *lost* if it holds an older write than it must, or zeros that no discard between the two has left;
 * *resurrected* if it holds a later write than the guest has submitted: one that was undone when
   another node took over from an earlier moment.
 """
@@ -24,6 +25,7 @@ import numpy.typing as npt
 from colobench.errors import LocalError
 from colobench.guest.sector_table import (
     ACKNOWLEDGED,
+    DISCARDED,
     DURABLE,
     ENTRY_BYTES,
     FAILED,
@@ -56,9 +58,9 @@ class WrongSector:
     kind
         ``torn``, ``lost`` or ``resurrected``.
     least, most
-        Sequence numbers of the writes between which it must be.
+        Sequence numbers of the writes or discards between which it must be.
     found
-        Sequence number of the write that it holds, 0 for none; of a torn sector what its header
+        Sequence number of the write that it holds, 0 for zeros; of a torn sector what its header
         says.
     """
 
@@ -83,7 +85,8 @@ class SectorsVerdict:
     Attributes
     ----------
     written, failed
-        Numbers of writes that the guest was told are done, and of requests that failed.
+        Numbers of writes and discards that the guest was told are done, and of requests that
+        failed.
     mismatched
         Number of sectors that the guest itself has found wrong.
     checked
@@ -160,7 +163,7 @@ def check_sectors(
                 if len(data) < len(part) * RUN_BYTES:
                     raise LocalError(f"{path}: expected {sizes[disk]} bytes, found fewer")
                 sectors = np.frombuffer(data, np.uint64).reshape(-1, SECTOR_WORDS)
-                bounds = _least(part, durable), part[:, SUBMITTED // 8]
+                bounds = _least(part, durable), part[:, SUBMITTED // 8], part[:, DISCARDED // 8]
                 found = _find_wrong(disk, begin * RUN_SECTORS, sectors, bounds, seed, numbers)
                 wrong += found[: limit - len(wrong)]
     written, failed, mismatched = (_word(ram, at) for at in (WRITTEN, FAILED, MISMATCHED))
@@ -172,7 +175,7 @@ def _word(ram: npt.NDArray[np.uint8], at: int) -> int:
 
 
 def _least(table: _Words, durable: int | None) -> _Words:
-    """Give the oldest write that each run may hold; of writes, the first `durable` are flushed."""
+    """Give the oldest change that each run may be of; the first `durable` ones are flushed."""
     acknowledged = table[:, ACKNOWLEDGED // 8]
     if durable is None:
         return acknowledged
@@ -191,19 +194,19 @@ def _find_wrong(
     disk: int,
     first: int,
     sectors: _Words,
-    bounds: tuple[_Words, _Words],
+    bounds: tuple[_Words, _Words, _Words],
     seed: int,
     numbers: dict[str, int],
 ) -> list[WrongSector]:
     """List the wrong ones of some sectors, from number `first` on, and count them."""
-    least, most = (np.repeat(each, RUN_SECTORS) for each in bounds)
+    least, most, discarded = (np.repeat(each, RUN_SECTORS) for each in bounds)
     places = np.arange(first, first + len(sectors), dtype=np.uint64)
     found, whole = sectors[:, 3], _are_whole(disk, places, sectors, seed)
     empty = ~sectors.any(axis=1)
     kinds = {
         "torn": ~(whole | empty),
-        "lost": (whole | empty) & (found < least),
-        "resurrected": (whole | empty) & (found > most),
+        "lost": (whole & (found < least)) | (empty & (discarded < least)),
+        "resurrected": whole & (found > most),
     }
     wrong = []
     for kind, those in kinds.items():

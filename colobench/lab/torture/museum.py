@@ -225,6 +225,16 @@ MUSEUM = {
             settings={**_SECTORS, "buffer_delay_ms": 200},
         ),
         Exhibit(
+            Bug.FORGOTTEN_DISCARD,
+            "A takeover finds the disk of the last checkpoint.",
+            "The secondary keeps the bytes that the primary is about to overwrite, and not those "
+            "that it discards. So a takeover does not undo a discard, and finds zeros.",
+            outputs=("buffer",),
+            points={"primary": ("request", "reply", "stop", "ram", "sent")},
+            # Of 40 requests one is a discard, and most are in clusters that a write has changed.
+            settings={**_SECTORS, "buffer_delay_ms": 200},
+        ),
+        Exhibit(
             Bug.SWAPPED_MERGE,
             "A takeover finds the disk that the survivor's guest knows.",
             "A takeover writes the active layer into the image, and then the hidden one. So the "

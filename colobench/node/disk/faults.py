@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno as codes
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from colobench.block.backend import BlockBackend, BlockData, BlockError
@@ -38,7 +39,7 @@ class FaultRule:
     count
         Number of requests that meet the rule before it ends, or None if it never ends.
     torn
-        Whether the first half of a write is done before it fails.
+        Whether the first half of a change is done before it fails.
     """
 
     kinds: frozenset[RequestKind]
@@ -140,8 +141,9 @@ class FaultyBackend:
 
     def write(self, offset: int, data: BlockData, fua: bool = False) -> None:
         """Write, or fail, as a rule wants it after the first half."""
-        self._meet(RequestKind.WRITE, offset, len(data), data)
-        self._backend.write(offset, data, fua)
+        write = self._backend.write
+        self._meet(RequestKind.WRITE, offset, len(data), lambda half: write(offset, data[:half]))
+        write(offset, data, fua)
 
     def flush(self) -> None:
         """Flush, or fail."""
@@ -149,16 +151,25 @@ class FaultyBackend:
         self._backend.flush()
 
     def discard(self, offset: int, length: int) -> None:
-        """Discard, or fail."""
-        self._meet(RequestKind.DISCARD, offset, length)
-        self._backend.discard(offset, length)
+        """Discard, or fail, as a rule wants it after the first half."""
+        discard = partial(self._backend.discard, offset)
+        self._meet(RequestKind.DISCARD, offset, length, discard)
+        discard(length)
 
     def write_zeroes(self, offset: int, length: int) -> None:
-        """Write zeros, or fail."""
-        self._meet(RequestKind.WRITE_ZEROES, offset, length)
-        self._backend.write_zeroes(offset, length)
+        """Write zeros, or fail, as a rule wants it after the first half."""
+        write_zeroes = partial(self._backend.write_zeroes, offset)
+        self._meet(RequestKind.WRITE_ZEROES, offset, length, write_zeroes)
+        write_zeroes(length)
 
-    def _meet(self, kind: RequestKind, offset: int, length: int, data: BlockData = b"") -> None:
+    def _meet(
+        self,
+        kind: RequestKind,
+        offset: int,
+        length: int,
+        begin: Callable[[int], None] = lambda length: None,
+    ) -> None:
+        """Let a request meet a rule; `begin` does the first bytes of a change."""
         if not self._rules:
             return
         rule = self._take(kind, offset, length)
@@ -167,9 +178,9 @@ class FaultyBackend:
         time.sleep(rule.delay_ms / 1000)
         if not rule.errno:
             return
-        half = len(data) // 1024 * 512
+        half = length // 1024 * 512
         if rule.torn and half:
-            self._backend.write(offset, data[:half])
+            begin(half)
         raise BlockError(rule.errno, f"{kind.name} at offset {offset}: a fault that was asked for")
 
     def _take(self, kind: RequestKind, offset: int, length: int) -> FaultRule | None:

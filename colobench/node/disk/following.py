@@ -68,7 +68,7 @@ class FollowingDisk:
         self._closed = False
         #: Backend of the guest that goes on from here.
         self._successor: BlockBackend | None = None
-        self.primary = _PrimaryView(self)
+        self.primary = PrimaryView(self)
 
     @property
     def size(self) -> int:
@@ -277,7 +277,7 @@ def _whole_clusters(offset: int, length: int) -> tuple[int, int]:
     return begin, -(-(offset + length) // CLUSTER_SIZE) * CLUSTER_SIZE - begin
 
 
-class _PrimaryView:
+class PrimaryView:
     """Backend of what the primary's client asks for."""
 
     def __init__(self, disk: FollowingDisk) -> None:

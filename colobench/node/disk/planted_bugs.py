@@ -6,12 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Final
+from typing import Any, Final
 
 from colobench.block.backend import BlockBackend, BlockData
 from colobench.block.clusters import CLUSTER_SIZE
 from colobench.block.extents import ABSENT, Extent
 from colobench.block.layers import SecondaryLayers
+from colobench.node.disk.following import FollowingDisk, PrimaryView
 from colobench.node.disk.forwarding import ForwardingBackend, Later, OnWritten
 from colobench.node.disk.volatile_cache import VolatileCache
 from colobench.settings.bug import Bug
@@ -69,6 +70,19 @@ class OverwrittenHidden(SecondaryLayers):
                 self._buffer.write(piece.place, data)
 
 
+class ForgottenDiscards(FollowingDisk):
+    """A secondary's disk that the primary discards without a trace (`Bug.FORGOTTEN_DISCARD`)."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.primary = _ForgetfulView(self)
+
+
+class _ForgetfulView(PrimaryView):
+    def discard(self, offset: int, length: int) -> None:
+        self._disk.image.discard(offset, length)
+
+
 class SwappedMerge(SecondaryLayers):
     """Layers that are merged in the wrong order (`Bug.SWAPPED_MERGE`)."""
 
@@ -94,6 +108,11 @@ def cache_class(bug: Bug | None) -> type[VolatileCache]:
 def forwarding_class(bug: Bug | None) -> type[ForwardingBackend]:
     """Return the class of the primary's disks."""
     return EarlyAnswers if bug is Bug.EARLY_ANSWER else ForwardingBackend
+
+
+def following_class(bug: Bug | None) -> type[FollowingDisk]:
+    """Return the class of the secondary's disks."""
+    return ForgottenDiscards if bug is Bug.FORGOTTEN_DISCARD else FollowingDisk
 
 
 def layers_class(bug: Bug | None) -> type[SecondaryLayers]:

@@ -38,7 +38,12 @@ from colobench.node.disk.guest_disks import GuestDisks
 from colobench.node.disk.layer_file import FileLayerBuffer, layers_path
 from colobench.node.disk.nbd_client import NBDClient
 from colobench.node.disk.nbd_server import NBDServer
-from colobench.node.disk.planted_bugs import cache_class, forwarding_class, layers_class
+from colobench.node.disk.planted_bugs import (
+    cache_class,
+    following_class,
+    forwarding_class,
+    layers_class,
+)
 from colobench.node.participants import CheckpointParticipant
 from colobench.node.trigger import DISK, CheckpointCause
 from colobench.protocol.colo import Role
@@ -561,8 +566,9 @@ class DiskReplication(CheckpointParticipant):
             remote.close()
 
     def _follow_images(self) -> None:
+        kind = following_class(self._bug)
         self._following = [
-            FollowingDisk(each, self._limit, self._failed, each.is_prompt) for each in self._images
+            kind(each, self._limit, self._failed, each.is_prompt) for each in self._images
         ]
 
     def _start_layers(self) -> None:

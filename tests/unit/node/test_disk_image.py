@@ -216,15 +216,24 @@ def test_a_rule_is_met_by_what_touches_its_range_as_often_as_it_says():
     assert disk.read(0, 2048) == b"1" * 512 + b"3" * 1024 + b"1" * 512
 
 
-def test_a_torn_write_has_its_first_half_and_a_late_one_is_whole():
+@pytest.mark.parametrize(
+    ("kind", "byte"), [("write", b"1"), ("discard", b"\0"), ("write-zeroes", b"\0")]
+)
+def test_a_torn_change_has_its_first_half_and_a_late_one_is_whole(kind: str, byte: bytes):
     disk = FaultyBackend(MemoryDisk(b"o" * SIZE))
-    disk.set_rules([FaultRule.from_json({"kinds": ["write"], "torn": True, "errno": "ENOSPC"})])
+
+    def change(offset: int, length: int) -> None:
+        number = RequestKind[kind.upper().replace("-", "_")]
+        data = byte * length if number is RequestKind.WRITE else b""
+        BlockRequest(number, offset, length, data).perform(disk)
+
+    disk.set_rules([FaultRule.from_json({"kinds": [kind], "torn": True, "errno": "ENOSPC"})])
     with pytest.raises(BlockError) as caught:
-        disk.write(0, b"1" * 2048)
+        change(0, 2048)
     assert caught.value.errno == errno.ENOSPC
-    disk.set_rules([FaultRule.from_json({"kinds": ["write"], "delay-ms": 1, "errno": 0})])
-    disk.write(2048, b"2" * 1024)
-    assert disk.read(0, 3072) == b"1" * 1024 + b"o" * 1024 + b"2" * 1024
+    disk.set_rules([FaultRule.from_json({"kinds": [kind], "delay-ms": 1, "errno": 0})])
+    change(2048, 1024)
+    assert disk.read(0, 3072) == byte * 1024 + b"o" * 1024 + byte * 1024
     assert disk.met == 2
 
 

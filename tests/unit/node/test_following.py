@@ -82,12 +82,17 @@ def test_clusters_to_merge_are_those_that_a_merge_writes() -> None:
     assert made.disk.clusters_to_merge() == ClusterSet(SIZE)
 
 
+@pytest.mark.parametrize("first", ["write", "discard"])
 @pytest.mark.parametrize("own", [False, True], ids=["v12", "upstream"])
-def test_a_takeover_undoes_what_the_primary_wrote_since_the_checkpoint(own: bool) -> None:
+def test_a_takeover_undoes_what_the_primary_changed_since_the_checkpoint(
+    own: bool, first: str
+) -> None:
     made = Following()
     made.disk.start_layers()
     made.disk.primary.write(0, block(2))
     made.disk.empty_layers()
+    if first == "discard":
+        made.disk.primary.discard(512, 3 * CLUSTER_SIZE)
     for fill in (7, 8):
         made.disk.primary.write(0, block(fill, 2 * CLUSTER_SIZE))
     if own:
@@ -201,31 +206,42 @@ def test_an_error_of_the_image_is_answered_and_reported() -> None:
     assert len(made.errors) == 1
 
 
-def test_a_checkpoint_divides_concurrent_writes(threads: ThreadPoolExecutor) -> None:
+def test_a_checkpoint_divides_concurrent_changes(threads: ThreadPoolExecutor) -> None:
     """Whatever thread is late, a takeover finds the disk of a checkpoint's moment."""
     made = Following(limit=64 * SIZE)
     made.disk.start_layers()
     stop = threading.Event()
     locks = [threading.Lock() for _ in range(3)]
+    changed = threading.Semaphore(0)
 
     def primary(seed: int) -> None:
         draws = random.Random(seed)
         while not stop.is_set():
             offset = draws.randrange(SIZE // 512 - 64) * 512
+            length = 512 * draws.randrange(1, 64)
             with locks[seed]:
-                made.disk.primary.write(offset, draws.randbytes(512 * draws.randrange(1, 64)))
+                if draws.random() < 0.25:
+                    made.disk.primary.discard(offset, length)
+                else:
+                    made.disk.primary.write(offset, draws.randbytes(length))
+                changed.release()
 
     writers = [threads.submit(primary, seed) for seed in range(3)]
-    for _ in range(20):
-        # A write that is under way is of the checkpoint: its request is in the saved state.
-        with locks[0], locks[1], locks[2]:
-            made.disk.empty_layers()
-            guest = made.disk.guest()
-            before = guest.read(0, SIZE)
-        # The primary goes on, and the guest's disk stays.
-        for _ in range(5):
-            assert guest.read(0, SIZE) == before
-    stop.set()
+    try:
+        for _ in range(20):
+            # A write that is under way is of the checkpoint: its request is in the saved state.
+            with locks[0], locks[1], locks[2]:
+                made.disk.empty_layers()
+                guest = made.disk.guest()
+                before = guest.read(0, SIZE)
+                while changed.acquire(blocking=False):
+                    pass
+            # The primary goes on, and the guest's disk stays.
+            for _ in range(5):
+                assert changed.acquire(timeout=WAIT)
+                assert guest.read(0, SIZE) == before
+    finally:
+        stop.set()
     for each in writers:
         each.result(WAIT)
     made.disk.stop()

@@ -581,6 +581,20 @@ def test_writes_that_overlap_have_the_same_order_on_both_sides(
         assert pair.image.bytes == pair.remote.bytes
 
 
+def test_no_write_is_begun_while_a_discard_of_its_range_is_under_way(
+    threads: ThreadPoolExecutor,
+) -> None:
+    pair = Pair()
+    pair.protect()
+    pair.remote.may_go.clear()
+    with ends(pair.gate):
+        discard = threads.submit(pair.disk.discard, 0, 1024)
+        assert pair.remote.arrived.acquire(timeout=WAIT)
+        assert not pair.disk.begin_write(512, block(1), lambda error: None, threads.submit)
+        pair.remote.may_go.set()
+        discard.result(WAIT)
+
+
 def test_ranges_are_held_in_the_order_of_arrival(threads: ThreadPoolExecutor) -> None:
     locks, order = RangeLocks(), []
     inside, leave = threading.Event(), threading.Event()

@@ -543,7 +543,7 @@ def test_survivor_serves_on_when_who_joins_it_dies_in_the_switch_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # So much RAM is dirty in the end that the primary still sends when the joiner dies.
-    busy = {"ram": "32M", "guest": "uniform", "writes_per_tick": 4000, "hostfwd": ()}
+    busy = {"ram": "96M", "guest": "uniform", "writes_per_tick": 12_000, "hostfwd": ()}
     with serving(**busy) as pair:
         pair.kill("secondary")
         pair.takeover()

@@ -308,7 +308,7 @@ def test_a_line_with_values_of_other_types_is_refused(wrong):
 
 def test_a_directory_is_no_file_of_results(tmp_path):
     comparison = make_comparison(clearly)
-    with pytest.raises(LocalError, match="expected measurements, found: Is a directory"):
+    with pytest.raises(LocalError, match="expected a file of measurements, found no regular file"):
         plan_comparison(comparison.cells, comparison.settings, tmp_path)
 
 

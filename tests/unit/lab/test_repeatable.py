@@ -349,6 +349,7 @@ JSON_WRITERS = {
     "cli/strategies.py: run": "the table of strategies",
     "cli/torture.py: _run_plan": "torture",
     "cli/torture.py: _catch_without_kills": "how a bug was caught without a kill",
+    "node/receive/mark.py: to_bytes": "the mark of a migration file",
     "lab/cockpit/export.py: changed_settings": "settings as JSON has them, to be compared",
     "lab/cockpit/export.py: runs_as_json": "runs of the cockpit, which test_cockpit_export repeats",
     "lab/course/score_sheet.py: export": "a student's scores",

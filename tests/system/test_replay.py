@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from colobench.lab.compare.calibrate import busy_behind, cpu_time
+from colobench.lab.compare.measure import wait_for_work
 from colobench.lab.session.session import Session
 from colobench.memory.dirty_curve import dirty_at
 from colobench.memory.trace_file import file_digest
@@ -50,3 +53,29 @@ def test_checkpoints_have_as_many_dirty_pages_as_the_trace_has(trace: Path) -> N
     ]
     # A page of the screen may be among the written ones.
     assert np.median(found[1:]) == pytest.approx(np.median(expected), rel=0.1, abs=2)
+
+
+def test_a_stopped_guest_makes_up_for_its_work_in_a_share_of_the_time_and_runs_on(
+    trace: Path,
+) -> None:
+    found = {}
+    per_interval = np.mean([len(each) for each in WRITES])
+
+    def unprotected() -> None:
+        node = session.nodes["primary"]
+        wait_for_work(node, None)
+        first = cpu_time(node)
+        found["share"] = busy_behind(node)
+        last = cpu_time(node)
+        # A trace goes on with the time, also while the guest stands still.
+        due = (last.ns - first.ns) / 1e6 * per_interval
+        found["done"] = (last.work - first.work) / due
+        found["runs"] = node.execute("query-status")["running"]
+
+    session = Session(ram="16M", guest="replay", trace=str(trace), delay=None)
+    with closing(session):
+        session.start(unprotected=unprotected)
+    assert 0 < found["share"] < 1
+    # Without what it made up for, three stops of 100 ms would leave next to nothing.
+    assert found["done"] > 0.5
+    assert found["runs"], found

@@ -73,10 +73,10 @@ def _doubt(
     comparison: Findings, calibrations: Calibrations, over: Sequence[tuple[Group, Cell]]
 ) -> str:
     """Say why models are not judged over any of the links; nothing if they are over one."""
-    doubts = [
-        next(filter(None, (doubt(comparison, each, calibrations) for each in (cell, first))), "")
-        for (first, *_), cell in ((group.cells, cell) for group, cell in over)
-    ]
+    doubts = []
+    for group, cell in over:
+        of_both = (doubt(comparison, each, calibrations) for each in (cell, group.cells[0]))
+        doubts.append(next(filter(None, of_both), ""))
     return f" Not judged: {doubts[0]}." if all(doubts) else ""
 
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from colobench.lab.sweep.results import SweepDirectory, SweepResult
     from colobench.lab.sweep.specification import SweepPlan
 
-#: Directory of the local workers, beside the results.
-_WORKERS = "workers"
+#: Directory of the local workers, beside the results. It is removed, so nobody else's has its name.
+_WORKERS = ".colobench-workers"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

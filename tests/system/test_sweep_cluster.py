@@ -141,10 +141,14 @@ def test_killed_workers_cell_runs_elsewhere_and_a_killed_sweep_runs_nothing_twic
         for strategy in ("colo_v12,delay=10", "memfd,delay=10")
         for number in (1, 2, 3)
     )
+    of_another = sweep.results / "workers" / "mine"
+    of_another.mkdir(parents=True)
     with sweep.start() as started:
         sweep.finish(started)
     assert sweep.lines() == after
-    assert not (sweep.results / "workers").exists()
+    names = {each.name for each in sweep.results.iterdir()}
+    assert names == {"cells.jsonl", "cells.parquet", "checkpoints.parquet", "workers"}
+    assert of_another.exists()
 
 
 def test_interrupted_sweep_says_how_to_go_on_and_leaves_no_process(sweep):

@@ -28,6 +28,8 @@ from colobench.strategy.trigger import NODE_CAUSES, TIMER, Answer, Situation
 #: Seconds for which a trigger may think, and steps in which they are waited for: time in which this
 #: process does not run counts as no more than a step.
 THINKING_SECONDS, STEP_SECONDS = 1.0, 0.02
+#: Most characters of a cause, which is in each record.
+CAUSE_LIMIT = 100
 
 
 class _Stopped(BaseException):
@@ -76,11 +78,7 @@ class OwnTriggerRunner:
             return TIMER
         answer = self._in_time(lambda: self._instance.ask(seen))
         if isinstance(answer, str) and answer:
-            if answer in NODE_CAUSES:
-                raise LocalError(
-                    f"trigger {self.kind}: expected a cause that is not the node's own, found "
-                    f"{answer!r}"
-                )
+            self._check_cause(answer)
             return answer
         if isinstance(answer, int | float) and not isinstance(answer, bool):
             # A whole number may be larger than any float.
@@ -89,6 +87,18 @@ class OwnTriggerRunner:
                     return min(float(answer), left)
         words = "expected a cause, or the milliseconds until it is asked again"
         raise LocalError(f"trigger {self.kind}: {words}, found {show(answer)}")
+
+    def _check_cause(self, cause: str) -> None:
+        """Refuse a cause that a record, a table and a page cannot show, or that is the node's."""
+        if cause in NODE_CAUSES:
+            raise LocalError(
+                f"trigger {self.kind}: expected a cause that is not the node's own, found {cause!r}"
+            )
+        if len(cause) > CAUSE_LIMIT or not cause.isprintable():
+            raise LocalError(
+                f"trigger {self.kind}: expected a cause of at most {CAUSE_LIMIT} printable "
+                f"characters, found {show(cause)}"
+            )
 
     def learn(self, seen: Situation, memory: Any) -> None:
         """Tell it of a checkpoint, if it has a method for that."""

@@ -11,7 +11,7 @@ from colobench.errors import LocalError
 from colobench.fields.kinds import Choice, Flag, Integer, Number, Written
 from colobench.fields.part import Part, setting
 from colobench.memory.tracker_names import ALL_TRACKERS
-from colobench.settings.own_trigger import make_trigger, trigger_as_json
+from colobench.settings.own_trigger import check_can_travel, make_trigger, trigger_as_json
 from colobench.settings.transport import (
     CHANNELS_LIMIT,
     TRANSPORTS,
@@ -233,6 +233,7 @@ class Strategy(Part):
     def _settle_trigger(self) -> None:
         """Derive the trigger from the delay or, if there is one, the delay from the trigger."""
         self.derive("trigger", usual_trigger(self.delay, self.output is Output.COMPARE))
+        check_can_travel(self.trigger)
         longest = self.trigger.longest_ms
         if self.delay not in (longest, DELAY_MS):
             raise _two_delays(self.trigger, self.delay)

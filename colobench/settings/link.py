@@ -22,6 +22,14 @@ _DELAY_UNITS: Final = {"us": 1, "µs": 1, "ms": 10**3, "s": 10**6}
 _NUMBER = r"([0-9]{1,12}(?:\.[0-9]{1,9})?)"
 
 
+def _check_rate(rate: int) -> None:
+    if not RATE_MIN <= rate <= RATE_MAX:
+        raise LocalError(
+            f"link: expected a rate from {_write_rate(RATE_MIN)} to {_write_rate(RATE_MAX)} "
+            f"bits/s, found {rate}"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Link:
     """A link between the nodes, the same in each direction.
@@ -41,11 +49,8 @@ class Link:
     jitter_us: int = 0
 
     def __post_init__(self) -> None:
-        if self.rate and not RATE_MIN <= self.rate <= RATE_MAX:
-            raise LocalError(
-                f"link: expected a rate from {_write_rate(RATE_MIN)} to {_write_rate(RATE_MAX)} "
-                f"bits/s, found {self.rate}"
-            )
+        if self.rate:
+            _check_rate(self.rate)
         for name, found in (("delay", self.delay_us), ("jitter", self.jitter_us)):
             if not 0 <= found <= DELAY_MAX_US:
                 raise LocalError(
@@ -135,7 +140,10 @@ def _read_rate(text: str) -> int:
     found = re.fullmatch(_NUMBER + r"([kMG]?)(?:bit/s)?", text)
     if found is None:
         raise LocalError(f"link: expected a rate in bits/s such as 1G, found {show(text)}")
-    return round(float(found[1]) * _RATE_UNITS.get(found[2], 1))
+    rate = round(float(found[1]) * _RATE_UNITS.get(found[2], 1))
+    # One that is written is a limit, also 0, which stands for none in a `Link`.
+    _check_rate(rate)
+    return rate
 
 
 def _write_rate(rate: int) -> str:

@@ -6,13 +6,14 @@ import ast
 import json
 import linecache
 import textwrap
+from collections.abc import Iterable
 from typing import Any
 
 from colobench.errors import LocalError
 from colobench.fields.checks import show
 from colobench.strategy.own import OwnTrigger
 from colobench.strategy.trigger import Trigger
-from colobench.strategy.written import parse_trigger, write_trigger
+from colobench.strategy.written import TRIGGERS, parse_trigger, write_trigger
 
 
 def make_trigger(found: object) -> Trigger:
@@ -33,6 +34,20 @@ def make_trigger(found: object) -> Trigger:
     return _own_trigger(found)
 
 
+def check_can_travel(trigger: Trigger) -> None:
+    """Refuse, with LocalError, a class derived from a trigger: a node would run the one above it.
+
+    A node gets the name and the parameters of a trigger, or a user's source.
+    """
+    kind = type(trigger)
+    if kind not in (*TRIGGERS.values(), OwnTrigger):
+        bases = ", ".join(each.__name__ for each in kind.__bases__)
+        raise LocalError(
+            f"trigger {kind.__name__}: expected one of {', '.join(TRIGGERS)}, or an object of a "
+            f"class with a method ask(seen), found one derived from {bases}"
+        )
+
+
 def trigger_as_json(trigger: Trigger) -> Any:
     """Give what JSON has of a trigger: a text, or an object for a user's own."""
     return trigger.written() if isinstance(trigger, OwnTrigger) else write_trigger(trigger)
@@ -42,6 +57,7 @@ def _own_trigger(instance: Any) -> OwnTrigger:
     kind = type(instance)
     try:
         state = json.dumps(vars(instance))
+        _check_keys(vars(instance).values())
     except (TypeError, ValueError) as error:
         raise LocalError(
             f"trigger {kind.__name__}: expected attributes that JSON has, found {error}"
@@ -63,6 +79,18 @@ def _own_trigger(instance: Any) -> OwnTrigger:
                     maximum=getattr(instance, "maximum", 1000),
                 )
     raise _no_source(kind.__name__, f"none in {show(file)}")
+
+
+def _check_keys(values: Iterable[Any]) -> None:
+    """Refuse, with TypeError, keys of which JSON would make texts."""
+    for value in values:
+        if isinstance(value, dict):
+            wrong = [key for key in value if not isinstance(key, str)]
+            if wrong:
+                raise TypeError(f"the key {show(wrong[0])}, which is no text")
+            _check_keys(value.values())
+        elif isinstance(value, list | tuple):
+            _check_keys(value)
 
 
 def _parse(name: str, lines: list[str]) -> ast.Module:

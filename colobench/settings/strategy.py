@@ -44,6 +44,8 @@ def make_strategy(found: object) -> Strategy:
     chosen, texts, last = preset(name), {}, ""
     for item in items:
         axis, equals, value = item.partition("=")
+        if axis in texts:
+            raise LocalError(f"strategy {name}: expected each axis once, found {axis} twice")
         if equals and axis in _AXES:
             texts[axis], last = value, axis
         elif last:

@@ -50,7 +50,8 @@ class OwnTrigger(Trigger):
         needed = tuple(check_texts("needs", self.needed))
         if not set(needed) <= set(NEEDS):
             raise LocalError(f"needs: expected some of {', '.join(NEEDS)}, found {needed}")
-        object.__setattr__(self, "needed", needed)
+        # A set has another order in each process, and equal settings have to be equal texts.
+        object.__setattr__(self, "needed", tuple(each for each in NEEDS if each in needed))
 
     @property
     def label(self) -> str:

@@ -180,7 +180,12 @@ def read_guest(text: str) -> dict[str, Any]:
         If the text is not understood.
     """
     program, comma, rest = text.partition(",")
-    return {"guest": program, **dict(_guest_settings(rest) if comma else ())}
+    found: dict[str, Any] = {"guest": program}
+    for name, value in _guest_settings(rest) if comma else ():
+        if name in found:
+            raise LocalError(f"guest {program}: expected each setting once, found {name} twice")
+        found[name] = value
+    return found
 
 
 def _guest_settings(text: str) -> Iterator[tuple[str, Any]]:

@@ -100,6 +100,8 @@ def test_guest_may_have_settings():
     [
         (["nonsense"], ["hotcold"], "nonsense"),
         (["colo_v12,delay=soon"], ["hotcold"], "delay: expected a whole number"),
+        (["colo_v12,delay=5,delay=6"], ["hotcold"], "expected each axis once, found delay twice"),
+        (["colo_v12"], ["hotcold,ram=16M,ram=32M"], "each setting once, found ram twice"),
         (["multifd,layout=buffered"], ["hotcold"], "expected transport stream"),
         (["colo_v12"], ["windows"], "windows"),
         (["colo_v12"], ["hotcold,delay=3"], "guest: expected ram="),

@@ -50,6 +50,8 @@ def test_properties_are_read_with_their_units(text: str, link: Link) -> None:
         ("rate=1G,10GbE", "expected local, 1GbE"),
         ("rate=1T", "a rate in bits/s"),
         ("rate=5M", "a rate from 10M to 400G"),
+        ("rate=0", "a rate from 10M to 400G"),
+        ("1GbE,rate=0.0001k", "a rate from 10M to 400G"),
         ("rate=401G", "a rate from 10M to 400G"),
         ("delay=20", "a delay such as 20ms"),
         ("jitter=-1ms", "a jitter such as 20ms"),

@@ -13,9 +13,11 @@ import pytest
 
 from colobench.errors import LocalError
 from colobench.node.own_trigger import OwnTriggerRunner
+from colobench.settings.checkpoint import Strategy
 from colobench.settings.own_trigger import make_trigger, trigger_as_json
 from colobench.strategy.own import OwnTrigger
 from colobench.strategy.trigger import Situation
+from colobench.strategy.triggers import FixedDelay
 
 CELL = """
 import math
@@ -55,6 +57,15 @@ class Answers:
 
             time.sleep(30)
         return self.answer
+
+
+class Needy:
+    """Needs a set, whose order is another one in each process."""
+
+    needs = {"miscompare", "dirty_pages"}  # noqa: RUF012
+
+    def ask(self, seen: Any) -> Any:
+        return 1
 
 
 @pytest.fixture
@@ -113,6 +124,35 @@ def test_a_number_too_large_for_a_float_is_an_error(runners: list[OwnTriggerRunn
 def test_no_trigger_gives_a_cause_of_the_node(runners: list[OwnTriggerRunner], answer: str) -> None:
     with pytest.raises(LocalError, match=f"not the node's own, found '{answer}'"):
         run(runners, answer)
+
+
+@pytest.mark.parametrize("answer", ["x" * 101, "two\nlines", "\ud800", "\0"], ids=ascii)
+def test_a_cause_can_be_shown_wherever_records_are(
+    runners: list[OwnTriggerRunner], answer: str
+) -> None:
+    with pytest.raises(LocalError, match="trigger Answers: expected a cause of at most 100 print"):
+        run(runners, answer)
+
+
+def test_needs_have_one_order_whatever_they_are_written_as() -> None:
+    own = make_trigger(Needy())
+    assert isinstance(own, OwnTrigger)
+    assert own.needed == ("dirty_pages", "miscompare")
+
+
+@pytest.mark.parametrize("answer", [{1: 2}, [{"a": ({None: 1},)}]], ids=repr)
+def test_keys_that_json_would_change_are_refused(answer: Any) -> None:
+    with pytest.raises(LocalError, match=r"trigger Answers: .* found the key (1|None), which is"):
+        make_trigger(Answers(answer))
+
+
+def test_a_class_derived_from_a_trigger_is_not_run_as_that_one() -> None:
+    class Later(FixedDelay):
+        def ask(self, seen: Situation, memory: Any) -> Any:
+            return "later"
+
+    with pytest.raises(LocalError, match=r"trigger Later: .* found one derived from FixedDelay"):
+        Strategy(trigger=Later(20))
 
 
 def test_an_error_has_the_users_line(runners: list[OwnTriggerRunner]) -> None:

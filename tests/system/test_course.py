@@ -13,13 +13,18 @@ from typing import Any
 import pytest
 
 import colobench as cb
+from colobench.lab.cockpit.run import CockpitRun
 from colobench.lab.course.feedback import Grade
 from colobench.lab.course.lesson import exercise, lesson, lesson_numbers, predicted_experiment
 from colobench.lab.course.lessons import lesson_03, lesson_12
 from colobench.lab.course.notebook_cells import exercises_markdown
 from colobench.lab.course.prediction import ChoiceAnswer
 from colobench.lab.course.score_book import book
+from colobench.lab.session.record import Records
+from colobench.settings.settings import Settings
+from colobench.ui.panels.cockpit import Cockpit
 from places import CLONE
+from records import make_record
 from share import some
 
 #: Most of them start pairs, so a short run takes a share; COLOBENCH_LONG=1 solves all.
@@ -41,12 +46,17 @@ def solution_of(number: str) -> str:
     return found[1]
 
 
-def run_as_cell(code: str, directory: Path) -> Any:
+def close_cockpit():
+    if Cockpit._current is not None:
+        Cockpit._current.close()
+
+
+def run_as_cell(code: str, directory: Path, before: str = "") -> Any:
     """Run code as a notebook does, from a file, so that classes have a source.
 
-    Gives the value of the last line.
+    Gives the value of the last line. `before` is code of earlier cells.
     """
-    tree = ast.parse(f"import colobench as cb\nfrom colobench import ui\n{code}")
+    tree = ast.parse(f"import colobench as cb\nfrom colobench import ui\n{before}\n{code}")
     last = tree.body.pop()
     assert isinstance(last, ast.Expr)
     tree.body.append(ast.parse(f"feedback = {ast.unparse(last)}").body[0])
@@ -67,7 +77,9 @@ def run_as_cell(code: str, directory: Path) -> Any:
 @pytest.mark.parametrize("number", [each.number for each in EXERCISES])
 def test_the_solution_that_a_notebook_shows_is_right(number, tmp_path, monkeypatch):
     monkeypatch.chdir(CLONE / "notebooks")
-    feedback = run_as_cell(solution_of(number), tmp_path)
+    before = "cockpit = ui.Cockpit()" if number == "90.1" else ""
+    feedback = run_as_cell(solution_of(number), tmp_path, before)
+    close_cockpit()
     assert feedback.grade is Grade.RIGHT, feedback
 
 
@@ -150,6 +162,17 @@ def stages_of_pages(without):
     return sorted(accepted - {without})
 
 
+class LikeARun(CockpitRun):
+    """A run of a cockpit that has a name, settings and records, and no pair."""
+
+    def __init__(self, transport, count=20, **settings):
+        self.name, self.settings = transport, Settings().override(transport=transport, **settings)
+        self._count = count
+
+    def records(self):
+        return Records(make_record(number) for number in range(1, self._count + 1))
+
+
 def taken_over(victim):
     with cb.Session(ram="16M", delay=None) as session:
         session.run(1)
@@ -157,6 +180,7 @@ def taken_over(victim):
         return session.failover()
 
 
+ALL_TRANSPORTS = ("stream+unix", "multifd+unix", "memfd+unix")
 #: Typical wrong answers, each of which has a hint of its own; those that run something are
 #: functions without arguments.
 WRONG: dict[str, tuple[Any, ...]] = {
@@ -222,6 +246,13 @@ WRONG: dict[str, tuple[Any, ...]] = {
         *(640, lesson_12.WRITTEN, 1),
     ),
     "12.3": (["active", "hidden"],),
+    "90.1": (
+        [],
+        [LikeARun("stream+unix", 3)],
+        [LikeARun("stream+unix"), LikeARun("memfd+unix")],
+        [LikeARun(each, delay=delay) for delay, each in enumerate(ALL_TRANSPORTS, 20)],
+    ),
+    "90.2": ("ram", "stop", "hash"),
 }
 DIRTY = "dirty_volume,trigger=dirty:pages={}"
 #: Exercises whose answers are functions.

@@ -62,11 +62,13 @@ def test_without_an_answer_nothing_runs_and_nothing_is_told(panel_of, form):
 
 def test_a_number_is_taken_only_if_it_is_one(panel_of):
     panel, runs = panel_of(NUMBER, 7)
-    for text in ("many", "nan", ""):
+    # A comma is no point, and "2,5" would be 25.
+    for text in ("many", "nan", "2,5", "31 ms", ""):
         panel.answer.value = text
         panel.commit()
         assert "Commit to an answer first" in panel.status.value
-    panel.answer.value = "1,234.5"
+        assert text in panel.status.value
+    panel.answer.value = "1,234.5 pages"
     panel.commit()
     panel.wait()
     assert runs == [7]
@@ -97,6 +99,17 @@ def test_a_curve_is_an_answer_when_it_is_drawn_everywhere_and_the_measured_one_j
     panel.wait()
     assert frame_of(panel.answer)["measured"] == [0.0, 40.0, 80.0]
     assert "Near. so" in panel.status.value
+
+
+def test_a_measured_value_above_the_end_of_the_axis_is_drawn_where_it_is(panel_of):
+    panel, _ = panel_of(CURVE, (0.0, 40.0, 800.0))
+    panel.answer.drawn.values = [1, 40, 3]
+    panel.commit()
+    panel.wait()
+    assert frame_of(panel.answer)["y_most"] == 800.0
+    panel.reset_button.click()
+    panel.wait()
+    assert frame_of(panel.answer)["y_most"] == 100.0
 
 
 def test_an_experiment_that_fails_is_told_and_not_scored(panel_of):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -30,6 +31,10 @@ OPENINGS = {
     Grade.WRONG: "Not right.",
     Grade.NONE: "No answer yet.",
 }
+
+
+#: A number whose commas stand between thousands; elsewhere a comma may stand for a point.
+_THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
 
 
 class UnfitAnswerError(LocalError):
@@ -94,6 +99,24 @@ def as_number(answer: Any) -> float:
     if not math.isfinite(found):
         raise UnfitAnswerError(f"answer: expected a finite number, found {shown(answer)}")
     return found
+
+
+def as_typed_number(text: str, unit: str = "") -> float:
+    """Take an answer that was typed as a finite number; its unit may be typed, too.
+
+    Raises
+    ------
+    UnfitAnswerError
+        If it is none, or has a comma that does not stand between thousands.
+    """
+    plain = text.strip().removesuffix(unit).strip()
+    if _THOUSANDS.fullmatch(plain):
+        plain = plain.replace(",", "")
+    try:
+        return as_number(float(plain))
+    except ValueError:
+        like = f"a number of {unit}" if unit else "a number"
+        raise UnfitAnswerError(f"expected {like}, such as 1,234.5, found {shown(text)}") from None
 
 
 def as_choice(answer: Any, options: tuple[str, ...]) -> str:

@@ -64,6 +64,11 @@ This file is written by `tools/course`, from `lab/course/glossary.py`.
 
 _TERMS = (
     Term(
+        "active layer",
+        "Sectors of a secondary's disk that its own guest has written since the last checkpoint.",
+        "12",
+    ),
+    Term(
         "arbiter",
         "A third process that decides which node goes on when the nodes lose each other. It grants "
         "each pair once, so two machines never both serve.",
@@ -80,6 +85,17 @@ _TERMS = (
         "The state of the guest, RAM and devices, at one instant, and its transfer to the "
         "secondary.",
         "01",
+    ),
+    Term(
+        "cluster",
+        "A piece of 64 KiB of a disk, the unit that the hidden layer keeps.",
+        "12",
+    ),
+    Term(
+        "COLO",
+        "Coarse-grained lock-stepping: a secondary virtual machine follows a primary from "
+        "checkpoint to checkpoint, and takes over when the primary dies.",
+        "00",
     ),
     Term(
         "commit point",
@@ -105,9 +121,19 @@ _TERMS = (
         "01",
     ),
     Term(
+        "digest",
+        "A hash over RAM, devices or a disk. If it is equal on both sides, so are the bytes.",
+        "00",
+    ),
+    Term(
         "dirty page",
         "A page of RAM that the guest has written since the last checkpoint.",
         "02",
+    ),
+    Term(
+        "encoding",
+        "The bytes as which a page travels: as it is, compressed, or what has changed in it.",
+        "04b",
     ),
     Term(
         "epoch",
@@ -126,16 +152,38 @@ _TERMS = (
         "03",
     ),
     Term(
+        "guest",
+        "The protected virtual machine: its processor, RAM and devices, and the program in it.",
+        "00",
+    ),
+    Term(
         "heartbeat",
         "A message that the nodes send each other regularly. A node that receives none for a limit "
         "asks the arbiter.",
         "06",
     ),
     Term(
+        "hidden layer",
+        "The bytes at the last checkpoint of each cluster that the primary has overwritten "
+        "since. A takeover writes them back.",
+        "12",
+    ),
+    Term(
         "history",
         "The clients' log of requests and answers with their times. The checker judges a failover "
         "by it.",
         "06",
+    ),
+    Term(
+        "host",
+        "The machine that a node runs on. In the notebooks both nodes run on the same one.",
+        "00",
+    ),
+    Term(
+        "interval",
+        "Of checkpoints, the time from one to the next. Of a measured figure, the range in which "
+        "it lies with 95 % confidence, by resampling of the rounds.",
+        "07",
     ),
     Term(
         "layout",
@@ -155,6 +203,11 @@ _TERMS = (
         "05",
     ),
     Term(
+        "node",
+        "A process that has a guest: the primary or the secondary.",
+        "00",
+    ),
+    Term(
         "output commit",
         "The rule that output leaves only when the state that it depends on is safe.",
         "05",
@@ -170,8 +223,18 @@ _TERMS = (
         "01",
     ),
     Term(
+        "preset",
+        "A strategy with a name, most of them after a publication.",
+        "07",
+    ),
+    Term(
         "primary",
         "The node whose guest the clients see. It sends checkpoints.",
+        "00",
+    ),
+    Term(
+        "QMP",
+        "QEMU's monitor protocol: commands and events as JSON, by which a node is controlled.",
         "00",
     ),
     Term(
@@ -179,6 +242,11 @@ _TERMS = (
         "The secondary's second copy of the guest's RAM. It receives the pages of a checkpoint, "
         "and RAM stays that of the last committed checkpoint.",
         "03",
+    ),
+    Term(
+        "record",
+        "The figures of one checkpoint, from which tables and plots are made.",
+        "01",
     ),
     Term(
         "release",
@@ -197,10 +265,40 @@ _TERMS = (
         "00",
     ),
     Term(
+        "section",
+        "A part of QEMU's migration stream: a type, an id, and the state of RAM or of a device.",
+        "01",
+    ),
+    Term(
+        "SIGKILL",
+        "The signal by which Linux ends a process at once, without a chance to finish anything.",
+        "00",
+    ),
+    Term(
+        "stage",
+        "The part of a conversation that a loader is in. It decides which sections may come.",
+        "09",
+    ),
+    Term(
+        "standing",
+        "A node's state towards its peer: paired, asking the arbiter, alone, or out.",
+        "11",
+    ),
+    Term(
         "strategy",
         "A choice for each independent question of checkpointing: trigger, capture, transport, "
         "encoding, layout, output and variant.",
         "07",
+    ),
+    Term(
+        "stream",
+        "The bytes from primary to secondary on their main connection, in QEMU's migration format.",
+        "00",
+    ),
+    Term(
+        "switch",
+        "The process that connects clients to the node that has the guest.",
+        "05",
     ),
     Term(
         "takeover",
@@ -222,7 +320,7 @@ _TERMS = (
         "transport",
         "The way of the pages from primary to secondary: in the stream over a socket, on several "
         "connections, or in shared memory.",
-        "07",
+        "04b",
     ),
     Term(
         "trigger",

@@ -8,7 +8,7 @@ from typing import Any
 import ipywidgets
 import numpy as np
 
-from colobench.lab.course.feedback import Feedback
+from colobench.lab.course.feedback import Feedback, UnfitAnswerError, as_typed_number
 from colobench.lab.course.lessons.lesson_03 import judge_flush
 from colobench.lab.course.prediction import NOT_COMMITTED
 from colobench.lab.course.score_book import PREDICTION, book
@@ -145,9 +145,12 @@ class FlushGuess(Panel):
         self.background.do("committing and flushing", self._flush)
 
     def _read_guess(self) -> int | None:
-        """Give the guess as a number; None if the field has none."""
-        text = self.guess.value.replace(",", "").strip()
-        return int(text) if text.isdecimal() else None
+        """Give the guess as a number; None if the field has no whole one."""
+        try:
+            guess = as_typed_number(self.guess.value, "pages")
+        except UnfitAnswerError:
+            return None
+        return int(guess) if guess >= 0 and guess.is_integer() else None
 
     # Actions in the background.
 

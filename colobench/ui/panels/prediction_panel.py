@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import ipywidgets
 
-from colobench.lab.course.feedback import Feedback, Grade, UnfitAnswerError
+from colobench.lab.course.feedback import Feedback, Grade, UnfitAnswerError, as_typed_number
 from colobench.lab.course.lesson import predicted_experiment
 from colobench.lab.course.prediction import (
     NOT_COMMITTED,
@@ -106,9 +106,10 @@ class PredictionPanel(Panel):
         """Commit to the present answer, and run the experiment."""
         if self.background.doing is not None:
             return
-        committed = self._committed()
-        if committed is None:
-            self._refused = f"{NOT_COMMITTED}: the experiment runs when there is one."
+        try:
+            committed = self._committed()
+        except UnfitAnswerError as unfit:
+            self._refused = f"{NOT_COMMITTED}: {unfit}."
             self.update()
             return
         self._refused, self._given_up = "", False
@@ -116,16 +117,22 @@ class PredictionPanel(Panel):
         self.background.do("running the experiment", lambda: self._run(committed))
 
     def _committed(self) -> Any:
-        """Give the present answer; None without one."""
+        """Give the present answer.
+
+        Raises
+        ------
+        UnfitAnswerError
+            If there is none, or none of the form that the question asks for.
+        """
+        form = self._asked.form
+        value: Any = self.answer.value
         if isinstance(self.answer, CurveInput):
-            return self.answer.value()
-        value = self.answer.value
-        if isinstance(self._asked.form, NumberAnswer):
-            value = _read_number(value)
-        try:
-            return None if value is None else self._asked.form.read(value)
-        except UnfitAnswerError:
-            return None
+            value = self.answer.value()
+        if value is None or value == "":
+            raise UnfitAnswerError("the experiment runs when there is one")
+        if isinstance(form, NumberAnswer):
+            value = as_typed_number(value, form.unit)
+        return form.read(value)
 
     def halt(self) -> None:
         """Wait no more for another panel's pair; an experiment that runs goes on to its end."""
@@ -197,13 +204,6 @@ def _control(form: NumberAnswer | ChoiceAnswer | CurveAnswer) -> Any:
     return ipywidgets.RadioButtons(
         options=form.options, value=None, layout=ipywidgets.Layout(width="auto")
     )
-
-
-def _read_number(text: str) -> float | None:
-    try:
-        return float(text.replace(",", "").strip())
-    except ValueError:
-        return None
 
 
 @atexit.register

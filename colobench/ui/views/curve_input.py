@@ -54,11 +54,13 @@ class CurveInput(LiveView):
 
     def show(self, measured: Sequence[float] | None, *, ended: bool) -> None:
         """Show measured values, if there are any, and say whether drawing has ended."""
+        # What was measured is drawn where it is, also above the end that the question proposed.
+        most = max([self._form.y_most, *(measured or ())])
         frame = {
             "x": self._form.x,
             "x_name": self._form.x_name,
             "y_name": self._form.y_name,
-            "y_most": self._form.y_most,
+            "y_most": most,
             "guess_colour": SECONDARY_COLOUR,
             "measured_colour": PRIMARY_COLOUR,
             "measured": None if measured is None else list(measured),

@@ -300,6 +300,15 @@ def test_a_rule_of_the_flush_is_tried_with_sets_of_which_neither_has_the_other(m
     assert hints == {hint for _, hint in lesson_03.WRONG_RULES}
 
 
+@pytest.mark.parametrize("returned", [None, "all of them", -1, [1, 2j]])
+def test_a_rule_of_the_flush_that_returns_no_bitmap_is_told_so(monkeypatch, returned):
+    words = np.zeros(64, np.uint64)
+    monkeypatch.setattr(lesson_03, "_real_flushes", lambda: [(words, words, words)])
+    found = exercise("03.1").check(lambda received, written: returned)
+    assert found.grade is Grade.WRONG
+    assert "Your function returned" in found.words
+
+
 def test_pages_that_upstream_writes_have_their_hint_however_many_they_are(monkeypatch):
     monkeypatch.setattr(lesson_03, "_still_guest", lambda: 0)
     assert exercise("03.2").check(0).grade is Grade.RIGHT
@@ -351,6 +360,7 @@ class Needs:
         ("12.3", ["hidden", "hidden"], "each name once"),
         ("12.3", "hidden" * 1000, "a list of two names"),
         ("03.1", "x" * 10_000, "a function of two bitmaps"),
+        ("04b.2", "main", "expected one of 'stream', 'channels'"),
         ("09.1", "x" * 10_000, "a list of names"),
         ("09.1", np.array("COLO_RAM"), "a list of names"),
     ],

@@ -128,9 +128,9 @@ LESSON = Lesson(
     exercises=(
         Exercise(
             "01.1",
-            "Kill the primary while the *secondary* is held at `received`. By how many checkpoints "
-            "is `takeover.checkpoint` ahead of `killed.committed`, the last one that both sides "
-            "had reported?",
+            "Kill the primary while the *secondary* is held at `received`: `session.kill` takes "
+            '`held="secondary"` beside `at`. By how many checkpoints is `takeover.checkpoint` '
+            "ahead of `killed.committed`, the last one that both sides had reported?",
             "a number of checkpoints",
             """with cb.Session(ram="16M", delay=None) as session:
     session.run(2)

@@ -99,13 +99,16 @@ def _judge_rule(answer: Any) -> Feedback:
     if not callable(answer):
         raise UnfitAnswerError(f"answer: expected a function of two bitmaps, found {shown(answer)}")
     flushes = [*_real_flushes(), _overlapping()]
-    try:
-        found = [
-            np.asarray(answer(received.copy(), written.copy()), dtype=np.uint64)
-            for received, written, _ in flushes
-        ]
-    except Exception as error:
-        return wrong(f"Your function ended with {show(error)}.")
+    found = []
+    for received, written, _ in flushes:
+        try:
+            returned = answer(received.copy(), written.copy())
+        except Exception as error:
+            return wrong(f"Your function ended with {show(error)}.")
+        try:
+            found.append(np.asarray(returned, dtype=np.uint64))
+        except (TypeError, ValueError, OverflowError):
+            return wrong(f"Your function returned {shown(returned)}. Return a bitmap.")
 
     def gives(rule: Callable[[Words, Words], Words]) -> bool:
         expected = [rule(received, written) for received, written, _ in flushes]

@@ -66,10 +66,10 @@ def _judge_record(answer: Any) -> Feedback:
 
 
 def _judge_devices(answer: Any) -> Feedback:
+    found = as_choice(answer, ("stream", "channels"))
     multifd = _transports().find(transport="multifd")
     devices = sum(each.device_bytes for each in multifd.records)
-    truth = "stream" if multifd.main >= devices > 0 else "channels"
-    if as_choice(answer, ("stream", "channels")) == truth:
+    if found == ("stream" if multifd.main >= devices > 0 else "channels"):
         return right("Messages, the size and the devices stay on the connection of the stream.")
     return wrong("Count the bytes on the stream: what is left there when the pages are not?")
 

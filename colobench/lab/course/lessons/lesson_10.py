@@ -32,7 +32,7 @@ def _judge_bytes(answer: Any) -> Feedback:
             PAGES * PAGE_RECORD_BYTES: "These are the records. The section has two ends, and EOF.",
             found - len(savevm.EOF): "EOF follows the section, one byte.",
         },
-        otherwise="`colobench/wire/format.py` begins with the layout of a section.",
+        otherwise="Add up the record of each page, and the 19 bytes around them all.",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,9 @@ from colobench.lab.course.feedback import (
     wrong,
 )
 from colobench.lab.course.lesson import Lesson
+from colobench.lab.course.prediction import ChoiceAnswer, PredictedExperiment
+from colobench.lab.session.disk_layers import query_disk
+from colobench.lab.session.session import Session
 
 #: Clusters of a disk, the last of which nobody writes.
 CLUSTERS = 5
@@ -166,6 +170,44 @@ def _judge_merge(answer: Any) -> Feedback:
     )
 
 
+OF_THE_CHECKPOINT, BEFORE_THE_LAST, LAST = (
+    "those of the checkpoint",
+    "those from just before its last write",
+    "those of its last write, which is the newest state",
+)
+#: Ticks in which a guest writes each cluster of its disk several times.
+TICKS = 300
+
+
+def _bytes_after_a_takeover() -> str:
+    """Kill a primary whose guest has overwritten its disk, and compare the survivor's."""
+    settings: dict[str, Any] = {"ram": "8M", "writes_per_tick": 4, "delay": None}
+    with tempfile.TemporaryDirectory(prefix="colobench-") as directory:
+        disks = [f"{directory}/disk,size=4M"]
+        with Session(guest="sectors_hotcold", disks=disks, **settings) as session:
+            session.run(1)
+            session.wait_for_ticks(TICKS)
+            disk = query_disk(session, "secondary")
+            session.kill("primary")
+            equal = session.failover().equal
+    kept = disk is not None and disk.hidden
+    return OF_THE_CHECKPOINT if kept and equal else LAST
+
+
+def _judge_bytes(answer: str, outcome: str) -> Feedback:
+    if answer == outcome:
+        return right("The digest of its disk was the one that the primary had announced for it.")
+    if answer == BEFORE_THE_LAST:
+        return wrong(
+            "Those are bytes of no checkpoint. The first write to a cluster since the checkpoint "
+            "finds its bytes, and they are kept; later writes find bytes that are newer."
+        )
+    return wrong(
+        "RAM and devices are those of the checkpoint. With a newer disk, the guest would read what "
+        "it has not written yet."
+    )
+
+
 LESSON = Lesson(
     "12",
     exercises=(
@@ -199,6 +241,17 @@ LESSON = Lesson(
             _judge_merge,
             "First the primary's writes are undone, cluster by cluster, and then the guest's own "
             "sectors go over that. The bug `swapped-merge` of the museum does the reverse.",
+        ),
+    ),
+    predictions=(
+        PredictedExperiment(
+            "12.1",
+            "Since the last checkpoint the primary's guest has written the same sectors several "
+            "times. Now the primary dies, and the secondary takes over. Which bytes does the "
+            "secondary's disk have in these sectors?",
+            ChoiceAnswer((LAST, BEFORE_THE_LAST, OF_THE_CHECKPOINT)),
+            _bytes_after_a_takeover,
+            _judge_bytes,
         ),
     ),
 )

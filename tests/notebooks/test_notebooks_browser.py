@@ -162,7 +162,7 @@ def test_in_notebook_06_a_click_kills_the_secondary_and_the_clients_history_is_j
     page: Any, lab: Site
 ) -> None:
     run_all(page, lab, "06_failover", "Break it")
-    page.get_by_text("What the clients can prove").first.wait_for()
+    page.get_by_text("the proof:").first.wait_for()
     page.get_by_label("victim").select_option("secondary")
     # Its name begins with an icon.
     page.get_by_role("button", name=re.compile("Kill$")).click()

@@ -63,6 +63,8 @@ def test_as_text_each_line_is_an_arrow_with_its_direction(diagram):
     assert ["▶" in line for line in lines] == forward
     assert "0.00" in lines[0]
     assert "RAM section, 4,123 bytes" in lines[3]
+    # The longest words do not run into the arrow behind them.
+    assert all(re.search(r" [◀─]", line) for line in lines)
 
 
 def test_as_html_each_arrow_opens_into_its_bytes(diagram):
@@ -102,7 +104,7 @@ def test_the_words_are_those_of_the_layout_and_the_variant(layout, variant):
     assert "devices" in saves
     released = [name for name, (primary, _) in words.items() if "releases output" in primary]
     assert released == ([variant.release_after.name] if variant else [])
-    stops = {None: "stops its guest if one runs", V12: "its guest stands anyway"}
+    stops = {None: "stops its guest if one runs", V12: "its guest stands still anyway"}
     assert words["CHECKPOINT_REQUEST"][1] == stops.get(variant, "stops its guest")
     runs_again = "its guest runs" in words["VMSTATE_LOADED"][1]
     assert runs_again == (variant is UPSTREAM)

@@ -125,7 +125,7 @@ class MuseumPanel(Panel):
             caught, colour = ("Caught", GOOD_COLOUR) if hunt.caught else ("Not caught", IDLE_COLOUR)
             return colour, f"{caught} by {hunt.exhibit.catch.value}."
         if hunt.caught:
-            return GOOD_COLOUR, f"Caught by kill {len(hunt.results)}. What the clients can prove:"
+            return GOOD_COLOUR, f"Caught by kill {len(hunt.results)}; the proof:"
         return IDLE_COLOUR, f"Not caught by {len(hunt.results)} kills: it takes luck. Try again."
 
     def end(self) -> None:

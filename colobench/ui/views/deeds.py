@@ -135,7 +135,7 @@ def _words(facts: _Facts) -> dict[str, Deeds]:
 def _agreeing(facts: _Facts) -> dict[str, Deeds]:
     """Give the deeds up to the moment at which the primary's guest stands still."""
     runs = facts.variant is not None and facts.variant.secondary_runs
-    stops = "stops its guest" if runs else "its guest stands anyway"
+    stops = "stops its guest" if runs else "its guest stands still anyway"
     if facts.variant is None:
         stops = "stops its guest if one runs"
     asks = "asks, its guest runs on"
@@ -152,8 +152,8 @@ def _agreeing(facts: _Facts) -> dict[str, Deeds]:
         ),
         Message.CHECKPOINT_REPLY.name: (reply, "agrees"),
         Message.PAGE_HASHES.name: (
-            "tells what its dirty pages hash to",
-            "hashes the same of its RAM",
+            "sends hashes of its dirty pages",
+            "hashes the same pages of its RAM",
         ),
         Message.DIVERGENT_PAGES.name: ("keeps those that differ", "says which pages differ"),
     }
@@ -180,7 +180,7 @@ def _sending(facts: _Facts) -> dict[str, Deeds]:
         saves = "saves its devices into a buffer"
     else:
         saves = "collects dirty pages"
-        size = "has saved its devices: so long"
+        size = "has saved its devices, says how long they are"
     return {
         Message.VMSTATE_SEND.name: (saves, "gets ready"),
         RAM_SECTION: (_ram(facts), "puts them into the RAM cache"),

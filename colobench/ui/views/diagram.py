@@ -53,11 +53,12 @@ class SequenceDiagram:
 
     def __repr__(self) -> str:
         """Draw it with characters."""
-        lines = [f"{'ms':>7}  {'primary':<38}{'':<36}secondary"]
+        width = 1 + max([len("primary"), *(len(primary) for primary, _ in self._deeds)])
+        lines = [f"{'ms':>7}  {'primary':<{width}}{'':<36}secondary"]
         for message, (primary, secondary) in zip(self.messages, self._deeds, strict=True):
             arrow = _arrow(message).center(34, "─")
             arrow = f"{arrow}▶" if message.direction == "P→S" else f"◀{arrow}"
-            lines.append(f"{1e3 * message.time:7.2f}  {primary:<38}{arrow:<36}{secondary}")
+            lines.append(f"{1e3 * message.time:7.2f}  {primary:<{width}}{arrow:<36}{secondary}")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:

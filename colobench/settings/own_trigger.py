@@ -29,9 +29,12 @@ def make_trigger(found: object) -> Trigger:
     """
     if isinstance(found, dict):
         return OwnTrigger.read(found)
-    if not callable(getattr(type(found), "ask", None)):
-        return parse_trigger(found)
-    return _own_trigger(found)
+    return _own_trigger(found) if is_asked(found) else parse_trigger(found)
+
+
+def is_asked(found: object) -> bool:
+    """Say whether a value has the method of triggers, those of users included."""
+    return callable(getattr(type(found), "ask", None))
 
 
 def check_can_travel(trigger: Trigger) -> None:

@@ -8,6 +8,7 @@ from colobench.errors import LocalError
 from colobench.fields.checks import check_choice, show
 from colobench.fields.part import settings_of
 from colobench.settings.checkpoint import Strategy
+from colobench.settings.own_trigger import is_asked
 from colobench.strategy.presets import PRESETS
 from colobench.strategy.written import read_setting
 
@@ -28,6 +29,7 @@ def preset(name: str) -> Strategy:
 def make_strategy(found: object) -> Strategy:
     """Read a strategy such as ``colo,transport=memfd``; a `Strategy` is given back as it is.
 
+    A trigger, also of a user's own class, is the strategy with this trigger and usual other axes.
     Behind the name of a preset, ``axis=value`` changes an axis. What begins with no axis's name
     goes on with the value before it: ``colo_v12,trigger=output:maximum=5,layout=buffered``.
 
@@ -38,6 +40,8 @@ def make_strategy(found: object) -> Strategy:
     """
     if isinstance(found, Strategy):
         return found
+    if is_asked(found):
+        return Strategy().override(trigger=found)
     if not isinstance(found, str):
         raise LocalError(f"strategy: expected a Strategy or a text, found {show(found)}")
     name, *items = map(str.strip, found.split(","))

@@ -21,6 +21,7 @@ from colobench.memory.tracker_names import TRACKERS
 from colobench.processes.errors import QMPCommandError
 from colobench.settings.checkpoint import Strategy
 from colobench.settings.settings import Settings
+from colobench.settings.strategy import make_strategy
 from colobench.strategy.compatibility import refusals
 from colobench.strategy.presets import PRESETS
 from share import LONG, amount, some, some_of
@@ -271,7 +272,7 @@ def test_a_users_trigger_decides_and_keeps_its_state() -> None:
 
 
 def test_a_users_trigger_that_says_what_it_needs_gets_it() -> None:
-    with session(strategy=Strategy(trigger=Dirty())) as pair:
+    with session(strategy=Dirty()) as pair:
         records = pair.run(CHECKPOINTS)
         assert {record.cause for record in records} <= {"enough", "timer"}
         assert all(record.verified for record in records)
@@ -301,6 +302,11 @@ def test_a_users_trigger_that_fails_ends_colo_with_an_error_that_says_where(
         pair.kill("secondary")
         assert pair.failover().work_after > 0
         assert pair.verify()
+
+
+def test_a_users_trigger_is_a_strategy_whose_other_axes_are_usual() -> None:
+    assert session(strategy=Dirty()).settings == session(trigger=Dirty()).settings
+    assert make_strategy(Dirty()) == Strategy().override(trigger=Dirty())
 
 
 def test_what_cannot_travel_as_source_and_json_is_refused() -> None:

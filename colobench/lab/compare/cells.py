@@ -128,7 +128,7 @@ def make_cell(
     """
     name = name_of(strategy)
     try:
-        of_guest, of_strategy = read_guest(guest), _strategy(strategy).changes()
+        of_guest, of_strategy = read_guest(guest), make_strategy(strategy).changes()
         of_link = {"link": link} if link else {}
         settings = usual.override(**{**of_guest, **of_strategy, **of_link, **(changes or {})})
         settings = let_clients_in(settings)
@@ -154,7 +154,7 @@ def name_of(given: GivenStrategy) -> str:
     """
     if isinstance(given, str):
         return given
-    strategy = _strategy(given)
+    strategy = make_strategy(given)
     usual, own = Strategy().as_json(), strategy.trigger
     changed = {name: each for name, each in strategy.as_json().items() if each != usual[name]}
     if isinstance(own, OwnTrigger):
@@ -162,13 +162,6 @@ def name_of(given: GivenStrategy) -> str:
         named = {name: each for name, each in changed.items() if name not in ("trigger", "delay")}
         return ",".join([own.label, *(f"{name}={each}" for name, each in named.items())])
     return ",".join(f"{name}={each}" for name, each in changed.items()) or "usual"
-
-
-def _strategy(given: GivenStrategy) -> Strategy:
-    """Make a strategy of what a user gives."""
-    if isinstance(given, str | Strategy) or not callable(getattr(type(given), "ask", None)):
-        return make_strategy(given)
-    return Strategy().override(trigger=given)
 
 
 def read_guest(text: str) -> dict[str, Any]:

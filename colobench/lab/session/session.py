@@ -95,8 +95,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
     settings
         Settings of the session; None is `Settings()`. Settings given by name override them.
     strategy
-        `Strategy`, or the text of one such as ``colo_v11`` or ``hybrid,transport=memfd``, that sets
-        all of its axes; other settings given by name go before it.
+        `Strategy`, the text of one such as ``colo_v11`` or ``hybrid,transport=memfd``, or a trigger
+        of your own. It sets all axes; other settings given by name go before it.
     compare, heartbeat, nondeterminism
         Whole parts: `CompareSettings`, `HeartbeatSettings` or None, `NondeterminismSettings`.
     {settings}
@@ -134,7 +134,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self,
         settings: Settings | None = None,
         *,
-        strategy: Strategy | str | None = None,
+        strategy: Strategy | str | Any = None,
         **overrides: Any,
     ) -> None:
         chosen = Settings() if settings is None else settings

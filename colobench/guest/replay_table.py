@@ -7,7 +7,6 @@ last page, a header. The program writes to the pages in front of it.
 from __future__ import annotations
 
 import hashlib
-import math
 from pathlib import Path
 
 import numpy as np
@@ -74,15 +73,10 @@ def encode_table(trace: Trace, ram_pages: int, working_set: int) -> Words:
     LocalError
         If the trace has no page writes, or RAM is less than twice the table.
     """
-    pages, _ = trace.page_writes()
-    if len(pages) == 0:
+    if trace.writes == 0:
         raise LocalError("trace: expected one with page writes, found none")
-    runs = trace.lengths.astype(np.uint64)
-    ends = np.cumsum(runs)
-    # A run ends before a gap, and so it is one run of the new numbers, too.
-    used = np.unique(pages)
-    firsts = np.searchsorted(used, trace.first_pages.astype(np.int64)).astype(np.uint64)
-    words = np.concatenate((_interval_ends(trace), ends << np.uint64(32) | firsts))
+    ends = np.cumsum(trace.lengths.astype(np.uint64))
+    words = np.concatenate((_interval_ends(trace), ends << np.uint64(32) | _without_gaps(trace)))
     table_pages = -(-len(words) // WORDS_PER_PAGE) + 1
     if ram_pages < 2 * table_pages:
         raise LocalError(
@@ -96,9 +90,26 @@ def encode_table(trace: Trace, ram_pages: int, working_set: int) -> Words:
     header[HEADER_MAGIC], header[TABLE_PAGE] = MAGIC, target
     header[TARGET_PAGES] = min(working_set or target, target)
     header[INTERVAL_TICKS] = trace.interval_ms
-    header[INTERVALS], header[RUNS], header[WRITES] = trace.intervals, len(runs), len(pages)
+    header[INTERVALS], header[RUNS], header[WRITES] = trace.intervals, len(ends), trace.writes
     header[CHANGED_WORDS], header[RANDOM_WORDS] = _content(trace)
     return table
+
+
+def _without_gaps(trace: Trace) -> Words:
+    """Give the first page of each run, numbered without the pages that no run has: uint64[runs].
+
+    A run ends before a gap, so it is one run of the new numbers, too. Its pages are not listed: a
+    small file may have a run of very many.
+    """
+    order = np.argsort(trace.first_pages, kind="stable")
+    firsts = trace.first_pages[order].astype(np.int64)
+    # Page behind all runs before.
+    behind = np.zeros(len(firsts), dtype=np.int64)
+    np.maximum.accumulate(firsts[:-1] + trace.lengths[order[:-1]], out=behind[1:])
+    gaps = np.cumsum(np.maximum(0, firsts - behind))
+    found = np.empty(len(firsts), dtype=np.uint64)
+    found[order] = firsts - gaps
+    return found
 
 
 def _interval_ends(trace: Trace) -> Words:
@@ -119,6 +130,6 @@ def _content(trace: Trace) -> tuple[int, int]:
 
 def _limited(value: object, low: float, high: float, default: float) -> float:
     """Limit a number that a data sheet has; what is no number is the default."""
-    if not isinstance(value, int | float) or math.isnan(value):
+    if not isinstance(value, int | float) or value != value:
         return default
     return min(max(value, low), high)

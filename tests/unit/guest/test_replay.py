@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from colobench.guest.replay_table import WORDS_PER_PAGE, encode_table
 from colobench.guest.settings import GuestSettings
 from colobench.memory.dirty_curve import dirty_at
 from colobench.memory.ram import PAGE_SIZE
+from colobench.memory.trace import Trace
 from colobench.memory.trace_file import file_digest
 from traces import Writes, drawn_writes, trace_file, trace_of
 
@@ -160,6 +162,27 @@ def test_trace_that_does_not_fit_is_refused(place: Path) -> None:
         guest(path, pages=32)
     with pytest.raises(LocalError, match="expected one with page writes"):
         guest(trace_file(place / "empty.npz", [[]]))
+
+
+def test_a_run_of_very_many_pages_takes_no_memory_for_each(place: Path) -> None:
+    """A file of a kilobyte may have one, and its reader is a node."""
+    pages = 90_000_000
+    numbers = [np.array([each], dtype=np.uint32) for each in (1, 1, 1, 7, pages)]
+    sheet = {"interval_ms": 1, "page_size": PAGE_SIZE, "mappings": [{"pages": 7 + pages}]}
+    trace = Trace(sheet, *numbers)
+    tracemalloc.start()
+    try:
+        table = encode_table(trace, PAGES, 0)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    assert table[0] == pages
+    assert table[1] == pages << 32
+
+
+@pytest.mark.parametrize("value", [10**400, True, "7", None, [1]], ids=["huge", *"abcd"])
+def test_whatever_a_sheet_says_of_contents_a_table_is_made(value: object) -> None:
+    encode_table(trace_of(WRITES, changed_words=value, zlib_ratio=value), PAGES, 0)
 
 
 def test_settings_name_a_trace_if_and_only_if_the_program_takes_one(place: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from colobench.errors import LocalError
 
+_T = TypeVar("_T")
 #: Bytes that are read at a time from the end of a file.
 _BLOCK = 1 << 16
 
@@ -78,6 +80,22 @@ class ResultLines:
         except OSError as error:
             words = error.strerror or error
             raise LocalError(f"{self.path}: expected {self._what}, found: {words}") from error
+
+    def read(self, parse: Callable[[bytes], _T]) -> list[_T]:
+        """Read the whole lines as values.
+
+        Raises
+        ------
+        LocalError
+            As of `load`, or if `parse` raises one; the error names file and line.
+        """
+        found = []
+        for number, line in enumerate(self.load(), 1):
+            try:
+                found.append(parse(line))
+            except LocalError as error:
+                raise LocalError(f"{self.path}, line {number}: {error}") from error
+        return found
 
     def append(self, line: str) -> None:
         """Write a line behind the others, so that it is on disk when this returns.

@@ -35,7 +35,11 @@ def ratio_rows(group: Group) -> list[tuple[str, ...]]:
         if usual is None or usual.median <= 0 or row.metric is HELD_RATE:
             continue
         found = [row.estimates.get(each) for each in others]
-        shown = ("–" if each is None else digits(each.median / usual.median) for each in found)
+        # Less than nothing, as memory may be, or work by noise, is no multiple.
+        shown = (
+            "–" if each is None or each.median < 0 else digits(each.median / usual.median)
+            for each in found
+        )
         rows.append((row.metric.heading, *shown))
     if not rows or not others:
         return []

@@ -18,6 +18,7 @@ from colobench.lab.compare.cells import Cell
 from colobench.lab.compare.load import Asked, asking_clients
 from colobench.lab.compare.measure import CellFailed, proportional_bytes, wait_for_work
 from colobench.lab.compare.settings import ComparisonSettings
+from colobench.lab.compare.values import COMPUTED, OF_RECORDS
 from colobench.lab.percentiles import percentiles
 from colobench.lab.session.own_images import own_images
 from colobench.lab.session.record import CheckpointRecord
@@ -41,14 +42,8 @@ TICK_WRITERS = frozenset({Program.UNIFORM, Program.HOTCOLD, Program.SEQUENTIAL})
 #: Ratio of the rate of writes of a calibration to that of the cell; below 1, as a guest may not
 #: keep up with a higher one.
 _RATE = 0.8
-#: Columns of a calibration: those of records, and others.
-_OF_RECORDS = (
-    *("cause", "pages", "bytes", "frames"),
-    *("request_ms", "copy_ms", "pause_ms", "commit_ms", "loaded_ms"),
-)
 #: Time between checkpoints behind a calibration, while clients wait for their last answers.
 _LAST_ANSWERS_MS = 20
-_COMPUTED = ("run_ms", "last_pause_ms", "beside_ms", "work", "send_ms", "release_ms", "flush_ms")
 
 
 def calibration_settings(settings: Settings) -> Settings:
@@ -291,7 +286,7 @@ def columns_of(records: Sequence[CheckpointRecord]) -> dict[str, list[Any]]:
     ``release_ms``: from the stop until the primary knew of the commit; ``flush_ms``: the
     secondary's flush; and some of a record's, by their names there.
     """
-    columns: dict[str, list[Any]] = {name: [] for name in (*_OF_RECORDS, *_COMPUTED)}
+    columns: dict[str, list[Any]] = {name: [] for name in (*OF_RECORDS, *COMPUTED)}
     for before, each in itertools.pairwise(records):
         marks = dict(each.primary_marks)
         run = (marks["stop"] - dict(before.primary_marks)["resume"]) / 1e6
@@ -302,7 +297,7 @@ def columns_of(records: Sequence[CheckpointRecord]) -> dict[str, list[Any]]:
         columns["send_ms"].append(each.commit_ms - _before_sending(each))
         columns["release_ms"].append((marks["received"] - marks["request"]) / 1e6)
         columns["flush_ms"].append(durations(each.secondary_marks)["flush"])
-        for name in _OF_RECORDS:
+        for name in OF_RECORDS:
             columns[name].append(getattr(each, name))
     return columns
 

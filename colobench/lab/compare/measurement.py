@@ -15,8 +15,17 @@ from typing import Any
 from colobench.errors import LocalError
 from colobench.lab.compare.cells import Cell
 from colobench.lab.compare.settings import ComparisonSettings
+from colobench.lab.compare.values import (
+    are_columns,
+    are_figures,
+    are_numbers,
+    is_calibration,
+    is_number,
+)
 from colobench.lab.result_lines import ResultLines
 
+#: Errors of reading a line that has anything in the place of a value.
+WRONG_VALUES = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 #: Beginning of each line of a file of measurements.
 _BEGINNING = b'{"strategy": '
 
@@ -97,8 +106,8 @@ class Measurement:
         """
         try:
             return cls.from_row(json.loads(line))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise LocalError(f"results: expected a measurement, found {line[:80]!r}") from error
+        except WRONG_VALUES as error:
+            raise LocalError(f"expected a measurement, found {line[:80]!r}") from error
 
     @classmethod
     def from_row(cls, found: Mapping[str, Any]) -> Measurement:
@@ -112,28 +121,26 @@ class Measurement:
 
     def _is_whole(self) -> bool:
         """Say whether all values have their types, as a file may have anything."""
-        tables = self.settings, self.comparison, self.figures, self.unprotected, self.checkpoints
-        if not all(isinstance(each, Mapping) for each in tables):
-            return False
-        numbers = [*self.figures.values(), *self.unprotected.values()]
         columns, link, calibration = self.checkpoints, self.link_use, self.calibration
         return (
-            all(isinstance(each, str) for each in self.key)
+            isinstance(self.settings, Mapping)
+            and isinstance(self.comparison, Mapping)
+            and are_figures(self.figures)
+            and are_figures(self.unprotected)
+            and all(isinstance(each, str) for each in self.key)
             and isinstance(self.round, int)
-            and all(each is None or isinstance(each, int | float) for each in numbers)
             and all(0 < each < math.inf for each in self.memcpy_gb_per_s)
+            and are_columns(columns)
             and {"pause_ms", "stopped_s"} <= columns.keys()
-            and all(isinstance(each, list) for each in columns.values())
-            and len({len(each) for each in columns.values()}) == 1
-            and (link is None or {"held", "held_rate"} <= link.keys())
-            and (
-                calibration is None
-                or all(
-                    isinstance(calibration[name], Mapping)
-                    for name in ("settings", "columns", "unprotected", "protected")
-                )
-            )
+            and are_numbers([*columns["pause_ms"], *columns["stopped_s"]])
+            and (link is None or _is_link_use(link))
+            and (calibration is None or is_calibration(calibration))
         )
+
+
+def _is_link_use(found: Mapping[str, Any]) -> bool:
+    held, rate = found["held"], found["held_rate"]
+    return (held is None or isinstance(held, bool)) and (rate is None or is_number(rate))
 
 
 class MeasurementFile:
@@ -165,7 +172,7 @@ class MeasurementFile:
             If there is anything else in the file, or one of them twice; the error names the
             settings that differ.
         """
-        found = [Measurement.from_json(line) for line in self._lines.load()]
+        found = self._lines.read(Measurement.from_json)
         by_key = {cell.key: cell for cell in cells}
         seen: set[tuple[int, tuple[str, str, str]]] = set()
         for each in found:

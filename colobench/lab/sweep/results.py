@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from colobench.errors import LocalError
-from colobench.lab.compare.measurement import Measurement
+from colobench.lab.compare.measurement import WRONG_VALUES, Measurement
 from colobench.lab.compare.parquet import checkpoint_rows, measurement_row, write_table
 from colobench.lab.result_lines import ResultLines
 from colobench.lab.sweep.cells import SweepCell
@@ -80,9 +80,25 @@ class SweepResult:
             found = json.loads(line)
             measurement = found.pop("measurement")
             made = None if measurement is None else Measurement.from_row(measurement)
-            return cls(measurement=made, **found)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise LocalError(f"results: expected those of a sweep, found {line[:80]!r}") from error
+            result = cls(measurement=made, **found)
+        except WRONG_VALUES as error:
+            raise _no_result(line) from error
+        texts = (
+            result.cell,
+            result.name,
+            result.worker,
+            "" if result.error is None else result.error,
+        )
+        tables = result.varied, result.settings
+        if not all(isinstance(each, str) for each in texts) or not all(
+            isinstance(each, Mapping) for each in tables
+        ):
+            raise _no_result(line)
+        return result
+
+
+def _no_result(line: str | bytes) -> LocalError:
+    return LocalError(f"expected a result of a sweep, found {line[:80]!r}")
 
 
 class SweepDirectory(AbstractContextManager["SweepDirectory"]):
@@ -142,8 +158,7 @@ class SweepDirectory(AbstractContextManager["SweepDirectory"]):
             If one is of another cell.
         """
         known, found = {cell.identity for cell in cells}, {}
-        for line in self._lines.load():
-            result = SweepResult.from_json(line)
+        for result in self._lines.read(SweepResult.from_json):
             if result.cell not in known:
                 raise LocalError(
                     f"{self._lines.path}: expected results of this specification, found one of "

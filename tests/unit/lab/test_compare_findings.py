@@ -19,7 +19,7 @@ from colobench.lab.compare.settings import ComparisonSettings
 from colobench.settings.checkpoint import Strategy
 from colobench.settings.own_trigger import make_trigger
 from colobench.settings.settings import Settings
-from measurements import NAMES, make_comparison, make_measurement
+from measurements import NAMES, make_calibration, make_comparison, make_measurement
 
 
 def clearly(cell, number):
@@ -295,15 +295,46 @@ def test_results_of_an_own_trigger_do_not_depend_on_the_place_of_its_source(tmp_
         {"checkpoints": {}},
         {"checkpoints": {"pause_ms": [1], "stopped_s": []}},
         {"link_use": {}},
+        {"link_use": {"held": 1, "held_rate": "x"}},
         {"calibration": {"settings": None}},
         {"round": "1"},
+        {"figures": {"degradation": float("nan")}},
+        {"memcpy_gb_per_s": [1, 10**400]},
+        {"checkpoints": {"pause_ms": ["a"], "stopped_s": [1]}},
+        {"checkpoints": {"pause_ms": [1.0], "stopped_s": [1], "cause": [{}]}},
     ],
-    ids=str,
+    ids=lambda wrong: f"{wrong!s:.60}",
 )
 def test_a_line_with_values_of_other_types_is_refused(wrong):
     [first, *_] = make_comparison(clearly).measurements
     with pytest.raises(LocalError, match="expected a measurement"):
         Measurement.from_json(json.dumps(dataclasses.asdict(first) | wrong))
+
+
+@pytest.mark.parametrize("name", ["columns", "unprotected", "secondary_memory_bytes", "settings"])
+@pytest.mark.parametrize("wrong", ["x", [1], {}, True, float("nan"), 10**400], ids=str)
+def test_a_calibration_with_values_of_other_types_is_refused(name, wrong):
+    comparison = make_comparison(clearly)
+    [first, *_] = comparison.measurements
+    calibrated = make_calibration(comparison.cells[0])
+    made = dataclasses.replace(first, calibration=calibrated)
+    assert Measurement.from_json(made.to_json()) == made
+    changes = [calibrated | {name: wrong}]
+    if name in ("columns", "unprotected"):
+        changes += [
+            calibrated | {name: calibrated[name] | {one: wrong}} for one in ("busy", "work")
+        ]
+    for change in changes:
+        with pytest.raises(LocalError, match="expected a measurement"):
+            Measurement.from_json(dataclasses.replace(first, calibration=change).to_json())
+
+
+def test_a_damaged_line_is_named(kept):
+    comparison, path = kept
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:1], lines[1][:-9] + "}", *lines[2:]]) + "\n")
+    with pytest.raises(LocalError, match=r"line 2: expected a measurement, found b'{\"strategy"):
+        plan_comparison(comparison.cells, comparison.settings, path)
 
 
 def test_a_directory_is_no_file_of_results(tmp_path):

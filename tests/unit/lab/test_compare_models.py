@@ -356,6 +356,14 @@ def test_table_has_each_figure_divided_by_that_of_the_first_strategy():
     assert ratio_rows(group) == []
 
 
+def test_less_than_nothing_is_no_multiple():
+    comparison = make_comparison(
+        lambda cell, number: {"degradation": 0.1 if cell.strategy == NAMES[0] else -0.05}, rounds=2
+    )
+    [group] = comparison.groups()
+    assert dict(ratio_rows(group)[1:])["degradation"] == "–"
+
+
 def test_fewer_bytes_win_below_the_rate_at_which_both_take_equally_long():
     plain, small = cells_of("colo_v12,delay=0", "xbzrle,delay=0", links=("1GbE",))
     quick = make_calibration(plain, pages_per_step=500)

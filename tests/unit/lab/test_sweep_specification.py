@@ -180,6 +180,19 @@ def test_cell_that_lost_its_workers_has_failed_and_a_lost_scheduler_ends_the_swe
             result_of(future, cells[0])
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"cell": ["x"]}, {"varied": 3}, {"error": {}}, {"measurement": []}], ids=str
+)
+def test_a_damaged_line_is_named(cells, tmp_path, wrong):
+    line = json.loads(result(cells[0]).to_json()) | wrong
+    with SweepDirectory(tmp_path / "results") as directory:
+        directory.append(result(cells[1]))
+        with open(directory.path / "cells.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps({"cell": line.pop("cell"), **line}) + "\n")
+        with pytest.raises(LocalError, match=r"cells.jsonl, line 2: expected a result of a sweep"):
+            directory.load(cells)
+
+
 def test_directory_keeps_the_last_result_of_each_cell_and_writes_tables(cells, tmp_path, plan):
     parquet = pytest.importorskip("pyarrow.parquet")
     failed = SweepResult.of(cells[0], None, "no luck", "here:1")

@@ -20,7 +20,7 @@ MATERIAL = "colobench/material"
 _FILES = (
     *("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"),
     *("notebooks/*.ipynb", "docs/*.md", "docs/*.png", "docs/*.svg"),
-    *("docs/slides/*.ipynb", "datasets/*/*"),
+    *("docs/*.ipynb", "datasets/*/*"),
 )
 _PACKAGE = Path(__file__).resolve().parents[1]
 #: Directory of the settings that JupyterLab begins with; a user may change them as usual.

@@ -271,6 +271,14 @@ def test_a_hint_for_a_typical_number_leaves_room_for_answers_that_are_near():
     assert "Only a request just after a checkpoint" in found[60].words
 
 
+def test_a_guess_at_a_size_is_judged_by_the_factor_that_it_is_off():
+    judge = predicted_experiment("10.1").judge
+    answers = (500, 251, 999, 101, 2400, 33_554, 0, -500)
+    grades = {answer: judge(answer, 500).grade for answer in answers}
+    assert [each for each in grades if grades[each] is Grade.RIGHT] == [500, 251, 999]
+    assert [each for each in grades if grades[each] is Grade.NEAR] == [101, 2400]
+
+
 def test_an_honest_rounding_is_right_and_another_unit_has_its_hint(monkeypatch):
     monkeypatch.setattr(lesson_04, "_buffer_line", lambda: Line(750.0, 4104.27))
     monkeypatch.setattr(lesson_07b, "_page_bytes", lambda: 4104)

@@ -101,6 +101,11 @@ class Trace:
         """Number of pages written, each once for each interval in which it was."""
         return int(self.lengths.sum(dtype=np.uint64))
 
+    @property
+    def milliseconds(self) -> int:
+        """Length of the recording, of which each interval has the same part."""
+        return self.intervals * self.interval_ms
+
     def digest(self) -> str:
         """Compute the SHA-256 of the arrays, which does not depend on their compression."""
         summed = hashlib.sha256(FORMAT.encode())

@@ -65,7 +65,7 @@ def test_a_stopped_guest_makes_up_for_its_work_in_a_share_of_the_time_and_runs_o
         node = session.nodes["primary"]
         wait_for_work(node, None)
         first = cpu_time(node)
-        found["share"] = busy_behind(node)
+        found["share"] = busy_behind(node, per_interval)
         last = cpu_time(node)
         # A trace goes on with the time, also while the guest stands still.
         due = (last.ns - first.ns) / 1e6 * per_interval

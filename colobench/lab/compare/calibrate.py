@@ -28,6 +28,8 @@ from colobench.node.phases import durations
 from colobench.processes.process import NodeProcess
 from colobench.settings.checkpoint import Capture
 from colobench.settings.settings import Settings
+from colobench.strategy.model.checkpoint import CAPTURES
+from colobench.strategy.model.spread import NEAREST
 
 #: Runs between two checkpoints, ms: 10 a decade. Longer ones follow from the curve's end.
 SHORTEST_MS, LONGEST_MS, RUNS_PER_DECADE = 1.0, 200.0, 10
@@ -35,8 +37,13 @@ SHORTEST_MS, LONGEST_MS, RUNS_PER_DECADE = 1.0, 200.0, 10
 REPETITIONS, REPEATED_MS = 3, 200.0
 #: Seconds in which buffers grow and connections open, and in which the guest is measured alone.
 SETTLING_SECONDS, UNPROTECTED_SECONDS = 0.5, 0.4
-#: Time for which a guest is stopped to see how it makes up for it, and time that it has for that.
-_STOPPED_MS, _CAUGHT_UP_MS = 100, 10
+#: Time for which a guest is stopped to see how it makes up for it, time that it has for that, and
+#: how often.
+_STOPPED_MS, _CAUGHT_UP_MS, _STOPS = 100, 10, 5
+#: Seconds of checkpoints as close together as they can be, and number of those behind a long pause.
+_CLOSE_SECONDS, _LONG_PAUSES = 0.3, 7
+#: Seconds that a few checkpoints may take.
+_CHECKPOINTS_TIMEOUT = 30.0
 #: Programs whose steps of work in a tick are the setting `writes_per_tick`.
 TICK_WRITERS = frozenset({Program.UNIFORM, Program.HOTCOLD, Program.SEQUENTIAL})
 #: Ratio of the rate of writes of a calibration to that of the cell; below 1, as a guest may not
@@ -108,7 +115,10 @@ def calibrate(
     dict
         ``settings`` of the pair, whole, with the images of disks as the user named them;
         ``trace_curve``, see there; ``columns`` with a value for each checkpoint but the first:
-        see `columns_of`; ``unprotected`` and ``protected``: ``work_per_ms``, ``busy`` and
+        see `columns_of`; ``close``, those of checkpoints as close together as they can be, and
+        ``behind``, those of such checkpoints behind a long pause, of guests that lose no work and
+        stand still while a checkpoint is sent, else None; ``unprotected`` and
+        ``protected``: ``work_per_ms``, ``busy`` and
         ``processor_ms_per_step`` of the guest, see `pace_between`, and ``busy_behind`` of an
         unprotected one that replays a trace, see `busy_behind`; ``latency_ms`` and
         ``latency_p99_ms`` of the unprotected guest, and
@@ -149,8 +159,10 @@ def _run(cell: Cell, session: Session, every_ms: int) -> dict[str, Any]:
             first = cpu_time(node)
             time.sleep(UNPROTECTED_SECONDS)
             before["pace"] = pace_between(first, cpu_time(node))
-        if cell.settings.guest.program.takes_trace:
-            before["pace"]["busy_behind"] = busy_behind(node)
+        guest = session.settings.guest
+        if guest.trace is not None:
+            trace = load_trace(guest.trace, guest.trace_sha256)
+            before["pace"]["busy_behind"] = busy_behind(node, trace.writes / trace.milliseconds)
         before["memory"] = proportional_bytes(node)
         before["latency"] = _latencies([each for each in answers if each.time >= begin])
 
@@ -166,9 +178,10 @@ def _run(cell: Cell, session: Session, every_ms: int) -> dict[str, Any]:
                 session.checkpoint()
             pace = pace_between(first_time, cpu_time(session.nodes["primary"]))
             records = session.records.since(first - 1)
+            close = _close_together(session)
+            behind = _behind_pauses(session) if _makes_up(session.settings) else None
             # The last answers are released, too.
-            parameters = {"x-checkpoint-delay": _LAST_ANSWERS_MS}
-            session.nodes["primary"].execute("migrate-set-parameters", **parameters)
+            _set_delay(session, _LAST_ANSWERS_MS)
         memory = {
             f"{role}_memory_bytes": proportional_bytes(node) - before["memory"]
             for role, node in session.nodes.items()
@@ -176,6 +189,8 @@ def _run(cell: Cell, session: Session, every_ms: int) -> dict[str, Any]:
     latency, protected = before["latency"], _latencies([a for a in answers if a.time >= begin])
     return {
         "columns": columns_of(records),
+        "close": close,
+        "behind": behind,
         "unprotected": before["pace"],
         "protected": pace,
         "latency_ms": latency[0],
@@ -184,6 +199,50 @@ def _run(cell: Cell, session: Session, every_ms: int) -> dict[str, Any]:
         "protected_latency_p99_ms": protected[1],
         **memory,
     }
+
+
+def _makes_up(settings: Settings) -> bool:
+    """Say whether a guest does the work of a checkpoint's pause later, as that of a trace."""
+    sent = CAPTURES[settings.checkpoint.capture.value].sends_in_pause
+    return sent and settings.guest.program.takes_trace
+
+
+def _set_delay(session: Session, milliseconds: int) -> None:
+    parameters = {"x-checkpoint-delay": milliseconds}
+    session.nodes["primary"].execute("migrate-set-parameters", **parameters)
+
+
+def _close_together(session: Session) -> dict[str, list[Any]]:
+    """Take checkpoints without any time between them, and leave the pair so; see `columns_of`."""
+    first = session.records.total
+    _set_delay(session, 0)
+    time.sleep(_CLOSE_SECONDS)
+    _wait_for_checkpoints(session, first, NEAREST)
+    return columns_of(session.records.since(first))
+
+
+def _behind_pauses(session: Session) -> dict[str, list[Any]]:
+    """Make pauses long, and give the checkpoints behind them; see `columns_of`.
+
+    The secondary is held and not the primary, whose threads have nothing else to do meanwhile.
+    """
+    first = session.records.total
+    for _ in range(_LONG_PAUSES):
+        session.hold("secondary", "load")
+        held = session.records.total
+        time.sleep(_STOPPED_MS / 1000)
+        session.go_on("secondary")
+        _wait_for_checkpoints(session, held, 2)
+    columns = columns_of(session.records.since(first))
+    behind = [pause >= _STOPPED_MS for pause in columns["last_pause_ms"]]
+    return {name: list(itertools.compress(each, behind)) for name, each in columns.items()}
+
+
+def _wait_for_checkpoints(session: Session, first: int, count: int) -> None:
+    """Wait until a pair that takes them by itself has taken so many more than the first ones."""
+    session.wait_for(
+        lambda: session.records.total >= first + count, f"{count} checkpoints", _CHECKPOINTS_TIMEOUT
+    )
 
 
 def _asking(session: Session, cell: Cell, seconds: float, every_ms: int) -> Any:
@@ -255,26 +314,33 @@ def trace_curve(guest: GuestSettings) -> list[tuple[float, float]] | None:
     if guest.trace is None or guest.working_set:
         return None
     trace = load_trace(guest.trace, guest.trace_sha256)
-    per_ms = trace.writes / (trace.intervals * trace.interval_ms)
+    per_ms = trace.writes / trace.milliseconds
     return [(per_ms * milliseconds, pages) for milliseconds, pages in dirty_curve(trace)]
 
 
-def busy_behind(node: NodeProcess) -> float:
+def busy_behind(node: NodeProcess, work_per_ms: float) -> float:
     """Stop a guest that loses no work, and give the share of time that it needs to make up for it.
 
-    The share is the processor's time of the guest divided by the time from its stop until it has
-    caught up. It is far less than that of a guest that wakes up at each tick.
+    The share is the processor's time of a step of work, times the steps that are due in a
+    millisecond. It is far less than that of a guest that wakes up at each tick.
+
+    Parameters
+    ----------
+    node
+        Its node.
+    work_per_ms
+        Steps that are due in a millisecond, on average: the trace has phases with fewer and more.
     """
     shares = []
-    for _ in range(REPETITIONS):
+    for _ in range(_STOPS):
         node.execute("stop")
         first = cpu_time(node)
         time.sleep(_STOPPED_MS / 1000)
         node.execute("cont")
         time.sleep(_CAUGHT_UP_MS / 1000)
-        last = cpu_time(node)
-        shares.append((last.processor_ns - first.processor_ns) / (last.ns - first.ns))
-    return statistics.median(shares)
+        pace = pace_between(first, cpu_time(node))
+        shares.append(pace["processor_ms_per_step"] * work_per_ms)
+    return min(1.0, statistics.median(shares))
 
 
 def columns_of(records: Sequence[CheckpointRecord]) -> dict[str, list[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,8 @@ import numpy as np
 import psutil
 
 from colobench.errors import ColobenchError, RemoteError
+from colobench.guest.replay_table import load_trace
+from colobench.guest.settings import GuestSettings
 from colobench.lab.compare.cells import Cell
 from colobench.lab.compare.commit_age import commit_age
 from colobench.lab.compare.load import Asked, asking_clients, wait_for_answer
@@ -33,6 +36,8 @@ from colobench.settings.settings import Settings
 
 #: Seconds before anything counts: buffers grow to their size, and connections open.
 SETTLING_SECONDS = 0.5
+#: Seconds of the longest trace that is measured from end to end.
+LONGEST_PASS = 10.0
 #: Seconds in which a guest that has just started begins to work.
 WORK_TIMEOUT = 20.0
 #: Copies of a check of the machine, of which the median counts, and bytes of each.
@@ -142,7 +147,8 @@ class _Measuring:
         primary = self._session.nodes["primary"]
         address = self._session.address() if self._cell.serves else None
         wait_for_work(primary, address, self._watch)
-        work, answers, _, _ = self._work(self._settings.unprotected_seconds)
+        seconds = whole_passes(self._settings.unprotected_seconds, self._session.settings.guest)
+        work, answers, _, _ = self._work(seconds)
         answered = answers_per_s(answers)
         self.underway.work_per_s = answered if self._cell.serves else work
         p50, p99 = _latencies(answers)
@@ -157,7 +163,8 @@ class _Measuring:
 
     def _measure_protected(self) -> None:
         underway = self.underway
-        work, answers, begin, end = self._work(self._settings.seconds, underway.begin)
+        seconds = whole_passes(self._settings.seconds, self._session.settings.guest)
+        work, answers, begin, end = self._work(seconds, underway.begin)
         underway.end(end)
         p50, p99 = _latencies(answers)
         alone: float | None
@@ -249,6 +256,18 @@ class _Measuring:
         stopped = np.array([stopped_at(each) for each in records], dtype=np.float64)
         committed = np.array([_committed(each) for each in records], dtype=np.float64)
         return commit_age(stopped, committed, begin, end, 99)
+
+
+def whole_passes(seconds: float, guest: GuestSettings) -> float:
+    """Give the time that a guest is measured, if so many seconds are asked for.
+
+    A recorded program has phases, so the time of a guest that replays a trace is as many whole
+    passes as are needed. It is as asked for if a pass takes more than `LONGEST_PASS` seconds.
+    """
+    if guest.trace is None:
+        return seconds
+    a_pass = load_trace(guest.trace, guest.trace_sha256).milliseconds / 1000
+    return math.ceil(seconds / a_pass) * a_pass if a_pass <= LONGEST_PASS else seconds
 
 
 def _latencies(answers: Sequence[Asked]) -> list[float | None]:

@@ -37,7 +37,7 @@ from colobench.strategy.model.costs import (
 from colobench.strategy.model.curve import DirtyCurve, Numbers, measured_curve
 from colobench.strategy.model.inputs import Axes, Calibration, LinkProperties, Workload
 from colobench.strategy.model.predict import Prediction, predict
-from colobench.strategy.model.slack import GuestPace, done_ms
+from colobench.strategy.model.slack import AT_ONCE, GuestPace, Preparation, done_ms
 from colobench.strategy.model.spread import PauseSpread, measured_spread
 
 #: Encodings of which a page has more bytes the more was written to it.
@@ -221,7 +221,40 @@ def fit_calibration(found: Sequence[Calibrated]) -> Calibration:
         page_ms=page_ms,
         lost_beside=0.0 if sends_in_pause else lost_beside(found, page_ms),
         spread=_spread(costs, sends_in_pause, columns),
+        preparation=preparation_of(found, costs),
     )
+
+
+def preparation_of(found: Sequence[Calibrated], costs: CheckpointCosts) -> Preparation:
+    """Give what checkpoints take that are due as soon as they can be.
+
+    Without such ones, as in older results, and where two epochs may be open, that is nothing.
+    """
+    capture = CAPTURES[found[0]["settings"]["capture"]]
+    close, behind = (
+        [each[name] for each in found if each.get(name) and each[name]["run_ms"]]
+        for name in ("close", "behind")
+    )
+    if capture.open_epochs > 1 or not close:
+        return AT_ONCE
+    columns = {
+        name: [each for one in close for each in one[name]] for name in ("pages", "pause_ms")
+    }
+    return Preparation(
+        alone=_least_time(close, costs),
+        beside=_least_time(behind or close, costs),
+        spread=_spread(costs, capture.sends_in_pause, columns),
+    )
+
+
+def _least_time(tables: Sequence[Mapping[str, Sequence[float]]], costs: CheckpointCosts) -> float:
+    """Give the median time from when all is loaded until a checkpoint is due, milliseconds."""
+    found = [
+        run - beside - costs.request.at(pages)
+        for each in tables
+        for run, beside, pages in zip(each["run_ms"], each["beside_ms"], each["pages"], strict=True)
+    ]
+    return max(0.0, statistics.median(found))
 
 
 def _spread(

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from colobench.strategy.model.costs import CheckpointCosts
 from colobench.strategy.model.curve import DirtyCurve
-from colobench.strategy.model.slack import GuestPace
+from colobench.strategy.model.slack import AT_ONCE, GuestPace, Preparation
 from colobench.strategy.model.spread import NO_SPREAD, PauseSpread
 from colobench.strategy.trigger import Trigger
 
@@ -100,6 +100,8 @@ class Calibration:
         because threads of the pair take the processors that it needs.
     spread
         Single pauses beside the line of the costs.
+    preparation
+        Checkpoints that are due as soon as they can be.
     """
 
     costs: CheckpointCosts
@@ -109,3 +111,4 @@ class Calibration:
     page_ms: float = 0.0
     lost_beside: float = 0.0
     spread: PauseSpread = NO_SPREAD
+    preparation: Preparation = AT_ONCE

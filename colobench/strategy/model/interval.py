@@ -17,7 +17,7 @@ import numpy as np
 from colobench.strategy.model.checkpoint import Checkpoint
 from colobench.strategy.model.inputs import Workload
 from colobench.strategy.model.output import FrameOutput
-from colobench.strategy.model.slack import done_ms
+from colobench.strategy.model.slack import AT_ONCE, Preparation, done_ms
 from colobench.strategy.model.spread import NO_SPREAD, PauseSpread
 from colobench.strategy.own import OwnTrigger
 from colobench.strategy.trigger import DIRTY_PAGES, MISCOMPARE, OUTPUT_FRAMES, Situation, Trigger
@@ -79,13 +79,18 @@ def has_interval_model(trigger: Trigger) -> bool:
 
 
 def intervals(
-    trigger: Trigger, load: Workload, after: After, dirty: Dirty, spread: PauseSpread = NO_SPREAD
+    trigger: Trigger,
+    load: Workload,
+    after: After,
+    dirty: Dirty,
+    spread: PauseSpread = NO_SPREAD,
+    preparation: Preparation = AT_ONCE,
 ) -> list[Interval] | None:
     """Ask a trigger for one checkpoint after another.
 
     The node's rules are those of `colobench.node.trigger`: a trigger is asked when the answer
     before says so, when the first frame of output begins to wait, and when outputs differ, if it
-    looks at these; but not before the last checkpoint leaves the pair time for it. When it gives a
+    looks at these; but not before the pair is ready for it (`Preparation`). When it gives a
     cause, the guest runs on for the time of the request, and for the trigger's own lead.
 
     What comes by chance has the distribution that was measured, without its chance: miscompares
@@ -101,7 +106,7 @@ def intervals(
     """
     if not has_interval_model(trigger):
         return None
-    pair = _Pair(trigger, load, after, dirty, spread)
+    pair = _Pair(trigger, load, after, dirty, spread, preparation)
     found = [pair.next() for _ in range(SETTLING + COUNTED)]
     return None if any(each.ran >= LONGEST_MS for each in found) else found[SETTLING:]
 
@@ -126,9 +131,16 @@ class _Pair:
     """A pair in the model's own time, as its trigger knows it."""
 
     def __init__(
-        self, trigger: Trigger, load: Workload, after: After, dirty: Dirty, spread: PauseSpread
+        self,
+        trigger: Trigger,
+        load: Workload,
+        after: After,
+        dirty: Dirty,
+        spread: PauseSpread,
+        preparation: Preparation,
     ) -> None:
         self._trigger, self._after, self._dirty, self._spread = trigger, after, dirty, spread
+        self._preparation = preparation
         needs = trigger.needs
         self._miscompares = load.miscompares_per_ms if MISCOMPARE in needs else 0.0
         self._output = FrameOutput(load) if OUTPUT_FRAMES in needs else None
@@ -148,7 +160,9 @@ class _Pair:
         lead = self._trigger.lead_ms(seen, self._memory)
         ran = seen.ran_ms + self._after(seen.ran_ms).request + lead
         found = self._after(ran)
-        made = Interval(ran, self._spread.ratio(found.alone, noise), found)
+        at_once = seen.ran_ms <= self._ready
+        spread = (at_once and self._preparation.spread) or self._spread
+        made = Interval(ran, spread.ratio(found.alone, noise), found)
         stopped = self._started + ran
         if self._output is not None:
             more = max(0.0, done_ms(ran, made.pause, self._pace) - ran)
@@ -188,7 +202,8 @@ class _Pair:
         """Start the guest again, and let the trigger learn of the checkpoint."""
         found = made.found
         self._started += made.period
-        self._ready = max(0.0, found.busy - found.request)
+        prepared = self._preparation.takes_ms(self._pace.catching_up_ms(made.pause))
+        self._ready = max(0.0, found.busy - found.request) + prepared
         self._last = replace(
             self._last,
             now_ms=self._started,

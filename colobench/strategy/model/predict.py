@@ -92,8 +92,8 @@ def predict(
     def dirty(ran: float) -> float:
         return workload.curve.at(ran * workload.work_per_ms)
 
-    spread = calibration.spread
-    made = intervals(axes.trigger, workload, Tabulated(exact).at, dirty, spread)
+    spread, preparation = calibration.spread, calibration.preparation
+    made = intervals(axes.trigger, workload, Tabulated(exact).at, dirty, spread, preparation)
     if made is None:
         return None
     ran, period = _mean(each.ran for each in made), _mean(each.period for each in made)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from colobench.strategy.model.spread import NO_SPREAD, PauseSpread
+
 
 @dataclass(frozen=True, slots=True)
 class GuestPace:
@@ -30,10 +32,52 @@ class GuestPace:
     kept: float = 1.0
     busy_behind: float | None = None
 
+    def catching_up_ms(self, pause: float) -> float:
+        """Give the time in which it works without a rest behind a pause, milliseconds.
+
+        In the time C it does what was due in the pause p and in C: C = v (p + C). It is 0 where
+        ticks are lost, which leave at most the work of one.
+        """
+        if math.isfinite(self.kept):
+            return 0.0
+        share = self.busy_at_most
+        return pause * share / (1 - share) if share < 1 else math.inf
+
     @property
     def busy_at_most(self) -> float:
         """Share of the time that its work takes if it does not rest."""
         return self.busy if self.busy_behind is None else min(self.busy, self.busy_behind)
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """Checkpoints that are due as soon as they can be.
+
+    The pair prepares them while its guest runs: the last one's record is written and read, and the
+    threads that wait for the next one begin to run. That takes longer while the guest makes up for
+    a pause, and works all the time.
+
+    Attributes
+    ----------
+    alone, beside
+        Milliseconds from when all is loaded and the guest runs until a checkpoint can be due,
+        beside a guest that rests, and beside one that works all the time.
+    spread
+        Single pauses of such checkpoints.
+    """
+
+    alone: float = 0.0
+    beside: float = 0.0
+    spread: PauseSpread = NO_SPREAD
+
+    def takes_ms(self, catching_up: float) -> float:
+        """Give the time that it takes if the guest works for so many milliseconds at first."""
+        more = max(0.0, self.beside - self.alone)
+        return self.alone + (more * min(1.0, catching_up / self.beside) if more else 0.0)
+
+
+#: Preparation that takes no time.
+AT_ONCE = Preparation()
 
 
 def done_ms(ran: float, pause: float, pace: GuestPace, slowed: float = 0.0) -> float:

@@ -39,6 +39,9 @@ class PauseSpread:
         near = self.ratios[max(0, end - NEAREST) : end]
         return float(np.quantile(near, share))
 
+    def __bool__(self) -> bool:
+        return bool(self.pauses)
+
     def _after(self, pause: float) -> int:
         return int(np.searchsorted(self.pauses, pause))
 

@@ -23,7 +23,7 @@ from colobench.lab.compare.cells import make_cells
 from colobench.lab.compare.comparison import Comparison
 from colobench.lab.compare.judged import BOUNDS, Judge, judge_value
 from colobench.lab.compare.load import Asked
-from colobench.lab.compare.measure import answers_per_s
+from colobench.lab.compare.measure import answers_per_s, whole_passes
 from colobench.lab.compare.measurement import Measurement
 from colobench.lab.compare.metrics import BYTES, DEGRADATION, METRICS, PAUSE
 from colobench.lab.compare.models import (
@@ -41,6 +41,7 @@ from colobench.settings.link import Link
 from colobench.settings.settings import Settings
 from colobench.settings.strategy import preset
 from colobench.strategy.model.predict import has_model
+from colobench.strategy.model.slack import AT_ONCE
 from colobench.strategy.presets import PRESETS
 from measurements import NAMES, make_calibration, make_comparison, make_measurement
 from traces import trace_file
@@ -435,3 +436,51 @@ def test_a_replayed_trace_has_the_curve_of_all_its_windows(tmp_path):
     assert found.at(5900) == pytest.approx(52)
     assert trace_curve(dataclasses.replace(guest, working_set=16)) is None
     assert trace_curve(GuestSettings()) is None
+
+
+def test_a_trace_is_measured_from_end_to_end_unless_it_is_long(tmp_path):
+    def guest(milliseconds):
+        path = trace_file(tmp_path / f"{milliseconds}.npz", [[1], [2]], milliseconds // 2)
+        return GuestSettings(program=Program.REPLAY, trace=str(path))
+
+    assert [whole_passes(seconds, guest(1500)) for seconds in (0.1, 1.5, 1.6)] == [1.5, 1.5, 3.0]
+    assert whole_passes(2.0, guest(12_000)) == 2.0
+    assert whole_passes(2.0, GuestSettings()) == 2.0
+
+
+# -- Checkpoints that are due as soon as they can be ---------------------------------------------
+
+
+def with_close(cell, runs, behind=None, **others):
+    """Make a calibration with checkpoints as close together as they can be."""
+    calibration = make_calibration(cell)
+    tables = {}
+    for name, each in (("close", runs), ("behind", behind)):
+        columns = {"pages": [100] * len(each or ()), "beside_ms": [0.1] * len(each or ())}
+        columns["pause_ms"] = [2 * (0.5 + 0.1)] * len(each or ())
+        tables[name] = each and {"run_ms": each, **columns}
+    return calibration | tables | others
+
+
+def test_least_time_between_checkpoints_is_what_the_calibration_took():
+    [cell] = cells_of("colo_v12")
+    found = Calibrations([with_close(cell, [1.0, 1.1, 5.0], [3.0, 2.9, 3.1])])
+    preparation = found.fitted(cell.settings).preparation
+    # Without the 0.2 ms of the request, and the 0.1 ms in which the last one was loaded.
+    assert (preparation.alone, preparation.beside) == pytest.approx((0.8, 2.7))
+    assert preparation.spread.ratio(1.0, 0.5) == pytest.approx(2)
+
+
+@pytest.mark.parametrize("missing", [{}, {"close": None}, {"close": {"run_ms": []}}])
+def test_older_results_have_no_least_time(missing):
+    [cell] = cells_of("colo_v12")
+    found = Calibrations([make_calibration(cell) | missing])
+    assert found.fitted(cell.settings).preparation == AT_ONCE
+
+
+def test_guest_that_loses_ticks_needs_no_checkpoints_behind_a_pause_and_open_epochs_no_least_time():
+    [colo] = cells_of("colo_v12")
+    found = Calibrations([with_close(colo, [1.0, 1.1, 5.0])]).fitted(colo.settings)
+    assert found.preparation.takes_ms(math.inf) == found.preparation.alone
+    [cow2] = cells_of("cow2")
+    assert Calibrations([with_close(cow2, [1.0])]).fitted(cow2.settings).preparation == AT_ONCE

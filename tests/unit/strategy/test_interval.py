@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 
 import numpy as np
@@ -15,6 +16,7 @@ from colobench.strategy.model.curve import DirtyCurve
 from colobench.strategy.model.inputs import Workload
 from colobench.strategy.model.interval import COUNTED, intervals
 from colobench.strategy.model.output import FrameOutput
+from colobench.strategy.model.slack import AT_ONCE, GuestPace, Preparation
 from colobench.strategy.model.spread import NO_SPREAD, PauseSpread, measured_spread
 from colobench.strategy.model.tabulated import Tabulated
 from colobench.strategy.model.waits import uniform_percentiles
@@ -30,8 +32,8 @@ def after(pause, busy=0.0):
     return lambda ran: Checkpoint(1, 1, 0.0, pause, pause, pause, busy, pause, alone=pause)
 
 
-def made(trigger, load=IDLE, pause=2.0, busy=0.0, spread=NO_SPREAD):
-    return intervals(trigger, load, after(pause, busy), lambda ms: 10 * ms, spread)
+def made(trigger, load=IDLE, pause=2.0, busy=0.0, spread=NO_SPREAD, preparation=AT_ONCE):
+    return intervals(trigger, load, after(pause, busy), lambda ms: 10 * ms, spread, preparation)
 
 
 def test_trigger_that_learns_from_pauses_runs_for_longer_where_some_are_long():
@@ -51,6 +53,23 @@ def test_fixed_delay_keeps_its_grid_whatever_single_pauses_are():
     found = made(FixedDelay(20), spread=tenth)
     assert statistics.fmean(each.period for each in found) == pytest.approx(20, rel=1e-2)
     assert len(found) == COUNTED
+
+
+def test_checkpoints_without_a_delay_wait_for_the_pair_and_for_a_guest_that_makes_up_for_a_pause():
+    trigger = FixedDelay(0)
+    prepared = Preparation(1.0, 3.0, PauseSpread((2.0,) * 16, (1.5,) * 16))
+    found = made(trigger, preparation=prepared)
+    assert {(each.ran, each.pause) for each in found} == {(1.0, 3.0)}
+    behind = Workload(CURVE, 10.0, pace=GuestPace(busy=0.2, kept=math.inf))
+    # It works for 3 ms × 0.2 / 0.8 behind each pause, a quarter of the 3 ms.
+    assert {each.ran for each in made(trigger, behind, preparation=prepared)} == {1.5}
+
+
+def test_checkpoints_with_a_delay_need_no_time_for_the_pair():
+    prepared = Preparation(1.0, 3.0, PauseSpread((2.0,) * 16, (1.5,) * 16))
+    found = made(FixedDelay(20), preparation=prepared)
+    assert statistics.fmean(each.period for each in found) == pytest.approx(20, rel=1e-2)
+    assert {each.pause for each in found} == {2.0}
 
 
 def test_pages_are_looked_at_in_steps_so_a_little_more_are_written():

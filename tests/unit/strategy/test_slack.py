@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from colobench.strategy.model.slack import GuestPace, done_ms, lost_ticks
+from colobench.strategy.model.slack import GuestPace, Preparation, done_ms, lost_ticks
 from share import amount
 
 #: Steps of the simulation in a tick, and periods that it goes through before it counts.
@@ -106,3 +106,17 @@ def test_guest_that_wakes_up_once_for_many_ticks_makes_up_for_more():
     assert done_ms(10, 60, GuestPace(busy=0.5, kept=math.inf)) == 20
     # It never needs more than with each tick by itself.
     assert GuestPace(busy=0.1, busy_behind=0.5).busy_at_most == 0.1
+
+
+def test_guest_works_without_a_rest_until_it_has_done_what_was_due_meanwhile():
+    assert GuestPace(busy=0.2, kept=math.inf).catching_up_ms(40) == pytest.approx(10)
+    assert GuestPace(busy=1.0, kept=math.inf).catching_up_ms(40) == math.inf
+    # One tick is all that is left of a pause where the others are lost.
+    assert GuestPace(busy=0.2, kept=1.0).catching_up_ms(40) == 0
+
+
+def test_preparation_takes_longer_in_the_part_of_it_in_which_the_guest_works():
+    found = Preparation(alone=1.0, beside=3.0)
+    assert [found.takes_ms(working) for working in (0.0, 1.5, 3.0, math.inf)] == [1, 2, 3, 3]
+    assert Preparation(alone=1.0, beside=0.5).takes_ms(math.inf) == 1
+    assert Preparation().takes_ms(math.inf) == 0

@@ -12,7 +12,7 @@ from colobench.fields.checks import show
 from colobench.fields.part import settings_of
 from colobench.guest.programs import Program
 from colobench.guest.settings import GuestSettings
-from colobench.lab.session.places import check_memory
+from colobench.lab.session.places import check_memory, identify_trace
 from colobench.lab.session.record import check_all_are_kept
 from colobench.lab.session.serving import serving_settings
 from colobench.settings.checkpoint import Strategy
@@ -134,6 +134,8 @@ def make_cell(
         settings = let_clients_in(settings)
         check_all_are_kept(settings)
         check_memory(settings)
+        # Its digest is in each result, so that those of another file are told apart.
+        settings = identify_trace(settings)
     except LocalError as error:
         raise LocalError(f"{name} on {guest}: {error}") from error
     return Cell(name, guest, link, settings)

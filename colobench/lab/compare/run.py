@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from colobench.errors import LocalError
+from colobench.guest.making import check_guest
 from colobench.lab.compare.calibrate import calibrate
 from colobench.lab.compare.cells import (
     AXES,
@@ -25,6 +26,7 @@ from colobench.lab.compare.settings import ComparisonSettings
 from colobench.lab.compare.underway import Underway
 from colobench.lab.interrupt import interruptible
 from colobench.lab.progress import bar
+from colobench.lab.session.places import check_libraries
 from colobench.lab.session.session import Session
 from colobench.strategy.model.predict import has_model
 
@@ -144,6 +146,10 @@ def measure_missing(
     total = len(comparison.cells) * comparison.settings.rounds
     with comparison.alone():
         left = list(_left(comparison))
+        for cell in comparison.cells if left else ():
+            # What is missing for the last cell is not found out after all others.
+            check_guest(cell.settings.guest)
+            check_libraries(cell.settings)
         progress(total - len(left), total)
         for done, (number, cell) in enumerate(left, total - len(left) + 1):
             calibration = None

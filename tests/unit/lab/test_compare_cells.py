@@ -7,10 +7,14 @@ import pytest
 from colobench.cli.main import main
 from colobench.errors import LocalError
 from colobench.guest.programs import Program
+from colobench.lab.compare import run
 from colobench.lab.compare.cells import in_rounds, make_cells, read_guest
 from colobench.lab.compare.run import begin_comparison
 from colobench.lab.compare.settings import USUAL_PAIR
+from colobench.lab.session import places
+from colobench.memory.trace_file import file_digest
 from colobench.settings.checkpoint import Strategy
+from traces import trace_file
 
 
 def cells(*strategies, guests=("hotcold",), links=()):
@@ -151,3 +155,42 @@ def test_no_output_replaces_another(tmp_path, capsys):
     cells.mkdir()
     assert main(["compare", "--parquet", f"{file}"]) != 0
     assert "found-cells.parquet: expected a file that can be written" in capsys.readouterr().err
+
+
+def test_a_trace_is_known_by_its_contents_before_anything_is_measured(tmp_path):
+    path = tmp_path / "sort.npz"
+    guest = f"replay,ram=8M,trace={path}"
+    with pytest.raises(LocalError, match=r"colo_v12 on replay.*: trace .* cannot be read"):
+        cells("colo_v12", guests=[guest])
+    found = []
+    for pages in ([1], [2, 3]):
+        trace_file(path, [pages])
+        found += cells("colo_v12", guests=[guest])
+    digests = [each.settings.guest.trace_sha256 for each in found]
+    assert digests[0] != digests[1] == file_digest(path)
+    path.write_text("no trace")
+    with pytest.raises(LocalError, match="expected a NumPy archive"):
+        cells("colo_v12", guests=[guest])
+
+
+def test_what_a_cell_lacks_is_found_before_another_is_measured(monkeypatch):
+    def missing(found):
+        raise LocalError(f"{found}: not installed")
+
+    monkeypatch.setattr("colobench.lab.session.places.library", missing)
+    monkeypatch.setattr(run, "calibrate", None)
+    monkeypatch.setattr(run, "measure_cell", None)
+    comparison = begin_comparison(["colo_v12", "multifd_zstd"])
+    with pytest.raises(LocalError, match="zstd: not installed"):
+        run.measure_missing(comparison)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "copies"), [("colo_v12", 4), ("remus", 5), ("cow", 6), ("cow2", 8)]
+)
+def test_memory_for_copies_counts(monkeypatch, strategy, copies):
+    usable = places.PROCESSES_BYTES + copies * (16 << 20)
+    monkeypatch.setattr(places, "usable_memory", lambda: usable)
+    cells(strategy, guests=["hotcold,ram=16M"])
+    with pytest.raises(LocalError, match="ram: expected at most 16 MiB where"):
+        cells(strategy, guests=["hotcold,ram=20M"])

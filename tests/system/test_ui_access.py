@@ -73,11 +73,15 @@ def views() -> Iterator[dict[str, Any]]:
         runs = [make_run(name, number) for number, name in enumerate(("one", "two"))]
         made["overlay"] = OverlayPlots()
         made["overlay"].show(runs, list(PLOTS))
+        made["no runs"] = OverlayPlots()
+        made["no runs"].show([], list(PLOTS))
+        made["no bars"] = LivePlot(Records())
+        made["no figure"] = FlushPlot(Records())
         made["form"] = SettingsFormView(SettingsForm(Settings()), lambda name, text: None)
         made["form"].show()
         made["curve"] = CurveInput(CurveAnswer((0.0, 10.0, 20.0), "pages", "bytes", 100.0))
         made["sets"].show({"one": np.array([5], dtype=np.uint64)})
-        for name in ("bars", "map", "flush"):
+        for name in ("bars", "map", "flush", "no bars", "no figure"):
             made[name].refresh()
         made["comparison"].show(1, growths, [{}, {}])
         made["nothing"].show(1, [Growth(none, none, none, none, none)], [{}])
@@ -107,7 +111,7 @@ def test_views_are_complete_in_words_by_keys_and_on_narrow_pages(
         page.on("console", lambda message: said.append((message.type, message.text)))
         page.set_content(page_of(shown(views), theme))
         page.wait_for_function("document.body.dataset.ready")
-        page.wait_for_function("document.querySelectorAll('[data-figure]').length === 5")
+        page.wait_for_function("document.querySelectorAll('[data-figure]').length === 6")
         for name in shown(views).keys() - CONTROLS:
             pictures = page.locator(f"section[data-view='{name}'] [role=img][aria-label]")
             assert pictures.count() >= 1, name
@@ -120,9 +124,20 @@ def test_views_are_complete_in_words_by_keys_and_on_narrow_pages(
             # Figures follow in a moment, and what follows them.
             page.wait_for_timeout(300)
             page.wait_for_function(f"({CUT})().length === 0")
+        _read_empty_plots(page)
         _use_keys(page)
         _read_numbers(page)
     assert [each for each in said if each[0] in ("error", "warning")] == []
+
+
+def _read_empty_plots(page: Any) -> None:
+    """A plot without anything to show says so, and no other one does."""
+    words = {"no runs": len(PLOTS), "no bars": 1, "bars": 0}
+    for name, count in words.items():
+        assert page.locator(f"section[data-view='{name}'] [data-empty]").count() == count, name
+    nothing = "section[data-view='{}'] >> text=Nothing is measured yet."
+    assert page.locator(nothing.format("no figure")).is_visible()
+    assert not page.locator(nothing.format("flush")).is_visible()
 
 
 def _use_keys(page: Any) -> None:

@@ -99,6 +99,8 @@ class CurvePlot {
     const way = { ArrowUp: 1, ArrowDown: -1, PageUp: 5, PageDown: -5 }[event.key];
     if (!way || this.frame.ended) return;
     event.preventDefault();
+    // The notebook around has arrow keys, too.
+    event.stopPropagation();
     const most = this.frame.y_most;
     const value = (this.values()[index] ?? 0) + way * STEP * most;
     this.set(index, Math.min(most, Math.max(0, value)));

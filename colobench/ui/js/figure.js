@@ -119,6 +119,8 @@ function makeNumbers(box) {
   };
 }
 
+const hasNumbers = (values) => values.some((value) => !Number.isNaN(value));
+
 async function begin(box, { feed, ended, ends }, model) {
   const target = box.appendChild(element("div", "", "BokehJS is being loaded …"));
   const Bokeh = await loadLibrary(model.widget_manager, feed, ended);
@@ -131,6 +133,8 @@ async function begin(box, { feed, ended, ends }, model) {
   ends.push(() => figure.clear());
   target.setAttribute("role", "img");
   target.setAttribute("aria-label", describe(layout));
+  const nothing = box.appendChild(element("div", "font-size: 12px; padding: 0 8px", "Nothing is measured yet."));
+  nothing.hidden = true;
   const showNumbers = makeNumbers(box);
   return (frame, data) => {
     const tables = readTables({ tables: [], ...frame }, data);
@@ -141,6 +145,9 @@ async function begin(box, { feed, ended, ends }, model) {
     }
     const rows = (frame.tables ?? []).map((table) => table.rows);
     box.dataset.rows = Math.max(0, ...rows);
+    // A figure without tables has its data from the beginning.
+    const isFilled = tables.some(([, columns]) => Object.values(columns).every(hasNumbers));
+    nothing.hidden = isFilled || !tables.length;
     box.dataset.figure = frame.number;
   };
 }

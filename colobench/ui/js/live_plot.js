@@ -59,6 +59,7 @@ function drawPauses(frame, columns, width, place, fills) {
     const outline = place.width >= OUTLINED ? { stroke: INK, "stroke-width": 1 } : {};
     all.append(svg("path", { d: path, fill, "data-phase": phase, ...outline }));
   }
+  if (!frame.rows) all.append(sayEmpty("There is no checkpoint yet.", (LEFT + width - RIGHT) / 2, base / 2));
   return all;
 }
 

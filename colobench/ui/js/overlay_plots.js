@@ -117,6 +117,9 @@ function drawCurve(curve, run, number, [place, raise]) {
   return svg("g", {}, line, name);
 }
 
+// Why nothing is drawn.
+const emptyWords = (runs) => (runs.length ? "The runs that are shown have none of this." : "No run is shown.");
+
 function drawPlot(plot, runs, width) {
   const { curves } = plot;
   const ranges = [rangeOf(curves, "x", plot.x_log), rangeOf(curves, "y", plot.y_log)];
@@ -132,6 +135,8 @@ function drawPlot(plot, runs, width) {
     seen[curve.run] = (seen[curve.run] ?? -1) + 1;
     all.append(drawCurve(curve, run, seen[curve.run], scales));
   }
+  const middle = (MARGIN.left + width - MARGIN.right) / 2;
+  if (!curves.some(({ rows }) => rows)) all.append(sayEmpty(emptyWords(runs), middle, HEIGHT / 2));
   return all;
 }
 
@@ -163,6 +168,7 @@ function drawPhases({ runs, means, phases, hatches }, width) {
     all.append(text(place(value), bottom + 15, say(value), { "text-anchor": "middle" }));
   }
   all.append(text(width / 2, bottom + 32, "mean pause (ms)", { "text-anchor": "middle" }));
+  if (!drawn.length) all.append(sayEmpty(emptyWords(runs), width / 2, MARGIN.top + row / 2));
   return all;
 }
 

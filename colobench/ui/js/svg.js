@@ -24,6 +24,10 @@ function ticks(end, count) {
 
 const say = (value) => value.toLocaleString("en", { maximumSignificantDigits: 3 });
 
+// Words in the middle of a plot that has nothing to show.
+const sayEmpty = (words, x, y) =>
+  svg("text", { x, y, "text-anchor": "middle", fill: INK, "data-empty": "" }, words);
+
 const rectangle = (x, y, width, height) => `M${x} ${y}h${width}v${height}h${-width}z`;
 
 // What lies over the colour of a phase, by the names of the palette's hatches.

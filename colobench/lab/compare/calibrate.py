@@ -34,9 +34,9 @@ from colobench.strategy.model.spread import NEAREST
 #: Runs between two checkpoints, ms: 10 a decade. Longer ones follow from the curve's end.
 SHORTEST_MS, LONGEST_MS, RUNS_PER_DECADE = 1.0, 200.0, 10
 #: A run is repeated, at most so often, until the repetitions take so many milliseconds.
-REPETITIONS, REPEATED_MS = 3, 200.0
+REPETITIONS, REPEATED_MS = 3, 100.0
 #: Seconds in which buffers grow and connections open, and in which the guest is measured alone.
-SETTLING_SECONDS, UNPROTECTED_SECONDS = 0.5, 0.4
+SETTLING_SECONDS, UNPROTECTED_SECONDS = 0.3, 0.4
 #: Time for which a guest is stopped to see how it makes up for it, time that it has for that, and
 #: how often.
 _STOPPED_MS, _CAUGHT_UP_MS, _STOPS = 100, 10, 5

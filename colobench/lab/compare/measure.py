@@ -35,7 +35,7 @@ from colobench.processes.process import NodeProcess
 from colobench.settings.settings import Settings
 
 #: Seconds before anything counts: buffers grow to their size, and connections open.
-SETTLING_SECONDS = 0.5
+SETTLING_SECONDS = 0.3
 #: Seconds of the longest trace that is measured from end to end.
 LONGEST_PASS = 10.0
 #: Seconds in which a guest that has just started begins to work.

@@ -113,7 +113,7 @@ class Comparison(Findings):
         """Write verdict and tables for a notebook."""
         from colobench.lab.compare.page import tables_html
 
-        return tables_html(self)
+        return tables_html(self, rate_notes(self))
 
     def plots(self) -> list[PlotCard]:
         """Draw pause over time, its distribution, and what is paid for it, for each group."""

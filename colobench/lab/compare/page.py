@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,13 +80,13 @@ def write_comparison_page(
     return write_page(path, "compare/templates/compare.html", plots, values)
 
 
-def tables_html(comparison: Findings) -> str:
-    """Write the verdict and the tables as HTML for a notebook."""
+def tables_html(comparison: Findings, more: Sequence[str] = ()) -> str:
+    """Write the verdict and the tables as HTML for a notebook; `more` are further notes."""
     judge = Judge(comparison)
     template = page_environment().get_template("compare/templates/notebook.html")
     return template.render(
         sentences=verdicts(comparison),
-        notes=[*notes(comparison), *model_notes(judge)],
+        notes=[*notes(comparison), *model_notes(judge), *more],
         groups=_groups(comparison, judge),
         bad=BAD_COLOUR,
     )

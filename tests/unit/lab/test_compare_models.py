@@ -416,6 +416,8 @@ def test_links_that_differ_by_rate_have_one_sentence_which_names_a_measurement_t
             )
     [note] = rate_notes(comparison)
     assert ("over 1GbE: 5.00 times" in note) is not ("over 10GbE: 1.00 times" in note)
+    assert note in repr(comparison)
+    assert note in comparison._repr_html_()
 
 
 # -- A trace has a curve of its own --------------------------------------------------------------

@@ -16,18 +16,22 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from colobench.errors import LocalError
 from colobench.fields.checks import show
+from colobench.node.thread_alarm import ThreadAlarm
 from colobench.strategy.own import OwnTrigger
 from colobench.strategy.trigger import NODE_CAUSES, TIMER, Answer, Situation
 
 #: Seconds for which a trigger may think, and steps in which they are waited for: time in which this
 #: process does not run counts as no more than a step.
 THINKING_SECONDS, STEP_SECONDS = 1.0, 0.02
+#: Seconds of a processor that it may have without letting others have Python, as one long call of C
+#: does: its process ends then, because no thread could say more.
+LOCKED_SECONDS = 3.0
 #: Most characters of a cause, which is in each record.
 CAUSE_LIMIT = 100
 
@@ -57,6 +61,7 @@ class OwnTriggerRunner:
         self.longest_ms = own.longest_ms
         self._tasks: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+        self._alarm: ThreadAlarm | None = None
         self._thread = threading.Thread(target=self._run, name="trigger", daemon=True)
         self._thread.start()
         try:
@@ -120,13 +125,20 @@ class OwnTriggerRunner:
         return instance
 
     def _run(self) -> None:
-        while (task := self._tasks.get()) is not None:
-            try:
-                self._results.put((task(), None))
-            except _Stopped:
-                return
-            except BaseException as error:
-                self._results.put((None, error))
+        with suppress(_Stopped), closing(ThreadAlarm()) as self._alarm:
+            while (task := self._tasks.get()) is not None:
+                self._do(task, self._alarm)
+
+    def _do(self, task: Callable[[], Any], alarm: ThreadAlarm) -> None:
+        alarm.set(LOCKED_SECONDS)
+        try:
+            self._results.put((task(), None))
+        except _Stopped:
+            raise
+        except BaseException as error:
+            self._results.put((None, error))
+        finally:
+            alarm.set(0)
 
     def _in_time(self, task: Callable[[], Any]) -> Any:
         self._tasks.put(task)
@@ -150,6 +162,9 @@ class OwnTriggerRunner:
 
     def _stop(self) -> str:
         """End the thread at its next line of Python; give the line where it is."""
+        # Others have Python, so it needs no end of the process, however long it goes on.
+        if self._alarm is not None:
+            self._alarm.set(0)
         ident = self._thread.ident or 0
         frames = [each.f_lineno for each in self._frames(ident)]
         ctypes.pythonapi.PyThreadState_SetAsyncExc(

@@ -26,6 +26,8 @@ from colobench.processes.qmp import Event, QMPConnection
 QUIT_TIMEOUT = 5.0
 #: Seconds that the kernel may take to deliver the last bytes of a process that has ended.
 _DRAIN_SECONDS = 1.0
+#: Beginning of what a process writes that `colobench.node.thread_alarm` ends.
+_STACK = "Stack (most recent call first)"
 #: Descriptors that are open at a time while a node starts; about half of them stay open.
 _DESCRIPTORS = 12
 
@@ -224,6 +226,8 @@ class NodeProcess:
     def last_words(self) -> str:
         """Return the end of its standard error, to be appended to an error's text."""
         words = self._read_errors() if self._last_words is None else self._last_words
+        if words.startswith(_STACK):
+            return f"; its trigger did not answer, and kept it from going on: {words}"
         return f"; it said: {words}" if words else ""
 
     def _read_errors(self) -> str:

@@ -249,6 +249,13 @@ class Loop:
         return "once"
 
 
+class Locked:
+    """Keeps Python's lock for ever, in one call of C, from its second checkpoint on."""
+
+    def ask(self, seen: Any) -> Any:
+        return str(sum(range(10**12 if seen.checkpoints else 1)))  # locked
+
+
 class Silent:
     """Returns nothing, from its second checkpoint on."""
 
@@ -289,6 +296,7 @@ def line_of(words: str) -> int:
         (Wrong(), f"trigger Wrong, line {line_of('# here')}: ZeroDivisionError: division by zero"),
         (Silent(), "trigger Silent: expected a cause, or the milliseconds .*, found None"),
         (Loop(), "trigger Loop, line [0-9]+: expected an answer within 1 s, found it still"),
+        (Locked(), rf"trigger did not answer(.|\n)*{line_of('# locked')} in ask"),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -298,6 +306,8 @@ def test_a_users_trigger_that_fails_ends_colo_with_an_error_that_says_where(
     with session(trigger=trigger) as pair:
         with pytest.raises(ColoExit, match=words):
             pair.run(100)
+        if isinstance(trigger, Locked):
+            return
         # The guest is none the worse for it.
         pair.kill("secondary")
         assert pair.failover().work_after > 0

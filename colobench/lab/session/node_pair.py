@@ -173,15 +173,16 @@ class NodePair:
 
     def _check_nodes(self, what: str) -> None:
         said = None if self.parted else self._error_of_colo()
-        if said is not None:
+        killed = None if self.killed is None else self.killed.role
+        ended = [node for node in self.nodes.values() if node.role != killed and not node.alive()]
+        # That the connection has ended says less than the end of a node.
+        if said is not None and not (ended and said.data["x-why"].startswith("connection")):
             why = said.data["x-why"]
             raise ColoExit(f"expected {what}, found COLO_EXIT of the {said.role}: {why}")
         for said in self.events("X_MIGRATION_ERROR"):
             raise ColoExit(f"expected {what}, found migration failed: {said.data['x-why']}")
-        for node in self.nodes.values():
-            killed = self.killed is not None and self.killed.role == node.role
-            if not killed and not node.alive():
-                raise ColoExit(f"expected {what}, found the {node.role} {node.how_it_ended()}")
+        for node in ended:
+            raise ColoExit(f"expected {what}, found the {node.role} {node.how_it_ended()}")
 
     def _error_of_colo(self) -> JournalEntry | None:
         """Find the error with which COLO has ended.

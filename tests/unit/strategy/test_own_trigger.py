@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from colobench.errors import LocalError
 from colobench.node.own_trigger import OwnTriggerRunner
+from colobench.node.thread_alarm import ThreadAlarm
 from colobench.settings.checkpoint import Strategy
 from colobench.settings.own_trigger import make_trigger, trigger_as_json
 from colobench.strategy.own import OwnTrigger
@@ -182,3 +185,39 @@ def test_source_that_does_not_run_is_an_error_with_its_line() -> None:
     own = OwnTrigger(name="Bad", code="class Bad:\n    x = 1 / 0\n", file="cell", line=7)
     with pytest.raises(LocalError, match="trigger Bad, line 8: ZeroDivisionError"):
         OwnTriggerRunner(own)
+
+
+#: A call of C that never lets go of Python's lock, in a process whose limit is short.
+LOCKED = """
+import sys
+from colobench.node import own_trigger
+from colobench.settings.own_trigger import make_trigger
+from colobench.strategy.trigger import Situation
+sys.path.insert(0, sys.argv[1])
+from locked import Locked
+own_trigger.LOCKED_SECONDS = 0.3
+own_trigger.OwnTriggerRunner(make_trigger(Locked())).ask(Situation(0.0, 0.0), None)
+"""
+
+
+def test_a_trigger_that_keeps_pythons_lock_ends_its_process_with_the_users_line(
+    tmp_path: Path,
+) -> None:
+    source = "class Locked:\n    def ask(self, seen):\n        return sum(range(10**12))\n"
+    (tmp_path / "locked.py").write_text(source)
+    found = subprocess.run(
+        [sys.executable, "-c", LOCKED, str(tmp_path)], capture_output=True, text=True, timeout=120
+    )
+    assert found.returncode == -signal.SIGVTALRM
+    assert f'File "{tmp_path}/locked.py", line 3 in ask' in found.stderr
+
+
+def test_an_alarm_does_not_outlive_what_it_was_set_for() -> None:
+    alarm = ThreadAlarm()
+    for _ in range(3):
+        alarm.set(1e-3)
+        alarm.set(0)
+    began = time.thread_time()
+    while time.thread_time() < began + 0.02:
+        pass
+    alarm.close()

@@ -26,7 +26,7 @@ class ComparisonSettings(Part):
     title = "comparison"
 
     rounds: int = setting(Integer(1, 10_000), 5, "measurements of each strategy")
-    seconds: float = setting(Number(0.1, 1e5), 2.0, "time that a protected guest is measured")
+    seconds: float = setting(Number(0.1, 1e5), 1.5, "time that a protected guest is measured")
     unprotected_seconds: float = setting(
         Number(0.1, 1e5), 0.5, "time that its guest is measured before, without a secondary"
     )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 from colobench.errors import LocalError
+from colobench.fields.checks import show
 from colobench.lab.compare.findings import Findings, Group
 from colobench.lab.compare.metrics import COMMIT_AGE, DEGRADATION, LATENCY, Metric
 from colobench.lab.compare.statistics import Estimate, estimate, overlap
@@ -95,8 +98,10 @@ def score(comparison: Findings, price: float) -> Scores:
     Raises
     ------
     LocalError
-        If there are several guests or links.
+        If there are several guests or links, or the price is no number from 0 up.
     """
+    if not isinstance(price, Real) or not 0 <= price < math.inf:
+        raise LocalError(f"score: price: expected a number from 0 up, found {show(price)}")
     groups = comparison.groups()
     if len(groups) != 1:
         names = ", ".join(group.name for group in groups)

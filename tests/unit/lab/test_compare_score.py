@@ -79,3 +79,9 @@ def test_guests_are_not_mixed():
     comparison = make_comparison(lambda cell, number: {}, guests=("hotcold", "kv"))
     with pytest.raises(LocalError, match="expected one guest over one link, found hotcold, kv"):
         score(comparison, 0.01)
+
+
+@pytest.mark.parametrize("price", [-1, float("nan"), float("inf"), "0.01", None])
+def test_a_price_that_ranks_nothing_is_refused(price):
+    with pytest.raises(LocalError, match="score: price: expected a number from 0 up, found"):
+        score(compare((0.1, 0.02), (5.0, 50.0)), price)

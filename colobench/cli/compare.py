@@ -96,7 +96,7 @@ def _write(comparison: Comparison, options: argparse.Namespace) -> None:
 def _interrupted(comparison: Comparison, options: argparse.Namespace) -> str:
     total = len(comparison.cells) * comparison.settings.rounds
     kept = "and are shown above" if comparison.measurements else "so there is nothing to show"
-    if options.results is not None:
+    if options.results is not None and comparison.measurements:
         kept = f"and are in {options.results}, from which the same command goes on"
     done = total - comparison.missing
     return f"colobench compare: interrupted: {done} of {total} measurements were made, {kept}"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 
 from colobench.errors import LocalError
-from colobench.fields.checks import show
+from colobench.fields.checks import check_number
 from colobench.lab.compare.findings import Findings, Group
 from colobench.lab.compare.metrics import COMMIT_AGE, DEGRADATION, LATENCY, Metric
 from colobench.lab.compare.statistics import Estimate, estimate, overlap
 from colobench.text_table import align
+
+#: Limit of a price, by which a microsecond of waiting is worth all of the guest's work.
+PRICE_LIMIT = 1000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +99,9 @@ def score(comparison: Findings, price: float) -> Scores:
     Raises
     ------
     LocalError
-        If there are several guests or links, or the price is no number from 0 up.
+        If there are several guests or links, or the price is out of its range.
     """
-    if not isinstance(price, Real) or not 0 <= price < math.inf:
-        raise LocalError(f"score: price: expected a number from 0 up, found {show(price)}")
+    check_number("score: price", price, 0.0, PRICE_LIMIT)
     groups = comparison.groups()
     if len(groups) != 1:
         names = ", ".join(group.name for group in groups)

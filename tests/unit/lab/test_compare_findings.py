@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import html
 import json
@@ -9,6 +10,7 @@ import re
 
 import pytest
 
+from colobench.cli.compare import _interrupted
 from colobench.errors import LocalError
 from colobench.lab.compare.cells import make_cells
 from colobench.lab.compare.comparison import Comparison
@@ -368,3 +370,9 @@ def test_parquet_without_its_library_is_one_clear_error(tmp_path, monkeypatch):
     monkeypatch.setattr("colobench.lab.compare.parquet.find_spec", lambda name: None)
     with pytest.raises(LocalError, match=r"pip install 'colobench\[parquet\]'"):
         make_comparison(clearly).write_parquet(tmp_path / "found.parquet")
+
+
+def test_an_interrupt_before_the_first_measurement_names_no_file(tmp_path):
+    nothing = make_comparison(lambda cell, number: None)
+    sentence = _interrupted(nothing, argparse.Namespace(results=tmp_path / "results.jsonl"))
+    assert sentence.endswith("0 of 10 measurements were made, so there is nothing to show")

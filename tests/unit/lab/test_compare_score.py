@@ -83,5 +83,5 @@ def test_guests_are_not_mixed():
 
 @pytest.mark.parametrize("price", [-1, float("nan"), float("inf"), "0.01", None])
 def test_a_price_that_ranks_nothing_is_refused(price):
-    with pytest.raises(LocalError, match="score: price: expected a number from 0 up, found"):
+    with pytest.raises(LocalError, match="score: price: expected 0 to 1000, found"):
         score(compare((0.1, 0.02), (5.0, 50.0)), price)

@@ -34,10 +34,10 @@ def test_ram_and_devices_change_only_after_the_commit():
 def test_what_is_seen_prints_itself_as_a_table():
     with pair() as session:
         lines = repr(walkthrough(session, POINTS[:2])).splitlines()
-    assert lines[0].startswith("held     at     making")
+    assert lines[0].startswith("held     at     checkpoint  bytes sent")
     assert lines[1].split() == [
-        *("primary", "reply", "checkpoint", "1", "4", "runs"),
-        *("checkpoint", "0", "checkpoint", "0"),
+        *("primary", "reply", "1", "4", "runs"),
+        *("0", "0"),
     ]
 
 

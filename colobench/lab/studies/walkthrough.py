@@ -59,17 +59,17 @@ class Walkthrough(tuple[Observation, ...]):
     __slots__ = ()
 
     def __repr__(self) -> str:
-        rows = [("held", "at", "making", "bytes sent", "guest", "RAM there", "devices there")]
+        rows = [("held", "at", "checkpoint", "bytes sent", "guest", "RAM of", "devices of")]
         for each in self:
             sent = "–" if each.bytes is None else f"{each.bytes:,}"
             guest = "runs" if each.primary_runs else "stands"
             theirs = _checkpoint(each.ram), _checkpoint(each.devices)
-            rows.append((each.role, each.at, _checkpoint(each.checkpoint), sent, guest, *theirs))
+            rows.append((each.role, each.at, str(each.checkpoint), sent, guest, *theirs))
         return "\n".join(align(rows))
 
 
 def _checkpoint(number: int | None) -> str:
-    return "neither" if number is None else f"checkpoint {number}"
+    return "neither" if number is None else str(number)
 
 
 @interruptible(session_outcome)

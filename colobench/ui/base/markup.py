@@ -9,7 +9,9 @@ from colobench.lab.report.palette import SHADE_COLOUR
 
 _LINE = "padding: 6px 10px; border-left: 4px solid {colour}; font-size: 14px; line-height: 1.5"
 _TEXT = f"font: 12px/1.5 monospace; padding: 8px 10px; background: {SHADE_COLOUR}; overflow-x: auto"
-_CELL = "padding: 1px 18px 1px 0; line-height: 1.5; text-align: "
+_CELL = "padding: 1px {gap}px 1px 0; line-height: 1.5; text-align: {side}"
+#: A table that is too wide for the page scrolls in itself.
+_SCROLLED = "overflow-x: auto; width: 0; min-width: 100%"
 
 
 def status_line(colour: str, text: str) -> str:
@@ -45,7 +47,10 @@ def consoles(texts: Mapping[str, str], lines: int) -> str:
 
 
 def table(
-    rows: Sequence[Sequence[str]], heads: Sequence[str] = (), right: Collection[int] = ()
+    rows: Sequence[Sequence[str]],
+    heads: Sequence[str] = (),
+    right: Collection[int] = (),
+    gap: int = 18,
 ) -> str:
     """Write a table of text.
 
@@ -57,18 +62,21 @@ def table(
         Heads of the columns; none is a table without.
     right
         Numbers of the columns whose cells are at the right.
+    gap
+        Distance of the columns, pixels.
     """
-    head = f"<thead>{_row('th', heads, right)}</thead>" if heads else ""
-    body = "".join(_row("td", row, right) for row in rows)
-    return f"<table>{head}<tbody>{body}</tbody></table>"
+    head = f"<thead>{_row('th', heads, right, gap)}</thead>" if heads else ""
+    body = "".join(_row("td", row, right, gap) for row in rows)
+    written = f"<table>{head}<tbody>{body}</tbody></table>"
+    return f'<div style="{_SCROLLED}">{written}</div>'
 
 
-def _row(tag: str, cells: Sequence[str], right: Collection[int]) -> str:
+def _row(tag: str, cells: Sequence[str], right: Collection[int], gap: int) -> str:
     last = max((column for column, cell in enumerate(cells) if cell), default=0)
     written = []
     for column, cell in enumerate(cells[: last + 1]):
         span = len(cells) - last if column == last else 1
         spanning = f' colspan="{span}"' if span > 1 else ""
-        style = _CELL + ("right" if column in right else "left")
+        style = _CELL.format(gap=gap, side="right" if column in right else "left")
         written.append(f'<{tag} style="{style}"{spanning}>{escape(cell)}</{tag}>')
     return f"<tr>{''.join(written)}</tr>"

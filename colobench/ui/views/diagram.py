@@ -22,7 +22,9 @@ from colobench.wire.format import BE32, MAGIC
 HEX_BYTES = 16
 
 _CELL = "padding: 5px 10px; vertical-align: top; background: none; border: 0; font-size: 13px"
-_DEED = f"{_CELL}; min-width: 170px"
+#: Wide enough for a word of a deed, and for a message's name in its arrow: the diagram fits into a
+#: page of 900 pixels.
+_DEED = f"{_CELL}; min-width: 120px"
 _GREY = f"color: {MUTED_COLOUR}"
 _MONO = "font: 11px/1.5 monospace; padding: 0 10px 0 0; background: none; border: 0; text-align: "
 
@@ -91,7 +93,7 @@ def _row(message: WireMessage, deeds: Deeds) -> str:
         f"{1e3 * message.time:.2f}</td>"
         f'<td style="{_DEED}; border-right: 3px solid {PRIMARY_COLOUR}; text-align: right">'
         f"{primary}</td>"
-        f'<td style="{_CELL}; min-width: 380px; padding: 5px 0">{_opening_arrow(message)}</td>'
+        f'<td style="{_CELL}; min-width: 300px; padding: 5px 0">{_opening_arrow(message)}</td>'
         f'<td style="{_DEED}; border-left: 3px solid {SECONDARY_COLOUR}; text-align: left">'
         f"{secondary}</td></tr>"
     )

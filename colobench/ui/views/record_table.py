@@ -71,4 +71,5 @@ def format_table(records: Records) -> str:
     if any(record.settings is not None and record.settings.guest.disks for record in records):
         columns |= DISK_COLUMNS
     rows = [[show(record) for show in columns.values()] for record in records]
-    return table(rows, list(columns), right=range(len(columns)))
+    # So many columns fit into a page of 900 pixels.
+    return table(rows, list(columns), right=range(len(columns)), gap=9)

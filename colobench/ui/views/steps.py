@@ -151,7 +151,4 @@ def guests(moment: StepMoment) -> str:
         rows.append((role, runs, str(node.checkpoint), *(f"{count:,}" for count in counts)))
     filled = [(*row, *[""] * (len(heads) - len(row))) for row in rows]
     written = table(filled, heads, right=range(2, len(heads)))
-    return (
-        f'<div style="{_HEAD}">Guests, and their output</div>'
-        f'<div style="overflow-x: auto; {_FIT}">{written}</div>'
-    )
+    return f'<div style="{_HEAD}">Guests, and their output</div>{written}'

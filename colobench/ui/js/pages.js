@@ -5,7 +5,8 @@ const bit = (bitmap, page) => page >> 3 < bitmap.length && (bitmap[page >> 3] >>
 
 const countPages = (blocks) => Math.max(...blocks.map((block) => block.first_page + block.pages));
 
-const countUnits = ({ pages, unit = "page" }) => `${pages.toLocaleString()} ${unit}s`;
+const countUnits = ({ pages, unit = "page", size = "" }) =>
+  `${pages.toLocaleString("en")} ${unit}s${size && ` of ${size}`}`;
 
 const makeBox = () =>
   element("div", "font-size: 12px; color: var(--jp-ui-font-color1, inherit); padding: 4px 8px; min-width: 0");

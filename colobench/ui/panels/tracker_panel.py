@@ -17,6 +17,7 @@ from colobench.fields.sizes import parse_size
 from colobench.guest.programs import REPRODUCIBLE
 from colobench.lab.report.palette import (
     GOOD_COLOUR,
+    NEUTRAL_COLOUR,
     PRIMARY_COLOUR,
     SECONDARY_COLOUR,
     TAKEOVER_COLOUR,
@@ -43,6 +44,8 @@ FIELDS = {"pages": 1, "write_ns": 1, "collect_ms": 1000}
 #: Least value that is drawn, as a logarithmic axis has no 0; smaller values are listed.
 FLOORS = {"pages": 1.0, "write_ns": 1.0, "collect_ms": 0.1}
 COLOURS = (PRIMARY_COLOUR, GOOD_COLOUR, SECONDARY_COLOUR, TAKEOVER_COLOUR)
+#: Shapes beside the colours, which not everybody tells apart.
+MARKERS = ("circle", "square", "triangle", "diamond")
 
 
 class TrackerPanel(Panel):
@@ -261,13 +264,13 @@ def _draw(names: Sequence[str]) -> LayoutDOM:
     step, collect = (
         make_plot("pages dirty in the epoch", label, y_range=ranges[field], **axes)
         for field, label in (
-            ("write_ns", "a step of the guest (ns), ◆ median"),
-            ("collect_ms", "a collection (µs), ◆ median"),
+            ("write_ns", "a step of the guest (ns), large: median"),
+            ("collect_ms", "a collection (µs), large: median"),
         )
     )
     columns = [f"{name} {field}" for name in names for field in FIELDS]
     medians = ColumnDataSource({column: [] for column in columns}, name="medians")
-    for name, colour in zip(names, COLOURS, strict=False):
+    for name, colour, marker in zip(names, COLOURS, MARKERS, strict=False):
         epochs = ColumnDataSource({field: [] for field in FIELDS}, name=name)
         for each, field in ((step, "write_ns"), (collect, "collect_ms")):
             each.scatter("pages", field, source=epochs, color=colour, size=4, alpha=0.3)
@@ -275,9 +278,11 @@ def _draw(names: Sequence[str]) -> LayoutDOM:
                 f"{name} pages",
                 f"{name} {field}",
                 source=medians,
-                color=colour,
-                size=11,
-                marker="diamond",
+                fill_color=colour,
+                # Seen on light and on dark, as not each of the colours is.
+                line_color=NEUTRAL_COLOUR,
+                size=10,
+                marker=marker,
                 legend_label=name,
             )
     for each in (step, collect):

@@ -91,6 +91,8 @@ class DiskMap(LiveView):
         self._count = -(-size // self._bytes)
         #: What the secondary's image had that was no checkpoint's, and what a takeover undid.
         self._newer, self._undone = self._none(), self._none()
+        #: Title and squares that were shown last of nodes that lived; None before there were any.
+        self._last: tuple[str, bytes] | None = None
         self.refresh()
         _Watch.join(self, session, disk)
 
@@ -102,9 +104,16 @@ class DiskMap(LiveView):
         """Show what nodes have told, by their roles."""
         with self._lock:
             committed = self._session.records.total
-            shown = self._layers(nodes["primary"], nodes["secondary"])
-            title = _title(nodes, committed)
-            data = np.concatenate(shown).tobytes()
+            if self._last is not None and all(disk is None for disk in nodes.values()):
+                # Of a node that answers late, this is what it has told before.
+                title, data = self._last
+                if _has_ended(self._session):
+                    title += "; both nodes have ended"
+            else:
+                shown = self._layers(nodes["primary"], nodes["secondary"])
+                title, data = _title(nodes, committed), np.concatenate(shown).tobytes()
+                if any(disk is not None for disk in nodes.values()):
+                    self._last = title, data
             self.update((title, data), lambda: (self._frame(title), data))
 
     def _layers(self, primary: NodeDisk | None, secondary: NodeDisk | None) -> list[_Squares]:
@@ -134,7 +143,9 @@ class DiskMap(LiveView):
             squares[offset // self._bytes : -(-(offset + length) // self._bytes)] = kind
 
     def _frame(self, title: str) -> dict[str, Any]:
-        unit = "sector" if self._bytes == SECTOR_BYTES else f"{self._bytes >> 10} KiB range"
+        unit = {"unit": "sector"}
+        if self._bytes != SECTOR_BYTES:
+            unit = {"unit": "range", "size": f"{self._bytes >> 10} KiB"}
         return {
             "title": title,
             "kinds": [{"name": name, "colour": colour} for name, colour in KINDS],
@@ -143,7 +154,7 @@ class DiskMap(LiveView):
                     "name": name,
                     "first_page": number * self._count,
                     "pages": self._count,
-                    "unit": unit,
+                    **unit,
                 }
                 for number, name in enumerate(LAYERS)
             ],
@@ -216,7 +227,7 @@ def _title(nodes: _Nodes, committed: int) -> str:
         f"{role}'s image: {'none' if disk is None else disk.state.value}"
         for role, disk in nodes.items()
     ]
-    words.append(f"{committed:,} checkpoints")
+    words.append(f"{committed:,} checkpoint{'s' * (committed != 1)}")
     secondary = nodes["secondary"]
     if secondary is not None and secondary.follows:
         undo = sum(length for _, length in secondary.hidden)

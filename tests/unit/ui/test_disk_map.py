@@ -7,11 +7,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from colobench.block.generation import ImageState
 from colobench.errors import LocalError
+from colobench.lab.session.disk_layers import NodeDisk
 from colobench.lab.session.session import Session
 from colobench.ui.base.feed import feeds
 from colobench.ui.views import disk_map as module
 from colobench.ui.views.disk_map import DiskMap
+from feeds import data_of, frame_of
 
 
 class Watches:
@@ -79,6 +82,24 @@ def test_maps_ask_no_more_when_the_session_has_ended(watches, session, asked):
     session.nodes["primary"].alive = lambda: False
     watches.refresh()
     assert watches.views == []
+    disk_map.close()
+
+
+def test_the_last_state_is_kept_when_both_nodes_have_ended(watches, session, monkeypatch):
+    found = {"primary": NodeDisk(1 << 20, ImageState.IN_USE, ((0, 512),), (), ())}
+    monkeypatch.setattr(module, "query_disk", lambda _, role, __: found.get(role))
+    disk_map = DiskMap(session)
+    before = frame_of(disk_map)
+    assert any(data_of(disk_map))
+    # A node that answers late has not ended.
+    found.clear()
+    watches.refresh()
+    assert frame_of(disk_map) == before
+    session.nodes["primary"].alive = lambda: False
+    watches.refresh()
+    after = frame_of(disk_map)
+    assert after["data"] == before["data"]
+    assert after["title"] == f"{before['title']}; both nodes have ended"
     disk_map.close()
 
 

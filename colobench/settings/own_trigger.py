@@ -67,6 +67,8 @@ def _own_trigger(instance: Any) -> OwnTrigger:
         ) from error
     code = getattr(kind.ask, "__code__", None)
     file = code.co_filename if code is not None else ""
+    # A module that was edited and loaded again has other lines than at the first look.
+    linecache.checkcache(file)
     lines = linecache.getlines(file)
     for node in ast.walk(_parse(kind.__name__, lines)):
         if isinstance(node, ast.ClassDef) and node.name == kind.__name__ and code is not None:

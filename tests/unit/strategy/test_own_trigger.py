@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import signal
 import subprocess
@@ -99,6 +100,22 @@ def test_the_source_of_a_class_in_a_notebooks_cell_is_found() -> None:
     assert isinstance(own, OwnTrigger)
     assert (own.name, own.line, own.needed, own.maximum) == ("Mine", 6, ("dirty_pages",), 70)
     assert own.code == CELL[CELL.index("class") :]
+
+
+def test_a_module_that_is_loaded_again_gives_its_new_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    found = []
+    for answer in ("3", "'longer'"):
+        text = f"class Edited:\n    def ask(self, seen):\n        return {answer}\n"
+        (tmp_path / "edited_trigger.py").write_text(text)
+        module = importlib.import_module("edited_trigger")
+        found.append(make_trigger(importlib.reload(module).Edited()))
+        assert isinstance(found[-1], OwnTrigger)
+        assert found[-1].code == text
+    assert found[0] != found[1]
 
 
 @pytest.mark.parametrize("answer", ["a cause", 3, 2.5, 0, -1])

@@ -128,9 +128,12 @@ def make_cell(
     """
     name = name_of(strategy)
     try:
-        of_guest, of_strategy = read_guest(guest), make_strategy(strategy).changes()
+        # A delay or a trigger takes the place of both, so changes of axes are the strategy's.
+        of_axes = {each: value for each, value in (changes or {}).items() if each in AXES}
+        others = {each: value for each, value in (changes or {}).items() if each not in AXES}
+        of_strategy = make_strategy(strategy).override(**of_axes).changes()
         of_link = {"link": link} if link else {}
-        settings = usual.override(**{**of_guest, **of_strategy, **of_link, **(changes or {})})
+        settings = usual.override(**{**read_guest(guest), **of_strategy, **of_link, **others})
         settings = let_clients_in(settings)
         check_all_are_kept(settings)
         check_memory(settings)

@@ -15,7 +15,14 @@ from typing import Any
 from colobench.errors import LocalError
 from colobench.fields.checks import check_integer, check_texts, show
 from colobench.fields.part import settings_of
-from colobench.lab.compare.cells import USUAL_GUESTS, Cell, in_rounds, make_cell, read_guest
+from colobench.lab.compare.cells import (
+    AXES,
+    USUAL_GUESTS,
+    Cell,
+    in_rounds,
+    make_cell,
+    read_guest,
+)
 from colobench.lab.compare.settings import ComparisonSettings
 from colobench.lab.sweep.cells import SweepCell
 from colobench.settings.settings import Settings
@@ -85,6 +92,12 @@ class _Specification:
         self._check_names("", self._found, (*KEYS, *TABLES))
         measurement = self._values("measurement", _MEASUREMENT, _read)
         settings = self._values("settings", _SETTINGS, _read)
+        for name in (each for each in settings if each in AXES):
+            with self._place("settings", name):
+                raise LocalError(
+                    f"{name}: expected it in each strategy, such as colo_v12,{name}=…, or in the "
+                    "grid, as strategies go before this table"
+                )
         with self._place("settings"):
             chosen = ComparisonSettings().override(**measurement, **settings)
         strategies = self._texts("strategies", None, make_strategy)

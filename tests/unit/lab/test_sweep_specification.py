@@ -19,6 +19,8 @@ from colobench.lab.sweep.results import SweepDirectory, SweepResult
 from colobench.lab.sweep.run import missing_cells, result_of
 from colobench.lab.sweep.specification import read_plan
 from colobench.lab.sweep.text import listing, render
+from colobench.settings.checkpoint import Capture
+from colobench.strategy.triggers import FixedDelay, OnOutput
 from measurements import make_measurement
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "sweep.md"
@@ -53,6 +55,22 @@ def test_cells_are_all_combinations_in_interleaved_repetitions(plan):
     for cell in found.cells:
         guest = cell.cell.settings.guest
         assert cell.varied == {"writes_per_tick": guest.writes_per_tick, "seed": guest.seed}
+
+
+def test_a_grid_of_triggers_or_delays_replaces_those_of_the_strategy(plan):
+    strategies = "strategies = ['colo_v12,delay=7', 'kemari', 'remus,trigger=dirty']"
+    found = plan(f"{strategies}\n[grid]\ntrigger = ['fixed:ms=20', 'output:maximum=50']")
+    assert not found.refused
+    triggers = [cell.cell.settings.checkpoint.trigger for cell in found.cells]
+    assert triggers == [*[FixedDelay(20)] * 3, *[OnOutput(50)] * 3]
+    found = plan(f"{strategies}\n[grid]\ndelay = [20, 'none']")
+    assert not found.refused
+    triggers = [cell.cell.settings.checkpoint.trigger for cell in found.cells]
+    assert triggers == [*[FixedDelay(20)] * 3, *[FixedDelay(None)] * 3]
+    assert {cell.cell.settings.checkpoint.capture for cell in found.cells} == {
+        Capture.STOP_AND_SEND,
+        Capture.COPY_THEN_SEND,
+    }
 
 
 def test_grid_goes_before_strategy_and_guest(plan):
@@ -116,6 +134,10 @@ def test_refused_combinations_are_listed_with_the_reason_and_others_run(plan):
             r"line 5: \[measurement\] seconds: expected 0\.1 to 100000 s, found nan",
         ),
         ("strategies = ['colo_v12']\n[settings]\nram = '3K'", r"\[settings\] ram: expected"),
+        (
+            "strategies = ['colo_v12']\n[settings]\nram = '4M'\ndelay = 20",
+            r"line 4: \[settings\] delay: expected it in each strategy, such as colo_v12,delay=…",
+        ),
         ("strategies = ['memfd']\nlinks = ['1GbE']", r"found all of them refused: link 1GbE"),
         ("strategies = ['colo_v12', 'colo_v12']", r"each cell once, found colo_v12 on"),
         (

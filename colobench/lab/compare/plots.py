@@ -22,8 +22,8 @@ from colobench.lab.report.plot import LEAST_MS, decade_ticker, legend_above, log
 DOTS = 2000
 #: Characters of a legend's line that a narrow page has room for.
 _LEGEND_WIDTH = 44
-#: Pixels of a legend's line, and lines for which every plot has room.
-_LEGEND_LINE_HEIGHT, _LEGEND_LINES = 28, 2
+#: Lines of a legend for which every plot has room; pixels between more than these, and of each.
+_LEGEND_LINES, _LEGEND_SPACING, _LEGEND_LINE_HEIGHT = 2, 3, 18
 _SHORT_NUMBER = CustomJSTickFormatter(code="return String(+tick.toPrecision(3))").code
 
 
@@ -194,5 +194,7 @@ def _with_legend(plot: Any, group: Group) -> Any:
         legend.ncols = columns
         # The legend of many strategies takes none of the plot's own room.
         lines = -(-len(legend.items) // columns)
-        plot.height += _LEGEND_LINE_HEIGHT * max(0, lines - _LEGEND_LINES)
+        if lines > _LEGEND_LINES:
+            legend.update(spacing=_LEGEND_SPACING, glyph_height=15, label_height=15)
+            plot.height += _LEGEND_LINE_HEIGHT * (lines - _LEGEND_LINES)
     return plot

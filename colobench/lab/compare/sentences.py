@@ -19,6 +19,7 @@ from colobench.lab.compare.metrics import (
 from colobench.lab.compare.statistics import (
     CONFIDENCE,
     FEW_ROUNDS,
+    Estimate,
     chance_of_a_false_winner,
 )
 
@@ -45,7 +46,7 @@ def _short(group: Group) -> str:
     if len(group.strategies) == 1:
         return f"{group.name}: {row.best[0]} alone was measured"
     if len(row.estimates) == 1:
-        return f"{group.name}: only {row.best[0]} has a {_plain(row.metric)} so far"
+        return f"{group.name}: only {row.best[0]} has a {_plain(row.metric)}"
     waiting = f"{row.metric.superlative} {_plain(row.metric)}{_of_some(row, group.strategies)}"
     if len(row.best) == 1:
         return f"{group.name}: {row.best[0]} has the {waiting}"
@@ -58,7 +59,7 @@ def _short(group: Group) -> str:
 def _of_some(row: MetricRow, strategies: Sequence[str]) -> str:
     """Say among how many strategies one is best, as long as others have no value."""
     found, all_ = len(row.estimates), len(strategies)
-    return "" if found == all_ else f" of the {found} of {all_} strategies that have one so far"
+    return "" if found == all_ else f" of the {found} of {all_} strategies that have one"
 
 
 def _verdict(group: Group) -> str:
@@ -93,15 +94,27 @@ def _cost(group: Group, names: Sequence[str]) -> str:
     """Say what the best cost."""
     of_each = []
     for name in names:
-        traffic, primary, secondary = (
-            "–" if (found := group.estimate(name, metric)) is None else metric.show(found.median)
-            for metric in (BYTES, PRIMARY_MEMORY, SECONDARY_MEMORY)
-        )
+        traffic = group.estimate(name, BYTES)
+        sent = "no" if traffic is None else f"{BYTES.show(traffic.median)} of"
         of_each.append(
-            f"{'It' if len(names) == 1 else name} costs {_work(group, name)}, {traffic} of "
-            f"traffic, and memory of {primary} on the primary and {secondary} on the secondary."
+            f"{'It' if len(names) == 1 else name} costs {_work(group, name)}, {sent} traffic, and "
+            f"{_memory(group, name)}."
         )
     return " ".join(of_each)
+
+
+def _memory(group: Group, name: str) -> str:
+    """Describe a strategy's extra memory, where it can be told from noise."""
+    sides = []
+    for side, metric in (("primary", PRIMARY_MEMORY), ("secondary", SECONDARY_MEMORY)):
+        found = group.estimate(name, metric)
+        if found is not None and _least(found) > 0:
+            sides.append(f"{metric.show(found.median)} on the {side}")
+    return f"memory of {' and '.join(sides)}" if sides else "no memory that can be told from noise"
+
+
+def _least(found: Estimate) -> float:
+    return min(found.median, found.median if found.low is None else found.low)
 
 
 def _work(group: Group, name: str) -> str:
@@ -109,7 +122,7 @@ def _work(group: Group, name: str) -> str:
     found = group.estimate(name, DEGRADATION)
     if found is None:
         return "an unknown share of the guest's work"
-    if min(found.median, found.median if found.low is None else found.low) <= 0:
+    if _least(found) <= 0:
         return "none of the guest's work that can be told from noise"
     return f"{DEGRADATION.show(found.median)} of the guest's work"
 

@@ -87,10 +87,13 @@ def _write(comparison: Comparison, options: argparse.Namespace) -> None:
     if not comparison.measurements:
         return
     print(comparison, flush=True)
-    if options.html is not None:
-        comparison.write_page(options.html)
-    if options.parquet is not None:
-        comparison.write_parquet(options.parquet)
+    try:
+        if options.html is not None:
+            comparison.write_page(options.html)
+    finally:
+        # Also beside a page on a full disk.
+        if options.parquet is not None:
+            comparison.write_parquet(options.parquet)
 
 
 def _interrupted(comparison: Comparison, options: argparse.Namespace) -> str:

@@ -10,7 +10,7 @@ import re
 
 import pytest
 
-from colobench.cli.compare import _interrupted
+from colobench.cli.compare import _interrupted, _write
 from colobench.errors import LocalError
 from colobench.lab.compare.cells import make_cells
 from colobench.lab.compare.comparison import Comparison
@@ -387,3 +387,12 @@ def test_an_interrupt_before_the_first_measurement_names_no_file(tmp_path):
     nothing = make_comparison(lambda cell, number: None)
     sentence = _interrupted(nothing, argparse.Namespace(results=tmp_path / "results.jsonl"))
     assert sentence.endswith("0 of 10 measurements were made, so there is nothing to show")
+
+
+def test_a_page_that_cannot_be_written_does_not_cost_the_tables(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    comparison = make_comparison(clearly, rounds=1)
+    options = argparse.Namespace(html=tmp_path / "no" / "page.html", parquet=tmp_path / "x.parquet")
+    with pytest.raises(LocalError, match="cannot be written"):
+        _write(comparison, options)
+    assert len(parquet.read_table(tmp_path / "x-cells.parquet")) == 2

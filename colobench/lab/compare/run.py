@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from colobench.errors import LocalError
+from colobench.fields.checks import check_texts, show
 from colobench.guest.making import check_guest
 from colobench.lab.compare.calibrate import calibrate
 from colobench.lab.compare.cells import (
@@ -28,6 +29,8 @@ from colobench.lab.interrupt import interruptible
 from colobench.lab.progress import bar
 from colobench.lab.session.places import check_libraries
 from colobench.lab.session.session import Session
+from colobench.settings.checkpoint import Strategy
+from colobench.settings.own_trigger import is_asked
 from colobench.strategy.model.predict import has_model
 
 
@@ -97,9 +100,18 @@ def begin_comparison(
             "found it beside them"
         )
     chosen = ComparisonSettings().override(**settings)
-    guests = [guest] if isinstance(guest, str) else list(guest)
-    links = [link] if isinstance(link, str) else list(link)
-    return plan_comparison(make_cells(strategies, guests, links, chosen.pair), chosen, results)
+    guests, links = check_texts("guest", guest), check_texts("link", link)
+    cells = make_cells(_several(strategies), guests, links, chosen.pair)
+    return plan_comparison(cells, chosen, results)
+
+
+def _several(strategies: Any) -> list[GivenStrategy]:
+    """Make a list of strategies, of which a single one is as good as a list of it."""
+    if isinstance(strategies, str | Strategy) or is_asked(strategies):
+        return [strategies]
+    if not isinstance(strategies, Iterable):
+        raise LocalError(f"compare: expected a list of strategies, found {show(strategies)}")
+    return list(strategies)
 
 
 def plan_comparison(

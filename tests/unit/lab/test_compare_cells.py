@@ -86,6 +86,26 @@ def test_anything_else_is_no_strategy():
         cells(3)
 
 
+@pytest.mark.parametrize("one", ["memfd", Strategy(transport="memfd"), Patient(7)])
+def test_a_single_strategy_is_a_list_of_it(one):
+    assert begin_comparison(one).cells == begin_comparison([one]).cells
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"strategies": None}, "compare: expected a list of strategies, found None"),
+        ({"guest": None}, "guest: expected a list of texts, found None"),
+        ({"guest": [5]}, r"guest: expected a list of texts, found \[5\]"),
+        ({"link": 5}, "link: expected a list of texts, found 5"),
+    ],
+    ids=str,
+)
+def test_what_is_no_list_is_refused(wrong, words):
+    with pytest.raises(LocalError, match=words):
+        begin_comparison(**{"strategies": ["colo_v12"], **wrong})
+
+
 def test_a_strategy_sets_all_axes_so_none_is_given_beside():
     with pytest.raises(LocalError, match="expected delay in each strategy"):
         begin_comparison(["colo_v12"], delay=20)

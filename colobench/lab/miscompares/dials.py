@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from colobench.fields.checks import check_choice
 from colobench.guest.settings import DETERMINISTIC, NondeterminismSettings
 
 
@@ -45,3 +46,17 @@ DIALS = (
     *_dials("jitter_us", "µs", (100, 1_000, 10_000)),
     *_dials("shuffle", "‰", (1, 10, 100, 1_000)),
 )
+
+
+def dial_of(found: Dial | str) -> Dial:
+    """Give a dial itself, or the one of `DIALS` with this name.
+
+    Raises
+    ------
+    LocalError
+        If there is none.
+    """
+    if isinstance(found, Dial):
+        return found
+    known = {each.name: each for each in DIALS}
+    return known[check_choice("dial", found, list(known))]

@@ -11,7 +11,7 @@ from colobench.lab.clients.open_loop import probe
 from colobench.lab.compare.cells import in_rounds
 from colobench.lab.interrupt import interruptible
 from colobench.lab.miscompares.counts import Miscompares, Run
-from colobench.lab.miscompares.dials import DIALS, Dial
+from colobench.lab.miscompares.dials import DIALS, Dial, dial_of
 from colobench.lab.miscompares.settings import MiscompareSettings, pair_settings
 from colobench.lab.progress import bar
 from colobench.lab.session.session import Session
@@ -21,7 +21,7 @@ KEYS = 1000
 
 
 def count_miscompares(
-    dials: Sequence[Dial] = DIALS,
+    dials: Sequence[Dial | str] = DIALS,
     *,
     into: Miscompares | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -32,7 +32,7 @@ def count_miscompares(
     Parameters
     ----------
     dials
-        Settings of the guest's nondeterminism, which take turns.
+        Settings of the guest's nondeterminism, or names of those in `DIALS`; they take turns.
     into
         Counts that grow meanwhile, for others to watch.
     progress
@@ -54,7 +54,8 @@ def count_miscompares(
         If a pair breaks.
     """
     if into is None:
-        into = Miscompares(tuple(dials), MiscompareSettings().override(**settings))
+        chosen = MiscompareSettings().override(**settings)
+        into = Miscompares(tuple(map(dial_of, dials)), chosen)
     if progress is not None:
         count_missing(into, progress)
     else:

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from colobench.errors import LocalError
 from colobench.lab.miscompares import run as runs
 from colobench.lab.miscompares.counts import Miscompares, Run
-from colobench.lab.miscompares.dials import DIALS
+from colobench.lab.miscompares.dials import DIALS, Dial, dial_of
 from colobench.lab.miscompares.rates import PER, exact_interval, rate_of
+from colobench.lab.miscompares.run import count_miscompares
 from colobench.lab.miscompares.settings import MiscompareSettings
 from colobench.settings.settings import Settings
 
@@ -119,3 +121,12 @@ def test_each_dial_is_written_with_the_settings_of_its_pair(counts):
         assert found.guest.nondeterminism == dial.nondeterminism
         assert found.checkpoint.output.value == "compare"
         assert found.checkpoint.variant == "upstream"
+
+
+def test_dials_are_named_or_of_ones_own():
+    own = Dial("mine", asks_time=True)
+    assert dial_of(own) is own
+    assert dial_of("jitter_us 100 µs") in DIALS
+    for wrong in ("nothing", None, 5):
+        with pytest.raises(LocalError, match="dial: expected one of pure, clock_us 0"):
+            count_miscompares([wrong])

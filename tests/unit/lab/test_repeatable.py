@@ -367,6 +367,7 @@ JSON_WRITERS = {
     "lab/reproductions/page.py: write_reproductions_page": "the settings of each pair, to be read",
     "lab/session/record.py: to_json": "records",
     "lab/session/session_processes.py: settings_arguments": "the argument of a process",
+    "lab/course/lessons/lesson_90.py: _all_but_transport": "a key by which runs are told apart",
     "lab/session/session_processes.py: trigger_parameters": "a parameter of the primary",
     "lab/session/status.py: publish": "session.json",
     "lab/torture/kill_results.py: to_json": "results",

@@ -17,6 +17,7 @@ NOTEBOOKS = CLONE / "notebooks"
 
 pytestmark = [*needs_chromium, pytest.mark.timeout(600)]
 
+CHOICES = "[...document.querySelectorAll('.widget-radio-box label')]"
 ROWS = """least => [...document.querySelectorAll("[data-rows]")]
     .some(({dataset}) => Number(dataset.rows) >= least)"""
 
@@ -77,6 +78,10 @@ def test_a_click_in_notebook_01_takes_a_checkpoint_that_table_and_plot_show(
         rows.nth(before + click - 1).wait_for()
         assert rows.nth(before + click - 1).locator("td").last.inner_text() == "yes"
     page.wait_for_function(ROWS, arg=before + 3)
+    # On a narrow page a choice takes two lines, and does not lie over the next one.
+    page.set_viewport_size({"width": 400, "height": 1000})
+    page.wait_for_function(f"{CHOICES}.some((each) => each.clientHeight > 30)")
+    page.wait_for_function(f"{CHOICES}.every((each) => each.scrollHeight <= each.clientHeight)")
     assert_no_errors(page)
 
 

@@ -72,4 +72,4 @@ def format_table(records: Records) -> str:
         columns |= DISK_COLUMNS
     rows = [[show(record) for show in columns.values()] for record in records]
     # So many columns fit into a page of 900 pixels.
-    return table(rows, list(columns), right=range(len(columns)), gap=9)
+    return table(rows, list(columns), right=range(len(columns)), gap=4)

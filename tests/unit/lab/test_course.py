@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -362,6 +363,7 @@ class Needs:
         ("08.2", Needs(5), "refuses what it needs"),
         ("12.1", lambda active, hidden, image: np.frombuffer(image, np.uint8), "three sectors"),
         ("12.1", lambda active, hidden, image: 7, "three sectors"),
+        ("12.1", lambda active, hidden, image: sys.exit(3), "ended with SystemExit"),
         ("12.1", b"x" * 10_000, "a function of three sectors"),
         ("12.3", [None, "hidden"], "expected one of 'hidden', 'active', found NoneType None"),
         ("12.3", ["hidden", 2], "expected one of 'hidden', 'active', found 2"),

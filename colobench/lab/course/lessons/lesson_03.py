@@ -103,7 +103,7 @@ def _judge_rule(answer: Any) -> Feedback:
     for received, written, _ in flushes:
         try:
             returned = answer(received.copy(), written.copy())
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return wrong(f"Your function ended with {show(error)}.")
         try:
             found.append(np.asarray(returned, dtype=np.uint64))

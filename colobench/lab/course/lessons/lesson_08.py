@@ -64,7 +64,7 @@ def _judge_trigger(answer: Any) -> Feedback:
         seen = Situation(now_ms=ran_ms, ran_ms=ran_ms, pause_ms=1.0, dirty_pages=dirty_pages)
         try:
             asked = answer.ask(seen)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return wrong(f"`ask` ended with {show(error)}.")
         if isinstance(asked, str) is not due:
             return wrong(hint)

@@ -101,7 +101,7 @@ def _judge_read(answer: Any) -> Feedback:
         hidden = kept if disk.in_layer(layers.hidden_ranges(), sector) else None
         try:
             found = answer(active, hidden, disk.image.read(at, SECTOR_SIZE))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return wrong(f"Your function ended with {show(error)}.")
         if found is not None and not isinstance(found, bytes | bytearray | memoryview):
             return wrong(f"Your function returned {shown(found)}. Return one of the three sectors.")

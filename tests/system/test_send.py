@@ -92,7 +92,8 @@ def test_qemu_of_another_machine_refuses_the_migration_with_its_own_words(
     machine = [PROGRAM, "-machine", "isapc", "-accel", "tcg", "-nodefaults", "-display", "none"]
     assert main(["send", str(SESSION), "--", *machine]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("colobench send: migration: expected CHECKPOINT_READY")
+    # A quick QEMU ends while its migration is still being sent.
+    assert error.startswith("colobench send: migration: ")
     assert "QEMU: Machine type received is 'pc-i440fx-7.2'" in error
     assert len(error.splitlines()) == 1
 

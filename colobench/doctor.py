@@ -421,7 +421,10 @@ def check_numba_cache() -> str:
     private = [each for each in directories if PREFIX in str(each)]
     if private or not directories:
         raise MissingPart(f"numba has no writable cache, so each run compiles kernels: {REMEDY}")
-    detail = f"{ready} of {len(found)} kernels are in {' and '.join(map(str, directories))}"
+    # In numba's usual cache each package of kernels has a directory of its own.
+    several = len(directories) > 1
+    place = f"below {os.path.commonpath(directories)}" if several else f"in {directories[0]}"
+    detail = f"{ready} of {len(found)} kernels are {place}"
     if damaged:
         detail += f"; damaged, and compiled anew when needed: {', '.join(damaged)}"
     full = [str(each) for each in directories if not can_write(each, KERNEL_BYTES)]

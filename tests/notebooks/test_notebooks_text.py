@@ -44,6 +44,14 @@ def test_it_keeps_no_output_that_is_dead_without_a_kernel(path):
     )
 
 
+def test_its_outputs_name_no_directory_of_the_machine_that_ran_it(path):
+    texts = [output.get("text", "") for output in outputs(path)]
+    texts += [output.get("data", {}).get("text/plain", "") for output in outputs(path)]
+    # The files of a distribution are at the same place for each reader.
+    for text in texts:
+        assert not re.findall(r"(?:^|[\s'\"(=])(/(?!usr/|dev/|proc/|sys/)\w[\w.-]*/\S+)", text)
+
+
 def test_a_picture_says_that_it_is_one_and_what_it_shows(path):
     for cell in cells(path, "code"):
         if "picture" not in cell.metadata:

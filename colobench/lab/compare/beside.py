@@ -10,7 +10,14 @@ from colobench.lab.compare.cells import Cell
 from colobench.lab.compare.findings import Findings, Group
 from colobench.lab.compare.judged import doubt
 from colobench.lab.compare.metrics import CHECKPOINTS, HELD_RATE, digits
-from colobench.lab.compare.models import Calibrations, calibrations_of, unprotected_figures
+from colobench.lab.compare.models import (
+    USUAL_TIME,
+    Calibrations,
+    MeasuredTime,
+    calibrations_of,
+    measured_time,
+    unprotected_figures,
+)
 
 #: Rates of links that are looked at, bits a second.
 SLOWEST, FASTEST = 1e7, 1e11
@@ -62,8 +69,8 @@ def rate_notes(comparison: Findings) -> list[str]:
     notes = []
     for over in pairs.values():
         group, cell = over[0]
-        alone = unprotected_figures(comparison, cell.guest)
-        rates = commits_more_between(calibrations, cell, group.cells[0], alone)
+        known = unprotected_figures(comparison, cell.guest), measured_time(comparison, cell)
+        rates = commits_more_between(calibrations, cell, group.cells[0], *known)
         if rates is not None:
             notes.append(
                 _sentence(cell, group.cells[0], rates)
@@ -112,12 +119,13 @@ def commits_more_between(
     cell: Cell,
     first: Cell,
     unprotected: Mapping[str, float] | None = None,
+    measured: MeasuredTime = USUAL_TIME,
 ) -> Rates | None:
     """Give the rates of a link at which a cell commits more checkpoints a second than another.
 
     Both are predicted over the slowest and the fastest link, with the delay of the cell's. If they
     change places in between, the rate at which they do so is found by bisection. `unprotected` has
-    figures of the unprotected guest, see `Calibrations.predict`.
+    figures of the unprotected guest, and `measured` is the time; see `Calibrations.predict`.
 
     Returns
     -------
@@ -128,7 +136,10 @@ def commits_more_between(
 
     def better(rate: float) -> bool | None:
         way = _Way(round(rate), link.delay_us, link.jitter_us)
-        found = [calibrations.predict(each.settings, unprotected, way) for each in (cell, first)]
+        found = [
+            calibrations.predict(each.settings, unprotected, way, measured)
+            for each in (cell, first)
+        ]
         rates = [each.figures["checkpoints_per_s"] for each in found if each is not None]
         return rates[0] > rates[1] if len(rates) == 2 else None
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from colobench.errors import ColobenchError
 from colobench.guest.programs import Program
@@ -17,6 +20,7 @@ from colobench.guest.settings import SEED_LIMIT, WRITES_LIMIT, GuestSettings
 from colobench.lab.compare.cells import Cell
 from colobench.lab.compare.load import Asked, asking_clients
 from colobench.lab.compare.measure import CellFailed, proportional_bytes, wait_for_work
+from colobench.lab.compare.page_columns import BY_CONTENTS, needs_pages, page_columns
 from colobench.lab.compare.settings import ComparisonSettings
 from colobench.lab.compare.values import COMPUTED, OF_RECORDS
 from colobench.lab.percentiles import percentiles
@@ -37,6 +41,8 @@ SHORTEST_MS, LONGEST_MS, RUNS_PER_DECADE = 1.0, 200.0, 10
 REPETITIONS, REPEATED_MS = 3, 100.0
 #: Seconds in which buffers grow and connections open, and in which the guest is measured alone.
 SETTLING_SECONDS, UNPROTECTED_SECONDS = 0.3, 0.4
+#: Checkpoints in that time.
+_SETTLING_CHECKPOINTS = 3
 #: Time for which a guest is stopped to see how it makes up for it, time that it has for that, and
 #: how often.
 _STOPPED_MS, _CAUGHT_UP_MS, _STOPS = 100, 10, 5
@@ -49,6 +55,9 @@ TICK_WRITERS = frozenset({Program.UNIFORM, Program.HOTCOLD, Program.SEQUENTIAL})
 #: Ratio of the rate of writes of a calibration to that of the cell; below 1, as a guest may not
 #: keep up with a higher one.
 _RATE = 0.8
+#: Runs for an encoding by contents, which needs the guest as old as when it is measured; and most
+#: seconds that they may take.
+_OLDER_MS, _OLDER_SECONDS = 100.0, 3.0
 #: Time between checkpoints behind a calibration, while clients wait for their last answers.
 _LAST_ANSWERS_MS = 20
 
@@ -56,7 +65,8 @@ _LAST_ANSWERS_MS = 20
 def calibration_settings(settings: Settings) -> Settings:
     """Give the settings of the calibration that a cell with these settings needs.
 
-    Seed and rate of writes are others than the cell's. Checkpoints are taken on request, after runs
+    Seed and rate of writes are others than the cell's; each calibration has a seed of its own in
+    place of this one. Checkpoints are taken on request, after runs
     of many lengths, and no link is between the nodes. So cells that differ by trigger and link
     alone share a calibration. The passes of gap pre-copy do not change what a page costs, so a cell
     with them has the calibration of one that stops and sends.
@@ -115,14 +125,16 @@ def calibrate(
     dict
         ``settings`` of the pair, whole, with the images of disks as the user named them;
         ``trace_curve``, see there; ``columns`` with a value for each checkpoint but the first:
-        see `columns_of`; ``close``, those of checkpoints as close together as they can be, and
-        ``behind``, those of such checkpoints behind a long pause, of guests that lose no work and
+        see `columns_of` and, where `needs_pages`, `page_columns`; ``close``, the former of
+        checkpoints as close together as they can be, and ``behind``, those of such checkpoints
+        behind a long pause, of guests that lose no work and
         stand still while a checkpoint is sent, else None; ``unprotected`` and
         ``protected``: ``work_per_ms``, ``busy`` and
         ``processor_ms_per_step`` of the guest, see `pace_between`, and ``busy_behind`` of an
         unprotected one that replays a trace, see `busy_behind`; ``latency_ms`` and
         ``latency_p99_ms`` of the unprotected guest, and
-        ``protected_latency_ms`` and ``protected_latency_p99_ms``, None if it does not serve;
+        ``protected_latency_ms`` and ``protected_latency_p99_ms``, see `between_checkpoints`, None
+        if it does not serve;
         ``primary_memory_bytes`` and ``secondary_memory_bytes``, as in a measurement.
 
     Raises
@@ -132,10 +144,11 @@ def calibrate(
     """
     try:
         asked = calibration_settings(cell.settings)
+        asked = asked.override(seed=_own_seed(cell, number))
         with own_images(asked) as own:
             session = Session(own)
             opened(session)
-            found = _run(cell, session, settings.every_ms)
+            found = _run(cell, session, settings)
         guest = session.settings.guest
         return {
             "settings": asked.as_json() | {"trace_sha256": guest.trace_sha256},
@@ -146,15 +159,21 @@ def calibrate(
         raise CellFailed(f"calibration for {cell}, round {number}: {error}") from error
 
 
-def _run(cell: Cell, session: Session, every_ms: int) -> dict[str, Any]:
+def _own_seed(cell: Cell, number: int) -> int:
+    """Give a seed that no other calibration has: the mean over all is nearer to any guest's."""
+    seed = zlib.crc32(f"{' '.join(cell.key)} {number}".encode())
+    return seed if seed != cell.settings.guest.seed else seed + 1
+
+
+def _run(cell: Cell, session: Session, settings: ComparisonSettings) -> dict[str, Any]:
     before: dict[str, Any] = {}
-    settled = SETTLING_SECONDS
+    settled, pages = SETTLING_SECONDS, needs_pages(session.settings.checkpoint)
 
     def unprotected() -> None:
         node = session.nodes["primary"]
         wait_for_work(node, session.address() if cell.serves else None)
         begin = time.monotonic() + settled
-        with _asking(session, cell, settled + UNPROTECTED_SECONDS, every_ms) as answers:
+        with _asking(session, cell, settled + UNPROTECTED_SECONDS, settings.every_ms) as answers:
             time.sleep(settled)
             first = cpu_time(node)
             time.sleep(UNPROTECTED_SECONDS)
@@ -166,18 +185,25 @@ def _run(cell: Cell, session: Session, every_ms: int) -> dict[str, Any]:
         before["memory"] = proportional_bytes(node)
         before["latency"] = _latencies([each for each in answers if each.time >= begin])
 
+    guest = session.settings.guest
     with closing(session):
         session.start(unprotected=unprotected)
-        with _asking(session, cell, 600.0, every_ms) as answers:
-            time.sleep(settled)
-            session.checkpoint()
+        with _asking(session, cell, 600.0, settings.every_ms) as answers:
+            session.nodes["primary"].execute("migrate-set-parameters", x_report_pages=pages)
+            for _ in range(_SETTLING_CHECKPOINTS):
+                # Clients connect only with the first one, which releases the guest's answers.
+                time.sleep(settled / _SETTLING_CHECKPOINTS)
+                session.checkpoint()
             begin, first = time.monotonic(), session.records.total
             first_time = cpu_time(session.nodes["primary"])
             for length in runs_ms():
                 time.sleep(length / 1000)
                 session.checkpoint()
+            if session.settings.checkpoint.encoding in BY_CONTENTS:
+                _grow_older(cell, session, settings.seconds)
             pace = pace_between(first_time, cpu_time(session.nodes["primary"]))
-            records = session.records.since(first - 1)
+            all_records, records = session.records[:], session.records.since(first - 1)
+            session.nodes["primary"].execute("migrate-set-parameters", x_report_pages=False)
             close = _close_together(session)
             behind = _behind_pauses(session) if _makes_up(session.settings) else None
             # The last answers are released, too.
@@ -186,9 +212,11 @@ def _run(cell: Cell, session: Session, every_ms: int) -> dict[str, Any]:
             f"{role}_memory_bytes": proportional_bytes(node) - before["memory"]
             for role, node in session.nodes.items()
         }
-    latency, protected = before["latency"], _latencies([a for a in answers if a.time >= begin])
+    of_pages = page_columns(all_records, guest, len(records) - 1) if pages else {}
+    latency = before["latency"]
+    protected = _latencies(between_checkpoints([a for a in answers if a.time >= begin], records))
     return {
-        "columns": columns_of(records),
+        "columns": columns_of(records) | of_pages,
         "close": close,
         "behind": behind,
         "unprotected": before["pace"],
@@ -199,6 +227,16 @@ def _run(cell: Cell, session: Session, every_ms: int) -> dict[str, Any]:
         "protected_latency_p99_ms": protected[1],
         **memory,
     }
+
+
+def _grow_older(cell: Cell, session: Session, seconds: float) -> None:
+    """Take checkpoints until the guest has done what the cell's does until it is measured."""
+    ratio = work_ratio(cell.settings.guest, session.settings.guest.as_json())
+    begin = session.records[-1].time
+    wanted = min(begin + _OLDER_SECONDS, ratio * (2 * SETTLING_SECONDS + seconds))
+    while session.records[-1].time < wanted:
+        time.sleep(_OLDER_MS / 1000)
+        session.checkpoint()
 
 
 def _makes_up(settings: Settings) -> bool:
@@ -247,6 +285,21 @@ def _wait_for_checkpoints(session: Session, first: int, count: int) -> None:
 
 def _asking(session: Session, cell: Cell, seconds: float, every_ms: int) -> Any:
     return asking_clients(session.address() if cell.serves else None, seconds, every_ms)
+
+
+def between_checkpoints(
+    answers: Sequence[Asked], records: Sequence[CheckpointRecord]
+) -> list[Asked]:
+    """Give the answers to requests that met no checkpoint, from the first of some to the last."""
+    marks = [each.primary_marks for each in records]
+    begins, ends = (np.array([each[at][1] for each in marks]) / 1e9 for at in (0, -1))
+    found = []
+    for each in answers:
+        # The first checkpoint that was not over when it was sent.
+        at = int(np.searchsorted(ends, each.time))
+        if at < len(begins) and each.time + each.latency_ms / 1000 < begins[at]:
+            found.append(each)
+    return found
 
 
 def _latencies(answers: Sequence[Asked]) -> list[float | None]:

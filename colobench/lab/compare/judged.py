@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from colobench.lab.compare.cells import Cell
 from colobench.lab.compare.findings import DRIFT_LIMIT, Findings, Predictions
+from colobench.lab.compare.fitted import fit_calibration
 from colobench.lab.compare.metrics import Metric
 from colobench.lab.compare.models import (
     Calibrations,
     axes_of,
     calibrations_of,
-    fit_calibration,
     predictions,
 )
 from colobench.lab.compare.statistics import Estimate

@@ -36,6 +36,8 @@ from colobench.settings.settings import Settings
 
 #: Seconds before anything counts: buffers grow to their size, and connections open.
 SETTLING_SECONDS = 0.3
+#: Most seconds that a wait for the end of the measured time may take longer.
+_LONGER_SECONDS = 30.0
 #: Seconds of the longest trace that is measured from end to end.
 LONGEST_PASS = 10.0
 #: Seconds in which a guest that has just started begins to work.
@@ -208,7 +210,8 @@ class _Measuring:
         """
         session, primary = self._session, self._session.nodes["primary"]
         address = session.address() if self._cell.serves else None
-        asked = SETTLING_SECONDS + seconds
+        # The measured time ends with a checkpoint, so it may be longer.
+        asked = SETTLING_SECONDS + seconds + _LONGER_SECONDS
         with asking_clients(address, asked, self._settings.every_ms) as answers:
             self._wait(SETTLING_SECONDS)
             before = session.link_use()
@@ -229,7 +232,7 @@ class _Measuring:
             self._watch()
             return time.monotonic() >= end or self.underway.stopped
 
-        self._session.wait_for(over, "the end of a measurement", seconds + 30)
+        self._session.wait_for(over, "the end of a measurement", seconds + _LONGER_SECONDS)
 
     def _of_checkpoints(self, begin: float, end: float) -> dict[str, float | None]:
         """Compute the figures of the checkpoints whose stop is in the measured time."""

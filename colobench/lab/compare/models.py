@@ -7,45 +7,87 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from colobench.guest.programs import Program, program_named
-from colobench.guest.settings import PAGE_SIZE, TICK_NS, GuestSettings
+from colobench.guest.settings import PAGE_SIZE, GuestSettings
 from colobench.guest.tcp_output import RTO_MS
-from colobench.kernels.multifd_packets import PACKET_PAGES
-from colobench.lab.compare.calibrate import calibration_settings, work_ratio
+from colobench.lab.compare.calibrate import (
+    UNPROTECTED_SECONDS,
+    calibration_settings,
+    work_ratio,
+)
+from colobench.lab.compare.cells import Cell
 from colobench.lab.compare.findings import Findings, Predictions
-from colobench.node.workers import PAGES_FOR_A_THREAD
+from colobench.lab.compare.fitted import Calibrated, fit_calibration, joined, median_of, pace_of
+from colobench.lab.compare.measure import SETTLING_SECONDS
+from colobench.lab.compare.settings import ComparisonSettings
+from colobench.lab.compare.values import are_numbers
 from colobench.settings.settings import Settings
-from colobench.strategy.model.checkpoint import CAPTURES, DIVERGENT, pause_alone
+from colobench.strategy.model.checkpoint import DIVERGENT
 from colobench.strategy.model.costs import (
-    COPIES,
-    TIMES,
     ByteCosts,
-    CheckpointCosts,
     DividedCost,
-    KnownOfCosts,
     LinearCost,
-    fit_costs,
 )
 from colobench.strategy.model.curve import DirtyCurve, Numbers, measured_curve
-from colobench.strategy.model.inputs import Axes, Calibration, LinkProperties, Workload
+from colobench.strategy.model.inputs import (
+    NO_CONTENTS,
+    Axes,
+    Calibration,
+    Contents,
+    LinkProperties,
+    Workload,
+)
 from colobench.strategy.model.predict import Prediction, predict
-from colobench.strategy.model.slack import AT_ONCE, GuestPace, Preparation, done_ms
-from colobench.strategy.model.spread import PauseSpread, measured_spread
 
-#: Encodings of which a page has more bytes the more was written to it.
-_BY_WORK = frozenset({"xbzrle", "zstd", "lz4"})
-#: A calibration as `calibrate` returns it, and as a line of results has it.
-Calibrated = Mapping[str, Any]
-#: Transports whose pages are in packets.
-_PACKETS = re.compile("multifd|memfd")
+
+class MeasuredTime(NamedTuple):
+    """Time of a guest that is measured; milliseconds.
+
+    Attributes
+    ----------
+    alone
+        Time that the guest is measured before it is protected.
+    begin, lasts
+        Time from when the pair enters COLO to the beginning of what is measured, and its length.
+    """
+
+    alone: float
+    begin: float
+    lasts: float
+
+
+def usual_time(settings: ComparisonSettings) -> MeasuredTime:
+    """Give the time that is to be measured with these settings."""
+    begin = 1000 * SETTLING_SECONDS
+    return MeasuredTime(1000 * settings.unprotected_seconds, begin, 1000 * settings.seconds)
+
+
+#: With the usual settings.
+USUAL_TIME = usual_time(ComparisonSettings())
+
+
+def measured_time(comparison: Findings, cell: Cell) -> MeasuredTime:
+    """Give the time that was measured of a cell, or is to be measured.
+
+    It ends with a checkpoint, and a guest that replays a trace is measured for whole passes of it.
+    """
+    usual, found = usual_time(comparison.settings), []
+    for each in comparison.measurements:
+        columns = each.checkpoints
+        times = columns.get("time", [])
+        if each.key == cell.key and times and are_numbers(list(times)):
+            begin = times[0] - columns["stopped_s"][0]
+            found.append((1000 * begin, 1000 * max(columns["stopped_s"])))
+    if not found:
+        return usual
+    begin, lasts = (max(0.0, statistics.median(each)) for each in zip(*found, strict=True))
+    return usual._replace(begin=begin, lasts=lasts)
 
 
 class Calibrations:
@@ -78,16 +120,20 @@ class Calibrations:
             self._fitted[key] = fit_calibration(found)
         return self._fitted.get(key)
 
-    def workload(self, settings: Settings) -> Workload:
-        """Give the workload of a guest that was calibrated."""
+    def workload(self, settings: Settings, measured: MeasuredTime = USUAL_TIME) -> Workload:
+        """Give the workload of a guest that was calibrated, in the time that is measured."""
         guest = _guest_of(calibration_settings(settings).as_json())
-        return workload_of(settings, self._by_guest[guest], self.of_pair(settings))
+        of_guest, of_pair = self._by_guest[guest], self.of_pair(settings)
+        found = workload_of(settings, of_guest, of_pair)
+        contents = contents_of(found.work_per_ms, of_pair, measured)
+        return dataclasses.replace(found, contents=contents)
 
     def predict(
         self,
         settings: Settings,
         unprotected: Mapping[str, float] | None = None,
         link: LinkProperties | None = None,
+        measured: MeasuredTime = USUAL_TIME,
     ) -> Prediction | None:
         """Predict the figures of a pair with these settings.
 
@@ -100,6 +146,8 @@ class Calibrations:
             the calibration's. A guest that lacks a core does less than its timer asks for.
         link
             Link between the nodes; None takes that of the settings.
+        measured
+            Time that is predicted: at first each page is sent for the first time.
 
         Returns
         -------
@@ -110,7 +158,7 @@ class Calibrations:
         if calibration is None:
             return None
         changes: dict[str, Any] = dict(unprotected or {})
-        workload = self.workload(settings)
+        workload = self.workload(settings, measured)
         if workload.clients:
             # Its work is a count of ticks, which stands for the time alone.
             changes.pop("work_per_ms", None)
@@ -157,10 +205,11 @@ def predictions(comparison: Findings) -> Predictions:
         By strategy, guest and link: values by the names of metrics.
     """
     calibrations = calibrations_of(comparison)
-    found = {
-        cell.key: calibrations.predict(cell.settings, unprotected_figures(comparison, cell.guest))
-        for cell in comparison.cells
-    }
+    found = {}
+    for cell in comparison.cells:
+        unprotected = unprotected_figures(comparison, cell.guest)
+        measured = measured_time(comparison, cell)
+        found[cell.key] = calibrations.predict(cell.settings, unprotected, measured=measured)
     return {key: each.figures for key, each in found.items() if each is not None}
 
 
@@ -199,113 +248,6 @@ def axes_of(settings: Settings) -> Axes:
     )
 
 
-def fit_calibration(found: Sequence[Calibrated]) -> Calibration:
-    """Fit the costs of a checkpoint to the calibrations of one pair."""
-    names = ("pages", "work", "bytes", *(f"{each}_ms" for each in (*TIMES, *COPIES)))
-    columns = {name: [each for one in found for each in one["columns"][name]] for name in names}
-    settings = found[0]["settings"]
-    sends_in_pause = CAPTURES[settings["capture"]].sends_in_pause
-    known = KnownOfCosts(
-        flushes_in_pause=sends_in_pause,
-        bytes_by_work=settings["encoding"] in _BY_WORK,
-        packet_pages=PACKET_PAGES if _PACKETS.search(settings["transport"]) else 0,
-        threads_from=2 * PAGES_FOR_A_THREAD,
-    )
-    page_ms = statistics.median(map(first_write_ms, found))
-    costs = fit_costs(columns, known)
-    return Calibration(
-        costs=costs,
-        primary_memory_bytes=_median(found, "primary_memory_bytes"),
-        secondary_memory_bytes=_median(found, "secondary_memory_bytes"),
-        most_pages=max(columns["pages"], default=0.0),
-        page_ms=page_ms,
-        lost_beside=0.0 if sends_in_pause else lost_beside(found, page_ms),
-        spread=_spread(costs, sends_in_pause, columns),
-        preparation=preparation_of(found, costs),
-    )
-
-
-def preparation_of(found: Sequence[Calibrated], costs: CheckpointCosts) -> Preparation:
-    """Give what checkpoints take that are due as soon as they can be.
-
-    Without such ones, as in older results, and where two epochs may be open, that is nothing.
-    """
-    capture = CAPTURES[found[0]["settings"]["capture"]]
-    close, behind = (
-        [each[name] for each in found if each.get(name) and each[name]["run_ms"]]
-        for name in ("close", "behind")
-    )
-    if capture.open_epochs > 1 or not close:
-        return AT_ONCE
-    columns = {
-        name: [each for one in close for each in one[name]] for name in ("pages", "pause_ms")
-    }
-    return Preparation(
-        alone=_least_time(close, costs),
-        beside=_least_time(behind or close, costs),
-        spread=_spread(costs, capture.sends_in_pause, columns),
-    )
-
-
-def _least_time(tables: Sequence[Mapping[str, Sequence[float]]], costs: CheckpointCosts) -> float:
-    """Give the median time from when all is loaded until a checkpoint is due, milliseconds."""
-    found = [
-        run - beside - costs.request.at(pages)
-        for each in tables
-        for run, beside, pages in zip(each["run_ms"], each["beside_ms"], each["pages"], strict=True)
-    ]
-    return max(0.0, statistics.median(found))
-
-
-def _spread(
-    costs: CheckpointCosts, sends_in_pause: bool, columns: Mapping[str, Sequence[float]]
-) -> PauseSpread:
-    """Give the pauses of a calibration beside those of the costs."""
-    line = [pause_alone(costs, pages, sends_in_pause) for pages in columns["pages"]]
-    return measured_spread(line, columns["pause_ms"])
-
-
-def first_write_ms(calibrated: Calibrated) -> float:
-    """Give the time that a guest's first write to a page after a checkpoint takes longer, ms.
-
-    The guest's processor had Σ b = s Σ W + c Σ D, with W steps of s milliseconds each, as in the
-    unprotected guest, and D pages at each checkpoint.
-    """
-    columns = calibrated["columns"]
-    step = calibrated["unprotected"]["processor_ms_per_step"]
-    more = calibrated["protected"]["processor_ms_per_step"] - step
-    return max(0.0, float(more * sum(columns["work"]) / max(1.0, sum(columns["pages"]))))
-
-
-def lost_beside(found: Sequence[Calibrated], page_ms: float) -> float:
-    """Give the share of work that a guest loses while checkpoints are sent and loaded beside it.
-
-    It is all work that is missing from what the guest would do with the pauses alone (`done_ms`),
-    divided by all time in which a checkpoint was on its way. A calibration whose guest did not
-    work while it was alone says nothing of that.
-    """
-    missing = time = 0.0
-    for one in found:
-        columns, alone = one["columns"], one["unprotected"]
-        program = program_named(one["settings"]["guest"])
-        pace = pace_of(program, alone["busy"], alone.get("busy_behind"))
-        rows = zip(columns["run_ms"], columns["last_pause_ms"], columns["pages"], strict=True)
-        expected = sum(done_ms(run, pause, pace, page_ms * pages) for run, pause, pages in rows)
-        if alone["work_per_ms"] > 0:
-            missing += expected - sum(columns["work"]) / alone["work_per_ms"]
-            time += sum(columns["beside_ms"])
-    return min(1.0, max(0.0, missing / time)) if time > 0 else 0.0
-
-
-def pace_of(program: Program, busy: float, busy_behind: float | None = None) -> GuestPace:
-    """Give the pace of a guest that does not rest in a share of the time, see `GuestPace`.
-
-    A trace goes on with the time, and clients wait for their answers, so these lose no tick's work.
-    """
-    kept = math.inf if program.takes_trace or program is Program.KV else 1.0
-    return GuestPace(TICK_NS / 1e6, busy, kept, busy_behind)
-
-
 def workload_of(
     settings: Settings, of_guest: Sequence[Calibrated], of_pair: Sequence[Calibrated]
 ) -> Workload:
@@ -332,7 +274,7 @@ def workload_of(
     ratio = busy / alone if alone > 0 else 1.0
     rate = statistics.median(each["unprotected"]["work_per_ms"] for each in of_guest)
     behind = [known for each in of_guest if (known := each["unprotected"].get("busy_behind"))]
-    clients = _median(of_guest, "latency_ms") is not None
+    clients = median_of(of_guest, "latency_ms") is not None
     if clients:
         # Requests come with the time, whether or not the guest stands still.
         columns["work"] = (columns["run_ms"] + columns["last_pause_ms"]) * rate
@@ -345,13 +287,55 @@ def workload_of(
         work_per_ms=rate * ratio,
         frames_per_ms=frames_per_ms,
         clients=clients,
-        latency_ms=_median(of_guest, "latency_ms"),
-        latency_p99_ms=_median(of_guest, "latency_p99_ms"),
-        matched_ms=_median(of_pair, "protected_latency_ms") if compares else None,
-        matched_p99_ms=_median(of_pair, "protected_latency_p99_ms") if compares else None,
+        latency_ms=median_of(of_guest, "latency_ms"),
+        latency_p99_ms=median_of(of_guest, "latency_p99_ms"),
+        matched_ms=median_of(of_pair, "protected_latency_ms") if compares else None,
+        matched_p99_ms=median_of(of_pair, "protected_latency_p99_ms") if compares else None,
         miscompares_per_ms=_miscompares(of_pair),
         pace=pace_of(guest.program, busy, statistics.median(behind) if behind else None),
     )
+
+
+def contents_of(
+    work_per_ms: float, found: Sequence[Calibrated], measured: MeasuredTime
+) -> Contents:
+    """Give what an encoding by contents finds while a cell is measured.
+
+    Pages that are sent for the first time are those of the curve of all pages since the pair
+    entered COLO, from the beginning of that time to its end. The guest's work before it entered
+    COLO is that of the calibration at the cell's rate, and what the cell's guest does longer alone.
+
+    Parameters
+    ----------
+    work_per_ms
+        Work in a millisecond of the cell's guest.
+    found
+        Calibrations of its pair.
+    measured
+        Time that is measured.
+    """
+    rates = [each["unprotected"]["work_per_ms"] for each in found]
+    known = [bool(each["columns"].get("known_pages")) for each in found]
+    if not found or not all(known) or min(rates) <= 0:
+        return NO_CONTENTS
+    begin, end = (work_per_ms * at for at in (measured.begin, measured.begin + measured.lasts))
+    curves = [_known_pages(each["columns"]) for each in found]
+    first = statistics.fmean(each.at(end) - each.at(begin) for each in curves)
+    columns = joined(found, ("age", "colo_work"))
+    before = statistics.median(np.subtract(columns["age"], columns["colo_work"]))
+    before = before / statistics.median(rates) + measured.alone - 1000 * UNPROTECTED_SECONDS
+    age = before * work_per_ms + (begin + end) / 2
+    return Contents(max(0.0, first) / (end - begin) if end > begin else 0.0, age)
+
+
+def _known_pages(columns: Mapping[str, Sequence[float]]) -> DirtyCurve:
+    """Give the curve of all pages that were sent since the pair entered COLO."""
+    work, known = columns["colo_work"], columns["known_pages"]
+    # The checkpoint before the first has no other columns.
+    points = {work[0] - columns["work"][0]: known[0] - columns["first_pages"][0]}
+    points |= dict(zip(work, known, strict=True))
+    some = {at: pages for at, pages in points.items() if at > 0 and pages > 0}
+    return DirtyCurve(tuple(some), tuple(some.values()), math.inf)
 
 
 def curve_of(
@@ -396,14 +380,10 @@ def _pages(guest: GuestSettings) -> float:
     return sum(sizes.values()) / PAGE_SIZE
 
 
-def _median(found: Sequence[Calibrated], name: str) -> float | None:
-    values = [each[name] for each in found if each[name] is not None]
-    return statistics.median(values) if values else None
-
-
 def _written(settings: Mapping[str, Any]) -> str:
-    """Write settings as a key; without the digest of a trace, which a session alone finds out."""
-    return repr(sorted(each for each in settings.items() if each[0] != "trace_sha256"))
+    """Write settings as a key: without the seed, and a trace's digest, which a session finds."""
+    others = {"seed", "trace_sha256"}
+    return repr(sorted(each for each in settings.items() if each[0] not in others))
 
 
 _GUEST_NAMES = frozenset(GuestSettings().as_json())
@@ -455,10 +435,14 @@ def _shown_bytes(sent: ByteCosts) -> str:
     parts = [f"{sent.base:,.0f}"]
     if sent.per_page >= 0.5:
         parts.append(f"{sent.per_page:,.0f} a page")
+    if sent.per_first:
+        parts.append(f"{sent.per_first:,.0f} a page sent first")
     if sent.per_packet:
-        parts.append(f"{sent.per_packet:,.0f} for {sent.packet_pages} pages")
+        parts.append(f"{sent.per_packet:,.0f} for {sent.packets.most_pages} pages")
     if sent.per_work:
         parts.append(f"{sent.per_work:.1f} a step")
+    if sent.per_age:
+        parts.append(f"{1000 * sent.per_age:.3g} a page and 1,000 steps of all")
     return " + ".join(parts)
 
 

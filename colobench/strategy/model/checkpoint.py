@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from colobench.strategy.model.costs import CheckpointCosts
-from colobench.strategy.model.inputs import LinkProperties
+from colobench.strategy.model.inputs import NO_CONTENTS, Contents, LinkProperties
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,10 @@ CAPTURES = {
     "copy-on-write-2": CaptureModel(sends_in_pause=False, open_epochs=2),
     "gap-precopy": CaptureModel(sends_in_pause=True, passes=True),
 }
-#: Encodings, all with bytes that are linear in pages and work, see `ByteCosts`. Pages as they are:
-#: D P and a record each. XBZRLE: the changed bytes, in proportion to the work (Svärd and others,
-#: VEE 2011). zstd and lz4: a ratio, which changes with what was written. Divergent: hashes of all
-#: pages and a share 1 − σ of them whole (PLOVER, NSDI 2018).
+#: Encodings, all with bytes as of `ByteCosts`. Pages as they are: D P and a record each. XBZRLE: a
+#: page that is sent for the first time as it is, and of others the changed bytes, in proportion to
+#: the work (Svärd and others, VEE 2011). zstd and lz4: a ratio, which falls as the guest's writes
+#: fill a page. Divergent: hashes of all pages and a share 1 − σ of them whole (PLOVER, NSDI 2018).
 ENCODINGS = frozenset({"none", "xbzrle", "zstd", "lz4", DIVERGENT})
 
 
@@ -89,6 +89,7 @@ def checkpoint(
     pages: float,
     work: float,
     flushed: float | None = None,
+    contents: Contents = NO_CONTENTS,
 ) -> Checkpoint:
     """Predict a checkpoint.
 
@@ -123,8 +124,10 @@ def checkpoint(
         Distinct dirty pages, and steps of work since the last checkpoint.
     flushed
         Pages that the secondary flushes, if these are more than the pages that are sent.
+    contents
+        What an encoding by contents finds in the pages.
     """
-    sent = costs.sent.at(pages, work)
+    sent = costs.sent.at(pages, work, contents.first_per_step * work, contents.age)
     way = (link.delay_us + link.jitter_us / 2) / 1000
     on_link = 8000 * sent / link.rate if link.rate else 0.0
     longer = max(0.0, on_link - costs.send.at(pages))

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from colobench.strategy.model.spread import NO_SPREAD, Spread
+
 #: Most points of a fit, which looks at each pair of them.
 _POINTS = 400
 
@@ -60,33 +62,85 @@ class DividedCost:
 
 
 @dataclass(frozen=True, slots=True)
-class ByteCosts:
-    """Bytes of a checkpoint.
+class Packets:
+    """Packets into which pages are divided: whole ones, and a last one for each block of RAM.
 
     Attributes
     ----------
-    base, per_page, per_work
-        Bytes of a checkpoint, of each page, and of each step of work since the last checkpoint.
-        An encoding that sends what has changed in a page sends more the more was written to it.
-    per_packet, packet_pages
-        Bytes of each packet whatever is in it, and most pages of one; 0 if pages are sent without.
-    apart
-        Pages that have a packet of their own, as those of the screen have: one, or none.
+    most_pages
+        Most pages of one; 0 if pages are sent without.
+    apart_steps, most_apart
+        Steps of work between two writes to a block other than the first, such as the screen, and
+        most packets that such blocks need. Each has one packet, as it is small.
+    spread
+        Single numbers of pages beside the curve's: a page more or less may be a packet more.
+    """
+
+    most_pages: int = 0
+    apart_steps: float = math.inf
+    most_apart: float = 0.0
+    spread: Spread = NO_SPREAD
+
+    def at(self, pages: float, work: float) -> float:
+        """Give the mean number of packets of so many pages, after so much work."""
+        if not self.most_pages:
+            return 0.0
+        # A block that is written at regular distances is written by chance in a shorter time.
+        apart = min(self.most_apart, work / self.apart_steps)
+        ratios = self.spread.near(pages) or (1.0,)
+        counts = (math.ceil(max(0.0, each * pages - apart) / self.most_pages) for each in ratios)
+        return sum(counts) / len(ratios) + apart
+
+
+@dataclass(frozen=True, slots=True)
+class ByteCosts:
+    """Bytes of a checkpoint.
+
+    An encoding by contents sends fewer bytes of a page that it has sent before than of others, and
+    more of them the more was written to it: since the last checkpoint (XBZRLE), or ever (zstd,
+    LZ4), as a guest's writes fill pages that were empty.
+
+    Attributes
+    ----------
+    base, per_page, per_first
+        Bytes of a checkpoint, of each page that was sent before, and of each that was not; without
+        an encoding by contents `per_page` counts for all pages.
+    per_work, per_age
+        Bytes of each step of work since the last checkpoint, and of each page that was sent before
+        and each step of work that the guest has done in all.
+    per_packet, packets
+        Bytes of each packet whatever is in it, and the packets.
     """
 
     base: float
     per_page: float
     per_work: float
     per_packet: float = 0.0
-    packet_pages: int = 0
-    apart: int = 0
+    packets: Packets = Packets()
+    per_first: float | None = None
+    per_age: float = 0.0
 
-    def at(self, pages: float, work: float) -> float:
-        """Give the bytes of a checkpoint; no less than without any page."""
-        sent = self.base + self.per_page * pages + self.per_work * work
-        if self.packet_pages:
-            sent += self.per_packet * math.ceil(max(0.0, pages - self.apart) / self.packet_pages)
-        return max(self.base, sent)
+    def at(self, pages: float, work: float, first: float = 0.0, age: float = 0.0) -> float:
+        """Give the bytes of a checkpoint; no less than without any page.
+
+        Parameters
+        ----------
+        pages, work
+            Dirty pages, and steps of work since the last checkpoint.
+        first
+            Those of the pages that are sent for the first time.
+        age
+            Steps of work that the guest has done in all.
+        """
+        sent = self.base + self.of_pages(pages, first, age) + self.per_work * work
+        return max(self.base, sent + self.per_packet * self.packets.at(pages, work))
+
+    def of_pages(self, pages: float, first: float = 0.0, age: float = 0.0) -> float:
+        """Give the bytes of the pages alone."""
+        if self.per_first is None:
+            return self.per_page * pages
+        first = min(first, pages)
+        return self.per_first * first + (self.per_page + self.per_age * age) * (pages - first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,17 +195,17 @@ class KnownOfCosts:
     ----------
     flushes_in_pause
         Whether the guest stands still during the flush.
-    bytes_by_work
-        Whether bytes may depend on work, too: not if whole pages are sent.
-    packet_pages
-        Most pages of a packet; 0 if pages are sent without.
+    by_contents
+        Whether bytes may depend on contents: not if whole pages are sent.
+    packets
+        Packets into which pages are divided.
     threads_from
         Least number of pages that several threads copy.
     """
 
     flushes_in_pause: bool = True
-    bytes_by_work: bool = True
-    packet_pages: int = 0
+    by_contents: bool = True
+    packets: Packets = Packets()
     threads_from: float = math.inf
 
 
@@ -164,12 +218,14 @@ def fit_costs(
     ----------
     columns
         For each checkpoint: ``pages``, ``work`` (since the last one), ``bytes``, and those of
-        `TIMES` and `COPIES` with ``_ms`` behind, in milliseconds, all of them whole.
+        `TIMES` and `COPIES` with ``_ms`` behind, in milliseconds, all of them whole. If pages are
+        in packets, ``packets``; and of an encoding by contents ``first_pages``, those that were
+        sent for the first time, and ``age``, the steps of work of the guest in all.
     known
         How it is made.
     """
     found = {name: np.asarray(each, dtype=np.float64) for name, each in columns.items()}
-    pages, work = found["pages"], found["work"]
+    pages = found["pages"]
     copy, flush = (found[f"{name}_ms"] for name in COPIES)
     rest = {name: found[f"{name}_ms"] for name in TIMES}
     for name in ("pause", "commit", "release", "loaded"):
@@ -180,7 +236,7 @@ def fit_costs(
     lines: dict[str, Any] = {name: fit_line(pages, each) for name, each in rest.items()}
     return CheckpointCosts(
         **lines,
-        sent=_fit_bytes(pages, work, found["bytes"], known),
+        sent=_fit_bytes(found, known),
         copy=_fit_divided(pages, copy, known.threads_from),
         flush=_fit_divided(pages, flush, known.threads_from),
     )
@@ -235,33 +291,27 @@ def _weighted_median(values: Numbers, weights: Numbers) -> float:
     return float(values[order][np.searchsorted(sums, sums[-1] / 2)])
 
 
-def _fit_bytes(pages: Numbers, work: Numbers, sent: Numbers, known: KnownOfCosts) -> ByteCosts:
-    """Fit bytes over pages, packets and, if wanted and that leaves errors, work.
+def _fit_bytes(found: Mapping[str, Numbers], known: KnownOfCosts) -> ByteCosts:
+    """Fit bytes over pages, packets and, if that leaves errors, what contents depend on.
 
     Bytes have no noise, so by least squares. Relative errors count, so that short intervals count
-    like long ones. A packet has the same size whatever is in it; one that is begun counts whole.
+    like long ones; but those of contents grow as the root of their sum, as the errors of a sum do.
+    A packet has the same size whatever is in it; one that is begun counts whole.
     """
+    pages, sent, nothing = found["pages"], found["bytes"], np.zeros_like(found["pages"])
     weights = 1 / np.maximum(sent, 1.0)
     plain = {"base": np.ones_like(pages), "per_page": pages}
-    choices = {0: plain}
-    if known.packet_pages:
-        for apart in (0, 1):
-            packets = np.ceil(np.maximum(pages - apart, 0) / known.packet_pages)
-            choices[apart] = {**plain, "per_packet": packets}
-    fits = {apart: _least_squares(each, sent, weights) for apart, each in choices.items()}
-    apart = min(fits, key=lambda n: _errors(choices[n], fits[n], sent, weights).sum())
-    columns, found = choices[apart], fits[apart]
-    off = _errors(columns, found, sent, weights)
-    if known.bytes_by_work and np.median(off) > 1e-3 and len(pages) >= 4:
-        found = _least_squares({**columns, "per_work": work}, sent, weights)
-    return ByteCosts(
-        found["base"],
-        found["per_page"],
-        found.get("per_work", 0.0),
-        found.get("per_packet", 0.0),
-        known.packet_pages,
-        apart,
-    )
+    if known.packets.most_pages:
+        plain["per_packet"] = found["packets"]
+    fitted = _least_squares(plain, sent, weights)
+    off = _errors(plain, fitted, sent, weights)
+    if known.by_contents and np.median(off) > 1e-3 and len(pages) >= 4:
+        first = found.get("first_pages", nothing)
+        before = pages - first
+        contents = {"per_page": before, "per_first": first, "per_work": found["work"]}
+        contents["per_age"] = before * found.get("age", nothing)
+        fitted = {"per_first": 0.0} | _least_squares({**plain, **contents}, sent, np.sqrt(weights))
+    return ByteCosts(**{"per_work": 0.0} | fitted, packets=known.packets)
 
 
 def _errors(

@@ -8,7 +8,7 @@ from typing import Protocol
 from colobench.strategy.model.costs import CheckpointCosts
 from colobench.strategy.model.curve import DirtyCurve
 from colobench.strategy.model.slack import AT_ONCE, GuestPace, Preparation
-from colobench.strategy.model.spread import NO_SPREAD, PauseSpread
+from colobench.strategy.model.spread import NO_SPREAD, Spread
 from colobench.strategy.trigger import Trigger
 
 
@@ -45,6 +45,28 @@ class LinkProperties(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Contents:
+    """Contents of the pages that are sent in the time that is predicted.
+
+    They are not the same at all times: at first each page is sent for the first time.
+
+    Attributes
+    ----------
+    first_per_step
+        Pages that are sent for the first time, for each step of work.
+    age
+        Steps of work that the guest has done in all, at the middle of that time.
+    """
+
+    first_per_step: float = 0.0
+    age: float = 0.0
+
+
+#: Pages that were all sent before, of a guest that has just begun.
+NO_CONTENTS = Contents()
+
+
+@dataclass(frozen=True, slots=True)
 class Workload:
     """A guest and its clients, without a strategy.
 
@@ -67,6 +89,8 @@ class Workload:
         Checkpoints for which colo-compare asks, in a millisecond in which the guest runs.
     pace
         How much the guest rests, and what becomes of the ticks in which it stands still.
+    contents
+        What an encoding by contents finds.
     """
 
     curve: DirtyCurve
@@ -79,6 +103,7 @@ class Workload:
     matched_p99_ms: float | None = None
     miscompares_per_ms: float = 0.0
     pace: GuestPace = field(default_factory=GuestPace)
+    contents: Contents = NO_CONTENTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,5 +135,5 @@ class Calibration:
     most_pages: float = 0.0
     page_ms: float = 0.0
     lost_beside: float = 0.0
-    spread: PauseSpread = NO_SPREAD
+    spread: Spread = NO_SPREAD
     preparation: Preparation = AT_ONCE

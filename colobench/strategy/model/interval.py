@@ -18,7 +18,7 @@ from colobench.strategy.model.checkpoint import Checkpoint
 from colobench.strategy.model.inputs import Workload
 from colobench.strategy.model.output import FrameOutput
 from colobench.strategy.model.slack import AT_ONCE, Preparation, done_ms
-from colobench.strategy.model.spread import NO_SPREAD, PauseSpread
+from colobench.strategy.model.spread import NO_SPREAD, Spread
 from colobench.strategy.own import OwnTrigger
 from colobench.strategy.trigger import DIRTY_PAGES, MISCOMPARE, OUTPUT_FRAMES, Situation, Trigger
 
@@ -83,7 +83,7 @@ def intervals(
     load: Workload,
     after: After,
     dirty: Dirty,
-    spread: PauseSpread = NO_SPREAD,
+    spread: Spread = NO_SPREAD,
     preparation: Preparation = AT_ONCE,
 ) -> list[Interval] | None:
     """Ask a trigger for one checkpoint after another.
@@ -95,7 +95,7 @@ def intervals(
 
     What comes by chance has the distribution that was measured, without its chance: miscompares
     are exponential, single pauses have the distances from the line that those of the calibration
-    had (`PauseSpread`). A trigger that learns from pauses learns from long ones, too: the mean of
+    had (`Spread`). A trigger that learns from pauses learns from long ones, too: the mean of
     pauses that are disturbed at times is above their median. Each of the equal parts of a
     distribution comes once, in an order that is always the same.
 
@@ -136,7 +136,7 @@ class _Pair:
         load: Workload,
         after: After,
         dirty: Dirty,
-        spread: PauseSpread,
+        spread: Spread,
         preparation: Preparation,
     ) -> None:
         self._trigger, self._after, self._dirty, self._spread = trigger, after, dirty, spread

@@ -160,7 +160,7 @@ def _checkpoint(
     capture, costs = CAPTURES[axes.capture], calibration.costs
     pages = workload.curve.at(work)
     if not capture.passes:
-        return checkpoint(costs, capture, link, pages, work)
+        return checkpoint(costs, capture, link, pages, work, contents=workload.contents)
 
     def written(milliseconds: float) -> float:
         # What the guest makes up for, it does when it runs again.
@@ -169,8 +169,9 @@ def _checkpoint(
 
     passed = passes(ran, axes.pass_period_ms, axes.trigger, written, costs.send.at)
     left = written(passed.left_ms)
-    found = checkpoint(costs, capture, link, left, work, flushed=max(pages, left))
-    return replace(found, sent=found.sent + costs.sent.per_page * passed.pages)
+    contents = workload.contents
+    found = checkpoint(costs, capture, link, left, work, max(pages, left), contents)
+    return replace(found, sent=found.sent + costs.sent.of_pages(passed.pages, 0.0, contents.age))
 
 
 def _done_ms(made: Interval, workload: Workload, calibration: Calibration) -> float:

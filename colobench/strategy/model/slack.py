@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from colobench.strategy.model.spread import NO_SPREAD, PauseSpread
+from colobench.strategy.model.spread import NO_SPREAD, Spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Preparation:
 
     alone: float = 0.0
     beside: float = 0.0
-    spread: PauseSpread = NO_SPREAD
+    spread: Spread = NO_SPREAD
 
     def takes_ms(self, catching_up: float) -> float:
         """Give the time that it takes if the guest works for so many milliseconds at first."""

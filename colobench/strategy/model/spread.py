@@ -1,19 +1,20 @@
-"""Spread of single pauses around the line that was fitted to them."""
+"""Spread of single values around the line or the curve that was fitted to them."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-#: Pauses of a calibration that are alike: the nearest ones.
+#: Values of a calibration that are alike: the nearest ones.
 NEAREST = 16
 
 
 @dataclass(frozen=True, slots=True)
-class PauseSpread:
-    """Ratios of measured pauses to those of the line, for pauses of any length.
+class Spread:
+    """Ratios of measured values to fitted ones, for values of any size.
 
     A pause is disturbed by what else runs, and by what a line leaves out: memory that the
     processor's caches hold, or do not. Both depend on how long it is, so the ratios are those of
@@ -22,37 +23,36 @@ class PauseSpread:
 
     Attributes
     ----------
-    pauses
-        Pauses of the line, ascending, above 0, milliseconds.
+    fitted
+        Fitted values, ascending, above 0, such as the pauses of a line in milliseconds.
     ratios
-        Measured pause by that of the line, for each.
+        Measured value by the fitted one, for each.
     """
 
-    pauses: tuple[float, ...] = ()
+    fitted: tuple[float, ...] = ()
     ratios: tuple[float, ...] = ()
 
-    def ratio(self, pause: float, share: float) -> float:
-        """Give the ratio that a share of the pauses like this one does not exceed."""
-        if not self.pauses:
-            return 1.0
-        end = min(len(self.pauses), max(NEAREST, self._after(pause) + NEAREST // 2))
-        near = self.ratios[max(0, end - NEAREST) : end]
-        return float(np.quantile(near, share))
+    def ratio(self, value: float, share: float) -> float:
+        """Give the ratio that a share of the values like this one does not exceed."""
+        near = self.near(value)
+        return float(np.quantile(near, share)) if near else 1.0
+
+    def near(self, value: float) -> tuple[float, ...]:
+        """Give the ratios of the values like this one."""
+        end = min(len(self.fitted), max(NEAREST, bisect_left(self.fitted, value) + NEAREST // 2))
+        return self.ratios[max(0, end - NEAREST) : end]
 
     def __bool__(self) -> bool:
-        return bool(self.pauses)
-
-    def _after(self, pause: float) -> int:
-        return int(np.searchsorted(self.pauses, pause))
+        return bool(self.fitted)
 
 
-#: Every pause is that of the line.
-NO_SPREAD = PauseSpread()
+#: Every value is the fitted one.
+NO_SPREAD = Spread()
 
 
-def measured_spread(line: Sequence[float], measured: Sequence[float]) -> PauseSpread:
-    """Make a spread from pauses of the line and measured ones, in any order."""
+def measured_spread(fitted: Sequence[float], measured: Sequence[float]) -> Spread:
+    """Make a spread from fitted values and measured ones, in any order."""
     known = sorted(
-        (each, pause / each) for each, pause in zip(line, measured, strict=True) if each > 0
+        (each, value / each) for each, value in zip(fitted, measured, strict=True) if each > 0
     )
-    return PauseSpread(tuple(each for each, _ in known), tuple(ratio for _, ratio in known))
+    return Spread(tuple(each for each, _ in known), tuple(ratio for _, ratio in known))

@@ -15,12 +15,14 @@ from colobench.lab.compare.beside import Rates, commits_more_between, rate_notes
 from colobench.lab.compare.calibrate import (
     LONGEST_MS,
     SHORTEST_MS,
+    between_checkpoints,
     calibration_settings,
     runs_ms,
     trace_curve,
 )
 from colobench.lab.compare.cells import make_cells
 from colobench.lab.compare.comparison import Comparison
+from colobench.lab.compare.fitted import first_write_ms, lost_beside, pace_of
 from colobench.lab.compare.judged import BOUNDS, Judge, judge_value
 from colobench.lab.compare.load import Asked
 from colobench.lab.compare.measure import answers_per_s, whole_passes
@@ -30,9 +32,6 @@ from colobench.lab.compare.models import (
     Calibrations,
     axes_of,
     calibrations_of,
-    first_write_ms,
-    lost_beside,
-    pace_of,
     predict_settings,
 )
 from colobench.lab.compare.settings import ComparisonSettings
@@ -44,6 +43,7 @@ from colobench.strategy.model.predict import has_model
 from colobench.strategy.model.slack import AT_ONCE
 from colobench.strategy.presets import PRESETS
 from measurements import NAMES, make_calibration, make_comparison, make_measurement
+from records import make_record
 from traces import trace_file
 
 #: 4 writes a millisecond, half of them to new pages, for the 100 ms between two checkpoints.
@@ -79,6 +79,18 @@ def test_cells_that_differ_by_trigger_and_link_share_a_calibration():
     others = cells_of("colo_v12", "remus", "memfd", "multifd", "multifd_zstd", "xbzrle", "colo")
     keys = {json.dumps(calibration_settings(each.settings).as_json()) for each in others}
     assert len(keys) == len(others)
+
+
+def test_answers_between_checkpoints_are_those_that_met_none():
+    records = [
+        make_record(number, primary_marks=(("begin", begin * 10**6), ("resume", end * 10**6)))
+        for number, begin, end in ((1, 100, 110), (2, 200, 220))
+    ]
+    times = [(90, 5), (95, 8), (105, 1), (120, 5), (198, 3), (199, 40), (230, 1)]
+    answers = [Asked(sent / 1000, latency) for sent, latency in times]
+    found = between_checkpoints(answers, records)
+    assert [round(1000 * each.time) for each in found] == [90, 120]
+    assert between_checkpoints(answers, []) == []
 
 
 def test_runs_of_a_calibration_cover_two_decades_in_ten_steps_each():

@@ -17,7 +17,7 @@ from colobench.strategy.model.inputs import Workload
 from colobench.strategy.model.interval import COUNTED, intervals
 from colobench.strategy.model.output import FrameOutput
 from colobench.strategy.model.slack import AT_ONCE, GuestPace, Preparation
-from colobench.strategy.model.spread import NO_SPREAD, PauseSpread, measured_spread
+from colobench.strategy.model.spread import NO_SPREAD, Spread, measured_spread
 from colobench.strategy.model.tabulated import Tabulated
 from colobench.strategy.model.waits import uniform_percentiles
 from colobench.strategy.triggers import Degradation, DirtyVolume, FixedDelay, OnOutput
@@ -38,7 +38,7 @@ def made(trigger, load=IDLE, pause=2.0, busy=0.0, spread=NO_SPREAD, preparation=
 
 def test_trigger_that_learns_from_pauses_runs_for_longer_where_some_are_long():
     # A tenth of the pauses is ten times as long, so their mean is 1.9 times the median.
-    tenth = PauseSpread(tuple([2.0] * 10), tuple([1.0] * 9 + [10.0]))
+    tenth = Spread(tuple([2.0] * 10), tuple([1.0] * 9 + [10.0]))
     trigger = Degradation(target=0.1, minimum=1, maximum=10_000)
     calm, disturbed = made(trigger), made(trigger, spread=tenth)
     assert statistics.median(each.pause for each in disturbed) == pytest.approx(2.0)
@@ -49,7 +49,7 @@ def test_trigger_that_learns_from_pauses_runs_for_longer_where_some_are_long():
 
 
 def test_fixed_delay_keeps_its_grid_whatever_single_pauses_are():
-    tenth = PauseSpread(tuple([2.0] * 10), tuple([1.0] * 9 + [3.0]))
+    tenth = Spread(tuple([2.0] * 10), tuple([1.0] * 9 + [3.0]))
     found = made(FixedDelay(20), spread=tenth)
     assert statistics.fmean(each.period for each in found) == pytest.approx(20, rel=1e-2)
     assert len(found) == COUNTED
@@ -57,7 +57,7 @@ def test_fixed_delay_keeps_its_grid_whatever_single_pauses_are():
 
 def test_checkpoints_without_a_delay_wait_for_the_pair_and_for_a_guest_that_makes_up_for_a_pause():
     trigger = FixedDelay(0)
-    prepared = Preparation(1.0, 3.0, PauseSpread((2.0,) * 16, (1.5,) * 16))
+    prepared = Preparation(1.0, 3.0, Spread((2.0,) * 16, (1.5,) * 16))
     found = made(trigger, preparation=prepared)
     assert {(each.ran, each.pause) for each in found} == {(1.0, 3.0)}
     behind = Workload(CURVE, 10.0, pace=GuestPace(busy=0.2, kept=math.inf))
@@ -66,7 +66,7 @@ def test_checkpoints_without_a_delay_wait_for_the_pair_and_for_a_guest_that_make
 
 
 def test_checkpoints_with_a_delay_need_no_time_for_the_pair():
-    prepared = Preparation(1.0, 3.0, PauseSpread((2.0,) * 16, (1.5,) * 16))
+    prepared = Preparation(1.0, 3.0, Spread((2.0,) * 16, (1.5,) * 16))
     found = made(FixedDelay(20), preparation=prepared)
     assert statistics.fmean(each.period for each in found) == pytest.approx(20, rel=1e-2)
     assert {each.pause for each in found} == {2.0}

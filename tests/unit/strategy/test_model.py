@@ -16,6 +16,7 @@ from colobench.strategy.model.costs import (
     CheckpointCosts,
     KnownOfCosts,
     LinearCost,
+    Packets,
     fit_costs,
     fit_line,
 )
@@ -25,6 +26,7 @@ from colobench.strategy.model.interval import run_time
 from colobench.strategy.model.passes import passes
 from colobench.strategy.model.predict import predict
 from colobench.strategy.model.slack import GuestPace
+from colobench.strategy.model.spread import measured_spread
 from colobench.strategy.own import OwnTrigger
 from colobench.strategy.triggers import (
     Degradation,
@@ -277,29 +279,59 @@ def test_fitted_costs_are_never_negative(points):
     assert found.per_page >= 0
 
 
+NAMES_OF_TIMES = ("request", "pause", "send", "commit", "release", "loaded", "copy", "flush")
+
+
+def fitted_bytes(known=None, **columns):
+    zero = np.zeros(len(columns["pages"]))
+    return fit_costs(
+        {f"{name}_ms": zero for name in NAMES_OF_TIMES} | columns, known or KnownOfCosts()
+    ).sent
+
+
 def test_bytes_that_follow_pages_and_work_are_found_exactly():
     chance = np.random.default_rng(1)
     found, work = chance.uniform(1, 1000, 30), chance.uniform(1, 1e5, 30)
-    times = dict.fromkeys(
-        ("request_ms", "pause_ms", "send_ms", "commit_ms", "release_ms", "loaded_ms"), found
-    ) | dict.fromkeys(("copy_ms", "flush_ms"), 0 * found)
     for sent in (800 + 4104 * found, 800 + 40 * found + 9 * work):
-        fitted = fit_costs({"pages": found, "work": work, "bytes": sent, **times}).sent
+        fitted = fitted_bytes(pages=found, work=work, bytes=sent)
         for each in (0, 7, 29):
             assert fitted.at(found[each], work[each]) == pytest.approx(sent[each], rel=1e-6)
 
 
-@pytest.mark.parametrize("apart", [0, 1])
-def test_bytes_of_lists_in_packets_are_found_exactly(apart):
+@pytest.mark.parametrize("per_first", [4104, 45])
+def test_bytes_of_pages_that_fill_and_of_those_sent_first_are_found_exactly(per_first):
+    chance = np.random.default_rng(2)
+    found, work = chance.uniform(100, 1000, 40), chance.uniform(1, 1e3, 40)
+    first, age = found * chance.uniform(0, 1, 40), chance.uniform(1e3, 1e5, 40)
+    sent = 800 + per_first * first + (60 + 2e-3 * age) * (found - first) + 9 * work
+    columns = {"pages": found, "work": work, "first_pages": first, "age": age, "bytes": sent}
+    fitted = fitted_bytes(**columns)
+    of_each = map(fitted.at, found, work, first, age)
+    assert list(of_each) == pytest.approx(list(sent), rel=1e-6)
+    # All pages may be sent first, but no more.
+    assert fitted.at(10, 5, 99, 1e3) == pytest.approx(800 + 10 * per_first + 45, rel=1e-3)
+    whole = KnownOfCosts(by_contents=False)
+    assert fitted_bytes(whole, **columns | {"bytes": 800 + 4104 * found}).per_first is None
+
+
+def test_bytes_of_lists_in_packets_are_found_exactly():
     found = np.array([3, 90, 129, 130, 250, 300, 512, 1000, 4001])
-    zero = np.zeros(len(found))
-    names = ("request", "pause", "send", "commit", "release", "loaded", "copy", "flush")
-    times = {f"{name}_ms": zero for name in names}
-    sent = 4845 + 1344 * np.ceil((found - apart) / 128)
-    known = KnownOfCosts(bytes_by_work=False, packet_pages=128)
-    fitted = fit_costs({"pages": found, "work": zero, "bytes": sent, **times}, known).sent
-    assert [fitted.at(each, 0) for each in found] == pytest.approx(list(sent), rel=1e-6)
-    assert fitted.apart == apart
+    of_screen = np.array([0, 0, 1, 1, 0, 1, 1, 1, 1])
+    packets = np.ceil((found - of_screen) / 128) + of_screen
+    known = KnownOfCosts(by_contents=False, packets=Packets(128, apart_steps=50, most_apart=1))
+    columns = {"pages": found, "work": 0 * found, "packets": packets}
+    fitted = fitted_bytes(known, **columns, bytes=4845 + 1344 * packets)
+    # Of 100 steps, one packet is that of the screen, with one of the pages.
+    assert fitted.at(129, 100) == pytest.approx(4845 + 2 * 1344)
+    assert fitted.at(130, 100) == pytest.approx(4845 + 3 * 1344)
+    # Of 25 steps, every other checkpoint has one.
+    assert fitted.at(100, 25) == pytest.approx(4845 + 1.5 * 1344)
+
+
+def test_page_more_or_less_may_be_a_packet_more():
+    spread = measured_spread([128.0] * 4, [127.0, 128.0, 129.0, 130.0])
+    assert Packets(128).at(128, 1) == 1
+    assert Packets(128, spread=spread).at(128, 1) == 1.5
 
 
 def test_flush_of_many_pages_is_shared_by_threads_and_fewer_are_not_taken_for_more():

@@ -32,6 +32,7 @@ from colobench.node.phases import durations
 from colobench.processes.process import NodeProcess
 from colobench.settings.checkpoint import Capture
 from colobench.settings.settings import Settings
+from colobench.settings.transport import Encoding
 from colobench.strategy.model.checkpoint import CAPTURES
 from colobench.strategy.model.spread import NEAREST
 
@@ -92,7 +93,8 @@ def work_ratio(guest: GuestSettings, calibrated: Mapping[str, Any]) -> float:
 def runs_ms() -> Iterator[float]:
     """Give the lengths of a calibration's runs: every other one downwards, then the rest upwards.
 
-    So a machine that grows slower meanwhile does so for short runs and for long ones.
+    So a machine that grows slower meanwhile does so for short runs and for long ones, and each run
+    follows one of nearly its length, whose answers a guest's clients acknowledge in it.
     """
     ratio = 10 ** (1 / RUNS_PER_DECADE)
     lengths = [LONGEST_MS]
@@ -403,7 +405,8 @@ def columns_of(records: Sequence[CheckpointRecord]) -> dict[str, list[Any]]:
     stop to stop; ``last_pause_ms``: pause of the last one; ``beside_ms``: time of that run in which
     the last one was still sent and loaded; ``send_ms``: from the first byte to the commit;
     ``release_ms``: from the stop until the primary knew of the commit; ``flush_ms``: the
-    secondary's flush; and some of a record's, by their names there.
+    secondary's flush; and some of a record's, by their names there. With the encoding divergent
+    ``pages`` are those whose hashes were compared, and ``sent_pages`` those of them that differed.
     """
     columns: dict[str, list[Any]] = {name: [] for name in (*OF_RECORDS, *COMPUTED)}
     for before, each in itertools.pairwise(records):
@@ -418,6 +421,11 @@ def columns_of(records: Sequence[CheckpointRecord]) -> dict[str, list[Any]]:
         columns["flush_ms"].append(durations(each.secondary_marks)["flush"])
         for name in OF_RECORDS:
             columns[name].append(getattr(each, name))
+    settings = records[0].settings
+    if settings is not None and settings.checkpoint.encoding is Encoding.DIVERGENT:
+        # Hashes of all dirty pages travel, and the pages that differ.
+        columns["sent_pages"] = columns["pages"]
+        columns["pages"] = [each.compared_pages for each in records[1:]]
     return columns
 
 

@@ -39,10 +39,13 @@ def fit_calibration(found: Sequence[Calibrated]) -> Calibration:
     names = ("pages", "work", "bytes", *(f"{each}_ms" for each in (*TIMES, *COPIES)))
     known_pages = all("first_pages" in each["columns"] for each in found)
     columns = joined(found, names + ("first_pages", "packets", "age") * known_pages)
+    hashed = all("sent_pages" in each["columns"] for each in found)
+    if hashed:
+        columns["first_pages"] = joined(found, ["sent_pages"])["sent_pages"]
     sends_in_pause = CAPTURES[settings["capture"]].sends_in_pause
     known = KnownOfCosts(
         flushes_in_pause=sends_in_pause,
-        by_contents=settings["encoding"] in {each.value for each in BY_CONTENTS},
+        by_contents=hashed or settings["encoding"] in {each.value for each in BY_CONTENTS},
         packets=packets_of(found) if known_pages else Packets(),
         threads_from=2 * PAGES_FOR_A_THREAD,
     )

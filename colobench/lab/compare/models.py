@@ -315,6 +315,10 @@ def contents_of(
         Time that is measured.
     """
     rates = [each["unprotected"]["work_per_ms"] for each in found]
+    if found and all(each["columns"].get("sent_pages") for each in found) and min(rates) > 0:
+        # The guests are some ticks apart when they stop, so these are pages of so much time.
+        sent = [statistics.fmean(each["columns"]["sent_pages"]) for each in found]
+        return Contents(differing=statistics.fmean(sent) * work_per_ms / statistics.fmean(rates))
     known = [bool(each["columns"].get("known_pages")) for each in found]
     if not found or not all(known) or min(rates) <= 0:
         return NO_CONTENTS
@@ -325,7 +329,8 @@ def contents_of(
     before = statistics.median(np.subtract(columns["age"], columns["colo_work"]))
     before = before / statistics.median(rates) + measured.alone - 1000 * UNPROTECTED_SECONDS
     age = before * work_per_ms + (begin + end) / 2
-    return Contents(max(0.0, first) / (end - begin) if end > begin else 0.0, age)
+    per_step = max(0.0, first) / (end - begin) if end > begin else 0.0
+    return Contents(first_per_step=per_step, age=age)
 
 
 def _known_pages(columns: Mapping[str, Sequence[float]]) -> DirtyCurve:
@@ -390,7 +395,7 @@ _GUEST_NAMES = frozenset(GuestSettings().as_json())
 
 
 def _guest_of(settings: Mapping[str, Any]) -> str:
-    # Pages of an encoding that sends only some of them make no curve for others.
+    # Pages that either of two guests has written make no curve for one.
     names = _GUEST_NAMES | ({"encoding"} if settings["encoding"] == DIVERGENT else set())
     return _written({name: each for name, each in settings.items() if name in names})
 
@@ -436,7 +441,7 @@ def _shown_bytes(sent: ByteCosts) -> str:
     if sent.per_page >= 0.5:
         parts.append(f"{sent.per_page:,.0f} a page")
     if sent.per_first:
-        parts.append(f"{sent.per_first:,.0f} a page sent first")
+        parts.append(f"{sent.per_first:,.0f} a page sent whole")
     if sent.per_packet:
         parts.append(f"{sent.per_packet:,.0f} for {sent.packets.most_pages} pages")
     if sent.per_work:

@@ -14,6 +14,8 @@ OF_RECORDS = (
 COMPUTED = ("run_ms", "last_pause_ms", "beside_ms", "work", "send_ms", "release_ms", "flush_ms")
 #: Columns that need to know the pages: only some calibrations have them, and no older ones.
 OF_PAGES = ("known_pages", "first_pages", "packets", "apart_packets", "age", "colo_work")
+#: Column of an encoding that compares pages.
+OF_HASHES = ("sent_pages",)
 #: Numbers of a calibration's guest, unprotected and protected, and other numbers of a calibration.
 _PACE = ("work_per_ms", "busy", "processor_ms_per_step")
 _NUMBERS = (
@@ -65,7 +67,7 @@ def is_calibration(found: object) -> bool:
         and are_columns(columns)
         and {*OF_RECORDS, *COMPUTED} <= columns.keys()
         and all(are_numbers(columns[name]) for name in (*OF_RECORDS[1:], *COMPUTED))
-        and all(are_numbers(columns.get(name, [])) for name in OF_PAGES)
+        and all(are_numbers(columns.get(name, [])) for name in (*OF_PAGES, *OF_HASHES))
         and len(columns.keys() & {*OF_PAGES}) in (0, len(OF_PAGES))
         and all(_is_pace(each) for each in paces)
         and (curve is None or _is_curve(curve))

@@ -27,7 +27,7 @@ class CaptureModel:
     passes: bool = False
 
 
-#: Encoding with which a record has the pages that were sent, not all that were dirty.
+#: Encoding with which dirty pages are those of both guests, of which some are sent.
 DIVERGENT = "divergent"
 
 #: Models by the name of the capture. See `checkpoint`.
@@ -41,7 +41,7 @@ CAPTURES = {
 #: Encodings, all with bytes as of `ByteCosts`. Pages as they are: D P and a record each. XBZRLE: a
 #: page that is sent for the first time as it is, and of others the changed bytes, in proportion to
 #: the work (Svärd and others, VEE 2011). zstd and lz4: a ratio, which falls as the guest's writes
-#: fill a page. Divergent: hashes of all pages and a share 1 − σ of them whole (PLOVER, NSDI 2018).
+#: fill a page. Divergent: hashes of all pages, and those whole that differ (PLOVER, NSDI 2018).
 ENCODINGS = frozenset({"none", "xbzrle", "zstd", "lz4", DIVERGENT})
 
 
@@ -127,7 +127,7 @@ def checkpoint(
     contents
         What an encoding by contents finds in the pages.
     """
-    sent = costs.sent.at(pages, work, contents.first_per_step * work, contents.age)
+    sent = costs.sent.at(pages, work, contents.whole(work), contents.age)
     way = (link.delay_us + link.jitter_us / 2) / 1000
     on_link = 8000 * sent / link.rate if link.rate else 0.0
     longer = max(0.0, on_link - costs.send.at(pages))

@@ -98,7 +98,8 @@ class ByteCosts:
 
     An encoding by contents sends fewer bytes of a page that it has sent before than of others, and
     more of them the more was written to it: since the last checkpoint (XBZRLE), or ever (zstd,
-    LZ4), as a guest's writes fill pages that were empty.
+    LZ4), as a guest's writes fill pages that were empty. One that compares pages sends a hash of
+    each, and whole those that differ, which here are the pages that were not sent before.
 
     Attributes
     ----------
@@ -128,7 +129,7 @@ class ByteCosts:
         pages, work
             Dirty pages, and steps of work since the last checkpoint.
         first
-            Those of the pages that are sent for the first time.
+            Those of the pages that are sent for the first time, or because they differ.
         age
             Steps of work that the guest has done in all.
         """
@@ -220,7 +221,7 @@ def fit_costs(
         For each checkpoint: ``pages``, ``work`` (since the last one), ``bytes``, and those of
         `TIMES` and `COPIES` with ``_ms`` behind, in milliseconds, all of them whole. If pages are
         in packets, ``packets``; and of an encoding by contents ``first_pages``, those that were
-        sent for the first time, and ``age``, the steps of work of the guest in all.
+        sent for the first time or differed, and ``age``, the steps of work of the guest in all.
     known
         How it is made.
     """

@@ -54,12 +54,19 @@ class Contents:
     ----------
     first_per_step
         Pages that are sent for the first time, for each step of work.
+    differing
+        Pages of each checkpoint that two guests have written differently.
     age
         Steps of work that the guest has done in all, at the middle of that time.
     """
 
     first_per_step: float = 0.0
+    differing: float = 0.0
     age: float = 0.0
+
+    def whole(self, work: float) -> float:
+        """Give the pages that are sent as they are, after so much work."""
+        return self.first_per_step * work + self.differing
 
 
 #: Pages that were all sent before, of a guest that has just begun.

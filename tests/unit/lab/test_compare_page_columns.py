@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colobench.guest.settings import PAGE_SIZE, GuestSettings
+from colobench.lab.compare.calibrate import columns_of
 from colobench.lab.compare.cells import make_cells
 from colobench.lab.compare.fitted import packets_of
 from colobench.lab.compare.models import USUAL_TIME, MeasuredTime, contents_of, measured_time
@@ -21,6 +22,7 @@ from measurements import make_calibration, make_comparison
 from records import make_record
 from share import amount
 
+MARKS = ("begin", "request", "stop", "ram", "received", "flush", "load", "resume")
 GUEST = GuestSettings().override(ram="1M")
 RAM, SCREEN = (size // PAGE_SIZE for size in GUEST.block_sizes().values())
 
@@ -82,6 +84,35 @@ def test_pages_sent_first_are_those_of_the_measured_time():
         "xbzrle", colo_work=steps, known_pages=[7] * 29, first_pages=[0] * 29, age=steps
     )
     assert contents_of(4.0, [few], measured).first_per_step == pytest.approx(0, abs=1e-9)
+
+
+def test_pages_that_differ_are_those_of_the_time_between_two_stops():
+    found = calibration_of("plover", colo_work=[1.0] * 3, sent_pages=[0.0, 3.0, 6.0])
+    # On average 3 pages at 3 steps a millisecond: a millisecond, in which the cell writes 4.
+    contents = contents_of(4.0, [found], USUAL_TIME)
+    assert contents.whole(100) == contents.whole(0) == pytest.approx(4)
+
+
+def test_hashes_of_all_pages_and_those_that_differ_have_columns_of_their_own():
+    [cell] = make_cells(["plover"], ["hotcold"], (), Settings())
+    marks = tuple((name, at * 10**6) for at, name in enumerate(MARKS))
+    records = [
+        make_record(
+            number,
+            pages=range(number),
+            compared_pages=10 * number,
+            primary_marks=marks,
+            secondary_marks=marks,
+            settings=cell.settings,
+        )
+        for number in (1, 2, 3)
+    ]
+    found = columns_of(records)
+    assert (found["pages"], found["sent_pages"]) == ([20, 30], [2, 3])
+    plain = make_cells(["colo_v12"], ["hotcold"], (), Settings())[0].settings
+    found = columns_of([dataclasses.replace(each, settings=plain) for each in records])
+    assert found["pages"] == [2, 3]
+    assert "sent_pages" not in found
 
 
 def test_calibration_without_pages_knows_no_contents():

@@ -168,60 +168,29 @@ def _own_seed(cell: Cell, number: int) -> int:
 
 
 def _run(cell: Cell, session: Session, settings: ComparisonSettings) -> dict[str, Any]:
-    before: dict[str, Any] = {}
-    settled, pages = SETTLING_SECONDS, needs_pages(session.settings.checkpoint)
-
-    def unprotected() -> None:
-        node = session.nodes["primary"]
-        wait_for_work(node, session.address() if cell.serves else None)
-        begin = time.monotonic() + settled
-        with _asking(session, cell, settled + UNPROTECTED_SECONDS, settings.every_ms) as answers:
-            time.sleep(settled)
-            first = cpu_time(node)
-            time.sleep(UNPROTECTED_SECONDS)
-            before["pace"] = pace_between(first, cpu_time(node))
-        guest = session.settings.guest
-        if guest.trace is not None:
-            trace = load_trace(guest.trace, guest.trace_sha256)
-            before["pace"]["busy_behind"] = busy_behind(node, trace.writes / trace.milliseconds)
-        before["memory"] = proportional_bytes(node)
-        before["latency"] = _latencies([each for each in answers if each.time >= begin])
-
-    guest = session.settings.guest
+    alone: dict[str, Any] = {}
     with closing(session):
-        session.start(unprotected=unprotected)
+        session.start(unprotected=lambda: alone.update(_alone(cell, session, settings.every_ms)))
         with _asking(session, cell, 600.0, settings.every_ms) as answers:
-            session.nodes["primary"].execute("migrate-set-parameters", x_report_pages=pages)
-            for _ in range(_SETTLING_CHECKPOINTS):
-                # Clients connect only with the first one, which releases the guest's answers.
-                time.sleep(settled / _SETTLING_CHECKPOINTS)
-                session.checkpoint()
-            begin, first = time.monotonic(), session.records.total
-            first_time = cpu_time(session.nodes["primary"])
-            for length in runs_ms():
-                time.sleep(length / 1000)
-                session.checkpoint()
-            if session.settings.checkpoint.encoding in BY_CONTENTS:
-                _grow_older(cell, session, settings.seconds)
-            pace = pace_between(first_time, cpu_time(session.nodes["primary"]))
-            all_records, records = session.records[:], session.records.since(first - 1)
-            session.nodes["primary"].execute("migrate-set-parameters", x_report_pages=False)
+            first, pace = _take_checkpoints(cell, session, settings.seconds)
+            records = session.records[:]
             close = _close_together(session)
             behind = _behind_pauses(session) if _makes_up(session.settings) else None
             # The last answers are released, too.
             _set_delay(session, _LAST_ANSWERS_MS)
         memory = {
-            f"{role}_memory_bytes": proportional_bytes(node) - before["memory"]
+            f"{role}_memory_bytes": proportional_bytes(node) - alone["memory"]
             for role, node in session.nodes.items()
         }
-    of_pages = page_columns(all_records, guest, len(records) - 1) if pages else {}
-    latency = before["latency"]
-    protected = _latencies(between_checkpoints([a for a in answers if a.time >= begin], records))
+    counted, columns = records[first:], columns_of(records[first:])
+    if needs_pages(session.settings.checkpoint):
+        columns |= page_columns(records, session.settings.guest, len(counted) - 1)
+    latency, protected = alone["latency"], _latencies(between_checkpoints(answers, counted))
     return {
-        "columns": columns_of(records) | of_pages,
+        "columns": columns,
         "close": close,
         "behind": behind,
-        "unprotected": before["pace"],
+        "unprotected": alone["pace"],
         "protected": pace,
         "latency_ms": latency[0],
         "latency_p99_ms": latency[1],
@@ -229,6 +198,50 @@ def _run(cell: Cell, session: Session, settings: ComparisonSettings) -> dict[str
         "protected_latency_p99_ms": protected[1],
         **memory,
     }
+
+
+def _alone(cell: Cell, session: Session, every_ms: int) -> dict[str, Any]:
+    """Measure the guest before it is protected: its ``pace``, ``memory`` and ``latency``."""
+    node, guest = session.nodes["primary"], session.settings.guest
+    wait_for_work(node, session.address() if cell.serves else None)
+    begin = time.monotonic() + SETTLING_SECONDS
+    seconds = SETTLING_SECONDS + UNPROTECTED_SECONDS
+    with _asking(session, cell, seconds, every_ms) as answers:
+        time.sleep(SETTLING_SECONDS)
+        first = cpu_time(node)
+        time.sleep(UNPROTECTED_SECONDS)
+        pace = pace_between(first, cpu_time(node))
+    if guest.trace is not None:
+        trace = load_trace(guest.trace, guest.trace_sha256)
+        pace["busy_behind"] = busy_behind(node, trace.writes / trace.milliseconds)
+    memory = proportional_bytes(node)
+    latency = _latencies([each for each in answers if each.time >= begin])
+    return {"pace": pace, "memory": memory, "latency": latency}
+
+
+def _take_checkpoints(cell: Cell, session: Session, seconds: float) -> tuple[int, dict[str, float]]:
+    """Take checkpoints on request, after runs of many lengths.
+
+    Returns
+    -------
+    tuple
+        Index of the checkpoint before the first that counts, and the guest's pace since then.
+    """
+    primary, strategy = session.nodes["primary"], session.settings.checkpoint
+    primary.execute("migrate-set-parameters", x_report_pages=needs_pages(strategy))
+    for _ in range(_SETTLING_CHECKPOINTS):
+        # Clients connect only with the first one, which releases the guest's answers.
+        time.sleep(SETTLING_SECONDS / _SETTLING_CHECKPOINTS)
+        session.checkpoint()
+    first, began = len(session.records) - 1, cpu_time(primary)
+    for length in runs_ms():
+        time.sleep(length / 1000)
+        session.checkpoint()
+    if strategy.encoding in BY_CONTENTS:
+        _grow_older(cell, session, seconds)
+    pace = pace_between(began, cpu_time(primary))
+    primary.execute("migrate-set-parameters", x_report_pages=False)
+    return first, pace
 
 
 def _grow_older(cell: Cell, session: Session, seconds: float) -> None:
@@ -292,14 +305,14 @@ def _asking(session: Session, cell: Cell, seconds: float, every_ms: int) -> Any:
 def between_checkpoints(
     answers: Sequence[Asked], records: Sequence[CheckpointRecord]
 ) -> list[Asked]:
-    """Give the answers to requests that met no checkpoint, from the first of some to the last."""
+    """Give the answers between the first of some checkpoints and the last that met none."""
     marks = [each.primary_marks for each in records]
     begins, ends = (np.array([each[at][1] for each in marks]) / 1e9 for at in (0, -1))
     found = []
     for each in answers:
         # The first checkpoint that was not over when it was sent.
         at = int(np.searchsorted(ends, each.time))
-        if at < len(begins) and each.time + each.latency_ms / 1000 < begins[at]:
+        if 0 < at < len(begins) and each.time + each.latency_ms / 1000 < begins[at]:
             found.append(each)
     return found
 

@@ -21,7 +21,7 @@ from colobench.strategy.model.costs import (
     TIMES,
     CheckpointCosts,
     KnownOfCosts,
-    Packets,
+    PagePackets,
     fit_costs,
 )
 from colobench.strategy.model.curve import Numbers, measured_curve
@@ -46,7 +46,7 @@ def fit_calibration(found: Sequence[Calibrated]) -> Calibration:
     known = KnownOfCosts(
         flushes_in_pause=sends_in_pause,
         by_contents=hashed or settings["encoding"] in {each.value for each in BY_CONTENTS},
-        packets=packets_of(found) if known_pages else Packets(),
+        packets=packets_of(found) if known_pages else PagePackets(),
         threads_from=2 * PAGES_FOR_A_THREAD,
     )
     page_ms = statistics.median(map(first_write_ms, found))
@@ -68,16 +68,16 @@ def joined(found: Sequence[Calibrated], names: Iterable[str]) -> dict[str, list[
     return {name: [each for one in found for each in one["columns"][name]] for name in names}
 
 
-def packets_of(found: Sequence[Calibrated]) -> Packets:
+def packets_of(found: Sequence[Calibrated]) -> PagePackets:
     """Give the packets into which the pages of a pair are divided; none if it sends a stream."""
     if Transport.parse(found[0]["settings"]["transport"]).pages is PageTransport.STREAM:
-        return Packets()
+        return PagePackets()
     columns = joined(found, ("work", "pages", "apart_packets"))
     work, apart = (np.array(columns[name], dtype=float) for name in ("work", "apart_packets"))
     curve = measured_curve(work, columns["pages"], math.inf)
     most = float(apart.max(initial=0.0))
     spread = measured_spread([curve.at(each) for each in work], columns["pages"])
-    return Packets(PACKET_PAGES, _steps_apart(work, apart), most, spread)
+    return PagePackets(PACKET_PAGES, _steps_apart(work, apart), most, spread)
 
 
 def _steps_apart(work: Numbers, apart: Numbers) -> float:

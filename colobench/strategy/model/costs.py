@@ -62,7 +62,7 @@ class DividedCost:
 
 
 @dataclass(frozen=True, slots=True)
-class Packets:
+class PagePackets:
     """Packets into which pages are divided: whole ones, and a last one for each block of RAM.
 
     Attributes
@@ -117,7 +117,7 @@ class ByteCosts:
     per_page: float
     per_work: float
     per_packet: float = 0.0
-    packets: Packets = Packets()
+    packets: PagePackets = PagePackets()
     per_first: float | None = None
     per_age: float = 0.0
 
@@ -206,7 +206,7 @@ class KnownOfCosts:
 
     flushes_in_pause: bool = True
     by_contents: bool = True
-    packets: Packets = Packets()
+    packets: PagePackets = PagePackets()
     threads_from: float = math.inf
 
 

@@ -16,7 +16,7 @@ from colobench.strategy.model.costs import (
     CheckpointCosts,
     KnownOfCosts,
     LinearCost,
-    Packets,
+    PagePackets,
     fit_costs,
     fit_line,
 )
@@ -318,7 +318,7 @@ def test_bytes_of_lists_in_packets_are_found_exactly():
     found = np.array([3, 90, 129, 130, 250, 300, 512, 1000, 4001])
     of_screen = np.array([0, 0, 1, 1, 0, 1, 1, 1, 1])
     packets = np.ceil((found - of_screen) / 128) + of_screen
-    known = KnownOfCosts(by_contents=False, packets=Packets(128, apart_steps=50, most_apart=1))
+    known = KnownOfCosts(by_contents=False, packets=PagePackets(128, apart_steps=50, most_apart=1))
     columns = {"pages": found, "work": 0 * found, "packets": packets}
     fitted = fitted_bytes(known, **columns, bytes=4845 + 1344 * packets)
     # Of 100 steps, one packet is that of the screen, with one of the pages.
@@ -330,8 +330,8 @@ def test_bytes_of_lists_in_packets_are_found_exactly():
 
 def test_page_more_or_less_may_be_a_packet_more():
     spread = measured_spread([128.0] * 4, [127.0, 128.0, 129.0, 130.0])
-    assert Packets(128).at(128, 1) == 1
-    assert Packets(128, spread=spread).at(128, 1) == 1.5
+    assert PagePackets(128).at(128, 1) == 1
+    assert PagePackets(128, spread=spread).at(128, 1) == 1.5
 
 
 def test_flush_of_many_pages_is_shared_by_threads_and_fewer_are_not_taken_for_more():

@@ -154,7 +154,9 @@ def assume_supported(ours: bytes, theirs: bytes) -> None:
 
     last = ours[ours.rfind(b"-ERR Protocol error") :]
     assume(not (last and theirs == ours[: -len(last)] and b"length" in last))
-    assume(not (b"unknown command" in ours and b"unknown command" not in theirs))
+    unknown = b"unknown command"
+    # Damage may make several of them, and Redis knows some that the guest does not, such as SYNC.
+    assume(ours.count(unknown) <= theirs.count(unknown))
 
 
 @needs_server

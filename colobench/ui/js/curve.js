@@ -95,17 +95,15 @@ class CurvePlot {
     return values;
   }
 
-  press(event, index) {
-    const way = { ArrowUp: 1, ArrowDown: -1, PageUp: 5, PageDown: -5 }[event.key];
-    if (!way || this.frame.ended) return;
-    event.preventDefault();
-    // The notebook around has arrow keys, too.
-    event.stopPropagation();
+  press(key, index) {
+    const way = { ArrowUp: 1, ArrowDown: -1, PageUp: 5, PageDown: -5 }[key];
+    if (!way || this.frame.ended) return false;
     const most = this.frame.y_most;
     const value = (this.values()[index] ?? 0) + way * STEP * most;
     this.set(index, Math.min(most, Math.max(0, value)));
     this.drawn.save_changes();
     this.root.querySelectorAll("[role=slider]")[index]?.focus();
+    return true;
   }
 
   axes() {
@@ -158,7 +156,7 @@ class CurvePlot {
       "aria-valuenow": value ?? 0,
       "aria-disabled": String(ended),
     });
-    circle.addEventListener("keydown", (event) => this.press(event, index));
+    takeKeys(circle, (key) => this.press(key, index));
     return circle;
   }
 

@@ -59,6 +59,17 @@ const WORDS = {
   unanswered: "Out of touch: the kernel has not answered for 3 s. It is busy, or cannot be reached.",
 };
 
+// Gives an element keys of its own: `press` gets a key, and says whether it is one. The notebook
+// around has arrow keys, too, and Notebook 7 takes them before the element does unless it is told.
+function takeKeys(node, press) {
+  node.dataset.lmSuppressShortcuts = "true";
+  node.onkeydown = (event) => {
+    if (!press(event.key)) return;
+    event.preventDefault();
+    event.stopPropagation();
+  };
+}
+
 class PageContact {
   constructor(manager) {
     this.manager = manager;

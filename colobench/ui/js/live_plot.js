@@ -126,17 +126,15 @@ function makePointer(picture, line) {
     chosen = null;
     say();
   };
-  picture.onkeydown = (event) => {
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!step || !shown.frame?.rows) return;
-    event.preventDefault();
-    // The notebook around has arrow keys, too.
-    event.stopPropagation();
+  takeKeys(picture, (key) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[key];
+    if (!step || !shown.frame?.rows) return false;
     const { number } = shown.columns;
     const [first, last] = [number[0], number[number.length - 1]];
     chosen = chosen === null ? last : Math.min(last, Math.max(first, chosen + step));
     say();
-  };
+    return true;
+  });
   return (frame, columns, place) => {
     Object.assign(shown, { frame, columns, place });
     say();

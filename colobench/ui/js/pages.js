@@ -72,17 +72,15 @@ function makePointer(canvas, line, { name, pages, first_page: first, unit = "pag
     }
   };
   canvas.onmouseleave = canvas.onblur = () => (line.textContent = "\u00a0");
-  canvas.onkeydown = (event) => {
+  takeKeys(canvas, (key) => {
     const { columns } = grid;
     const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
-    const step = { ...steps, Home: -page, End: pages - 1 - page }[event.key];
-    if (step === undefined) return;
-    event.preventDefault();
-    // The notebook around has arrow keys, too.
-    event.stopPropagation();
+    const step = { ...steps, Home: -page, End: pages - 1 - page }[key];
+    if (step === undefined) return false;
     if (page + step >= 0 && page + step < pages) page += step;
     say();
-  };
+    return true;
+  });
   return grid;
 }
 

@@ -16,7 +16,7 @@ import numpy as np
 from colobench.errors import ColobenchError
 from colobench.guest.programs import Program
 from colobench.guest.replay_table import load_trace
-from colobench.guest.settings import SEED_LIMIT, WRITES_LIMIT, GuestSettings
+from colobench.guest.settings import WRITES_LIMIT, GuestSettings
 from colobench.lab.compare.cells import Cell
 from colobench.lab.compare.load import Asked, asking_clients
 from colobench.lab.compare.measure import CellFailed, proportional_bytes, wait_for_work
@@ -66,14 +66,13 @@ _LAST_ANSWERS_MS = 20
 def calibration_settings(settings: Settings) -> Settings:
     """Give the settings of the calibration that a cell with these settings needs.
 
-    Seed and rate of writes are others than the cell's; each calibration has a seed of its own in
-    place of this one. Checkpoints are taken on request, after runs
-    of many lengths, and no link is between the nodes. So cells that differ by trigger and link
+    The rate of writes is another than the cell's, and `own_seed` gives the seed. Checkpoints are
+    taken on request, after runs of many lengths, and no link is between the nodes. So cells that differ by trigger and link
     alone share a calibration. The passes of gap pre-copy do not change what a page costs, so a cell
     with them has the calibration of one that stops and sends.
     """
     guest = settings.guest
-    changes: dict[str, Any] = {"seed": (guest.seed + 1) % SEED_LIMIT, "link": "local"}
+    changes: dict[str, Any] = {"link": "local"}
     if guest.program in TICK_WRITERS:
         slower = max(1, round(_RATE * guest.writes_per_tick))
         faster = min(WRITES_LIMIT, guest.writes_per_tick + 1)
@@ -146,7 +145,7 @@ def calibrate(
     """
     try:
         asked = calibration_settings(cell.settings)
-        asked = asked.override(seed=_own_seed(cell, number))
+        asked = asked.override(seed=own_seed(cell, number))
         with own_images(asked) as own:
             session = Session(own)
             opened(session)
@@ -161,7 +160,7 @@ def calibrate(
         raise CellFailed(f"calibration for {cell}, round {number}: {error}") from error
 
 
-def _own_seed(cell: Cell, number: int) -> int:
+def own_seed(cell: Cell, number: int) -> int:
     """Give a seed that no other calibration has: the mean over all is nearer to any guest's."""
     seed = zlib.crc32(f"{' '.join(cell.key)} {number}".encode())
     return seed if seed != cell.settings.guest.seed else seed + 1

@@ -17,6 +17,7 @@ from colobench.lab.compare.calibrate import (
     SHORTEST_MS,
     between_checkpoints,
     calibration_settings,
+    own_seed,
     runs_ms,
     trace_curve,
 )
@@ -65,7 +66,8 @@ def cells_of(*strategies, guest="hotcold", links=()):
 def test_calibration_has_another_seed_and_rate_than_the_cell(guest):
     [cell] = cells_of("colo_v12", guest=guest)
     found = calibration_settings(cell.settings)
-    assert found.guest.seed != cell.settings.guest.seed
+    seeds = [own_seed(cell, number) for number in range(1, 9)]
+    assert len({cell.settings.guest.seed, *seeds}) == 9
     writes = found.guest.writes_per_tick, cell.settings.guest.writes_per_tick
     assert writes[0] != writes[1] or guest.startswith("kv")
     assert found.checkpoint.delay is None

@@ -67,9 +67,9 @@ def calibration_settings(settings: Settings) -> Settings:
     """Give the settings of the calibration that a cell with these settings needs.
 
     The rate of writes is another than the cell's, and `own_seed` gives the seed. Checkpoints are
-    taken on request, after runs of many lengths, and no link is between the nodes. So cells that differ by trigger and link
-    alone share a calibration. The passes of gap pre-copy do not change what a page costs, so a cell
-    with them has the calibration of one that stops and sends.
+    taken on request, after runs of many lengths, and no link is between the nodes. So cells that
+    differ by trigger and link alone share a calibration. The passes of gap pre-copy do not change
+    what a page costs, so a cell with them has the calibration of one that stops and sends.
     """
     guest = settings.guest
     changes: dict[str, Any] = {"link": "local"}
